@@ -1,0 +1,1 @@
+"""Checkpoints read without their data: header, names, identity, key layouts, the quanto format."""

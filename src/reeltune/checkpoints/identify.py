@@ -1,0 +1,218 @@
+"""Which model a checkpoint is, from its header alone: family, architectures, layout, quantization.
+
+Ambiguity is a value: several published models have identical headers, so `architectures` may hold several
+ids, the likeliest first, and `evidence` says what they were told by.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reeltune.checkpoints.header import Header
+from reeltune.checkpoints.keys import PREFIXES, Layout, NameMap, map_names, matches
+from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS
+from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE, stored_config
+from reeltune.families import ARCHITECTURES, FAMILIES, Architecture, Family
+
+SHORT_DTYPE = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64", "I8": "int8", "U8": "uint8"}
+_FP8 = ("F8_E4M3", "F8_E5M2")
+_FP8_SCALES = (".scale_weight", ".weight_scale", ".scale_input", "scaled_fp8")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a header says.
+
+    `architectures`: candidates by structure and size; `compatible`: those by structure alone (a finetune may
+    have another size). `role`: "model", or "module" for weights that only extend a model. `quantization`:
+    "none" | "quanto_int8" | "fp8" | ...; `dtype`: "bf16" | "fp16" | "fp32", what the weights compute in.
+    `dtypes`: parameters by stored data type. `config`: as derived or stored, None for a module or unknown file.
+    """
+
+    family: str | None
+    architectures: tuple[str, ...]
+    compatible: tuple[str, ...]
+    role: str
+    layout: Layout | None
+    prefix: str
+    quantization: str
+    dtype: str | None
+    dtypes: Mapping[str, int]
+    parameters: int
+    bytes: int
+    config: Mapping[str, Any] | None
+    evidence: tuple[str, ...]
+
+    def fits(self, architecture: str) -> bool:
+        """Whether the file can be a model of this architecture: unknown files are not contradicted."""
+        return self.family is None or architecture in self.compatible
+
+
+def identify(header: Header) -> Identity:
+    """Identify a checkpoint: what can't be told is None or empty.
+
+    Raises HeaderError only where the config in the metadata is broken.
+    """
+    dtypes = _histogram(header)
+    quantization = _quantization(header)
+    match = _match_family(header)
+    if match is None:
+        return _identity(header, None, None, quantization, dtypes, (), (), None, ("no known family's names",))
+    family, names = match
+    shapes = original_shapes(header, names)
+    role = "model" if any(name.startswith("head.") for name in shapes) or family.name != "wan" else "module"
+    config = _config(header, family, shapes) if role == "model" else None
+    rows = [row for row in ARCHITECTURES.values() if row.family is family]
+    fitting = [row for row in rows if _fits(row, shapes, config)]
+    dim = _dim(shapes)
+    sized = [row for row in fitting if row.signature.dim in (None, dim)] or fitting
+    evidence = (*_evidence(family, names, config, dim), *(("several architectures fit",) if len(sized) > 1 else ()))
+    ids = tuple(row.id for row in sized), tuple(row.id for row in fitting)
+    return _identity(header, family, names, quantization, dtypes, *ids, config, evidence, role)
+
+
+def _identity(
+    header: Header,
+    family: Family | None,
+    names: NameMap | None,
+    quantization: str,
+    dtypes: dict[str, int],
+    architectures: tuple[str, ...],
+    compatible: tuple[str, ...],
+    config: dict[str, Any] | None,
+    evidence: tuple[str, ...],
+    role: str = "model",
+) -> Identity:
+    return Identity(
+        family=family.name if family else None,
+        architectures=architectures,
+        compatible=compatible,
+        role=role,
+        layout=names.layout if names else None,
+        prefix=names.prefix if names else "",
+        quantization=quantization,
+        dtype=_compute_dtype(header, quantization),
+        dtypes=dtypes,
+        parameters=_parameters(header),
+        bytes=header.file_bytes,
+        config=config,
+        evidence=evidence,
+    )
+
+
+def _match_family(header: Header) -> tuple[Family, NameMap] | None:
+    """The family whose marker the file holds, under any prefix and in either layout."""
+    for family in FAMILIES:
+        for prefix in PREFIXES[::-1]:
+            if prefix and not any(name.startswith(prefix) for name in header.tensors):
+                continue
+            for layout in ("original", "diffusers"):
+                names = _sort_names(header, family, layout, prefix)
+                found = set(names.original.values())
+                if any(marker in found for marker in family.markers):
+                    return family, names
+    return None
+
+
+def _sort_names(header: Header, family: Family, layout: Layout, prefix: str) -> NameMap:
+    if family.renames:
+        return map_names(header.tensors, family, layout, prefix)
+    if layout == "diffusers":  # without a table of renames only the original layout is known
+        return NameMap(layout, prefix, {}, {}, tuple(header.tensors))
+    own = {name: name.removeprefix(prefix) for name in header.tensors if name.startswith(prefix)}
+    return NameMap(layout, prefix, own, {}, tuple(set(header.tensors) - set(own)))
+
+
+def original_shapes(header: Header, names: NameMap) -> dict[str, tuple[int, ...]]:
+    """Shapes by original name; a quanto weight counts under the plain weight's name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for stored, original in names.original.items():
+        if original.endswith((SCALE, *ACTIVATION_SCALES)):
+            continue
+        plain = original.removesuffix(DATA) + ".weight" if original.endswith(DATA) else original
+        shapes[plain] = header.tensors[stored].shape
+    return shapes
+
+
+def _config(header: Header, family: Family, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any] | None:
+    stored = stored_config(header.metadata) or {}
+    try:
+        return family.derive_config(shapes, stored)
+    except (KeyError, ValueError, IndexError, ZeroDivisionError):  # not a whole model, or forged shapes
+        return None
+
+
+def _fits(row: Architecture, shapes: dict[str, tuple[int, ...]], config: dict[str, Any] | None) -> bool:
+    wanted, signature = row.signature.config, row.signature
+    if config is not None:
+        for key, value in wanted.items():
+            choices = value if isinstance(value, tuple) else (value,)
+            if config.get(key) not in choices:
+                return False
+    return all(_holds(shapes, name) for name in signature.has) and not any(
+        _holds(shapes, name) for name in signature.lacks
+    )
+
+
+def _holds(shapes: dict[str, tuple[int, ...]], name: str) -> bool:
+    if name.endswith("."):
+        return any(other.startswith(name) for other in shapes)
+    return name in shapes or ("{}" in name and any(matches(other, name) for other in shapes))
+
+
+def _dim(shapes: dict[str, tuple[int, ...]]) -> int | None:
+    for name in ("patch_embedding.weight", "vace_patch_embedding.weight"):
+        if shapes.get(name):
+            return shapes[name][0]
+    bias = shapes.get("adaln_single.emb.timestep_embedder.linear_1.bias")
+    return bias[0] if bias else None
+
+
+def _evidence(family: Family, names: NameMap, config: dict[str, Any] | None, dim: int | None) -> tuple[str, ...]:
+    found = [f"{family.label} names in the {names.layout} layout"]
+    if names.prefix:
+        found.append(f"prefix {names.prefix!r}")
+    if dim:
+        found.append(f"hidden size {dim}")
+    if config and "in_channels" in config:
+        found.append(f"{config['in_channels']} input channels")
+    if names.unknown:
+        found.append(f"{len(names.unknown)} tensors that are not the model's, such as {names.unknown[0]}")
+    return tuple(found)
+
+
+def _histogram(header: Header) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for tensor in header.tensors.values():
+        counts[SHORT_DTYPE.get(tensor.dtype, tensor.dtype.lower())] += tensor.elements
+    return dict(counts.most_common())
+
+
+def _parameters(header: Header) -> int:
+    extra = (SCALE, *ACTIVATION_SCALES, *_FP8_SCALES)
+    return sum(tensor.elements for name, tensor in header.tensors.items() if not name.endswith(extra))
+
+
+def _quantization(header: Header) -> str:
+    if any(name.endswith(DATA) for name in header.tensors):
+        rows = [tensor for name, tensor in header.tensors.items() if name.endswith(DATA)]
+        return QUANTO_INT8 if all(row.dtype == "I8" for row in rows) else "quanto (not int8)"
+    stored = {tensor.dtype for tensor in header.tensors.values()}
+    if stored & set(_FP8):
+        return "fp8_scaled" if any(name.endswith(_FP8_SCALES) for name in header.tensors) else "fp8"
+    if "F4" in stored:
+        return "nvfp4"
+    weights = sum(tensor.elements for tensor in header.tensors.values() if tensor.dtype in ("I8", "U8"))
+    return "int8 (not quanto)" if weights > _parameters(header) // 2 else SIXTEEN_BITS
+
+
+def _compute_dtype(header: Header, quantization: str) -> str | None:
+    """Data type of the scales of a quantized file; of most parameters otherwise."""
+    counts: Counter[str] = Counter()
+    for name, tensor in header.tensors.items():
+        if tensor.dtype in ("BF16", "F16", "F32") and (quantization != QUANTO_INT8 or name.endswith(SCALE)):
+            counts[SHORT_DTYPE[tensor.dtype]] += tensor.elements
+    return counts.most_common(1)[0][0] if counts else None

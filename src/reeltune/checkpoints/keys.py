@@ -1,0 +1,76 @@
+"""Names of weights in the original and in diffusers' layout, by a family's table of renames.
+
+Works on names alone: `blocks.3.self_attn.q.weight._data` is the module `blocks.3.self_attn.q` and the
+rest `.weight._data`; only the module part is translated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from reeltune.families import Family
+
+Layout = Literal["original", "diffusers"]
+PREFIXES = ("", "model.diffusion_model.", "diffusion_model.")
+_MAX_SUFFIX = 2  # segments after the module's name: none, "weight", or "weight._data"
+
+
+@lru_cache(maxsize=16)
+def _table(family: Family, source: Layout) -> dict[str, str]:
+    if source == "original":
+        return {row.original: row.diffusers for row in family.renames}
+    return {row.diffusers: row.original for row in family.renames}
+
+
+def translate(name: str, family: Family, source: Layout) -> str | None:
+    """`name` in the other layout, or None where the family has no such module."""
+    table = _table(family, source)
+    segments = name.split(".")
+    number = next((index for index, segment in enumerate(segments) if segment.isdigit()), None)
+    for cut in range(len(segments), max(0, len(segments) - _MAX_SUFFIX - 1), -1):
+        module, suffix = segments[:cut], segments[cut:]
+        if (target := table.get(".".join(module))) is not None:
+            return ".".join([target, *suffix])
+        if number is not None and number < cut:
+            block = module[number]
+            module[number] = "{}"
+            if (target := table.get(".".join(module))) is not None:
+                return ".".join([target.replace("{}", block), *suffix])
+    return None
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a module's name fits a pattern in which `{}` stands for any number."""
+    left, right = name.split("."), pattern.split(".")
+    return len(left) == len(right) and all(
+        want == "{}" and have.isdigit() or want == have for have, want in zip(left, right, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class NameMap:
+    """A checkpoint's names sorted out: which are the model's (stored name -> other), which are not."""
+
+    layout: Layout
+    prefix: str
+    original: dict[str, str]  # stored name -> original name
+    diffusers: dict[str, str]  # stored name -> diffusers name
+    unknown: tuple[str, ...]
+
+
+def map_names(names: Iterable[str], family: Family, layout: Layout, prefix: str = "") -> NameMap:
+    """Sort out all names of a file, given its layout and prefix."""
+    original: dict[str, str] = {}
+    diffusers: dict[str, str] = {}
+    unknown: list[str] = []
+    for stored in names:
+        bare = stored.removeprefix(prefix)
+        other = translate(bare, family, layout) if stored.startswith(prefix) else None
+        if other is None:
+            unknown.append(stored)
+            continue
+        original[stored], diffusers[stored] = (bare, other) if layout == "original" else (other, bare)
+    return NameMap(layout, prefix, original, diffusers, tuple(unknown))

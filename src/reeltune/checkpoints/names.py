@@ -1,0 +1,85 @@
+"""What a file's name says of its weights, by the convention of finetune definitions.
+
+    wan2.1_text2video_14B_quanto_mbf16_int8.safetensors -> quanto int8 in bf16
+    Wan14BT2VFusioniX_fp16.safetensors                  -> 16 bits, fp16
+    aniWan2114BFp8E4m3fn_t2v.safetensors                -> fp8
+
+A name is a hint: where the header is known, the header wins. The convention asks for lower case, real files
+do not obey.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+QUANTO_INT8 = "quanto_int8"
+SIXTEEN_BITS = "none"
+_SAFETENSORS = ".safetensors"
+_TOKEN = r"(?<![a-z0-9]){}(?![a-z0-9])"
+
+
+@dataclass(frozen=True)
+class NameFacts:
+    """`quantization`: "none" (16 bits), "quanto_int8" or the name of another; `dtype`: "bf16" | "fp16" | None."""
+
+    format: str  # "safetensors" | "gguf" | "pickle" | "unknown"
+    quantization: str
+    dtype: str | None
+
+
+def base_name(url: str) -> str:
+    """File name a URL or path points to: `.../a%20b.safetensors?download=true` -> `a b.safetensors`."""
+    path = urlsplit(url).path if "://" in url else url.replace("\\", "/")
+    return PurePosixPath(unquote(path) if "://" in url else path).name
+
+
+def read_name(url: str) -> NameFacts:
+    """Facts the file name of a URL or path gives."""
+    name = base_name(url).lower()
+    return NameFacts(_format(name), _quantization(name), _dtype(name))
+
+
+def _format(name: str) -> str:
+    if name.endswith(_SAFETENSORS) or name.endswith(".sft"):
+        return "safetensors"
+    if name.endswith(".gguf"):
+        return "gguf"
+    if name.endswith((".pt", ".pth", ".ckpt", ".bin", ".pkl")):
+        return "pickle"
+    return "unknown"
+
+
+def _quantization(name: str) -> str:
+    if "gguf" in name or re.search(r"(?<![a-z0-9])q\d_(k|0|1)", name):
+        return "gguf"
+    if "nvfp4" in name or "fp4" in name:
+        return "nvfp4"
+    if "fp8" in name or "float8" in name:
+        return "fp8_scaled" if "scaled" in name else "fp8"
+    if "quanto" in name:
+        return QUANTO_INT8 if "int8" in name else "quanto (not int8)"
+    if re.search(_TOKEN.format("int8"), name):
+        return "int8 (not quanto)"
+    return SIXTEEN_BITS
+
+
+def _dtype(name: str) -> str | None:
+    for dtype in ("bf16", "fp16"):
+        if re.search(_TOKEN.format(f"m?{dtype}"), name):
+            return dtype
+    return None
+
+
+def quantized_name(name: str, dtype: str) -> str:
+    """Name of the quanto int8 file made from `name` for the run's data type ("bf16" or "fp16").
+
+    `x_bf16.safetensors` -> `x_quanto_bf16_int8.safetensors`; `x_mbf16` keeps its `m`; no token: appended.
+    """
+    stem = name[: -len(_SAFETENSORS)] if name.lower().endswith(_SAFETENSORS) else name
+    mixed = re.search(r"_(m?)(?:bf16|fp16)(?![a-z0-9])", stem, re.IGNORECASE)
+    token = f"_quanto_{mixed[1].lower() if mixed else ''}{dtype}_int8"
+    stem = stem[: mixed.start()] + token + stem[mixed.end() :] if mixed else stem + token
+    return stem + _SAFETENSORS

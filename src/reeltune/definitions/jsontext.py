@@ -1,0 +1,168 @@
+"""JSON as people write it: errors that say where and why, and edits that touch nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from reeltune.errors import DefinitionSyntaxError, Problem
+
+MAX_BYTES = 4_000_000
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class _Duplicates(dict[str, Any]):
+    """A parsed object that remembers which of its keys stood twice (JSON keeps the last, silently)."""
+
+    repeated: tuple[str, ...] = ()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    kept, seen = _Duplicates(pairs), [key for key, _ in pairs]
+    kept.repeated = tuple(sorted({key for key in seen if seen.count(key) > 1}))
+    return kept
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def decode(raw: bytes, file: str) -> str:
+    """Text of a JSON file: UTF-8, with or without a byte order mark."""
+    if len(raw) > MAX_BYTES:
+        raise DefinitionSyntaxError(Problem(file, "", f"The file has {len(raw):,} bytes; a definition is text of a few."))
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        problem = Problem(file, f"byte {error.start}", "The file is not UTF-8 text.", "Save it as UTF-8.")
+        raise DefinitionSyntaxError(problem) from error
+
+
+def parse_object(text: str, file: str) -> tuple[dict[str, Any], list[Problem]]:
+    """The object a JSON text holds, with a warning for every key that stands twice.
+
+    Raises DefinitionSyntaxError with line, column and the likely cause.
+    """
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise DefinitionSyntaxError(Problem(file, where, f"Not valid JSON: {error.msg}.", _cause(text, error))) from error
+    except RecursionError as error:
+        raise DefinitionSyntaxError(Problem(file, "", "The JSON is nested too deeply.")) from error
+    if not isinstance(value, dict):
+        raise DefinitionSyntaxError(Problem(file, "", "The file must hold a JSON object.", "Put everything inside { }."))
+    return value, [
+        Problem(file, where, f"{key!r} stands here more than once; the last one counts.", severity="warning")
+        for where, key in _repeated(value, "")
+    ]
+
+
+def _repeated(value: Any, where: str) -> list[tuple[str, str]]:
+    found = [(where or "top level", key) for key in getattr(value, "repeated", ())]
+    children = value.items() if isinstance(value, dict) else ()
+    for key, child in children:
+        if isinstance(child, dict):
+            found += _repeated(child, f"{where}.{key}".lstrip("."))
+    return found
+
+
+def _cause(text: str, error: json.JSONDecodeError) -> str:
+    """The likely slip behind a JSON error, by what stands around it."""
+    before, here = text[: error.pos].rstrip(), text[error.pos : error.pos + 2]
+    if not text.strip():
+        return "The file is empty."
+    if before.endswith(",") and here[:1] in ("}", "]", ""):
+        return "Remove the comma before it."
+    if here[:1] == "," and before.endswith((",", "[", "{")):
+        return "One comma too many."
+    if "trailing comma" in error.msg:
+        return "Remove the comma."
+    if here[:1] in ("'", "‘", "’", "“", "”"):
+        return 'Use straight double quotes: "…".'
+    if here in ("//", "/*") or here[:1] == "#":
+        return "JSON knows no comments: remove it."
+    if "escape" in error.msg:
+        return r"Write a backslash as \\, or use / in paths."
+    if "delimiter: ','" in error.msg or "',' delimiter" in error.msg:
+        return "A comma is probably missing before it."
+    if "Unterminated" in error.msg or "control character" in error.msg:
+        return 'A closing " is missing on that line.'
+    if here[:4].strip() and text[error.pos :].startswith(("True", "False", "None")):
+        return "JSON writes true, false and null in lower case."
+    if error.pos >= len(text.rstrip()):
+        return "The file ends too early: a closing } or ] is missing, or it was cut off."
+    return "Look at the sign before it."
+
+
+# --- lossless edits ---------------------------------------------------------------------------------------
+
+
+def _skip(text: str, position: int) -> int:
+    found = _SPACE.match(text, position)
+    return found.end() if found else position
+
+
+def _members(text: str, start: int) -> dict[str, tuple[int, int]]:
+    """Spans of the values of the object starting at `start`, by key (the last of repeated keys)."""
+    spans: dict[str, tuple[int, int]] = {}
+    position = _skip(text, start + 1)
+    while text[position] != "}":
+        key, position = _DECODER.raw_decode(text, position)
+        begin = _skip(text, _skip(text, position) + 1)  # past the colon
+        _, end = _DECODER.raw_decode(text, begin)
+        spans[key] = (begin, end)
+        position = _skip(text, end)
+        if text[position] == ",":
+            position = _skip(text, position + 1)
+    return spans
+
+
+def _indent(text: str) -> str:
+    """The file's indentation: what stands before its first key on a line of its own."""
+    found = re.search(r"^\{\r?\n([ \t]+)\"", text.lstrip("\ufeff").lstrip(), re.MULTILINE)
+    return found[1] if found else "    "
+
+
+def _dump(text: str, value: Any, depth: int) -> str:
+    newline = "\r\n" if "\r\n" in text else "\n"
+    unit = _indent(text)
+    lines = json.dumps(value, indent=unit, ensure_ascii=False).splitlines()
+    return (newline + unit * depth).join(lines)
+
+
+def replace_value(text: str, path: tuple[str, ...], value: Any) -> str:
+    """`text` with the value at `path` set, everything else byte for byte as it was.
+
+    `text` must be a valid JSON object. A missing key is added at the end of its object; missing objects on the
+    way are made.
+    """
+    start = _skip(text, 1 if text.startswith("\ufeff") else 0)
+    for depth, key in enumerate(path):
+        spans = _members(text, start)
+        if key not in spans:
+            missing = value
+            for name in reversed(path[depth + 1 :]):
+                missing = {name: missing}
+            return _insert(text, start, spans, key, missing, depth + 1)
+        begin, end = spans[key]
+        if depth == len(path) - 1:
+            return text[:begin] + _dump(text, value, depth + 1) + text[end:]
+        start = begin
+    return text
+
+
+def _insert(
+    text: str, start: int, spans: dict[str, tuple[int, int]], key: str, value: Any, depth: int
+) -> str:
+    newline = "\r\n" if "\r\n" in text else "\n"
+    pad = newline + _indent(text) * depth
+    member = f"{json.dumps(key, ensure_ascii=False)}: {_dump(text, value, depth)}"
+    if spans:
+        end = max(end for _, end in spans.values())
+        return text[:end] + "," + pad + member + text[end:]
+    close = text.index("}", start)
+    return text[: start + 1] + pad + member + newline + _indent(text) * (depth - 1) + text[close:]

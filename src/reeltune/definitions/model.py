@@ -1,0 +1,68 @@
+"""What a definition comes to once overrides and references are resolved: the value everything else takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reeltune.checkpoints.names import base_name
+from reeltune.errors import Problem
+from reeltune.families import Architecture
+
+
+@dataclass(frozen=True)
+class Version:
+    """One weight file a definition lists: a URL, or a path (absolute or relative to the root)."""
+
+    url: str
+
+    @property
+    def file_name(self) -> str:
+        """Name the file has on disk."""
+        return base_name(self.url)
+
+    @property
+    def remote(self) -> bool:
+        """Whether it can be downloaded."""
+        return self.url.lower().startswith(("http://", "https://"))
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A base model or finetune, complete.
+
+    `slots`: versions by slot ("transformer", "transformer_2", "modules[0]"…), in the order of the file.
+    `settings`: the base model's and the definition's own, without the architecture's defaults.
+    `components`: repository (`owner/name`) or folder in diffusers layout. `asks`: things it asks for that
+    this program does not do, such as LoRAs. `root`: the working folder it belongs to.
+    """
+
+    id: str
+    name: str
+    description: str
+    kind: str  # "base" | "finetune"
+    architecture: Architecture
+    slots: Mapping[str, tuple[Version, ...]]
+    preload: tuple[Version, ...]
+    auto_quantize: bool
+    components: str
+    sha256: Mapping[str, str]
+    settings: Mapping[str, Any]
+    asks: tuple[str, ...]
+    files: tuple[Path, ...]  # the files it was read from, built-in first
+    notices: tuple[Problem, ...]
+    root: Path
+
+    @property
+    def runnable(self) -> bool:
+        """Whether videos can be made with it here."""
+        return not self.reason
+
+    @property
+    def reason(self) -> str:
+        """Why it isn't runnable; empty if it is."""
+        if not self.architecture.runnable:
+            return f"architecture {self.architecture.id}: {self.architecture.unsupported}"
+        return "; ".join(self.asks)

@@ -1,0 +1,88 @@
+"""Edits to definition files that keep every key, its order, the indentation and everything else.
+
+The new text is validated before it replaces the old one, which happens in one step (temporary file, rename).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reeltune.definitions.jsontext import decode, parse_object, replace_value
+from reeltune.definitions.schema import MODEL_KEY, build_definition
+from reeltune.errors import DefinitionError
+
+_BOM = "\ufeff"
+
+
+def edit(path: Path, key_path: tuple[str, ...], value: Any) -> None:
+    """Set one value in a definition file. Raises DefinitionError, and leaves the file alone, if it would break."""
+    raw = path.read_bytes()
+    text = decode(raw, str(path))
+    parse_object(text, str(path))
+    changed = replace_value(text, key_path, value)
+    build_definition(path, *parse_object(changed, str(path)))
+    bom = _BOM if raw.startswith(_BOM.encode("utf-8")) else ""
+    write_atomic(path, (bom + changed).encode("utf-8"))
+
+
+def replace_urls(path: Path, change: Callable[[str], str]) -> dict[str, int]:
+    """Apply `change` to every URL a file lists; returns how many changed under each key.
+
+    Strings that refer to other definitions are left alone.
+    """
+    section = parse_object(decode(path.read_bytes(), str(path)), str(path))[0].get(MODEL_KEY, {})
+    counts: dict[str, int] = {}
+    for key in ("URLs", "URLs2", "preload_URLs", "loras", "text_encoder_URLs", "VAE_URLs", "modules"):
+        old = section.get(key)
+        if not isinstance(old, list):
+            continue
+        new = [_changed(item, change) for item in old]
+        if new != old:
+            counts[key] = _differences(old, new)
+            edit(path, (MODEL_KEY, key), new)
+    return counts
+
+
+def _changed(item: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(item, list):
+        return [_changed(inner, change) for inner in item]
+    is_url = isinstance(item, str) and ("/" in item or "\\" in item or "." in item)
+    return change(item) if is_url else item
+
+
+def _differences(old: list[Any], new: list[Any]) -> int:
+    return sum(
+        _differences(left, right) if isinstance(left, list) else left != right
+        for left, right in zip(old, new, strict=True)
+    )
+
+
+def create(path: Path, value: dict[str, Any]) -> None:
+    """Write a new definition, validated first. Raises DefinitionError where the file exists already."""
+    if path.exists():
+        raise DefinitionError(f"{path} exists already.", hint="Choose another id, or edit that file.")
+    build_definition(path, value, [])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (json.dumps(value, indent=4, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace a file in one step: whoever reads sees the old or the new text, never half of one."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            temporary.chmod(path.stat().st_mode)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,62 @@
+"""What long work tells its caller: plain values that can be serialized, and the way to stop it.
+
+    def show(event):
+        match event:
+            case Progress(stage="denoise", done=done, total=total): print(done, "of", total)
+            case Notice(message=message): print("note:", message)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reeltune.errors import Cancelled
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Work done so far in one stage; `total` is None while unknown."""
+
+    stage: str  # "download" | "load" | "encode" | "denoise" | "decode" | "write"
+    done: int
+    total: int | None
+    unit: str = "steps"  # "steps" | "bytes" | "tensors"
+    subject: str = ""  # the file or component this is about
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the user should know and may act on: said once, never an error."""
+
+    message: str
+
+
+Event = Progress | Notice
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing: for callers that show no progress."""
+
+
+class CancelToken:
+    """Shared by caller and work, also across threads: `cancel()` there, `check()` here."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask the work to stop at its next step."""
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether someone asked to stop."""
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise `Cancelled` once someone asked to stop."""
+        if self._event.is_set():
+            raise Cancelled("Stopped as asked.")

@@ -1,0 +1,215 @@
+"""Wan 2.1 and 2.2: names as in the original release (github.com/Wan-Video) and as in diffusers."""
+
+from __future__ import annotations
+
+import re
+from types import MappingProxyType
+
+from reeltune.families.base import (
+    Architecture,
+    Component,
+    Config,
+    Family,
+    Rename,
+    Shapes,
+    Signature,
+    frozen,
+)
+
+HEAD_SIZE = 128  # of every published Wan; other sizes need a config in the file's metadata
+
+
+def _attention(block: str) -> tuple[Rename, ...]:
+    """Self- and cross-attention of one kind of block; the image keys only exist for image-to-video."""
+    pairs = [("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0")]
+    pairs += [("norm_q", "norm_q"), ("norm_k", "norm_k")]
+    image = [("k_img", "add_k_proj"), ("v_img", "add_v_proj"), ("norm_k_img", "norm_added_k")]
+    own = [Rename(f"{block}.self_attn.{old}", f"{block}.attn1.{new}") for old, new in pairs]
+    cross = [Rename(f"{block}.cross_attn.{old}", f"{block}.attn2.{new}") for old, new in pairs + image]
+    return (*own, *cross)
+
+
+def _block(block: str) -> tuple[Rename, ...]:
+    """One kind of transformer block. The layers diffusers calls norm2 are norm3 in the original."""
+    return (
+        Rename(f"{block}.modulation", f"{block}.scale_shift_table"),
+        *_attention(block),
+        Rename(f"{block}.norm3", f"{block}.norm2"),
+        Rename(f"{block}.ffn.0", f"{block}.ffn.net.0.proj"),
+        Rename(f"{block}.ffn.2", f"{block}.ffn.net.2"),
+    )
+
+
+RENAMES = (
+    Rename("patch_embedding", "patch_embedding"),
+    Rename("text_embedding.0", "condition_embedder.text_embedder.linear_1"),
+    Rename("text_embedding.2", "condition_embedder.text_embedder.linear_2"),
+    Rename("time_embedding.0", "condition_embedder.time_embedder.linear_1"),
+    Rename("time_embedding.2", "condition_embedder.time_embedder.linear_2"),
+    Rename("time_projection.1", "condition_embedder.time_proj"),
+    Rename("img_emb.emb_pos", "condition_embedder.image_embedder.pos_embed"),
+    Rename("img_emb.proj.0", "condition_embedder.image_embedder.norm1"),
+    Rename("img_emb.proj.1", "condition_embedder.image_embedder.ff.net.0.proj"),
+    Rename("img_emb.proj.3", "condition_embedder.image_embedder.ff.net.2"),
+    Rename("img_emb.proj.4", "condition_embedder.image_embedder.norm2"),
+    *_block("blocks.{}"),
+    *_block("vace_blocks.{}"),
+    Rename("vace_blocks.{}.before_proj", "vace_blocks.{}.proj_in"),
+    Rename("vace_blocks.{}.after_proj", "vace_blocks.{}.proj_out"),
+    Rename("vace_patch_embedding", "vace_patch_embedding"),
+    Rename("head.modulation", "scale_shift_table"),
+    Rename("head.head", "proj_out"),
+)
+
+_LINEARS = (
+    *(f"{kind}_attn.{layer}" for kind in ("self", "cross") for layer in ("q", "k", "v", "o", "k_img", "v_img")),
+    "ffn.0",
+    "ffn.2",
+)
+QUANTIZABLE = tuple(f"{block}.{layer}" for block in ("blocks.{}", "vace_blocks.{}") for layer in _LINEARS)
+
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+
+
+def derive_config(shapes: Shapes, stored: Config) -> Config:
+    """Config of `WanTransformer3DModel` from original names and shapes.
+
+    Shapes can't lie, so of the `stored` config (the file's metadata; {} if none) only what they don't tell is
+    taken: heads, `eps` and the length of the position table, in diffusers' or the original's words.
+    Raises KeyError when a shape it needs is absent (a module file holds only `vace_*`).
+    """
+    dim, in_channels, *patch = shapes["patch_embedding.weight"]
+    patch_volume = patch[0] * patch[1] * patch[2]
+    heads = _heads(dim, stored)
+    config: Config = {
+        "patch_size": tuple(patch),
+        "num_attention_heads": heads,
+        "attention_head_dim": dim // heads,
+        "in_channels": in_channels,
+        "out_channels": shapes["head.head.weight"][0] // patch_volume,
+        "text_dim": shapes["text_embedding.0.weight"][1],
+        "freq_dim": shapes["time_embedding.0.weight"][1],
+        "ffn_dim": shapes["blocks.0.ffn.0.weight"][0],
+        "num_layers": 1 + max(int(found[1]) for name in shapes if (found := _BLOCK.match(name))),
+        "cross_attn_norm": "blocks.0.norm3.weight" in shapes,
+    }
+    if "img_emb.proj.1.weight" in shapes:
+        config["image_dim"] = shapes["img_emb.proj.1.weight"][1]
+        config["added_kv_proj_dim"] = dim
+    if "img_emb.emb_pos" in shapes:
+        config["pos_embed_seq_len"] = shapes["img_emb.emb_pos"][1]
+    return config | {key: stored[key] for key in ("eps", "rope_max_seq_len") if key in stored}
+
+
+def _heads(dim: int, stored: Config) -> int:
+    heads = stored.get("num_attention_heads") or stored.get("num_heads")
+    if type(heads) is int and heads > 0 and dim % heads == 0:
+        return heads
+    return max(1, dim // HEAD_SIZE)
+
+
+_TORCH_WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
+
+WAN = Family(
+    name="wan",
+    label="Wan",
+    markers=("head.modulation", "vace_patch_embedding.weight"),
+    renames=RENAMES,
+    quantizable=QUANTIZABLE,
+    derive_config=derive_config,
+    transformer_class="WanTransformer3DModel",
+    components=(
+        Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model")),
+        Component("text_encoder", "transformers", "UMT5EncoderModel", _TORCH_WEIGHTS),
+        Component("vae", "diffusers", "AutoencoderKLWan", _TORCH_WEIGHTS),
+    ),
+    solvers=("unipc", "euler", "dpm++"),
+    fps=16,
+    frame_step=4,
+    size_step=16,
+    max_text_tokens=512,
+)
+
+_USED = frozenset(
+    "prompt negative_prompt resolution video_length seed num_inference_steps guidance_scale flow_shift "
+    "sample_solver repeat_generation multi_prompts_gen_type force_fps".split()
+)
+_TEXT_PROMPT = "A red fox trots through fresh snow at dawn, the camera gliding beside it"
+_IMAGE_PROMPT = "The scene comes to life, gentle natural movement, steady camera"
+_TEXT = {
+    "prompt": _TEXT_PROMPT,
+    "negative_prompt": "",
+    "resolution": "832x480",
+    "video_length": 81,
+    "num_inference_steps": 30,
+    "seed": -1,
+    "repeat_generation": 1,
+    "guidance_scale": 5.0,
+    "flow_shift": 5.0,
+}
+_IMAGE = {**_TEXT, "prompt": _IMAGE_PROMPT}
+_TWO_PHASES = {"guidance_phases": 2}
+_NOT_YET = "image, control and two-phase inputs of Wan are not supported yet"
+_VACE_NAMES = ("vace_patch_embedding.weight",)
+_IMAGE_NAMES = ("img_emb.proj.1.weight",)
+_ANIMATE_NAMES = ("face_adapter.",)
+_BOTH = ("bf16", "fp16")
+
+
+def _architecture(
+    id: str, signature: Signature, defaults: dict[str, object], repo: str, pipeline: str = ""
+) -> Architecture:
+    return Architecture(
+        id=id,
+        family=WAN,
+        signature=signature,
+        data_types=_BOTH,
+        settings=_USED,
+        defaults=MappingProxyType(defaults),
+        components_repo=f"Wan-AI/{repo}",
+        pipeline=pipeline,
+        unsupported="" if pipeline else _NOT_YET,
+    )
+
+
+_TEXT_ONLY = {"lacks": _IMAGE_NAMES + _VACE_NAMES + _ANIMATE_NAMES}
+_T2V = frozen(in_channels=16, out_channels=16)
+_I2V = frozen(in_channels=36, out_channels=16)
+_NO_VACE = {"lacks": _VACE_NAMES + _ANIMATE_NAMES}
+_NO_END_FRAME = {"lacks": (*_VACE_NAMES, *_ANIMATE_NAMES, "img_emb.emb_pos")}
+_REPO_I2V = "Wan2.1-I2V-14B-480P-Diffusers"
+_REPO_A14B = "Wan2.2-T2V-A14B-Diffusers"
+
+ARCHITECTURES = (
+    _architecture("t2v", Signature(_T2V, 5120, **_TEXT_ONLY), _TEXT, "Wan2.1-T2V-14B-Diffusers", "WanPipeline"),
+    _architecture(
+        "t2v_1.3B", Signature(_T2V, 1536, **_TEXT_ONLY), _TEXT, "Wan2.1-T2V-1.3B-Diffusers", "WanPipeline"
+    ),
+    _architecture("t2v_2_2", Signature(_T2V, 5120, **_TEXT_ONLY), {**_TEXT, **_TWO_PHASES}, _REPO_A14B),
+    _architecture(
+        "i2v", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), {**_IMAGE, "flow_shift": 7.0}, _REPO_I2V
+    ),
+    _architecture("fun_inp", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE, _REPO_I2V),
+    _architecture("fun_inp_1.3B", Signature(_I2V, 1536, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE, _REPO_I2V),
+    _architecture(
+        "flf2v_720p",
+        Signature(_I2V, 5120, (*_IMAGE_NAMES, "img_emb.emb_pos"), **_NO_VACE),
+        {**_IMAGE, "resolution": "1280x720"},
+        "Wan2.1-FLF2V-14B-720P-diffusers",
+    ),
+    _architecture(
+        "i2v_2_2",
+        Signature(_I2V, 5120, lacks=_IMAGE_NAMES + _VACE_NAMES + _ANIMATE_NAMES),
+        {**_IMAGE, **_TWO_PHASES},
+        "Wan2.2-I2V-A14B-Diffusers",
+    ),
+    _architecture("vace_14B", Signature(_T2V, 5120, _VACE_NAMES), _TEXT, "Wan2.1-VACE-14B-diffusers"),
+    _architecture("vace_1.3B", Signature(_T2V, 1536, _VACE_NAMES), _TEXT, "Wan2.1-VACE-1.3B-diffusers"),
+    _architecture("vace_14B_2_2", Signature(_T2V, 5120, _VACE_NAMES), {**_TEXT, **_TWO_PHASES}, _REPO_A14B),
+    _architecture(
+        "ti2v_2_2",
+        Signature(frozen(in_channels=48, out_channels=48), 3072, **_TEXT_ONLY),
+        _TEXT,
+        "Wan2.2-TI2V-5B-Diffusers",
+    ),
+)

@@ -1,0 +1,155 @@
+"""What a definition needs under the user's preferences: versions chosen, files here, files to fetch.
+
+`explain` is the one entry: the command line, the downloader, the engine and the page all take its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reeltune.checkpoints.header import parse_header
+from reeltune.checkpoints.identify import Identity, identify
+from reeltune.definitions import Definition, Version
+from reeltune.errors import CheckpointError, FetchError
+from reeltune.inventory import Inventory
+from reeltune.machine import Machine, probe
+from reeltune.net import UrlSource, hub_endpoint
+from reeltune.preferences import Preferences, load_preferences
+from reeltune.versions import Choice, Facts, Selection, choose
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing needed: a file, or the folder of a component. `bytes` is None unless known."""
+
+    subject: str  # "transformer", "preload", "vae"…
+    url: str
+    path: Path
+    present: bool
+    bytes: int | None
+    repository: str = ""  # for components: the Hub repository whose subfolder this is
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What would be used for a definition and why, and every file that takes."""
+
+    definition: Definition
+    preferences: Preferences
+    machine: Machine
+    selection: Selection
+    items: tuple[Item, ...]
+    notices: tuple[str, ...]
+
+    @property
+    def missing(self) -> tuple[Item, ...]:
+        """What must be fetched first."""
+        return tuple(item for item in self.items if not item.present)
+
+    def component(self, name: str) -> Path:
+        """Folder of a component."""
+        return next(item.path for item in self.items if item.subject == name)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `explain --json`."""
+        return {
+            "id": self.definition.id,
+            "architecture": self.definition.architecture.id,
+            "device": self.machine.device(self.preferences.device),
+            "choices": {slot: _choice_json(choice, self) for slot, choice in self.selection.choices.items()},
+            "rejected": [
+                {"slot": row.slot, "url": row.version.url, "reason": row.reason} for row in self.selection.rejected
+            ],
+            "downloads": [
+                {"url": item.url, "path": str(item.path), "present": item.present, "bytes": item.bytes}
+                for item in self.items
+            ],
+            "notices": list(self.notices),
+        }
+
+
+def _choice_json(choice: Choice, explanation: Explanation) -> dict[str, Any]:
+    path = next(item.path for item in explanation.items if item.subject == choice.slot)
+    return {
+        "file": str(path),
+        "url": choice.version.url,
+        "quantization": choice.quantization,
+        "quantize_on_load": choice.quantize_on_load,
+        "dtype": choice.dtype,
+        "reason": choice.reason,
+    }
+
+
+def explain(
+    definition: Definition,
+    preferences: Preferences | None = None,
+    *,
+    online: bool = False,
+    machine: Machine | None = None,
+) -> Explanation:
+    """Choose versions and list the files they take.
+
+    Without preferences those of the definition's root count. `online` reads headers of files that aren't here
+    (a few hundred KB each). Raises ChoiceError, DeviceError, PreferencesError, FetchError (only when online).
+    """
+    notices: list[str] = []
+    if preferences is None:
+        preferences, notices = load_preferences(definition.root)
+    machine = machine or probe()
+    inventory = Inventory(definition.root, preferences.model_folders)
+    facts = {
+        version.url: _facts(version, inventory, online) for versions in definition.slots.values() for version in versions
+    }
+    selection = choose(definition, preferences, machine.data_types(preferences.device), facts)
+    items = tuple(_items(definition, selection, inventory))
+    notices += [f"{bad.path} is passed over: {bad.reason}" for row in facts.values() for bad in row.unusable]
+    for choice in selection.choices.values():
+        notices += choice.facts.found.notices if choice.facts.found else ()
+        notices += _size_notice(definition, choice)
+    return Explanation(definition, preferences, machine, selection, items, (*notices, *selection.notices))
+
+
+def _size_notice(definition: Definition, choice: Choice) -> list[str]:
+    """Said when the header is another size of the same structure: it loads, but is it what was meant?"""
+    identity = choice.facts.identity
+    if identity is None or not identity.architectures or definition.architecture.id in identity.architectures:
+        return []
+    return [
+        f"{choice.version.file_name} looks like {' or '.join(identity.architectures)}, "
+        f"the definition says {definition.architecture.id}: the definition counts."
+    ]
+
+
+def _facts(version: Version, inventory: Inventory, online: bool) -> Facts:
+    found, unusable = inventory.locate(version)
+    remote = _remote(version) if online and found is None and version.remote else None
+    return Facts(found, remote, tuple(unusable))
+
+
+def _remote(version: Version) -> Identity | None:
+    if not version.file_name.lower().endswith(".safetensors"):
+        return None
+    try:
+        with UrlSource(version.url) as source:
+            return identify(parse_header(source))
+    except CheckpointError as error:
+        raise FetchError(error.message, hint=error.hint) from error
+
+
+def _items(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:
+    for slot, choice in selection.choices.items():
+        path = choice.facts.found.path if choice.facts.found else inventory.ckpts / choice.version.file_name
+        yield Item(slot, choice.version.url, path, choice.present, choice.facts.bytes)
+    for version in definition.preload:
+        found, _ = inventory.locate(version)
+        path = found.path if found else inventory.ckpts / version.file_name
+        yield Item("preload", version.url, path, found is not None, found.bytes if found else None)
+    for component in definition.architecture.family.components:
+        here = inventory.component(definition.components, component.name)
+        path = here or inventory.component_folders(definition.components)[0] / component.name
+        size = sum(file.stat().st_size for file in here.rglob("*") if file.is_file()) if here else None
+        url = f"{hub_endpoint()}/{definition.components}/tree/main/{component.name}"
+        yield Item(component.name, url, path, here is not None, size, definition.components)

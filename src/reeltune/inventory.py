@@ -1,0 +1,99 @@
+"""What is on disk: weight files by base name, component folders by path.
+
+Looked through in order: `<root>/ckpts` (any depth), the user's read-only model folders, the package's own data.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+
+from reeltune.checkpoints.header import read_header
+from reeltune.checkpoints.identify import Identity, identify
+from reeltune.definitions.model import Version
+from reeltune.errors import CheckpointError
+
+PARTIAL = ".partial"
+_NAMES_ONLY = (".safetensors", ".sft")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that is there: its identity (None for files that aren't checkpoints), and what is odd about it."""
+
+    path: Path
+    bytes: int
+    identity: Identity | None
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A file of the right name that can't be the one: the reason names it."""
+
+    path: Path
+    reason: str
+
+
+class Inventory:
+    """Files under a root and its read-only folders; walked once, on first need."""
+
+    def __init__(self, root: Path, model_folders: tuple[str, ...] = ()) -> None:
+        self.root = root
+        self.ckpts = root / "ckpts"
+        package = Path(str(resources.files("reeltune"))) / "nano"
+        extra = tuple(root / Path(folder).expanduser() for folder in model_folders)
+        self.folders = (self.ckpts, *extra, package)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        names: dict[str, list[Path]] = {}
+        for top in self.folders:
+            for folder, _, files in os.walk(top):
+                for name in files:
+                    if not name.endswith(PARTIAL):
+                        names.setdefault(name, []).append(Path(folder) / name)
+        return names
+
+    def candidates(self, version: Version) -> list[Path]:
+        """Files that could be this version: the path it names, then files of its base name."""
+        named: list[Path] = []
+        if not version.remote:
+            path = Path(version.url.replace("\\", "/")).expanduser()
+            path = path if path.is_absolute() else self.root / path
+            named = [path] if path.is_file() else []
+        found = [path for path in self._by_name.get(version.file_name, []) if path not in named]
+        return named + found
+
+    def locate(self, version: Version) -> tuple[Found | None, list[Unusable]]:
+        """The first sound file of a version, and those passed over with the reason."""
+        unusable: list[Unusable] = []
+        for path in self.candidates(version):
+            if not path.name.lower().endswith(_NAMES_ONLY):
+                return Found(path, path.stat().st_size, None), unusable
+            try:
+                header = read_header(path)
+                return Found(path, header.file_bytes, identify(header), header.notices), unusable
+            except CheckpointError as error:
+                unusable.append(Unusable(path, str(error)))
+        return None, unusable
+
+    def component(self, repository: str, name: str) -> Path | None:
+        """Folder of one component of a repository (`owner/name`) or of a local folder in diffusers layout.
+
+        A folder counts as present once it holds a file that is not partial.
+        """
+        for folder in self.component_folders(repository):
+            path = folder / name
+            if path.is_dir() and any(not entry.name.endswith(PARTIAL) for entry in path.iterdir()):
+                return path
+        return None
+
+    def component_folders(self, repository: str) -> list[Path]:
+        """Where a repository's components may lie, the one to write to first."""
+        local = self.root / Path(repository).expanduser()
+        places = [folder / repository.replace("/", "--") for folder in self.folders]
+        return [*([local] if local.is_dir() else []), *places]

@@ -1,0 +1,163 @@
+"""The one way to the network: tokens, mirrors, redirects, the offline switch, and URLs as header sources.
+
+The Hub's token (`HF_TOKEN`, or the stored login) goes to the Hub only: httpx drops it on redirects to another
+host, and no message ever shows it. `HF_ENDPOINT` names a mirror. `REELTUNE_OFFLINE=1` forbids all network use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from reeltune.errors import FetchError, Offline
+
+if TYPE_CHECKING:
+    import httpx
+
+HUB = "https://huggingface.co"
+_TIMEOUT_SECONDS = 30.0
+_FIRST_READ = 512 * 1024  # covers the header of every 14B file seen, so that one request is enough
+_TRUE = {"1", "true", "yes", "on"}
+
+
+def offline() -> bool:
+    """Whether the user forbade network use."""
+    return any(os.environ.get(name, "").lower() in _TRUE for name in ("REELTUNE_OFFLINE", "HF_HUB_OFFLINE"))
+
+
+def hub_endpoint() -> str:
+    """Address of the Hub or of the mirror that stands in for it."""
+    return os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+
+
+def normalise(url: str) -> str:
+    """The URL that serves the file: Hub pages (`/blob/`) become downloads, the mirror replaces the Hub."""
+    parts = urlsplit(url)
+    if parts.hostname in ("huggingface.co", "www.huggingface.co", "hf.co"):
+        path = parts.path.replace("/blob/", "/resolve/", 1)
+        mirror = urlsplit(hub_endpoint())
+        return urlunsplit((mirror.scheme, mirror.netloc, mirror.path.rstrip("/") + path, parts.query, ""))
+    return url
+
+
+def shown(url: str) -> str:
+    """A URL fit for messages: without user, query or fragment, where tokens hide."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def hub_token() -> str | None:
+    """The Hub's token from the environment or the stored login."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if token := os.environ.get(name, "").strip():
+            return token
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    stored = Path(os.environ.get("HF_TOKEN_PATH", home / "token"))
+    try:
+        return stored.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def _headers(url: str) -> dict[str, str]:
+    headers = {"Accept-Encoding": "identity", "User-Agent": "reeltune"}
+    token = hub_token() if urlsplit(url).netloc == urlsplit(hub_endpoint()).netloc else None
+    return headers | ({"Authorization": f"Bearer {token}"} if token else {})
+
+
+@contextmanager
+def get(url: str, *, first: int | None = None, last: int | None = None) -> Iterator[httpx.Response]:
+    """A streamed GET of a URL or a range of its bytes (both ends included).
+
+    Raises Offline, or FetchError with the server's answer in words.
+    """
+    import httpx
+
+    if offline():
+        raise Offline(f"{shown(url)} is needed, but the network is switched off.", hint="Unset REELTUNE_OFFLINE.")
+    target = normalise(url)
+    headers = _headers(target)
+    if first is not None:
+        headers["Range"] = f"bytes={first}-{'' if last is None else last}"
+    try:
+        with (
+            httpx.Client(follow_redirects=True, timeout=_TIMEOUT_SECONDS) as client,
+            client.stream("GET", target, headers=headers) as response,
+        ):
+            if response.status_code >= 400:
+                raise FetchError(f"{shown(url)}: {_answer(response.status_code)}", hint=_hint(response.status_code))
+            yield response
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise FetchError(f"{shown(url)} can't be reached: {type(error).__name__}.", hint="Check the link and the network.") from error  # fmt: skip
+
+
+def _answer(status: int) -> str:
+    known = {401: "a login is needed", 403: "access is refused", 404: "there is no such file", 429: "too many requests"}
+    return f"the server answers {status}" + (f" ({known[status]})." if status in known else ".")
+
+
+def _hint(status: int) -> str:
+    if status in (401, 403):
+        return "Set HF_TOKEN, and accept the model's terms on its page if it is gated."
+    return "Check the link in the definition." if status == 404 else "Try again later."
+
+
+class UrlSource:
+    """A remote file as a header source: reads by Range requests, never the whole body.
+
+    The first request takes the start of the file and its size; what it brought serves later reads.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._start = b""
+        self._size: int | None = None
+        self.requests = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._start = b""
+
+    @property
+    def name(self) -> str:
+        """The URL, without anything secret."""
+        return shown(self._url)
+
+    def size(self) -> int:
+        """Length in bytes, as the server announces it."""
+        if self._size is None:
+            self._start = self._fetch(0, _FIRST_READ)
+        if self._size is None:
+            raise FetchError(f"{self.name}: the server does not tell the file's size.")
+        return self._size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`, or fewer at the end."""
+        if offset + length <= len(self._start) or len(self._start) == self.size():
+            return self._start[offset : offset + length]
+        return self._fetch(offset, length)
+
+    def _fetch(self, offset: int, length: int) -> bytes:
+        self.requests += 1
+        with get(self._url, first=offset, last=offset + length - 1) as response:
+            if response.status_code == 206:
+                total = response.headers.get("Content-Range", "").rpartition("/")[2]
+                self._size = int(total) if total.isdigit() else self._size
+                skip = 0
+            else:  # the server ignores Range: read from the start, and no further than needed
+                announced = response.headers.get("Content-Length", "")
+                self._size = int(announced) if announced.isdigit() else self._size
+                skip = offset
+            received = bytearray()
+            for chunk in response.iter_raw(64 * 1024):
+                received += chunk
+                if len(received) >= skip + length:
+                    break
+            return bytes(received[skip : skip + length])

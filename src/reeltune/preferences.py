@@ -1,0 +1,116 @@
+"""What the user wants, kept in `<root>/reeltune.json` and overridden by flags.
+
+A WanGP folder's `wgp_config.json` is read once, when there is no `reeltune.json` yet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from reeltune.definitions.writer import write_atomic
+from reeltune.errors import PreferencesError
+
+FILE_NAME = "reeltune.json"
+SCHEMA_VERSION = 1
+CHOICES: Mapping[str, tuple[str, ...]] = {"quantization": ("int8", "bf16"), "dtype": ("auto", "bf16", "fp16")}
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """`quantization`: "int8", or "bf16" for 16 bits. `dtype`: "auto", "bf16" or "fp16". `device`: "auto", "cpu",
+    "cuda", "cuda:1" or "mps". `outputs`: folder of videos, relative to the root. `model_folders`: read-only
+    folders with weights, such as another program's. `extra`: fields of the file this version does not know.
+    """
+
+    quantization: str = "int8"
+    dtype: str = "auto"
+    device: str = "auto"
+    outputs: str = "outputs"
+    model_folders: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise PreferencesError(
+                    f"{getattr(self, name)!r} is no value for {name}.", hint=f"Choose one of: {', '.join(choices)}."
+                )
+        for name in ("device", "outputs"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise PreferencesError(f"{name} must be text.", hint=f"Mend it in {FILE_NAME}.")
+        if not all(isinstance(folder, str) for folder in self.model_folders):
+            raise PreferencesError("model_folders must be a list of paths.", hint=f"Mend it in {FILE_NAME}.")
+
+    def with_flags(self, **flags: Any) -> Preferences:
+        """A copy with the flags that were given (those not None)."""
+        return replace(self, **{name: value for name, value in flags.items() if value is not None})
+
+
+_KNOWN = frozenset(row.name for row in fields(Preferences)) - {"extra"}
+
+
+def load_preferences(root: Path) -> tuple[Preferences, list[str]]:
+    """Preferences of a root, and notices. Raises PreferencesError for a broken file, which is left as it is."""
+    path = root / FILE_NAME
+    if path.exists():
+        return _build(_read(path), path), []
+    old = root / "wgp_config.json"
+    if old.exists():
+        preferences, notices = _from_wgp(_read(old))
+        save_preferences(root, preferences)
+        return preferences, [f"{old} was read once; from now on {path} counts.", *notices]
+    return Preferences(), []
+
+
+def save_preferences(root: Path, preferences: Preferences) -> None:
+    """Write `reeltune.json` in one step, unknown fields included."""
+    values = asdict(preferences)
+    extra = values.pop("extra")
+    content = {"schema_version": SCHEMA_VERSION, **values, **extra}
+    root.mkdir(parents=True, exist_ok=True)
+    write_atomic(root / FILE_NAME, (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PreferencesError(f"{path} can't be read: {error}.", hint="Mend or delete it.") from error
+    if not isinstance(value, dict):
+        raise PreferencesError(f"{path} must hold a JSON object.", hint="Mend or delete it.")
+    return value
+
+
+def _build(value: dict[str, Any], path: Path) -> Preferences:
+    known = {key: item for key, item in value.items() if key in _KNOWN}
+    folders = known.get("model_folders", [])
+    known["model_folders"] = tuple(folders) if isinstance(folders, list) else (None,)
+    extra = {key: item for key, item in value.items() if key not in _KNOWN and key != "schema_version"}
+    try:
+        return Preferences(**known, extra=extra)
+    except PreferencesError as error:
+        raise PreferencesError(f"{path}: {error.message}", hint=error.hint) from error
+
+
+_LATER = (
+    "text_encoder_quantization attention_mode profile vae_config vae_precision compile boost preload_in_VRAM".split()
+)
+
+
+def _from_wgp(old: dict[str, Any]) -> tuple[Preferences, list[str]]:
+    """Translate WanGP's config; what has no meaning here yet is kept under `wgp` and named."""
+    wanted = {
+        "quantization": {"int8": "int8", "bf16": "bf16"}.get(str(old.get("transformer_quantization", "int8"))),
+        "dtype": {"": "auto", "bf16": "bf16", "fp16": "fp16"}.get(str(old.get("transformer_dtype_policy", ""))),
+        "outputs": old.get("save_path") if isinstance(old.get("save_path"), str) and old["save_path"] else "outputs",
+    }
+    notices = [f"its {name} is not one this program knows: the default counts." for name in wanted if not wanted[name]]
+    kept = {key: old[key] for key in _LATER if key in old}
+    if kept:
+        notices.append(f"Kept for later, without effect yet: {', '.join(kept)}.")
+    given = {name: value for name, value in wanted.items() if value}
+    return Preferences(**given, extra={"wgp": kept} if kept else {}), notices  # type: ignore[arg-type]

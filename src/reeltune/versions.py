@@ -1,0 +1,242 @@
+"""Which version of each slot to use: a pure choice, with a reason for every version passed over.
+
+Facts go in (names, headers, what is on disk, what the device computes), a `Selection` comes out, and that one
+result feeds the command line, the page, the downloader and the loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reeltune.checkpoints.identify import Identity
+from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS, read_name
+from reeltune.definitions.model import Definition, Version
+from reeltune.errors import ChoiceError, DeviceError
+from reeltune.families import Architecture
+from reeltune.inventory import Found, Unusable
+from reeltune.preferences import Preferences
+
+_WHY_NOT = {
+    "fp8": "fp8 weights can't be loaded yet",
+    "fp8_scaled": "scaled fp8 weights can't be loaded yet",
+    "gguf": "GGUF files can't be loaded",
+    "nvfp4": "nvfp4 weights can't be loaded",
+    "int8 (not quanto)": "its int8 is not the quanto format",
+    "quanto (not int8)": "quanto weights other than int8 can't be loaded",
+}
+_FORMATS = {"gguf": "GGUF files can't be loaded", "pickle": "pickle files can run code and are never loaded"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one version besides its name: the file on disk, or its header read over the network."""
+
+    found: Found | None = None
+    remote: Identity | None = None
+    unusable: tuple[Unusable, ...] = ()
+
+    @property
+    def identity(self) -> Identity | None:
+        """The header's word, where it is known."""
+        return self.found.identity if self.found else self.remote
+
+    @property
+    def bytes(self) -> int | None:
+        """Size of the file where it is known."""
+        identity = self.identity
+        return self.found.bytes if self.found else identity.bytes if identity else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The version chosen for a slot. `dtype` is the run's ("bf16" | "fp16"); `reason` says why it won."""
+
+    slot: str
+    version: Version
+    facts: Facts
+    quantization: str
+    dtype: str
+    quantize_on_load: bool
+    reason: str
+
+    @property
+    def present(self) -> bool:
+        """Whether the file is on disk."""
+        return self.facts.found is not None
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A version passed over. `unusable`: it could not have been used; else another simply fits better."""
+
+    slot: str
+    version: Version
+    reason: str
+    unusable: bool
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Everything chosen for a definition, every version passed over, and wishes that could not be met."""
+
+    choices: Mapping[str, Choice]
+    rejected: tuple[Rejection, ...]
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    order: int
+    version: Version
+    facts: Facts
+    quantization: str
+    dtype: str
+
+
+@dataclass
+class _Wish:
+    """What is wanted of a slot: "int8" or 16 bits, in which data type, among those that can be computed."""
+
+    quantization: str
+    dtype: str
+    computable: tuple[str, ...]
+    auto_quantize: bool
+    notices: list[str] = field(default_factory=list)
+
+
+def choose(
+    definition: Definition,
+    preferences: Preferences,
+    computable: Sequence[str],
+    facts: Mapping[str, Facts],
+) -> Selection:
+    """Choose a version for every slot.
+
+    `computable`: data types of the device, the better one first; `facts` by URL, missing ones unknown.
+    Modules and the second transformer follow the transformer's data type. Raises ChoiceError when a slot has no
+    usable version, with every reason; DeviceError when architecture and device share no data type.
+    """
+    wish = _wish(definition, preferences, computable)
+    choices: dict[str, Choice] = {}
+    rejected: list[Rejection] = []
+    for slot, versions in definition.slots.items():
+        choice, passed = _choose_slot(slot, versions, definition.architecture, wish, facts)
+        choices[slot] = choice
+        rejected += passed
+        wish.dtype = choice.dtype
+        wish.computable = (choice.dtype,)  # what follows must compute in the transformer's data type
+    return Selection(choices, tuple(rejected), tuple(dict.fromkeys(wish.notices)))
+
+
+def _wish(definition: Definition, preferences: Preferences, computable: Sequence[str]) -> _Wish:
+    architecture = definition.architecture
+    shared = tuple(dtype for dtype in architecture.data_types if dtype in computable)
+    if not shared:
+        raise DeviceError(
+            f"{architecture.family.label} computes in {', '.join(architecture.data_types)}, the device only in "
+            f"{', '.join(computable)}.",
+            hint="Choose another device (`--device cpu`).",
+        )
+    shared = tuple(dtype for dtype in computable if dtype in shared)
+    wanted = shared[0] if preferences.dtype == "auto" else preferences.dtype
+    notices = []
+    if wanted not in shared:
+        by = architecture.family.label if wanted not in architecture.data_types else "the device"
+        notices.append(f"{wanted} was asked for, but {by} does not compute in it: {shared[0]} is used.")
+        wanted = shared[0]
+    return _Wish(preferences.quantization, wanted, shared, definition.auto_quantize, notices)
+
+
+def _choose_slot(
+    slot: str, versions: Sequence[Version], architecture: Architecture, wish: _Wish, facts: Mapping[str, Facts]
+) -> tuple[Choice, list[Rejection]]:
+    usable: list[_Candidate] = []
+    rejected: list[Rejection] = []
+    for order, version in enumerate(versions):
+        candidate = _candidate(order, version, facts.get(version.url, Facts()))
+        reason = _unusable(candidate, architecture, wish)
+        if reason:
+            rejected.append(Rejection(slot, version, reason, True))
+        else:
+            usable.append(candidate)
+    if not usable:
+        reasons = "; ".join(f"{row.version.file_name}: {row.reason}" for row in rejected)
+        raise ChoiceError(
+            f"No version of {slot} can be used. {reasons}.",
+            rejected=rejected,
+            hint="Add a bf16 or fp16 version to the definition.",
+        )
+    best = min(usable, key=lambda row: _rank(row, wish))
+    rejected += [Rejection(slot, row.version, _worse(row, best, wish), False) for row in usable if row is not best]
+    return _choice(slot, best, wish), rejected
+
+
+def _candidate(order: int, version: Version, facts: Facts) -> _Candidate:
+    """The version with its header's facts where known, its name's otherwise; no token means bf16."""
+    name, identity = read_name(version.url), facts.identity
+    quantization = identity.quantization if identity else name.quantization
+    dtype = identity.dtype if identity and identity.dtype in ("bf16", "fp16") else name.dtype
+    return _Candidate(order, version, facts, quantization, dtype or "bf16")
+
+
+def _unusable(row: _Candidate, architecture: Architecture, wish: _Wish) -> str:
+    """Why a version can't be used at all; empty if it can."""
+    name = read_name(row.version.url)
+    if name.format in _FORMATS:
+        return _FORMATS[name.format]
+    if row.quantization not in (SIXTEEN_BITS, QUANTO_INT8):
+        return _WHY_NOT.get(row.quantization, f"{row.quantization} weights can't be loaded")
+    identity = row.facts.identity
+    if identity and not identity.fits(architecture.id):
+        fits = ", ".join(identity.compatible) or identity.family or "another model"
+        return f"its header is that of {fits} ({', '.join(identity.evidence)})"
+    if row.quantization == QUANTO_INT8 and row.dtype not in wish.computable:
+        return f"its int8 weights compute in {row.dtype}, which this model on this device does not"
+    if not row.version.remote and row.facts.found is None:
+        return "the local file is not there" + "".join(f"; {bad.path}: {bad.reason}" for bad in row.facts.unusable)
+    return ""
+
+
+def _rank(row: _Candidate, wish: _Wish) -> tuple[int, int, int, int]:
+    """Lower is better: quantization wanted, data type wanted, on disk, order in the list."""
+    quantized = row.quantization == QUANTO_INT8
+    if wish.quantization == "int8":
+        first = 0 if quantized else 1
+    else:
+        first = 1 if quantized else 0
+    return first, int(row.dtype != wish.dtype), int(row.facts.found is None), row.order
+
+
+def _worse(row: _Candidate, best: _Candidate, wish: _Wish) -> str:
+    mine, winner = _rank(row, wish), _rank(best, wish)
+    step = next(index for index in range(4) if mine[index] != winner[index])
+    wanted = "quanto int8" if wish.quantization == "int8" else "16 bits"
+    return (
+        f"{wanted} is wanted",
+        f"{wish.dtype} is wanted",
+        "another is on disk already",
+        "another stands before it in the list",
+    )[step]
+
+
+def _choice(slot: str, best: _Candidate, wish: _Wish) -> Choice:
+    quantized = best.quantization == QUANTO_INT8
+    dtype = best.dtype if quantized else wish.dtype
+    on_load = wish.quantization == "int8" and not quantized and wish.auto_quantize
+    parts = ["quanto int8" if quantized else "16 bits"]
+    if wish.quantization == "int8" and not quantized:
+        parts.append("no usable int8 version is listed" + (": quantized while loading" if on_load else ""))
+        if not on_load:
+            wish.notices.append(
+                f"int8 was asked for, but {slot} has no usable int8 version and the definition does not say "
+                "auto_quantize: it runs in 16 bits."
+            )
+    if wish.quantization != "int8" and quantized:
+        parts.append("no 16-bit version is listed")
+        wish.notices.append(f"16 bits were asked for, but {slot} only comes in int8.")
+    parts.append(f"runs in {dtype}" + ("" if best.dtype == dtype else f", converted from {best.dtype}"))
+    if quantized and dtype != wish.dtype:
+        wish.notices.append(f"{wish.dtype} was asked for, but the int8 version of {slot} computes in {dtype}.")
+    parts.append("on disk" if best.facts.found else "to be fetched")
+    return Choice(slot, best.version, best.facts, best.quantization, dtype, on_load, ", ".join(parts))
