@@ -1,9 +1,9 @@
 """What long work tells its caller: plain values that can be serialized, and the way to stop it.
 
-    def show(event):
-        match event:
-            case Progress(stage="denoise", done=done, total=total): print(done, "of", total)
-            case Notice(message=message): print("note:", message)
+def show(event):
+    match event:
+        case Progress(stage="denoise", done=done, total=total): print(done, "of", total)
+        case Notice(message=message): print("note:", message)
 """
 
 from __future__ import annotations

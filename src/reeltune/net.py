@@ -80,8 +80,11 @@ def get(url: str, *, first: int | None = None, last: int | None = None) -> Itera
 
     if offline():
         raise Offline(f"{shown(url)} is needed, but the network is switched off.", hint="Unset REELTUNE_OFFLINE.")
-    target = normalise(url)
-    headers = _headers(target)
+    try:
+        target = normalise(url)
+        headers = _headers(target)
+    except ValueError as error:
+        raise FetchError(f"{url[:200]!r} is no link that can be followed.", hint="Check the link.") from error
     if first is not None:
         headers["Range"] = f"bytes={first}-{'' if last is None else last}"
     try:
@@ -92,12 +95,18 @@ def get(url: str, *, first: int | None = None, last: int | None = None) -> Itera
             if response.status_code >= 400:
                 raise FetchError(f"{shown(url)}: {_answer(response.status_code)}", hint=_hint(response.status_code))
             yield response
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise FetchError(f"{shown(url)} can't be reached: {type(error).__name__}.", hint="Check the link and the network.") from error  # fmt: skip
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        message = f"{shown(url)} can't be reached: {type(error).__name__}."
+        raise FetchError(message, hint="Check the link and the network.") from error
 
 
 def _answer(status: int) -> str:
-    known = {401: "a login is needed", 403: "access is refused", 404: "there is no such file", 429: "too many requests"}
+    known = {
+        401: "a login is needed",
+        403: "access is refused",
+        404: "there is no such file",
+        429: "too many requests",
+    }
     return f"the server answers {status}" + (f" ({known[status]})." if status in known else ".")
 
 

@@ -37,7 +37,8 @@ class Preferences:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise PreferencesError(
-                    f"{getattr(self, name)!r} is no value for {name}.", hint=f"Choose one of: {', '.join(choices)}."
+                    f"{getattr(self, name)!r} is no value for {name}.",
+                    hint=f"Choose one of: {', '.join(choices)}.",
                 )
         for name in ("device", "outputs"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
@@ -96,9 +97,16 @@ def _build(value: dict[str, Any], path: Path) -> Preferences:
         raise PreferencesError(f"{path}: {error.message}", hint=error.hint) from error
 
 
-_LATER = (
-    "text_encoder_quantization attention_mode profile vae_config vae_precision compile boost preload_in_VRAM".split()
-)
+_LATER = [
+    "text_encoder_quantization",
+    "attention_mode",
+    "profile",
+    "vae_config",
+    "vae_precision",
+    "compile",
+    "boost",
+    "preload_in_VRAM",
+]
 
 
 def _from_wgp(old: dict[str, Any]) -> tuple[Preferences, list[str]]:

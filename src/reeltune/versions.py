@@ -149,7 +149,11 @@ def _wish(definition: Definition, preferences: Preferences, computable: Sequence
 
 
 def _choose_slot(
-    slot: str, versions: Sequence[Version], architecture: Architecture, wish: _Wish, facts: Mapping[str, Facts]
+    slot: str,
+    versions: Sequence[Version],
+    architecture: Architecture,
+    wish: _Wish,
+    facts: Mapping[str, Facts],
 ) -> tuple[Choice, list[Rejection]]:
     usable: list[_Candidate] = []
     rejected: list[Rejection] = []
@@ -201,11 +205,8 @@ def _unusable(row: _Candidate, architecture: Architecture, wish: _Wish) -> str:
 def _rank(row: _Candidate, wish: _Wish) -> tuple[int, int, int, int]:
     """Lower is better: quantization wanted, data type wanted, on disk, order in the list."""
     quantized = row.quantization == QUANTO_INT8
-    if wish.quantization == "int8":
-        first = 0 if quantized else 1
-    else:
-        first = 1 if quantized else 0
-    return first, int(row.dtype != wish.dtype), int(row.facts.found is None), row.order
+    unwanted = quantized != (wish.quantization == "int8")
+    return int(unwanted), int(row.dtype != wish.dtype), int(row.facts.found is None), row.order
 
 
 def _worse(row: _Candidate, best: _Candidate, wish: _Wish) -> str:

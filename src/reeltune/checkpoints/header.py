@@ -138,7 +138,9 @@ def parse_header(source: Source) -> Header:
 
 def _refuse_other_formats(name: str, start: bytes) -> None:
     if start[:4] == b"GGUF":
-        raise UnsupportedFormat(f"{name} is a GGUF file, which can't be loaded here.", hint="Use a safetensors version.")
+        raise UnsupportedFormat(
+            f"{name} is a GGUF file, which can't be loaded here.", hint="Use a safetensors version."
+        )
     if start[:2] == b"PK" or start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise UnsupportedFormat(
             f"{name} is a pickle or zip archive, which can run code and is never loaded.",
@@ -210,7 +212,5 @@ def _check_extents(file: str, tensors: list[Tensor], data_start: int, size: int)
             raise HeaderError(f"{file}: {tensor.begin - position} bytes before tensor {tensor.name!r} belong to none.")
         position = tensor.end
     if position > size:
-        raise HeaderError(
-            f"{file} is truncated: {size:,} bytes of {position:,} are here.", hint="Fetch it again."
-        )
+        raise HeaderError(f"{file} is truncated: {size:,} bytes of {position:,} are here.", hint="Fetch it again.")
     return position

@@ -69,7 +69,10 @@ def identify(header: Header) -> Identity:
     fitting = [row for row in rows if _fits(row, shapes, config)]
     dim = _dim(shapes)
     sized = [row for row in fitting if row.signature.dim in (None, dim)] or fitting
-    evidence = (*_evidence(family, names, config, dim), *(("several architectures fit",) if len(sized) > 1 else ()))
+    evidence = (
+        *_evidence(family, names, config, dim),
+        *(("several architectures fit",) if len(sized) > 1 else ()),
+    )
     ids = tuple(row.id for row in sized), tuple(row.id for row in fitting)
     return _identity(header, family, names, quantization, dtypes, *ids, config, evidence, role)
 

@@ -46,7 +46,7 @@ def matches(name: str, pattern: str) -> bool:
     """Whether a module's name fits a pattern in which `{}` stands for any number."""
     left, right = name.split("."), pattern.split(".")
     return len(left) == len(right) and all(
-        want == "{}" and have.isdigit() or want == have for have, want in zip(left, right, strict=True)
+        (want == "{}" and have.isdigit()) or want == have for have, want in zip(left, right, strict=True)
     )
 
 

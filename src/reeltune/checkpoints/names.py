@@ -43,7 +43,7 @@ def read_name(url: str) -> NameFacts:
 
 
 def _format(name: str) -> str:
-    if name.endswith(_SAFETENSORS) or name.endswith(".sft"):
+    if name.endswith((_SAFETENSORS, ".sft")):
         return "safetensors"
     if name.endswith(".gguf"):
         return "gguf"

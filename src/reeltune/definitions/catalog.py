@@ -9,14 +9,13 @@ A broken file is set aside with its problems and never stops the rest. Parsing h
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from reeltune.definitions.model import Definition, Version
 from reeltune.definitions.schema import DefinitionFile, ModelSection, nearest, read_definition
@@ -110,6 +109,17 @@ class Catalog(Mapping[str, Definition]):
             )
         self._entries[file.id] = entry
 
+    def with_file(self, file: DefinitionFile) -> Catalog:
+        """A catalog with one more file on top, for checking it. Raises DefinitionInvalid where it is incomplete."""
+        catalog = Catalog.__new__(Catalog)
+        catalog.root, catalog.broken, catalog._resolved = self.root, self.broken, {}
+        catalog._entries = dict(self._entries)
+        entry = self._entries.get(file.id)
+        if entry is not None and file.path.resolve() in [path.resolve() for path in entry.files]:
+            return catalog  # it is part of this catalog already
+        catalog._add(file, "finetune")
+        return catalog
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
@@ -135,7 +145,7 @@ class Catalog(Mapping[str, Definition]):
         except DefinitionError as error:
             return Summary(entry.id, name, entry.model.architecture or "", entry.kind, False, str(error))
         asks = _asks(entry.model)
-        reason = f"architecture {architecture.id}: {architecture.unsupported}" if architecture.unsupported else ""
+        reason = architecture.unsupported
         reason = reason or "; ".join(asks)
         return Summary(entry.id, name, architecture.id, entry.kind, not reason, reason)
 
@@ -240,7 +250,7 @@ class Catalog(Mapping[str, Definition]):
             self._fail(entry, "modules", message, "Name a definition with exactly one module, or list its URLs.")
         return found[0]
 
-    def _fail(self, entry: _Entry, key: str, message: str, fix: str) -> Any:
+    def _fail(self, entry: _Entry, key: str, message: str, fix: str) -> NoReturn:
         problem = Problem(str(entry.files[-1]), f"model.{key}", message, fix)
         raise DefinitionReference(str(problem))
 
@@ -290,8 +300,3 @@ def _asks(model: ModelSection) -> tuple[str, ...]:
     asks += [f"it replaces components by {key}, which is not supported yet"
              for key in ("text_encoder_URLs", "VAE_URLs") if extra.get(key)]  # fmt: skip
     return tuple(asks)
-
-
-def read_raw(path: Path) -> Any:
-    """The file's JSON as it stands, for `show`."""
-    return json.loads(path.read_text(encoding="utf-8-sig"))

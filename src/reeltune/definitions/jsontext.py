@@ -33,7 +33,9 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 def decode(raw: bytes, file: str) -> str:
     """Text of a JSON file: UTF-8, with or without a byte order mark."""
     if len(raw) > MAX_BYTES:
-        raise DefinitionSyntaxError(Problem(file, "", f"The file has {len(raw):,} bytes; a definition is text of a few."))
+        raise DefinitionSyntaxError(
+            Problem(file, "", f"The file has {len(raw):,} bytes; a definition is text of a few.")
+        )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -50,11 +52,15 @@ def parse_object(text: str, file: str) -> tuple[dict[str, Any], list[Problem]]:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise DefinitionSyntaxError(Problem(file, where, f"Not valid JSON: {error.msg}.", _cause(text, error))) from error
+        raise DefinitionSyntaxError(
+            Problem(file, where, f"Not valid JSON: {error.msg}.", _cause(text, error))
+        ) from error
     except RecursionError as error:
         raise DefinitionSyntaxError(Problem(file, "", "The JSON is nested too deeply.")) from error
     if not isinstance(value, dict):
-        raise DefinitionSyntaxError(Problem(file, "", "The file must hold a JSON object.", "Put everything inside { }."))
+        raise DefinitionSyntaxError(
+            Problem(file, "", "The file must hold a JSON object.", "Put everything inside { }.")
+        )
     return value, [
         Problem(file, where, f"{key!r} stands here more than once; the last one counts.", severity="warning")
         for where, key in _repeated(value, "")
@@ -155,9 +161,7 @@ def replace_value(text: str, path: tuple[str, ...], value: Any) -> str:
     return text
 
 
-def _insert(
-    text: str, start: int, spans: dict[str, tuple[int, int]], key: str, value: Any, depth: int
-) -> str:
+def _insert(text: str, start: int, spans: dict[str, tuple[int, int]], key: str, value: Any, depth: int) -> str:
     newline = "\r\n" if "\r\n" in text else "\n"
     pad = newline + _indent(text) * depth
     member = f"{json.dumps(key, ensure_ascii=False)}: {_dump(text, value, depth)}"

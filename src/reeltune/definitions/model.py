@@ -64,5 +64,5 @@ class Definition:
     def reason(self) -> str:
         """Why it isn't runnable; empty if it is."""
         if not self.architecture.runnable:
-            return f"architecture {self.architecture.id}: {self.architecture.unsupported}"
+            return self.architecture.unsupported
         return "; ".join(self.asks)

@@ -22,13 +22,31 @@ from reeltune.families.vocabulary import KEYS, coerce
 MODEL_KEY = "model"
 _Url = Annotated[str, Field(min_length=1, max_length=4096)]
 _Urls = Annotated[
-    list[_Url] | str | None, Field(description="A list of URLs, or the id of a definition whose list is reused.")
+    list[_Url] | str | None,
+    Field(description="A list of URLs, or the id of a definition whose list is reused."),
 ]
 
 # Met in files in the wild: kept as they are; what they ask for is not built (yet), and `check` says so.
 LATER_KEYS = frozenset(
-    "text_encoder_URLs VAE_URLs visible image_outputs group author settings_dir profiles_dir resolutions configs "
-    "finetune_source_model infos prompt_infos model_type parent_model_type fps preload_in_VRAM".split()
+    [
+        "text_encoder_URLs",
+        "VAE_URLs",
+        "visible",
+        "image_outputs",
+        "group",
+        "author",
+        "settings_dir",
+        "profiles_dir",
+        "resolutions",
+        "configs",
+        "finetune_source_model",
+        "infos",
+        "prompt_infos",
+        "model_type",
+        "parent_model_type",
+        "fps",
+        "preload_in_VRAM",
+    ]
 )
 
 
@@ -145,11 +163,11 @@ def nearest(key: str, known: frozenset[str]) -> str:
 
 
 def _unknown(file: str, section: dict[str, Any]) -> list[Problem]:
+    odd = [key for key in section if key not in KNOWN_MODEL_KEYS]
+    said = "is not known here: kept, not used."
     return [
-        Problem(file, f"{MODEL_KEY}.{key}", f"{key!r} is not known here: kept, not used.", nearest(key, KNOWN_MODEL_KEYS), "warning")
-        for key in section
-        if key not in KNOWN_MODEL_KEYS
-    ]  # fmt: skip
+        Problem(file, f"{MODEL_KEY}.{key}", f"{key!r} {said}", nearest(key, KNOWN_MODEL_KEYS), "warning") for key in odd
+    ]
 
 
 def _settings(file: str, value: dict[str, Any]) -> tuple[dict[str, Any], list[Problem], list[Problem]]:

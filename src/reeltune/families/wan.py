@@ -131,8 +131,20 @@ WAN = Family(
 )
 
 _USED = frozenset(
-    "prompt negative_prompt resolution video_length seed num_inference_steps guidance_scale flow_shift "
-    "sample_solver repeat_generation multi_prompts_gen_type force_fps".split()
+    [
+        "prompt",
+        "negative_prompt",
+        "resolution",
+        "video_length",
+        "seed",
+        "num_inference_steps",
+        "guidance_scale",
+        "flow_shift",
+        "sample_solver",
+        "repeat_generation",
+        "multi_prompts_gen_type",
+        "force_fps",
+    ]
 )
 _TEXT_PROMPT = "A red fox trots through fresh snow at dawn, the camera gliding beside it"
 _IMAGE_PROMPT = "The scene comes to life, gentle natural movement, steady camera"
@@ -182,9 +194,7 @@ _REPO_A14B = "Wan2.2-T2V-A14B-Diffusers"
 
 ARCHITECTURES = (
     _architecture("t2v", Signature(_T2V, 5120, **_TEXT_ONLY), _TEXT, "Wan2.1-T2V-14B-Diffusers", "WanPipeline"),
-    _architecture(
-        "t2v_1.3B", Signature(_T2V, 1536, **_TEXT_ONLY), _TEXT, "Wan2.1-T2V-1.3B-Diffusers", "WanPipeline"
-    ),
+    _architecture("t2v_1.3B", Signature(_T2V, 1536, **_TEXT_ONLY), _TEXT, "Wan2.1-T2V-1.3B-Diffusers", "WanPipeline"),
     _architecture("t2v_2_2", Signature(_T2V, 5120, **_TEXT_ONLY), {**_TEXT, **_TWO_PHASES}, _REPO_A14B),
     _architecture(
         "i2v", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), {**_IMAGE, "flow_shift": 7.0}, _REPO_I2V

@@ -133,9 +133,10 @@ def _stream(url: str, target: Path, partial: Path, report: Callable[[int, int | 
             )
         announced = response.headers.get("Content-Length", "")
         total = int(announced) if announced.isdigit() else None
-        if total is not None and total > free_disk(target.parent):
+        free = free_disk(target.parent)
+        if total is not None and total > free:
             raise NotEnoughDisk(
-                f"{target.name} has {total:,} bytes, the disk of {target.parent} has {free_disk(target.parent):,} free.",
+                f"{target.name} has {total:,} bytes, the disk of {target.parent} has {free:,} free.",
                 hint="Make room, or choose another root.",
             )
         done = 0

@@ -101,7 +101,9 @@ def explain(
     machine = machine or probe()
     inventory = Inventory(definition.root, preferences.model_folders)
     facts = {
-        version.url: _facts(version, inventory, online) for versions in definition.slots.values() for version in versions
+        version.url: _facts(version, inventory, online)
+        for versions in definition.slots.values()
+        for version in versions
     }
     selection = choose(definition, preferences, machine.data_types(preferences.device), facts)
     items = tuple(_items(definition, selection, inventory))

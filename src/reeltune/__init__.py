@@ -1,0 +1,73 @@
+"""reeltune: from a finetune definition to a video.
+
+    from reeltune import Engine, load_catalog
+    catalog = load_catalog("~/videos")
+    with Engine(catalog["nano_t2v"]) as engine:
+        video = engine.generate(prompt="a red circle moves right on a black background", seed=7)
+    video.save("out.mp4")
+
+Everything is imported on first use: `import reeltune` alone loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from reeltune._quiet import quiet
+from reeltune._version import __version__
+
+if TYPE_CHECKING:
+    from reeltune import errors
+    from reeltune.checkpoints.inspection import Inspection, inspect
+    from reeltune.definitions import Catalog, Definition, Summary, Version, load_catalog
+    from reeltune.engine.engine import Engine
+    from reeltune.events import CancelToken, Event, Notice, Progress
+    from reeltune.fetch import Explanation, Item, explain, pull
+    from reeltune.media.video import Origin, Video
+    from reeltune.preferences import Preferences
+    from reeltune.versions import Choice, Rejection, Selection
+
+_HOMES = {
+    "errors": "reeltune.errors",
+    "Inspection": "reeltune.checkpoints.inspection",
+    "inspect": "reeltune.checkpoints.inspection",
+    "Catalog": "reeltune.definitions",
+    "Definition": "reeltune.definitions",
+    "Summary": "reeltune.definitions",
+    "Version": "reeltune.definitions",
+    "load_catalog": "reeltune.definitions",
+    "Engine": "reeltune.engine.engine",
+    "CancelToken": "reeltune.events",
+    "Event": "reeltune.events",
+    "Notice": "reeltune.events",
+    "Progress": "reeltune.events",
+    "Explanation": "reeltune.fetch",
+    "Item": "reeltune.fetch",
+    "explain": "reeltune.fetch",
+    "pull": "reeltune.fetch",
+    "Origin": "reeltune.media.video",
+    "Video": "reeltune.media.video",
+    "Preferences": "reeltune.preferences",
+    "Choice": "reeltune.versions",
+    "Rejection": "reeltune.versions",
+    "Selection": "reeltune.versions",
+}
+
+__all__ = [
+    "CancelToken", "Catalog", "Choice", "Definition", "Engine", "Event", "Explanation", "Inspection", "Item", "Notice",
+    "Origin", "Preferences", "Progress", "Rejection", "Selection", "Summary", "Version", "Video", "__version__",
+    "errors", "explain", "inspect", "load_catalog", "pull",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'reeltune' has no attribute {name!r}")
+    with quiet():  # torchao and diffusers warn, on import, of optional parts not used here
+        module = importlib.import_module(_HOMES[name])
+    return module if name == "errors" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""`python -m reeltune`."""
+
+from reeltune.cli import main
+
+main()

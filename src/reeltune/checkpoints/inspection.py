@@ -1,0 +1,70 @@
+"""What a weight file is, told from its header: the one look `inspect`, `add` and the page share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from reeltune.checkpoints.header import Header, parse_header, read_header
+from reeltune.checkpoints.identify import Identity, identify
+from reeltune.checkpoints.names import SIXTEEN_BITS, read_name
+from reeltune.errors import CheckpointError
+from reeltune.net import UrlSource
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A file's header, its identity, and where its name contradicts it."""
+
+    source: str
+    header: Header
+    identity: Identity
+    notices: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `inspect --json`."""
+        row = asdict(self.identity)
+        return {
+            "source": self.source,
+            "format": "safetensors",
+            **{
+                key: row[key]
+                for key in ("family", "role", "architectures", "layout", "prefix", "quantization", "dtype")
+            },
+            **{key: row[key] for key in ("dtypes", "parameters", "bytes")},
+            "tensors": len(self.header.tensors),
+            "evidence": list(self.identity.evidence),
+            "metadata": sorted(self.header.metadata),
+            "notices": list(self.notices),
+        }
+
+
+def inspect(source: str | os.PathLike[str]) -> Inspection:
+    """Inspect a local file, or a URL by Range requests (no body is downloaded).
+
+    Raises HeaderError, UnsupportedFormat, FetchError, Offline.
+    """
+    text = os.fspath(source)
+    if text.lower().startswith(("http://", "https://")):
+        with UrlSource(text) as remote:
+            header = parse_header(remote)
+        text = remote.name
+    else:
+        path = Path(text).expanduser()
+        if not path.is_file():
+            raise CheckpointError(f"{path} is no file.", hint="Give the path of a .safetensors file, or its URL.")
+        header = read_header(path)
+    identity = identify(header)
+    return Inspection(text, header, identity, (*header.notices, *_contradictions(text, identity)))
+
+
+def _contradictions(name: str, identity: Identity) -> list[str]:
+    facts = read_name(name)
+    found = []
+    if facts.quantization not in (SIXTEEN_BITS, identity.quantization):
+        found.append(f"The name says {facts.quantization}, the header {identity.quantization}: the header counts.")
+    elif facts.dtype and identity.dtype in ("bf16", "fp16") and facts.dtype != identity.dtype:
+        found.append(f"The name says {facts.dtype}, the header {identity.dtype}: the header counts.")
+    return found

@@ -1,0 +1,63 @@
+"""The command line: `reeltune COMMAND`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from reeltune._version import __version__
+from reeltune.cli import files, models
+from reeltune.cli.generate import generate
+from reeltune.cli.output import print_error, say
+from reeltune.errors import Cancelled, ReeltuneError
+
+app = typer.Typer(
+    name="reeltune",
+    help="From a finetune definition to a video: picks, fetches, loads and runs finetuned video models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"reeltune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root_options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+app.command("generate")(generate)
+app.command("list")(models.list_models)
+app.command("show")(models.show)
+app.command("explain")(models.explain)
+app.command("pull")(files.pull)
+app.command("inspect")(files.inspect)
+app.command("check")(models.check)
+app.add_typer(files.settings, name="settings")
+app.add_typer(files.urls, name="urls")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command line; prints errors as what, why, next step, and exits with 1."""
+    try:
+        app(args=arguments)
+    except Cancelled as error:
+        print_error(error)
+        sys.exit(130)
+    except ReeltuneError as error:
+        print_error(error)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

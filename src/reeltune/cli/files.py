@@ -1,0 +1,126 @@
+"""`inspect`, `pull`, `urls replace`, `settings export`: files in and out."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from reeltune.cli.models import print_explanation
+from reeltune.cli.options import AsJson, Device, DType, Id, Quantization, Root, open_catalog, wishes
+from reeltune.cli.output import notice, print_json, say, showing, size
+
+urls = typer.Typer(help="Change the URLs a definition lists.", no_args_is_help=True)
+settings = typer.Typer(help="Settings files.", no_args_is_help=True)
+
+
+def inspect(
+    source: Annotated[str, typer.Argument(metavar="FILE|URL", help="A .safetensors file, or its URL.")],
+    as_json: AsJson = False,
+) -> None:
+    """Inspect a weight file by its header: which model, data type, quantization. Nothing is downloaded."""
+    from reeltune.checkpoints.inspection import inspect as look
+
+    found = look(source)
+    if as_json:
+        print_json(found.as_json())
+        return
+    identity = found.identity
+    histogram = ", ".join(f"{dtype} {count:,}" for dtype, count in identity.dtypes.items())
+    rows: dict[str, Any] = {
+        "family": identity.family or "unknown",
+        "fits": " or ".join(identity.architectures) or "no known architecture",
+        "role": identity.role,
+        "layout": f"{identity.layout or 'unknown'}" + (f", prefix {identity.prefix!r}" if identity.prefix else ""),
+        "quantization": "16 bits or more" if identity.quantization == "none" else identity.quantization,
+        "data type": identity.dtype or "unknown",
+        "parameters": f"{identity.parameters:,}",
+        "by data type": histogram,
+        "size": size(identity.bytes),
+        "told by": "; ".join(identity.evidence),
+    }
+    say(found.source)
+    for label, value in rows.items():
+        say(f"  {label:<13} {value}")
+    for line in found.notices:
+        notice(line)
+
+
+def pull(
+    id: Id,
+    root: Root = None,
+    weights_only: Annotated[bool, typer.Option("--weights-only", help="Only the weights, not the components.")] = False,
+    quantization: Quantization = None,
+    dtype: DType = None,
+    device: Device = None,
+) -> None:
+    """Fetch what a model needs under the preferences."""
+    from reeltune.fetch import pull as fetch
+
+    catalog = open_catalog(root)
+    preferences = wishes(catalog.root, quantization, dtype, device)
+    with showing() as listener:
+        explanation = fetch(catalog[id], preferences, weights_only=weights_only, listener=listener)
+    print_explanation(explanation)
+
+
+@urls.command("replace")
+def replace_urls(
+    id: Id,
+    old: Annotated[str, typer.Argument(help="Text to look for in its URLs.")],
+    new: Annotated[str, typer.Argument(help="Text to put in its place.")],
+    root: Root = None,
+) -> None:
+    """Replace a text in every URL a definition lists; nothing else in the file changes."""
+    from reeltune.definitions.writer import replace_urls as replace
+    from reeltune.errors import DefinitionError
+
+    catalog = open_catalog(root)
+    definition = catalog[id]
+    own = [path for path in definition.files if path.parent == catalog.root / "finetunes"]
+    if not own:
+        raise DefinitionError(
+            f"{id} is built in and never edited.",
+            hint=f"Override what you need in finetunes/{id}.json first.",
+        )
+    counts = replace(own[0], lambda url: url.replace(old, new))
+    if not counts:
+        raise DefinitionError(f"No URL in {own[0]} contains {old!r}.", hint=f"`reeltune show {id}` lists them.")
+    say(f"{own[0]}: {', '.join(f'{count} in {key}' for key, count in counts.items())} replaced.")
+
+
+@settings.command("export")
+def export_settings(
+    id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Id of a definition.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="For every definition that can be read.")] = False,
+    root: Root = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+) -> None:
+    """Write settings/ID_settings.json: the settings a definition starts from."""
+    from reeltune.definitions.writer import write_atomic
+    from reeltune.errors import DefinitionError, SettingsError
+    from reeltune.settings import layer
+
+    catalog = open_catalog(root)
+    if everything == (id is not None):
+        raise SettingsError("Nothing to export.", hint="Give an id, or --all.")
+    folder = catalog.root / "settings"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in list(catalog) if everything else [id or ""]:
+        path = folder / f"{name}_settings.json"
+        try:
+            definition = catalog[name]
+        except DefinitionError as error:
+            if not everything:
+                raise
+            notice(str(error))
+            continue
+        if path.exists() and not force:
+            if not everything:
+                raise SettingsError(f"{path} exists already.", hint="Give --force to replace it.")
+            notice(f"{path} exists already and is kept; --force replaces it.")
+            continue
+        content = {"model_type": name, **layer(definition.architecture, definition.settings)}
+        write_atomic(path, (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode("utf-8"))
+        say(str(path))

@@ -1,0 +1,61 @@
+"""`generate`: a definition in, a video out."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reeltune.cli.options import Device, DType, Id, Quantization, Root, open_catalog, wishes
+from reeltune.cli.output import say, showing
+
+
+def generate(
+    id: Id,
+    prompt: Annotated[str | None, typer.Argument(help="What the video shows (default: the definition's).")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as num_inference_steps=20."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Same seed, same video; -1 picks one.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write (default: in outputs/).")] = None,
+    quantization: Quantization = None,
+    dtype: DType = None,
+    device: Device = None,
+    root: Root = None,
+) -> None:
+    """Make a video. Missing files are fetched first; what is used, and why, is said."""
+    from reeltune.errors import MediaError
+    from reeltune.settings import parse_assignments
+
+    catalog = open_catalog(root)
+    definition = catalog[id]
+    preferences = wishes(catalog.root, quantization, dtype, device)
+    call: dict[str, Any] = parse_assignments(assignments or [])
+    call |= {"seed": seed} if seed is not None else {}
+    if output is not None and output.suffix.lower() != ".mp4":
+        raise MediaError(f"{output} is no MP4 name.", hint="Let the file end in .mp4.")
+
+    from reeltune import Engine  # heavy: only once everything cheap has been checked
+    from reeltune.events import CancelToken
+
+    cancel = CancelToken()
+    previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
+    try:
+        with showing() as listener, Engine(definition, preferences=preferences, listener=listener) as engine:
+            saved = []
+            for number, video in enumerate(engine.generate_each(prompt, cancel=cancel, **call)):
+                saved.append(video.save(_target(output, number) or engine.output_path(video)))
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    for path in saved:
+        say(str(path))
+
+
+def _target(output: Path | None, number: int) -> Path | None:
+    """The file of the n-th video: `out.mp4`, `out_2.mp4`…"""
+    if output is None or number == 0:
+        return output
+    return output.with_stem(f"{output.stem}_{number + 1}")

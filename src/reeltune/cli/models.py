@@ -1,0 +1,164 @@
+"""`list`, `show`, `explain`, `check`: what there is and what would be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reeltune.cli.options import AsJson, Device, DType, Id, Quantization, Root, open_catalog, wishes
+from reeltune.cli.output import notice, out, print_json, say, size, table
+
+if TYPE_CHECKING:
+    from reeltune.definitions import Definition, Summary
+    from reeltune.errors import Problem
+    from reeltune.fetch import Explanation
+
+
+def list_models(root: Root = None, as_json: AsJson = False) -> None:
+    """List all models: base models and finetunes, and whether they run here."""
+    catalog = open_catalog(root)
+    rows = catalog.summaries()
+    if as_json:
+        keys = ("id", "name", "architecture", "kind", "runnable", "reason")
+        print_json([{key: getattr(row, key) for key in keys} for row in rows])
+        return
+    table(
+        ("ID", "NAME", "ARCHITECTURE", "KIND", "RUNS HERE"),
+        [(row.id, row.name, row.architecture, row.kind, "yes" if row.runnable else "no") for row in rows],
+    )
+    for reason, ids in _reasons(rows).items():
+        notice(f"{reason}: {', '.join(ids[:6])}" + (f" and {len(ids) - 6} more" if len(ids) > 6 else ""))
+
+
+def _reasons(rows: list[Summary]) -> dict[str, list[str]]:
+    """Why models don't run here, each reason once with the models it holds for."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if not row.runnable:
+            reasons.setdefault(row.reason, []).append(row.id)
+    return reasons
+
+
+def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
+    """Show one definition: its versions, its settings, and where they come from."""
+    definition = open_catalog(root)[id]
+    if as_json:
+        print_json(_as_json(definition))
+        return
+    say(f"{definition.name}  ({definition.id})")
+    if definition.description:
+        say(definition.description)
+    say("")
+    say(f"architecture  {definition.architecture.id} ({definition.architecture.family.label}), {definition.kind}")
+    say(f"runs here     {'yes' if definition.runnable else 'no: ' + definition.reason}")
+    say(f"components    {definition.components}")
+    say(f"files         {', '.join(str(path) for path in definition.files)}")
+    for slot, versions in definition.slots.items():
+        say(f"\n{slot}")
+        for version in versions:
+            say(f"  {version.url}")
+    say("\nsettings it starts from")
+    for key, value in _settings(definition).items():
+        say(f"  {key} = {value}")
+    for problem in definition.notices:
+        notice(str(problem))
+
+
+def _settings(definition: Definition) -> dict[str, Any]:
+    from reeltune.settings import layer
+
+    return layer(definition.architecture, definition.settings)
+
+
+def _as_json(definition: Definition) -> dict[str, Any]:
+    return {
+        "id": definition.id,
+        "name": definition.name,
+        "description": definition.description,
+        "kind": definition.kind,
+        "architecture": definition.architecture.id,
+        "runnable": definition.runnable,
+        "reason": definition.reason,
+        "slots": {slot: [version.url for version in versions] for slot, versions in definition.slots.items()},
+        "preload": [version.url for version in definition.preload],
+        "auto_quantize": definition.auto_quantize,
+        "components": definition.components,
+        "settings": _settings(definition),
+        "files": [str(path) for path in definition.files],
+        "notices": [str(problem) for problem in definition.notices],
+    }
+
+
+def explain(
+    id: Id,
+    root: Root = None,
+    quantization: Quantization = None,
+    dtype: DType = None,
+    device: Device = None,
+    online: Annotated[bool, typer.Option("--online", help="Also read the headers of files that aren't here.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Explain which version of a model would be used, why, and which files that takes."""
+    from reeltune.fetch import explain as explain_definition
+
+    catalog = open_catalog(root)
+    preferences = wishes(catalog.root, quantization, dtype, device)
+    explanation = explain_definition(catalog[id], preferences, online=online)
+    if as_json:
+        print_json(explanation.as_json())
+        return
+    print_explanation(explanation)
+
+
+def print_explanation(explanation: Explanation) -> None:
+    """Choices, rejections and files, as `explain` and `pull` show them."""
+    say(f"{explanation.definition.name} on {explanation.machine.device(explanation.preferences.device)}")
+    for slot, choice in explanation.selection.choices.items():
+        say(f"\n{slot}: {choice.version.file_name}")
+        say(f"  {choice.reason}")
+        for row in explanation.selection.rejected:
+            if row.slot == slot:
+                say(f"  not {row.version.file_name}: {row.reason}")
+    say("")
+    table(
+        ("FILE", "SIZE", "HERE"),
+        [(str(item.path), size(item.bytes), "yes" if item.present else "no") for item in explanation.items],
+    )
+    for line in explanation.notices:
+        notice(line)
+
+
+def check(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Definition files, or folders of them (default: the root's finetunes/)."),
+    ] = None,
+    root: Root = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check definition files: every problem with its place and its fix. Exit code 1 on any error."""
+    from reeltune.definitions.checking import check_files
+
+    catalog = open_catalog(root)
+    own = catalog.root / "finetunes"
+    if not paths and not own.is_dir():
+        notice(f"There is no folder {own}: nothing to check.")
+    problems, count = check_files(catalog, paths or [own] * own.is_dir())
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if as_json:
+        keys = ("file", "where", "message", "fix", "severity")
+        print_json([{key: getattr(problem, key) for key in keys} for problem in problems])
+    else:
+        for problem in problems:
+            _print_problem(problem)
+        say(f"{count} definition(s) checked: {len(errors)} error(s), {len(problems) - len(errors)} warning(s).")
+    if errors:
+        raise typer.Exit(1)
+
+
+def _print_problem(problem: Problem) -> None:
+    colour = "red" if problem.severity == "error" else "yellow"
+    out.print(f"[{colour}]{problem.severity}[/] ", end="")
+    say(str(problem))

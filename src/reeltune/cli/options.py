@@ -1,0 +1,55 @@
+"""Flags that mean the same everywhere, and what commands make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reeltune.cli.output import notice
+
+if TYPE_CHECKING:
+    from reeltune.definitions import Catalog
+    from reeltune.preferences import Preferences
+
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        "--root", envvar="REELTUNE_ROOT", show_default=False,
+        help="Working folder with finetunes/, ckpts/, settings/, outputs/ (default: the current folder).",
+    ),
+]  # fmt: skip
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Quantization = Annotated[
+    str | None, typer.Option("--quantization", show_default=False, help="int8, or bf16 for 16 bits.")
+]
+DType = Annotated[
+    str | None, typer.Option("--dtype", show_default=False, help="Data type to run in: auto, bf16 or fp16.")
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", show_default=False, help="auto, cpu, mps, cuda, or one card: cuda:1."),
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a definition: its file name without .json.")]
+
+
+def open_catalog(root: Path | None) -> Catalog:
+    """The catalog of the root; broken files are named once and don't stop anything."""
+    from reeltune.definitions import load_catalog
+
+    catalog = load_catalog(root)
+    if catalog.broken:
+        names = ", ".join(path.name for path in list(catalog.broken)[:5])
+        notice(f"{len(catalog.broken)} definition(s) can't be read and are set aside: {names}. See `reeltune check`.")
+    return catalog
+
+
+def wishes(root: Path, quantization: str | None, dtype: str | None, device: str | None) -> Preferences:
+    """The root's preferences with the flags over them; what was imported from WanGP's config is said."""
+    from reeltune.preferences import load_preferences
+
+    preferences, notices = load_preferences(root)
+    for line in notices:
+        notice(line)
+    return preferences.with_flags(quantization=quantization, dtype=dtype, device=device)

@@ -1,0 +1,103 @@
+"""What commands print: tables and JSON on stdout, notices, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from reeltune.errors import ReeltuneError
+from reeltune.events import Event, Notice, Progress
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_STAGES = {
+    "download": "Fetching",
+    "load": "Loading",
+    "encode": "Reading the prompt",
+    "denoise": "Denoising",
+    "decode": "Decoding",
+    "write": "Writing",
+}
+
+
+def print_json(value: Any) -> None:
+    """One JSON value, for programs."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def say(text: str) -> None:
+    """One plain line, as it stands."""
+    out.print(text, markup=False)
+
+
+def notice(text: str) -> None:
+    """Something the user should know, aside from the result."""
+    err.print(f"[yellow]·[/] {escape(text)}")
+
+
+def print_error(error: ReeltuneError) -> None:
+    """What, why, next step."""
+    err.print(f"[red]Error:[/] {escape(error.message)}")
+    if error.hint:
+        err.print(f"       {escape(error.hint)}")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A plain table that copies and greps well: one line a row, never folded."""
+    lines = [tuple(columns), *(tuple(row) for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    text = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    sys.stdout.write("\n".join(line.rstrip() for line in text) + "\n")
+
+
+def size(count: int | None) -> str:
+    """Bytes as people read them; "?" where unknown."""
+    if count is None:
+        return "?"
+    amount = float(count)
+    for unit in ("B", "KB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.2f} GB"
+
+
+@contextmanager
+def showing() -> Iterator[Callable[[Event], None]]:
+    """A listener that draws one bar per stage and prints notices above them."""
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    bars = Bars(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn(),
+        console=err, transient=False,
+    )  # fmt: skip
+    running: dict[tuple[str, str], TaskID] = {}
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Notice):
+            notice(event.message)
+            return
+        _draw(bars, running, event)
+
+    with bars:
+        yield listen
+
+
+def _draw(bars: Any, running: dict[tuple[str, str], TaskID], event: Progress) -> None:
+    key = (event.stage, event.subject)
+    if key not in running or event.done == 0:
+        label = _STAGES.get(event.stage, event.stage) + (f" {event.subject}" if event.subject else "")
+        running[key] = bars.add_task(escape(label), total=event.total, amount="")
+    amount = size(event.done) if event.unit == "bytes" else f"{event.done}/{event.total}"
+    bars.update(running[key], completed=event.done, total=event.total, amount=amount)

@@ -1,0 +1,1 @@
+"""The engine: definitions into videos, in stages. Imports torch."""

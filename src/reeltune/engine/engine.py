@@ -1,0 +1,242 @@
+"""From a definition to videos: one warm engine per definition, stage by stage.
+
+with Engine(catalog["nano_t2v"]) as engine:
+    video = engine.generate(prompt="a red circle moves right on a black background", seed=7)
+video.save("out.mp4")
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from reeltune._version import __version__
+from reeltune.definitions import Definition
+from reeltune.engine.request import Request, build_request, complete_settings
+from reeltune.engine.stages import TextEmbeddings, decode, denoise, encode, find, load_component, torch_device
+from reeltune.errors import DecodeFailed, MediaError, NotRunnable
+from reeltune.events import CancelToken, Listener, Notice, Progress, ignore
+from reeltune.fetch import Explanation, pull
+from reeltune.machine import Machine
+from reeltune.media.mp4 import free_name
+from reeltune.media.video import Origin, Video
+from reeltune.preferences import Preferences
+from reeltune.settings import videos_asked
+from reeltune.weights.load import load_transformer
+from reeltune.weights.tensors import RUN_DTYPES
+
+
+class Engine:
+    """Makes videos with one definition; loads on first use and stays warm until closed.
+
+    `listener` hears progress and notices. Missing files are fetched first. Raises NotRunnable at once for a
+    definition this program can't run.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        *,
+        preferences: Preferences | None = None,
+        listener: Listener = ignore,
+        machine: Machine | None = None,
+    ) -> None:
+        if not definition.runnable:
+            raise NotRunnable(
+                f"{definition.id} can't run here: {definition.reason}.",
+                hint="`reeltune list` shows which do.",
+            )
+        self.definition = definition
+        self._preferences = preferences
+        self._listener = listener
+        self._machine = machine
+        self._explanation: Explanation | None = None
+        self._transformer: nn.Module | None = None
+        self._vae: nn.Module | None = None
+        self._said: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all weights."""
+        self._transformer = self._vae = None
+        _release()
+
+    # --- making videos ------------------------------------------------------------------------------------
+
+    def generate(self, prompt: str | None = None, *, cancel: CancelToken | None = None, **settings: Any) -> Video:
+        """One video. Settings not given come from the definition; `seed=-1` picks one.
+
+        When the settings ask for several (lines of the prompt, `repeat_generation`) this is the first; a notice
+        says so. Raises SettingsError, FetchError, CheckpointError, DecodeFailed, Cancelled.
+        """
+        asked = self._asked(prompt, settings)
+        if len(asked) > 1:
+            self._say(f"The settings ask for {len(asked)} videos; generate() makes the first, generate_each() all.")
+        return self._make(asked[0], cancel or CancelToken())
+
+    def generate_each(
+        self, prompt: str | None = None, *, cancel: CancelToken | None = None, **settings: Any
+    ) -> Iterator[Video]:
+        """Every video the settings ask for: each line of the prompt, `repeat_generation` times. Raises as above."""
+        cancel = cancel or CancelToken()
+        for one in self._asked(prompt, settings):
+            yield self._make(one, cancel)
+
+    def _asked(self, prompt: str | None, call: dict[str, Any]) -> list[dict[str, Any]]:
+        call = {**call, "prompt": prompt} if prompt is not None else call
+        settings, notices = complete_settings(self.definition, call)
+        for notice in notices:
+            self._say(notice)
+        return videos_asked(settings)
+
+    def _make(self, settings: Mapping[str, Any], cancel: CancelToken) -> Video:
+        request, notices = build_request(self.definition.architecture.family, settings)
+        for notice in notices:
+            self._say(notice)
+        self.prepare(cancel)
+        text = self._encode(request, cancel)
+        latents = self._denoise(text, request, cancel)
+        return self._finish(latents, request)
+
+    def prepare(self, cancel: CancelToken | None = None) -> Explanation:
+        """Fetch what is missing and say which files are used and why; loads no weights."""
+        if self._explanation is None:
+            explanation = pull(
+                self.definition,
+                self._preferences,
+                listener=self._listener,
+                cancel=cancel,
+                machine=self._machine,
+            )
+            for slot, choice in explanation.selection.choices.items():
+                self._say(f"{slot}: {choice.version.file_name} ({choice.reason}).")
+            for notice in explanation.notices:
+                self._say(notice)
+            self._explanation = explanation
+        return self._explanation
+
+    # --- stages -------------------------------------------------------------------------------------------
+
+    def _encode(self, request: Request, cancel: CancelToken) -> TextEmbeddings:
+        explanation, family = self.prepare(), self.definition.architecture.family
+        self._progress("encode", 0, 1)
+        cancel.check()
+        device, dtype = self._device(), self._dtype()
+        tokenizer = load_component(find(family, "tokenizer"), explanation.component("tokenizer"), dtype)
+        encoder = load_component(find(family, "text_encoder"), explanation.component("text_encoder"), dtype)
+        text = encode(self.definition.architecture, tokenizer, encoder, request, device)
+        del encoder
+        _release()
+        self._progress("encode", 1, 1)
+        return text
+
+    def _denoise(self, text: TextEmbeddings, request: Request, cancel: CancelToken) -> torch.Tensor:
+        transformer = self._loaded_transformer(cancel)
+
+        def on_step(done: int) -> None:
+            self._progress("denoise", done, request.steps)
+            cancel.check()
+
+        cancel.check()
+        self._progress("denoise", 0, request.steps)
+        return denoise(self.definition.architecture, transformer, text, request, on_step)
+
+    def _finish(self, latents: torch.Tensor, request: Request) -> Video:
+        self._progress("decode", 0, 1)
+        try:
+            if self._vae is None:
+                component = find(self.definition.architecture.family, "vae")
+                folder = self.prepare().component("vae")
+                self._vae = load_component(component, folder, torch.float32).to(self._device())
+            frames = decode(self._vae, latents)
+        except Exception as error:  # whatever it was, the denoising must not be lost
+            kept = self._keep(latents, request)
+            message = f"Decoding failed ({type(error).__name__}: {error}); the latents are kept in {kept}."
+            raise DecodeFailed(message, latents=kept, hint="`engine.decode(path)` tries again.") from error
+        self._progress("decode", 1, 1)
+        return Video(frames, request.fps, self._origin(request.settings))
+
+    def _keep(self, latents: torch.Tensor, request: Request) -> Path:
+        folder = self._outputs() / "latents"
+        path = free_name(folder, f"{self.definition.id} seed {request.seed}", ".safetensors")
+        settings = json.dumps(dict(request.settings))
+        safetensors.torch.save_file({"latents": latents.contiguous().cpu()}, path, metadata={"settings": settings})
+        return path
+
+    def decode(self, latents: str | Path) -> Video:
+        """The video of latents that an earlier, failed decoding kept. Raises MediaError, DecodeFailed."""
+        try:
+            with safetensors.safe_open(str(latents), framework="pt") as file:
+                tensor, metadata = file.get_tensor("latents"), file.metadata() or {}
+            settings = json.loads(metadata["settings"])
+        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+            raise MediaError(f"{latents} holds no latents of this program: {error}.") from error
+        request, _ = build_request(self.definition.architecture.family, settings)
+        return self._finish(tensor, request)
+
+    # --- what the stages share ----------------------------------------------------------------------------
+
+    def _loaded_transformer(self, cancel: CancelToken) -> nn.Module:
+        if self._transformer is None:
+            choice = self.prepare().selection.choices["transformer"]
+            path = next(item.path for item in self.prepare().items if item.subject == "transformer")
+            model = load_transformer(
+                path, choice.dtype, quantize=choice.quantize_on_load, listener=self._listener, cancel=cancel
+            )
+            self._transformer = model.to(self._device())
+        return self._transformer
+
+    def _device(self) -> torch.device:
+        explanation = self.prepare()
+        return torch_device(explanation.machine.device(explanation.preferences.device))
+
+    def _dtype(self) -> torch.dtype:
+        return RUN_DTYPES[self.prepare().selection.choices["transformer"].dtype]
+
+    def _outputs(self) -> Path:
+        return self.definition.root / Path(self.prepare().preferences.outputs).expanduser()
+
+    def _origin(self, settings: Mapping[str, Any]) -> Origin:
+        sums = self.definition.sha256
+        files = {
+            item.subject: (item.path.name, sums.get(item.path.name))
+            for item in self.prepare().items
+            if not item.repository
+        }
+        program = f"reeltune {__version__}"
+        return Origin(self.definition.id, self.definition.architecture.id, program, settings, files)
+
+    def output_path(self, video: Video) -> Path:
+        """A fresh name for a video in the outputs folder, from the time, the definition and the seed."""
+        stamp = time.strftime("%Y-%m-%d %H%M%S")
+        return free_name(self._outputs(), f"{stamp} {video.origin.definition} seed {video.origin.settings['seed']}")
+
+    def _progress(self, stage: str, done: int, total: int) -> None:
+        self._listener(Progress(stage, done, total))
+
+    def _say(self, message: str) -> None:
+        """Say a thing once in this engine's life."""
+        if message not in self._said:
+            self._said.add(message)
+            self._listener(Notice(message))
+
+
+def _release() -> None:
+    """Return freed memory to the system and the card."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

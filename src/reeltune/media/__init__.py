@@ -1,0 +1,1 @@
+"""Media in and out: MP4 files and what is embedded in them."""
