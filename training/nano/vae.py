@@ -26,6 +26,7 @@ CONFIG = {
 _IMAGE_SHARE = 0.35  # of the time, on single frames
 _SHAPE_WEIGHT = 6.0  # the background fills most of the frame and would drown the shapes' colours
 _LATENT_NOISE = 0.03
+_MIXED_IMAGES = 0.6  # share of frame batches later on: a clip batch takes four times as long
 
 
 def decode_unclamped(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
@@ -67,10 +68,11 @@ def train(work: Path, minutes: float, device: str) -> AutoencoderKLWan:
     rng, start, step, said = random.Random(time.time_ns() if share == 0 else 0), time.time(), 0, 0.0
     optimizer = torch.optim.AdamW(vae.parameters(), lr=1.0, weight_decay=0, betas=(0.9, 0.98))
     while (done := (time.time() - start) / (60 * minutes)) < 1:
-        image = done < share
-        part = done / share if image else (done - share) / (1 - share)
+        early = done < share
+        image = early or rng.random() < _MIXED_IMAGES
+        part = done / share if early else (done - share) / (1 - share)
         rate = (
-            (4e-3 if image else 2e-3) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * part))) * min(1, (step + 1) / 100)
+            (4e-3 if early else 2.5e-3) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * part))) * min(1, (step + 1) / 100)
         )
         for group in optimizer.param_groups:
             group["lr"] = rate

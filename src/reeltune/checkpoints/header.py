@@ -116,16 +116,17 @@ def parse_header(source: Source) -> Header:
     """Header of any source. Raises HeaderError or UnsupportedFormat, never anything else for bad bytes."""
     size = source.size()
     start = source.read_at(0, PREFIX_BYTES)
-    _refuse_other_formats(source.name, start)
     if len(start) < PREFIX_BYTES:
         raise HeaderError(f"{source.name} is too short for a checkpoint: {size} bytes.", hint="Fetch it again.")
     (length,) = struct.unpack("<Q", start)
     if length > MAX_HEADER_BYTES or length < 2:
+        _refuse_other_formats(source.name, start)  # their first bytes, read as a length, are absurd
         raise HeaderError(
             f"{source.name} is not a safetensors file: it announces a header of {length} bytes.",
             hint="Fetch it again, or check what the link really serves.",
         )
     if PREFIX_BYTES + length > size:
+        _refuse_other_formats(source.name, start)
         raise HeaderError(
             f"{source.name} is truncated inside its header: {size} bytes, header of {length}.",
             hint="Fetch it again.",

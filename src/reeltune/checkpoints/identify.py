@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from reeltune.checkpoints.header import Header
-from reeltune.checkpoints.keys import PREFIXES, Layout, NameMap, map_names, matches
+from reeltune.checkpoints.keys import PREFIXES, Layout, NameMap, map_names
 from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS
 from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE, stored_config
 from reeltune.families import ARCHITECTURES, FAMILIES, Architecture, Family
 
 SHORT_DTYPE = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64", "I8": "int8", "U8": "uint8"}
+LAYOUTS: tuple[Layout, ...] = ("original", "diffusers")
 _FP8 = ("F8_E4M3", "F8_E5M2")
 _FP8_SCALES = (".scale_weight", ".weight_scale", ".scale_input", "scaled_fp8")
 
@@ -66,7 +67,8 @@ def identify(header: Header) -> Identity:
     role = "model" if any(name.startswith("head.") for name in shapes) or family.name != "wan" else "module"
     config = _config(header, family, shapes) if role == "model" else None
     rows = [row for row in ARCHITECTURES.values() if row.family is family]
-    fitting = [row for row in rows if _fits(row, shapes, config)]
+    present = {*shapes, *(name.removeprefix(names.prefix) for name in names.unknown)}
+    fitting = [row for row in rows if _fits(row, present, config)]
     dim = _dim(shapes)
     sized = [row for row in fitting if row.signature.dim in (None, dim)] or fitting
     evidence = (
@@ -112,11 +114,10 @@ def _match_family(header: Header) -> tuple[Family, NameMap] | None:
         for prefix in PREFIXES[::-1]:
             if prefix and not any(name.startswith(prefix) for name in header.tensors):
                 continue
-            for layout in ("original", "diffusers"):
-                names = _sort_names(header, family, layout, prefix)
-                found = set(names.original.values())
-                if any(marker in found for marker in family.markers):
-                    return family, names
+            layouts = [_sort_names(header, family, layout, prefix) for layout in LAYOUTS]
+            names = min(layouts, key=lambda row: len(row.unknown))  # some names are the same in both
+            if any(marker in set(names.original.values()) for marker in family.markers):
+                return family, names
     return None
 
 
@@ -148,22 +149,20 @@ def _config(header: Header, family: Family, shapes: dict[str, tuple[int, ...]]) 
         return None
 
 
-def _fits(row: Architecture, shapes: dict[str, tuple[int, ...]], config: dict[str, Any] | None) -> bool:
+def _fits(row: Architecture, present: set[str], config: dict[str, Any] | None) -> bool:
     wanted, signature = row.signature.config, row.signature
     if config is not None:
         for key, value in wanted.items():
             choices = value if isinstance(value, tuple) else (value,)
             if config.get(key) not in choices:
                 return False
-    return all(_holds(shapes, name) for name in signature.has) and not any(
-        _holds(shapes, name) for name in signature.lacks
+    return all(_holds(present, name) for name in signature.has) and not any(
+        _holds(present, name) for name in signature.lacks
     )
 
 
-def _holds(shapes: dict[str, tuple[int, ...]], name: str) -> bool:
-    if name.endswith("."):
-        return any(other.startswith(name) for other in shapes)
-    return name in shapes or ("{}" in name and any(matches(other, name) for other in shapes))
+def _holds(present: set[str], name: str) -> bool:
+    return any(other.startswith(name) for other in present) if name.endswith(".") else name in present
 
 
 def _dim(shapes: dict[str, tuple[int, ...]]) -> int | None:

@@ -81,6 +81,8 @@ def _cause(text: str, error: json.JSONDecodeError) -> str:
     before, here = text[: error.pos].rstrip(), text[error.pos : error.pos + 2]
     if not text.strip():
         return "The file is empty."
+    if error.pos >= len(text.rstrip()):
+        return "The file ends too early: a closing } or ] is missing, or it was cut off."
     if before.endswith(",") and here[:1] in ("}", "]", ""):
         return "Remove the comma before it."
     if here[:1] == "," and before.endswith((",", "[", "{")):
@@ -99,8 +101,6 @@ def _cause(text: str, error: json.JSONDecodeError) -> str:
         return 'A closing " is missing on that line.'
     if here[:4].strip() and text[error.pos :].startswith(("True", "False", "None")):
         return "JSON writes true, false and null in lower case."
-    if error.pos >= len(text.rstrip()):
-        return "The file ends too early: a closing } or ] is missing, or it was cut off."
     return "Look at the sign before it."
 
 

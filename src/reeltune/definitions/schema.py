@@ -126,11 +126,11 @@ def build_definition(path: Path, value: dict[str, Any], notices: list[Problem]) 
 
 
 def _merge(problems: list[Problem]) -> list[Problem]:
-    """One problem for each place: pydantic reports every branch of a union."""
+    """The innermost problem at each place: of a union, pydantic reports every branch."""
     first: dict[str, Problem] = {}
     for problem in problems:
         first.setdefault(problem.where, problem)
-    return list(first.values())
+    return [row for where, row in first.items() if not any(other.startswith(f"{where}[") for other in first)]
 
 
 _WANTED = {
@@ -158,7 +158,7 @@ def _problem(file: str, row: dict[str, Any]) -> Problem:
 @functools.lru_cache(maxsize=4096)
 def nearest(key: str, known: frozenset[str]) -> str:
     """The known name most like `key`, as a question, or an empty string."""
-    found = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    found = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     return f"Did you mean {found[0]!r}?" if found else ""
 
 

@@ -70,7 +70,7 @@ class Signature:
 
     `config`: values the derived config must have (structure: a mismatch can't load). `dim`: the hidden size
     of the published models (None = any); it narrows candidates but smaller or larger models are no error.
-    `has` / `lacks`: original names, with `{}` for any number.
+    `has` / `lacks`: original names; one that ends in a dot stands for all that begin so.
     """
 
     config: Mapping[str, Any] = field(default_factory=frozen)

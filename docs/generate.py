@@ -1,0 +1,53 @@
+"""Write the documents that follow from the code: the JSON Schema of definitions, and the command line's help.
+
+    python docs/generate.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def schema_text() -> str:
+    """`finetune.schema.json`."""
+    from reeltune.definitions.schema import json_schema
+
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def cli_text() -> str:
+    """`cli.md`: the help of every command, as a terminal shows it."""
+    os.environ["TERMINAL_WIDTH"] = "100"
+    os.environ["NO_COLOR"] = "1"
+    import typer.main
+    from typer.testing import CliRunner
+
+    from reeltune.cli.app import app
+
+    runner, parts = CliRunner(), ["# The command line\n\nWritten by `python docs/generate.py` from the program's own help.\n"]
+    for words in _commands(typer.main.get_command(app)):
+        answer = runner.invoke(app, [*words, "--help"], prog_name="reeltune", env={"TERMINAL_WIDTH": "100"})
+        lines = [line.rstrip() for line in answer.output.strip().splitlines()]
+        parts.append(f"## reeltune {' '.join(words)}".rstrip() + "\n\n```\n" + "\n".join(lines).strip() + "\n```\n")
+    return "\n".join(parts)
+
+
+def _commands(command: object, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [words]
+    for name, child in sorted(getattr(command, "commands", {}).items()):
+        found += _commands(child, (*words, name))
+    return found
+
+
+def main() -> None:
+    """Write both."""
+    (HERE / "finetune.schema.json").write_text(schema_text(), encoding="utf-8")
+    (HERE / "cli.md").write_text(cli_text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+import json
+import random
+import struct
+
+import pytest
+from conftest import safetensors_bytes
+
+from reeltune.checkpoints.header import MAX_HEADER_BYTES, parse_header, read_header
+from reeltune.errors import CheckpointError, HeaderError, UnsupportedFormat
+
+GOOD = {"a.weight": ("BF16", [2, 3]), "b": ("F32", []), "c": ("I8", [4])}
+
+
+def write(tmp_path, content: bytes):
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(content)
+    return path
+
+
+def forged(header: object, data: bytes = b"") -> bytes:
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(raw)) + raw + data
+
+
+def test_reads_names_dtypes_shapes_and_metadata(tmp_path):
+    header = read_header(write(tmp_path, safetensors_bytes(GOOD, {"format": "pt"})))
+    assert list(header.tensors) == ["a.weight", "b", "c"]
+    tensor = header.tensors["a.weight"]
+    assert (tensor.dtype, tensor.shape, tensor.end - tensor.begin, tensor.elements) == ("BF16", (2, 3), 12, 6)
+    assert header.metadata == {"format": "pt"}
+    assert header.trailing == 0
+
+
+def test_agrees_with_the_safetensors_library(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    path = tmp_path / "lib.safetensors"
+    save_file({"x": torch.zeros(3, 5, dtype=torch.float16), "y": torch.zeros(7)}, path)
+    header = read_header(path)
+    assert {name: tensor.shape for name, tensor in header.tensors.items()} == {"x": (3, 5), "y": (7,)}
+
+
+def test_bytes_after_the_data_are_a_notice(tmp_path):
+    header = read_header(write(tmp_path, safetensors_bytes(GOOD) + b"tail"))
+    assert header.trailing == 4
+    assert "4 bytes follow" in header.notices[0]
+
+
+@pytest.mark.parametrize("cut", [0, 3, 8, 20, -1])
+def test_truncated_anywhere(tmp_path, cut):
+    content = safetensors_bytes(GOOD)
+    with pytest.raises(HeaderError, match=r"truncated|too short"):
+        read_header(write(tmp_path, content[:cut]))
+
+
+ROW = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (struct.pack("<Q", MAX_HEADER_BYTES + 1) + bytes(50), "announces a header"),
+        (struct.pack("<Q", 2**63) + bytes(50), "announces a header"),
+        (forged(b'{"a": \xff\xfe}'), "not UTF-8"),
+        (forged(b"{'a': 1}"), "not JSON"),
+        (forged(b"[" * 60_000), "nested|not JSON"),
+        (forged([1, 2]), "not a JSON object"),
+        (forged({}), "no tensors"),
+        (forged({"a": 5}), "lacks its dtype"),
+        (forged({"a": {"dtype": "F32", "shape": [1]}}), "lacks its dtype"),
+        (forged({"a": ROW | {"dtype": "F99"}}, bytes(4)), "unknown dtype"),
+        (forged({"a": ROW | {"shape": [-1]}}, bytes(4)), "impossible"),
+        (forged({"a": ROW | {"shape": [1.0]}}, bytes(4)), "impossible"),
+        (forged({"a": ROW | {"shape": [True]}}, bytes(4)), "impossible"),
+        (forged({"a": ROW | {"shape": "1"}}, bytes(4)), "impossible"),
+        (forged({"a": ROW | {"shape": [2**61, 2**61]}}, bytes(4)), "takes 4 bytes"),
+        (forged({"a": ROW | {"data_offsets": [4, 0]}}, bytes(4)), "takes -4 bytes"),
+        (forged({"a": ROW, "b": ROW | {"data_offsets": [2, 6]}}, bytes(8)), "overlaps"),
+        (forged({"a": ROW, "b": ROW | {"data_offsets": [8, 12]}}, bytes(12)), "belong to none"),
+        (forged({"a": ROW}, bytes(3)), "truncated"),
+        (forged({"a": ROW, "__metadata__": {"x": 1}}, bytes(4)), "table of strings"),
+        (forged(b'{"a": {}, "a": {}}'), "occurs twice"),
+    ],
+)
+def test_every_fault_is_named(tmp_path, content, fault):
+    with pytest.raises(HeaderError, match=fault):
+        read_header(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b'{"error": "login"}', "web page"),
+        (b"GGUF" + bytes(100), "GGUF"),
+        (b"PK\x03\x04" + bytes(100), "pickle"),
+        (b"\x80\x04\x95" + bytes(100), "pickle"),
+    ],
+)
+def test_other_formats_are_refused_by_name(tmp_path, content, what):
+    with pytest.raises(UnsupportedFormat, match=what):
+        read_header(write(tmp_path, content))
+
+
+def test_missing_file_and_folder(tmp_path):
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(HeaderError, match="opened"):
+            read_header(path)
+
+
+def test_random_damage_never_escapes_as_another_error(tmp_path):
+    rng = random.Random(5)
+    good = safetensors_bytes(GOOD, {"format": "pt"})
+    for _ in range(400):
+        content = bytearray(good)
+        for _ in range(rng.randint(1, 4)):
+            content[rng.randrange(len(content) - 32)] = rng.randrange(256)
+
+        class Memory:
+            name = "memory"
+
+            def size(self, content=content) -> int:
+                return len(content)
+
+            def read_at(self, offset: int, length: int, content=content) -> bytes:
+                return bytes(content[offset : offset + length])
+
+        try:
+            parse_header(Memory())
+        except CheckpointError as error:
+            assert "memory" in str(error)

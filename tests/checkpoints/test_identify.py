@@ -1,0 +1,113 @@
+import pytest
+from conftest import safetensors_bytes
+
+from reeltune.checkpoints.header import parse_header
+from reeltune.checkpoints.identify import identify
+from reeltune.checkpoints.keys import PREFIXES, translate
+from reeltune.families.wan import WAN
+
+RIGHT = {
+    "wan_t2v_1.3B": ("t2v_1.3B",),
+    "wan_t2v_14B": ("t2v", "t2v_2_2"),
+    "wan_i2v_14B": ("i2v", "fun_inp"),
+    "wan_vace_module_14B": ("vace_14B", "vace_14B_2_2"),
+    "wan_vace_module_1.3B": ("vace_1.3B",),
+    "hunyuan_t2v_13B": ("hunyuan", "hunyuan_i2v"),
+    "hunyuan_i2v_token_replace_13B": ("hunyuan_i2v",),
+    "hunyuan_i2v_concat_13B": ("hunyuan_i2v",),
+}
+
+
+class Sparse:
+    """A source whose header is real and whose data is never read: a 28 GB file in a few KB."""
+
+    name = "sparse"
+
+    def __init__(self, shapes, dtype="BF16", prefix=""):
+        rows = {prefix + name: (dtype, shape) for name, shape in shapes.items()}
+        self.start = safetensors_bytes(rows, data=b"")
+        sizes = [2 * _product(shape) for shape in shapes.values()]
+        self.total = len(self.start) + sum(sizes)
+
+    def size(self):
+        return self.total
+
+    def read_at(self, offset, length):
+        return self.start[offset : offset + length]
+
+
+def _product(shape):
+    count = 1
+    for side in shape:
+        count *= side
+    return count
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("label", RIGHT)
+def test_every_real_header_with_every_prefix(headers, label, prefix):
+    found = identify(parse_header(Sparse(headers[label], prefix=prefix)))
+    assert found.architectures == RIGHT[label]
+    assert (found.layout, found.prefix, found.quantization, found.dtype) == ("original", prefix, "none", "bf16")
+    assert found.parameters == sum(_product(shape) for shape in headers[label].values())
+    assert found.role == ("module" if "module" in label else "model")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("label", [label for label in RIGHT if label.startswith("wan")])
+def test_wan_headers_in_the_diffusers_layout(headers, label, prefix):
+    shapes = {translate(name, WAN, "original"): shape for name, shape in headers[label].items()}
+    assert None not in shapes
+    found = identify(parse_header(Sparse(shapes, prefix=prefix)))
+    assert found.architectures == RIGHT[label]
+    assert found.layout == "diffusers"
+
+
+def test_all_published_sizes_have_their_counts(headers):
+    assert len(headers["wan_t2v_1.3B"]) == 825
+    assert len(headers["wan_t2v_14B"]) == 1095
+
+
+def test_another_size_of_the_same_structure_is_compatible_with_all_of_it(headers):
+    shapes = dict(headers["wan_t2v_1.3B"]) | {"patch_embedding.weight": [192, 16, 1, 2, 2]}
+    found = identify(parse_header(Sparse(shapes)))
+    assert set(found.architectures) == {"t2v", "t2v_1.3B", "t2v_2_2"}
+    assert found.fits("t2v")
+    assert not found.fits("i2v")
+
+
+def test_wan_2_2_image_to_video_has_no_image_embedding(headers):
+    shapes = {name: shape for name, shape in headers["wan_t2v_14B"].items()}
+    shapes["patch_embedding.weight"] = [5120, 36, 1, 2, 2]
+    assert identify(parse_header(Sparse(shapes))).architectures == ("i2v_2_2",)
+
+
+def test_animate_is_not_taken_for_image_to_video(headers):
+    shapes = headers["wan_i2v_14B"] | {"face_adapter.fuser_blocks.0.linear1_q.weight": [4, 4]}
+    found = identify(parse_header(Sparse(shapes)))
+    assert found.family == "wan"
+    assert found.architectures == ()
+
+
+def test_quanto_and_fp8_are_told_by_the_header(headers):
+    quanto = {
+        "head.modulation": ("BF16", [1, 2, 4]),
+        "blocks.0.self_attn.q.weight._data": ("I8", [4, 4]),
+        "blocks.0.self_attn.q.weight._scale": ("F16", [4, 1]),
+    }
+    for tensors, expected in (
+        (quanto, ("quanto_int8", "fp16")),
+        ({"head.modulation": ("BF16", [1, 2, 4]), "x": ("F8_E4M3", [8])}, ("fp8", "bf16")),
+        ({"head.modulation": ("BF16", [1]), "x.scale_weight": ("F32", []), "x": ("F8_E4M3", [8])}, ("fp8_scaled", "bf16")),
+    ):
+        source = Sparse({})
+        source.start = safetensors_bytes(tensors)
+        source.total = len(source.start)
+        found = identify(parse_header(source))
+        assert (found.quantization, found.dtype) == expected
+
+
+def test_unknown_files_are_contradicted_by_nothing():
+    source = Sparse({"something.else": [4]})
+    found = identify(parse_header(source))
+    assert (found.family, found.architectures, found.fits("t2v")) == (None, (), True)

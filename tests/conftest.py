@@ -1,0 +1,159 @@
+"""Shared fakes: an isolated root, a local HTTP server, tiny checkpoints in the original layout."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the user's tokens, mirrors, roots or home."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "REELTUNE_ROOT", "REELTUNE_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty working folder."""
+    folder = tmp_path / "root"
+    (folder / "finetunes").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def define(root: Path) -> Callable[..., Path]:
+    """Write a definition: `define("id", model={...}, seed=1)`."""
+
+    def write(id: str, model: dict[str, Any], **settings: Any) -> Path:
+        path = root / "finetunes" / f"{id}.json"
+        path.write_text(json.dumps({"model": model, **settings}, indent=4), encoding="utf-8")
+        return path
+
+    return write
+
+
+def safetensors_bytes(
+    tensors: dict[str, tuple[str, list[int]]], metadata: dict[str, str] | None = None, data: bytes | None = None
+) -> bytes:
+    """A safetensors file of zeros, header by hand: {name: (dtype, shape)}."""
+    from reeltune.checkpoints.header import DTYPE_BITS
+
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    offset = 0
+    for name, (dtype, shape) in tensors.items():
+        length = DTYPE_BITS[dtype] // 8
+        for side in shape:
+            length *= side
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + length]}
+        offset += length
+    raw = json.dumps(header).encode()
+    return struct.pack("<Q", len(raw)) + raw + (bytes(offset) if data is None else data)
+
+
+def expand(entry: dict[str, Any]) -> dict[str, list[int]]:
+    """Names and shapes of an entry of headers.json, with `#` spelled out."""
+    shapes: dict[str, list[int]] = {}
+    for name, shape in entry["tensors"].items():
+        if "#" not in name:
+            shapes[name] = shape
+            continue
+        for index in range(entry["n"][name.split(".")[0]]):
+            shapes[name.replace("#", str(index))] = shape
+    return shapes | entry.get("irregular", {})
+
+
+@pytest.fixture(scope="session")
+def headers() -> dict[str, dict[str, list[int]]]:
+    """Real checkpoints' names and shapes, by label."""
+    facts = json.loads((DATA / "headers.json").read_text(encoding="utf-8"))
+    return {label: expand(entry) for label, entry in facts.items() if label != "note"}
+
+
+class Server:
+    """A local file server with Range, redirects and misbehaviour by path; counts requests."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.types: dict[str, str] = {}
+        self.redirects: dict[str, str] = {}
+        self.truncated: set[str] = set()  # announces everything, sends half
+        self.rangeless: set[str] = set()
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.sent = 0
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer.answer(self)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        path = handler.path.partition("?")[0]
+        self.requests.append((handler.path, dict(handler.headers)))
+        if path in self.redirects:
+            handler.send_response(302)
+            handler.send_header("Location", self.redirects[path])
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return
+        body = self.files.get(path)
+        if body is None:
+            handler.send_response(404)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return
+        wanted = re.match(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
+        if wanted and path not in self.rangeless:
+            first, last = int(wanted[1]), min(int(wanted[2] or len(body) - 1), len(body) - 1)
+            part = body[first : last + 1]
+            handler.send_response(206)
+            handler.send_header("Content-Range", f"bytes {first}-{last}/{len(body)}")
+        else:
+            part = body
+            handler.send_response(200)
+        handler.send_header("Content-Length", str(len(part)))
+        handler.send_header("Content-Type", self.types.get(path, "application/octet-stream"))
+        handler.end_headers()
+        part = part[: len(part) // 2] if path in self.truncated else part
+        try:
+            handler.wfile.write(part)
+            self.sent += len(part)
+        except OSError:  # the client had enough
+            pass
+        if path in self.truncated:
+            handler.close_connection = True
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A running local server."""
+    running = Server()
+    yield running
+    running.close()

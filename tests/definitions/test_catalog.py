@@ -1,0 +1,124 @@
+import json
+import time
+
+import pytest
+from conftest import DATA
+
+from reeltune import load_catalog
+from reeltune.errors import DefinitionNotFound, DefinitionReference
+from reeltune.settings import layer
+
+WEIGHTS = ["https://h/x_bf16.safetensors"]
+
+
+def test_every_known_definition_is_built_in_with_its_files_and_settings(root):
+    catalog = load_catalog(root)
+    assert not catalog.broken
+    assert not catalog.problems()
+    for id, facts in json.loads((DATA / "definitions.json").read_text(encoding="utf-8")).items():
+        definition = catalog[id]
+        assert definition.architecture.id == facts["architecture"]
+        assert definition.name
+        assert definition.description
+        if isinstance(facts["URLs"], list):
+            assert [version.url for version in definition.slots["transformer"]] == facts["URLs"]
+        settings = layer(definition.architecture, definition.settings)
+        assert {key: settings[key] for key in facts.get("settings", {})} == facts.get("settings", {})
+        assert definition.runnable or definition.reason
+
+
+def test_references_and_modules_resolve(root):
+    catalog = load_catalog(root)
+    vace, base = catalog["vace_14B_2_2"], catalog["t2v_2_2"]
+    assert vace.slots["transformer"] == base.slots["transformer"]
+    assert vace.slots["transformer_2"] == base.slots["transformer_2"]
+    assert vace.slots["modules[0]"] == catalog["vace_14B"].slots["modules[0]"]
+    assert catalog["ltxv_distilled"].preload == catalog["ltxv_13B"].preload
+
+
+def test_a_users_file_overrides_property_by_property(root, define):
+    define("t2v", {"URLs": WEIGHTS}, num_inference_steps=4)
+    definition = load_catalog(root)["t2v"]
+    assert [version.url for version in definition.slots["transformer"]] == WEIGHTS
+    assert definition.name == "Wan 2.1 Text to Video 14B"
+    assert definition.kind == "base"
+    assert definition.settings["num_inference_steps"] == 4
+    assert len(definition.files) == 2
+
+
+def test_architecture_may_name_a_base_model_and_inherits_its_settings(root, define):
+    define("mine", {"architecture": "i2v_720p", "URLs": WEIGHTS}, seed=5)
+    definition = load_catalog(root)["mine"]
+    assert definition.architecture.id == "i2v"
+    assert definition.settings == {"resolution": "1280x720", "seed": 5}
+    assert definition.kind == "finetune"
+
+
+def test_one_bad_file_is_set_aside(root, define):
+    define("good", {"architecture": "t2v", "URLs": WEIGHTS})
+    bad = root / "finetunes" / "bad.json"
+    bad.write_text("{'a'", encoding="utf-8")
+    catalog = load_catalog(root)
+    assert "good" in catalog
+    assert list(catalog.broken) == [bad]
+    assert any("bad.json" in str(problem) for problem in catalog.problems())
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"architecture": "t2w", "URLs": WEIGHTS}, "'t2v'"),
+        ({"architecture": "t2v", "URLs": "nope"}, "doesn't exist"),
+        ({"architecture": "t2v", "URLs": "https://h/x.safetensors"}, "write a list"),
+        ({"architecture": "t2v", "URLs": "mine"}, "circle: mine -> mine"),
+        ({"architecture": "t2v", "URLs": WEIGHTS, "modules": ["t2v"]}, "0 modules"),
+        ({"architecture": "t2v", "URLs": WEIGHTS, "modules": ["mine"]}, "circle"),
+        ({"architecture": "other", "URLs": WEIGHTS}, "no architecture or base model"),
+    ],
+)
+def test_bad_references_are_named(root, define, model, words):
+    define("mine", model)
+    define("other", {"architecture": "t2v", "URLs": WEIGHTS})
+    with pytest.raises(DefinitionReference, match=words) as caught:
+        load_catalog(root)["mine"]
+    assert "mine.json" in str(caught.value)
+
+
+def test_longer_circles(root, define):
+    define("a", {"architecture": "t2v", "URLs": "b"})
+    define("b", {"architecture": "t2v", "URLs": "c"})
+    define("c", {"architecture": "t2v", "URLs": "a"})
+    with pytest.raises(DefinitionReference, match="a -> b -> c -> a"):
+        load_catalog(root)["a"]
+
+
+def test_missing_architecture_or_weights_of_a_new_id(root, define):
+    define("mine", {"name": "x"})
+    problems = [str(problem) for problem in load_catalog(root).problems()]
+    assert len(problems) == 2
+    assert "`architecture` is missing" in problems[0]
+
+
+def test_unknown_ids_get_the_nearest(root):
+    with pytest.raises(DefinitionNotFound, match="nano_t2v"):
+        load_catalog(root)["nano_t2"]
+
+
+def test_asking_for_what_is_not_done_is_not_runnable(root, define):
+    define("l", {"architecture": "t2v", "URLs": WEIGHTS, "loras": ["https://h/l.safetensors"]})
+    define("m", {"architecture": "t2v", "URLs": WEIGHTS, "modules": ["vace_14B"]})
+    define("v", {"architecture": "t2v", "URLs": WEIGHTS, "VAE_URLs": ["https://h/v.safetensors"]})
+    catalog = load_catalog(root)
+    assert "LoRA" in catalog["l"].reason
+    assert "modules" in catalog["m"].reason
+    assert "VAE_URLs" in catalog["v"].reason
+    reasons = {row.id: row.reason for row in catalog.summaries()}
+    assert all(reasons[id] == catalog[id].reason for id in "lmv")
+
+
+def test_thousands_load_fast_enough_to_list(root, define):
+    for index in range(2000):
+        define(f"d{index}", {"architecture": "t2v", "URLs": WEIGHTS, "name": "x"}, seed=1)
+    start = time.perf_counter()
+    assert len(load_catalog(root).summaries()) > 2000
+    assert time.perf_counter() - start < 20  # a guard against quadratic work, not a benchmark
