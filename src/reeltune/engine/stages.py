@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 
 from reeltune._quiet import quiet
@@ -60,7 +61,7 @@ def load_component(component: Component, folder: Path, dtype: torch.dtype) -> An
             dtype_name = "dtype" if component.library == "transformers" else "torch_dtype"
             options = {dtype_name: dtype, "use_safetensors": True, "local_files_only": True}
             loaded, info = component_class.from_pretrained(str(folder), output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise GenerationError(
             f"The {component.name} in {folder} can't be loaded: {error}.", hint="Fetch that folder again."
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reeltune.fetch.download import download, pull
+from reeltune.fetch.download import pull
 from reeltune.fetch.plan import Explanation, Item, explain
 
-__all__ = ["Explanation", "Item", "download", "explain", "pull"]
+__all__ = ["Explanation", "Item", "explain", "pull"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from itertools import count
@@ -35,7 +36,8 @@ def write_mp4(path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: dic
     except (OSError, av.FFmpegError) as error:
         raise MediaError(f"{path} can't be written: {error}.", hint="Check the folder and the disk.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return path
 
 

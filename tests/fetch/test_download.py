@@ -1,0 +1,134 @@
+import hashlib
+import json
+import socket
+
+import pytest
+from conftest import safetensors_bytes
+
+from reeltune import CancelToken, Progress, load_catalog, pull
+from reeltune.errors import BadDownload, Cancelled, FetchError, NotEnoughDisk, Offline
+from reeltune.fetch.download import check_name, download
+from reeltune.machine import Machine
+
+TENSORS = {"head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])}
+GOOD = safetensors_bytes(TENSORS)
+MACHINE = Machine(2**34, 2**33)
+NAME = "x_bf16.safetensors"
+
+
+def everything_in(folder):
+    return sorted(path.name for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
+
+
+def test_fetches_checks_and_reports(server, tmp_path):
+    server.files["/" + NAME] = GOOD
+    events = []
+    download(f"{server.url}/{NAME}", tmp_path / "c" / NAME, sha256=hashlib.sha256(GOOD).hexdigest(), listener=events.append)
+    assert (tmp_path / "c" / NAME).read_bytes() == GOOD
+    assert events[-2] == Progress("download", len(GOOD), len(GOOD), "bytes", NAME)
+    assert everything_in(tmp_path / "c") == [NAME]
+
+
+@pytest.mark.parametrize("fault", ["truncated", "html", "html-hidden", "header", "sum", "missing"])
+def test_nothing_half_or_wrong_ever_carries_the_name(server, tmp_path, fault):
+    server.files["/" + NAME] = GOOD
+    sha256 = None
+    if fault == "truncated":
+        server.truncated.add("/" + NAME)
+    if fault == "html":
+        server.types["/" + NAME] = "text/html; charset=utf-8"
+    if fault == "html-hidden":
+        server.files["/" + NAME] = b"<!doctype html><html>log in</html>"
+    if fault == "header":
+        server.files["/" + NAME] = GOOD[:-2]
+    if fault == "sum":
+        sha256 = "0" * 64
+    if fault == "missing":
+        del server.files["/" + NAME]
+    with pytest.raises(FetchError):
+        download(f"{server.url}/{NAME}", tmp_path / NAME, sha256=sha256)
+    assert everything_in(tmp_path) == []
+
+
+def test_cancel_leaves_nothing(server, tmp_path):
+    server.files["/" + NAME] = GOOD
+    cancel = CancelToken()
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        download(f"{server.url}/{NAME}", tmp_path / NAME, cancel=cancel)
+    assert everything_in(tmp_path) == []
+
+
+def test_a_full_disk_is_noticed_before_the_first_byte(server, tmp_path, monkeypatch):
+    server.files["/" + NAME] = GOOD
+    monkeypatch.setattr("reeltune.fetch.download.free_disk", lambda folder: 10)
+    with pytest.raises(NotEnoughDisk, match="10 free"):
+        download(f"{server.url}/{NAME}", tmp_path / NAME)
+
+
+@pytest.fixture
+def mine(server, define, root, monkeypatch):
+    """A definition whose weights and components come from the local server standing in for the Hub."""
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    server.files["/a/b/resolve/main/" + NAME] = GOOD
+    for folder in ("tokenizer", "text_encoder", "vae"):
+        listing = [{"type": "file", "path": f"{folder}/{name}", "size": 2, "oid": "0"} for name in ("config.json", "big.bin")]
+        server.files[f"/api/models/o/r/tree/main/{folder}"] = json.dumps(listing).encode()
+        server.types[f"/api/models/o/r/tree/main/{folder}"] = "application/json"
+        server.files[f"/o/r/resolve/main/{folder}/config.json"] = b"{}"
+    define("mine", {"architecture": "t2v", "URLs": [f"https://huggingface.co/a/b/resolve/main/{NAME}"], "components": "o/r"})
+    return load_catalog(root)["mine"]
+
+
+def test_pull_fetches_weights_and_the_needed_component_files(mine, root):
+    explanation = pull(mine, machine=MACHINE)
+    assert not explanation.missing
+    assert everything_in(root / "ckpts") == ["config.json", "config.json", "config.json", NAME]
+    assert (root / "ckpts" / "o--r" / "vae" / "config.json").exists()
+
+
+def test_weights_only(mine, root):
+    explanation = pull(mine, weights_only=True, machine=MACHINE)
+    assert everything_in(root / "ckpts") == [NAME]
+    assert len(explanation.missing) == 3
+
+
+def test_present_means_no_network_at_all(mine, monkeypatch):
+    pull(mine, machine=MACHINE)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    assert not pull(mine, machine=MACHINE).missing
+
+
+def test_offline_lists_exactly_what_is_missing(mine, monkeypatch):
+    monkeypatch.setenv("REELTUNE_OFFLINE", "1")
+    with pytest.raises(Offline, match=NAME):
+        pull(mine, machine=MACHINE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "a/b", "a\\b", "a\0b", "CON", "con.safetensors", "a:b", "x" * 300, "a\nb", "tail. ", "LPT1.txt", "\u202eb"],
+)
+def test_names_that_no_file_may_have(name):
+    with pytest.raises(FetchError):
+        check_name(name)
+
+
+@pytest.mark.parametrize("url", ["https://h/..", "https://h/%2e%2e%2fx", "https://h/a%00.safetensors", "https://h/"])
+def test_hostile_urls_write_nowhere(define, root, url):
+    define("mine", {"architecture": "t2v", "URLs": [url]})
+    with pytest.raises(FetchError):
+        pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
+    assert everything_in(root / "ckpts") == []
+
+
+def test_a_page_is_a_bad_download(server, tmp_path):
+    server.files["/" + NAME] = b"{}"
+    server.types["/" + NAME] = "application/json"
+    with pytest.raises(BadDownload, match="HF_TOKEN"):
+        download(f"{server.url}/{NAME}", tmp_path / NAME)

@@ -1,0 +1,70 @@
+import json
+
+from conftest import safetensors_bytes
+
+from reeltune import Preferences, explain, load_catalog
+from reeltune.machine import Machine
+
+TENSORS = {
+    "head.modulation": ("F16", [1, 2, 4]), "patch_embedding.weight": ("F16", [4, 36, 1, 2, 2]),
+    "head.head.weight": ("F16", [64, 4]), "text_embedding.0.weight": ("F16", [4, 8]),
+    "time_embedding.0.weight": ("F16", [4, 8]), "blocks.0.ffn.0.weight": ("F16", [8, 4]),
+}  # fmt: skip
+MACHINE = Machine(2**34, 2**33)
+
+
+def test_explanation_as_json(root):
+    answer = explain(load_catalog(root)["t2v"], machine=MACHINE).as_json()
+    json.dumps(answer)
+    choice = answer["choices"]["transformer"]
+    assert choice["url"].endswith("wan2.1_text2video_14B_quanto_mbf16_int8.safetensors")
+    assert (choice["dtype"], choice["quantize_on_load"]) == ("bf16", False)
+    assert choice["file"] == str(root / "ckpts" / "wan2.1_text2video_14B_quanto_mbf16_int8.safetensors")
+    assert [row["reason"] for row in answer["rejected"]] == ["quanto int8 is wanted", "bf16 is wanted"]
+    assert all(not row["present"] and row["bytes"] is None for row in answer["downloads"])
+    assert {"slot", "url", "reason"} == set(answer["rejected"][0])
+    assert len(answer["downloads"]) == 4
+
+
+def test_nano_needs_nothing(root):
+    explanation = explain(load_catalog(root)["nano_t2v"], machine=MACHINE)
+    assert not explanation.missing
+    assert all(item.bytes for item in explanation.items)
+    assert not explanation.notices
+
+
+def test_flags_and_stored_preferences(root):
+    catalog = load_catalog(root)
+    (root / "reeltune.json").write_text('{"quantization": "bf16"}')
+    assert "bf16.saf" in explain(catalog["nano_t2v"], machine=MACHINE).selection.choices["transformer"].version.url
+    chosen = explain(catalog["nano_t2v"], Preferences(), machine=MACHINE).selection.choices["transformer"]
+    assert "int8" in chosen.version.url
+
+
+def test_online_headers_beat_names(server, root, define):
+    server.files["/x_bf16.safetensors"] = safetensors_bytes(TENSORS)
+    server.files["/y_bf16.safetensors"] = safetensors_bytes(
+        TENSORS | {"patch_embedding.weight": ("F16", [4, 16, 1, 2, 2])}
+    )
+    define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/{name}_bf16.safetensors" for name in "xy"]})
+    definition = load_catalog(root)["mine"]
+    assert explain(definition, machine=MACHINE).selection.choices["transformer"].version.url.endswith("x_bf16.safetensors")
+    assert not server.requests
+    explanation = explain(definition, machine=MACHINE, online=True)
+    assert explanation.selection.choices["transformer"].version.url.endswith("y_bf16.safetensors")
+    assert "36 input channels" in explanation.selection.rejected[0].reason
+    assert explanation.items[0].bytes == len(server.files["/y_bf16.safetensors"])
+
+
+def test_cut_files_are_said_and_fetched_again(root, define):
+    define("mine", {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"]})
+    (root / "ckpts").mkdir()
+    (root / "ckpts" / "x_bf16.safetensors").write_bytes(safetensors_bytes(TENSORS)[:-3])
+    explanation = explain(load_catalog(root)["mine"], machine=MACHINE)
+    assert any("truncated" in notice for notice in explanation.notices)
+    assert not explanation.items[0].present
+
+
+def test_preloaded_files_are_planned(root):
+    explanation = explain(load_catalog(root)["ltxv_13B"], machine=MACHINE)
+    assert sum(item.subject == "preload" for item in explanation.items) == 3
