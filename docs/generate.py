@@ -1,6 +1,6 @@
 """Write the documents that follow from the code: the JSON Schema of definitions, and the command line's help.
 
-    python docs/generate.py
+python docs/generate.py
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ def cli_text() -> str:
 
     from reeltune.cli.app import app
 
-    runner, parts = CliRunner(), ["# The command line\n\nWritten by `python docs/generate.py` from the program's own help.\n"]
+    runner, parts = (
+        CliRunner(),
+        ["# The command line\n\nWritten by `python docs/generate.py` from the program's own help.\n"],
+    )
     for words in _commands(typer.main.get_command(app)):
         answer = runner.invoke(app, [*words, "--help"], prog_name="reeltune", env={"TERMINAL_WIDTH": "100"})
         lines = [line.rstrip() for line in answer.output.strip().splitlines()]

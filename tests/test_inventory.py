@@ -1,5 +1,4 @@
 from conftest import safetensors_bytes
-
 from reeltune.definitions import Version
 from reeltune.inventory import Inventory
 

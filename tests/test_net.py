@@ -1,6 +1,6 @@
 import pytest
-from conftest import safetensors_bytes
 
+from conftest import safetensors_bytes
 from reeltune import inspect
 from reeltune.errors import FetchError, HeaderError, Offline, UnsupportedFormat
 from reeltune.net import UrlSource, get, normalise, shown
@@ -34,7 +34,9 @@ def test_redirects_are_followed_and_the_token_stays_home(server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server.files["/x.safetensors"] = SMALL
-    server.redirects["/repo/resolve/main/x.safetensors"] = server.url.replace("127.0.0.1", "localhost") + "/x.safetensors"
+    server.redirects["/repo/resolve/main/x.safetensors"] = (
+        server.url.replace("127.0.0.1", "localhost") + "/x.safetensors"
+    )
     inspect("https://huggingface.co/repo/blob/main/x.safetensors")
     first, second = server.requests
     assert first[1]["Authorization"] == "Bearer hf_secret"

@@ -25,7 +25,9 @@ def test_unknown_fields_survive_a_round_trip(root):
     assert stored["quantization"] == "bf16"
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"dtype": "fp32"}', '{"quantization": 8}', '{"model_folders": "x"}', '{"outputs": 3}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"dtype": "fp32"}', '{"quantization": 8}', '{"model_folders": "x"}', '{"outputs": 3}']
+)
 def test_a_broken_file_is_named_and_left_alone(root, content):
     path = root / "reeltune.json"
     path.write_text(content)

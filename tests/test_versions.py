@@ -122,7 +122,9 @@ def test_modules_and_the_second_transformer_follow_the_data_type(root):
     for wish, token in (("fp16", "mfp16"), ("bf16", "mbf16")):
         selection = choose(catalog["vace_14B_2_2"], Preferences(dtype=wish), BOTH, {})
         assert set(selection.choices) == {"transformer", "transformer_2", "modules[0]"}
-        assert all(token in choice.version.url and "int8" in choice.version.url for choice in selection.choices.values())
+        assert all(
+            token in choice.version.url and "int8" in choice.version.url for choice in selection.choices.values()
+        )
 
 
 def test_nothing_is_computed_from_the_world_outside(pick):

@@ -3,8 +3,8 @@ import random
 import struct
 
 import pytest
-from conftest import safetensors_bytes
 
+from conftest import safetensors_bytes
 from reeltune.checkpoints.header import MAX_HEADER_BYTES, parse_header, read_header
 from reeltune.errors import CheckpointError, HeaderError, UnsupportedFormat
 

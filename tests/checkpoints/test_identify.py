@@ -1,6 +1,6 @@
 import pytest
-from conftest import safetensors_bytes
 
+from conftest import safetensors_bytes
 from reeltune.checkpoints.header import parse_header
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import PREFIXES, translate
@@ -98,7 +98,10 @@ def test_quanto_and_fp8_are_told_by_the_header(headers):
     for tensors, expected in (
         (quanto, ("quanto_int8", "fp16")),
         ({"head.modulation": ("BF16", [1, 2, 4]), "x": ("F8_E4M3", [8])}, ("fp8", "bf16")),
-        ({"head.modulation": ("BF16", [1]), "x.scale_weight": ("F32", []), "x": ("F8_E4M3", [8])}, ("fp8_scaled", "bf16")),
+        (
+            {"head.modulation": ("BF16", [1]), "x.scale_weight": ("F32", []), "x": ("F8_E4M3", [8])},
+            ("fp8_scaled", "bf16"),
+        ),
     ):
         source = Sparse({})
         source.start = safetensors_bytes(tensors)

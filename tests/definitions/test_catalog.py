@@ -2,8 +2,8 @@ import json
 import time
 
 import pytest
-from conftest import DATA
 
+from conftest import DATA
 from reeltune import load_catalog
 from reeltune.errors import DefinitionNotFound, DefinitionReference
 from reeltune.settings import layer

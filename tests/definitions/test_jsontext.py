@@ -57,7 +57,7 @@ def test_new_keys_go_to_the_end_with_the_files_indentation():
 def test_random_edits_keep_every_other_value():
     rng = random.Random(3)
     for _ in range(200):
-        value = {f"k{i}": rng.choice([1, "x}{\"", [1, [2]], {"n": {"m": None}}, True]) for i in range(rng.randint(0, 6))}
+        value = {f"k{i}": rng.choice([1, 'x}{"', [1, [2]], {"n": {"m": None}}, True]) for i in range(rng.randint(0, 6))}
         text = json.dumps(value, indent=rng.choice([None, 2, 4, "\t"]))
         key = f"k{rng.randint(0, 8)}"
         assert json.loads(replace_value(text, (key,), ["new"])) == {**value, key: ["new"]}

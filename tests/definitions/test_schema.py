@@ -3,8 +3,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import DATA
 
+from conftest import DATA
 from reeltune.definitions.schema import json_schema, read_definition
 from reeltune.errors import DefinitionInvalid, DefinitionSyntaxError
 

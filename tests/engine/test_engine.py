@@ -69,7 +69,10 @@ def test_guidance_negative_prompt_and_solvers_matter(nano):
 
 
 def test_versions_by_preference(nano):
-    for quantization, name in (("bf16", "nano_t2v_bf16.safetensors"), ("int8", "nano_t2v_quanto_bf16_int8.safetensors")):
+    for quantization, name in (
+        ("bf16", "nano_t2v_bf16.safetensors"),
+        ("int8", "nano_t2v_quanto_bf16_int8.safetensors"),
+    ):
         video = make(nano, preferences=Preferences(quantization=quantization))
         assert video.origin.files["transformer"][0] == name
     fp16 = make(nano, preferences=Preferences(quantization="bf16", dtype="fp16"))
@@ -153,7 +156,12 @@ def test_a_finetune_of_ones_own_files_and_components(root, define):
     shutil.copytree(NANO / "reeltune--nano", root / "parts")
     define(
         "mine",
-        {"architecture": "t2v", "URLs": ["https://h/mine_fp16.safetensors"], "auto_quantize": True, "components": "parts"},
+        {
+            "architecture": "t2v",
+            "URLs": ["https://h/mine_fp16.safetensors"],
+            "auto_quantize": True,
+            "components": "parts",
+        },
         resolution="64x64",
         video_length=5,
     )

@@ -3,8 +3,8 @@ import json
 import socket
 
 import pytest
-from conftest import safetensors_bytes
 
+from conftest import safetensors_bytes
 from reeltune import CancelToken, Progress, load_catalog, pull
 from reeltune.errors import BadDownload, Cancelled, FetchError, NotEnoughDisk, Offline
 from reeltune.fetch.download import check_name, download
@@ -23,7 +23,9 @@ def everything_in(folder):
 def test_fetches_checks_and_reports(server, tmp_path):
     server.files["/" + NAME] = GOOD
     events = []
-    download(f"{server.url}/{NAME}", tmp_path / "c" / NAME, sha256=hashlib.sha256(GOOD).hexdigest(), listener=events.append)
+    download(
+        f"{server.url}/{NAME}", tmp_path / "c" / NAME, sha256=hashlib.sha256(GOOD).hexdigest(), listener=events.append
+    )
     assert (tmp_path / "c" / NAME).read_bytes() == GOOD
     assert events[-2] == Progress("download", len(GOOD), len(GOOD), "bytes", NAME)
     assert everything_in(tmp_path / "c") == [NAME]
@@ -72,11 +74,16 @@ def mine(server, define, root, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     server.files["/a/b/resolve/main/" + NAME] = GOOD
     for folder in ("tokenizer", "text_encoder", "vae"):
-        listing = [{"type": "file", "path": f"{folder}/{name}", "size": 2, "oid": "0"} for name in ("config.json", "big.bin")]
+        listing = [
+            {"type": "file", "path": f"{folder}/{name}", "size": 2, "oid": "0"} for name in ("config.json", "big.bin")
+        ]
         server.files[f"/api/models/o/r/tree/main/{folder}"] = json.dumps(listing).encode()
         server.types[f"/api/models/o/r/tree/main/{folder}"] = "application/json"
         server.files[f"/o/r/resolve/main/{folder}/config.json"] = b"{}"
-    define("mine", {"architecture": "t2v", "URLs": [f"https://huggingface.co/a/b/resolve/main/{NAME}"], "components": "o/r"})
+    define(
+        "mine",
+        {"architecture": "t2v", "URLs": [f"https://huggingface.co/a/b/resolve/main/{NAME}"], "components": "o/r"},
+    )
     return load_catalog(root)["mine"]
 
 
@@ -112,7 +119,22 @@ def test_offline_lists_exactly_what_is_missing(mine, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "a/b", "a\\b", "a\0b", "CON", "con.safetensors", "a:b", "x" * 300, "a\nb", "tail. ", "LPT1.txt", "\u202eb"],
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "a\\b",
+        "a\0b",
+        "CON",
+        "con.safetensors",
+        "a:b",
+        "x" * 300,
+        "a\nb",
+        "tail. ",
+        "LPT1.txt",
+        "\u202eb",
+    ],
 )
 def test_names_that_no_file_may_have(name):
     with pytest.raises(FetchError):

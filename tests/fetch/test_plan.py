@@ -1,7 +1,6 @@
 import json
 
 from conftest import safetensors_bytes
-
 from reeltune import Preferences, explain, load_catalog
 from reeltune.machine import Machine
 
@@ -48,7 +47,9 @@ def test_online_headers_beat_names(server, root, define):
     )
     define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/{name}_bf16.safetensors" for name in "xy"]})
     definition = load_catalog(root)["mine"]
-    assert explain(definition, machine=MACHINE).selection.choices["transformer"].version.url.endswith("x_bf16.safetensors")
+    assert (
+        explain(definition, machine=MACHINE).selection.choices["transformer"].version.url.endswith("x_bf16.safetensors")
+    )
     assert not server.requests
     explanation = explain(definition, machine=MACHINE, online=True)
     assert explanation.selection.choices["transformer"].version.url.endswith("y_bf16.safetensors")

@@ -1,11 +1,10 @@
-
 import pytest
 import tiny
 import torch
-from conftest import safetensors_bytes
 from diffusers import WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 
+from conftest import safetensors_bytes
 from reeltune.checkpoints.header import Header, Tensor
 from reeltune.checkpoints.keys import PREFIXES, map_names, translate
 from reeltune.errors import HeaderError, TensorMismatch, UnsupportedFormat
@@ -53,7 +52,9 @@ def test_layouts_and_prefixes_load_alike(tmp_path, layout, prefix):
 
 
 def test_mixed_fp32_files(tmp_path):
-    weights = {n: t.to(torch.float32 if "norm" in n or "mod" in n else BF16) for n, t in tiny.original_weights().items()}
+    weights = {
+        n: t.to(torch.float32 if "norm" in n or "mod" in n else BF16) for n, t in tiny.original_weights().items()
+    }
     ours = load_transformer(tiny.write(tmp_path / "x_mbf16.safetensors", weights), "bf16")
     assert torch.equal(tiny.forward(ours), tiny.forward(peer(weights, BF16)))
 
@@ -191,5 +192,3 @@ def test_derived_config_is_that_of_the_published_model(headers):
     stored = {"num_heads": 20, "in_channels": 99, "eps": 1e-5}  # only what shapes don't tell is taken
     config = derive_config({name: tuple(shape) for name, shape in headers["wan_t2v_14B"].items()}, stored)
     assert config == published | {"num_attention_heads": 20, "attention_head_dim": 256, "eps": 1e-5}
-
-

@@ -72,7 +72,9 @@ def train(work: Path, minutes: float, device: str) -> AutoencoderKLWan:
         image = early or rng.random() < _MIXED_IMAGES
         part = done / share if early else (done - share) / (1 - share)
         rate = (
-            (4e-3 if early else 2.5e-3) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * part))) * min(1, (step + 1) / 100)
+            (4e-3 if early else 2.5e-3)
+            * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * part)))
+            * min(1, (step + 1) / 100)
         )
         for group in optimizer.param_groups:
             group["lr"] = rate

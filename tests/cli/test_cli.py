@@ -1,0 +1,207 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from reeltune.cli.app import app, main
+from reeltune.media.mp4 import read_metadata
+
+PROJECT = Path(__file__).parents[2]
+WEIGHTS = ["https://h/x_bf16.safetensors"]
+
+
+@pytest.fixture
+def run(root, capsys):
+    """Run a command as a user does; returns exit code, stdout, stderr."""
+
+    def call(*words: str):
+        code = 0
+        try:
+            main([*words])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return lambda *words: call(*words, "--root", str(root)) if words[0] != "inspect" else call(*words)
+
+
+def test_list(run):
+    code, out, err = run("list")
+    assert code == 0
+    assert "nano_t2v" in out
+    assert "LTX Video is not supported yet: ltxv_13B, ltxv_distilled" in err
+    rows = json.loads(run("list", "--json")[1])
+    assert set(rows[0]) == {"id", "name", "architecture", "kind", "runnable", "reason"}
+    nano = next(row for row in rows if row["id"] == "nano_t2v")
+    assert nano["runnable"]
+    assert all(row["runnable"] or row["reason"] for row in rows)
+
+
+def test_show(run):
+    code, out, _ = run("show", "t2v_2_2")
+    assert code == 0
+    assert "transformer_2" in out
+    assert "switch_threshold = 875" in out
+    assert json.loads(run("show", "nano_t2v", "--json")[1])["settings"]["video_length"] == 17
+
+
+def test_explain(run):
+    code, out, _ = run("explain", "t2v", "--quantization", "bf16", "--dtype", "fp16")
+    assert code == 0
+    assert "wan2.1_text2video_14B_mbf16.safetensors" in out
+    assert "converted from bf16" in out
+    answer = json.loads(run("explain", "t2v", "--json")[1])
+    assert {"id", "architecture", "choices", "rejected", "downloads"} <= set(answer)
+    assert {"file", "url", "quantize_on_load", "dtype"} <= set(answer["choices"]["transformer"])
+    code, _, err = run("explain", "t2v", "--dtype", "fp8")
+    assert code == 1
+    assert "auto, bf16, fp16" in err
+
+
+def test_inspect(run, root):
+    from importlib import resources
+
+    path = str(Path(str(resources.files("reeltune"))) / "nano" / "nano_t2v_quanto_bf16_int8.safetensors")
+    assert "quanto_int8" in run("inspect", path)[1]
+    answer = json.loads(run("inspect", path, "--json")[1])
+    assert {"format", "family", "architectures", "layout", "quantization", "dtypes", "parameters", "bytes"} <= set(
+        answer
+    )
+    assert answer["layout"] == "original"
+    assert run("inspect", str(root / "none"))[0] == 1
+
+
+def test_check(run, root, define):
+    define("good", {"architecture": "t2v", "URLs": WEIGHTS})
+    assert run("check") == (0, "1 definition(s) checked: 0 error(s), 0 warning(s).\n", "")
+    define("local", {"architecture": "t2v", "URLs": ["ckpts/x.safetensors", "https://h/x.gguf"], "nam": "x"})
+    code, out, _ = run("check")
+    assert code == 0
+    assert "is a path on this machine" in out
+    assert "'name'" in out
+    assert "never loaded" in out
+    bad = root / "finetunes" / "bad.json"
+    bad.write_text('{"model": {},}')
+    code, out, _ = run("check", str(bad))
+    assert code == 1
+    assert "line 1, column" in out
+    define("circle", {"architecture": "t2v", "URLs": "circle"})
+    rows = json.loads(run("check", str(root / "finetunes"), "--json")[1])
+    assert {row["severity"] for row in rows} == {"error", "warning"}
+    assert any("circle" in row["message"] for row in rows)
+    assert run("check", str(root / "none.json"))[0] == 1
+
+
+def test_broken_definitions_are_mentioned_and_stop_nothing(run, root):
+    (root / "finetunes" / "bad.json").write_text("{")
+    code, out, err = run("list")
+    assert code == 0
+    assert "nano_t2v" in out
+    assert "bad.json" in err
+    code, _, err = run("show", "bad")
+    assert code == 1
+    assert "bad.json" in err
+
+
+def test_urls_replace(run, define):
+    path = define("mine", {"architecture": "t2v", "URLs": WEIGHTS})
+    assert "1 in URLs" in run("urls", "replace", "mine", "https://h", "https://new")[1]
+    assert "https://new/x_bf16" in path.read_text(encoding="utf-8")
+    assert run("urls", "replace", "mine", "nothing", "x")[0] == 1
+    code, _, err = run("urls", "replace", "t2v", "a", "b")
+    assert code == 1
+    assert "built in" in err
+
+
+def test_settings_export(run, root):
+    assert run("settings", "export", "--all")[0] == 0
+    from reeltune import load_catalog
+
+    catalog = load_catalog(root)
+    for id in catalog:
+        stored = json.loads((root / "settings" / f"{id}_settings.json").read_text(encoding="utf-8"))
+        assert stored["model_type"] == id
+        assert stored["resolution"]
+    code, _, err = run("settings", "export", "t2v")
+    assert code == 1
+    assert "--force" in err
+    assert run("settings", "export", "t2v", "--force")[0] == 0
+    assert run("settings", "export")[0] == 1
+    assert run("settings", "export", "nope")[0] == 1
+
+
+def test_generate_writes_a_video_and_says_what_was_used(run, root):
+    words = (
+        "generate",
+        "nano_t2v",
+        "a blue square",
+        "--set",
+        "num_inference_steps=1",
+        "--set",
+        "video_length=5",
+        "--seed",
+        "4",
+    )
+    code, out, err = run(*words)
+    assert code == 0
+    path = Path(out.strip())
+    assert path.parent == root / "outputs"
+    assert "nano_t2v_quanto_bf16_int8.safetensors (quanto int8" in err
+    assert read_metadata(path)["settings"]["prompt"] == "a blue square"
+    target = root / "here.mp4"
+    code, out, _ = run(*words, "-o", str(target), "--quantization", "bf16", "--set", "repeat_generation=2")
+    assert out.split() == [str(target), str(root / "here_2.mp4")]
+    assert read_metadata(target)["files"]["transformer"]["name"] == "nano_t2v_bf16.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("generate", "ltxv_13B"), "not supported yet"),
+        (("generate", "nano_t2"), "nano_t2v"),
+        (("generate", "nano_t2v", "--set", "step=5"), "no setting"),
+        (("generate", "nano_t2v", "-o", "x.gif"), ".mp4"),
+        (("generate", "nano_t2v", "--device", "cuda:9"), "cuda:9"),
+        (("pull", "nope"), "reeltune list"),
+    ],
+)
+def test_errors_are_words_with_a_next_step(run, words, hint):
+    code, out, err = run(*words)
+    assert code == 1
+    assert not out
+    assert "Error:" in err
+    assert hint in err
+    assert "Traceback" not in err
+
+
+def test_pull_of_what_is_here(run):
+    code, out, _ = run("pull", "nano_t2v")
+    assert code == 0
+    assert "nano_t2v_quanto_bf16_int8.safetensors" in out
+
+
+def test_every_command_and_option_has_help():
+    import typer.main
+
+    def walk(command, words=()):
+        assert command.help, words
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), (words, parameter.name)
+        for name, child in getattr(command, "commands", {}).items():
+            walk(child, (*words, name))
+
+    walk(typer.main.get_command(app))
+    assert "generate" in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_wgp_forwards(tmp_path):
+    answer = subprocess.run(
+        [sys.executable, str(PROJECT / "wgp.py"), "--save-quantized", "list", "--root", str(tmp_path), "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert len(json.loads(answer.stdout)) > 20
+    assert "no quantized file will be written" in answer.stderr
