@@ -77,7 +77,7 @@ def test_another_size_of_the_same_structure_is_compatible_with_all_of_it(headers
 
 
 def test_wan_2_2_image_to_video_has_no_image_embedding(headers):
-    shapes = {name: shape for name, shape in headers["wan_t2v_14B"].items()}
+    shapes = dict(headers["wan_t2v_14B"])
     shapes["patch_embedding.weight"] = [5120, 36, 1, 2, 2]
     assert identify(parse_header(Sparse(shapes))).architectures == ("i2v_2_2",)
 

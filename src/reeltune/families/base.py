@@ -45,8 +45,8 @@ class Family:
 
     `markers` are original names one of which every checkpoint of the family holds. `derive_config` makes
     the transformer's config from the shapes, and from the config stored in the file where shapes can't tell.
-    `quantizable` are the modules, in original names, that a quanto int8 file quantizes. `frame_step`: frames are a multiple of it, plus one;
-    `size_step`: width and height are multiples of it.
+    `quantizable` are the modules, in original names, that a quanto int8 file quantizes. `frame_step`: frames are
+    a multiple of it, plus one; `size_step`: width and height are multiples of it.
     """
 
     name: str
