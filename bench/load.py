@@ -21,6 +21,7 @@ from make_checkpoint import write
 OURS = """
 from reeltune.weights.load import load_transformer
 from pathlib import Path
+from diffusers import WanTransformer3DModel  # diffusers imports its classes lazily: count it as an import in all rows
 path = Path(sys.argv[1])
 start = ready()
 model = load_transformer(path, "bf16")

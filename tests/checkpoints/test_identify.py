@@ -63,6 +63,32 @@ def test_wan_headers_in_the_diffusers_layout(headers, label, prefix):
     assert found.layout == "diffusers"
 
 
+PUBLISHED = {
+    "hunyuan": ("HunyuanVideoTransformer3DModel", {"guidance_embeds": True}, ("hunyuan", "hunyuan_i2v")),
+    "token replace": ("HunyuanVideoTransformer3DModel", {"guidance_embeds": False}, ("hunyuan_i2v",)),
+    "concat": ("HunyuanVideoTransformer3DModel", {"guidance_embeds": False, "in_channels": 33}, ("hunyuan_i2v",)),
+    "ltx": (
+        "LTXVideoTransformer3DModel",
+        {"num_attention_heads": 32, "attention_head_dim": 128, "num_layers": 2},
+        ("ltxv_13B",),
+    ),
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("label", PUBLISHED)
+def test_other_families_in_the_diffusers_layout(label, prefix):
+    import diffusers
+    from accelerate import init_empty_weights
+
+    name, config, expected = PUBLISHED[label]
+    with init_empty_weights():
+        model = getattr(diffusers, name)(**config)
+    shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    found = identify(parse_header(Sparse(shapes, prefix=prefix)))
+    assert (found.architectures, found.layout) == (expected, "diffusers")
+
+
 def test_all_published_sizes_have_their_counts(headers):
     assert len(headers["wan_t2v_1.3B"]) == 825
     assert len(headers["wan_t2v_14B"]) == 1095

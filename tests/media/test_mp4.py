@@ -45,6 +45,18 @@ def test_unreadable_files(tmp_path):
         write_mp4(path / "below" / "out.mp4", FRAMES, 16, {})
 
 
+def test_a_name_reserved_in_vain_is_freed(tmp_path, monkeypatch):
+    reserved = free_name(tmp_path, "reserved")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("reeltune.media.mp4.av.open", full)
+    with pytest.raises(MediaError, match="No space left"):
+        write_mp4(reserved, FRAMES, 16, {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_programs_comments_are_not_ours(tmp_path):
     for comment in ("made with love", "[1]", ""):
         with av.open(str(tmp_path / "o.mp4"), "w") as container:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reeltune.checkpoints.header import Header
@@ -109,23 +109,24 @@ def _identity(
 
 
 def _match_family(header: Header) -> tuple[Family, NameMap] | None:
-    """The family whose marker the file holds, under any prefix and in either layout."""
-    for family in FAMILIES:
-        for prefix in PREFIXES[::-1]:
-            if prefix and not any(name.startswith(prefix) for name in header.tensors):
-                continue
-            layouts = [_sort_names(header, family, layout, prefix) for layout in LAYOUTS]
-            names = min(layouts, key=lambda row: len(row.unknown))  # some names are the same in both
-            if any(marker in set(names.original.values()) for marker in family.markers):
-                return family, names
-    return None
+    """The family, layout and prefix that explain most of the file's names, among those whose marker it holds."""
+    found = [
+        (family, names)
+        for family in FAMILIES
+        for prefix in PREFIXES
+        if any(name.startswith(prefix) for name in header.tensors)
+        for layout in LAYOUTS
+        if not set(family.markers).isdisjoint((names := _sort_names(header, family, layout, prefix)).original.values())
+    ]
+    return min(found, key=lambda row: len(row[1].unknown), default=None)
 
 
 def _sort_names(header: Header, family: Family, layout: Layout, prefix: str) -> NameMap:
     if family.renames:
         return map_names(header.tensors, family, layout, prefix)
-    if layout == "diffusers":  # without a table of renames only the original layout is known
-        return NameMap(layout, prefix, {}, {}, tuple(header.tensors))
+    if layout == "diffusers":  # no table of renames yet: known by a few landmarks
+        found = map_names(header.tensors, replace(family, renames=family.landmarks), layout, prefix)
+        return replace(found, unknown=()) if found.original else replace(found, unknown=tuple(header.tensors))
     own = {name: name.removeprefix(prefix) for name in header.tensors if name.startswith(prefix)}
     return NameMap(layout, prefix, own, {}, tuple(set(header.tensors) - set(own)))
 

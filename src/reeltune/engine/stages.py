@@ -52,9 +52,9 @@ def torch_device(name: str) -> torch.device:
 def load_component(component: Component, folder: Path, dtype: torch.dtype) -> Any:
     """A component by the family's own class, from local files only: nothing in the folder picks code to run."""
     library = transformers if component.library == "transformers" else diffusers
-    component_class = getattr(library, component.class_name)
     try:
         with quiet():
+            component_class = getattr(library, component.class_name)  # imported on first use
             if component.class_name.startswith("Auto"):
                 return component_class.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
             transformers.utils.logging.disable_progress_bar()

@@ -46,7 +46,8 @@ class Family:
     `markers` are original names one of which every checkpoint of the family holds. `derive_config` makes
     the transformer's config from the shapes, and from the config stored in the file where shapes can't tell.
     `quantizable` are the modules, in original names, that a quanto int8 file quantizes. `frame_step`: frames are
-    a multiple of it, plus one; `size_step`: width and height are multiples of it.
+    a multiple of it, plus one; `size_step`: width and height are multiples of it. `landmarks`: the few names by
+    which a diffusers layout is recognised while `renames` is still empty.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Family:
     frame_step: int
     size_step: int
     max_text_tokens: int
+    landmarks: tuple[Rename, ...] = ()
 
 
 @dataclass(frozen=True)

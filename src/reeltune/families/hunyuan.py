@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from reeltune.families.base import Architecture, Component, Config, Family, Shapes, Signature, frozen
+from reeltune.families.base import Architecture, Component, Config, Family, Rename, Shapes, Signature, frozen
 
 
 def derive_config(shapes: Shapes, stored: Config) -> Config:
@@ -31,6 +31,13 @@ HUNYUAN = Family(
         Component("vae", "diffusers", "AutoencoderKLHunyuanVideo", _WEIGHTS),
     ),
     solvers=("euler",),
+    landmarks=(
+        Rename("img_in.proj", "x_embedder.proj"),
+        Rename("guidance_in.mlp.0", "time_text_embed.guidance_embedder.linear_1"),
+        Rename(
+            "txt_in.individual_token_refiner.blocks.{}.norm1", "context_embedder.token_refiner.refiner_blocks.{}.norm1"
+        ),
+    ),
     fps=24,
     frame_step=4,
     size_step=16,

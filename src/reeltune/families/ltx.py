@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from types import MappingProxyType
 
-from reeltune.families.base import Architecture, Component, Config, Family, Shapes, Signature
+from reeltune.families.base import Architecture, Component, Config, Family, Rename, Shapes, Signature
 
 _BLOCK = re.compile(r"transformer_blocks\.(\d+)\.")
 
@@ -33,6 +33,10 @@ LTX = Family(
         Component("vae", "diffusers", "AutoencoderKLLTXVideo", _WEIGHTS),
     ),
     solvers=("euler",),
+    landmarks=(
+        Rename("adaln_single.emb.timestep_embedder.linear_1", "time_embed.emb.timestep_embedder.linear_1"),
+        Rename("transformer_blocks.{}.scale_shift_table", "transformer_blocks.{}.scale_shift_table"),
+    ),
     fps=30,
     frame_step=8,
     size_step=32,

@@ -34,11 +34,19 @@ def write_mp4(path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: dic
         _encode(partial, frames, fps, json.dumps(metadata, ensure_ascii=False))
         partial.replace(path)
     except (OSError, av.FFmpegError) as error:
+        _drop_reservation(path)
         raise MediaError(f"{path} can't be written: {error}.", hint="Check the folder and the disk.") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
     return path
+
+
+def _drop_reservation(path: Path) -> None:
+    """Remove the empty file that `free_name` left under the name."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == 0:
+            path.unlink()
 
 
 def _encode(path: Path, frames: npt.NDArray[np.uint8], fps: int, comment: str) -> None:
