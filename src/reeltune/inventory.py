@@ -52,7 +52,8 @@ class Inventory:
     def _by_name(self) -> dict[str, list[Path]]:
         names: dict[str, list[Path]] = {}
         for top in self.folders:
-            for folder, _, files in os.walk(top):
+            for folder, below, files in os.walk(top):
+                below[:] = sorted(name for name in below if not name.endswith(PARTIAL))
                 for name in files:
                     if not name.endswith(PARTIAL):
                         names.setdefault(name, []).append(Path(folder) / name)
@@ -84,11 +85,11 @@ class Inventory:
     def component(self, repository: str, name: str) -> Path | None:
         """Folder of one component of a repository (`owner/name`) or of a local folder in diffusers layout.
 
-        A folder counts as present once it holds a file that is not partial.
+        A folder counts as present once it holds a file: it gets its name when all of them are there.
         """
         for folder in self.component_folders(repository):
             path = folder / name
-            if path.is_dir() and any(not entry.name.endswith(PARTIAL) for entry in path.iterdir()):
+            if path.is_dir() and any(path.iterdir()):
                 return path
         return None
 

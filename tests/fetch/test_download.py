@@ -117,6 +117,35 @@ def test_offline_lists_exactly_what_is_missing(mine, monkeypatch):
         pull(mine, machine=MACHINE)
 
 
+def test_an_interrupted_component_is_not_taken_for_a_whole_one(mine, server, root):
+    rows = [{"type": "file", "path": f"vae/{name}"} for name in ("config.json", "x.safetensors")]
+    server.files["/api/models/o/r/tree/main/vae"] = json.dumps(rows).encode()
+    with pytest.raises(FetchError, match="no such file"):
+        pull(mine, machine=MACHINE)
+    assert not (root / "ckpts" / "o--r" / "vae").exists()
+    server.files["/o/r/resolve/main/vae/x.safetensors"] = GOOD
+    before = len(server.requests)
+    assert not pull(mine, machine=MACHINE).missing
+    assert everything_in(root / "ckpts" / "o--r" / "vae") == ["config.json", "x.safetensors"]
+    assert len(server.requests) - before == 2  # the listing and the file that was missing
+
+
+@pytest.mark.parametrize("listing", [b"<html>", b"{}", b"[1]", b'[{"type": "file"}]'])
+def test_a_listing_that_is_none(mine, server, listing):
+    server.files["/api/models/o/r/tree/main/tokenizer"] = listing
+    with pytest.raises(FetchError, match="gives no list"):
+        pull(mine, machine=MACHINE)
+
+
+def test_a_hostile_listing_stays_in_its_folder(mine, server, root):
+    paths = ["tokenizer/../../evil.json", "../evil.json", "/etc/evil.json", "vae/other.json", "tokenizer/sub/x.json"]
+    rows = [{"type": "file", "path": path} for path in paths]
+    server.files["/api/models/o/r/tree/main/tokenizer"] = json.dumps(rows).encode()
+    with pytest.raises(FetchError, match="no files for the tokenizer"):
+        pull(mine, machine=MACHINE)
+    assert everything_in(root) == [NAME, "mine.json"] or everything_in(root) == ["mine.json", NAME]
+
+
 @pytest.mark.parametrize(
     "name",
     [

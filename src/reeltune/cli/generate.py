@@ -42,7 +42,13 @@ def generate(
     from reeltune.events import CancelToken
 
     cancel = CancelToken()
-    previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
+    previous = signal.getsignal(signal.SIGINT)
+
+    def stop(*_: Any) -> None:  # the first Ctrl-C ends at the next step, a second one at once
+        cancel.cancel()
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, stop)
     try:
         with showing() as listener, Engine(definition, preferences=preferences, listener=listener) as engine:
             saved = []

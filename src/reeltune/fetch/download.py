@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
 from reeltune.checkpoints.header import read_header
 from reeltune.definitions import Definition
@@ -16,11 +18,12 @@ from reeltune.events import CancelToken, Listener, Notice, Progress, ignore
 from reeltune.fetch.plan import Explanation, Item, explain
 from reeltune.inventory import PARTIAL
 from reeltune.machine import Machine, free_disk
-from reeltune.net import get, hub_endpoint, hub_token, offline, shown
+from reeltune.net import get, hub_endpoint, offline, shown
 from reeltune.preferences import Preferences
 
 _CHUNK = 1024 * 1024
 _MAX_NAME = 200
+_MAX_LISTING = 4_000_000
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)
 _PAGES = ("text/html", "application/json", "application/xhtml+xml")
 
@@ -47,39 +50,56 @@ def pull(
         raise Offline(f"Missing while the network is switched off: {listed}.", hint="Unset REELTUNE_OFFLINE.")
     cancel = cancel or CancelToken()
     for item in wanted:
-        for url, target in _files(item, definition):
-            if not target.exists():
-                download(url, target, sha256=definition.sha256.get(target.name), listener=listener, cancel=cancel)
+        if item.repository:
+            _fetch_component(item, definition, listener, cancel)
+        else:
+            check_name(item.path.name)
+            download(
+                item.url, item.path, sha256=definition.sha256.get(item.path.name), listener=listener, cancel=cancel
+            )
     return explain(definition, explanation.preferences, machine=explanation.machine)
 
 
-def _files(item: Item, definition: Definition) -> Iterator[tuple[str, Path]]:
-    """URL and target of each file an item takes; a component's files are listed by the Hub."""
-    if not item.repository:
-        check_name(item.path.name)
-        yield item.url, item.path
-        return
+def _fetch_component(item: Item, definition: Definition, listener: Listener, cancel: CancelToken) -> None:
+    """Fetch a component's files into a folder aside, which takes its name once all of them are there."""
     component = next(row for row in definition.architecture.family.components if row.name == item.subject)
-    for name in _listing(item.repository, component.name):
-        relative = PurePosixPath(name).relative_to(component.name)
-        if len(relative.parts) == 1 and any(fnmatch.fnmatch(relative.name, pattern) for pattern in component.files):
-            check_name(relative.name)
-            yield f"{hub_endpoint()}/{item.repository}/resolve/main/{name}", item.path / relative.name
+    paths = [PurePosixPath(path) for path in _listing(item.repository, component.name)]
+    wanted = [
+        path
+        for path in paths
+        if str(path.parent) == component.name and any(fnmatch.fnmatch(path.name, row) for row in component.files)
+    ]
+    if not wanted:
+        message = f"{item.repository} holds no files for the {item.subject}."
+        raise FetchError(message, hint="Check `components` in the definition.")
+    aside = item.path.with_name(item.path.name + PARTIAL)
+    for path in wanted:
+        check_name(path.name)
+        target = aside / path.name
+        if not target.exists():  # files of an interrupted attempt are whole: each was checked before its rename
+            url = f"{hub_endpoint()}/{item.repository}/resolve/main/{quote(str(path))}"
+            download(url, target, listener=listener, cancel=cancel)
+    if item.path.is_dir():
+        item.path.rmdir()  # nothing in it counted as present
+    aside.replace(item.path)
 
 
 def _listing(repository: str, folder: str) -> list[str]:
-    """Files of a folder of a Hub repository."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
+    """Paths of the files in a folder of a Hub repository (the Hub's `tree` endpoint)."""
+    url = f"{hub_endpoint()}/api/models/{repository}/tree/main/{folder}"
+    with get(url) as response:
+        body = b""
+        for chunk in response.iter_raw(_CHUNK):
+            body += chunk
+            if len(body) > _MAX_LISTING:
+                break
     try:
-        api = HfApi(endpoint=hub_endpoint(), token=hub_token() or False)
-        return [row.path for row in api.list_repo_tree(repository, folder) if hasattr(row, "size")]
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise FetchError(
-            f"The files of {repository}/{folder} can't be listed: {type(error).__name__}.",
-            hint="Check the repository's name and the network.",
-        ) from error
+        rows = json.loads(body)
+        if isinstance(rows, list):
+            return [str(row["path"]) for row in rows if row["type"] == "file"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass  # whatever it is, it is no listing
+    raise FetchError(f"{shown(url)} gives no list of files.", hint="Check the repository's name in `components`.")
 
 
 def check_name(name: str) -> None:
