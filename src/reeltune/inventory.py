@@ -17,7 +17,7 @@ from reeltune.definitions.model import Version
 from reeltune.errors import CheckpointError
 
 PARTIAL = ".partial"
-_NAMES_ONLY = (".safetensors", ".sft")
+CHECKPOINT_SUFFIXES = (".safetensors", ".sft")
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,14 @@ class Inventory:
         found = [path for path in self._by_name.get(version.file_name, []) if path not in named]
         return named + found
 
-    def locate(self, version: Version) -> tuple[Found | None, list[Unusable]]:
-        """The first sound file of a version, and those passed over with the reason."""
+    def locate(self, version: Version, *, weights: bool = True) -> tuple[Found | None, list[Unusable]]:
+        """The first sound file of a version, and those passed over with the reason.
+
+        `weights`: it must be a checkpoint, whatever its name; else only files named like one are looked into.
+        """
         unusable: list[Unusable] = []
         for path in self.candidates(version):
-            if not path.name.lower().endswith(_NAMES_ONLY):
+            if not weights and not path.name.lower().endswith(CHECKPOINT_SUFFIXES):
                 return Found(path, path.stat().st_size, None), unusable
             try:
                 header = read_header(path)

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from conftest import safetensors_bytes
-from reeltune import CancelToken, Progress, load_catalog, pull
+from reeltune import CancelToken, Progress, explain, load_catalog, pull
 from reeltune.errors import BadDownload, Cancelled, FetchError, NotEnoughDisk, Offline
 from reeltune.fetch.download import check_name, download
 from reeltune.machine import Machine
@@ -176,6 +176,18 @@ def test_hostile_urls_write_nowhere(define, root, url):
     with pytest.raises(FetchError):
         pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
     assert everything_in(root / "ckpts") == []
+
+
+def test_weights_without_a_name_of_their_own_are_still_checked(server, define, root):
+    define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/api/download/models/7"]})
+    server.files["/api/download/models/7"] = b"<!doctype html>" + bytes(99)
+    with pytest.raises(BadDownload, match="web page"):
+        pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
+    server.files["/api/download/models/7"] = GOOD
+    explanation = pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
+    assert explanation.selection.choices["transformer"].facts.identity.family == "wan"
+    (root / "ckpts" / "7").write_bytes(b"<html>")
+    assert not explain(load_catalog(root)["mine"], machine=MACHINE).items[0].present
 
 
 def test_a_page_is_a_bad_download(server, tmp_path):

@@ -16,7 +16,7 @@ from reeltune.definitions import Definition
 from reeltune.errors import BadDownload, CheckpointError, FetchError, NotEnoughDisk, Offline
 from reeltune.events import CancelToken, Listener, Notice, Progress, ignore
 from reeltune.fetch.plan import Explanation, Item, explain
-from reeltune.inventory import PARTIAL
+from reeltune.inventory import CHECKPOINT_SUFFIXES, PARTIAL
 from reeltune.machine import Machine, free_disk
 from reeltune.net import get, hub_endpoint, offline, shown
 from reeltune.preferences import Preferences
@@ -55,7 +55,12 @@ def pull(
         else:
             check_name(item.path.name)
             download(
-                item.url, item.path, sha256=definition.sha256.get(item.path.name), listener=listener, cancel=cancel
+                item.url,
+                item.path,
+                weights=item.subject in explanation.selection.choices,
+                sha256=definition.sha256.get(item.path.name),
+                listener=listener,
+                cancel=cancel,
             )
     return explain(definition, explanation.preferences, machine=explanation.machine)
 
@@ -115,11 +120,14 @@ def download(
     url: str,
     target: Path,
     *,
+    weights: bool = False,
     sha256: str | None = None,
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
 ) -> None:
     """Fetch one file: partial name, then size, header and sum (where known), then the rename.
+
+    `weights`: it must be a checkpoint, whatever its name; else only a file named like one.
 
     Raises FetchError, BadDownload, NotEnoughDisk or Cancelled; the final name never holds half a file.
     """
@@ -133,7 +141,9 @@ def download(
 
     try:
         digest = _stream(url, target, partial, report)
-        _verify(url, partial, target, digest, sha256)
+        _verify_sum(url, target, digest, sha256)
+        if weights or target.name.lower().endswith(CHECKPOINT_SUFFIXES):
+            _verify_header(url, partial, target)
         partial.replace(target)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -173,15 +183,17 @@ def _stream(url: str, target: Path, partial: Path, report: Callable[[int, int | 
     return digest.hexdigest()
 
 
-def _verify(url: str, partial: Path, target: Path, digest: str, sha256: str | None) -> None:
+def _verify_sum(url: str, target: Path, digest: str, sha256: str | None) -> None:
     if sha256 and digest != sha256.lower():
         raise BadDownload(
             f"{target.name} from {shown(url)} has the sha256 {digest}, the definition says {sha256.lower()}.",
             hint="The file changed or was damaged: ask the definition's author.",
         )
-    if target.suffix.lower() in (".safetensors", ".sft"):
-        try:
-            read_header(partial)
-        except CheckpointError as error:
-            message = error.message.replace(str(partial), target.name)
-            raise BadDownload(f"What {shown(url)} serves is not usable: {message}", hint=error.hint) from error
+
+
+def _verify_header(url: str, partial: Path, target: Path) -> None:
+    try:
+        read_header(partial)
+    except CheckpointError as error:
+        message = error.message.replace(str(partial), target.name)
+        raise BadDownload(f"What {shown(url)} serves is not usable: {message}", hint=error.hint) from error

@@ -146,7 +146,7 @@ def _items(definition: Definition, selection: Selection, inventory: Inventory) -
         path = choice.facts.found.path if choice.facts.found else inventory.ckpts / choice.version.file_name
         yield Item(slot, choice.version.url, path, choice.present, choice.facts.bytes)
     for version in definition.preload:
-        found, _ = inventory.locate(version)
+        found, _ = inventory.locate(version, weights=False)
         path = found.path if found else inventory.ckpts / version.file_name
         yield Item("preload", version.url, path, found is not None, found.bytes if found else None)
     for component in definition.architecture.family.components:
