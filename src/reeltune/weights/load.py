@@ -191,8 +191,12 @@ class _Loader:
         if not tensor.is_floating_point():
             raise UnsupportedFormat(f"{self._file.path}: {stored} is stored as {tensor.dtype}, without its scale.")
         if self._quantize and not keep and self._quantizable(stored):
-            return int8_tensor(*quantize_tensor(tensor, self._run, stored), self._run)
-        return tensor.to(dtype)
+            converted = int8_tensor(*quantize_tensor(tensor, self._run, stored), self._run)
+        else:
+            converted = tensor.to(dtype)
+        if converted is not tensor:
+            self._file.release(stored)  # so that the file's copy does not pile up beside the model's
+        return converted
 
     def _quantizable(self, stored: str) -> bool:
         module = self._names.original[stored].removesuffix(".weight")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,9 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.header: Header = read_header(path)
-        self._bytes = torch.from_file(str(path), shared=False, size=self.header.file_bytes, dtype=torch.uint8)
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self._bytes = torch.frombuffer(self._map, dtype=torch.uint8)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         row: Tensor = self.header.tensors[name]
@@ -35,6 +38,17 @@ class TensorFile:
         if row.begin % dtype.itemsize:  # a view needs aligned data; few writers leave any unaligned
             raw = raw.clone()
         return raw.view(dtype).view(row.shape)
+
+    def release(self, name: str) -> None:
+        """Let the system take back the memory behind a tensor that has been converted; reading it again is fine.
+
+        Only for tensors no view of which was changed. Does nothing where the system has no such call (Windows).
+        """
+        row = self.header.tensors[name]
+        first = -(-row.begin // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = row.end // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.header.tensors)
