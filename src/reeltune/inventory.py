@@ -6,6 +6,7 @@ Looked through in order: `<root>/ckpts` (any depth), the user's read-only model 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -65,7 +66,7 @@ class Inventory:
         if not version.remote:
             path = Path(version.url.replace("\\", "/")).expanduser()
             path = path if path.is_absolute() else self.root / path
-            named = [path] if path.is_file() else []
+            named = [path] if _is(Path.is_file, path) else []
         found = [path for path in self._by_name.get(version.file_name, []) if path not in named]
         return named + found
 
@@ -92,7 +93,7 @@ class Inventory:
         """
         for folder in self.component_folders(repository):
             path = folder / name
-            if path.is_dir() and any(path.iterdir()):
+            if _is(Path.is_dir, path) and any(path.iterdir()):
                 return path
         return None
 
@@ -100,4 +101,12 @@ class Inventory:
         """Where a repository's components may lie, the one to write to first."""
         local = self.root / Path(repository).expanduser()
         places = [folder / repository.replace("/", "--") for folder in self.folders]
-        return [*([local] if local.is_dir() else []), *places]
+        return [*([local] if _is(Path.is_dir, local) else []), *places]
+
+
+def _is(test: Callable[[Path], bool], path: Path) -> bool:
+    """`path.is_file()` and the like for a path from a stranger's file, which may be no path at all."""
+    try:
+        return test(path)
+    except (OSError, ValueError):  # too long, or with signs no file system takes
+        return False

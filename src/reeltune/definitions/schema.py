@@ -12,15 +12,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from reeltune.definitions.jsontext import decode, parse_object
 from reeltune.errors import DefinitionInvalid, DefinitionSyntaxError, Problem, SettingsError
 from reeltune.families.vocabulary import KEYS, coerce
 
 MODEL_KEY = "model"
-_Url = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+def _plain(value: str) -> str:
+    """Text that a file system, a log and a terminal can take."""
+    if not value.isprintable():
+        raise ValueError("text without control characters")
+    return value
+
+
+def _url(value: str) -> str:
+    """A link or a path; links by http only, so that a definition can't make the program read local files by one."""
+    if "://" in value:
+        try:
+            parts = urlsplit(_plain(value))
+        except ValueError:
+            raise ValueError("a link that can be followed") from None
+        if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+            raise ValueError("an http(s) link, or a path")
+    return _plain(value)
+
+
+_Url = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_url)]
 _Urls = Annotated[
     list[_Url] | str | None,
     Field(description="A list of URLs, or the id of a definition whose list is reused."),
@@ -67,7 +89,7 @@ class ModelSection(BaseModel):
     loras: _Urls = Field(None, description="LoRAs always applied to the model.")
     loras_multipliers: list[str | float | int] | str | None = Field(None, description="One weight for each LoRA.")
     auto_quantize: bool | None = Field(None, description="Quantize a 16-bit version while loading if int8 is wished.")
-    components: str | None = Field(
+    components: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_plain)] | None = Field(
         None, description="Hub repository or folder in diffusers layout that replaces the architecture's."
     )
     sha256: dict[str, str] | None = Field(None, description="Sums of files: file name -> sha256 in hex.")
@@ -151,7 +173,7 @@ def _problem(file: str, row: dict[str, Any]) -> Problem:
     where = f"{MODEL_KEY}.{key}{''.join(indices)}"
     shown = repr(row["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "…"
-    wanted = _WANTED.get(str(key), "text")
+    wanted = str(row["ctx"]["error"]) if row["type"] == "value_error" else _WANTED.get(str(key), "text")
     return Problem(file, where, f"{shown} can't be used here.", f"It must be {wanted}.")
 
 
