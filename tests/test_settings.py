@@ -55,7 +55,7 @@ def test_every_default_is_in_the_vocabulary_and_used_or_neutral():
     ("key", "value", "result"),
     [
         ("num_inference_steps", "20", 20), ("num_inference_steps", 20.0, 20), ("guidance_scale", "3.5", 3.5),
-        ("resolution", "832 x 480", "832x480"), ("seed", -1, -1),
+        ("resolution", "832 x 480", "832x480"), ("seed", -1, -1), ("seed", 2**63 - 1, 2**63 - 1), ("seed", "9007199254740993", 2**53 + 1), ("seed", 7.0, 7),
     ],
 )  # fmt: skip
 def test_values_become_their_kind(key, value, result):
@@ -65,7 +65,7 @@ def test_values_become_their_kind(key, value, result):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("num_inference_steps", 0), ("num_inference_steps", 2.5), ("seed", -2), ("guidance_scale", "nan"),
+        ("num_inference_steps", 0), ("num_inference_steps", 2.5), ("seed", -2), ("seed", 2**63), ("seed", None), ("seed", float("nan")), ("seed", []), ("guidance_scale", "nan"),
         ("guidance_scale", 1e300), ("prompt", 5), ("resolution", "832"), ("video_length", None), ("seed", True),
     ],
 )  # fmt: skip
@@ -103,6 +103,12 @@ def test_requests_are_rounded_and_say_so():
 @pytest.mark.parametrize(("asked", "frames"), [(1, 1), (2, 1), (5, 5), (82, 81), (84, 85)])
 def test_frame_counts(asked, frames):
     assert build_request(T2V.family, layer(T2V, {"video_length": asked}))[0].frames == frames
+
+
+def test_every_seed_that_is_picked_can_be_given_again():
+    from reeltune.engine.request import _SEEDS
+
+    assert coerce("seed", _SEEDS - 1) == _SEEDS - 1
 
 
 def test_a_random_seed_is_recorded():

@@ -65,7 +65,7 @@ def test_choices(pick, urls, wish, computable, auto, chosen, dtype, on_load):
 
 def test_unmet_wishes_are_said_once(pick):
     assert "not say auto_quantize" in " ".join(pick([BF16]).notices)
-    assert "only comes in int8" in " ".join(pick([Q_BF16], quantization="bf16").notices)
+    assert "no usable 16-bit version" in " ".join(pick([Q_BF16], quantization="bf16").notices)
     assert "computes in bf16" in " ".join(pick([Q_BF16], dtype="fp16").notices)
     hunyuan = pick(ALL, dtype="fp16", architecture="hunyuan")
     assert hunyuan.choices["transformer"].version.url == Q_BF16

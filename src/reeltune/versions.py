@@ -234,10 +234,10 @@ def _choice(slot: str, best: _Candidate, wish: _Wish) -> Choice:
                 "auto_quantize: it runs in 16 bits."
             )
     if wish.quantization != "int8" and quantized:
-        parts.append("no 16-bit version is listed")
-        wish.notices.append(f"16 bits were asked for, but {slot} only comes in int8.")
+        parts.append("no usable 16-bit version is listed")
+        wish.notices.append(f"16 bits were asked for, but {slot} has no usable 16-bit version: int8 is used.")
     parts.append(f"runs in {dtype}" + ("" if best.dtype == dtype else f", converted from {best.dtype}"))
     if quantized and dtype != wish.dtype:
-        wish.notices.append(f"{wish.dtype} was asked for, but the int8 version of {slot} computes in {dtype}.")
+        wish.notices.append(f"{wish.dtype} was wanted, but the int8 version of {slot} computes in {dtype}.")
     parts.append("on disk" if best.facts.found else "to be fetched")
     return Choice(slot, best.version, best.facts, best.quantization, dtype, on_load, ", ".join(parts))

@@ -124,7 +124,7 @@ class Engine:
             )
             for slot, choice in explanation.selection.choices.items():
                 self._say(f"{slot}: {choice.version.file_name} ({choice.reason}).")
-            for notice in explanation.notices:
+            for notice in (*map(str, self.definition.notices), *explanation.notices):
                 self._say(notice)
             self._explanation = explanation
         return self._explanation

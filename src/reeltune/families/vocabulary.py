@@ -11,6 +11,10 @@ from typing import Any
 from reeltune.errors import SettingsError
 
 
+_LARGEST = 10**9  # of everything but seeds
+_LARGEST_SEED = 2**63 - 1  # a torch generator takes no more
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of value: how it is checked, and its JSON Schema."""
@@ -20,11 +24,16 @@ class Kind:
     schema: dict[str, Any]
 
 
-def _whole(minimum: int) -> Callable[[Any], int]:
+def _whole(minimum: int, maximum: int = _LARGEST) -> Callable[[Any], int]:
     def convert(value: Any) -> int:
-        number = _number(value)
-        if number != int(number) or number < minimum:
+        try:  # never by way of a float, which can't hold every seed
+            number = int(value) if isinstance(value, str) else value
+        except ValueError:
+            number = _number(value)
+        if isinstance(number, bool) or not isinstance(number, int | float) or number != number // 1:
             raise ValueError(f"a whole number from {minimum}")
+        if not minimum <= number <= maximum:
+            raise ValueError(f"a whole number from {minimum} to {maximum}")
         return int(number)
 
     return convert
@@ -37,7 +46,7 @@ def _number(value: Any) -> float:
         number = float(value)
     except ValueError:
         raise ValueError("a number") from None
-    if not -1e9 <= number <= 1e9:  # also refuses NaN
+    if not -_LARGEST <= number <= _LARGEST:  # also refuses NaN
         raise ValueError("a finite number")
     return number
 
@@ -61,7 +70,8 @@ def _anything(value: Any) -> Any:
 
 WHOLE = Kind("whole", _whole(0), {"type": ["integer", "string"]})
 COUNT = Kind("count", _whole(1), {"type": ["integer", "string"]})
-SEED = Kind("seed", _whole(-1), {"type": ["integer", "string"]})
+SEED = Kind("seed", _whole(-1, _LARGEST_SEED), {"type": ["integer", "string"]})
+OFF_OR_COUNT = Kind("whole from -1", _whole(-1), {"type": ["integer", "string"]})
 NUMBER = Kind("number", _number, {"type": ["number", "string"]})
 TEXT = Kind("text", _text, {"type": "string"})
 SIZE = Kind("size", _size, {"type": "string", "pattern": r"^\s*\d{2,5}\s*[xX×]\s*\d{2,5}\s*$"})
@@ -128,7 +138,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "slg_start_perc": Key(NUMBER, "Percent of steps where it starts.", (), "slg_switch"),
         "slg_end_perc": Key(NUMBER, "Percent of steps where it ends.", (), "slg_switch"),
         "cfg_star_switch": Key(WHOLE, "CFG-Zero*, 0 or 1.", (0,)),
-        "cfg_zero_step": Key(SEED, "Steps it zeroes; -1 off.", (-1,)),
+        "cfg_zero_step": Key(OFF_OR_COUNT, "Steps it zeroes; -1 off.", (-1,)),
         "masking_strength": Key(NUMBER, "How long the mask holds.", (), "video_mask"),
         "denoising_strength": Key(NUMBER, "How much of the source is redone.", (1,), "video_source"),
         "temporal_upsampling": Key(TEXT, "Frame interpolation: rife2, rife4.", ("",)),
