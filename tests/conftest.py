@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import json
 import re
@@ -98,6 +99,9 @@ class Server:
         self.redirects: dict[str, str] = {}
         self.truncated: set[str] = set()  # announces everything, sends half
         self.rangeless: set[str] = set()
+        self.etags: dict[str, str] = {}  # by default each content has its own
+        self.headers: dict[str, dict[str, str]] = {}  # sent along, with redirects too
+        self.faults: dict[str, Callable[[http.server.BaseHTTPRequestHandler, bytes], bool]] = {}  # True: answered
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.sent = 0
         outer = self
@@ -121,6 +125,8 @@ class Server:
         self.requests.append((handler.path, dict(handler.headers)))
         if path in self.redirects:
             handler.send_response(302)
+            for name, value in self.headers.get(path, {}).items():
+                handler.send_header(name, value)
             handler.send_header("Location", self.redirects[path])
             handler.send_header("Content-Length", "0")
             handler.end_headers()
@@ -131,8 +137,12 @@ class Server:
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
+        if path in self.faults and self.faults[path](handler, body):
+            return
+        etag = self.etags.get(path, f'"{hashlib.sha1(body).hexdigest()}"')
         wanted = re.match(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
-        if wanted and path not in self.rangeless:
+        same = handler.headers.get("If-Range", etag) == etag
+        if wanted and same and path not in self.rangeless:
             first, last = int(wanted[1]), min(int(wanted[2] or len(body) - 1), len(body) - 1)
             part = body[first : last + 1]
             handler.send_response(206)
@@ -141,6 +151,10 @@ class Server:
             part = body
             handler.send_response(200)
         handler.send_header("Content-Length", str(len(part)))
+        if etag:
+            handler.send_header("ETag", etag)
+        for name, value in self.headers.get(path, {}).items():
+            handler.send_header(name, value)
         handler.send_header("Content-Type", self.types.get(path, "application/octet-stream"))
         handler.end_headers()
         part = part[: len(part) // 2] if path in self.truncated else part

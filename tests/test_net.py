@@ -3,7 +3,7 @@ import pytest
 from conftest import safetensors_bytes
 from reeltune import inspect
 from reeltune.errors import FetchError, HeaderError, Offline, UnsupportedFormat
-from reeltune.net import UrlSource, get, normalise, shown
+from reeltune.net import Session, UrlSource, normalise, shown
 
 SMALL = safetensors_bytes({"head.modulation": ("BF16", [1, 2, 4])})
 LARGE = safetensors_bytes({f"t{index}": ("F32", [1]) for index in range(12_000)})
@@ -65,7 +65,7 @@ def test_errors_in_words(server, monkeypatch):
     with pytest.raises(FetchError):
         inspect("http://[bad/x")
     monkeypatch.setenv("REELTUNE_OFFLINE", "1")
-    with pytest.raises(Offline), get(server.url):
+    with Session() as session, pytest.raises(Offline), session.get(server.url):
         pass
 
 

@@ -16,6 +16,7 @@
     ├── NotRunnable              the architecture, or something asked of it, isn't supported
     ├── FetchError               a download
     │   ├── Offline                  needed from the network while offline
+    │   ├── Unreachable              the network or the server fails for now (carries when to ask again)
     │   ├── NotEnoughDisk            the plan doesn't fit
     │   └── BadDownload              what came is not what was announced
     ├── MediaError               an image or a video that can't be read or written
@@ -139,6 +140,14 @@ class FetchError(ReeltuneError):
 
 class Offline(FetchError):
     """Needed from the network while `REELTUNE_OFFLINE` (or `HF_HUB_OFFLINE`) is set."""
+
+
+class Unreachable(FetchError):
+    """The network or the server fails for now; `retry_after` is the pause in seconds it asks for, or None."""
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
 
 
 class NotEnoughDisk(FetchError):

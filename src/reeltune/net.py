@@ -1,26 +1,29 @@
 """The one way to the network: tokens, mirrors, redirects, the offline switch, and URLs as header sources.
 
-The Hub's token (`HF_TOKEN`, or the stored login) goes to the Hub only: httpx drops it on redirects to another
-host, and no message ever shows it. `HF_ENDPOINT` names a mirror. `REELTUNE_OFFLINE=1` forbids all network use.
+The Hub's token (`HF_TOKEN`, or the stored login) goes to the Hub only, CivitAI's (`CIVITAI_TOKEN`) to CivitAI
+only: httpx drops them on redirects to another host, and no message ever shows them. `HF_ENDPOINT` names a mirror.
+`REELTUNE_OFFLINE=1` forbids all network use.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from reeltune.errors import FetchError, Offline
+from reeltune.errors import FetchError, Offline, Unreachable
 
 if TYPE_CHECKING:
     import httpx
 
 HUB = "https://huggingface.co"
-_TIMEOUT_SECONDS = 30.0
+CIVITAI = "https://civitai.com"
+STALL_SECONDS = 30.0
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
 _FIRST_READ = 512 * 1024  # covers the header of every 14B file seen, so that one request is enough
 _TRUE = {"1", "true", "yes", "on"}
 
@@ -33,6 +36,11 @@ def offline() -> bool:
 def hub_endpoint() -> str:
     """Address of the Hub or of the mirror that stands in for it."""
     return os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+
+
+def civitai_endpoint() -> str:
+    """Address of CivitAI or of what stands in for it."""
+    return os.environ.get("CIVITAI_ENDPOINT", CIVITAI).rstrip("/")
 
 
 def normalise(url: str) -> str:
@@ -64,40 +72,92 @@ def hub_token() -> str | None:
         return None
 
 
-def _headers(url: str) -> dict[str, str]:
-    headers = {"Accept-Encoding": "identity", "User-Agent": "reeltune"}
-    token = hub_token() if urlsplit(url).netloc == urlsplit(hub_endpoint()).netloc else None
-    return headers | ({"Authorization": f"Bearer {token}"} if token else {})
+def _token(url: str) -> str | None:
+    """The token for a URL's host: the Hub's or CivitAI's, and no other host's."""
+    host = urlsplit(url).netloc
+    if host == urlsplit(hub_endpoint()).netloc:
+        return hub_token()
+    if host == urlsplit(civitai_endpoint()).netloc:
+        return os.environ.get("CIVITAI_TOKEN", "").strip() or None
+    return None
 
 
-@contextmanager
-def get(url: str, *, first: int | None = None, last: int | None = None) -> Iterator[httpx.Response]:
-    """A streamed GET of a URL or a range of its bytes (both ends included).
+class Session:
+    """Connections that the requests of one job share. `stall`: seconds without a byte until a request fails.
 
-    Raises Offline, or FetchError with the server's answer in words.
+    `refused` names the hosts that refused the user's token and answered without it.
     """
-    import httpx
 
-    if offline():
-        raise Offline(f"{shown(url)} is needed, but the network is switched off.", hint="Unset REELTUNE_OFFLINE.")
-    try:
-        target = normalise(url)
-        headers = _headers(target)
-    except ValueError as error:
-        raise FetchError(f"{url[:200]!r} is no link that can be followed.", hint="Check the link.") from error
-    if first is not None:
-        headers["Range"] = f"bytes={first}-{'' if last is None else last}"
-    try:
-        with (
-            httpx.Client(follow_redirects=True, timeout=_TIMEOUT_SECONDS) as client,
-            client.stream("GET", target, headers=headers) as response,
-        ):
-            if response.status_code >= 400:
-                raise FetchError(f"{shown(url)}: {_answer(response.status_code)}", hint=_hint(response.status_code))
-            yield response
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        message = f"{shown(url)} can't be reached: {type(error).__name__}."
-        raise FetchError(message, hint="Check the link and the network.") from error
+    def __init__(self, *, stall: float = STALL_SECONDS, connections: int = 4) -> None:
+        self._stall, self._connections = stall, connections
+        self.refused: set[str] = set()
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        import httpx
+
+        limits = httpx.Limits(max_connections=self._connections + 1, max_keepalive_connections=self._connections)
+        return httpx.Client(follow_redirects=True, timeout=self._stall, limits=limits)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if "_client" in self.__dict__:
+            self._client.close()
+
+    @contextmanager
+    def get(
+        self, url: str, *, first: int | None = None, last: int | None = None, if_range: str = ""
+    ) -> Iterator[httpx.Response]:
+        """A streamed GET of a URL or a range of its bytes (both ends included).
+
+        `if_range`: what the file was known by; where it changed, the answer is the whole of it. Raises Offline,
+        Unreachable for what may pass, FetchError for what won't, with the server's answer in words.
+        """
+        import httpx
+
+        if offline():
+            raise Offline(f"{shown(url)} is needed, but the network is switched off.", hint="Unset REELTUNE_OFFLINE.")
+        headers = {"Accept-Encoding": "identity", "User-Agent": "reeltune"}
+        if first is not None:
+            headers["Range"] = f"bytes={first}-{'' if last is None else last}"
+            headers |= {"If-Range": if_range} if if_range else {}
+        try:
+            target = normalise(url)
+            host = urlsplit(target).netloc
+            token = _token(target) if host not in self.refused else None
+        except ValueError as error:
+            raise FetchError(f"{url[:200]!r} is no link that can be followed.", hint="Check the link.") from error
+        try:
+            with ExitStack() as stack:
+                login = {"Authorization": f"Bearer {token}"} if token else {}
+                response = stack.enter_context(self._client.stream("GET", target, headers=headers | login))
+                if response.status_code in (401, 403) and token:  # a stale token is refused even for public files
+                    stack.close()
+                    response = stack.enter_context(self._client.stream("GET", target, headers=headers))
+                    if response.status_code < 400:
+                        self.refused.add(host)
+                _refuse(url, response)
+                yield response
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
+            message = f"{shown(url)} leads nowhere: {type(error).__name__}."
+            raise FetchError(message, hint="Check the link.") from error
+        except httpx.HTTPError as error:
+            message = f"{shown(url)} can't be reached: {type(error).__name__}."
+            raise Unreachable(message, hint="Check the link and the network.") from error
+
+
+def _refuse(url: str, response: httpx.Response) -> None:
+    status = response.status_code
+    if status < 400:
+        return
+    message = f"{shown(url)}: {_answer(status)}"
+    if status in _PASSING:
+        pause = response.headers.get("Retry-After", "")
+        retry_after = float(pause) if pause.isdigit() else None
+        raise Unreachable(message, hint=_hint(status), retry_after=retry_after)
+    raise FetchError(message, hint=_hint(status))
 
 
 def _answer(status: int) -> str:
@@ -124,6 +184,7 @@ class UrlSource:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._session = Session()
         self._start = b""
         self._size: int | None = None
         self.requests = 0
@@ -131,8 +192,9 @@ class UrlSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._start = b""
+        self._session.__exit__()
 
     @property
     def name(self) -> str:
@@ -155,7 +217,7 @@ class UrlSource:
 
     def _fetch(self, offset: int, length: int) -> bytes:
         self.requests += 1
-        with get(self._url, first=offset, last=offset + length - 1) as response:
+        with self._session.get(self._url, first=offset, last=offset + length - 1) as response:
             if response.status_code == 206:
                 total = response.headers.get("Content-Range", "").rpartition("/")[2]
                 self._size = int(total) if total.isdigit() else self._size

@@ -18,12 +18,16 @@ FILE_NAME = "reeltune.json"
 SCHEMA_VERSION = 1
 CHOICES: Mapping[str, tuple[str, ...]] = {"quantization": ("int8", "bf16"), "dtype": ("auto", "bf16", "fp16")}
 
+_RANGES = {"connections": (1, 16), "rate_limit": (0, 100_000), "stall_seconds": (1, 600)}
+
 
 @dataclass(frozen=True)
 class Preferences:
     """`quantization`: "int8", or "bf16" for 16 bits. `dtype`: "auto", "bf16" or "fp16". `device`: "auto", "cpu",
     "cuda", "cuda:1" or "mps". `outputs`: folder of videos, relative to the root. `model_folders`: read-only
-    folders with weights, such as another program's. `extra`: fields of the file this version does not know.
+    folders with weights, such as another program's. `connections`: requests side by side for one file; `rate_limit`:
+    megabytes a second for all of them, 0 for no limit; `stall_seconds` without a byte until a connection is made
+    anew. `extra`: fields of the file this version does not know.
     """
 
     quantization: str = "int8"
@@ -31,6 +35,9 @@ class Preferences:
     device: str = "auto"
     outputs: str = "outputs"
     model_folders: tuple[str, ...] = ()
+    connections: int = 4
+    rate_limit: float = 0.0
+    stall_seconds: float = 30.0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,6 +50,16 @@ class Preferences:
         for name in ("device", "outputs"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise PreferencesError(f"{name} must be text.", hint=f"Mend it in {FILE_NAME}.")
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            whole = name == "connections"
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int if whole else int | float)
+                or not (least <= value <= most)
+            ):
+                hint = f"It must be a number from {least} to {most}."
+                raise PreferencesError(f"{value!r} is no value for {name}.", hint=hint)
         if not all(isinstance(folder, str) for folder in self.model_folders):
             raise PreferencesError("model_folders must be a list of paths.", hint=f"Mend it in {FILE_NAME}.")
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from reeltune.errors import SettingsError
 
-
 _LARGEST = 10**9  # of everything but seeds
 _LARGEST_SEED = 2**63 - 1  # a torch generator takes no more
 

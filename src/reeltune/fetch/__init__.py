@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reeltune.fetch.download import pull
 from reeltune.fetch.plan import Explanation, Item, explain
+from reeltune.fetch.pulling import plan_download, pull
 
-__all__ = ["Explanation", "Item", "explain", "pull"]
+__all__ = ["Explanation", "Item", "explain", "plan_download", "pull"]

@@ -1,0 +1,73 @@
+"""What a nano clip shows, read out of its frames by plain image arithmetic: no model, nothing learned."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training" / "nano"))
+from world import BACKGROUNDS, COLOURS
+
+_FAINT = 30.0  # difference from the background, of 255, below which a frame shows nothing
+_RIM = 0.95  # share of a silhouette that is painted: 1 for solid shapes, 0.6 to 0.9 for neon ones
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Words of the world, or "none" where the frames show nothing that could be read."""
+
+    colour: str
+    shape: str
+    direction: str
+    background: str
+    look: str
+
+
+def read(frames: npt.NDArray[np.uint8]) -> Reading:
+    """Read a clip, uint8 [frames, height, width, 3]."""
+    pixels = frames.astype(np.float32)
+    border = np.concatenate([pixels[:, :2].reshape(-1, 3), pixels[:, :, :2].reshape(-1, 3)])
+    ground = np.median(border, axis=0)
+    background = _nearest(ground, BACKGROUNDS)
+    difference = np.abs(pixels - ground).max(-1)  # [frames, height, width]
+    strength = np.quantile(difference.reshape(len(frames), -1), 0.98, axis=1)  # [frames]
+    if np.median(strength) < _FAINT:
+        return Reading("none", "none", "none", background, "none")
+    painted = difference > (strength / 2)[:, None, None]
+    colour = _nearest(np.median(pixels[difference > 0.8 * strength[:, None, None]], axis=0), COLOURS)
+    outlines = [_silhouette(mask) for mask in painted]
+    looks = [mask.sum() / area for mask, (area, _) in zip(painted, outlines, strict=True)]
+    fills = [area / box for area, box in outlines]
+    look = "solid" if np.median(looks) > _RIM else "neon"
+    return Reading(colour, _shape(float(np.median(fills))), _direction(painted), background, look)
+
+
+def _nearest(value: npt.NDArray[np.float32], palette: dict[str, tuple[int, int, int]]) -> str:
+    return min(palette, key=lambda name: float(np.square(value - palette[name]).sum()))
+
+
+def _silhouette(mask: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Area within the outline (row by row, so that a rim counts as filled), and area of its bounding box."""
+    rows = np.flatnonzero(mask.any(1))
+    columns = np.flatnonzero(mask.any(0))
+    widths = [np.ptp(np.flatnonzero(mask[row])) + 1 for row in rows]
+    return float(sum(widths)), float(len(widths) * (np.ptp(columns) + 1))
+
+
+def _shape(fill: float) -> str:
+    """By how much of its bounding box a silhouette fills: half, π/4 or all of it."""
+    return "triangle" if fill < 0.67 else "circle" if fill < 0.89 else "square"
+
+
+def _direction(painted: npt.NDArray[np.bool_]) -> str:
+    """Where the painted pixels' centre goes between the first and the last quarter of the clip."""
+    centres = np.array([np.argwhere(mask).mean(0) for mask in painted])  # [frames, (y, x)]
+    quarter = max(1, len(painted) // 4)
+    down, right = centres[-quarter:].mean(0) - centres[:quarter].mean(0)
+    if abs(right) > abs(down):
+        return "right" if right > 0 else "left"
+    return "down" if down > 0 else "up"

@@ -1,0 +1,110 @@
+"""What a server says of a file before it is fetched: size, state, sum, and whether it is a file at all.
+
+The Hub tells the sha256 of large files in `X-Linked-Etag`, before it redirects to its store
+(huggingface.co/docs/hub); elsewhere only the definition or CivitAI's API knows it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from email.message import Message
+from typing import TYPE_CHECKING
+
+from reeltune.errors import BadDownload
+from reeltune.net import Session, shown
+
+if TYPE_CHECKING:
+    import httpx
+
+_SNIFFED = 4096
+_PAGES = ("text/html", "application/json", "application/xhtml+xml")
+_TEXT_NAMES = (".json", ".html", ".txt", ".model", ".jinja", ".md")
+_SUM = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file on a server. `size` in bytes or None; `ranges`: parts of it can be asked for."""
+
+    url: str
+    size: int | None
+    validator: str  # strong ETag or Last-Modified, for If-Range; may be empty
+    sha256: str | None
+    ranges: bool
+    name: str | None  # from Content-Disposition
+
+
+def look(session: Session, url: str, file_name: str) -> Remote:
+    """Ask for the first few bytes of a file. Raises FetchError; BadDownload where a page stands in its place."""
+    with session.get(url, first=0, last=_SNIFFED - 1) as response:
+        refuse_page(response, url, file_name)
+        start = b""
+        for chunk in response.iter_raw():
+            start += chunk
+            if len(start) >= _SNIFFED:
+                break
+        _refuse_markup(start, url, file_name)
+        ranges = response.status_code == 206
+        return Remote(
+            url=url,
+            size=total_size(response),
+            validator=validator(response),
+            sha256=_linked_sum(response),
+            ranges=ranges and total_size(response) is not None,
+            name=_disposition(response.headers.get("Content-Disposition", "")),
+        )
+
+
+def total_size(response: httpx.Response) -> int | None:
+    """Length of the whole file in bytes, as an answer to a range or to a plain request announces it."""
+    if response.status_code == 206:
+        total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    else:
+        total = response.headers.get("Content-Length", "")
+    return int(total) if total.isdigit() else None
+
+
+def validator(response: httpx.Response) -> str:
+    """The strong ETag, else the date of change, else nothing: what If-Range takes (RFC 9110, 13.1.5)."""
+    etag = str(response.headers.get("ETag", ""))
+    return etag if etag and not etag.startswith("W/") else str(response.headers.get("Last-Modified", ""))
+
+
+def refuse_page(response: httpx.Response, url: str, file_name: str) -> None:
+    """Raise BadDownload where the answer is a web page or an API's message."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind in _PAGES and not file_name.lower().endswith(_TEXT_NAMES):
+        raise _page(url, f"a page ({kind})", file_name)
+
+
+def _refuse_markup(start: bytes, url: str, file_name: str) -> None:
+    opening = start.lstrip()[:15].lower()
+    if opening.startswith((b"<!doctype", b"<html", b"<?xml")) and not file_name.lower().endswith(_TEXT_NAMES):
+        raise _page(url, "a web page", file_name)
+
+
+def _page(url: str, what: str, file_name: str) -> BadDownload:
+    token = "CIVITAI_TOKEN" if "civitai" in url else "HF_TOKEN"
+    return BadDownload(
+        f"{shown(url)} serves {what}, not {file_name}.",
+        hint=f"The link probably needs a login ({token}), is gated, or leads to a page instead of the file.",
+    )
+
+
+def _linked_sum(response: httpx.Response) -> str | None:
+    for answer in (*response.history, response):
+        etag = answer.headers.get("X-Linked-Etag", "").removeprefix("W/").strip('"').lower()
+        if _SUM.fullmatch(etag):
+            return str(etag)
+    return None
+
+
+def _disposition(header: str) -> str | None:
+    """File name in a Content-Disposition header (RFC 6266), plain or encoded."""
+    if not header:
+        return None
+    message = Message()
+    message["Content-Disposition"] = header
+    name = message.get_filename()
+    return str(name) if name else None

@@ -1,0 +1,293 @@
+"""The bytes of one file: ranges side by side into a partial file, resumed by its journal, summed on the way.
+
+A file whose server takes ranges is cut into pieces, fetched in order by a few threads; another thread follows and
+sums what is complete, so that a verified file costs no second reading. Other files come in one stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from reeltune.errors import BadDownload, FetchError, Unreachable
+from reeltune.events import CancelToken
+from reeltune.fetch.journal import BLOCK, Journal, Known
+from reeltune.fetch.remote import Remote, total_size, validator
+from reeltune.net import Session, shown
+
+if TYPE_CHECKING:
+    import httpx
+
+_PIECE = (8 * 1024 * 1024, 64 * 1024 * 1024)  # bytes, least and most
+_ATTEMPTS = 8  # in a row without a single byte
+_LONGEST_PAUSE = 30.0
+_SYNC_SECONDS = 5.0
+_TICK_SECONDS = 0.1
+_READ = 16 * BLOCK
+Report = Callable[[int, int | None], None]
+
+
+class Changed(FetchError):
+    """The file on the server is not the one that was begun."""
+
+
+@dataclass
+class Pace:
+    """A limit that all connections share: `rate` in bytes a second, 0 for none."""
+
+    rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._lock, self._free_at = threading.Lock(), 0.0
+
+    def take(self, count: int, stop: threading.Event) -> None:
+        """Wait until `count` more bytes may have come."""
+        if not self.rate:
+            return
+        with self._lock:
+            self._free_at = max(self._free_at, time.monotonic()) + count / self.rate
+            pause = self._free_at - time.monotonic()
+        if pause > 0:
+            stop.wait(pause)
+
+
+def pause_after(failures: int, asked: float | None) -> float:
+    """Seconds to wait before trying again: what the server asks for, else doubling, with some chance."""
+    if asked is not None:
+        return min(asked, _LONGEST_PAUSE)
+    return min(_LONGEST_PAUSE, 0.25 * 2.0**failures) * random.uniform(0.5, 1.0)
+
+
+class Transfer:
+    """One file on its way into `partial`. `run` returns its sha256; raises FetchError and its kinds, Cancelled."""
+
+    def __init__(self, session: Session, remote: Remote, partial: Path, *, connections: int, pace: Pace) -> None:
+        self._session, self._remote, self._partial = session, remote, partial
+        self._connections, self._pace = connections, pace
+        self._stop = threading.Event()
+        self._received = 0
+        self._live: set[httpx.Response] = set()
+        self._lock = threading.Lock()
+
+    def run(self, journal_path: Path, report: Report, cancel: CancelToken) -> str:
+        """Fetch what is missing. On any way out what came is kept, where it can be used again."""
+        if not self._remote.ranges or self._remote.size is None:
+            return self._in_one_stream(report, cancel)
+        known = Known(self._remote.size, self._remote.validator, self._remote.sha256)
+        with Journal(journal_path, known) as journal:
+            mode = "r+b" if self._partial.exists() and journal.resumed else "w+b"
+            if mode == "w+b" and journal.resumed:  # a journal without its file
+                journal_path.unlink()
+                return Transfer(
+                    self._session, self._remote, self._partial, connections=self._connections, pace=self._pace
+                ).run(journal_path, report, cancel)
+            with self._partial.open(mode) as file:
+                file.truncate(known.size)
+                try:
+                    return self._in_pieces(journal, report, cancel)
+                finally:
+                    journal.sync(file)
+
+    # --- pieces -------------------------------------------------------------------------------------------
+
+    def _in_pieces(self, journal: Journal, report: Report, cancel: CancelToken) -> str:
+        size = journal.known.size
+        piece = min(_PIECE[1], max(_PIECE[0], size // (4 * self._connections)))
+        self._received = journal.there
+        follower = _Follower(self._partial, journal, self._stop)
+        follower.start()
+        try:
+            with ThreadPoolExecutor(self._connections, "fetch") as pool:
+                jobs = [pool.submit(self._piece, journal, *ends) for ends in journal.missing(piece)]
+                try:
+                    self._watch(jobs, report, cancel, size)
+                except BaseException:
+                    self._halt(jobs)
+                    raise
+            report(size, size)
+            return follower.digest()
+        finally:
+            self._stop.set()
+            follower.join()
+
+    def _halt(self, jobs: list[Future[None]]) -> None:
+        """Make the threads stop now, those that wait for bytes included."""
+        self._stop.set()
+        for job in jobs:
+            job.cancel()
+        with self._lock:
+            for response in self._live:
+                stream = response.extensions.get("network_stream")
+                with contextlib.suppress(OSError):
+                    stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR) if stream else None
+
+    def _watch(self, jobs: list[Future[None]], report: Report, cancel: CancelToken, size: int) -> None:
+        synced = time.monotonic()
+        waiting = set(jobs)
+        with self._partial.open("r+b") as file:
+            while waiting:
+                done, waiting = wait(waiting, _TICK_SECONDS, FIRST_EXCEPTION)
+                for job in done:
+                    job.result()
+                cancel.check()
+                report(min(self._received, size), size)
+                if time.monotonic() - synced > _SYNC_SECONDS:
+                    os.fdatasync(file.fileno()) if hasattr(os, "fdatasync") else os.fsync(file.fileno())
+                    synced = time.monotonic()
+
+    def _piece(self, journal: Journal, begin: int, end: int) -> None:
+        """Fetch bytes `begin` to `end`, trying again from where a connection broke."""
+        position, failures = begin, 0
+        with self._partial.open("r+b", buffering=0) as file:
+            while position < end and not self._stop.is_set():
+                before = position
+                try:
+                    position = self._stretch(journal, file, position, end)
+                    if position == before and not self._stop.is_set():
+                        raise Unreachable(f"{shown(self._remote.url)} sends nothing.", hint="Try again later.")
+                except _Broken as error:
+                    position = error.position
+                    failures = 0 if position > before else failures + 1
+                    self._rest(failures, error.cause)
+                except Unreachable as error:
+                    failures += 1
+                    self._rest(failures, error)
+
+    def _rest(self, failures: int, error: Unreachable) -> None:
+        if failures >= _ATTEMPTS:
+            raise error
+        self._stop.wait(pause_after(failures, error.retry_after))
+
+    def _stretch(self, journal: Journal, file: IO[bytes], position: int, end: int) -> int:
+        """One request's worth; returns the position reached. Raises _Broken with the position when cut off."""
+        known = journal.known
+        with self._session.get(self._remote.url, first=position, last=end - 1, if_range=known.validator) as response:
+            same = response.status_code == 206 and total_size(response) == known.size
+            if not same or (known.validator and validator(response) not in ("", known.validator)):
+                raise Changed(f"{shown(self._remote.url)} has changed on the server.", hint="Start again.")
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {position}-"):
+                raise BadDownload(f"{shown(self._remote.url)} sends other bytes than asked for.")
+            file.seek(position)
+            with self._lock:
+                self._live.add(response)
+            try:
+                for chunk in response.iter_raw():
+                    chunk = chunk[: end - position]
+                    file.write(chunk)
+                    for index in range(position // BLOCK, (position + len(chunk)) // BLOCK):
+                        journal.mark(index)
+                    position += len(chunk)
+                    if position == known.size:
+                        journal.mark(journal.blocks - 1)
+                    with self._lock:
+                        self._received += len(chunk)
+                    self._pace.take(len(chunk), self._stop)
+                    if self._stop.is_set() or position == end:
+                        return position
+            except OSError:  # of our disk
+                raise
+            except Exception as error:
+                raise _Broken(position, _as_unreachable(error, self._remote.url)) from error
+            finally:
+                with self._lock:
+                    self._live.discard(response)
+        if position < end:
+            raise _Broken(position, Unreachable(f"{shown(self._remote.url)} ended early.", hint="Try again later."))
+        return position
+
+    # --- one stream ---------------------------------------------------------------------------------------
+
+    def _in_one_stream(self, report: Report, cancel: CancelToken) -> str:
+        failures = 0
+        while True:
+            try:
+                return self._stream(report, cancel)
+            except Unreachable as error:
+                failures += 1
+                self._rest(failures, error)
+
+    def _stream(self, report: Report, cancel: CancelToken) -> str:
+        digest, done = hashlib.sha256(), 0
+        with self._session.get(self._remote.url) as response, self._partial.open("wb") as file:
+            total = total_size(response)
+            for chunk in response.iter_raw():
+                cancel.check()
+                file.write(chunk)
+                digest.update(chunk)
+                done += len(chunk)
+                report(done, total)
+                self._pace.take(len(chunk), self._stop)
+            file.flush()
+            os.fsync(file.fileno())
+        if total is not None and done != total:
+            message = f"{shown(self._remote.url)}: {done:,} bytes of {total:,} came."
+            raise Unreachable(message, hint="Try again later.")
+        return digest.hexdigest()
+
+
+class _Broken(Exception):
+    """A connection broke at `position`."""
+
+    def __init__(self, position: int, cause: Unreachable) -> None:
+        super().__init__(str(cause))
+        self.position, self.cause = position, cause
+
+
+def _as_unreachable(error: Exception, url: str) -> Unreachable:
+    if isinstance(error, Unreachable):
+        return error
+    import httpx
+
+    if isinstance(error, httpx.HTTPError):
+        return Unreachable(f"{shown(url)} broke off: {type(error).__name__}.", hint="Check the network.")
+    raise error
+
+
+class _Follower(threading.Thread):
+    """Sums the file in order, close behind the pieces; reads what is still in the page cache."""
+
+    def __init__(self, partial: Path, journal: Journal, stop: threading.Event) -> None:
+        super().__init__(daemon=True, name="sum")
+        self._partial, self._journal, self._stopped = partial, journal, stop
+        self._sum = hashlib.sha256()
+        self._error: OSError | None = None
+
+    def run(self) -> None:
+        """Until the end of the file, or until asked to stop."""
+        position, size = 0, self._journal.known.size
+        try:
+            with self._partial.open("rb", buffering=0) as file:
+                while position < size and not self._stopped.is_set():
+                    ready = self._ready(position)
+                    if ready == position:
+                        self._stopped.wait(0.005)
+                        continue
+                    part = file.read(ready - position)
+                    self._sum.update(part)
+                    position += len(part)
+        except OSError as error:
+            self._error = error
+
+    def _ready(self, position: int) -> int:
+        """End of the bytes that are there from `position` on, at most `_READ` further."""
+        journal, end = self._journal, position
+        while end < journal.known.size and end - position < _READ and journal.has(end // BLOCK):
+            end = min(end + BLOCK, journal.known.size)
+        return end
+
+    def digest(self) -> str:
+        """The sum, once the whole file is there."""
+        self.join()
+        if self._error:
+            raise self._error
+        return self._sum.hexdigest()
