@@ -17,7 +17,11 @@ NAME = "x_bf16.safetensors"
 
 
 def everything_in(folder):
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock.partial")) if folder.exists() else []
+    return (
+        sorted(path.name for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock.partial"))
+        if folder.exists()
+        else []
+    )
 
 
 def test_fetches_checks_and_reports(server, tmp_path):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reeltune.cli.models import print_explanation
 from reeltune.cli.options import AsJson, Device, DType, Id, Quantization, Root, open_catalog, wishes
-from reeltune.cli.output import notice, print_json, say, showing, size
+from reeltune.cli.output import interruptible, notice, print_json, say, showing, size, table, tell
+from reeltune.net import shown
+
+if TYPE_CHECKING:
+    from reeltune.fetch.survey import Survey
 
 urls = typer.Typer(help="Change the URLs a definition lists.", no_args_is_help=True)
 settings = typer.Typer(help="Settings files.", no_args_is_help=True)
@@ -51,18 +55,40 @@ def pull(
     id: Id,
     root: Root = None,
     weights_only: Annotated[bool, typer.Option("--weights-only", help="Only the weights, not the components.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and fetch nothing.")] = False,
     quantization: Quantization = None,
     dtype: DType = None,
     device: Device = None,
 ) -> None:
-    """Fetch what a model needs under the preferences."""
+    """Fetch what a model needs under the preferences. Interrupted downloads go on where they were."""
+    from reeltune.fetch import plan_download
     from reeltune.fetch import pull as fetch
 
     catalog = open_catalog(root)
     preferences = wishes(catalog.root, quantization, dtype, device)
-    with showing() as listener:
-        explanation = fetch(catalog[id], preferences, weights_only=weights_only, listener=listener)
+    if dry_run:
+        explanation, plan = plan_download(catalog[id], preferences, weights_only=weights_only, listener=tell)
+        print_explanation(explanation)
+        _print_plan(plan)
+        return
+    with interruptible() as cancel, showing() as listener:
+        explanation = fetch(catalog[id], preferences, weights_only=weights_only, listener=listener, cancel=cancel)
     print_explanation(explanation)
+
+
+def _print_plan(plan: Survey) -> None:
+    """Every file of a plan with its size and what an earlier attempt left, and whether it fits."""
+    say("")
+    if not plan.links:
+        say("Everything is here: nothing to fetch.")
+        return
+    table(
+        ("TO FETCH", "SIZE", "OF IT HERE", "FROM"),
+        [(str(link.target), size(link.size), size(link.kept), shown(link.url)) for link in plan.links],
+    )
+    more = f", and {plan.unknown} file(s) of unknown size" if plan.unknown else ""
+    say(f"\n{size(plan.to_fetch)} to fetch{more}; {size(plan.free)} free.")
+    plan.check_disk()
 
 
 @urls.command("replace")

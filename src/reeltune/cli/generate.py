@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from reeltune.cli.options import Device, DType, Id, Quantization, Root, open_catalog, wishes
-from reeltune.cli.output import say, showing
+from reeltune.cli.output import interruptible, say, showing
 
 
 def generate(
@@ -39,23 +38,15 @@ def generate(
         raise MediaError(f"{output} is no MP4 name.", hint="Let the file end in .mp4.")
 
     from reeltune import Engine  # heavy: only once everything cheap has been checked
-    from reeltune.events import CancelToken
 
-    cancel = CancelToken()
-    previous = signal.getsignal(signal.SIGINT)
-
-    def stop(*_: Any) -> None:  # the first Ctrl-C ends at the next step, a second one at once
-        cancel.cancel()
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        with showing() as listener, Engine(definition, preferences=preferences, listener=listener) as engine:
-            saved = []
-            for number, video in enumerate(engine.generate_each(prompt, cancel=cancel, **call)):
-                saved.append(video.save(_target(output, number) or engine.output_path(video)))
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    with (
+        interruptible() as cancel,
+        showing() as listener,
+        Engine(definition, preferences=preferences, listener=listener) as engine,
+    ):
+        saved = []
+        for number, video in enumerate(engine.generate_each(prompt, cancel=cancel, **call)):
+            saved.append(video.save(_target(output, number) or engine.output_path(video)))
     for path in saved:
         say(str(path))
 

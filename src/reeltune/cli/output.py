@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from reeltune.errors import ReeltuneError
-from reeltune.events import Event, Notice, Progress
+from reeltune.events import CancelToken, Event, Notice, Progress
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -73,14 +74,36 @@ def size(count: int | None) -> str:
 
 
 @contextmanager
+def interruptible() -> Iterator[CancelToken]:
+    """A token that the first Ctrl-C cancels, so that work ends at its next step; a second one ends it at once."""
+    cancel, previous = CancelToken(), signal.getsignal(signal.SIGINT)
+
+    def stop(*_: object) -> None:
+        cancel.cancel()
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def tell(event: Event) -> None:
+    """Print notices; for commands that show no progress."""
+    if isinstance(event, Notice):
+        notice(event.message)
+
+
+@contextmanager
 def showing() -> Iterator[Callable[[Event], None]]:
     """A listener that draws one bar per stage and prints notices above them."""
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     bars = Bars(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn(),
-        console=err, transient=False,
+        TextColumn("left"), TimeRemainingColumn(), console=err, transient=False,
     )  # fmt: skip
     running: dict[tuple[str, str], TaskID] = {}
 
@@ -99,5 +122,8 @@ def _draw(bars: Any, running: dict[tuple[str, str], TaskID], event: Progress) ->
     if key not in running or event.done == 0:
         label = _STAGES.get(event.stage, event.stage) + (f" {event.subject}" if event.subject else "")
         running[key] = bars.add_task(escape(label), total=event.total, amount="")
-    amount = size(event.done) if event.unit == "bytes" else f"{event.done}/{event.total}"
+    amount = f"{event.done}/{event.total}"
+    if event.unit == "bytes":
+        speed = bars.tasks[running[key]].speed
+        amount = f"{size(event.done)} of {size(event.total)}" + (f", {size(int(speed))}/s" if speed else "")
     bars.update(running[key], completed=event.done, total=event.total, amount=amount)

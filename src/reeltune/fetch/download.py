@@ -104,6 +104,9 @@ class Downloader:
             except BadDownload:
                 _discard(link)
                 raise
+            except OSError as error:  # what came by now stays for the next attempt
+                message = f"{link.target} can't be written: {error.strerror or error}."
+                raise FetchError(message, hint="Make room, or check the folder, and start again.") from error
             self._rename(link, digest)
             with contextlib.suppress(OSError):  # whoever waited for the lock finds the file
                 link.lock.unlink()
