@@ -35,6 +35,7 @@ class Facts:
     found: Found | None = None
     remote: Identity | None = None
     unusable: tuple[Unusable, ...] = ()
+    broken: str = ""  # why the file behind the link is no checkpoint that can be used
 
     @property
     def identity(self) -> Identity | None:
@@ -197,6 +198,8 @@ def _unusable(row: _Candidate, architecture: Architecture, wish: _Wish) -> str:
         return f"its header is that of {fits} ({', '.join(identity.evidence)})"
     if row.quantization == QUANTO_INT8 and row.dtype not in wish.computable:
         return f"its int8 weights compute in {row.dtype}, which this model on this device does not"
+    if row.facts.broken:
+        return row.facts.broken
     if not row.version.remote and row.facts.found is None:
         return "the local file is not there" + "".join(f"; {bad.path}: {bad.reason}" for bad in row.facts.unusable)
     return ""

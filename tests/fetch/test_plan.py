@@ -57,6 +57,16 @@ def test_online_headers_beat_names(server, root, define):
     assert explanation.items[0].bytes == len(server.files["/y_bf16.safetensors"])
 
 
+def test_online_a_dead_link_is_said_and_a_broken_file_is_rejected(server, root, define):
+    server.files["/good_bf16.safetensors"] = safetensors_bytes(TENSORS | {"patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])})
+    server.files["/page_bf16.safetensors"] = b"<html>log in</html>" + bytes(100)
+    urls = [f"{server.url}/{name}_bf16.safetensors" for name in ("page", "gone", "good")]
+    define("mine", {"architecture": "t2v", "URLs": urls})
+    explanation = explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
+    assert "web page" in explanation.selection.rejected[0].reason
+    assert any("gone_bf16.safetensors: its header could not be read" in notice for notice in explanation.notices)
+
+
 def test_cut_files_are_said_and_fetched_again(root, define):
     define("mine", {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"]})
     (root / "ckpts").mkdir()

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch import nn
+
 from loop import Optimizer, arguments, run
 from text import build_encoder, build_tokenizer, embed
-from torch import nn
 from vae import CONFIG as VAE_CONFIG
 from vae import speed_up
 from world import LOOKS, Scene, prompt, render, sample_scene

@@ -11,17 +11,17 @@ import shutil
 from pathlib import Path
 
 import torch
-from denoiser import CONFIG
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import save_file
-from text import build_encoder, build_tokenizer
-from vae import CONFIG as VAE_CONFIG
 
+from denoiser import CONFIG
 from reeltune.checkpoints.keys import matches, translate
 from reeltune.checkpoints.names import quantized_name
 from reeltune.checkpoints.quanto import quantization_metadata
 from reeltune.families.wan import WAN
 from reeltune.weights.quantize import quantize_tensor
+from text import build_encoder, build_tokenizer
+from vae import CONFIG as VAE_CONFIG
 
 PACKAGE = Path(__file__).parents[2] / "src" / "reeltune" / "nano"
 
@@ -69,7 +69,9 @@ def write_components(work: Path, folder: Path, encoder: torch.nn.Module, trained
         config |= {"latents_mean": stats["mean"].tolist(), "latents_std": stats["std"].tolist()}
     vae = AutoencoderKLWan(**config)
     if trained:
-        vae.load_state_dict(torch.load(work / "vae.pt", weights_only=True))
+        polished = work / "vae_decoder.pt"  # the last stage; the one before it serves while it has not run
+        checkpoint = polished if polished.exists() else work / "vae_clips.pt"
+        vae.load_state_dict(torch.load(checkpoint, weights_only=True)["vae"])
     vae.to(torch.float16).save_pretrained(folder / "vae")
 
 
@@ -80,7 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     trained = not options.untrained
-    for file, name in (("denoiser.pt", "nano_t2v_bf16"), ("denoiser_neon.pt", "nano_neon_bf16")):
+    for file, name in (("denoiser_solid.pt", "nano_t2v_bf16"), ("denoiser_neon.pt", "nano_neon_bf16")):
         model, encoder = WanTransformer3DModel(**CONFIG), build_encoder()
         if trained and not (options.work / file).exists():
             continue

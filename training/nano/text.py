@@ -7,6 +7,7 @@ import random
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
 from world import prompt, sample_scene
 
 MAX_TOKENS = 40

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders import autoencoder_kl_wan
-from loop import Optimizer, arguments, run
 from torch import nn
+
+from loop import Optimizer, arguments, run
 from world import BACKGROUNDS, FRAMES, LOOKS, render, sample_scene
 
 CONFIG: dict[str, Any] = {

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reeltune.checkpoints.header import parse_header
-from reeltune.checkpoints.identify import Identity, identify
+from reeltune.checkpoints.identify import identify
+from reeltune.checkpoints.names import read_name
 from reeltune.definitions import Definition, Version
 from reeltune.errors import CheckpointError, FetchError
 from reeltune.inventory import Inventory
@@ -93,7 +94,8 @@ def explain(
     """Choose versions and list the files they take.
 
     Without preferences those of the definition's root count. `online` reads headers of files that aren't here
-    (a few hundred KB each). Raises ChoiceError, DeviceError, PreferencesError, FetchError (only when online).
+    (a few hundred KB each); what can't be reached is said and stays unknown. Raises ChoiceError, DeviceError,
+    PreferencesError.
     """
     notices: list[str] = []
     if preferences is None:
@@ -101,7 +103,7 @@ def explain(
     machine = machine or probe()
     inventory = Inventory(definition.root, preferences.model_folders)
     facts = {
-        version.url: _facts(version, inventory, online)
+        version.url: _facts(version, inventory, notices if online else None)
         for versions in definition.slots.values()
         for version in versions
     }
@@ -125,20 +127,22 @@ def _size_notice(definition: Definition, choice: Choice) -> list[str]:
     ]
 
 
-def _facts(version: Version, inventory: Inventory, online: bool) -> Facts:
+def _facts(version: Version, inventory: Inventory, online: list[str] | None) -> Facts:
+    """What is known of a version; a link's header is read where `online` is a list, which takes the notices."""
     found, unusable = inventory.locate(version)
-    remote = _remote(version) if online and found is None and version.remote else None
-    return Facts(found, remote, tuple(unusable))
-
-
-def _remote(version: Version) -> Identity | None:
-    if not version.file_name.lower().endswith(".safetensors"):
-        return None
+    known = Facts(found, None, tuple(unusable))
+    if online is None or found is not None or not version.remote:
+        return known
+    if read_name(version.url).format in ("gguf", "pickle"):
+        return known  # never loaded, whatever they hold
     try:
         with UrlSource(version.url) as source:
-            return identify(parse_header(source))
+            return replace(known, remote=identify(parse_header(source)))
     except CheckpointError as error:
-        raise FetchError(error.message, hint=error.hint) from error
+        return replace(known, broken=str(error))
+    except FetchError as error:
+        online.append(f"{version.file_name}: its header could not be read. {error}")
+        return known
 
 
 def _items(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:
