@@ -59,6 +59,18 @@ def shown(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+_SECRETS = {"token", "api_key", "apikey", "access_token", "key", "auth", "signature", "sig"}
+
+
+def without_secrets(url: str) -> str:
+    """A link fit for files: without user, password, fragment and the query's tokens; the rest as it is."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    query = "&".join(field for field in parts.query.split("&") if field.partition("=")[0].lower() not in _SECRETS)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+
+
 def hub_token() -> str | None:
     """The Hub's token from the environment or the stored login."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):

@@ -17,11 +17,9 @@ NAME = "x_bf16.safetensors"
 
 
 def everything_in(folder):
-    return (
-        sorted(path.name for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock.partial"))
-        if folder.exists()
-        else []
-    )
+    """Names of all files but locks and the index."""
+    files = [path.name for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
+    return sorted(name for name in files if not name.endswith(".lock.partial") and name != ".index.sqlite")
 
 
 def test_fetches_checks_and_reports(server, tmp_path):
@@ -199,3 +197,62 @@ def test_a_page_is_a_bad_download(server, tmp_path):
     server.types["/" + NAME] = "application/json"
     with pytest.raises(BadDownload, match="HF_TOKEN"):
         download(f"{server.url}/{NAME}", tmp_path / NAME)
+
+
+def test_a_civitai_link_is_resolved_named_and_found_again(server, define, root, monkeypatch):
+    monkeypatch.setenv("CIVITAI_ENDPOINT", server.url)
+    monkeypatch.setenv("CIVITAI_TOKEN", "civ_secret")
+    answer = {
+        "id": 56,
+        "files": [
+            {"name": "odd.pt", "primary": True},
+            {"name": "fine_bf16.safetensors", "hashes": {"SHA256": hashlib.sha256(GOOD).hexdigest().upper()},
+             "downloadUrl": "https://civitai.com/api/download/models/56"},
+        ],
+    }  # fmt: skip
+    server.files["/api/v1/model-versions/56"] = json.dumps(answer).encode()
+    server.files["/api/download/models/56"] = GOOD
+    for link in (
+        "https://civitai.com/api/download/models/56?format=SafeTensor",
+        f"{server.url}/models/1?modelVersionId=56",
+    ):
+        define("mine", {"architecture": "t2v", "URLs": [link], "components": "o/r"})
+        definition = load_catalog(root)["mine"]
+        pull(definition, weights_only=True, machine=MACHINE)
+        assert everything_in(root / "ckpts") == ["fine_bf16.safetensors"]
+        before = len(server.requests)
+        chosen = pull(definition, weights_only=True, machine=MACHINE).selection.choices["transformer"]
+        assert chosen.facts.found.path.name == "fine_bf16.safetensors"
+        assert len(server.requests) == before
+        assert all(headers["Authorization"] == "Bearer civ_secret" for _, headers in server.requests)
+        (root / "ckpts" / "fine_bf16.safetensors").unlink()
+
+
+def test_two_processes_share_one_download(server, tmp_path):
+    """The second waits for the first and finds the file."""
+    import threading
+
+    server.files["/" + NAME] = GOOD + bytes(2_000_000)
+    errors = []
+
+    def one():
+        try:
+            download(f"{server.url}/{NAME}", tmp_path / NAME)
+        except FetchError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert everything_in(tmp_path) == [NAME]
+    assert server.sent < 1.1 * len(server.files["/" + NAME])
+
+
+def test_the_whole_plan_is_held_against_the_disk_before_the_first_byte(mine, root, monkeypatch):
+    monkeypatch.setattr("reeltune.fetch.survey.free_disk", lambda folder: len(GOOD))
+    with pytest.raises(NotEnoughDisk, match="are to be fetched"):
+        pull(mine, machine=MACHINE)
+    assert everything_in(root / "ckpts") == []

@@ -58,7 +58,9 @@ def test_online_headers_beat_names(server, root, define):
 
 
 def test_online_a_dead_link_is_said_and_a_broken_file_is_rejected(server, root, define):
-    server.files["/good_bf16.safetensors"] = safetensors_bytes(TENSORS | {"patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])})
+    server.files["/good_bf16.safetensors"] = safetensors_bytes(
+        TENSORS | {"patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])}
+    )
     server.files["/page_bf16.safetensors"] = b"<html>log in</html>" + bytes(100)
     urls = [f"{server.url}/{name}_bf16.safetensors" for name in ("page", "gone", "good")]
     define("mine", {"architecture": "t2v", "URLs": urls})

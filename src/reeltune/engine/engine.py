@@ -26,6 +26,7 @@ from reeltune.engine.stages import TextEmbeddings, decode, denoise, encode, find
 from reeltune.errors import DecodeFailed, MediaError, NotRunnable
 from reeltune.events import CancelToken, Listener, Notice, Progress, ignore
 from reeltune.fetch import Explanation, pull
+from reeltune.inventory.index import Index
 from reeltune.machine import Machine
 from reeltune.media.mp4 import free_name
 from reeltune.media.video import Origin, Video
@@ -211,9 +212,9 @@ class Engine:
         return self.definition.root / Path(self.prepare().preferences.outputs).expanduser()
 
     def _origin(self, settings: Mapping[str, Any]) -> Origin:
-        sums = self.definition.sha256
+        sums, index = self.definition.sha256, Index(self.definition.root / "ckpts")
         files = {
-            item.subject: (item.path.name, sums.get(item.path.name))
+            item.subject: (item.path.name, index.sha256(item.path) or sums.get(item.path.name))
             for item in self.prepare().items
             if not item.repository
         }

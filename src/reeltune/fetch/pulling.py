@@ -9,6 +9,7 @@ from reeltune.events import CancelToken, Event, Listener, Progress, ignore
 from reeltune.fetch.download import Downloader
 from reeltune.fetch.plan import Explanation, Item, explain
 from reeltune.fetch.survey import Need, Survey, survey
+from reeltune.inventory.index import Index
 from reeltune.machine import Machine
 from reeltune.preferences import Preferences
 
@@ -56,8 +57,12 @@ def pull(
         plan.check_disk()
         total = _Total(plan, listener)
         downloader.listen(total)
+        index = Index(definition.root / "ckpts")
         for need in plan.needs:
             _fetch(need, downloader, total)
+            for link in need.links if need.aside is None else ():
+                if digest := downloader.sums.get(link.target):
+                    index.learn(link.target, need.item.url, digest)
     return explain(definition, explanation.preferences, machine=explanation.machine)
 
 

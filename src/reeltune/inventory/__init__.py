@@ -16,6 +16,7 @@ from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import Identity, identify
 from reeltune.definitions.model import Version
 from reeltune.errors import CheckpointError
+from reeltune.inventory.index import Index
 
 PARTIAL = ".partial"
 CHECKPOINT_SUFFIXES = (".safetensors", ".sft")
@@ -47,6 +48,7 @@ class Inventory:
         self.ckpts = root / "ckpts"
         package = Path(str(resources.files("reeltune"))) / "nano"
         extra = tuple(root / Path(folder).expanduser() for folder in model_folders)
+        self.index = Index(self.ckpts)
         self.folders = (self.ckpts, *extra, package)
 
     @cached_property
@@ -67,6 +69,8 @@ class Inventory:
             path = Path(version.url.replace("\\", "/")).expanduser()
             path = path if path.is_absolute() else self.root / path
             named = [path] if _is(Path.is_file, path) else []
+        elif (fetched := self.index.came_from(version.url)) is not None:
+            named = [fetched]  # some links don't tell the file's name
         found = [path for path in self._by_name.get(version.file_name, []) if path not in named]
         return named + found
 

@@ -1,0 +1,84 @@
+"""What was learned of files while they were fetched: which link a file came from, its size and its sum.
+
+One small SQLite file, `ckpts/.index.sqlite`. It may be deleted at any time: what it held is learned again. A row
+counts only while the file has the size and the time of change that it had then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from reeltune.net import without_secrets
+
+FILE_NAME = ".index.sqlite"
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+    name TEXT PRIMARY KEY,  -- relative to ckpts
+    url TEXT NOT NULL, bytes INTEGER NOT NULL, changed_ns INTEGER NOT NULL, sha256 TEXT NOT NULL
+)
+"""
+_WAIT_SECONDS = 5.0
+
+
+class Index:
+    """Learned facts of the files under `ckpts`; an index that can't be read or written is as good as empty."""
+
+    def __init__(self, ckpts: Path) -> None:
+        self._ckpts = ckpts
+        self._path = ckpts / FILE_NAME
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self._path, timeout=_WAIT_SECONDS)
+        try:
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+            with connection:
+                yield connection
+        finally:
+            connection.close()
+
+    def learn(self, path: Path, url: str, sha256: str) -> None:
+        """Remember where a file under `ckpts` came from, and its sum."""
+        facts = path.stat()
+        row = (path.relative_to(self._ckpts).as_posix(), without_secrets(url), facts.st_size, facts.st_mtime_ns, sha256)
+        try:
+            with self._open() as connection:
+                connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
+        except sqlite3.DatabaseError:  # damaged: begin anew
+            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(sqlite3.Error), self._open() as connection:
+                connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
+
+    def came_from(self, url: str) -> Path | None:
+        """The unchanged file that was fetched from a link."""
+        row = self._row("url = ?", without_secrets(url))
+        return self._ckpts / row[0] if row and self._unchanged(row) else None
+
+    def sha256(self, path: Path) -> str | None:
+        """Sum of a file that hasn't changed since it was fetched."""
+        if not path.is_relative_to(self._ckpts):
+            return None
+        row = self._row("name = ?", path.relative_to(self._ckpts).as_posix())
+        return row[4] if row and self._unchanged(row) else None
+
+    def _row(self, condition: str, value: str) -> tuple[str, str, int, int, str] | None:
+        if not self._path.is_file():
+            return None
+        try:
+            with self._open() as connection:
+                found = connection.execute(f"SELECT * FROM files WHERE {condition}", (value,)).fetchone()
+        except sqlite3.Error:
+            return None
+        return found  # type: ignore[no-any-return]
+
+    def _unchanged(self, row: tuple[str, str, int, int, str]) -> bool:
+        try:
+            facts = (self._ckpts / row[0]).stat()
+        except OSError:
+            return False
+        return (facts.st_size, facts.st_mtime_ns) == (row[2], row[3])
