@@ -160,6 +160,11 @@ class Session:
             raise Unreachable(message, hint="Check the link and the network.") from error
 
 
+def natural(text: str) -> int | None:
+    """A count in a header, or None for anything else a server may put there."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
 def _refuse(url: str, response: httpx.Response) -> None:
     status = response.status_code
     if status < 400:
@@ -167,8 +172,7 @@ def _refuse(url: str, response: httpx.Response) -> None:
     message = f"{shown(url)}: {_answer(status)}"
     if status in _PASSING:
         pause = response.headers.get("Retry-After", "")
-        retry_after = float(pause) if pause.isdigit() else None
-        raise Unreachable(message, hint=_hint(status), retry_after=retry_after)
+        raise Unreachable(message, hint=_hint(status), retry_after=natural(pause))
     raise FetchError(message, hint=_hint(status))
 
 
@@ -232,11 +236,11 @@ class UrlSource:
         with self._session.get(self._url, first=offset, last=offset + length - 1) as response:
             if response.status_code == 206:
                 total = response.headers.get("Content-Range", "").rpartition("/")[2]
-                self._size = int(total) if total.isdigit() else self._size
+                self._size = natural(total) if natural(total) is not None else self._size
                 skip = 0
             else:  # the server ignores Range: read from the start, and no further than needed
                 announced = response.headers.get("Content-Length", "")
-                self._size = int(announced) if announced.isdigit() else self._size
+                self._size = natural(announced) if natural(announced) is not None else self._size
                 skip = offset
             received = bytearray()
             for chunk in response.iter_raw(64 * 1024):

@@ -6,13 +6,14 @@ A WanGP folder's `wgp_config.json` is read once, when there is no `reeltune.json
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from reeltune.definitions.writer import write_atomic
-from reeltune.errors import PreferencesError
+from reeltune.errors import PreferencesError, ReeltuneError
 
 FILE_NAME = "reeltune.json"
 SCHEMA_VERSION = 1
@@ -60,6 +61,8 @@ class Preferences:
             ):
                 hint = f"It must be a number from {least} to {most}."
                 raise PreferencesError(f"{value!r} is no value for {name}.", hint=hint)
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", self.device):
+            raise PreferencesError(f"{self.device!r} is no device.", hint="Use auto, cpu, mps, cuda or cuda:1.")
         if not all(isinstance(folder, str) for folder in self.model_folders):
             raise PreferencesError("model_folders must be a list of paths.", hint=f"Mend it in {FILE_NAME}.")
 
@@ -79,7 +82,10 @@ def load_preferences(root: Path) -> tuple[Preferences, list[str]]:
     old = root / "wgp_config.json"
     if old.exists():
         preferences, notices = _from_wgp(_read(old))
-        save_preferences(root, preferences)
+        try:
+            save_preferences(root, preferences)
+        except ReeltuneError as error:
+            return preferences, [f"{old} counts for now: {error}", *notices]
         return preferences, [f"{old} was read once; from now on {path} counts.", *notices]
     return Preferences(), []
 
@@ -89,7 +95,6 @@ def save_preferences(root: Path, preferences: Preferences) -> None:
     values = asdict(preferences)
     extra = values.pop("extra")
     content = {"schema_version": SCHEMA_VERSION, **values, **extra}
-    root.mkdir(parents=True, exist_ok=True)
     write_atomic(root / FILE_NAME, (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode("utf-8"))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture
-from reeltune.families.vocabulary import KEYS, coerce
+from reeltune.families.vocabulary import ANY, KEYS, coerce
 
 
 def layer(architecture: Architecture, *layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,8 +78,18 @@ def parse_assignments(pairs: Iterable[str]) -> dict[str, Any]:
         key, sign, value = pair.partition("=")
         if not sign:
             raise SettingsError(f"{pair!r} is no setting.", hint="Write key=value, such as num_inference_steps=20.")
-        settings |= check_call({key.strip(): value})
+        settings |= check_call({key.strip(): _from_text(key.strip(), value)})
     return settings
+
+
+def _from_text(key: str, text: str) -> Any:
+    """A list or object written as JSON for a setting of any kind; else the text itself."""
+    if key in KEYS and KEYS[key].kind is ANY and text.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+    return text
 
 
 def check_call(values: Mapping[str, Any]) -> dict[str, Any]:

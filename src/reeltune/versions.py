@@ -103,6 +103,7 @@ class _Wish:
     dtype: str
     computable: tuple[str, ...]
     auto_quantize: bool
+    follows: bool = False  # the transformer has set the data type
     notices: list[str] = field(default_factory=list)
 
 
@@ -126,6 +127,7 @@ def choose(
         choices[slot] = choice
         rejected += passed
         wish.dtype = choice.dtype
+        wish.follows = True
         wish.computable = (choice.dtype,)  # what follows must compute in the transformer's data type
     return Selection(choices, tuple(rejected), tuple(dict.fromkeys(wish.notices)))
 
@@ -146,7 +148,7 @@ def _wish(definition: Definition, preferences: Preferences, computable: Sequence
         by = architecture.family.label if wanted not in architecture.data_types else "the device"
         notices.append(f"{wanted} was asked for, but {by} does not compute in it: {shared[0]} is used.")
         wanted = shared[0]
-    return _Wish(preferences.quantization, wanted, shared, definition.auto_quantize, notices)
+    return _Wish(preferences.quantization, wanted, shared, definition.auto_quantize, notices=notices)
 
 
 def _choose_slot(
@@ -192,17 +194,25 @@ def _unusable(row: _Candidate, architecture: Architecture, wish: _Wish) -> str:
         return _FORMATS[name.format]
     if row.quantization not in (SIXTEEN_BITS, QUANTO_INT8):
         return _WHY_NOT.get(row.quantization, f"{row.quantization} weights can't be loaded")
-    identity = row.facts.identity
-    if identity and not identity.fits(architecture.id):
-        fits = ", ".join(identity.compatible) or identity.family or "another model"
-        return f"its header is that of {fits} ({', '.join(identity.evidence)})"
+    if row.facts.identity and (objection := contradiction(row.facts.identity, architecture)):
+        return objection
     if row.quantization == QUANTO_INT8 and row.dtype not in wish.computable:
+        if wish.follows:
+            return f"its int8 weights compute in {row.dtype}, the transformer in {wish.dtype}"
         return f"its int8 weights compute in {row.dtype}, which this model on this device does not"
     if row.facts.broken:
         return row.facts.broken
     if not row.version.remote and row.facts.found is None:
         return "the local file is not there" + "".join(f"; {bad.path}: {bad.reason}" for bad in row.facts.unusable)
     return ""
+
+
+def contradiction(identity: Identity, architecture: Architecture) -> str:
+    """Why a header can't be that of a version of this architecture; empty if it can."""
+    if identity.family == architecture.family.name and identity.fits(architecture.id):
+        return ""
+    fits = ", ".join(identity.compatible) or identity.family or "no known model"
+    return f"its header is that of {fits} ({', '.join(identity.evidence)})"
 
 
 def _rank(row: _Candidate, wish: _Wish) -> tuple[int, int, int, int]:

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
@@ -7,7 +10,7 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from conftest import safetensors_bytes
 from reeltune.checkpoints.header import Header, Tensor
 from reeltune.checkpoints.keys import PREFIXES, map_names, translate
-from reeltune.errors import HeaderError, TensorMismatch, UnsupportedFormat
+from reeltune.errors import CheckpointError, HeaderError, TensorMismatch, UnsupportedFormat
 from reeltune.families.wan import WAN, derive_config
 from reeltune.weights.load import check_names, empty_model, load_transformer
 from reeltune.weights.quantize import dequantize
@@ -192,3 +195,29 @@ def test_derived_config_is_that_of_the_published_model(headers):
     stored = {"num_heads": 20, "in_channels": 99, "eps": 1e-5}  # only what shapes don't tell is taken
     config = derive_config({name: tuple(shape) for name, shape in headers["wan_t2v_14B"].items()}, stored)
     assert config == published | {"num_attention_heads": 20, "attention_head_dim": 256, "eps": 1e-5}
+
+
+@pytest.mark.parametrize("damage", ["shape", "dtype", "nan", "orphan", "double", "activations"])
+def test_quanto_files_with_wrong_scales_are_refused(tmp_path, damage):
+    from importlib import resources
+
+    from safetensors.torch import load_file, save_file
+
+    path = Path(str(resources.files("reeltune"))) / "nano" / "nano_t2v_quanto_bf16_int8.safetensors"
+    weights = load_file(path)
+    module = "blocks.1.ffn.0"
+    if damage == "shape":
+        weights[f"{module}.weight._scale"] = torch.ones(1, 1, dtype=torch.bfloat16)
+    if damage == "dtype":
+        weights[f"{module}.weight._scale"] = weights[f"{module}.weight._scale"].to(torch.int8)
+    if damage == "nan":
+        weights[f"{module}.weight._scale"][3] = float("nan")
+    if damage == "orphan":
+        weights["blocks.0.norm3.weight._scale"] = torch.ones(192, 1, dtype=torch.bfloat16)
+    if damage == "double":
+        weights[f"{module}.weight"] = torch.zeros(512, 192, dtype=torch.bfloat16)
+    if damage == "activations":
+        weights[f"{module}.input_scale"] = torch.full((), 0.01, dtype=torch.bfloat16)
+    save_file(weights, tmp_path / "x_quanto_bf16_int8.safetensors", {"config": json.dumps({"num_attention_heads": 6})})
+    with pytest.raises(CheckpointError):
+        load_transformer(tmp_path / "x_quanto_bf16_int8.safetensors", "bf16")

@@ -193,7 +193,7 @@ def _tensor(file: str, name: str, row: Any, data_start: int) -> Tensor:
         dtype, shape, (begin, end) = row["dtype"], row["shape"], row["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
         raise HeaderError(f"{file}: tensor {name!r} lacks its dtype, shape or offsets.") from error
-    if dtype not in DTYPE_BITS:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise HeaderError(f"{file}: tensor {name!r} has the unknown dtype {dtype!r}.")
     numbers = [*shape, begin, end] if isinstance(shape, list) else [None]
     if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):

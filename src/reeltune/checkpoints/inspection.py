@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from reeltune.checkpoints.header import Header, parse_header, read_header
 from reeltune.checkpoints.identify import Identity, identify
-from reeltune.checkpoints.names import SIXTEEN_BITS, read_name
+from reeltune.checkpoints.names import SIXTEEN_BITS, expand, read_name
 from reeltune.errors import CheckpointError
 from reeltune.net import UrlSource
 
@@ -52,7 +51,7 @@ def inspect(source: str | os.PathLike[str]) -> Inspection:
             header = parse_header(remote)
         text = remote.name
     else:
-        path = Path(text).expanduser()
+        path = expand(text)
         if not path.is_file():
             raise CheckpointError(f"{path} is no file.", hint="Give the path of a .safetensors file, or its URL.")
         header = read_header(path)

@@ -10,9 +10,10 @@ do not obey.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 QUANTO_INT8 = "quanto_int8"
@@ -34,6 +35,14 @@ def base_name(url: str) -> str:
     """File name a URL or path points to: `.../a%20b.safetensors?download=true` -> `a b.safetensors`."""
     path = urlsplit(url).path if "://" in url else url.replace("\\", "/")
     return PurePosixPath(unquote(path) if "://" in url else path).name
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` spelled out; a home that doesn't exist is left as it is written."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def read_name(url: str) -> NameFacts:

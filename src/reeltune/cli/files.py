@@ -110,6 +110,8 @@ def replace_urls(
             f"{id} is built in and never edited.",
             hint=f"Override what you need in finetunes/{id}.json first.",
         )
+    if not old:
+        raise DefinitionError("The text to look for is empty.", hint="Give the part of the URLs that changes.")
     counts = replace(own[0], lambda url: url.replace(old, new))
     if not counts:
         raise DefinitionError(f"No URL in {own[0]} contains {old!r}.", hint=f"`reeltune show {id}` lists them.")
@@ -132,7 +134,6 @@ def export_settings(
     if everything == (id is not None):
         raise SettingsError("Nothing to export.", hint="Give an id, or --all.")
     folder = catalog.root / "settings"
-    folder.mkdir(parents=True, exist_ok=True)
     for name in list(catalog) if everything else [id or ""]:
         path = folder / f"{name}_settings.json"
         try:

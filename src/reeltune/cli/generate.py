@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reeltune.cli.options import Device, DType, Id, Quantization, Root, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
+
+if TYPE_CHECKING:
+    from reeltune.media.video import Video
 
 
 def generate(
@@ -36,6 +41,8 @@ def generate(
     call |= {"seed": seed} if seed is not None else {}
     if output is not None and output.suffix.lower() != ".mp4":
         raise MediaError(f"{output} is no MP4 name.", hint="Let the file end in .mp4.")
+    if output is not None and output.is_dir():
+        raise MediaError(f"{output} is a folder.", hint="Name a file.")
 
     from reeltune import Engine  # heavy: only once everything cheap has been checked
 
@@ -46,9 +53,20 @@ def generate(
     ):
         saved = []
         for number, video in enumerate(engine.generate_each(prompt, cancel=cancel, **call)):
-            saved.append(video.save(_target(output, number) or engine.output_path(video)))
+            saved.append(_save(video, lambda: _target(output, number) or engine.output_path(video)))  # noqa: B023
     for path in saved:
         say(str(path))
+
+
+def _save(video: Video, target: Callable[[], Path]) -> Path:
+    """Write a video; where its place can't be written, keep it elsewhere: minutes or hours of work hang on it."""
+    from reeltune.errors import MediaError
+
+    try:
+        return video.save(target())
+    except MediaError as error:
+        kept = video.save(Path(tempfile.mkdtemp(prefix="reeltune-")) / "video.mp4")
+        raise MediaError(f"{error.message} The video is kept in {kept}.", hint=error.hint) from error
 
 
 def _target(output: Path | None, number: int) -> Path | None:

@@ -33,24 +33,32 @@ _STAGES = {
 
 def print_json(value: Any) -> None:
     """One JSON value, for programs."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
 
 
 def say(text: str) -> None:
     """One plain line, as it stands."""
-    out.print(text, markup=False)
+    out.print(_printable(text), markup=False)
+
+
+def _printable(text: str) -> str:
+    """Text from strangers' files as a terminal can show it: no escapes, no halves of characters."""
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode() for sign in text
+    )
 
 
 def notice(text: str) -> None:
     """Something the user should know, aside from the result."""
-    err.print(f"[yellow]·[/] {escape(text)}")
+    err.print(f"[yellow]·[/] {escape(_printable(text))}")
 
 
 def print_error(error: ReeltuneError) -> None:
     """What, why, next step."""
-    err.print(f"[red]Error:[/] {escape(error.message)}")
+    err.print(f"[red]Error:[/] {escape(_printable(error.message))}")
     if error.hint:
-        err.print(f"       {escape(error.hint)}")
+        err.print(f"       {escape(_printable(error.hint))}")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -58,7 +66,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     lines = [tuple(columns), *(tuple(row) for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     text = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    sys.stdout.write("\n".join(line.rstrip() for line in text) + "\n")
+    sys.stdout.write("\n".join(_printable(line.rstrip()) for line in text) + "\n")
 
 
 def size(count: int | None) -> str:

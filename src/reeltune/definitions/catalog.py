@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+from reeltune.checkpoints.names import expand
 from reeltune.definitions.model import Definition, Version
 from reeltune.definitions.schema import DefinitionFile, ModelSection, nearest, read_definition
 from reeltune.errors import (
@@ -59,7 +60,7 @@ class _Entry:
 def resolve_root(root: str | os.PathLike[str] | None = None) -> Path:
     """The working folder: given, else `$REELTUNE_ROOT`, else the current folder. Absolute, `~` expanded."""
     chosen = root if root is not None else os.environ.get(ROOT_VARIABLE) or "."
-    return Path(chosen).expanduser().resolve()
+    return expand(chosen).resolve()
 
 
 def load_catalog(root: str | os.PathLike[str] | None = None) -> Catalog:
@@ -98,7 +99,7 @@ class Catalog(Mapping[str, Definition]):
             _refuse_incomplete(file)
             entry = _Entry(file.id, kind, file.model, file.settings, (file.path,), file.notices)
         else:
-            given = file.model.model_dump(exclude_unset=True)
+            given = file.model.model_dump(exclude_unset=True, exclude_none=True)
             entry = _Entry(
                 id=file.id,
                 kind=below.kind,
@@ -144,6 +145,10 @@ class Catalog(Mapping[str, Definition]):
             architecture = self._architecture(entry)
         except DefinitionError as error:
             return Summary(entry.id, name, entry.model.architecture or "", entry.kind, False, str(error))
+        try:
+            self._urls(entry.id, "URLs"), self._urls(entry.id, "URLs2"), self._modules(entry.id)
+        except DefinitionError as error:
+            return Summary(entry.id, name, architecture.id, entry.kind, False, str(error))
         asks = _asks(entry.model)
         reason = architecture.unsupported
         reason = reason or "; ".join(asks)
@@ -204,9 +209,11 @@ class Catalog(Mapping[str, Definition]):
         base = self._entries.get(entry.model.architecture or "")
         return base if base is not None and base.kind == "base" and base.id != entry.id else None
 
-    def _inherited(self, entry: _Entry) -> dict[str, Any]:
+    def _inherited(self, entry: _Entry, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         base = self._base(entry)
-        return {**self._inherited(base), **base.settings} if base else {}
+        if base is None or base.id in seen:  # built-in architectures may be overridden to name each other
+            return {}
+        return {**self._inherited(base, (*seen, entry.id)), **base.settings}
 
     def _components(self, entry: _Entry, architecture: Architecture) -> str:
         base = self._base(entry)
@@ -295,6 +302,8 @@ def _asks(model: ModelSection) -> tuple[str, ...]:
     asks = []
     if model.loras:
         asks.append("it applies LoRAs, which are not supported yet")
+    if model.URLs2:
+        asks.append("it has a second transformer (URLs2), which is not supported yet")
     if model.modules:
         asks.append("it merges modules, which is not supported yet")
     asks += [f"it replaces components by {key}, which is not supported yet"

@@ -9,7 +9,7 @@ from pathlib import Path
 from reeltune.checkpoints.names import read_name
 from reeltune.definitions.catalog import Catalog, problems_of
 from reeltune.definitions.model import Definition
-from reeltune.definitions.schema import read_definition
+from reeltune.definitions.schema import LATER_KEYS, read_definition
 from reeltune.errors import DefinitionError, Problem
 
 
@@ -40,6 +40,8 @@ def _check(catalog: Catalog, path: Path) -> list[Problem]:
     except DefinitionError as error:
         return problems_of(error, path)
     own = [problem for problem in file.notices if Path(problem.file) == path]
+    later = sorted(LATER_KEYS & set(file.model.model_extra or {}))
+    own += [Problem(str(path), f"model.{key}", "Kept, but not used yet.", severity="warning") for key in later]
     return [*own, *_worth_saying(definition, path)]
 
 

@@ -57,6 +57,8 @@ def parse_object(text: str, file: str) -> tuple[dict[str, Any], list[Problem]]:
         ) from error
     except RecursionError as error:
         raise DefinitionSyntaxError(Problem(file, "", "The JSON is nested too deeply.")) from error
+    except ValueError as error:  # Python refuses numbers of thousands of digits
+        raise DefinitionSyntaxError(Problem(file, "", f"Not JSON that can be read: {error}.")) from error
     if not isinstance(value, dict):
         raise DefinitionSyntaxError(
             Problem(file, "", "The file must hold a JSON object.", "Put everything inside { }.")

@@ -42,7 +42,17 @@ def _url(value: str) -> str:
     return _plain(value)
 
 
+def _readable(value: str) -> str:
+    """Text of several lines that a terminal can take."""
+    if not value.replace("\n", "").replace("\t", "").replace("\r", "").isprintable():
+        raise ValueError("text without control characters")
+    return value
+
+
+_Line = Annotated[str, AfterValidator(_plain)]
+_Text = Annotated[str, AfterValidator(_readable)]
 _Url = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_url)]
+_Sum = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
 _Urls = Annotated[
     list[_Url] | str | None,
     Field(description="A list of URLs, or the id of a definition whose list is reused."),
@@ -77,9 +87,9 @@ class ModelSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    name: str | None = Field(None, description="What the model is called in lists.")
-    architecture: str | None = Field(None, description="What it derives from: an architecture or a base model.")
-    description: str | None = Field(None, description="A sentence or two for the person who picks it.")
+    name: _Line | None = Field(None, description="What the model is called in lists.")
+    architecture: _Line | None = Field(None, description="What it derives from: an architecture or a base model.")
+    description: _Text | None = Field(None, description="A sentence or two for the person who picks it.")
     URLs: _Urls = Field(None, description="The versions of the transformer.")
     URLs2: _Urls = Field(None, description="The versions of the second transformer (low noise, Wan 2.2).")
     preload_URLs: _Urls = Field(None, description="Files fetched along with the model.")
@@ -92,7 +102,7 @@ class ModelSection(BaseModel):
     components: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_plain)] | None = Field(
         None, description="Hub repository or folder in diffusers layout that replaces the architecture's."
     )
-    sha256: dict[str, str] | None = Field(None, description="Sums of files: file name -> sha256 in hex.")
+    sha256: dict[str, _Sum] | None = Field(None, description="Sums of files: file name -> sha256 in hex.")
 
 
 KNOWN_MODEL_KEYS = frozenset(ModelSection.model_fields) | LATER_KEYS
@@ -163,7 +173,7 @@ _WANTED = {
     "modules": "a list of modules, each a list of URLs or the id of a definition that has one",
     "loras_multipliers": "a list of numbers, one for each LoRA",
     "auto_quantize": "true or false",
-    "sha256": "an object of file name and sha256",
+    "sha256": "an object of file names and sums of 64 hexadecimal digits",
 }
 
 

@@ -73,7 +73,13 @@ def create(path: Path, value: dict[str, Any]) -> None:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace a file in one step: whoever reads sees the old or the new text, never half of one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    path = path.resolve()  # the file behind a link, not the link
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    except OSError as error:
+        message = f"{path} can't be written: {error.strerror or error}."
+        raise DefinitionError(message, hint="Check the folder and its permissions.") from error
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

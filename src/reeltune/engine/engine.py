@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from reeltune._version import __version__
+from reeltune.checkpoints.names import expand
 from reeltune.definitions import Definition
 from reeltune.engine.request import Request, build_request, complete_settings
 from reeltune.engine.stages import TextEmbeddings, decode, denoise, encode, find, load_component, torch_device
@@ -209,7 +210,7 @@ class Engine:
         return RUN_DTYPES[self.prepare().selection.choices["transformer"].dtype]
 
     def _outputs(self) -> Path:
-        return self.definition.root / Path(self.prepare().preferences.outputs).expanduser()
+        return self.definition.root / expand(self.prepare().preferences.outputs)
 
     def _origin(self, settings: Mapping[str, Any]) -> Origin:
         sums, index = self.definition.sha256, Index(self.definition.root / "ckpts")

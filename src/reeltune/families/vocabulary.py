@@ -11,6 +11,7 @@ from typing import Any
 from reeltune.errors import SettingsError
 
 _LARGEST = 10**9  # of everything but seeds
+_LARGEST_SIDE = 8192
 _LARGEST_SEED = 2**63 - 1  # a torch generator takes no more
 
 
@@ -60,6 +61,8 @@ def _size(value: Any) -> str:
     found = re.fullmatch(r"\s*(\d{2,5})\s*[xX×]\s*(\d{2,5})\s*", value if isinstance(value, str) else "")
     if not found:
         raise ValueError('WIDTHxHEIGHT, such as "832x480"')
+    if max(int(found[1]), int(found[2])) > _LARGEST_SIDE:
+        raise ValueError(f"at most {_LARGEST_SIDE} pixels a side")
     return f"{int(found[1])}x{int(found[2])}"
 
 
@@ -68,7 +71,8 @@ def _anything(value: Any) -> Any:
 
 
 WHOLE = Kind("whole", _whole(0), {"type": ["integer", "string"]})
-COUNT = Kind("count", _whole(1), {"type": ["integer", "string"]})
+COUNT = Kind("count", _whole(1, 100_000), {"type": ["integer", "string"]})
+REPEATS = Kind("repeats", _whole(1, 1000), {"type": ["integer", "string"]})
 SEED = Kind("seed", _whole(-1, _LARGEST_SEED), {"type": ["integer", "string"]})
 OFF_OR_COUNT = Kind("whole from -1", _whole(-1), {"type": ["integer", "string"]})
 NUMBER = Kind("number", _number, {"type": ["number", "string"]})
@@ -95,7 +99,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "resolution": Key(SIZE, "Width and height in pixels, WIDTHxHEIGHT."),
         "video_length": Key(COUNT, "Number of frames."),
         "seed": Key(SEED, "Start of the random numbers; -1 picks one.", (-1,)),
-        "num_inference_steps": Key(COUNT, "Denoising steps."),
+        "num_inference_steps": Key(REPEATS, "Denoising steps."),
         "guidance_scale": Key(NUMBER, "Strength of classifier-free guidance; 1 turns it off.", (1,)),
         "embedded_guidance_scale": Key(NUMBER, "Hunyuan's distilled guidance.", (6,)),
         "guidance2_scale": Key(NUMBER, "Guidance of the second phase (Wan 2.2).", (), "guidance_phases"),
@@ -103,7 +107,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "switch_threshold": Key(WHOLE, "Timestep, 0 to 1000, where phase two starts.", (0,), "guidance_phases"),
         "flow_shift": Key(NUMBER, "Shift of the noise schedule."),
         "sample_solver": Key(TEXT, "Solver: unipc, euler or dpm++.", ("",)),
-        "repeat_generation": Key(COUNT, "Videos per prompt.", (1,)),
+        "repeat_generation": Key(REPEATS, "Videos per prompt.", (1,)),
         "multi_prompts_gen_type": Key(WHOLE, "0: each line of the prompt is its own video; 1, 2: one video.", (0,)),
         "multi_images_gen_type": Key(WHOLE, "How several start images are paired.", (0,)),
         "image_prompt_type": Key(TEXT, "Letters: S start image, E end image.", ("",)),

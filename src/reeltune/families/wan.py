@@ -68,7 +68,7 @@ _LINEARS = (
 )
 QUANTIZABLE = tuple(f"{block}.{layer}" for block in ("blocks.{}", "vace_blocks.{}") for layer in _LINEARS)
 
-_BLOCK = re.compile(r"blocks\.(\d+)\.")
+_BLOCK = re.compile(r"blocks\.(\d{1,9})\.")
 
 
 def derive_config(shapes: Shapes, stored: Config) -> Config:
@@ -90,7 +90,7 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         "text_dim": shapes["text_embedding.0.weight"][1],
         "freq_dim": shapes["time_embedding.0.weight"][1],
         "ffn_dim": shapes["blocks.0.ffn.0.weight"][0],
-        "num_layers": 1 + max(int(found[1]) for name in shapes if (found := _BLOCK.match(name))),
+        "num_layers": _layers(shapes),
         "cross_attn_norm": "blocks.0.norm3.weight" in shapes,
     }
     if "img_emb.proj.1.weight" in shapes:
@@ -99,6 +99,14 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
     if "img_emb.emb_pos" in shapes:
         config["pos_embed_seq_len"] = shapes["img_emb.emb_pos"][1]
     return config | {key: stored[key] for key in ("eps", "rope_max_seq_len") if key in stored}
+
+
+def _layers(shapes: Shapes) -> int:
+    """Number of blocks. Raises ValueError where a forged number is larger than any file of so many tensors has."""
+    layers = 1 + max(int(found[1]) for name in shapes if (found := _BLOCK.match(name)))
+    if layers > len(shapes):
+        raise ValueError(f"{layers} blocks in {len(shapes)} tensors")
+    return layers
 
 
 def _heads(dim: int, stored: Config) -> int:

@@ -14,12 +14,12 @@ from reeltune.checkpoints.header import parse_header
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.names import read_name
 from reeltune.definitions import Definition, Version
-from reeltune.errors import CheckpointError, FetchError
+from reeltune.errors import CheckpointError, FetchError, Offline, Unreachable
 from reeltune.inventory import Inventory
 from reeltune.machine import Machine, probe
 from reeltune.net import UrlSource, hub_endpoint
 from reeltune.preferences import Preferences, load_preferences
-from reeltune.versions import Choice, Facts, Selection, choose
+from reeltune.versions import Choice, Facts, Selection, choose, contradiction
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def explain(
     machine = machine or probe()
     inventory = Inventory(definition.root, preferences.model_folders)
     facts = {
-        version.url: _facts(version, inventory, notices if online else None)
+        version.url: _facts(version, definition, inventory, notices if online else None)
         for versions in definition.slots.values()
         for version in versions
     }
@@ -127,9 +127,13 @@ def _size_notice(definition: Definition, choice: Choice) -> list[str]:
     ]
 
 
-def _facts(version: Version, inventory: Inventory, online: list[str] | None) -> Facts:
+def _facts(version: Version, definition: Definition, inventory: Inventory, online: list[str] | None) -> Facts:
     """What is known of a version; a link's header is read where `online` is a list, which takes the notices."""
-    found, unusable = inventory.locate(version)
+    whole = not any(slot.startswith("modules") for slot in definition.slots)  # else no file is all of the model
+    architecture = definition.architecture
+    found, unusable = inventory.locate(
+        version, objection=lambda identity: contradiction(identity, architecture) if whole else ""
+    )
     known = Facts(found, None, tuple(unusable))
     if online is None or found is not None or not version.remote:
         return known
@@ -138,11 +142,13 @@ def _facts(version: Version, inventory: Inventory, online: list[str] | None) -> 
     try:
         with UrlSource(version.url) as source:
             return replace(known, remote=identify(parse_header(source)))
-    except CheckpointError as error:
-        return replace(known, broken=str(error))
-    except FetchError as error:
+    except Offline:
+        raise
+    except Unreachable as error:
         online.append(f"{version.file_name}: its header could not be read. {error}")
         return known
+    except (CheckpointError, FetchError) as error:
+        return replace(known, broken=str(error))
 
 
 def _items(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:

@@ -12,7 +12,7 @@ from email.message import Message
 from typing import TYPE_CHECKING
 
 from reeltune.errors import BadDownload
-from reeltune.net import Session, shown
+from reeltune.net import Session, natural, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -62,7 +62,7 @@ def total_size(response: httpx.Response) -> int | None:
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
     else:
         total = response.headers.get("Content-Length", "")
-    return int(total) if total.isdigit() else None
+    return natural(total)
 
 
 def validator(response: httpx.Response) -> str:

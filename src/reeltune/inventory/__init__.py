@@ -14,6 +14,7 @@ from pathlib import Path
 
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import Identity, identify
+from reeltune.checkpoints.names import expand
 from reeltune.definitions.model import Version
 from reeltune.errors import CheckpointError
 from reeltune.inventory.index import Index
@@ -47,15 +48,20 @@ class Inventory:
         self.root = root
         self.ckpts = root / "ckpts"
         package = Path(str(resources.files("reeltune"))) / "nano"
-        extra = tuple(root / Path(folder).expanduser() for folder in model_folders)
+        extra = tuple(root / expand(folder) for folder in model_folders)
         self.index = Index(self.ckpts)
         self.folders = (self.ckpts, *extra, package)
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
         names: dict[str, list[Path]] = {}
+        seen: set[str] = set()
         for top in self.folders:
-            for folder, below, files in os.walk(top):
+            for folder, below, files in os.walk(top, followlinks=True):
+                if (real := os.path.realpath(folder)) in seen:  # noqa: PTH  # links may lead in circles
+                    below.clear()
+                    continue
+                seen.add(real)
                 below[:] = sorted(name for name in below if not name.endswith(PARTIAL))
                 for name in files:
                     if not name.endswith(PARTIAL):
@@ -66,7 +72,7 @@ class Inventory:
         """Files that could be this version: the path it names, then files of its base name."""
         named: list[Path] = []
         if not version.remote:
-            path = Path(version.url.replace("\\", "/")).expanduser()
+            path = expand(version.url.replace("\\", "/"))
             path = path if path.is_absolute() else self.root / path
             named = [path] if _is(Path.is_file, path) else []
         elif (fetched := self.index.came_from(version.url)) is not None:
@@ -74,10 +80,13 @@ class Inventory:
         found = [path for path in self._by_name.get(version.file_name, []) if path not in named]
         return named + found
 
-    def locate(self, version: Version, *, weights: bool = True) -> tuple[Found | None, list[Unusable]]:
+    def locate(
+        self, version: Version, *, weights: bool = True, objection: Callable[[Identity], str] = lambda identity: ""
+    ) -> tuple[Found | None, list[Unusable]]:
         """The first sound file of a version, and those passed over with the reason.
 
         `weights`: it must be a checkpoint, whatever its name; else only files named like one are looked into.
+        `objection`: why a file that is sound can't be the one (the same name is given to all kinds of models).
         """
         unusable: list[Unusable] = []
         for path in self.candidates(version):
@@ -85,7 +94,11 @@ class Inventory:
                 return Found(path, path.stat().st_size, None), unusable
             try:
                 header = read_header(path)
-                return Found(path, header.file_bytes, identify(header), header.notices), unusable
+                identity = identify(header)
+                if reason := objection(identity):
+                    unusable.append(Unusable(path, reason))
+                    continue
+                return Found(path, header.file_bytes, identity, header.notices), unusable
             except CheckpointError as error:
                 unusable.append(Unusable(path, str(error)))
         return None, unusable
@@ -103,7 +116,7 @@ class Inventory:
 
     def component_folders(self, repository: str) -> list[Path]:
         """Where a repository's components may lie, the one to write to first."""
-        local = self.root / Path(repository).expanduser()
+        local = self.root / expand(repository)
         places = [folder / repository.replace("/", "--") for folder in self.folders]
         return [*([local] if _is(Path.is_dir, local) else []), *places]
 

@@ -92,15 +92,17 @@ def read_frames(path: Path) -> npt.NDArray[np.uint8]:
 
 def free_name(folder: Path, stem: str, suffix: str = ".mp4") -> Path:
     """A path in `folder` that nothing has yet, reserved by an empty file: names never collide, even across
-    processes. `stem` is cut and cleaned so that every file system takes it.
+    processes. `stem` is cut and cleaned so that every file system takes it. Raises MediaError.
     """
     clean = re.sub(r"[^\w\- ]+", "", stem, flags=re.ASCII).strip().replace(" ", "_")[:80] or "video"
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in count(1):
-        path = folder / (f"{clean}{suffix}" if number == 1 else f"{clean}_{number}{suffix}")
-        try:
-            path.touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            path = folder / (f"{clean}{suffix}" if number == 1 else f"{clean}_{number}{suffix}")
+            with contextlib.suppress(FileExistsError):
+                path.touch(exist_ok=False)
+                return path
+    except OSError as error:
+        message = f"Nothing can be written to {folder}: {error.strerror or error}."
+        raise MediaError(message, hint="Check the folder, or name another (`outputs` in reeltune.json).") from error
     raise AssertionError("unreachable")

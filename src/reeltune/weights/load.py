@@ -108,11 +108,13 @@ def check_names(header: Header, names: NameMap, model: nn.Module) -> None:
             unexpected.append(stored)
     missing = sorted(set(expected) - set(given))
     missing += _missing_scales(names)
+    unexpected += _stray(names)
     misshapen = [
         f"{name}: {list(shape)} in the file, {list(expected[name])} in the model"
         for name, shape in given.items()
         if shape != expected[name]
     ]
+    misshapen += _bad_scales(header, names)
     if missing or unexpected or misshapen:
         parts = [
             _listed("missing", missing), _listed("not the model's", unexpected), _listed("of another shape", misshapen)
@@ -130,6 +132,29 @@ def _missing_scales(names: NameMap) -> list[str]:
     present = set(names.diffusers.values())
     quantized = [target.removesuffix(DATA) for target in present if target.endswith(DATA)]
     return sorted(module + SCALE for module in quantized if module + SCALE not in present)
+
+
+def _stray(names: NameMap) -> list[str]:
+    """Scales of layers that aren't quantized, and tensors that fill what another fills already."""
+    present = {target: stored for stored, target in names.diffusers.items()}
+    stray = [stored for target, stored in present.items()
+             if target.endswith(SCALE) and target.removesuffix(SCALE) + DATA not in present]  # fmt: skip
+    stray += [stored for target, stored in present.items()
+              if target.endswith(DATA) and target.removesuffix(DATA) + ".weight" in present]  # fmt: skip
+    return stray + [stored for stored, target in names.diffusers.items() if present[target] != stored]
+
+
+def _bad_scales(header: Header, names: NameMap) -> list[str]:
+    """Quantized data that isn't int8, and scales that aren't one floating number for each row of it."""
+    present = {target: header.tensors[stored] for stored, target in names.diffusers.items()}
+    bad = []
+    for target, data in present.items():
+        scale = present.get(target.removesuffix(DATA) + SCALE) if target.endswith(DATA) else None
+        if scale is None:
+            continue
+        if data.dtype != "I8" or scale.dtype not in ("BF16", "F16", "F32") or scale.elements != data.shape[0]:
+            bad.append(f"{target}: {data.dtype} {list(data.shape)} with {scale.dtype} scales {list(scale.shape)}")
+    return bad
 
 
 def _listed(what: str, names: Iterable[str]) -> str:
@@ -186,7 +211,9 @@ class _Loader:
         dtype = torch.float32 if keep else self._run
         tensor = self._file[stored]
         if target.endswith(DATA):
-            scale = self._file[self._stored[target.removesuffix(DATA) + SCALE]]
+            module = target.removesuffix(DATA)
+            scale = self._file[self._stored[module + SCALE]]
+            self._check_scales(module, scale)
             return dequantize(tensor, scale, dtype) if keep else int8_tensor(tensor, scale, self._run)
         if not tensor.is_floating_point():
             raise UnsupportedFormat(f"{self._file.path}: {stored} is stored as {tensor.dtype}, without its scale.")
@@ -197,6 +224,16 @@ class _Loader:
         if converted is not tensor:
             self._file.release(stored)  # so that the file's copy does not pile up beside the model's
         return converted
+
+    def _check_scales(self, module: str, scale: torch.Tensor) -> None:
+        """Raise where a layer's scales are damaged, or its activations are quantized too."""
+        if not bool(torch.isfinite(scale).all()):
+            raise CheckpointError(f"{self._file.path}: scales of {module} are NaN or infinite.", hint="Fetch it again.")
+        for suffix in ACTIVATION_SCALES:
+            stored = self._stored.get(module + suffix)
+            if stored is not None and not bool((self._file[stored] == 1).all()):
+                message = f"{self._file.path}: the activations of {module} are quantized too, which can't be run."
+                raise UnsupportedFormat(message, hint="Use a version whose weights alone are quantized.")
 
     def _quantizable(self, stored: str) -> bool:
         module = self._names.original[stored].removesuffix(".weight")
