@@ -26,7 +26,7 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 SHIFT = 3.0  # of the noise schedule, as at inference
 _EMPTY_PROMPTS = 0.1  # share trained without text, for classifier-free guidance
-_STEPS = {"solid": 2800, "neon": 450}
+_STEPS = {"solid": 2800, "neon": 360}
 _RATES = {"solid": (2e-3, 2e-3), "neon": (1e-3, 1e-3)}
 
 
