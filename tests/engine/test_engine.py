@@ -131,9 +131,8 @@ def test_latents_survive_a_failed_decode(nano, monkeypatch):
 
 
 def test_devices_are_pinned(nano):
-    for device in ("cuda:7", "nonsense"):
-        with pytest.raises(DeviceError, match=device):
-            make(nano, preferences=Preferences(device=device))
+    with pytest.raises(DeviceError, match="cuda:7"):
+        make(nano, preferences=Preferences(device="cuda:7"))
 
 
 def test_bad_calls(root, nano):

@@ -65,7 +65,7 @@ def write_components(work: Path, folder: Path, encoder: torch.nn.Module, trained
     encoder.to(torch.bfloat16).save_pretrained(folder / "text_encoder")
     config = dict(VAE_CONFIG)
     if trained:
-        stats = torch.load(work / "latent_stats.pt", weights_only=True)
+        stats = torch.load(work / "latent_stats.pt", weights_only=True)  # the decoder stage leaves latents as they are
         config |= {"latents_mean": stats["mean"].tolist(), "latents_std": stats["std"].tolist()}
     vae = AutoencoderKLWan(**config)
     if trained:

@@ -6,6 +6,7 @@ python vae.py --work DIR frames     then `clips`, then `decoder`
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ CONFIG: dict[str, Any] = {
     "num_res_blocks": 1,
     "temperal_downsample": [False, True, True],
 }
+SHIPPED = Path(__file__).parents[2] / "src" / "reeltune" / "nano" / "reeltune--nano" / "vae"
 STAGES = ("frames", "clips", "decoder")
 _STEPS = {"frames": 1300, "clips": 2400, "decoder": 1600}
 _FRAMES_A_CLIP = 1  # frame batches between two clip batches: a clip batch takes seven times as long
@@ -104,9 +106,12 @@ def main() -> None:
     vae = AutoencoderKLWan(**CONFIG).to(options.device)
     options.work.mkdir(parents=True, exist_ok=True)
     before = STAGES.index(options.stage) - 1
-    if before >= 0:
-        state = torch.load(options.work / f"vae_{STAGES[before]}.pt", weights_only=True)
-        vae.load_state_dict(state["vae"])
+    earlier = options.work / f"vae_{STAGES[before]}.pt"
+    if before >= 0 and earlier.exists():
+        vae.load_state_dict(torch.load(earlier, weights_only=True)["vae"])
+    elif before >= 0:
+        print(f"{earlier} is not there: starting from the VAE in the package.")
+        vae.load_state_dict(AutoencoderKLWan.from_pretrained(SHIPPED, torch_dtype=torch.float32).state_dict())
     fixed = options.stage == "decoder"
     if fixed:
         vae.encoder.requires_grad_(False)
