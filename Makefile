@@ -16,6 +16,7 @@ run: $(STAMP)
 	@echo
 	@echo "That is your video. Next:"
 	@echo "  $(BIN)/reeltune generate nano_t2v 'a blue square slides to the left over a white background'"
+	@echo "  $(BIN)/reeltune generate nano_neon --seed 7     a finetune: the same world as neon outlines"
 	@echo "  $(BIN)/reeltune list              every model it knows"
 	@echo "  $(BIN)/reeltune explain t2v       which weights it would take, and why"
 
