@@ -280,7 +280,17 @@ def test_after_a_restart_of_the_machine_only_synced_blocks_count(served, content
     assert served.sent <= len(content) - 4 * BLOCK
 
 
-@pytest.mark.parametrize("loss", ["journal cut", "journal garbage", "journal gone", "data gone"])
+def test_what_comes_is_made_durable_meanwhile_not_only_at_the_end(served, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "_SYNC_SECONDS", 0.05)
+    monkeypatch.setattr(transfer, "_TICK_SECONDS", 0.02)
+    synced = []
+    sync = transfer.Journal.sync
+    monkeypatch.setattr(transfer.Journal, "sync", lambda self, file: (sync(self, file), synced.append(self.there)))
+    fetch(served, tmp_path, rate_limit=5)
+    assert len([count for count in synced if count < served.sent - BLOCK]) > 1
+
+
+@pytest.mark.parametrize("loss", ["journal cut", "journal garbage", "journal gone", "data gone", "data cut"])
 def test_damaged_leftovers_only_cost_time(served, content, tmp_path, loss):
     stop_after(served, tmp_path, 6 * BLOCK)
     journal, partial = tmp_path / f"{NAME}.journal.partial", tmp_path / f"{NAME}.partial"
@@ -292,6 +302,8 @@ def test_damaged_leftovers_only_cost_time(served, content, tmp_path, loss):
         journal.unlink()
     if loss == "data gone":
         partial.unlink()
+    if loss == "data cut":
+        partial.write_bytes(partial.read_bytes()[:BLOCK])
     fetch(served, tmp_path)
     assert (tmp_path / NAME).read_bytes() == content
 

@@ -41,10 +41,10 @@ class Known:
 class Journal:
     """The blocks of one partial file. Blocks may be marked from several threads."""
 
-    def __init__(self, path: Path, known: Known) -> None:
+    def __init__(self, path: Path, known: Known, *, resume: bool = True) -> None:
         self.path, self.known = path, known
         self.blocks = -(-known.size // BLOCK)
-        self.resumed = self._matches()
+        self.resumed = resume and self._matches()
         if not self.resumed:
             self._create()
         self._file = path.open("r+b")

@@ -84,23 +84,20 @@ class Transfer:
         if not self._remote.ranges or self._remote.size is None:
             return self._in_one_stream(report, cancel)
         known = Known(self._remote.size, self._remote.validator, self._remote.sha256)
-        with Journal(journal_path, known) as journal:
-            mode = "r+b" if self._partial.exists() and journal.resumed else "w+b"
-            if mode == "w+b" and journal.resumed:  # a journal without its file
-                journal_path.unlink()
-                return Transfer(
-                    self._session, self._remote, self._partial, connections=self._connections, pace=self._pace
-                ).run(journal_path, report, cancel)
-            with self._partial.open(mode) as file:
-                file.truncate(known.size)
-                try:
-                    return self._in_pieces(journal, report, cancel)
-                finally:
-                    journal.sync(file)
+        whole = self._partial.is_file() and self._partial.stat().st_size == known.size  # else its journal means nothing
+        with (
+            Journal(journal_path, known, resume=whole) as journal,
+            self._partial.open("r+b" if journal.resumed else "w+b") as file,
+        ):
+            file.truncate(known.size)
+            try:
+                return self._in_pieces(journal, file, report, cancel)
+            finally:
+                journal.sync(file)
 
     # --- pieces -------------------------------------------------------------------------------------------
 
-    def _in_pieces(self, journal: Journal, report: Report, cancel: CancelToken) -> str:
+    def _in_pieces(self, journal: Journal, file: IO[bytes], report: Report, cancel: CancelToken) -> str:
         size = journal.known.size
         piece = min(_PIECE[1], max(_PIECE[0], size // (4 * self._connections)))
         self._received = journal.there
@@ -110,7 +107,7 @@ class Transfer:
             with ThreadPoolExecutor(self._connections, "fetch") as pool:
                 jobs = [pool.submit(self._piece, journal, *ends) for ends in journal.missing(piece)]
                 try:
-                    self._watch(jobs, report, cancel, size)
+                    self._watch(jobs, report, cancel, journal, file)
                 except BaseException:
                     self._halt(jobs)
                     raise
@@ -131,19 +128,20 @@ class Transfer:
                 with contextlib.suppress(OSError):
                     stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR) if stream else None
 
-    def _watch(self, jobs: list[Future[None]], report: Report, cancel: CancelToken, size: int) -> None:
-        synced = time.monotonic()
-        waiting = set(jobs)
-        with self._partial.open("r+b") as file:
-            while waiting:
-                done, waiting = wait(waiting, _TICK_SECONDS, FIRST_EXCEPTION)
-                for job in done:
-                    job.result()
-                cancel.check()
-                report(min(self._received, size), size)
-                if time.monotonic() - synced > _SYNC_SECONDS:
-                    os.fdatasync(file.fileno()) if hasattr(os, "fdatasync") else os.fsync(file.fileno())
-                    synced = time.monotonic()
+    def _watch(
+        self, jobs: list[Future[None]], report: Report, cancel: CancelToken, journal: Journal, file: IO[bytes]
+    ) -> None:
+        """Wait for the pieces; report, and make what came durable, meanwhile."""
+        size, synced, waiting = journal.known.size, time.monotonic(), set(jobs)
+        while waiting:
+            done, waiting = wait(waiting, _TICK_SECONDS, FIRST_EXCEPTION)
+            for job in done:
+                job.result()
+            cancel.check()
+            report(min(self._received, size), size)
+            if time.monotonic() - synced > _SYNC_SECONDS:
+                journal.sync(file)
+                synced = time.monotonic()
 
     def _piece(self, journal: Journal, begin: int, end: int) -> None:
         """Fetch bytes `begin` to `end`, trying again from where a connection broke."""
