@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reeltune.checkpoints.inspection import Inspection, inspect
     from reeltune.definitions import Catalog, Definition, Summary, Version, load_catalog
     from reeltune.engine.engine import Engine
-    from reeltune.events import CancelToken, Event, Notice, Progress
+    from reeltune.events import CancelToken, Event, Notice, Planned, PlannedFile, Progress
     from reeltune.fetch import Explanation, Item, explain, pull
     from reeltune.media.video import Origin, Video
     from reeltune.preferences import Preferences
@@ -41,6 +41,8 @@ _HOMES = {
     "CancelToken": "reeltune.events",
     "Event": "reeltune.events",
     "Notice": "reeltune.events",
+    "Planned": "reeltune.events",
+    "PlannedFile": "reeltune.events",
     "Progress": "reeltune.events",
     "Explanation": "reeltune.fetch",
     "Item": "reeltune.fetch",
@@ -56,8 +58,8 @@ _HOMES = {
 
 __all__ = [
     "CancelToken", "Catalog", "Choice", "Definition", "Engine", "Event", "Explanation", "Inspection", "Item", "Notice",
-    "Origin", "Preferences", "Progress", "Rejection", "Selection", "Summary", "Version", "Video", "__version__",
-    "errors", "explain", "inspect", "load_catalog", "pull",
+    "Origin", "Planned", "PlannedFile", "Preferences", "Progress", "Rejection", "Selection", "Summary", "Version",
+    "Video", "__version__", "errors", "explain", "inspect", "load_catalog", "pull",
 ]  # fmt: skip
 
 

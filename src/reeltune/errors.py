@@ -11,6 +11,7 @@
     ├── CheckpointError          a weight file
     │   ├── HeaderError              the safetensors header is broken or doesn't fit the file
     │   ├── UnsupportedFormat        a format that can't be loaded, by name
+    │   ├── AmbiguousArchitecture    a header that fits several architectures (carries them)
     │   └── TensorMismatch           names or shapes that the model doesn't have, or lacks
     ├── ChoiceError              no version of a slot can be used (carries every rejection)
     ├── NotRunnable              the architecture, or something asked of it, isn't supported
@@ -108,6 +109,14 @@ class HeaderError(CheckpointError):
 
 class UnsupportedFormat(CheckpointError):
     """The file is in a format that can't be loaded; the message names it."""
+
+
+class AmbiguousArchitecture(CheckpointError):
+    """The header fits several architectures; `candidates` names them, the likeliest first."""
+
+    def __init__(self, message: str, *, hint: str = "", candidates: Sequence[str]) -> None:
+        super().__init__(message, hint=hint)
+        self.candidates = tuple(candidates)
 
 
 class TensorMismatch(CheckpointError):

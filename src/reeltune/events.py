@@ -19,7 +19,7 @@ from reeltune.errors import Cancelled
 class Progress:
     """Work done so far in one stage; `total` is None while unknown."""
 
-    stage: str  # "download" | "load" | "encode" | "denoise" | "decode" | "write"
+    stage: str  # "download" | "verify" | "load" | "encode" | "denoise" | "decode" | "write"
     done: int
     total: int | None
     unit: str = "steps"  # "steps" | "bytes" | "tensors"
@@ -33,7 +33,25 @@ class Notice:
     message: str
 
 
-Event = Progress | Notice
+@dataclass(frozen=True)
+class PlannedFile:
+    """A file that is about to be fetched: its size in bytes (None: the server doesn't say), and what is here of it."""
+
+    name: str
+    bytes: int | None
+    kept: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """All that is about to be fetched, before the first byte of it; `to_fetch` and `free` (of the disk) in bytes."""
+
+    files: tuple[PlannedFile, ...]
+    to_fetch: int
+    free: int
+
+
+Event = Progress | Notice | Planned
 Listener = Callable[[Event], None]
 
 

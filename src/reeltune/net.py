@@ -152,7 +152,7 @@ class Session:
                         self.refused.add(host)
                 _refuse(url, response)
                 yield response
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError) as error:
             message = f"{shown(url)} leads nowhere: {type(error).__name__}."
             raise FetchError(message, hint="Check the link.") from error
         except httpx.HTTPError as error:

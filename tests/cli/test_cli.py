@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -14,11 +15,12 @@ WEIGHTS = ["https://h/x_bf16.safetensors"]
 
 
 @pytest.fixture
-def run(root, capsys):
+def run(root, capsys, monkeypatch):
     """Run a command as a user does; returns exit code, stdout, stderr."""
 
     def call(*words: str):
         code = 0
+        monkeypatch.setattr("sys.stdin", io.StringIO())  # nobody is there to answer
         try:
             main([*words])
         except SystemExit as stop:
@@ -205,3 +207,26 @@ def test_wgp_forwards(tmp_path):
     )  # fmt: skip
     assert len(json.loads(answer.stdout)) > 20
     assert "no quantized file will be written" in answer.stderr
+
+
+def test_add_ls_rm_gc_and_verify(run, root):
+    nano = PROJECT / "src" / "reeltune" / "nano" / "nano_neon_bf16.safetensors"
+    (root / "ckpts").mkdir()
+    file = root / "ckpts" / "mine_bf16.safetensors"
+    file.write_bytes(nano.read_bytes())
+    code, out, err = run("add", str(file), "--name", "Mine")
+    assert (code, "fits several architectures: t2v, t2v_1.3B, t2v_2_2" in err) == (1, True)
+    code, out, _ = run("add", str(file), "--name", "Mine", "--architecture", "t2v_1.3B")
+    assert code == 0
+    assert "t2v_1.3B_mine.json" in out
+    rows = json.loads(run("ls", "--json")[1])
+    assert [(row["state"], row["used_by"]) for row in rows] == [("file", ["t2v_1.3B_mine"])]
+    assert "t2v_1.3B_mine" in run("ls")[1]
+    assert "1 file(s) read, 0 bad" in run("verify", "t2v_1.3B_mine")[1]
+    assert "Nothing to delete" in run("gc")[1]
+    assert "would go" in run("rm", "t2v_1.3B_mine", "--dry-run")[1]
+    assert run("rm", "t2v_1.3B_mine")[0] == 1  # nobody says yes
+    assert file.exists()
+    assert run("rm", "t2v_1.3B_mine", "--yes")[0] == 0
+    assert not file.exists()
+    assert run("rm", "nothing")[0] == 1

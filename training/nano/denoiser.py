@@ -26,32 +26,33 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 SHIFT = 3.0  # of the noise schedule, as at inference
 _EMPTY_PROMPTS = 0.1  # share trained without text, for classifier-free guidance
-_STEPS = {"solid": 2800, "neon": 360}
+_STEPS = {"solid": 8000, "neon": 1600}
 _RATES = {"solid": (2e-3, 2e-3), "neon": (1e-3, 1e-3)}
 
 
 def encode_clips(work: Path, look: str, clips: int, device: str) -> tuple[torch.Tensor, list[Scene]]:
-    """Normalised latents [clips, 16, 5, 8, 8] of random training scenes, made once and kept in `work`."""
+    """Normalised latents [clips, 16, 5, 8, 8] of random training scenes, kept in `work` and only ever added to."""
     rng = random.Random(LOOKS.index(look))
     scenes = [sample_scene(rng) for _ in range(clips)]
     stored, statistics = work / f"latents_{look}.pt", work / "latent_stats.pt"
-    if stored.exists():
-        latents = torch.load(stored, weights_only=True)
-        return latents, scenes[: len(latents)]
+    known = torch.load(stored, weights_only=True) if stored.exists() else torch.empty(0, 16, 5, 8, 8)
+    if len(known) >= clips:
+        return known[:clips], scenes
     speed_up()
     vae = AutoencoderKLWan(**VAE_CONFIG).to(device)
     vae.load_state_dict(torch.load(work / "vae_clips.pt", weights_only=True)["vae"])
     parts = []
     with torch.inference_mode():
-        for first in range(0, clips, 8):
+        for first in range(len(known), clips, 8):
             videos = [torch.from_numpy(render(scene, look)) for scene in scenes[first : first + 8]]
             pixels = torch.stack(videos).permute(0, 4, 1, 2, 3).float().to(device) / 127.5 - 1
             parts.append(vae.encode(pixels).latent_dist.mean.cpu())
-    latents = torch.cat(parts)
+    fresh = torch.cat(parts)
     if not statistics.exists():
-        torch.save({"mean": latents.mean((0, 2, 3, 4)), "std": latents.std((0, 2, 3, 4))}, statistics)
+        torch.save({"mean": fresh.mean((0, 2, 3, 4)), "std": fresh.std((0, 2, 3, 4))}, statistics)
     stats = torch.load(statistics, weights_only=True)
-    latents = (latents - stats["mean"].view(1, -1, 1, 1, 1)) / stats["std"].view(1, -1, 1, 1, 1)
+    fresh = (fresh - stats["mean"].view(1, -1, 1, 1, 1)) / stats["std"].view(1, -1, 1, 1, 1)
+    latents = torch.cat([known, fresh])
     torch.save(latents, stored)
     return latents, scenes
 

@@ -70,8 +70,11 @@ class FileSource:
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`, or fewer at the end."""
-        self._file.seek(offset)
-        return self._file.read(length)
+        try:
+            self._file.seek(offset)
+            return self._file.read(length)
+        except OSError as error:
+            raise HeaderError(f"{self._path} can't be read: {error.strerror or error}.") from error
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from reeltune._version import __version__
-from reeltune.cli import files, models
+from reeltune.cli import files, keeping, models
 from reeltune.cli.generate import generate
 from reeltune.cli.output import print_error, say
 from reeltune.errors import Cancelled, ReeltuneError
@@ -42,6 +42,11 @@ app.command("list")(models.list_models)
 app.command("show")(models.show)
 app.command("explain")(models.explain)
 app.command("pull")(files.pull)
+app.command("add")(files.add)
+app.command("ls")(keeping.ls)
+app.command("rm")(keeping.rm)
+app.command("gc")(keeping.gc)
+app.command("verify")(keeping.verify)
 app.command("inspect")(files.inspect)
 app.command("check")(models.check)
 app.add_typer(files.settings, name="settings")

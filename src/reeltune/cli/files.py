@@ -1,4 +1,4 @@
-"""`inspect`, `pull`, `urls replace`, `settings export`: files in and out."""
+"""`inspect`, `add`, `pull`, `urls replace`, `settings export`: files in and out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from reeltune.cli.output import interruptible, notice, print_json, say, showing,
 from reeltune.net import shown
 
 if TYPE_CHECKING:
+    from reeltune.checkpoints.inspection import Inspection
+    from reeltune.errors import AmbiguousArchitecture
     from reeltune.fetch.survey import Survey
 
 urls = typer.Typer(help="Change the URLs a definition lists.", no_args_is_help=True)
@@ -30,6 +32,11 @@ def inspect(
     if as_json:
         print_json(found.as_json())
         return
+    print_inspection(found)
+
+
+def print_inspection(found: Inspection) -> None:
+    """What a header tells, a line for each fact, and what contradicts it."""
     identity = found.identity
     histogram = ", ".join(f"{dtype} {count:,}" for dtype, count in identity.dtypes.items())
     rows: dict[str, Any] = {
@@ -51,29 +58,71 @@ def inspect(
         notice(line)
 
 
+def add(
+    source: Annotated[str, typer.Argument(metavar="FILE|URL", help="A .safetensors file, or its link.")],
+    name: Annotated[str | None, typer.Option("--name", help="Name to show (default: from the file's).")] = None,
+    id: Annotated[str | None, typer.Option("--id", help="Id; the architecture's is put before it.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option("--architecture", help="Where the header fits several: which it is.")
+    ] = None,
+    root: Root = None,
+) -> None:
+    """Write a finetune definition for a weight file, told by its header. Nothing is downloaded."""
+    from reeltune.errors import AmbiguousArchitecture
+    from reeltune.fetch.adding import add as write
+    from reeltune.fetch.adding import look_at
+
+    catalog = open_catalog(root)
+    looked = look_at(catalog, source)
+    print_inspection(looked.inspection)
+    try:
+        path = write(catalog, looked, architecture=architecture, id=id, name=name)
+    except AmbiguousArchitecture as error:
+        chosen = _ask(error)
+        path = write(catalog, looked, architecture=chosen, id=id, name=name)
+    say(f"\n{path}")
+    notice(f"`reeltune generate {path.stem}` makes a video with it; the settings it starts from can be added there.")
+
+
+def _ask(error: AmbiguousArchitecture) -> str:
+    """Which architecture it is; where nobody can be asked, the error stands."""
+    notice(error.message)
+    try:
+        while (answer := str(typer.prompt("Which is it?", err=True)).strip()) not in error.candidates:
+            notice(f"One of: {', '.join(error.candidates)}.")
+    except typer.Abort:
+        raise error from None
+    return answer
+
+
 def pull(
-    id: Id,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of definitions.")],
     root: Root = None,
     weights_only: Annotated[bool, typer.Option("--weights-only", help="Only the weights, not the components.")] = False,
+    all_versions: Annotated[
+        bool, typer.Option("--all-versions", help="Every version of the weights, not only the one used here.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and fetch nothing.")] = False,
     quantization: Quantization = None,
     dtype: DType = None,
     device: Device = None,
 ) -> None:
-    """Fetch what a model needs under the preferences. Interrupted downloads go on where they were."""
-    from reeltune.fetch import plan_download
-    from reeltune.fetch import pull as fetch
+    """Fetch what models need under the preferences. Interrupted downloads go on where they were."""
+    from reeltune.fetch import Scope, plan_download, pull_all
 
     catalog = open_catalog(root)
     preferences = wishes(catalog.root, quantization, dtype, device)
+    definitions, scope = [catalog[id] for id in ids], Scope(weights_only, all_versions)
     if dry_run:
-        explanation, plan = plan_download(catalog[id], preferences, weights_only=weights_only, listener=tell)
-        print_explanation(explanation)
+        explanations, plan = plan_download(definitions, preferences, scope, listener=tell)
+        for explanation in explanations:
+            print_explanation(explanation)
         _print_plan(plan)
         return
     with interruptible() as cancel, showing() as listener:
-        explanation = fetch(catalog[id], preferences, weights_only=weights_only, listener=listener, cancel=cancel)
-    print_explanation(explanation)
+        explanations = pull_all(definitions, preferences, scope, listener=listener, cancel=cancel)
+    for explanation in explanations:
+        print_explanation(explanation)
 
 
 def _print_plan(plan: Survey) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from reeltune.errors import ReeltuneError
-from reeltune.events import CancelToken, Event, Notice, Progress
+from reeltune.events import CancelToken, Event, Notice, Planned, Progress
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -23,6 +23,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _STAGES = {
     "download": "Fetching",
+    "verify": "Reading",
     "load": "Loading",
     "encode": "Reading the prompt",
     "denoise": "Denoising",
@@ -101,6 +102,15 @@ def tell(event: Event) -> None:
     """Print notices; for commands that show no progress."""
     if isinstance(event, Notice):
         notice(event.message)
+    elif isinstance(event, Planned):
+        here = sum(file.kept for file in event.files)
+        notice(
+            f"To fetch: {size(event.to_fetch)} in {len(event.files)} file(s)"
+            + (f", {size(here)} of them are here already" if here else "")
+            + f"; {size(event.free)} free."
+        )
+        for file in event.files:
+            err.print(f"    {size(file.bytes):>9}  {escape(_printable(file.name))}")
 
 
 @contextmanager
@@ -116,8 +126,8 @@ def showing() -> Iterator[Callable[[Event], None]]:
     running: dict[tuple[str, str], TaskID] = {}
 
     def listen(event: Event) -> None:
-        if isinstance(event, Notice):
-            notice(event.message)
+        if not isinstance(event, Progress):
+            tell(event)
             return
         _draw(bars, running, event)
 

@@ -135,6 +135,10 @@ class Catalog(Mapping[str, Definition]):
             self._resolved[id] = self._resolve(self._entry(id))
         return self._resolved[id]
 
+    def files_of(self, id: str) -> tuple[Path, ...]:
+        """The files a definition is read from, whether it can be resolved or not."""
+        return self._entry(id).files
+
     def summaries(self) -> list[Summary]:
         """One row for each definition, cheap: no reference is followed but the architecture's."""
         return [self._summary(entry) for entry in self._entries.values()]

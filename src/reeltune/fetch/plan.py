@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,21 @@ from reeltune.versions import Choice, Facts, Selection, choose, contradiction
 
 @dataclass(frozen=True)
 class Item:
-    """One thing needed: a file, or the folder of a component. `bytes` is None unless known."""
+    """One thing needed: a file, or the folder of a component. `bytes` is None unless known.
+
+    `weights`: it must be a checkpoint. `sums`: the definition's sha256 by file name (some links tell the name only
+    when asked). For components: the Hub `repository` whose subfolder it is, and the `patterns` of the files it takes.
+    """
 
     subject: str  # "transformer", "preload", "vae"…
     url: str
     path: Path
     present: bool
     bytes: int | None
-    repository: str = ""  # for components: the Hub repository whose subfolder this is
+    weights: bool = False
+    sums: Mapping[str, str] = field(default_factory=dict)
+    repository: str = ""
+    patterns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,9 @@ def _facts(version: Version, definition: Definition, inventory: Inventory, onlin
     whole = not any(slot.startswith("modules") for slot in definition.slots)  # else no file is all of the model
     architecture = definition.architecture
     found, unusable = inventory.locate(
-        version, objection=lambda identity: contradiction(identity, architecture) if whole else ""
+        version,
+        sha256=definition.sha256.get(version.file_name),
+        objection=lambda identity: contradiction(identity, architecture) if whole else "",
     )
     known = Facts(found, None, tuple(unusable))
     if online is None or found is not None or not version.remote:
@@ -154,14 +163,38 @@ def _facts(version: Version, definition: Definition, inventory: Inventory, onlin
 def _items(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:
     for slot, choice in selection.choices.items():
         path = choice.facts.found.path if choice.facts.found else inventory.ckpts / choice.version.file_name
-        yield Item(slot, choice.version.url, path, choice.present, choice.facts.bytes)
+        yield Item(slot, choice.version.url, path, choice.present, choice.facts.bytes, True, definition.sha256)
     for version in definition.preload:
         found, _ = inventory.locate(version, weights=False)
         path = found.path if found else inventory.ckpts / version.file_name
-        yield Item("preload", version.url, path, found is not None, found.bytes if found else None)
+        size = found.bytes if found else None
+        yield Item("preload", version.url, path, found is not None, size, False, definition.sha256)
     for component in definition.architecture.family.components:
         here = inventory.component(definition.components, component.name)
         path = here or inventory.component_folders(definition.components)[0] / component.name
         size = sum(file.stat().st_size for file in here.rglob("*") if file.is_file()) if here else None
         url = f"{hub_endpoint()}/{definition.components}/tree/main/{component.name}"
-        yield Item(component.name, url, path, here is not None, size, definition.components)
+        yield Item(
+            component.name, url, path, here is not None, size,
+            repository=definition.components, patterns=component.files,
+        )  # fmt: skip
+
+
+def other_versions(explanation: Explanation) -> tuple[Item, ...]:
+    """The versions that were not chosen, of every slot: what a copy for other machines also takes.
+
+    Files of formats that are never loaded are left out.
+    """
+    definition = explanation.definition
+    inventory = Inventory(definition.root, explanation.preferences.model_folders)
+    chosen = {item.url for item in explanation.items}
+    items = []
+    for slot, versions in definition.slots.items():
+        for version in versions:
+            if version.url in chosen or not version.remote or read_name(version.url).format in ("gguf", "pickle"):
+                continue
+            found = _facts(version, definition, inventory, None).found
+            path = found.path if found else inventory.ckpts / version.file_name
+            size = found.bytes if found else None
+            items.append(Item(slot, version.url, path, found is not None, size, True, definition.sha256))
+    return tuple(items)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from reeltune.definitions import Definition
 from reeltune.events import CancelToken, Event, Listener, Progress, ignore
 from reeltune.fetch.download import Downloader
-from reeltune.fetch.plan import Explanation, Item, explain
+from reeltune.fetch.plan import Explanation, Item, explain, other_versions
 from reeltune.fetch.survey import Need, Survey, survey
 from reeltune.inventory.index import Index
 from reeltune.machine import Machine
@@ -16,22 +17,29 @@ from reeltune.preferences import Preferences
 TOTAL = "in total"
 
 
+@dataclass(frozen=True)
+class Scope:
+    """Which of the files count: all that making a video takes, or the weights alone, or every version of them too."""
+
+    weights_only: bool = False
+    all_versions: bool = False
+
+
 def plan_download(
-    definition: Definition,
+    definitions: Sequence[Definition],
     preferences: Preferences | None = None,
+    scope: Scope = Scope(),  # a frozen value
     *,
-    weights_only: bool = False,
     listener: Listener = ignore,
-    cancel: CancelToken | None = None,
     machine: Machine | None = None,
-) -> tuple[Explanation, Survey]:
-    """What `pull` would fetch, with sizes, sums and the disk's room; asks the network only for what is missing.
+) -> tuple[list[Explanation], Survey]:
+    """What `pull_all` would fetch, with sizes, sums and the disk's room; asks the network only for what is missing.
 
     Raises FetchError and its kinds.
     """
-    explanation = explain(definition, preferences, machine=machine)
-    with Downloader(explanation.preferences, listener, cancel) as downloader:
-        return explanation, survey(explanation, _wanted(explanation, weights_only), downloader)
+    explanations = [explain(row, preferences, machine=machine) for row in definitions]
+    with Downloader(explanations[0].preferences, listener) as downloader:
+        return explanations, survey(_wanted(explanations, scope), definitions[0].root, downloader)
 
 
 def pull(
@@ -48,27 +56,46 @@ def pull(
     `weights_only` leaves components and preloaded files out. With everything here the network isn't touched.
     Raises FetchError and its kinds (NotEnoughDisk before the first byte), Cancelled.
     """
-    explanation = explain(definition, preferences, machine=machine)
-    wanted = _wanted(explanation, weights_only)
+    scope = Scope(weights_only)
+    return pull_all([definition], preferences, scope, listener=listener, cancel=cancel, machine=machine)[0]
+
+
+def pull_all(
+    definitions: Sequence[Definition],
+    preferences: Preferences | None = None,
+    scope: Scope = Scope(),
+    *,
+    listener: Listener = ignore,
+    cancel: CancelToken | None = None,
+    machine: Machine | None = None,
+) -> list[Explanation]:
+    """The same as `pull` for several definitions of one root, planned as a whole; a file they share comes once."""
+    explanations = [explain(row, preferences, machine=machine) for row in definitions]
+    wanted = _wanted(explanations, scope)
     if not wanted:
-        return explanation
-    with Downloader(explanation.preferences, listener, cancel) as downloader:
-        plan = survey(explanation, wanted, downloader)
+        return explanations
+    root = definitions[0].root
+    with Downloader(explanations[0].preferences, listener, cancel) as downloader:
+        plan = survey(wanted, root, downloader)
+        listener(plan.as_event())
         plan.check_disk()
         total = _Total(plan, listener)
         downloader.listen(total)
-        index = Index(definition.root / "ckpts")
+        index = Index(root / "ckpts")
         for need in plan.needs:
             _fetch(need, downloader, total)
-            for link in need.links if need.aside is None else ():
-                if digest := downloader.sums.get(link.target):
-                    index.learn(link.target, need.item.url, digest)
-    return explain(definition, explanation.preferences, machine=explanation.machine)
+            _learn(need, downloader, index)
+    return [explain(row.definition, row.preferences, machine=row.machine) for row in explanations]
 
 
-def _wanted(explanation: Explanation, weights_only: bool) -> tuple[Item, ...]:
-    chosen = explanation.selection.choices
-    return tuple(item for item in explanation.missing if not weights_only or item.subject in chosen)
+def _wanted(explanations: Sequence[Explanation], scope: Scope) -> list[Item]:
+    items = []
+    for explanation in explanations:
+        chosen = explanation.selection.choices
+        items += [item for item in explanation.missing if not scope.weights_only or item.subject in chosen]
+        if scope.all_versions:
+            items += [item for item in other_versions(explanation) if not item.present]
+    return items
 
 
 def _fetch(need: Need, downloader: Downloader, total: _Total) -> None:
@@ -80,6 +107,14 @@ def _fetch(need: Need, downloader: Downloader, total: _Total) -> None:
         if need.item.path.is_dir():
             need.item.path.rmdir()  # nothing in it counted as present
         need.aside.replace(need.item.path)
+
+
+def _learn(need: Need, downloader: Downloader, index: Index) -> None:
+    """Keep the sums of what came; a component's file came from its own link, a weight file from the definition's."""
+    for link in need.links:
+        if digest := downloader.sums.get(link.target):
+            path = link.target if need.aside is None else need.item.path / link.target.name
+            index.learn(path, need.item.url if need.aside is None else link.url, digest)
 
 
 class _Total:

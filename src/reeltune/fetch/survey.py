@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from reeltune.errors import FetchError, NotEnoughDisk, Offline
+from reeltune.events import Planned, PlannedFile
 from reeltune.fetch.civitai import resolve
 from reeltune.fetch.download import Downloader, Link, check_name
-from reeltune.fetch.plan import Explanation, Item
+from reeltune.fetch.plan import Item
 from reeltune.fetch.remote import look
 from reeltune.inventory import PARTIAL
 from reeltune.machine import free_disk
@@ -58,6 +59,11 @@ class Survey:
         """Files of unknown size."""
         return sum(link.size is None for link in self.links)
 
+    def as_event(self) -> Planned:
+        """The same as a plain value."""
+        files = tuple(PlannedFile(link.target.name, link.size, link.kept) for link in self.links)
+        return Planned(files, self.to_fetch, self.free)
+
     def check_disk(self) -> None:
         """Raise NotEnoughDisk unless all of it fits."""
         if self.to_fetch > self.free:
@@ -67,14 +73,15 @@ class Survey:
             )
 
 
-def survey(explanation: Explanation, items: tuple[Item, ...], downloader: Downloader) -> Survey:
-    """Ask for sizes and sums of the missing `items`. Raises FetchError; Offline names every file and its size."""
+def survey(items: Sequence[Item], root: Path, downloader: Downloader) -> Survey:
+    """Ask for sizes and sums of missing `items`, each path once. Raises FetchError; Offline names every file."""
     refuse_offline(items)
-    needs = tuple(_need(explanation, item, downloader) for item in items)
-    return Survey(needs, free_disk(explanation.definition.root / "ckpts"))
+    single = {item.path: item for item in reversed(items)}
+    needs = tuple(_need(item, downloader) for item in items if single[item.path] is item)
+    return Survey(needs, free_disk(root / "ckpts"))
 
 
-def refuse_offline(items: tuple[Item, ...]) -> None:
+def refuse_offline(items: Sequence[Item]) -> None:
     """Raise Offline, naming what would have to be fetched, while the network is switched off."""
     if items and offline():
         listed = "; ".join(
@@ -84,26 +91,23 @@ def refuse_offline(items: tuple[Item, ...]) -> None:
         raise Offline(f"Missing while the network is switched off: {listed}.", hint="Unset REELTUNE_OFFLINE.")
 
 
-def _need(explanation: Explanation, item: Item, downloader: Downloader) -> Need:
+def _need(item: Item, downloader: Downloader) -> Need:
     if item.repository:
-        return _component(explanation, item, downloader)
-    weights = item.subject in explanation.selection.choices
+        return _component(item, downloader)
     source = downloader.patiently(lambda: resolve(downloader.session, item.url))
     target = item.path.with_name(source.name) if source.name else item.path
     check_name(target.name)
-    wanted = explanation.definition.sha256.get(target.name) or source.sha256
     remote = downloader.patiently(lambda: look(downloader.session, source.url, target.name))
-    return Need(item, (Link(source.url, target, weights, wanted or remote.sha256, remote.size),))
+    wanted = item.sums.get(target.name) or source.sha256 or remote.sha256
+    return Need(item, (Link(source.url, target, item.weights, wanted, remote.size),))
 
 
-def _component(explanation: Explanation, item: Item, downloader: Downloader) -> Need:
-    family = explanation.definition.architecture.family
-    component = next(row for row in family.components if row.name == item.subject)
+def _component(item: Item, downloader: Downloader) -> Need:
     aside = item.path.with_name(item.path.name + PARTIAL)
     links = [
         link
-        for link in downloader.patiently(lambda: list(_listing(downloader, item.repository, component.name, aside)))
-        if any(fnmatch.fnmatch(link.target.name, row) for row in component.files)
+        for link in downloader.patiently(lambda: list(_listing(downloader, item.repository, item.path.name, aside)))
+        if any(fnmatch.fnmatch(link.target.name, row) for row in item.patterns)
     ]
     if not links:
         message = f"{item.repository} holds no files for the {item.subject}."

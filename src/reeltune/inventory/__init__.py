@@ -81,15 +81,25 @@ class Inventory:
         return named + found
 
     def locate(
-        self, version: Version, *, weights: bool = True, objection: Callable[[Identity], str] = lambda identity: ""
+        self,
+        version: Version,
+        *,
+        weights: bool = True,
+        sha256: str | None = None,
+        objection: Callable[[Identity], str] = lambda identity: "",
     ) -> tuple[Found | None, list[Unusable]]:
         """The first sound file of a version, and those passed over with the reason.
 
         `weights`: it must be a checkpoint, whatever its name; else only files named like one are looked into.
+        `sha256`: the sum it must have, held against what is known of the file (nothing is read for it).
         `objection`: why a file that is sound can't be the one (the same name is given to all kinds of models).
         """
         unusable: list[Unusable] = []
         for path in self.candidates(version):
+            known = self.index.sha256(path) if sha256 else None
+            if sha256 and known and known != sha256.lower():
+                unusable.append(Unusable(path, f"its sha256 is {known[:12]}…, the definition says {sha256[:12]}…"))
+                continue
             if not weights and not path.name.lower().endswith(CHECKPOINT_SUFFIXES):
                 return Found(path, path.stat().st_size, None), unusable
             try:

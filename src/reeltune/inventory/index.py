@@ -61,10 +61,23 @@ class Index:
 
     def sha256(self, path: Path) -> str | None:
         """Sum of a file that hasn't changed since it was fetched."""
+        row = self._of(path)
+        return row[4] if row and self._unchanged(row) else None
+
+    def recorded(self, path: Path) -> str | None:
+        """Sum a file had when it was fetched, whatever has become of it."""
+        row = self._of(path)
+        return row[4] if row else None
+
+    def source(self, path: Path) -> str | None:
+        """The link an unchanged file came from; None for files this program didn't fetch."""
+        row = self._of(path)
+        return (row[1] or None) if row and self._unchanged(row) else None
+
+    def _of(self, path: Path) -> tuple[str, str, int, int, str] | None:
         if not path.is_relative_to(self._ckpts):
             return None
-        row = self._row("name = ?", path.relative_to(self._ckpts).as_posix())
-        return row[4] if row and self._unchanged(row) else None
+        return self._row("name = ?", path.relative_to(self._ckpts).as_posix())
 
     def _row(self, condition: str, value: str) -> tuple[str, str, int, int, str] | None:
         if not self._path.is_file():
