@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
+from reeltune.checkpoints.names import base_name
 from reeltune.errors import FetchError, NotEnoughDisk, Offline
 from reeltune.events import Planned, PlannedFile
 from reeltune.fetch.civitai import resolve
@@ -95,8 +96,8 @@ def _need(item: Item, downloader: Downloader) -> Need:
     if item.repository:
         return _component(item, downloader)
     source = downloader.patiently(lambda: resolve(downloader.session, item.url))
+    check_name(base_name(item.url) if source.name is None else source.name)  # before it becomes part of a path
     target = item.path.with_name(source.name) if source.name else item.path
-    check_name(target.name)
     remote = downloader.patiently(lambda: look(downloader.session, source.url, target.name))
     wanted = item.sums.get(target.name) or source.sha256 or remote.sha256
     return Need(item, (Link(source.url, target, item.weights, wanted, remote.size),))

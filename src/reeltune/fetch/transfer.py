@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 _PIECE = (8 * 1024 * 1024, 64 * 1024 * 1024)  # bytes, least and most
 _ATTEMPTS = 8  # in a row without a single byte
 _LONGEST_PAUSE = 30.0
-_SYNC_SECONDS = 5.0
+_SYNC_SECONDS = 1.0
 _TICK_SECONDS = 0.1
 _READ = 16 * BLOCK
+_READ_SOCKET = BLOCK
 Report = Callable[[int, int | None], None]
 
 
@@ -176,6 +177,7 @@ class Transfer:
             if not response.headers.get("Content-Range", "").startswith(f"bytes {position}-"):
                 raise BadDownload(f"{shown(self._remote.url)} sends other bytes than asked for.")
             file.seek(position)
+            _read_largely(response)
             with self._lock:
                 self._live.add(response)
             try:
@@ -231,6 +233,16 @@ class Transfer:
             message = f"{shown(self._remote.url)}: {done:,} bytes of {total:,} came."
             raise Unreachable(message, hint="Try again later.")
         return digest.hexdigest()
+
+
+def _read_largely(response: httpx.Response) -> None:
+    """Make a connection read up to 256 KB at once: httpcore asks for 64 KB, and every read costs the threads a turn."""
+    stream = response.extensions.get("network_stream")
+    if stream is None or hasattr(stream, "reads_largely"):
+        return
+    read = stream.read
+    stream.read = lambda most, timeout=None: read(max(most, _READ_SOCKET), timeout)
+    stream.reads_largely = True  # connections are used again
 
 
 class _Broken(Exception):

@@ -35,6 +35,7 @@ class Index:
     def _open(self) -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(self._path, timeout=_WAIT_SECONDS)
         try:
+            connection.execute("PRAGMA synchronous = OFF")  # what is lost with the power is learned again
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
             with connection:
