@@ -89,20 +89,20 @@ def test_videos_asked_for():
     assert videos_asked({"prompt": ""})[0]["prompt"] == ""
 
 
-def test_requests_are_rounded_and_say_so():
+def test_requests_are_rounded_and_say_so(root):
     settings = layer(T2V, {"resolution": "845x495", "video_length": 80, "seed": 1, "force_fps": "24"})
-    request, notices = build_request(T2V.family, settings)
+    request, notices = build_request(T2V, settings, root)
     assert (request.width, request.height, request.frames, request.fps) == (832, 480, 81, 24)
     assert len(notices) == 2
     assert request.settings["resolution"] == "832x480"
-    again, notices = build_request(T2V.family, layer(T2V, request.settings))
+    again, notices = build_request(T2V, layer(T2V, request.settings), root)
     assert again == request
     assert not notices
 
 
 @pytest.mark.parametrize(("asked", "frames"), [(1, 1), (2, 1), (5, 5), (82, 81), (84, 85)])
-def test_frame_counts(asked, frames):
-    assert build_request(T2V.family, layer(T2V, {"video_length": asked}))[0].frames == frames
+def test_frame_counts(root, asked, frames):
+    assert build_request(T2V, layer(T2V, {"video_length": asked}), root)[0].frames == frames
 
 
 def test_every_seed_that_is_picked_can_be_given_again():
@@ -111,16 +111,16 @@ def test_every_seed_that_is_picked_can_be_given_again():
     assert coerce("seed", _SEEDS - 1) == _SEEDS - 1
 
 
-def test_a_random_seed_is_recorded():
-    request, _ = build_request(T2V.family, layer(T2V, {}))
+def test_a_random_seed_is_recorded(root):
+    request, _ = build_request(T2V, layer(T2V, {}), root)
     assert request.seed >= 0
     assert request.settings["seed"] == request.seed
 
 
 @pytest.mark.parametrize("odd", [{"sample_solver": "magic"}, {"force_fps": "control"}, {"force_fps": 100000}])
-def test_what_the_family_cannot_do_is_an_error(odd):
+def test_what_the_family_cannot_do_is_an_error(root, odd):
     with pytest.raises(SettingsError):
-        build_request(T2V.family, layer(T2V, odd))
+        build_request(T2V, layer(T2V, odd), root)
 
 
 def test_loras_in_settings_are_refused(root):

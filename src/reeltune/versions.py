@@ -123,7 +123,8 @@ def choose(
     choices: dict[str, Choice] = {}
     rejected: list[Rejection] = []
     for slot, versions in definition.slots.items():
-        choice, passed = _choose_slot(slot, versions, definition.architecture, wish, facts)
+        role = role_of(slot, definition.slots)
+        choice, passed = _choose_slot(slot, role, versions, definition.architecture, wish, facts)
         choices[slot] = choice
         rejected += passed
         wish.dtype = choice.dtype
@@ -153,6 +154,7 @@ def _wish(definition: Definition, preferences: Preferences, computable: Sequence
 
 def _choose_slot(
     slot: str,
+    role: str,
     versions: Sequence[Version],
     architecture: Architecture,
     wish: _Wish,
@@ -162,7 +164,7 @@ def _choose_slot(
     rejected: list[Rejection] = []
     for order, version in enumerate(versions):
         candidate = _candidate(order, version, facts.get(version.url, Facts()))
-        reason = _unusable(candidate, architecture, wish)
+        reason = _unusable(candidate, architecture, role, wish)
         if reason:
             rejected.append(Rejection(slot, version, reason, True))
         else:
@@ -187,14 +189,14 @@ def _candidate(order: int, version: Version, facts: Facts) -> _Candidate:
     return _Candidate(order, version, facts, quantization, dtype or "bf16")
 
 
-def _unusable(row: _Candidate, architecture: Architecture, wish: _Wish) -> str:
+def _unusable(row: _Candidate, architecture: Architecture, role: str, wish: _Wish) -> str:
     """Why a version can't be used at all; empty if it can."""
     name = read_name(row.version.url)
     if name.format in _FORMATS:
         return _FORMATS[name.format]
     if row.quantization not in (SIXTEEN_BITS, QUANTO_INT8):
         return _WHY_NOT.get(row.quantization, f"{row.quantization} weights can't be loaded")
-    if row.facts.identity and (objection := contradiction(row.facts.identity, architecture)):
+    if row.facts.identity and (objection := contradiction(row.facts.identity, architecture, role)):
         return objection
     if row.quantization == QUANTO_INT8 and row.dtype not in wish.computable:
         if wish.follows:
@@ -207,12 +209,32 @@ def _unusable(row: _Candidate, architecture: Architecture, wish: _Wish) -> str:
     return ""
 
 
-def contradiction(identity: Identity, architecture: Architecture) -> str:
-    """Why a header can't be that of a version of this architecture; empty if it can."""
-    if identity.family == architecture.family.name and identity.fits(architecture.id):
+def contradiction(identity: Identity, architecture: Architecture, role: str = "whole") -> str:
+    """Why a header can't be that of a version of this architecture; empty if it can.
+
+    `role`: "whole" model, "base" that modules are merged into, or "module".
+    """
+    if identity.family == architecture.family.name and _suits(identity, architecture, role):
         return ""
+    if identity.family == architecture.family.name and role == "module":
+        return "it is a whole model, and no module"
     fits = ", ".join(identity.compatible) or identity.family or "no known model"
     return f"its header is that of {fits} ({', '.join(identity.evidence)})"
+
+
+def _suits(identity: Identity, architecture: Architecture, role: str) -> bool:
+    if role == "module":
+        return identity.role == "module"
+    if role == "base":  # what the modules bring isn't in it
+        return identity.role == "model" and architecture.signature.allows(identity.config)
+    return identity.fits(architecture.id)
+
+
+def role_of(slot: str, slots: Mapping[str, object]) -> str:
+    """What a slot's files are: whole models, bases that modules are merged into, or modules."""
+    if slot.startswith("modules"):
+        return "module"
+    return "base" if any(other.startswith("modules") for other in slots) else "whole"
 
 
 def _rank(row: _Candidate, wish: _Wish) -> tuple[int, int, int, int]:

@@ -1,6 +1,6 @@
 import pytest
 
-from reeltune.checkpoints.keys import map_names, matches, translate
+from reeltune.checkpoints.keys import Places, map_names, matches, translate
 from reeltune.families.wan import WAN
 
 
@@ -33,7 +33,7 @@ def test_names_of_nothing_are_none(name):
 
 def test_unknown_names_are_kept_apart():
     names = map_names(["p.head.head.weight", "p.zzz", "head.head.weight"], WAN, "original", "p.")
-    assert names.diffusers == {"p.head.head.weight": "proj_out.weight"}
+    assert names.diffusers == {"p.head.head.weight": Places(("proj_out.weight",))}
     assert names.unknown == ("p.zzz", "head.head.weight")
 
 

@@ -31,11 +31,12 @@ def run(root, capsys, monkeypatch):
     return lambda *words: call(*words, "--root", str(root)) if words[0] != "inspect" else call(*words)
 
 
-def test_list(run):
+def test_list(run, define):
+    define("styled", {"architecture": "t2v", "URLs": WEIGHTS, "loras": ["https://h/l.safetensors"]})
     code, out, err = run("list")
     assert code == 0
     assert "nano_t2v" in out
-    assert "LTX Video is not supported yet: ltxv_13B, ltxv_distilled" in err
+    assert "it applies LoRAs, which are not supported yet: styled" in err
     rows = json.loads(run("list", "--json")[1])
     assert set(rows[0]) == {"id", "name", "architecture", "kind", "runnable", "reason"}
     nano = next(row for row in rows if row["id"] == "nano_t2v")
@@ -163,7 +164,8 @@ def test_generate_writes_a_video_and_says_what_was_used(run, root):
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (("generate", "ltxv_13B"), "not supported yet"),
+        (("generate", "i2v"), "--image-start FILE"),
+        (("generate", "nano_t2v", "--image-start", "x.png"), "takes no images"),
         (("generate", "nano_t2"), "nano_t2v"),
         (("generate", "nano_t2v", "--set", "step=5"), "no setting"),
         (("generate", "nano_t2v", "-o", "x.gif"), ".mp4"),

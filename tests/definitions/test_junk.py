@@ -55,7 +55,7 @@ def use(catalog):
     definition = catalog["f"]
     json.dumps(explain(definition, machine=Machine(1, 1)).as_json())
     settings, _ = complete_settings(definition, {})
-    build_request(definition.architecture.family, videos_asked(settings)[0])
+    build_request(definition.architecture, videos_asked(settings)[0], definition.root)
 
 
 def test_junk_never_escapes_as_another_error(root):

@@ -135,11 +135,12 @@ def test_devices_are_pinned(nano):
         make(nano, preferences=Preferences(device="cuda:7"))
 
 
-def test_bad_calls(root, nano):
+def test_bad_calls(root, nano, define):
     with pytest.raises(SettingsError, match="num_inference_steps"):
         make(nano, num_inference_step=3)
-    with pytest.raises(NotRunnable, match="LTX"):
-        Engine(load_catalog(root)["ltxv_13B"])
+    define("styled", {"architecture": "t2v", "URLs": ["https://h/x.safetensors"], "loras": ["https://h/l.safetensors"]})
+    with pytest.raises(NotRunnable, match="LoRAs"):
+        Engine(load_catalog(root)["styled"])
 
 
 def test_a_finetune_of_ones_own_files_and_components(root, define):

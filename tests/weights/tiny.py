@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from reeltune.checkpoints.keys import matches, translate
 from reeltune.checkpoints.quanto import quantization_metadata
+from reeltune.families import Family
 from reeltune.families.wan import WAN
 from reeltune.weights.quantize import quantize_tensor
 
@@ -30,16 +31,47 @@ def original_weights(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def quantized(weights: dict[str, torch.Tensor], dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The weights with block linears in quanto int8, and the file's metadata."""
-    state, modules = {}, []
-    for name, tensor in weights.items():
+    state, metadata = quantized_file(weights, WAN, dtype)
+    return state, METADATA | metadata
+
+
+def original_layout(state: dict[str, torch.Tensor], family: Family) -> dict[str, torch.Tensor]:
+    """A diffusers model's weights in the family's original layout: layers stacked, halves swapped, renamed."""
+    found: dict[str, torch.Tensor] = {}
+    rows = {name: (row, index) for row in family.renames for index, name in enumerate((row.diffusers, *row.more))}
+    stacks: dict[str, dict[int, torch.Tensor]] = {}
+    for name, tensor in state.items():
+        original = translate(name, family, "diffusers")
+        assert original is not None, name
+        pattern = next(key for key in rows if _fits(name, key))
+        row, index = rows[pattern]
+        if row.swapped:
+            tensor = torch.cat(tensor.chunk(2)[::-1])
+        stacks.setdefault(original, {})[index] = tensor
+    for original, parts in stacks.items():
+        found[original] = torch.cat([parts[index] for index in sorted(parts)]) if len(parts) > 1 else parts[0]
+    return found
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return any(matches(module, pattern) for module in (name, name.rpartition(".")[0]))
+
+
+def quantized_file(
+    state: dict[str, torch.Tensor], family: Family, dtype: torch.dtype
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """A family's original-layout weights with the block linears in quanto int8, and the file's metadata."""
+    found, modules = {}, []
+    for name, tensor in state.items():
         module = name.removesuffix(".weight")
-        if name.endswith(".weight") and any(matches(module, pattern) for pattern in WAN.quantizable):
+        if name.endswith(".weight") and any(matches(module, pattern) for pattern in family.quantizable):
             modules.append(module)
-            state[f"{name}._data"], state[f"{name}._scale"] = quantize_tensor(tensor, dtype, name)
-            state[f"{module}.input_scale"] = state[f"{module}.output_scale"] = torch.ones((), dtype=dtype)
+            found[f"{name}._data"], found[f"{name}._scale"] = quantize_tensor(tensor, dtype, name)
+            found[f"{module}.input_scale"] = torch.ones((), dtype=dtype)
+            found[f"{module}.output_scale"] = torch.ones((), dtype=dtype)
         else:
-            state[name] = tensor.to(dtype)
-    return {name: tensor.clone() for name, tensor in state.items()}, METADATA | quantization_metadata(modules)
+            found[name] = tensor.to(dtype)
+    return found, quantization_metadata(modules)
 
 
 def write(path: Path, state: dict[str, torch.Tensor], metadata: dict[str, str] | None = None, prefix: str = "") -> Path:

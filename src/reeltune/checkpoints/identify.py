@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from reeltune.checkpoints.header import Header
@@ -111,35 +111,32 @@ def _identity(
 
 def _match_family(header: Header) -> tuple[Family, NameMap] | None:
     """The family, layout and prefix that explain most of the file's names, among those whose marker it holds."""
-    found = [
-        (family, names)
-        for family in FAMILIES
-        for prefix in PREFIXES
-        if any(name.startswith(prefix) for name in header.tensors)
-        for layout in LAYOUTS
-        if not set(family.markers).isdisjoint((names := _sort_names(header, family, layout, prefix)).original.values())
-    ]
+    found = []
+    for family in FAMILIES:
+        for prefix in PREFIXES:
+            if not any(name.startswith(prefix) for name in header.tensors):
+                continue
+            for layout in LAYOUTS:
+                names = map_names(header.tensors, family, layout, prefix)
+                if not set(family.markers).isdisjoint(names.original.values()):
+                    found.append((family, names))
     return min(found, key=lambda row: len(row[1].unknown), default=None)
 
 
-def _sort_names(header: Header, family: Family, layout: Layout, prefix: str) -> NameMap:
-    if family.renames:
-        return map_names(header.tensors, family, layout, prefix)
-    if layout == "diffusers":  # no table of renames yet: known by a few landmarks
-        found = map_names(header.tensors, replace(family, renames=family.landmarks), layout, prefix)
-        return replace(found, unknown=()) if found.original else replace(found, unknown=tuple(header.tensors))
-    own = {name: name.removeprefix(prefix) for name in header.tensors if name.startswith(prefix)}
-    return NameMap(layout, prefix, own, {}, tuple(set(header.tensors) - set(own)))
-
-
 def original_shapes(header: Header, names: NameMap) -> dict[str, tuple[int, ...]]:
-    """Shapes by original name; a quanto weight counts under the plain weight's name."""
+    """Shapes by original name; a quanto weight counts under the plain weight's name.
+
+    What the original keeps stacked counts as one there, from a file where it is apart too.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     for stored, original in names.original.items():
         if original.endswith((SCALE, *ACTIVATION_SCALES)):
             continue
         plain = original.removesuffix(DATA) + ".weight" if original.endswith(DATA) else original
-        shapes[plain] = header.tensors[stored].shape
+        shape = header.tensors[stored].shape
+        if plain in shapes and shape:
+            shape = (shape[0] + shapes[plain][0], *shape[1:])
+        shapes[plain] = shape
     return shapes
 
 
@@ -155,12 +152,9 @@ def _config(header: Header, family: Family, shapes: dict[str, tuple[int, ...]]) 
 
 
 def _fits(row: Architecture, present: set[str], config: dict[str, Any] | None) -> bool:
-    wanted, signature = row.signature.config, row.signature
-    if config is not None:
-        for key, value in wanted.items():
-            choices = value if isinstance(value, tuple) else (value,)
-            if config.get(key) not in choices:
-                return False
+    signature = row.signature
+    if not signature.allows(config):
+        return False
     return all(_holds(present, name) for name in signature.has) and not any(
         _holds(present, name) for name in signature.lacks
     )
@@ -171,7 +165,7 @@ def _holds(present: set[str], name: str) -> bool:
 
 
 def _dim(shapes: dict[str, tuple[int, ...]]) -> int | None:
-    for name in ("patch_embedding.weight", "vace_patch_embedding.weight"):
+    for name in ("patch_embedding.weight", "vace_patch_embedding.weight", "img_in.proj.weight"):
         if shapes.get(name):
             return shapes[name][0]
     bias = shapes.get("adaln_single.emb.timestep_embedder.linear_1.bias")

@@ -18,28 +18,43 @@ PREFIXES = ("", "model.diffusion_model.", "diffusion_model.")
 _MAX_SUFFIX = 2  # segments after the module's name: none, "weight", or "weight._data"
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where a stored tensor goes: one name, or several whose rows it holds stacked; `swapped`: its halves trade."""
+
+    names: tuple[str, ...]
+    swapped: bool = False
+
+
 @lru_cache(maxsize=16)
-def _table(family: Family, source: Layout) -> dict[str, str]:
+def _table(family: Family, source: Layout) -> dict[str, Places]:
     if source == "original":
-        return {row.original: row.diffusers for row in family.renames}
-    return {row.diffusers: row.original for row in family.renames}
+        return {row.original: Places((row.diffusers, *row.more), row.swapped) for row in family.renames}
+    return {name: Places((row.original,)) for row in family.renames for name in (row.diffusers, *row.more)}
 
 
-def translate(name: str, family: Family, source: Layout) -> str | None:
-    """`name` in the other layout, or None where the family has no such module."""
+def places(name: str, family: Family, source: Layout) -> Places | None:
+    """Where `name` goes in the other layout, or None where the family has no such module."""
     table = _table(family, source)
     segments = name.split(".")
     number = next((index for index, segment in enumerate(segments) if segment.isdigit()), None)
     for cut in range(len(segments), max(0, len(segments) - _MAX_SUFFIX - 1), -1):
         module, suffix = segments[:cut], segments[cut:]
-        if (target := table.get(".".join(module))) is not None:
-            return ".".join([target, *suffix])
+        if (found := table.get(".".join(module))) is not None:
+            return Places(tuple(".".join([target, *suffix]) for target in found.names), found.swapped)
         if number is not None and number < cut:
             block = module[number]
             module[number] = "{}"
-            if (target := table.get(".".join(module))) is not None:
-                return ".".join([target.replace("{}", block), *suffix])
+            if (found := table.get(".".join(module))) is not None:
+                names = (".".join([target.replace("{}", block), *suffix]) for target in found.names)
+                return Places(tuple(names), found.swapped)
     return None
+
+
+def translate(name: str, family: Family, source: Layout) -> str | None:
+    """`name` in the other layout (the first one of a stack), or None where the family has no such module."""
+    found = places(name, family, source)
+    return found.names[0] if found else None
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -57,20 +72,22 @@ class NameMap:
     layout: Layout
     prefix: str
     original: dict[str, str]  # stored name -> original name
-    diffusers: dict[str, str]  # stored name -> diffusers name
+    diffusers: dict[str, Places]  # stored name -> where it goes in diffusers' model
     unknown: tuple[str, ...]
 
 
 def map_names(names: Iterable[str], family: Family, layout: Layout, prefix: str = "") -> NameMap:
     """Sort out all names of a file, given its layout and prefix."""
     original: dict[str, str] = {}
-    diffusers: dict[str, str] = {}
+    diffusers: dict[str, Places] = {}
     unknown: list[str] = []
     for stored in names:
         bare = stored.removeprefix(prefix)
-        other = translate(bare, family, layout) if stored.startswith(prefix) else None
-        if other is None:
+        found = places(bare, family, layout) if stored.startswith(prefix) else None
+        if found is None:
             unknown.append(stored)
-            continue
-        original[stored], diffusers[stored] = (bare, other) if layout == "original" else (other, bare)
+        elif layout == "original":
+            original[stored], diffusers[stored] = bare, found
+        else:
+            original[stored], diffusers[stored] = found.names[0], Places((bare,))
     return NameMap(layout, prefix, original, diffusers, tuple(unknown))

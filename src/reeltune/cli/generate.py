@@ -24,6 +24,15 @@ def generate(
         typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as num_inference_steps=20."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Same seed, same video; -1 picks one.")] = None,
+    image_start: Annotated[str | None, typer.Option("--image-start", help="Image the video starts from.")] = None,
+    image_end: Annotated[str | None, typer.Option("--image-end", help="Image it ends with.")] = None,
+    video_guide: Annotated[str | None, typer.Option("--video-guide", help="Control video it follows.")] = None,
+    video_mask: Annotated[
+        str | None, typer.Option("--video-mask", help="Mask of the control video: white is drawn anew.")
+    ] = None,
+    image_refs: Annotated[
+        list[str] | None, typer.Option("--image-refs", help="Image of what appears in it; may be given several times.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write (default: in outputs/).")] = None,
     quantization: Quantization = None,
     dtype: DType = None,
@@ -38,7 +47,10 @@ def generate(
     definition = catalog[id]
     preferences = wishes(catalog.root, quantization, dtype, device)
     call: dict[str, Any] = parse_assignments(assignments or [])
-    call |= {"seed": seed} if seed is not None else {}
+    files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
+    given: dict[str, Any] = {"seed": seed, **{key: str(Path(name).absolute()) for key, name in files.items() if name}}
+    given["image_refs"] = [str(Path(name).absolute()) for name in image_refs or ()]
+    call |= {key: value for key, value in given.items() if value not in (None, [])}
     if output is not None and output.suffix.lower() != ".mp4":
         raise MediaError(f"{output} is no MP4 name.", hint="Let the file end in .mp4.")
     if output is not None and output.is_dir():

@@ -153,7 +153,7 @@ class Catalog(Mapping[str, Definition]):
             self._urls(entry.id, "URLs"), self._urls(entry.id, "URLs2"), self._modules(entry.id)
         except DefinitionError as error:
             return Summary(entry.id, name, architecture.id, entry.kind, False, str(error))
-        asks = _asks(entry.model)
+        asks = _asks(entry.model, architecture)
         reason = architecture.unsupported
         reason = reason or "; ".join(asks)
         return Summary(entry.id, name, architecture.id, entry.kind, not reason, reason)
@@ -189,7 +189,7 @@ class Catalog(Mapping[str, Definition]):
             components=model.components or self._components(entry, architecture),
             sha256=MappingProxyType(dict(model.sha256 or {})),
             settings=MappingProxyType({**self._inherited(entry), **entry.settings}),
-            asks=_asks(model),
+            asks=_asks(model, architecture),
             files=entry.files,
             notices=entry.notices,
             root=self.root,
@@ -300,16 +300,16 @@ def _refuse_incomplete(file: DefinitionFile) -> None:
         )  # fmt: skip
 
 
-def _asks(model: ModelSection) -> tuple[str, ...]:
-    """What a definition asks for that would change its videos and is not done here yet."""
+def _asks(model: ModelSection, architecture: Architecture) -> tuple[str, ...]:
+    """What a definition asks for that would change its videos and is not done here."""
     extra = model.model_extra or {}
     asks = []
     if model.loras:
         asks.append("it applies LoRAs, which are not supported yet")
-    if model.URLs2:
-        asks.append("it has a second transformer (URLs2), which is not supported yet")
-    if model.modules:
-        asks.append("it merges modules, which is not supported yet")
+    if model.URLs2 and "guidance_phases" not in architecture.defaults:
+        asks.append(f"it has a second transformer (URLs2), which {architecture.id} does not use")
+    if model.modules and not any("vace" in name for name in architecture.signature.has):
+        asks.append(f"it merges modules, which {architecture.id} does not take")
     asks += [f"it replaces components by {key}, which is not supported yet"
              for key in ("text_encoder_URLs", "VAE_URLs") if extra.get(key)]  # fmt: skip
     return tuple(asks)

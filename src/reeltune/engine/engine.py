@@ -22,10 +22,14 @@ from torch import nn
 from reeltune._version import __version__
 from reeltune.checkpoints.names import expand
 from reeltune.definitions import Definition
+from reeltune.engine.inputs import Given, read
+from reeltune.engine.kinds import Tensors
+from reeltune.engine.phases import StandIn, fits
 from reeltune.engine.request import Request, build_request, complete_settings
-from reeltune.engine.stages import TextEmbeddings, decode, denoise, encode, find, load_component, torch_device
+from reeltune.engine.stages import decode, denoise, encode, find, load_component, torch_device
 from reeltune.errors import DecodeFailed, MediaError, NotRunnable
 from reeltune.events import CancelToken, Listener, Notice, Progress, ignore
+from reeltune.families import Component
 from reeltune.fetch import Explanation, pull
 from reeltune.inventory.index import Index
 from reeltune.machine import Machine
@@ -33,7 +37,7 @@ from reeltune.media.mp4 import free_name
 from reeltune.media.video import Origin, Video
 from reeltune.preferences import Preferences
 from reeltune.settings import videos_asked
-from reeltune.weights.load import load_transformer
+from reeltune.weights.load import load_transformer, peek_config
 from reeltune.weights.tensors import RUN_DTYPES
 
 
@@ -62,7 +66,7 @@ class Engine:
         self._listener = listener
         self._machine = machine
         self._explanation: Explanation | None = None
-        self._transformer: nn.Module | None = None
+        self._models: dict[str, nn.Module] = {}
         self._vae: nn.Module | None = None
         self._said: set[str] = set()
 
@@ -74,7 +78,8 @@ class Engine:
 
     def close(self) -> None:
         """Let go of all weights."""
-        self._transformer = self._vae = None
+        self._models.clear()
+        self._vae = None
         _release()
 
     # --- making videos ------------------------------------------------------------------------------------
@@ -106,12 +111,14 @@ class Engine:
         return videos_asked(settings)
 
     def _make(self, settings: Mapping[str, Any], cancel: CancelToken) -> Video:
-        request, notices = build_request(self.definition.architecture.family, settings)
+        request, notices = build_request(self.definition.architecture, settings, self.definition.root)
         for notice in notices:
             self._say(notice)
+        size = (request.width, request.height)
+        given = read(request.inputs, size, request.frames, request.fps, self._say)
         self.prepare(cancel)
-        text = self._encode(request, cancel)
-        latents = self._denoise(text, request, cancel)
+        text = self._encode(request, given, cancel)
+        latents = self._denoise(text, request, given, cancel)
         return self._finish(latents, request)
 
     def prepare(self, cancel: CancelToken | None = None) -> Explanation:
@@ -133,21 +140,24 @@ class Engine:
 
     # --- stages -------------------------------------------------------------------------------------------
 
-    def _encode(self, request: Request, cancel: CancelToken) -> TextEmbeddings:
-        explanation, family = self.prepare(), self.definition.architecture.family
+    def _encode(self, request: Request, given: Given, cancel: CancelToken) -> Tensors:
+        explanation, architecture = self.prepare(), self.definition.architecture
         self._progress("encode", 0, 1)
         cancel.check()
-        device, dtype = self._device(), self._dtype()
-        tokenizer = load_component(find(family, "tokenizer"), explanation.component("tokenizer"), dtype)
-        encoder = load_component(find(family, "text_encoder"), explanation.component("text_encoder"), dtype)
-        text = encode(self.definition.architecture, tokenizer, encoder, request, device)
-        del encoder
+        parts = {
+            row.name: load_component(row, explanation.component(row.name), self._component_dtype(row))
+            for row in architecture.parts
+            if row.name != "vae"
+        }
+        config = peek_config(*self._weights("transformer"), architecture.config)
+        text = encode(architecture, parts, request, given, config, self._device())
+        parts.clear()
         _release()
         self._progress("encode", 1, 1)
         return text
 
-    def _denoise(self, text: TextEmbeddings, request: Request, cancel: CancelToken) -> torch.Tensor:
-        transformer = self._loaded_transformer(cancel)
+    def _denoise(self, text: Tensors, request: Request, given: Given, cancel: CancelToken) -> torch.Tensor:
+        parts = {"vae": self._loaded_vae(), **self._transformers(cancel)}
 
         def on_step(done: int) -> None:
             self._progress("denoise", done, request.steps)
@@ -155,16 +165,12 @@ class Engine:
 
         cancel.check()
         self._progress("denoise", 0, request.steps)
-        return denoise(self.definition.architecture, transformer, text, request, on_step)
+        return denoise(self.definition.architecture, parts, text, request, given, on_step)
 
     def _finish(self, latents: torch.Tensor, request: Request) -> Video:
         self._progress("decode", 0, 1)
         try:
-            if self._vae is None:
-                component = find(self.definition.architecture.family, "vae")
-                folder = self.prepare().component("vae")
-                self._vae = load_component(component, folder, torch.float32).to(self._device())
-            frames = decode(self._vae, latents)
+            frames = decode(self.definition.architecture, self._loaded_vae(), latents, request)
         except Exception as error:  # whatever it was, the denoising must not be lost
             kept = self._keep(latents, request)
             message = f"Decoding failed ({type(error).__name__}: {error}); the latents are kept in {kept}."
@@ -187,20 +193,50 @@ class Engine:
             settings = json.loads(metadata["settings"])
         except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
             raise MediaError(f"{latents} holds no latents of this program: {error}.") from error
-        request, _ = build_request(self.definition.architecture.family, settings)
+        request, _ = build_request(self.definition.architecture, settings, self.definition.root)
         return self._finish(tensor, request)
 
     # --- what the stages share ----------------------------------------------------------------------------
 
-    def _loaded_transformer(self, cancel: CancelToken) -> nn.Module:
-        if self._transformer is None:
-            choice = self.prepare().selection.choices["transformer"]
-            path = next(item.path for item in self.prepare().items if item.subject == "transformer")
+    def _transformers(self, cancel: CancelToken) -> dict[str, Any]:
+        """The transformer, loaded; or where there are two, stand-ins that load theirs when it comes to it."""
+        slots = [slot for slot in ("transformer", "transformer_2") if slot in self.prepare().selection.choices]
+        if len(slots) == 1:
+            return {slots[0]: self._loaded(slots[0], cancel)}
+        return {slot: self._stand_in(slot, cancel) for slot in slots}
+
+    def _stand_in(self, slot: str, cancel: CancelToken) -> StandIn:
+        config = peek_config(*self._weights(slot), self.definition.architecture.config)
+        return StandIn(config, self._dtype(), lambda: self._loaded(slot, cancel))
+
+    def _loaded(self, slot: str, cancel: CancelToken) -> nn.Module:
+        if slot not in self._models:
+            path, modules = self._weights(slot)
+            if self._models and not fits(sum(file.stat().st_size for file in (path, *modules)), self._device()):
+                self._say(f"{', '.join(self._models)} makes room for {slot}: both don't fit.")
+                self._models.clear()
+                _release()
+            choice = self.prepare().selection.choices[slot]
             model = load_transformer(
-                path, choice.dtype, quantize=choice.quantize_on_load, listener=self._listener, cancel=cancel
-            )
-            self._transformer = model.to(self._device())
-        return self._transformer
+                path, choice.dtype, modules=modules, config=self.definition.architecture.config,
+                quantize=choice.quantize_on_load, listener=self._listener, cancel=cancel,
+            )  # fmt: skip
+            self._models[slot] = model.to(self._device())
+        return self._models[slot]
+
+    def _weights(self, slot: str) -> tuple[Path, list[Path]]:
+        """File of a transformer, and those of the modules merged into it."""
+        places = {item.subject: item.path for item in self.prepare().items}
+        return places[slot], [path for subject, path in places.items() if subject.startswith("modules")]
+
+    def _loaded_vae(self) -> Any:
+        if self._vae is None:
+            component, folder = find(self.definition.architecture, "vae"), self.prepare().component("vae")
+            self._vae = load_component(component, folder, torch.float32).to(self._device())
+        return self._vae
+
+    def _component_dtype(self, component: Component) -> torch.dtype:
+        return torch.float32 if component.name == "image_encoder" else self._dtype()
 
     def _device(self) -> torch.device:
         explanation = self.prepare()

@@ -5,21 +5,28 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from reeltune.definitions import Definition
+from reeltune.engine.inputs import asked
 from reeltune.errors import NotRunnable, SettingsError
-from reeltune.families import Family
-from reeltune.families.vocabulary import KEYS
+from reeltune.families import Architecture, Family
+from reeltune.families.vocabulary import INPUT_KEYS, KEYS
 from reeltune.settings import check_call, layer, neutral, read_settings_file, unused
 
 _SEEDS = 2**31
 _DEFAULT_SOLVER = 0
+_SWITCH, _TIMESTEPS = 875, 1000
 
 
 @dataclass(frozen=True)
 class Request:
-    """One video. `width`, `height` in pixels; `frames`, `steps`, `fps` counts; `settings`: as used, all of them."""
+    """One video. `width`, `height` in pixels; `frames`, `steps`, `fps` counts; `settings`: as used, all of them.
+
+    `boundary`: share of the noise, 0 to 1, below which a second transformer takes over, if there is one. `inputs`:
+    files by the setting that names them.
+    """
 
     prompt: str
     negative_prompt: str
@@ -33,6 +40,8 @@ class Request:
     seed: int
     fps: int
     settings: Mapping[str, Any]
+    boundary: float
+    inputs: Mapping[str, tuple[Path, ...]]
 
 
 def complete_settings(definition: Definition, call: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -42,7 +51,9 @@ def complete_settings(definition: Definition, call: Mapping[str, Any]) -> tuple[
     """
     path = definition.root / "settings" / f"{definition.id}_settings.json"
     stored, odd = read_settings_file(path) if path.exists() else ({}, [])
-    settings = layer(definition.architecture, definition.settings, stored, check_call(call))
+    given = check_call(call)
+    _refuse_foreign_inputs(definition.architecture, given)
+    settings = layer(definition.architecture, definition.settings, stored, given)
     if not neutral("activated_loras", settings):
         raise NotRunnable(
             f"The settings apply LoRAs ({settings['activated_loras']}), which is not supported yet.",
@@ -56,9 +67,22 @@ def complete_settings(definition: Definition, call: Mapping[str, Any]) -> tuple[
     return settings, notices
 
 
-def build_request(family: Family, settings: Mapping[str, Any]) -> tuple[Request, list[str]]:
-    """One video's request, with sizes rounded to what the family can do and a notice for each rounding."""
-    notices: list[str] = []
+def _refuse_foreign_inputs(architecture: Architecture, call: Mapping[str, Any]) -> None:
+    """An image or video that a caller gives and the model can't take would be missed: better said at once."""
+    takes = [row.key for row in architecture.inputs]
+    for key in INPUT_KEYS:
+        if key not in takes and not neutral(key, call):
+            listed = f"It takes {', '.join(takes)}." if takes else "It takes no images or videos."
+            raise SettingsError(f"{architecture.id} takes no {key}.", hint=listed)
+
+
+def build_request(architecture: Architecture, settings: Mapping[str, Any], root: Path) -> tuple[Request, list[str]]:
+    """One video's request, with sizes rounded to what the family can do and a notice for each rounding.
+
+    Raises SettingsError where an input the architecture needs is missing, or isn't there.
+    """
+    family, notices = architecture.family, list[str]()
+    inputs = asked(architecture, settings, root)
     width, height = (int(part) for part in settings["resolution"].split("x"))
     step = family.size_step
     fitted = tuple(max(step, size // step * step) for size in (width, height))
@@ -66,8 +90,8 @@ def build_request(family: Family, settings: Mapping[str, Any]) -> tuple[Request,
         notices.append(f"{width}x{height} becomes {fitted[0]}x{fitted[1]}: sizes are multiples of {step}.")
     frames = max(0, round((settings["video_length"] - 1) / family.frame_step)) * family.frame_step + 1
     if frames != settings["video_length"]:
-        asked = settings["video_length"]
-        notices.append(f"{asked} frames become {frames}: counts are a multiple of {family.frame_step}, plus one.")
+        wish = settings["video_length"]
+        notices.append(f"{wish} frames become {frames}: counts are a multiple of {family.frame_step}, plus one.")
     seed = settings["seed"] if settings["seed"] >= 0 else secrets.randbelow(_SEEDS)
     solver = settings.get("sample_solver") or family.solvers[_DEFAULT_SOLVER]
     if solver not in family.solvers:
@@ -83,11 +107,13 @@ def build_request(family: Family, settings: Mapping[str, Any]) -> tuple[Request,
         frames=frames,
         steps=settings["num_inference_steps"],
         guidance=settings["guidance_scale"],
-        shift=settings["flow_shift"],
+        shift=settings.get("flow_shift", 1.0),
         solver=solver,
         seed=seed,
         fps=_fps(settings.get("force_fps"), family),
         settings={key: value for key, value in used.items() if key in KEYS and not KEYS[key].display},
+        boundary=settings.get("switch_threshold", _SWITCH) / _TIMESTEPS,
+        inputs=inputs,
     )
     return request, notices
 

@@ -5,9 +5,8 @@ Each stage loads what it needs and lets go of it, so that the text encoder never
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from reeltune._quiet import quiet
+from reeltune.engine.inputs import Given
+from reeltune.engine.kinds import KINDS, Config, Tensors
 from reeltune.engine.request import Request
 from reeltune.errors import DeviceError, GenerationError
-from reeltune.families import Architecture, Component, Family
+from reeltune.families import Architecture, Component
 
 _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-
-
-@dataclass(frozen=True)
-class TextEmbeddings:
-    """`positive` and `negative` (None without guidance): [1, tokens, text_dim]."""
-
-    positive: torch.Tensor
-    negative: torch.Tensor | None
 
 
 def torch_device(name: str) -> torch.device:
@@ -55,7 +48,7 @@ def load_component(component: Component, folder: Path, dtype: torch.dtype) -> An
     try:
         with quiet():
             component_class = getattr(library, component.class_name)  # imported on first use
-            if component.class_name.startswith("Auto"):
+            if component.class_name.startswith("Auto") or component.class_name.endswith("Processor"):
                 return component_class.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
             transformers.utils.logging.disable_progress_bar()
             dtype_name = "dtype" if component.library == "transformers" else "torch_dtype"
@@ -74,23 +67,37 @@ def load_component(component: Component, folder: Path, dtype: torch.dtype) -> An
     return loaded.eval().requires_grad_(False)
 
 
-def encode(
-    architecture: Architecture, tokenizer: Any, encoder: nn.Module, request: Request, device: torch.device
-) -> TextEmbeddings:
-    """Embed prompt and negative prompt, as long as tokenizer and family allow."""
+def pipeline_class(architecture: Architecture, given: Given) -> Any:
+    """The diffusers class that makes this video."""
+    name = architecture.image_pipeline if architecture.image_pipeline and given.start else architecture.pipeline
     with quiet():
-        pipeline_class = getattr(diffusers, architecture.pipeline)  # imported on first use
-    pipeline = pipeline_class(tokenizer=tokenizer, text_encoder=encoder.to(device), vae=None, scheduler=None)
-    tokens = min(architecture.family.max_text_tokens, int(tokenizer.model_max_length))
+        return getattr(diffusers, name)  # imported on first use
+
+
+def assemble(kind: Any, parts: Mapping[str, Any]) -> Any:
+    """A pipeline of some of its parts; those it needs and doesn't get are None."""
+    wanted = inspect.signature(kind.__init__).parameters
+    empty = {name: None for name, row in wanted.items() if name != "self" and row.default is row.empty}
+    return kind(**empty | {name: part for name, part in parts.items() if name in wanted})
+
+
+def encode(
+    architecture: Architecture,
+    parts: Mapping[str, Any],
+    request: Request,
+    given: Given,
+    config: Config,
+    device: torch.device,
+) -> Tensors:
+    """Embed the prompts, and the images where the model looks at them, as long as tokenizer and family allow.
+
+    `parts`: every component but the VAE; `config`: the transformer's. Returns arguments of the pipeline's call.
+    """
+    placed = {name: part.to(device) if isinstance(part, nn.Module) else part for name, part in parts.items()}
+    pipeline = assemble(pipeline_class(architecture, given), placed)
+    tokens = min(architecture.family.max_text_tokens, int(parts["tokenizer"].model_max_length))
     with torch.inference_mode():
-        positive, negative = pipeline.encode_prompt(
-            prompt=request.prompt,
-            negative_prompt=request.negative_prompt,
-            do_classifier_free_guidance=request.guidance > 1,
-            max_sequence_length=tokens,
-            device=device,
-        )
-    return TextEmbeddings(positive, negative)
+        return KINDS[architecture.family.name].encode(pipeline, request, given, config, tokens, device)
 
 
 def scheduler(request: Request) -> Any:
@@ -104,53 +111,63 @@ def scheduler(request: Request) -> Any:
 
 def denoise(
     architecture: Architecture,
-    transformer: nn.Module,
-    text: TextEmbeddings,
+    parts: Mapping[str, Any],
+    embeddings: Tensors,
     request: Request,
+    given: Given,
     on_step: Callable[[int], None],
 ) -> torch.Tensor:
     """From noise to latents [1, channels, latent frames, latent height, latent width], fp32.
 
-    `on_step` is called after each step with the number done; what it raises stops the work.
+    `parts`: the VAE, the transformer, and the second one where there is one. `on_step` is called after each step
+    with the number done; what it raises stops the work.
     """
-    pipeline = getattr(diffusers, architecture.pipeline)(
-        tokenizer=None, text_encoder=None, vae=None, scheduler=scheduler(request), transformer=transformer
+    kind, config = KINDS[architecture.family.name], parts["transformer"].config
+    two = {"boundary_ratio": request.boundary} if "transformer_2" in parts else {}
+    pipeline = assemble(
+        pipeline_class(architecture, given),
+        {**parts, **architecture.options, **two, "scheduler": scheduler(request)},
     )
     pipeline.set_progress_bar_config(disable=True)
+    embeddings = dict(embeddings)
+    if (image_embeds := embeddings.pop("image_embeds", None)) is not None:
+        pipeline.encode_image = lambda *_: image_embeds  # the call takes either the image or these, and needs both
+    last: list[torch.Tensor] = []
 
     def step_end(_: Any, index: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
+        last[:] = [values["latents"]]
         on_step(index + 1)
         return values
 
-    with torch.inference_mode():
+    wanted = {name: request.settings[key] for key, name in architecture.family.arguments.items()
+              if key in request.settings and (two or name != "guidance_scale_2")}  # fmt: skip
+    extra = kind.extra_frames(config)
+    with torch.inference_mode(), quiet():
         result = pipeline(
-            prompt_embeds=text.positive,
-            negative_prompt_embeds=text.negative,
             height=request.height,
             width=request.width,
-            num_frames=request.frames,
+            num_frames=request.frames + extra,
             num_inference_steps=request.steps,
-            guidance_scale=request.guidance,
             generator=torch.Generator("cpu").manual_seed(request.seed),
             output_type="latent",
             callback_on_step_end=step_end,
+            **wanted | embeddings | kind.arguments(request, given, config),
         )
-    return result.frames.float()  # type: ignore[no-any-return]
+    # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
+    latents = last[0] if extra else result.frames[:, :, len(given.references) :]
+    return latents.float()
 
 
-def decode(vae: Any, latents: torch.Tensor) -> npt.NDArray[np.uint8]:
+def decode(architecture: Architecture, vae: Any, latents: torch.Tensor, request: Request) -> npt.NDArray[np.uint8]:
     """Frames uint8 [frames, height, width, 3] from latents [1, channels, frames', height', width']."""
-    config, dtype = vae.config, next(vae.parameters()).dtype
-    device = next(vae.parameters()).device
-    spread = functools.partial(torch.tensor, device=device, dtype=dtype)
-    mean = spread(config.latents_mean).view(1, -1, 1, 1, 1)
-    std = spread(config.latents_std).view(1, -1, 1, 1, 1)
+    weight = next(vae.parameters())
     with torch.inference_mode():
-        pixels = vae.decode(latents.to(device, dtype) * std + mean, return_dict=False)[0]
-    pixels = ((pixels[0].float() + 1) * 127.5).round().clamp(0, 255)  # [3, frames, height, width]
-    return pixels.permute(1, 2, 3, 0).to(torch.uint8).cpu().numpy()  # type: ignore[no-any-return]
+        pixels = KINDS[architecture.family.name].decode(vae, latents.to(weight.device, weight.dtype), request)
+    pixels = pixels[0, :, -request.frames :].float()  # [3, frames, height, width]
+    pixels = ((pixels + 1) * 127.5).round().clamp(0, 255)
+    return pixels.permute(1, 2, 3, 0).to(torch.uint8).cpu().numpy()
 
 
-def find(family: Family, name: str) -> Component:
-    """The family's component of that name."""
-    return next(component for component in family.components if component.name == name)
+def find(architecture: Architecture, name: str) -> Component:
+    """The architecture's component of that name."""
+    return next(component for component in architecture.parts if component.name == name)

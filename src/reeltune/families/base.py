@@ -23,10 +23,16 @@ def frozen(**values: Any) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Rename:
-    """One module under its two names; `{}` stands for a block's number."""
+    """One module under its two names; `{}` stands for a block's number.
+
+    `more`: further modules of diffusers whose rows the original keeps stacked below the first one's, in this order.
+    `swapped`: the two halves of its rows change places.
+    """
 
     original: str
     diffusers: str
+    more: tuple[str, ...] = ()
+    swapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,36 @@ class Component:
 
 
 @dataclass(frozen=True)
+class Input:
+    """An image or a video that an architecture takes besides its settings.
+
+    `key`: the setting that holds its path(s); `kind`: "image" | "images" | "video" | "mask"; `letter` and
+    `letters_key`: the letter that asks for it, and the setting such letters stand in.
+    """
+
+    key: str
+    kind: str
+    letters_key: str
+    letter: str
+    required: bool = False
+
+
+START_IMAGE = Input("image_start", "image", "image_prompt_type", "S")
+END_IMAGE = Input("image_end", "image", "image_prompt_type", "E")
+CONTROL_VIDEO = Input("video_guide", "video", "video_prompt_type", "V")
+MASK_VIDEO = Input("video_mask", "mask", "video_prompt_type", "M")
+REFERENCE_IMAGES = Input("image_refs", "images", "video_prompt_type", "I")
+
+
+@dataclass(frozen=True)
 class Family:
     """A group of architectures sharing code.
 
     `markers` are original names one of which every checkpoint of the family holds. `derive_config` makes
     the transformer's config from the shapes, and from the config stored in the file where shapes can't tell.
-    `quantizable` are the modules, in original names, that a quanto int8 file quantizes. `frame_step`: frames are
-    a multiple of it, plus one; `size_step`: width and height are multiples of it. `landmarks`: the few names by
-    which a diffusers layout is recognised while `renames` is still empty.
+    `quantizable` are the modules, in original names, that a quanto int8 file quantizes. `arguments`: settings by
+    the name of the pipeline's argument that takes them. `frame_step`: frames are a multiple of it, plus one;
+    `size_step`: width and height are multiples of it.
     """
 
     name: str
@@ -58,12 +86,12 @@ class Family:
     derive_config: Callable[[Shapes, Config], Config]
     transformer_class: str
     components: tuple[Component, ...]
+    arguments: Mapping[str, str] = field(hash=False)
     solvers: tuple[str, ...]
     fps: int
     frame_step: int
     size_step: int
     max_text_tokens: int
-    landmarks: tuple[Rename, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,14 +108,22 @@ class Signature:
     has: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
 
+    def allows(self, config: Mapping[str, Any] | None) -> bool:
+        """Whether a derived config has the structure; one that isn't known contradicts nothing."""
+        wanted = {key: value if isinstance(value, tuple) else (value,) for key, value in self.config.items()}
+        return config is None or all(config.get(key) in values for key, values in wanted.items())
+
 
 @dataclass(frozen=True)
 class Architecture:
     """What a definition derives from.
 
-    `pipeline` is the diffusers class, empty while the architecture does not run here (`unsupported` says why).
-    `data_types` in order of preference. `settings`: keys the model uses; `defaults`: what it starts from.
-    `components_repo`: the Hub repository, in diffusers layout, its components come from.
+    `pipeline` is the diffusers class, empty while the architecture does not run here (`unsupported` says why);
+    `image_pipeline` takes its place when a start image is given, where that is another class. `data_types` in order
+    of preference. `inputs`: the images and videos it takes; `settings`: the keys it uses, those of its inputs among
+    them; `defaults`: what it starts from. `components_repo`: the Hub repository, in diffusers layout, that its
+    components come from (`components`, where they aren't the family's). `config`: what a header can't tell of the
+    transformer's config; `options`: fixed arguments of the pipeline.
     """
 
     id: str
@@ -99,8 +135,18 @@ class Architecture:
     components_repo: str
     pipeline: str = ""
     unsupported: str = ""
+    inputs: tuple[Input, ...] = ()
+    components: tuple[Component, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=frozen)
+    options: Mapping[str, Any] = field(default_factory=frozen)
+    image_pipeline: str = ""
 
     @property
     def runnable(self) -> bool:
         """Whether this program can make videos with it."""
         return bool(self.pipeline)
+
+    @property
+    def parts(self) -> tuple[Component, ...]:
+        """The components of its pipeline: its own where it has any, else the family's."""
+        return self.components or self.family.components

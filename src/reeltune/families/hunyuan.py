@@ -1,43 +1,155 @@
-"""Hunyuan Video: recognised and listed; loading and running it is not built yet."""
+"""Hunyuan Video: names as in the original release (github.com/Tencent-Hunyuan/HunyuanVideo) and as in diffusers."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from types import MappingProxyType
 
-from reeltune.families.base import Architecture, Component, Config, Family, Rename, Shapes, Signature, frozen
+from reeltune.families.base import (
+    START_IMAGE,
+    Architecture,
+    Component,
+    Config,
+    Family,
+    Input,
+    Rename,
+    Shapes,
+    Signature,
+    frozen,
+)
+
+_DOUBLE, _TO_DOUBLE = "double_blocks.{}", "transformer_blocks.{}"
+_SINGLE, _TO_SINGLE = "single_blocks.{}", "single_transformer_blocks.{}"
+_REFINER = "txt_in.individual_token_refiner.blocks.{}"
+_TO_REFINER = "context_embedder.token_refiner.refiner_blocks.{}"
+
+
+def _stacked(original: str, first: str, *more: str) -> Rename:
+    return Rename(original, first, more)
+
+
+RENAMES = (
+    Rename("img_in.proj", "x_embedder.proj"),
+    Rename("time_in.mlp.0", "time_text_embed.timestep_embedder.linear_1"),
+    Rename("time_in.mlp.2", "time_text_embed.timestep_embedder.linear_2"),
+    Rename("guidance_in.mlp.0", "time_text_embed.guidance_embedder.linear_1"),
+    Rename("guidance_in.mlp.2", "time_text_embed.guidance_embedder.linear_2"),
+    Rename("vector_in.in_layer", "time_text_embed.text_embedder.linear_1"),
+    Rename("vector_in.out_layer", "time_text_embed.text_embedder.linear_2"),
+    Rename("txt_in.input_embedder", "context_embedder.proj_in"),
+    Rename("txt_in.t_embedder.mlp.0", "context_embedder.time_text_embed.timestep_embedder.linear_1"),
+    Rename("txt_in.t_embedder.mlp.2", "context_embedder.time_text_embed.timestep_embedder.linear_2"),
+    Rename("txt_in.c_embedder.linear_1", "context_embedder.time_text_embed.text_embedder.linear_1"),
+    Rename("txt_in.c_embedder.linear_2", "context_embedder.time_text_embed.text_embedder.linear_2"),
+    _stacked(f"{_REFINER}.self_attn_qkv", *(f"{_TO_REFINER}.attn.to_{letter}" for letter in "qkv")),
+    Rename(f"{_REFINER}.self_attn_proj", f"{_TO_REFINER}.attn.to_out.0"),
+    Rename(f"{_REFINER}.norm1", f"{_TO_REFINER}.norm1"),
+    Rename(f"{_REFINER}.norm2", f"{_TO_REFINER}.norm2"),
+    Rename(f"{_REFINER}.mlp.fc1", f"{_TO_REFINER}.ff.net.0.proj"),
+    Rename(f"{_REFINER}.mlp.fc2", f"{_TO_REFINER}.ff.net.2"),
+    Rename(f"{_REFINER}.adaLN_modulation.1", f"{_TO_REFINER}.norm_out.linear"),
+    _stacked(f"{_DOUBLE}.img_attn_qkv", *(f"{_TO_DOUBLE}.attn.to_{letter}" for letter in "qkv")),
+    _stacked(f"{_DOUBLE}.txt_attn_qkv", *(f"{_TO_DOUBLE}.attn.add_{letter}_proj" for letter in "qkv")),
+    Rename(f"{_DOUBLE}.img_attn_q_norm", f"{_TO_DOUBLE}.attn.norm_q"),
+    Rename(f"{_DOUBLE}.img_attn_k_norm", f"{_TO_DOUBLE}.attn.norm_k"),
+    Rename(f"{_DOUBLE}.txt_attn_q_norm", f"{_TO_DOUBLE}.attn.norm_added_q"),
+    Rename(f"{_DOUBLE}.txt_attn_k_norm", f"{_TO_DOUBLE}.attn.norm_added_k"),
+    Rename(f"{_DOUBLE}.img_attn_proj", f"{_TO_DOUBLE}.attn.to_out.0"),
+    Rename(f"{_DOUBLE}.txt_attn_proj", f"{_TO_DOUBLE}.attn.to_add_out"),
+    Rename(f"{_DOUBLE}.img_mod.linear", f"{_TO_DOUBLE}.norm1.linear"),
+    Rename(f"{_DOUBLE}.txt_mod.linear", f"{_TO_DOUBLE}.norm1_context.linear"),
+    Rename(f"{_DOUBLE}.img_mlp.fc1", f"{_TO_DOUBLE}.ff.net.0.proj"),
+    Rename(f"{_DOUBLE}.img_mlp.fc2", f"{_TO_DOUBLE}.ff.net.2"),
+    Rename(f"{_DOUBLE}.txt_mlp.fc1", f"{_TO_DOUBLE}.ff_context.net.0.proj"),
+    Rename(f"{_DOUBLE}.txt_mlp.fc2", f"{_TO_DOUBLE}.ff_context.net.2"),
+    _stacked(f"{_SINGLE}.linear1", *(f"{_TO_SINGLE}.attn.to_{letter}" for letter in "qkv"), f"{_TO_SINGLE}.proj_mlp"),
+    Rename(f"{_SINGLE}.linear2", f"{_TO_SINGLE}.proj_out"),
+    Rename(f"{_SINGLE}.q_norm", f"{_TO_SINGLE}.attn.norm_q"),
+    Rename(f"{_SINGLE}.k_norm", f"{_TO_SINGLE}.attn.norm_k"),
+    Rename(f"{_SINGLE}.modulation.linear", f"{_TO_SINGLE}.norm.linear"),
+    Rename("final_layer.adaLN_modulation.1", "norm_out.linear", swapped=True),  # shift, scale -> scale, shift
+    Rename("final_layer.linear", "proj_out"),
+)
+
+QUANTIZABLE = (
+    *(f"{_DOUBLE}.{stream}_{layer}" for stream in ("img", "txt") for layer in ("attn_qkv", "attn_proj")),
+    *(f"{_DOUBLE}.{stream}_mlp.{layer}" for stream in ("img", "txt") for layer in ("fc1", "fc2")),
+    f"{_SINGLE}.linear1",
+    f"{_SINGLE}.linear2",
+)
+
+_BLOCK = re.compile(r"(double_blocks|single_blocks|txt_in\.individual_token_refiner\.blocks)\.(\d{1,9})\.")
 
 
 def derive_config(shapes: Shapes, stored: Config) -> Config:
-    """What the shapes tell: input channels, hidden size, whether guidance is an input (distilled)."""
-    dim, in_channels, *_ = shapes["img_in.proj.weight"]
-    return {"in_channels": in_channels, "dim": dim, "guidance_embeds": "guidance_in.mlp.0.weight" in shapes}
+    """Config of `HunyuanVideoTransformer3DModel` from original names and shapes.
+
+    Of the `stored` config only the axes of the rotary embedding are taken; without them a head is split as the
+    release splits its 128 numbers: 16 for time, 56 each for height and width. An input of twice the channels and a
+    mask is the image-to-video model that concatenates them. Raises KeyError when a shape it needs is absent.
+    """
+    dim, in_channels, patch_t, patch, *_ = shapes["img_in.proj.weight"]
+    head = shapes["double_blocks.0.img_attn_q_norm.weight"][0]
+    layers = _layers(shapes)
+    out_channels = shapes["final_layer.linear.weight"][0] // (patch * patch * patch_t)
+    config: Config = {
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "num_attention_heads": dim // head,
+        "attention_head_dim": head,
+        "num_layers": layers["double_blocks"],
+        "num_single_layers": layers.get("single_blocks", 0),
+        "num_refiner_layers": layers["txt_in.individual_token_refiner.blocks"],
+        "mlp_ratio": shapes["double_blocks.0.img_mlp.fc1.weight"][0] / dim,
+        "patch_size": patch,
+        "patch_size_t": patch_t,
+        "guidance_embeds": "guidance_in.mlp.0.weight" in shapes,
+        "text_embed_dim": shapes["txt_in.input_embedder.weight"][1],
+        "pooled_projection_dim": shapes["vector_in.in_layer.weight"][1],
+        "rope_axes_dim": tuple(stored.get("rope_axes_dim") or (head // 8, head * 7 // 16, head * 7 // 16)),
+    }
+    if in_channels == 2 * out_channels + 1:
+        config["image_condition_type"] = "latent_concat"
+    return config
+
+
+def _layers(shapes: Shapes) -> dict[str, int]:
+    """Number of blocks of each kind. Raises ValueError where a forged number is larger than any file's."""
+    counts: dict[str, int] = {}
+    for name in shapes:
+        if found := _BLOCK.match(name):
+            counts[found[1]] = max(counts.get(found[1], 0), int(found[2]) + 1)
+    if max(counts.values(), default=0) > len(shapes):
+        raise ValueError("more blocks than tensors")
+    return counts
 
 
 _WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
+_COMPONENTS = (
+    Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model")),
+    Component("text_encoder", "transformers", "LlamaModel", _WEIGHTS),
+    Component("tokenizer_2", "transformers", "AutoTokenizer", ("*.json", "*.txt")),
+    Component("text_encoder_2", "transformers", "CLIPTextModel", _WEIGHTS),
+    Component("vae", "diffusers", "AutoencoderKLHunyuanVideo", _WEIGHTS),
+)
+_IMAGE_COMPONENTS = (
+    *(replace(row, class_name="LlavaForConditionalGeneration") if row.name == "text_encoder" else row
+      for row in _COMPONENTS),
+    Component("image_processor", "transformers", "CLIPImageProcessor", ("*.json",)),
+)  # fmt: skip
 
 HUNYUAN = Family(
     name="hunyuan",
     label="Hunyuan Video",
     markers=("txt_in.individual_token_refiner.blocks.0.norm1.weight",),
-    renames=(),
-    quantizable=(),
+    renames=RENAMES,
+    quantizable=QUANTIZABLE,
     derive_config=derive_config,
     transformer_class="HunyuanVideoTransformer3DModel",
-    components=(
-        Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model")),
-        Component("text_encoder", "transformers", "LlamaModel", _WEIGHTS),
-        Component("tokenizer_2", "transformers", "AutoTokenizer", ("*.json", "*.txt")),
-        Component("text_encoder_2", "transformers", "CLIPTextModel", _WEIGHTS),
-        Component("vae", "diffusers", "AutoencoderKLHunyuanVideo", _WEIGHTS),
-    ),
+    components=_COMPONENTS,
+    arguments=frozen(embedded_guidance_scale="guidance_scale", guidance_scale="true_cfg_scale"),
     solvers=("euler",),
-    landmarks=(
-        Rename("img_in.proj", "x_embedder.proj"),
-        Rename("guidance_in.mlp.0", "time_text_embed.guidance_embedder.linear_1"),
-        Rename(
-            "txt_in.individual_token_refiner.blocks.{}.norm1", "context_embedder.token_refiner.refiner_blocks.{}.norm1"
-        ),
-    ),
     fps=24,
     frame_step=4,
     size_step=16,
@@ -56,22 +168,43 @@ _DEFAULTS = {
     "embedded_guidance_scale": 6.0,
     "flow_shift": 7.0,
 }
+_IMAGE = {
+    "prompt": "The scene comes to life, gentle natural movement, steady camera",
+    "image_prompt_type": "S",
+    "guidance_scale": 1.0,
+}
 
 
-def _architecture(id: str, signature: Signature, repo: str) -> Architecture:
+def _architecture(
+    id: str, signature: Signature, repo: str, pipeline: str, inputs: tuple[Input, ...] = (), **more: object
+) -> Architecture:
+    defaults = _DEFAULTS | (_IMAGE if inputs else {})
+    used = {*defaults, "multi_prompts_gen_type", "force_fps", "sample_solver", *(row.key for row in inputs)}
     return Architecture(
         id=id,
         family=HUNYUAN,
         signature=signature,
         data_types=("bf16",),
-        settings=frozenset({*_DEFAULTS, "multi_prompts_gen_type", "force_fps"}),
-        defaults=MappingProxyType(_DEFAULTS),
+        settings=frozenset(used),
+        defaults=MappingProxyType(defaults),
         components_repo=f"hunyuanvideo-community/{repo}",
-        unsupported="Hunyuan Video is not supported yet",
+        pipeline=pipeline,
+        inputs=inputs,
+        **more,  # type: ignore[arg-type]
     )
 
 
 ARCHITECTURES = (
-    _architecture("hunyuan", Signature(frozen(in_channels=16, guidance_embeds=True)), "HunyuanVideo"),
-    _architecture("hunyuan_i2v", Signature(frozen(in_channels=(16, 33))), "HunyuanVideo-I2V"),
+    _architecture(
+        "hunyuan", Signature(frozen(in_channels=16, guidance_embeds=True)), "HunyuanVideo", "HunyuanVideoPipeline"
+    ),
+    _architecture(
+        "hunyuan_i2v",
+        Signature(frozen(in_channels=(16, 33))),
+        "HunyuanVideo-I2V",
+        "HunyuanVideoImageToVideoPipeline",
+        (replace(START_IMAGE, required=True),),
+        components=_IMAGE_COMPONENTS,
+        config=frozen(image_condition_type="token_replace"),  # unless the header says that it concatenates
+    ),
 )

@@ -1,20 +1,79 @@
-"""LTX Video 0.9.x: recognised and listed; loading and running it is not built yet."""
+"""LTX Video 0.9.x: names as in the original release (github.com/Lightricks/LTX-Video) and as in diffusers."""
 
 from __future__ import annotations
 
 import re
 from types import MappingProxyType
 
-from reeltune.families.base import Architecture, Component, Config, Family, Rename, Shapes, Signature
+from reeltune.families.base import (
+    END_IMAGE,
+    START_IMAGE,
+    Architecture,
+    Component,
+    Config,
+    Family,
+    Rename,
+    Shapes,
+    Signature,
+    frozen,
+)
 
-_BLOCK = re.compile(r"transformer_blocks\.(\d+)\.")
+HEADS = 32  # of every published LTX Video 0.9; other counts need a config in the file's metadata
+_BLOCK = re.compile(r"transformer_blocks\.(\d{1,9})\.")
+
+
+def _same(*names: str) -> tuple[Rename, ...]:
+    return tuple(Rename(name, name) for name in names)
+
+
+_ATTENTION = tuple(
+    row
+    for attention in ("transformer_blocks.{}.attn1", "transformer_blocks.{}.attn2")
+    for row in (
+        *_same(*(f"{attention}.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0"))),
+        Rename(f"{attention}.q_norm", f"{attention}.norm_q"),
+        Rename(f"{attention}.k_norm", f"{attention}.norm_k"),
+    )
+)
+_FEED_FORWARD = ("transformer_blocks.{}.ff.net.0.proj", "transformer_blocks.{}.ff.net.2")
+
+RENAMES = (
+    Rename("patchify_proj", "proj_in"),
+    Rename("adaln_single.emb.timestep_embedder.linear_1", "time_embed.emb.timestep_embedder.linear_1"),
+    Rename("adaln_single.emb.timestep_embedder.linear_2", "time_embed.emb.timestep_embedder.linear_2"),
+    Rename("adaln_single.linear", "time_embed.linear"),
+    *_same("caption_projection.linear_1", "caption_projection.linear_2", "scale_shift_table", "proj_out"),
+    *_same("transformer_blocks.{}.scale_shift_table", *_FEED_FORWARD),
+    *_ATTENTION,
+)
+QUANTIZABLE = (
+    *(f"transformer_blocks.{{}}.{attention}.{layer}"
+      for attention in ("attn1", "attn2") for layer in ("to_q", "to_k", "to_v", "to_out.0")),
+    *_FEED_FORWARD,
+)  # fmt: skip
 
 
 def derive_config(shapes: Shapes, stored: Config) -> Config:
-    """What the shapes tell: hidden size and number of blocks."""
-    layers = [int(found[1]) for name in shapes if (found := _BLOCK.match(name))]
-    dim = shapes["adaln_single.emb.timestep_embedder.linear_1.bias"][0]
-    return {"dim": dim, "num_layers": 1 + max(layers, default=-1)}
+    """Config of `LTXVideoTransformer3DModel` from original names and shapes.
+
+    Of the `stored` config only the number of heads is taken. Raises KeyError when a shape it needs is absent,
+    ValueError where a forged block number is larger than any file of so many tensors has.
+    """
+    dim, in_channels = shapes["patchify_proj.weight"]
+    layers = 1 + max((int(found[1]) for name in shapes if (found := _BLOCK.match(name))), default=-1)
+    if layers > len(shapes):
+        raise ValueError(f"{layers} blocks in {len(shapes)} tensors")
+    wish = stored.get("num_attention_heads")
+    heads = wish if type(wish) is int and wish > 0 and dim % wish == 0 else HEADS
+    return {
+        "in_channels": in_channels,
+        "out_channels": shapes["proj_out.weight"][0],
+        "num_attention_heads": heads,
+        "attention_head_dim": dim // heads,
+        "cross_attention_dim": shapes["transformer_blocks.0.attn2.to_k.weight"][1],
+        "caption_channels": shapes["caption_projection.linear_1.weight"][1],
+        "num_layers": layers,
+    }
 
 
 _WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
@@ -23,8 +82,8 @@ LTX = Family(
     name="ltx",
     label="LTX Video",
     markers=("adaln_single.emb.timestep_embedder.linear_1.bias",),
-    renames=(),
-    quantizable=(),
+    renames=RENAMES,
+    quantizable=QUANTIZABLE,
     derive_config=derive_config,
     transformer_class="LTXVideoTransformer3DModel",
     components=(
@@ -32,11 +91,8 @@ LTX = Family(
         Component("text_encoder", "transformers", "T5EncoderModel", _WEIGHTS),
         Component("vae", "diffusers", "AutoencoderKLLTXVideo", _WEIGHTS),
     ),
+    arguments=frozen(guidance_scale="guidance_scale"),
     solvers=("euler",),
-    landmarks=(
-        Rename("adaln_single.emb.timestep_embedder.linear_1", "time_embed.emb.timestep_embedder.linear_1"),
-        Rename("transformer_blocks.{}.scale_shift_table", "transformer_blocks.{}.scale_shift_table"),
-    ),
     fps=30,
     frame_step=8,
     size_step=32,
@@ -52,8 +108,8 @@ _DEFAULTS = {
     "seed": -1,
     "repeat_generation": 1,
     "guidance_scale": 5.0,
-    "flow_shift": 5.0,
 }
+_INPUTS = (START_IMAGE, END_IMAGE)
 
 ARCHITECTURES = (
     Architecture(
@@ -61,9 +117,13 @@ ARCHITECTURES = (
         family=LTX,
         signature=Signature(dim=4096, lacks=("audio_adaln_single.emb.timestep_embedder.linear_1.bias",)),
         data_types=("bf16",),
-        settings=frozenset({*_DEFAULTS, "multi_prompts_gen_type", "force_fps"}),
+        settings=frozenset(
+            {*_DEFAULTS, "multi_prompts_gen_type", "force_fps", "image_prompt_type", "sample_solver"}
+            | {row.key for row in _INPUTS}
+        ),
         defaults=MappingProxyType(_DEFAULTS),
         components_repo="Lightricks/LTX-Video-0.9.8-13B-distilled",
-        unsupported="LTX Video is not supported yet",
+        pipeline="LTXConditionPipeline",
+        inputs=_INPUTS,
     ),
 )

@@ -156,6 +156,8 @@ KEYS: Mapping[str, Key] = MappingProxyType(
     }
 )  # fmt: skip
 
+INPUT_KEYS = ("image_start", "image_end", "video_source", "video_guide", "video_mask", "image_refs", "audio_guide")
+
 
 def coerce(key: str, value: Any) -> Any:
     """`value` as the setting's kind. Raises SettingsError naming key, value and what it must be."""

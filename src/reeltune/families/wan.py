@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import MappingProxyType
 
 from reeltune.families.base import (
+    CONTROL_VIDEO,
+    END_IMAGE,
+    MASK_VIDEO,
+    REFERENCE_IMAGES,
+    START_IMAGE,
     Architecture,
     Component,
     Config,
     Family,
+    Input,
     Rename,
     Shapes,
     Signature,
@@ -69,6 +76,7 @@ _LINEARS = (
 QUANTIZABLE = tuple(f"{block}.{layer}" for block in ("blocks.{}", "vace_blocks.{}") for layer in _LINEARS)
 
 _BLOCK = re.compile(r"blocks\.(\d{1,9})\.")
+_VACE_BLOCK = re.compile(r"vace_blocks\.(\d{1,9})\.")
 
 
 def derive_config(shapes: Shapes, stored: Config) -> Config:
@@ -98,15 +106,32 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         config["added_kv_proj_dim"] = dim
     if "img_emb.emb_pos" in shapes:
         config["pos_embed_seq_len"] = shapes["img_emb.emb_pos"][1]
+    if "vace_patch_embedding.weight" in shapes:
+        config["_class_name"] = "WanVACETransformer3DModel"
+        config["vace_in_channels"] = shapes["vace_patch_embedding.weight"][1]
+        config["vace_layers"] = _vace_layers(shapes, stored, config["num_layers"])
     return config | {key: stored[key] for key in ("eps", "rope_max_seq_len") if key in stored}
 
 
-def _layers(shapes: Shapes) -> int:
+def _layers(shapes: Shapes, block: re.Pattern[str] = _BLOCK) -> int:
     """Number of blocks. Raises ValueError where a forged number is larger than any file of so many tensors has."""
-    layers = 1 + max(int(found[1]) for name in shapes if (found := _BLOCK.match(name)))
+    layers = 1 + max(int(found[1]) for name in shapes if (found := block.match(name)))
     if layers > len(shapes):
         raise ValueError(f"{layers} blocks in {len(shapes)} tensors")
     return layers
+
+
+def _vace_layers(shapes: Shapes, stored: Config, layers: int) -> list[int]:
+    """The blocks that VACE's steer: those the file names, else evenly spread, as in the release (8 of 40, 15 of 30).
+
+    Raises ValueError where they can't be spread evenly.
+    """
+    count, named = _layers(shapes, _VACE_BLOCK), stored.get("vace_layers")
+    if isinstance(named, list | tuple) and len(named) == count and all(type(row) is int for row in named):
+        return list(named)
+    if layers % count:
+        raise ValueError(f"{count} VACE blocks can't be spread over {layers}")
+    return list(range(0, layers, layers // count))
 
 
 def _heads(dim: int, stored: Config) -> int:
@@ -118,6 +143,17 @@ def _heads(dim: int, stored: Config) -> int:
 
 _TORCH_WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
+_COMPONENTS = (
+    Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model")),
+    Component("text_encoder", "transformers", "UMT5EncoderModel", _TORCH_WEIGHTS),
+    Component("vae", "diffusers", "AutoencoderKLWan", _TORCH_WEIGHTS),
+)
+_IMAGE_COMPONENTS = (
+    *_COMPONENTS,
+    Component("image_encoder", "transformers", "CLIPVisionModel", _TORCH_WEIGHTS),
+    Component("image_processor", "transformers", "CLIPImageProcessor", ("*.json",)),
+)
+
 WAN = Family(
     name="wan",
     label="Wan",
@@ -126,11 +162,8 @@ WAN = Family(
     quantizable=QUANTIZABLE,
     derive_config=derive_config,
     transformer_class="WanTransformer3DModel",
-    components=(
-        Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model")),
-        Component("text_encoder", "transformers", "UMT5EncoderModel", _TORCH_WEIGHTS),
-        Component("vae", "diffusers", "AutoencoderKLWan", _TORCH_WEIGHTS),
-    ),
+    components=_COMPONENTS,
+    arguments=frozen(guidance_scale="guidance_scale", guidance2_scale="guidance_scale_2"),
     solvers=("unipc", "euler", "dpm++"),
     fps=16,
     frame_step=4,
@@ -138,22 +171,11 @@ WAN = Family(
     max_text_tokens=512,
 )
 
-_USED = frozenset(
-    [
-        "prompt",
-        "negative_prompt",
-        "resolution",
-        "video_length",
-        "seed",
-        "num_inference_steps",
-        "guidance_scale",
-        "flow_shift",
-        "sample_solver",
-        "repeat_generation",
-        "multi_prompts_gen_type",
-        "force_fps",
-    ]
-)
+_USED = (
+    "prompt", "negative_prompt", "resolution", "video_length", "seed", "num_inference_steps", "guidance_scale",
+    "flow_shift", "sample_solver", "repeat_generation", "multi_prompts_gen_type", "force_fps",
+)  # fmt: skip
+_PHASES = ("guidance_phases", "guidance2_scale", "switch_threshold")
 _TEXT_PROMPT = "A red fox trots through fresh snow at dawn, the camera gliding beside it"
 _IMAGE_PROMPT = "The scene comes to life, gentle natural movement, steady camera"
 _TEXT = {
@@ -167,29 +189,48 @@ _TEXT = {
     "guidance_scale": 5.0,
     "flow_shift": 5.0,
 }
-_IMAGE = {**_TEXT, "prompt": _IMAGE_PROMPT}
+_IMAGE = {**_TEXT, "prompt": _IMAGE_PROMPT, "image_prompt_type": "S"}
 _TWO_PHASES = {"guidance_phases": 2}
-_NOT_YET = "image, control and two-phase inputs of Wan are not supported yet"
 _VACE_NAMES = ("vace_patch_embedding.weight",)
 _IMAGE_NAMES = ("img_emb.proj.1.weight",)
 _ANIMATE_NAMES = ("face_adapter.",)
 _BOTH = ("bf16", "fp16")
+_START = replace(START_IMAGE, required=True)
+_END = replace(END_IMAGE, required=True)
+_CONTROLS = (CONTROL_VIDEO, MASK_VIDEO, REFERENCE_IMAGES)
 
 
 def _architecture(
-    id: str, signature: Signature, defaults: dict[str, object], repo: str, pipeline: str = ""
+    id: str,
+    signature: Signature,
+    defaults: dict[str, object],
+    repo: str,
+    pipeline: str,
+    inputs: tuple[Input, ...] = (),
+    **more: object,
 ) -> Architecture:
+    phases = _PHASES if "guidance_phases" in defaults else ()
+    used = {*_USED, *phases, *(row.key for row in inputs), *(row.letters_key for row in inputs)}
     return Architecture(
         id=id,
         family=WAN,
         signature=signature,
         data_types=_BOTH,
-        settings=_USED,
+        settings=frozenset(used),
         defaults=MappingProxyType(defaults),
         components_repo=f"Wan-AI/{repo}",
         pipeline=pipeline,
-        unsupported="" if pipeline else _NOT_YET,
+        inputs=inputs,
+        **more,  # type: ignore[arg-type]
     )
+
+
+def _image_architecture(
+    id: str, signature: Signature, defaults: dict[str, object], repo: str, inputs: tuple[Input, ...] = (_START,)
+) -> Architecture:
+    """Image-to-video of Wan 2.1, which also looks at its images through CLIP."""
+    pipeline = "WanImageToVideoPipeline"
+    return _architecture(id, signature, defaults, repo, pipeline, inputs, components=_IMAGE_COMPONENTS)
 
 
 _TEXT_ONLY = {"lacks": _IMAGE_NAMES + _VACE_NAMES + _ANIMATE_NAMES}
@@ -199,35 +240,55 @@ _NO_VACE = {"lacks": _VACE_NAMES + _ANIMATE_NAMES}
 _NO_END_FRAME = {"lacks": (*_VACE_NAMES, *_ANIMATE_NAMES, "img_emb.emb_pos")}
 _REPO_I2V = "Wan2.1-I2V-14B-480P-Diffusers"
 _REPO_A14B = "Wan2.2-T2V-A14B-Diffusers"
+_T2V_14B = Signature(_T2V, 5120, **_TEXT_ONLY)
+_VACE_14B = Signature(_T2V, 5120, _VACE_NAMES)
 
 ARCHITECTURES = (
-    _architecture("t2v", Signature(_T2V, 5120, **_TEXT_ONLY), _TEXT, "Wan2.1-T2V-14B-Diffusers", "WanPipeline"),
+    _architecture("t2v", _T2V_14B, _TEXT, "Wan2.1-T2V-14B-Diffusers", "WanPipeline"),
     _architecture("t2v_1.3B", Signature(_T2V, 1536, **_TEXT_ONLY), _TEXT, "Wan2.1-T2V-1.3B-Diffusers", "WanPipeline"),
-    _architecture("t2v_2_2", Signature(_T2V, 5120, **_TEXT_ONLY), {**_TEXT, **_TWO_PHASES}, _REPO_A14B),
-    _architecture(
+    _architecture("t2v_2_2", _T2V_14B, {**_TEXT, **_TWO_PHASES}, _REPO_A14B, "WanPipeline"),
+    _image_architecture(
         "i2v", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), {**_IMAGE, "flow_shift": 7.0}, _REPO_I2V
     ),
-    _architecture("fun_inp", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE, _REPO_I2V),
-    _architecture("fun_inp_1.3B", Signature(_I2V, 1536, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE, _REPO_I2V),
-    _architecture(
+    _image_architecture(
+        "fun_inp", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE, _REPO_I2V, (_START, END_IMAGE)
+    ),
+    _image_architecture(
+        "fun_inp_1.3B", Signature(_I2V, 1536, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE, _REPO_I2V, (_START, END_IMAGE)
+    ),
+    _image_architecture(
         "flf2v_720p",
         Signature(_I2V, 5120, (*_IMAGE_NAMES, "img_emb.emb_pos"), **_NO_VACE),
-        {**_IMAGE, "resolution": "1280x720"},
+        {**_IMAGE, "resolution": "1280x720", "image_prompt_type": "SE"},
         "Wan2.1-FLF2V-14B-720P-diffusers",
+        (_START, _END),
     ),
     _architecture(
         "i2v_2_2",
         Signature(_I2V, 5120, lacks=_IMAGE_NAMES + _VACE_NAMES + _ANIMATE_NAMES),
         {**_IMAGE, **_TWO_PHASES},
         "Wan2.2-I2V-A14B-Diffusers",
+        "WanImageToVideoPipeline",
+        (_START, END_IMAGE),
     ),
-    _architecture("vace_14B", Signature(_T2V, 5120, _VACE_NAMES), _TEXT, "Wan2.1-VACE-14B-diffusers"),
-    _architecture("vace_1.3B", Signature(_T2V, 1536, _VACE_NAMES), _TEXT, "Wan2.1-VACE-1.3B-diffusers"),
-    _architecture("vace_14B_2_2", Signature(_T2V, 5120, _VACE_NAMES), {**_TEXT, **_TWO_PHASES}, _REPO_A14B),
+    _architecture("vace_14B", _VACE_14B, _TEXT, "Wan2.1-VACE-14B-diffusers", "WanVACEPipeline", _CONTROLS),
+    _architecture(
+        "vace_1.3B",
+        Signature(_T2V, 1536, _VACE_NAMES),
+        _TEXT,
+        "Wan2.1-VACE-1.3B-diffusers",
+        "WanVACEPipeline",
+        _CONTROLS,
+    ),
+    _architecture("vace_14B_2_2", _VACE_14B, {**_TEXT, **_TWO_PHASES}, _REPO_A14B, "WanVACEPipeline", _CONTROLS),
     _architecture(
         "ti2v_2_2",
         Signature(frozen(in_channels=48, out_channels=48), 3072, **_TEXT_ONLY),
         _TEXT,
         "Wan2.2-TI2V-5B-Diffusers",
+        "WanPipeline",
+        (START_IMAGE,),
+        options=frozen(expand_timesteps=True),
+        image_pipeline="WanImageToVideoPipeline",
     ),
 )

@@ -102,11 +102,11 @@ def _only(looked: Looked) -> str:
 
 def _base(catalog: Catalog, chosen: str) -> Definition:
     """The base model an architecture's name stands for."""
-    definition = catalog[chosen] if chosen in catalog else None
-    if definition is None or definition.kind != "base":
-        known = ", ".join(sorted(row.id for row in catalog.summaries() if row.kind == "base"))
+    bases = {row.id for row in catalog.summaries() if row.kind == "base"}
+    if chosen not in bases:
+        known = ", ".join(sorted(bases))
         raise DefinitionError(f"{chosen!r} is no architecture or base model.", hint=f"Known: {known}.")
-    return definition
+    return catalog[chosen]
 
 
 def _takes_modules(catalog: Catalog, base: Definition, looked: Looked) -> bool:

@@ -19,7 +19,7 @@ from reeltune.inventory import Inventory
 from reeltune.machine import Machine, probe
 from reeltune.net import UrlSource, hub_endpoint
 from reeltune.preferences import Preferences, load_preferences
-from reeltune.versions import Choice, Facts, Selection, choose, contradiction
+from reeltune.versions import Choice, Facts, Selection, choose, contradiction, role_of
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def explain(
     machine = machine or probe()
     inventory = Inventory(definition.root, preferences.model_folders)
     facts = {
-        version.url: _facts(version, definition, inventory, notices if online else None)
-        for versions in definition.slots.values()
+        version.url: _facts(version, slot, definition, inventory, notices if online else None)
+        for slot, versions in definition.slots.items()
         for version in versions
     }
     selection = choose(definition, preferences, machine.data_types(preferences.device), facts)
@@ -126,6 +126,8 @@ def explain(
 def _size_notice(definition: Definition, choice: Choice) -> list[str]:
     """Said when the header is another size of the same structure: it loads, but is it what was meant?"""
     identity = choice.facts.identity
+    if role_of(choice.slot, definition.slots) != "whole":
+        return []
     if identity is None or not identity.architectures or definition.architecture.id in identity.architectures:
         return []
     return [
@@ -134,14 +136,15 @@ def _size_notice(definition: Definition, choice: Choice) -> list[str]:
     ]
 
 
-def _facts(version: Version, definition: Definition, inventory: Inventory, online: list[str] | None) -> Facts:
+def _facts(
+    version: Version, slot: str, definition: Definition, inventory: Inventory, online: list[str] | None
+) -> Facts:
     """What is known of a version; a link's header is read where `online` is a list, which takes the notices."""
-    whole = not any(slot.startswith("modules") for slot in definition.slots)  # else no file is all of the model
-    architecture = definition.architecture
+    architecture, role = definition.architecture, role_of(slot, definition.slots)
     found, unusable = inventory.locate(
         version,
         sha256=definition.sha256.get(version.file_name),
-        objection=lambda identity: contradiction(identity, architecture) if whole else "",
+        objection=lambda identity: contradiction(identity, architecture, role),
     )
     known = Facts(found, None, tuple(unusable))
     if online is None or found is not None or not version.remote:
@@ -169,7 +172,7 @@ def _items(definition: Definition, selection: Selection, inventory: Inventory) -
         path = found.path if found else inventory.ckpts / version.file_name
         size = found.bytes if found else None
         yield Item("preload", version.url, path, found is not None, size, False, definition.sha256)
-    for component in definition.architecture.family.components:
+    for component in definition.architecture.parts:
         here = inventory.component(definition.components, component.name)
         path = here or inventory.component_folders(definition.components)[0] / component.name
         size = sum(file.stat().st_size for file in here.rglob("*") if file.is_file()) if here else None
@@ -193,7 +196,7 @@ def other_versions(explanation: Explanation) -> tuple[Item, ...]:
         for version in versions:
             if version.url in chosen or not version.remote or read_name(version.url).format in ("gguf", "pickle"):
                 continue
-            found = _facts(version, definition, inventory, None).found
+            found = _facts(version, slot, definition, inventory, None).found
             path = found.path if found else inventory.ckpts / version.file_name
             size = found.bytes if found else None
             items.append(Item(slot, version.url, path, found is not None, size, True, definition.sha256))

@@ -1,0 +1,151 @@
+"""The images and videos of a request: which were asked for, read and fitted to the video's size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from reeltune.checkpoints.names import expand
+from reeltune.errors import NotRunnable, SettingsError
+from reeltune.families import Architecture, Input
+from reeltune.media.inputs import contain, cover, read_clip, read_image
+
+_GRAY, _WHITE = 128, 255
+_MOST_IMAGES = 16
+_MEANS_NOTHING = set("US ")  # letters that change nothing here: U, a control video taken as it is
+_WORDS = {"image": "an image", "images": "one image or more", "video": "a video", "mask": "a mask video"}
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was given, fitted to the video's size.
+
+    `start`, `end`: RGB; `guide`: one frame for each of the video's; `mask`: the same, white where the model draws;
+    `references`: whole, on white.
+    """
+
+    start: Image.Image | None = None
+    end: Image.Image | None = None
+    guide: tuple[Image.Image, ...] = ()
+    mask: tuple[Image.Image, ...] = ()
+    references: tuple[Image.Image, ...] = ()
+
+
+def flag(key: str) -> str:
+    """The command line's option for an input."""
+    return "--" + key.replace("_", "-")
+
+
+def asked(architecture: Architecture, settings: Mapping[str, Any], root: Path) -> dict[str, tuple[Path, ...]]:
+    """Files of each input the settings give. Raises SettingsError where one is missing, or isn't there."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for row in architecture.inputs:
+        paths = _paths(row, settings.get(row.key), root)
+        if paths:
+            found[row.key] = paths
+        elif row.required:
+            raise SettingsError(
+                f"{architecture.id} needs {row.key}: {_WORDS[row.kind]}.",
+                hint=f"Give {flag(row.key)} FILE, or {row.key}=… as a setting.",
+            )
+    for letters_key in dict.fromkeys(row.letters_key for row in architecture.inputs):
+        _check_letters(architecture, letters_key, settings.get(letters_key) or "", found)
+    if "video_mask" in found and "video_guide" not in found:
+        raise SettingsError("video_mask needs a video_guide, whose frames it masks.", hint="Give --video-guide FILE.")
+    return found
+
+
+def _paths(row: Input, value: Any, root: Path) -> tuple[Path, ...]:
+    values = value if isinstance(value, list | tuple) else [value] if value not in (None, "") else []
+    if len(values) > (_MOST_IMAGES if row.kind == "images" else 1):
+        raise SettingsError(f"{row.key} names {len(values)} files.", hint=f"Give {_WORDS[row.kind]}.")
+    paths = []
+    for name in values:
+        if not isinstance(name, str | Path):
+            raise SettingsError(f"{row.key} is {name!r}.", hint="Give the path of a file.")
+        path = root / expand(name)
+        try:
+            there = path.is_file()
+        except (OSError, ValueError):  # no path at all
+            there = False
+        if not there:
+            raise SettingsError(f"{row.key}: {str(path)!r} is no file.", hint="Check the path.")
+        paths.append(path)
+    return tuple(paths)
+
+
+def _check_letters(architecture: Architecture, key: str, letters: str, found: Mapping[str, Any]) -> None:
+    """What letters ask for must be given, and be something that is done here."""
+    rows = {row.letter: row for row in architecture.inputs if row.letters_key == key}
+    for letter in letters:
+        row = rows.get(letter)
+        if row is None and letter not in _MEANS_NOTHING:
+            raise NotRunnable(
+                f"{key} is {letters!r}, and {architecture.id} does nothing for {letter!r}.",
+                hint=f"It knows {', '.join(f'{row.letter} ({row.key})' for row in rows.values())}.",
+            )
+        if row is not None and row.key not in found:
+            message = f"{key} is {letters!r}: {letter} asks for {row.key}, which isn't given."
+            raise SettingsError(message, hint=f"Give {flag(row.key)} FILE, or leave the letter out.")
+
+
+def read(
+    paths: Mapping[str, tuple[Path, ...]], size: tuple[int, int], count: int, fps: int, say: Callable[[str], None]
+) -> Given:
+    """Read and fit the files for a video of `size` pixels and `count` frames. Raises MediaError."""
+
+    def image(key: str) -> Image.Image | None:
+        if key not in paths:
+            return None
+        picture = read_image(paths[key][0])
+        _tell_crop(key, picture, size, say)
+        return cover(picture, *size)
+
+    guide: tuple[Image.Image, ...] = ()
+    mask: tuple[Image.Image, ...] = ()
+    if "video_guide" in paths:
+        frames = _frames("video_guide", paths, size, count, fps, say)
+        given = _frames("video_mask", paths, size, count, fps, say) if "video_mask" in paths else []
+        masked = [frame.convert("L").point(lambda value: _WHITE if value >= _GRAY else 0) for frame in given]
+        white, gray = Image.new("L", size, _WHITE), Image.new("RGB", size, (_GRAY,) * 3)
+        lacking = count - len(frames)
+        if lacking:
+            say(f"video_guide has {len(frames)} frames of {count}: the model makes up the other {lacking}.")
+        masked = masked[: len(frames)] if given else [white] * len(frames)
+        if given and len(masked) < len(frames):
+            say(f"video_mask has {len(masked)} frames of {len(frames)}: its last one holds on.")
+            masked += [masked[-1]] * (len(frames) - len(masked))
+        guide, mask = (*frames, *[gray] * lacking), (*masked, *[white] * lacking)
+    references = tuple(contain(read_image(path), *size) for path in paths.get("image_refs", ()))
+    return Given(image("image_start"), image("image_end"), guide, mask, references)
+
+
+def _frames(
+    key: str,
+    paths: Mapping[str, tuple[Path, ...]],
+    size: tuple[int, int],
+    count: int,
+    fps: int,
+    say: Callable[[str], None],
+) -> list[Image.Image]:
+    clip = read_clip(paths[key][0], count, fps)
+    _tell_crop(key, clip.frames[0], size, say)
+    if round(clip.rate) != fps:
+        say(f"{key} has {clip.rate:.4g} frames a second: {fps} are taken of each.")
+    if clip.more:
+        say(f"{key} is longer than the video: its first {count} frames are used.")
+    return [cover(frame, *size) for frame in clip.frames]
+
+
+def _tell_crop(key: str, picture: Image.Image, size: tuple[int, int], say: Callable[[str], None]) -> None:
+    width, height = size
+    if picture.size == size:
+        return
+    scale = max(width / picture.width, height / picture.height)
+    cut = round(max(picture.width - width / scale, picture.height - height / scale))
+    what = f", {cut} pixels of its {'width' if picture.width * scale > width + 1 else 'height'} cut off" if cut else ""
+    say(f"{key} of {picture.width}x{picture.height} is scaled to {width}x{height}{what}.")

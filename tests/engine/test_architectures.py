@@ -1,0 +1,220 @@
+"""Every architecture makes a video from a definition like the real one, and the same one diffusers makes."""
+
+import inspect
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import tiny_parts
+import torch
+from PIL import Image
+
+from reeltune import Engine, Notice, Preferences, load_catalog
+from reeltune.engine.stages import assemble, load_component, scheduler
+from reeltune.errors import MediaError, NotRunnable, SettingsError
+from reeltune.families import ARCHITECTURES
+from reeltune.media.mp4 import read_metadata, write_mp4
+from reeltune.weights.load import load_transformer
+
+FAST = {"num_inference_steps": 2, "resolution": "32x32", "video_length": 5, "seed": 3, "prompt": "a cat walks"}
+START, END = {"image_start": "start.png"}, {"image_end": "end.png"}
+PARTS = {"i2v": "wan_image", "fun_inp": "wan_image", "fun_inp_1.3B": "wan_image", "flf2v_720p": "wan_image",
+         "ti2v_2_2": "wan22", "hunyuan": "hunyuan", "hunyuan_i2v": "hunyuan_image", "ltxv_13B": "ltx"}  # fmt: skip
+CASES = {
+    "t2v": {}, "t2v_1.3B": {"guidance_scale": 1.0}, "i2v": START, "fun_inp": START | END, "fun_inp_1.3B": START,
+    "flf2v_720p": START | END, "vace_14B": {"video_guide": "guide.mp4", "video_mask": "mask.mp4", "image_refs": ["end.png"]},
+    "vace_1.3B": {}, "t2v_2_2": {"num_inference_steps": 4}, "i2v_2_2": START | {"num_inference_steps": 4},
+    "vace_14B_2_2": {"video_guide": "guide.mp4", "guidance_scale": 3.0, "guidance2_scale": 2.0}, "ti2v_2_2": {},
+    "ti2v_2_2, image": START, "hunyuan": {}, "hunyuan, negative": {"negative_prompt": "blurry", "guidance_scale": 3.0},
+    "hunyuan_i2v_token": START, "hunyuan_i2v_concat": START | {"negative_prompt": "blurry", "guidance_scale": 2.0},
+    "ltxv_13B": {"resolution": "64x64", "video_length": 9},
+    "ltxv_13B, images": START | END | {"resolution": "64x64", "video_length": 9},
+}  # fmt: skip
+
+
+def architecture_of(case):
+    name = case.partition(",")[0]
+    return "hunyuan_i2v" if name.startswith("hunyuan_i2v") else name
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory):
+    """Folders of components, each made once."""
+    folders = {}
+
+    def folder(kind):
+        if kind not in folders:
+            folders[kind] = tiny_parts.write_parts(kind, tmp_path_factory.mktemp("parts") / kind)
+        return folders[kind]
+
+    return folder
+
+
+@pytest.fixture
+def case(root, define, parts, request):
+    """A definition with its files and inputs in the root; returns it and the settings."""
+    name = request.param
+    architecture = architecture_of(name)
+    lists = tiny_parts.transformer_files(root / "ckpts", name.partition(",")[0])
+    components = parts(PARTS.get(architecture, "wan"))
+    phases = (
+        {"guidance2_scale": 2.0, "switch_threshold": 900}
+        if "_2_2" in architecture and "ti2v" not in architecture
+        else {}
+    )
+    define("mine", {"architecture": architecture, "components": str(components), **lists}, **phases)
+    rng = np.random.default_rng(0)
+    for file in ("start.png", "end.png"):
+        Image.fromarray(rng.integers(0, 255, (40, 64, 3), dtype=np.uint8)).save(root / file)
+    frames = rng.integers(0, 255, (5, 32, 32, 3), dtype=np.uint8)
+    write_mp4(root / "guide.mp4", frames, 16, {})
+    write_mp4(root / "mask.mp4", np.repeat((frames[:, :1, :1] > 128) * np.uint8(255), 32, 1).repeat(32, 2), 16, {})
+    return load_catalog(root)["mine"], FAST | CASES[name]
+
+
+def make(definition, settings, events=None):
+    heard = events.append if events is not None else (lambda event: None)
+    with Engine(definition, preferences=Preferences(quantization="bf16"), listener=heard) as engine:
+        video = engine.generate(**settings)
+        return video, engine
+
+
+@pytest.mark.parametrize("case", CASES, indirect=True)
+def test_it_makes_the_video_that_diffusers_makes(case, tmp_path):
+    definition, settings = case
+    video, _ = make(definition, settings)
+    size = int(settings["resolution"].split("x")[0])
+    assert video.frames.shape == (settings["video_length"], size, size, 3)
+    assert video.frames.std() > 0
+    stored = read_metadata(video.save(tmp_path / "out.mp4"))
+    assert stored["architecture"] == definition.architecture.id
+    reference = by_diffusers(definition, settings)
+    tolerance = 3 if definition.architecture.family.name == "ltx" else 1  # its pipeline rounds latents to bf16
+    assert np.abs(video.frames.astype(int) - reference.astype(int)).max() <= tolerance
+
+
+def by_diffusers(definition, settings):
+    """The same video by the pipeline in one go, all parts in memory."""
+    from reeltune.engine.inputs import asked, read
+    from reeltune.engine.request import build_request, complete_settings
+
+    architecture, root = definition.architecture, definition.root
+    whole, _ = complete_settings(definition, settings)
+    request, _ = build_request(architecture, whole, root)
+    given = read(asked(architecture, whole, root), (request.width, request.height), request.frames, request.fps, print)
+    loaded = {
+        row.name: load_component(
+            row, Path(definition.components) / row.name,
+            torch.float32 if row.name in ("vae", "image_encoder") else torch.bfloat16,
+        )
+        for row in architecture.parts
+    }  # fmt: skip
+    modules = [Path(rows[0].url) for slot, rows in definition.slots.items() if slot.startswith("modules")]
+    for slot in ("transformer", "transformer_2"):
+        if slot in definition.slots:
+            path = Path(definition.slots[slot][0].url)
+            loaded[slot] = load_transformer(path, "bf16", modules=modules, config=architecture.config)
+    options = dict(architecture.options) | ({"boundary_ratio": 0.9} if "transformer_2" in loaded else {})
+    name = architecture.image_pipeline if architecture.image_pipeline and given.start else architecture.pipeline
+    pipeline = assemble(getattr(diffusers, name), {**loaded, **options, "scheduler": scheduler(request)})
+    pipeline.set_progress_bar_config(disable=True)
+    if architecture.id.startswith("fun_inp"):  # the pipeline would look at the end image too, and fail
+        look = pipeline.encode_image
+        pipeline.encode_image = lambda images, device: look(given.start, device)
+    wanted = inspect.signature(pipeline.__call__).parameters
+    call = {
+        "prompt": request.prompt, "height": request.height, "width": request.width, "num_frames": request.frames,
+        "num_inference_steps": request.steps, "generator": torch.Generator().manual_seed(request.seed),
+        "output_type": "np", "max_sequence_length": architecture.family.max_text_tokens,
+        "guidance_scale": request.guidance, "negative_prompt": request.negative_prompt,
+    }  # fmt: skip
+    if architecture.family.name == "wan":
+        call["guidance_scale_2"] = whole.get("guidance2_scale") if "transformer_2" in loaded else None
+        call |= {"image": given.start, "last_image": given.end} if given.start else {}
+        call |= {"video": list(given.guide), "mask": list(given.mask)} if given.guide else {}
+        call |= {"reference_images": list(given.references)} if given.references else {}
+    if architecture.family.name == "hunyuan":
+        true = bool(request.negative_prompt)
+        call |= {
+            "guidance_scale": whole["embedded_guidance_scale"], "true_cfg_scale": request.guidance if true else 1.0,
+            "negative_prompt": request.negative_prompt if true else None,
+        }  # fmt: skip
+        call |= {"image": given.start} if given.start else {}
+        call["num_frames"] += 4 * (loaded["transformer"].config.image_condition_type == "latent_concat")
+    if architecture.family.name == "ltx":
+        from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+
+        pairs = [(given.start, 0), (given.end, request.frames - 1)]
+        call |= {"frame_rate": request.fps, "decode_timestep": 0.0, "decode_noise_scale": 0.0, "conditions":
+                 [LTXVideoCondition(image=image, frame_index=at) for image, at in pairs if image] or None}  # fmt: skip
+    if architecture.family.name == "ltx":  # which hands the latents to its VAE in the transformer's data type
+        whole_decode = loaded["vae"].decode
+        loaded["vae"].decode = lambda latents, *rest, **options: whole_decode(latents.float(), *rest, **options)
+    with torch.inference_mode():
+        frames = pipeline(**{key: value for key, value in call.items() if key in wanted}).frames[0]
+    return (np.asarray(frames) * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def test_every_architecture_is_tried():
+    assert {architecture_of(name) for name in CASES} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("case", ["t2v", "i2v", "vace_14B", "hunyuan_i2v_token"], indirect=True)
+def test_inputs_that_are_missing_wrong_or_not_taken_are_named(case, root):
+    definition, settings = case
+    (root / "text.png").write_text("no image")
+    takes = [row.key for row in definition.architecture.inputs]
+    with Engine(definition, preferences=Preferences(quantization="bf16")) as engine:
+        for key, wrong in (("image_start", "nothing.png"), ("video_guide", "nothing.mp4")):
+            message = f"{key}: .*nothing" if key in takes else f"{definition.architecture.id} takes no {key}"
+            with pytest.raises(SettingsError, match=message):
+                engine.generate(**settings | {key: wrong})
+        if "image_start" in takes:
+            with pytest.raises(SettingsError, match="needs image_start"):
+                engine.generate(**settings | {"image_start": ""})
+            with pytest.raises(MediaError, match="no image"):
+                engine.generate(**settings | {"image_start": "text.png"})
+            with pytest.raises(MediaError, match="holds a video"):
+                engine.generate(**settings | {"image_start": "guide.mp4"})
+            with pytest.raises(SettingsError, match="2 files"):
+                engine.generate(**settings | {"image_start": ["start.png", "end.png"]})
+        if "video_guide" in takes:
+            with pytest.raises(MediaError, match="no video"):
+                engine.generate(**settings | {"video_guide": "text.png"})
+            with pytest.raises(SettingsError, match="needs a video_guide"):
+                engine.generate(**settings | {"video_guide": None})
+            with pytest.raises(NotRunnable, match="'P'"):
+                engine.generate(**settings | {"video_prompt_type": "PV"})
+            with pytest.raises(SettingsError, match="I asks for image_refs"):
+                engine.generate(**settings | {"video_prompt_type": "VMI", "image_refs": []})
+
+
+@pytest.mark.parametrize("case", ["vace_14B"], indirect=True)
+def test_inputs_are_fitted_aloud(case, root):
+    definition, settings = case
+    write_mp4(root / "long.mp4", np.zeros((30, 48, 64, 3), np.uint8), 32, {})
+    write_mp4(root / "short.mp4", np.zeros((3, 32, 32, 3), np.uint8), 16, {})
+    events = []
+    make(definition, settings | {"video_guide": "long.mp4", "video_mask": "short.mp4"}, events)
+    said = " ".join(event.message for event in events if isinstance(event, Notice))
+    assert "video_guide of 64x48 is scaled to 32x32, 16 pixels of its width cut off" in said
+    assert "video_guide has 32 frames a second: 16 are taken of each" in said
+    assert "video_guide is longer than the video: its first 5 frames are used" in said
+    assert "video_mask has 3 frames of 5: its last one holds on" in said
+    events.clear()
+    make(definition, settings | {"video_guide": "short.mp4", "video_mask": ""}, events)
+    said = " ".join(event.message for event in events if isinstance(event, Notice))
+    assert "video_guide has 3 frames of 5: the model makes up the other 2" in said
+
+
+@pytest.mark.parametrize("case", ["t2v_2_2"], indirect=True)
+def test_two_transformers_take_turns_where_they_do_not_fit(case, monkeypatch):
+    definition, settings = case
+    both, _ = make(definition, settings)
+    monkeypatch.setattr("reeltune.engine.engine.fits", lambda size, device: False)
+    events = []
+    turns, _ = make(definition, settings, events)
+    assert np.array_equal(both.frames, turns.frames)
+    said = [event.message for event in events if isinstance(event, Notice)]
+    assert "transformer makes room for transformer_2: both don't fit." in said

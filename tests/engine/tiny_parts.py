@@ -1,0 +1,247 @@
+"""Tiny random components and checkpoints of every architecture, of the real classes, written as real files."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import torch
+import transformers
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
+    HunyuanVideoTransformer3DModel,
+    LTXVideoTransformer3DModel,
+    WanTransformer3DModel,
+    WanVACETransformer3DModel,
+)
+from diffusers.pipelines.hunyuan_video import pipeline_hunyuan_video, pipeline_hunyuan_video_image2video
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from reeltune.checkpoints.keys import matches, places
+from reeltune.families import Family
+from reeltune.families.hunyuan import HUNYUAN
+from reeltune.families.ltx import LTX
+from reeltune.families.wan import WAN
+
+BF16 = torch.bfloat16
+WAN_CONFIG = {
+    "patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 16, "out_channels": 16,
+    "text_dim": 32, "freq_dim": 32, "ffn_dim": 32, "num_layers": 2, "cross_attn_norm": True, "rope_max_seq_len": 64,
+}  # fmt: skip
+HUNYUAN_CONFIG = {
+    "in_channels": 16, "out_channels": 16, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 1,
+    "num_single_layers": 1, "num_refiner_layers": 1, "patch_size": 1, "patch_size_t": 1, "guidance_embeds": True,
+    "text_embed_dim": 16, "pooled_projection_dim": 8, "rope_axes_dim": (2, 6, 8),
+}  # fmt: skip
+LTX_CONFIG = {
+    "in_channels": 8, "out_channels": 8, "num_attention_heads": 4, "attention_head_dim": 8, "cross_attention_dim": 32,
+    "num_layers": 1, "caption_channels": 32,
+}  # fmt: skip
+LLAMA_TOKENS = ("<pad>", "</s>", "<s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>")
+
+
+def byte_tokenizer(specials=("<pad>", "</s>", "<s>"), bos=None, eos=True, whole=()):
+    """A tokenizer of single bytes; `whole` texts are one token each."""
+    vocabulary = {name: index for index, name in enumerate(specials)}
+    for sign in sorted(pre_tokenizers.ByteLevel.alphabet()):
+        vocabulary.setdefault(sign, len(vocabulary))
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=False))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens([*specials, *whole])
+    ends = ([(bos, vocabulary[bos])] if bos else []) + ([("</s>", vocabulary["</s>"])] if eos else [])
+    form = (f"{bos}:0 " if bos else "") + "$A:0" + (" </s>:0" if eos else "")
+    inner.post_processor = processors.TemplateProcessing(single=form, special_tokens=ends)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", bos_token=bos, model_max_length=600
+    )
+
+
+def llama_tokenizer(template, crop_start):
+    """Cuts the template before the prompt into exactly `crop_start` tokens, as Llama's does."""
+    before = template["template"].partition("{}")[0]
+    specials = ("system", "user", "assistant", "\n\n")
+    start = before.index("Describe")
+    text = before[start : before.index("<|eot_id|>")]
+    for tail in range(len(text) - 1):
+        whole = (*specials, *filter(None, [text[: len(text) - tail]]))
+        tokenizer = byte_tokenizer(LLAMA_TOKENS, bos="<s>", eos=False, whole=whole)
+        if len(tokenizer(before)["input_ids"]) == crop_start:
+            return tokenizer
+    raise AssertionError("the template has changed")
+
+
+def llama_config():
+    return transformers.LlamaConfig(
+        bos_token_id=2, eos_token_id=1, pad_token_id=0, hidden_size=16, intermediate_size=32, num_attention_heads=4,
+        num_hidden_layers=4, vocab_size=300,
+    )  # fmt: skip
+
+
+def clip_vision(size=28):
+    return transformers.CLIPVisionConfig(
+        hidden_size=8, projection_dim=8, num_hidden_layers=3, num_attention_heads=2, image_size=size,
+        intermediate_size=16, patch_size=14,
+    )  # fmt: skip
+
+
+def _wan_parts(kind):
+    vae = {
+        "base_dim": 3, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1,
+        "temperal_downsample": [False, True, True],
+    }  # fmt: skip
+    if kind == "wan22":
+        vae |= {
+            "z_dim": 48, "in_channels": 12, "out_channels": 12, "is_residual": True, "patch_size": 2,
+            "latents_mean": [0.0] * 48, "latents_std": [1.0] * 48, "scale_factor_spatial": 16, "scale_factor_temporal": 4,
+        }  # fmt: skip
+    text = transformers.UMT5Config(vocab_size=300, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+    parts = {
+        "tokenizer": byte_tokenizer(), "text_encoder": transformers.UMT5EncoderModel(text), "vae": AutoencoderKLWan(**vae),
+    }  # fmt: skip
+    if kind == "wan_image":
+        parts["image_encoder"] = transformers.CLIPVisionModel(clip_vision())
+        parts["image_processor"] = transformers.CLIPImageProcessor(crop_size=28, size=28)
+    return parts
+
+
+def _hunyuan_parts(kind):
+    vae = AutoencoderKLHunyuanVideo(
+        in_channels=3, out_channels=3, latent_channels=16, down_block_types=("HunyuanVideoDownBlock3D",) * 4,
+        up_block_types=("HunyuanVideoUpBlock3D",) * 4, block_out_channels=(8, 8, 8, 8), layers_per_block=1,
+        norm_num_groups=4, scaling_factor=0.476986, spatial_compression_ratio=8, temporal_compression_ratio=4,
+    )  # fmt: skip
+    clip = transformers.CLIPTextConfig(
+        bos_token_id=2, eos_token_id=1, pad_token_id=0, hidden_size=8, intermediate_size=16, num_attention_heads=2,
+        num_hidden_layers=2, vocab_size=300, projection_dim=8,
+    )  # fmt: skip
+    parts = {
+        "tokenizer_2": byte_tokenizer(bos="<s>"), "text_encoder_2": transformers.CLIPTextModel(clip), "vae": vae,
+    }  # fmt: skip
+    if kind == "hunyuan":
+        template = pipeline_hunyuan_video.DEFAULT_PROMPT_TEMPLATE
+        text = transformers.LlamaModel(llama_config())
+    else:
+        template = pipeline_hunyuan_video_image2video.DEFAULT_PROMPT_TEMPLATE
+        text = transformers.LlavaForConditionalGeneration(
+            transformers.LlavaConfig(vision_config=clip_vision(336), text_config=llama_config(), image_token_index=6)
+        )
+        text.config.pad_token_id = 0
+        parts["image_processor"] = transformers.CLIPImageProcessor(crop_size=336, size=336)
+    return parts | {"tokenizer": llama_tokenizer(template, template["crop_start"]), "text_encoder": text}
+
+
+def _ltx_parts(kind):
+    text = transformers.T5Config(vocab_size=300, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
+    vae = AutoencoderKLLTXVideo(
+        in_channels=3, out_channels=3, latent_channels=8, block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8), layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 5,
+        spatio_temporal_scaling=(True, True, False, False), decoder_spatio_temporal_scaling=(True, True, False, False),
+        decoder_inject_noise=(False,) * 5, upsample_residual=(False,) * 4, upsample_factor=(1,) * 4,
+        timestep_conditioning=kind == "ltx_timed", patch_size=1, patch_size_t=1, encoder_causal=True, decoder_causal=False,
+    )  # fmt: skip
+    return {"tokenizer": byte_tokenizer(), "text_encoder": transformers.T5EncoderModel(text), "vae": vae}
+
+
+MAKERS = {
+    "wan": _wan_parts, "wan_image": _wan_parts, "wan22": _wan_parts, "hunyuan": _hunyuan_parts,
+    "hunyuan_image": _hunyuan_parts, "ltx": _ltx_parts, "ltx_timed": _ltx_parts,
+}  # fmt: skip
+
+
+def write_parts(kind: str, folder: Path) -> Path:
+    """A folder of components in diffusers layout."""
+    torch.manual_seed(0)
+    for name, part in MAKERS[kind](kind).items():
+        part.save_pretrained(folder / name)
+    return folder
+
+
+def original_layout(state: dict[str, torch.Tensor], family: Family) -> dict[str, torch.Tensor]:
+    """A diffusers model's weights under their original names: layers stacked, halves swapped."""
+    stacks: dict[str, list[tuple[int, torch.Tensor]]] = {}
+    for name, tensor in state.items():
+        found = places(name, family, "diffusers")
+        assert found is not None, name
+        row, index = _row(family, name)
+        swapped = torch.cat(tensor.chunk(2)[::-1]) if row.swapped else tensor
+        stacks.setdefault(found.names[0], []).append((index, swapped))
+    return {
+        name: torch.cat([part for _, part in sorted(parts, key=lambda pair: pair[0])])
+        if len(parts) > 1
+        else parts[0][1]
+        for name, parts in stacks.items()
+    }
+
+
+def _row(family, name):
+    for row in family.renames:
+        for index, target in enumerate((row.diffusers, *row.more)):
+            if any(matches(module, target) for module in (name, name.rpartition(".")[0])):
+                return row, index
+    raise AssertionError(name)
+
+
+@cache
+def _random(model_class, **config):
+    torch.manual_seed(len(str(config)))
+    return model_class(**config).state_dict()
+
+
+def transformer_files(folder: Path, architecture: str) -> dict[str, list[str]]:
+    """Write an architecture's weights, original layout, bf16; returns the lists of its definition."""
+    if architecture.startswith("hunyuan"):
+        extra = {"hunyuan_i2v_concat": {"in_channels": 33, "guidance_embeds": False}}.get(architecture, {})
+        config, family = HUNYUAN_CONFIG | extra, HUNYUAN
+        if architecture == "hunyuan_i2v_token":
+            config |= {"image_condition_type": "token_replace"}
+        if extra:
+            config |= {"image_condition_type": "latent_concat"}
+        state = _random(HunyuanVideoTransformer3DModel, **config)
+        return {"URLs": [_write(folder / "x_bf16.safetensors", state, family, {"rope_axes_dim": [2, 6, 8]})]}
+    if architecture.startswith("ltxv"):
+        state = _random(LTXVideoTransformer3DModel, **LTX_CONFIG)
+        return {"URLs": [_write(folder / "x_bf16.safetensors", state, LTX, {"num_attention_heads": 4})]}
+    return _wan_files(folder, architecture)
+
+
+def _wan_files(folder: Path, architecture: str) -> dict[str, list[str]]:
+    stored = {"num_attention_heads": 2, "rope_max_seq_len": 64}
+    config = dict(WAN_CONFIG)
+    if architecture in ("i2v", "fun_inp", "fun_inp_1.3B", "flf2v_720p"):
+        config |= {"in_channels": 36, "image_dim": 8, "added_kv_proj_dim": 24}
+    if architecture == "flf2v_720p":
+        config["pos_embed_seq_len"] = 2 * 5
+    if architecture == "i2v_2_2":
+        config["in_channels"] = 36
+    if architecture == "ti2v_2_2":
+        config |= {"in_channels": 48, "out_channels": 48}
+    lists: dict[str, list[str]] = {}
+    for key, seed in (
+        {"URLs": 0, "URLs2": 1}.items()
+        if architecture.endswith("_2_2") and architecture != "ti2v_2_2"
+        else [("URLs", 0)]
+    ):
+        torch.manual_seed(seed)
+        if architecture.startswith("vace"):
+            state = WanVACETransformer3DModel(**config, vace_layers=[0], vace_in_channels=96).state_dict()
+        else:
+            state = WanTransformer3DModel(**config).state_dict()
+        base = {name: row for name, row in state.items() if not name.startswith("vace_")}
+        lists[key] = [_write(folder / f"{key}_bf16.safetensors", base, WAN, stored)]
+        if architecture.startswith("vace"):
+            module = {name: row for name, row in state.items() if name.startswith("vace_")}
+            lists["modules"] = [[_write(folder / "module_bf16.safetensors", module, WAN, {})]]
+    return lists
+
+
+def _write(path, state, family, stored):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: row.to(BF16).contiguous() for name, row in original_layout(state, family).items()}
+    save_file(weights, path, {"format": "pt"} | ({"config": json.dumps(stored)} if stored else {}))
+    return str(path)

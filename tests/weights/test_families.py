@@ -1,0 +1,238 @@
+"""Every family: true headers map onto the true config, weights equal diffusers' own conversion, modules merge."""
+
+import json
+
+import pytest
+import tiny
+import torch
+from diffusers import (
+    HunyuanVideoTransformer3DModel,
+    LTXVideoTransformer3DModel,
+    WanTransformer3DModel,
+    WanVACETransformer3DModel,
+)
+from diffusers.loaders.single_file_utils import (
+    convert_hunyuan_video_transformer_to_diffusers,
+    convert_ltx_transformer_checkpoint_to_diffusers,
+)
+
+from reeltune.checkpoints.header import Header, Tensor
+from reeltune.checkpoints.identify import identify
+from reeltune.checkpoints.keys import map_names
+from reeltune.errors import TensorMismatch, UnsupportedFormat
+from reeltune.families import ARCHITECTURES, FAMILIES
+from reeltune.families.hunyuan import HUNYUAN
+from reeltune.families.ltx import LTX
+from reeltune.families.wan import WAN
+from reeltune.weights.load import empty_model, load_transformer, model_config
+from reeltune.weights.matching import Source, check_names
+
+BF16 = torch.bfloat16
+HUNYUAN_CONFIG = {
+    "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2,
+    "num_single_layers": 2, "num_refiner_layers": 1, "mlp_ratio": 2.0, "patch_size": 2, "patch_size_t": 1,
+    "guidance_embeds": True, "text_embed_dim": 16, "pooled_projection_dim": 8, "rope_axes_dim": (4, 6, 6),
+}  # fmt: skip
+LTX_CONFIG = {
+    "in_channels": 8, "out_channels": 8, "num_attention_heads": 4, "attention_head_dim": 8, "cross_attention_dim": 32,
+    "num_layers": 2, "caption_channels": 24,
+}  # fmt: skip
+CASES = {
+    "hunyuan": (HUNYUAN, HunyuanVideoTransformer3DModel, HUNYUAN_CONFIG, {"rope_axes_dim": [4, 6, 6]}),
+    "ltx": (LTX, LTXVideoTransformer3DModel, LTX_CONFIG, {"num_attention_heads": 4}),
+}
+
+
+def random_model(model_class, config, seed=0):
+    torch.manual_seed(seed)
+    model = model_class(**config)
+    model.load_state_dict({name: torch.randn_like(row) * 0.1 for name, row in model.state_dict().items()})
+    return model.to(BF16).eval()
+
+
+def forward(name, model):
+    torch.manual_seed(1)
+    if name == "ltx":
+        inputs = {
+            "hidden_states": torch.randn(1, 12, 8), "encoder_hidden_states": torch.randn(1, 7, 24),
+            "timestep": torch.tensor([500.0]), "encoder_attention_mask": torch.ones(1, 7),
+            "num_frames": 3, "height": 2, "width": 2,
+        }  # fmt: skip
+    else:
+        inputs = {
+            "hidden_states": torch.randn(1, 4, 3, 4, 4), "timestep": torch.tensor([500.0]),
+            "encoder_hidden_states": torch.randn(1, 7, 16), "encoder_attention_mask": torch.ones(1, 7),
+            "pooled_projections": torch.randn(1, 8), "guidance": torch.tensor([6000.0]),
+        }  # fmt: skip
+    inputs = {key: row.to(BF16) if isinstance(row, torch.Tensor) and "mask" not in key else row
+              for key, row in inputs.items()}  # fmt: skip
+    with torch.no_grad():
+        return model(**inputs, return_dict=False)[0]
+
+
+def original_file(path, name, model):
+    family, _, _, stored = CASES[name]
+    weights = tiny.original_layout(model.state_dict(), family)
+    return tiny.write(path, weights, {"config": json.dumps(stored)}), weights
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_original_and_diffusers_layouts_load_bit_for_bit(tmp_path, name):
+    _, model_class, config, stored = CASES[name]
+    model = random_model(model_class, config)
+    path, _ = original_file(tmp_path / "x.safetensors", name, model)
+    for file in (
+        path,
+        tiny.write(tmp_path / "d.safetensors", dict(model.state_dict()), {"config": json.dumps(stored)}),
+        tiny.write(tmp_path / "p.safetensors", tiny.original_layout(model.state_dict(), CASES[name][0]),
+                   {"config": json.dumps(stored)}, prefix="model.diffusion_model."),
+    ):  # fmt: skip
+        ours = load_transformer(file, "bf16")
+        assert {key: ours.config[key] for key in config} == config
+        assert torch.equal(forward(name, ours), forward(name, model))
+
+
+def test_ltx_equals_diffusers_converter(tmp_path):
+    model = random_model(LTXVideoTransformer3DModel, LTX_CONFIG)
+    path, weights = original_file(tmp_path / "x.safetensors", "ltx", model)
+    theirs = convert_ltx_transformer_checkpoint_to_diffusers(dict(weights))
+    ours = load_transformer(path, "bf16").state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("heads", [2, 192])
+def test_hunyuan_equals_diffusers_converter(tmp_path, heads):
+    """The converter only splits `linear1` for a hidden size of 3072 (192 heads of 16): else that one is split here."""
+    config = HUNYUAN_CONFIG | {"num_attention_heads": heads, "num_layers": 1, "num_single_layers": 1, "mlp_ratio": 0.25}
+    with torch.device("meta"):
+        shapes = {name: row.shape for name, row in HunyuanVideoTransformer3DModel(**config).state_dict().items()}
+    state = {name: (torch.arange(shape.numel()) % (251 + index) / 64).to(BF16).view(shape)
+             for index, (name, shape) in enumerate(shapes.items())}  # fmt: skip
+    weights = tiny.original_layout(state, HUNYUAN)
+    path = tiny.write(tmp_path / "x.safetensors", weights, {"config": json.dumps({"rope_axes_dim": [4, 6, 6]})})
+    dim = heads * 16
+    split = {} if dim == 3072 else {name: row for name, row in weights.items() if ".linear1." in name}
+    theirs = convert_hunyuan_video_transformer_to_diffusers(
+        {name: row for name, row in weights.items() if name not in split}
+    )
+    for name, row in split.items():
+        parts = torch.split(row, [dim, dim, dim, row.shape[0] - 3 * dim])
+        block, kind = name.split(".")[1], name.rpartition(".")[2]
+        for layer, part in zip(("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"), parts, strict=True):
+            theirs[f"single_transformer_blocks.{block}.{layer}.{kind}"] = part
+    ours = load_transformer(path, "bf16").state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_int8_versions_stay_close(tmp_path, name):
+    family, model_class, config, stored = CASES[name]
+    model = random_model(model_class, config)
+    weights = tiny.original_layout(model.state_dict(), family)
+    state, metadata = tiny.quantized_file(weights, family, BF16)
+    path = tiny.write(tmp_path / "x_quanto_bf16_int8.safetensors", state, metadata | {"config": json.dumps(stored)})
+    plain, _ = original_file(tmp_path / "x_bf16.safetensors", name, model)
+    wanted = forward(name, model).float()
+    for ours in (load_transformer(path, "bf16"), load_transformer(plain, "bf16", quantize=True)):
+        int8 = [row for row in ours.parameters() if type(row).__name__ == "Int8Tensor"]
+        assert len(int8) > 10
+        error = (forward(name, ours).float() - wanted).norm() / wanted.norm()
+        assert error < 0.015
+
+
+REAL = {
+    "wan_t2v_1.3B": ("t2v_1.3B", ()), "wan_t2v_14B": ("t2v", ()), "wan_i2v_14B": ("i2v", ()),
+    "wan_t2v_14B + module": ("vace_14B", ("wan_vace_module_14B",)),
+    "wan_t2v_1.3B + module": ("vace_1.3B", ("wan_vace_module_1.3B",)),
+    "hunyuan_t2v_13B": ("hunyuan", ()), "hunyuan_i2v_token_replace_13B": ("hunyuan_i2v", ()),
+    "hunyuan_i2v_concat_13B": ("hunyuan_i2v", ()),
+}  # fmt: skip
+
+
+def source_of(label, headers):
+    tensors = {name: Tensor(name, "BF16", tuple(shape), 0, 0) for name, shape in headers[label].items()}
+    header = Header(label, tensors, {}, 0, 0)
+    identity = identify(header)
+    family = next(row for row in FAMILIES if row.name == identity.family)
+    return family, Source(header, identity, map_names(tensors, family, identity.layout, identity.prefix))
+
+
+@pytest.mark.parametrize("case", REAL)
+def test_real_headers_map_onto_the_real_config(headers, case):
+    architecture, modules = REAL[case]
+    pairs = [source_of(label, headers) for label in (case.partition(" + ")[0], *modules)]
+    family, sources = pairs[0][0], [source for _, source in pairs]
+    model = empty_model(family, model_config(family, sources, ARCHITECTURES[architecture].config))
+    assert all(parameter.is_meta for parameter in model.parameters())
+    check_names(sources, {name: tuple(row.shape) for name, row in model.state_dict().items()})
+    if modules:
+        assert isinstance(model, WanVACETransformer3DModel)
+        assert model.config.vace_layers == ([*range(0, 40, 5)] if "14B" in case else [*range(0, 30, 2)])
+    kinds = {"hunyuan_i2v_token_replace_13B": "token_replace", "hunyuan_i2v_concat_13B": "latent_concat"}
+    if family is HUNYUAN:
+        assert model.config.image_condition_type == kinds.get(case)
+
+
+def test_every_header_of_the_facts_is_tried(headers):
+    tried = {label for case, (_, modules) in REAL.items() for label in (case.partition(" + ")[0], *modules)}
+    assert tried == set(headers)
+
+
+VACE = tiny.CONFIG | {"num_layers": 4, "vace_layers": [0, 2], "vace_in_channels": 96}
+
+
+def vace_files(folder, quantize=""):
+    """A tiny VACE model as base and module, each in bf16 or int8; and the whole model."""
+    model = random_model(WanVACETransformer3DModel, VACE)
+    model.scale_shift_table.data = model.scale_shift_table.data.float()
+    weights = tiny.original_layout({name: row.float() for name, row in model.state_dict().items()}, WAN)
+    paths = []
+    for kind in ("base", "module"):
+        part = {name: row for name, row in weights.items() if name.startswith("vace_") == (kind == "module")}
+        if quantize in (kind, "both"):
+            state, metadata = tiny.quantized_file(part, WAN, BF16)
+        else:
+            state, metadata = {name: row.to(BF16) for name, row in part.items()}, {}
+        extra = tiny.METADATA if kind == "base" else {"format": "pt"}
+        paths.append(tiny.write(folder / f"{kind}_{quantize}.safetensors", state, extra | metadata))
+    return paths, weights
+
+
+def vace_forward(model):
+    torch.manual_seed(1)
+    inputs = {
+        "hidden_states": torch.randn(1, 16, 3, 8, 8, dtype=BF16), "timestep": torch.tensor([500.0]),
+        "encoder_hidden_states": torch.randn(1, 7, 32, dtype=BF16),
+        "control_hidden_states": torch.randn(1, 96, 3, 8, 8, dtype=BF16),
+    }  # fmt: skip
+    with torch.no_grad():
+        return model(**inputs, return_dict=False)[0]
+
+
+@pytest.mark.parametrize("quantize", ["", "base", "module", "both"])
+def test_a_module_merges_with_its_base(tmp_path, quantize):
+    (base, module), weights = vace_files(tmp_path, quantize)
+    ours = load_transformer(base, "bf16", modules=[module])
+    assert isinstance(ours, WanVACETransformer3DModel)
+    assert ours.config.vace_layers == [0, 2]
+    whole = tiny.write(tmp_path / "whole.safetensors", {name: row.to(BF16) for name, row in weights.items()})
+    wanted = vace_forward(load_transformer(whole, "bf16"))
+    got = vace_forward(ours)
+    if not quantize:
+        assert torch.equal(got, wanted)
+    assert (got.float() - wanted.float()).norm() / wanted.float().norm() < 0.015
+
+
+def test_modules_that_do_not_fit_are_refused_before_memory_is_taken(tmp_path):
+    (base, module), _ = vace_files(tmp_path)
+    with pytest.raises(TensorMismatch, match="given twice"):
+        load_transformer(base, "bf16", modules=[module, module])
+    with pytest.raises(UnsupportedFormat, match="no module"):
+        load_transformer(base, "bf16", modules=[base])
+    wide = tiny.CONFIG | {"attention_head_dim": 36}
+    weights = tiny.original_layout(dict(WanTransformer3DModel(**(wide | {"num_layers": 4})).state_dict()), WAN)
+    other = tiny.write(tmp_path / "wide.safetensors", {name: row.to(BF16) for name, row in weights.items()})
+    with pytest.raises(TensorMismatch, match="another size"):
+        load_transformer(other, "bf16", modules=[module])
