@@ -24,6 +24,7 @@
     ├── DeviceError              the device asked for isn't there
     └── GenerationError          while making a video
         ├── Cancelled                the caller asked to stop
+        ├── NotEnoughMemory          the weights are more than the device holds (carries both numbers)
         └── DecodeFailed             decoding failed; the latents are kept (carries them)
 
 The message says what and why; `hint` says the next step. `str(error)` is both.
@@ -181,6 +182,14 @@ class GenerationError(ReeltuneError):
 
 class Cancelled(GenerationError):
     """The caller asked to stop."""
+
+
+class NotEnoughMemory(GenerationError):
+    """The weights don't fit; `needed` and `available` in bytes."""
+
+    def __init__(self, message: str, *, hint: str = "", needed: int, available: int) -> None:
+        super().__init__(message, hint=hint)
+        self.needed, self.available = needed, available
 
 
 class DecodeFailed(GenerationError):

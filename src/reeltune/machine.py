@@ -38,6 +38,13 @@ class Machine:
             return wish
         return "cuda" if self.gpus else "mps" if self.apple else "cpu"
 
+    def memory_of(self, device: str) -> int:
+        """Bytes of memory a device computes in: the card's own, else the machine's."""
+        index = device.partition(":")[2]
+        number = int(index) if index.isdigit() else 0
+        on_card = device.startswith("cuda") and number < len(self.gpus)
+        return self.gpus[number].memory if on_card else self.ram
+
     def data_types(self, wish: str) -> tuple[str, ...]:
         """Data types the device computes in, the better one first."""
         device = self.device(wish)

@@ -17,7 +17,11 @@ from reeltune.errors import PreferencesError, ReeltuneError
 
 FILE_NAME = "reeltune.json"
 SCHEMA_VERSION = 1
-CHOICES: Mapping[str, tuple[str, ...]] = {"quantization": ("int8", "bf16"), "dtype": ("auto", "bf16", "fp16")}
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "quantization": ("int8", "bf16"),
+    "dtype": ("auto", "bf16", "fp16"),
+    "text_encoder_quantization": ("int8", "bf16"),
+}
 
 _RANGES = {"connections": (1, 16), "rate_limit": (0, 100_000), "stall_seconds": (1, 600)}
 
@@ -28,7 +32,8 @@ class Preferences:
     "cuda", "cuda:1" or "mps". `outputs`: folder of videos, relative to the root. `model_folders`: read-only
     folders with weights, such as another program's. `connections`: requests side by side for one file; `rate_limit`:
     megabytes a second for all of them, 0 for no limit; `stall_seconds` without a byte until a connection is made
-    anew. `extra`: fields of the file this version does not know.
+    anew. `text_encoder_quantization`: which of a WanGP folder's text encoders is used, where both are there. `extra`:
+    fields of the file this version does not know.
     """
 
     quantization: str = "int8"
@@ -39,6 +44,7 @@ class Preferences:
     connections: int = 4
     rate_limit: float = 0.0
     stall_seconds: float = 30.0
+    text_encoder_quantization: str = "int8"
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -120,7 +126,6 @@ def _build(value: dict[str, Any], path: Path) -> Preferences:
 
 
 _LATER = [
-    "text_encoder_quantization",
     "attention_mode",
     "profile",
     "vae_config",
@@ -136,6 +141,9 @@ def _from_wgp(old: dict[str, Any]) -> tuple[Preferences, list[str]]:
     wanted = {
         "quantization": {"int8": "int8", "bf16": "bf16"}.get(str(old.get("transformer_quantization", "int8"))),
         "dtype": {"": "auto", "bf16": "bf16", "fp16": "fp16"}.get(str(old.get("transformer_dtype_policy", ""))),
+        "text_encoder_quantization": {"int8": "int8", "bf16": "bf16"}.get(
+            str(old.get("text_encoder_quantization", "int8"))
+        ),
         "outputs": old.get("save_path") if isinstance(old.get("save_path"), str) and old["save_path"] else "outputs",
     }
     notices = [f"its {name} is not one this program knows: the default counts." for name in wanted if not wanted[name]]

@@ -9,13 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol
 
-from reeltune.families import Family
+from reeltune.families import Rename
 
 Layout = Literal["original", "diffusers"]
 PREFIXES = ("", "model.diffusion_model.", "diffusion_model.")
 _MAX_SUFFIX = 2  # segments after the module's name: none, "weight", or "weight._data"
+
+
+class Renamed(Protocol):
+    """What has a table of renames: a family, or the layout of a component's file."""
+
+    @property
+    def renames(self) -> tuple[Rename, ...]:
+        """The modules under both names."""
+
+    def __hash__(self) -> int:
+        """It never changes, so tables made of it are kept."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +38,13 @@ class Places:
 
 
 @lru_cache(maxsize=16)
-def _table(family: Family, source: Layout) -> dict[str, Places]:
+def _table(family: Renamed, source: Layout) -> dict[str, Places]:
     if source == "original":
         return {row.original: Places((row.diffusers, *row.more), row.swapped) for row in family.renames}
     return {name: Places((row.original,)) for row in family.renames for name in (row.diffusers, *row.more)}
 
 
-def places(name: str, family: Family, source: Layout) -> Places | None:
+def places(name: str, family: Renamed, source: Layout) -> Places | None:
     """Where `name` goes in the other layout, or None where the family has no such module."""
     table = _table(family, source)
     segments = name.split(".")
@@ -51,7 +62,7 @@ def places(name: str, family: Family, source: Layout) -> Places | None:
     return None
 
 
-def translate(name: str, family: Family, source: Layout) -> str | None:
+def translate(name: str, family: Renamed, source: Layout) -> str | None:
     """`name` in the other layout (the first one of a stack), or None where the family has no such module."""
     found = places(name, family, source)
     return found.names[0] if found else None
@@ -76,7 +87,7 @@ class NameMap:
     unknown: tuple[str, ...]
 
 
-def map_names(names: Iterable[str], family: Family, layout: Layout, prefix: str = "") -> NameMap:
+def map_names(names: Iterable[str], family: Renamed, layout: Layout, prefix: str = "") -> NameMap:
     """Sort out all names of a file, given its layout and prefix."""
     original: dict[str, str] = {}
     diffusers: dict[str, Places] = {}

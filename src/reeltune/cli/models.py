@@ -126,8 +126,28 @@ def print_explanation(explanation: Explanation) -> None:
         ("FILE", "SIZE", "HERE"),
         [(str(item.path), size(item.bytes), "yes" if item.present else "no") for item in explanation.items],
     )
+    _print_estimate(explanation)
     for line in explanation.notices:
         notice(line)
+
+
+def _print_estimate(explanation: Explanation) -> None:
+    """What the choice takes, as far as headers are known."""
+    from reeltune.fetch.estimate import estimate
+
+    found = estimate(explanation)
+    device = explanation.machine.device(explanation.preferences.device)
+    room = explanation.machine.memory_of(device)
+    if found.transformer is None:
+        notice("What it takes in memory is known once the weights' headers are (`--online`).")
+        return
+    encoders = f"; its encoders {size(found.encoders)}, before them" if found.encoders is not None else ""
+    say(
+        f"\n{found.parameters or 0:,} parameters; weights in memory {size(found.transformer)}{encoders}; "
+        f"{device} has {size(room)}."
+    )
+    if found.transformer > room:
+        notice("They don't fit: generating would be refused.")
 
 
 def check(

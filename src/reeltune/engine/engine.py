@@ -31,6 +31,7 @@ from reeltune.errors import DecodeFailed, MediaError, NotRunnable
 from reeltune.events import CancelToken, Listener, Notice, Progress, ignore
 from reeltune.families import Component
 from reeltune.fetch import Explanation, pull
+from reeltune.fetch.estimate import check_memory
 from reeltune.inventory.index import Index
 from reeltune.machine import Machine
 from reeltune.media.mp4 import free_name
@@ -131,6 +132,7 @@ class Engine:
                 cancel=cancel,
                 machine=self._machine,
             )
+            check_memory(explanation)
             for slot, choice in explanation.selection.choices.items():
                 self._say(f"{slot}: {choice.version.file_name} ({choice.reason}).")
             for notice in (*map(str, self.definition.notices), *explanation.notices):
@@ -202,6 +204,8 @@ class Engine:
         """The transformer, loaded; or where there are two, stand-ins that load theirs when it comes to it."""
         slots = [slot for slot in ("transformer", "transformer_2") if slot in self.prepare().selection.choices]
         if len(slots) == 1:
+            if self.definition.settings.get("guidance_phases", 1) > 1:
+                self._say("The definition lists no second transformer (URLs2): one does all the steps.")
             return {slots[0]: self._loaded(slots[0], cancel)}
         return {slot: self._stand_in(slot, cancel) for slot in slots}
 
@@ -216,10 +220,11 @@ class Engine:
                 self._say(f"{', '.join(self._models)} makes room for {slot}: both don't fit.")
                 self._models.clear()
                 _release()
-            choice = self.prepare().selection.choices[slot]
+            choices = self.prepare().selection.choices
+            parts = [choice for other, choice in choices.items() if other == slot or other.startswith("modules")]
             model = load_transformer(
-                path, choice.dtype, modules=modules, config=self.definition.architecture.config,
-                quantize=choice.quantize_on_load, listener=self._listener, cancel=cancel,
+                path, choices[slot].dtype, modules=modules, config=self.definition.architecture.config,
+                quantize=any(choice.quantize_on_load for choice in parts), listener=self._listener, cancel=cancel,
             )  # fmt: skip
             self._models[slot] = model.to(self._device())
         return self._models[slot]

@@ -92,6 +92,10 @@ def build_request(architecture: Architecture, settings: Mapping[str, Any], root:
     if frames != settings["video_length"]:
         wish = settings["video_length"]
         notices.append(f"{wish} frames become {frames}: counts are a multiple of {family.frame_step}, plus one.")
+    if settings["guidance_scale"] <= 1 < settings.get("guidance2_scale", 1):
+        notices.append(
+            "guidance2_scale does nothing while guidance_scale is 1: that turns guidance off in both phases."
+        )
     seed = settings["seed"] if settings["seed"] >= 0 else secrets.randbelow(_SEEDS)
     solver = settings.get("sample_solver") or family.solvers[_DEFAULT_SOLVER]
     if solver not in family.solvers:

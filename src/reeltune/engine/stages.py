@@ -24,6 +24,7 @@ from reeltune.engine.kinds import KINDS, Config, Tensors
 from reeltune.engine.request import Request
 from reeltune.errors import DeviceError, GenerationError
 from reeltune.families import Architecture, Component
+from reeltune.weights.components import load_component_file
 
 _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 
@@ -43,7 +44,13 @@ def torch_device(name: str) -> torch.device:
 
 
 def load_component(component: Component, folder: Path, dtype: torch.dtype) -> Any:
-    """A component by the family's own class, from local files only: nothing in the folder picks code to run."""
+    """A component by the family's own class, from local files only: nothing in the folder picks code to run.
+
+    `folder`: in diffusers layout, or a single file that holds it. Raises GenerationError, CheckpointError.
+    """
+    if folder.is_file():
+        with quiet():
+            return load_component_file(component, folder, dtype)
     library = transformers if component.library == "transformers" else diffusers
     try:
         with quiet():

@@ -37,12 +37,18 @@ class Rename:
 
 @dataclass(frozen=True)
 class Component:
-    """A part of the pipeline besides the transformer: where it lies and which class loads it."""
+    """A part of the pipeline besides the transformer: where it lies and which class loads it.
+
+    `loose`: the files or folders that hold it in a WanGP `ckpts` folder, in order of preference; `layout`: the names
+    that such a file's weights go by (`families.components`).
+    """
 
     name: str  # also the subfolder in a repository of diffusers layout
     library: str  # "transformers" | "diffusers"
     class_name: str
     files: tuple[str, ...]  # patterns of the files that are needed, relative to the subfolder
+    loose: tuple[str, ...] = ()
+    layout: str = ""
 
 
 @dataclass(frozen=True)

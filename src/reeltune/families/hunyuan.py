@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from types import MappingProxyType
 
+from reeltune.families import components
 from reeltune.families.base import (
     START_IMAGE,
     Architecture,
@@ -126,12 +127,13 @@ def _layers(shapes: Shapes) -> dict[str, int]:
 
 
 _WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
+_CLIP, _VAE = ("clip_vit_large_patch14",), ("hunyuan_video_VAE_fp32.safetensors",)
 _COMPONENTS = (
     Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model")),
     Component("text_encoder", "transformers", "LlamaModel", _WEIGHTS),
-    Component("tokenizer_2", "transformers", "AutoTokenizer", ("*.json", "*.txt")),
-    Component("text_encoder_2", "transformers", "CLIPTextModel", _WEIGHTS),
-    Component("vae", "diffusers", "AutoencoderKLHunyuanVideo", _WEIGHTS),
+    Component("tokenizer_2", "transformers", "AutoTokenizer", ("*.json", "*.txt"), _CLIP),
+    Component("text_encoder_2", "transformers", "CLIPTextModel", _WEIGHTS, _CLIP),
+    Component("vae", "diffusers", "AutoencoderKLHunyuanVideo", _WEIGHTS, _VAE, components.HUNYUAN_VAE),
 )
 _IMAGE_COMPONENTS = (
     *(replace(row, class_name="LlavaForConditionalGeneration") if row.name == "text_encoder" else row

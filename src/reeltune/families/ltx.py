@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from types import MappingProxyType
 
+from reeltune.families import components
 from reeltune.families.base import (
     END_IMAGE,
     START_IMAGE,
@@ -77,6 +78,7 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
 
 
 _WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
+_T5 = tuple(f"T5_xxl_1.1/T5_xxl_1.1_enc_{kind}.safetensors" for kind in ("bf16", "quanto_bf16_int8"))
 
 LTX = Family(
     name="ltx",
@@ -87,8 +89,8 @@ LTX = Family(
     derive_config=derive_config,
     transformer_class="LTXVideoTransformer3DModel",
     components=(
-        Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model")),
-        Component("text_encoder", "transformers", "T5EncoderModel", _WEIGHTS),
+        Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model"), ("T5_xxl_1.1",)),
+        Component("text_encoder", "transformers", "T5EncoderModel", _WEIGHTS, _T5, components.T5),
         Component("vae", "diffusers", "AutoencoderKLLTXVideo", _WEIGHTS),
     ),
     arguments=frozen(guidance_scale="guidance_scale"),

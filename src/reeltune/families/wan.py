@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from types import MappingProxyType
 
+from reeltune.families import components
 from reeltune.families.base import (
     CONTROL_VIDEO,
     END_IMAGE,
@@ -143,15 +144,20 @@ def _heads(dim: int, stored: Config) -> int:
 
 _TORCH_WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
+_UMT5 = tuple(f"umt5-xxl/models_t5_umt5-xxl-enc-{kind}.safetensors" for kind in ("bf16", "quanto_int8"))
+_CLIP = ("xlm-roberta-large/models_clip_open-clip-xlm-roberta-large-vit-huge-14-bf16.safetensors",)
 _COMPONENTS = (
-    Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model")),
-    Component("text_encoder", "transformers", "UMT5EncoderModel", _TORCH_WEIGHTS),
-    Component("vae", "diffusers", "AutoencoderKLWan", _TORCH_WEIGHTS),
-)
+    Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model"), ("umt5-xxl",)),
+    Component("text_encoder", "transformers", "UMT5EncoderModel", _TORCH_WEIGHTS, _UMT5, components.UMT5),
+    Component(
+        "vae", "diffusers", "AutoencoderKLWan", _TORCH_WEIGHTS, ("Wan2.1_VAE.safetensors",), components.WAN_VAE
+    ),
+)  # fmt: skip
+_COMPONENTS_2_2 = (*_COMPONENTS[:2], Component("vae", "diffusers", "AutoencoderKLWan", _TORCH_WEIGHTS))
 _IMAGE_COMPONENTS = (
     *_COMPONENTS,
-    Component("image_encoder", "transformers", "CLIPVisionModel", _TORCH_WEIGHTS),
-    Component("image_processor", "transformers", "CLIPImageProcessor", ("*.json",)),
+    Component("image_encoder", "transformers", "CLIPVisionModel", _TORCH_WEIGHTS, _CLIP, components.OPEN_CLIP),
+    Component("image_processor", "transformers", "CLIPImageProcessor", ("*.json",), _CLIP, components.OPEN_CLIP),
 )
 
 WAN = Family(
@@ -288,6 +294,7 @@ ARCHITECTURES = (
         "Wan2.2-TI2V-5B-Diffusers",
         "WanPipeline",
         (START_IMAGE,),
+        components=_COMPONENTS_2_2,
         options=frozen(expand_timesteps=True),
         image_pipeline="WanImageToVideoPipeline",
     ),

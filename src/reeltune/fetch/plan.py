@@ -15,7 +15,8 @@ from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.names import read_name
 from reeltune.definitions import Definition, Version
 from reeltune.errors import CheckpointError, FetchError, Offline, Unreachable
-from reeltune.inventory import Inventory
+from reeltune.families import Component
+from reeltune.inventory import Inventory, Unusable, component_files, is_int8
 from reeltune.machine import Machine, probe
 from reeltune.net import UrlSource, hub_endpoint
 from reeltune.preferences import Preferences, load_preferences
@@ -24,7 +25,7 @@ from reeltune.versions import Choice, Facts, Selection, choose, contradiction, r
 
 @dataclass(frozen=True)
 class Item:
-    """One thing needed: a file, or the folder of a component. `bytes` is None unless known.
+    """One thing needed: a file, or a component: its folder, or the file that holds it. `bytes` is None unless known.
 
     `weights`: it must be a checkpoint. `sums`: the definition's sha256 by file name (some links tell the name only
     when asked). For components: the Hub `repository` whose subfolder it is, and the `patterns` of the files it takes.
@@ -58,7 +59,7 @@ class Explanation:
         return tuple(item for item in self.items if not item.present)
 
     def component(self, name: str) -> Path:
-        """Folder of a component."""
+        """Folder of a component, or the file that holds it."""
         return next(item.path for item in self.items if item.subject == name)
 
     def as_json(self) -> dict[str, Any]:
@@ -115,8 +116,8 @@ def explain(
         for version in versions
     }
     selection = choose(definition, preferences, machine.data_types(preferences.device), facts)
-    items = tuple(_items(definition, selection, inventory))
-    notices += [f"{bad.path} is passed over: {bad.reason}" for row in facts.values() for bad in row.unusable]
+    items = (*_files(definition, selection, inventory), *_components(definition, preferences, inventory, notices))
+    notices += [_passed_over(bad) for row in facts.values() for bad in row.unusable]
     for choice in selection.choices.values():
         notices += choice.facts.found.notices if choice.facts.found else ()
         notices += _size_notice(definition, choice)
@@ -163,7 +164,7 @@ def _facts(
         return replace(known, broken=str(error))
 
 
-def _items(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:
+def _files(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:
     for slot, choice in selection.choices.items():
         path = choice.facts.found.path if choice.facts.found else inventory.ckpts / choice.version.file_name
         yield Item(slot, choice.version.url, path, choice.present, choice.facts.bytes, True, definition.sha256)
@@ -172,15 +173,40 @@ def _items(definition: Definition, selection: Selection, inventory: Inventory) -
         path = found.path if found else inventory.ckpts / version.file_name
         size = found.bytes if found else None
         yield Item("preload", version.url, path, found is not None, size, False, definition.sha256)
+
+
+def _components(
+    definition: Definition, preferences: Preferences, inventory: Inventory, notices: list[str]
+) -> Iterator[Item]:
+    counted: set[Path] = set()  # files that two components have in common count once
     for component in definition.architecture.parts:
         here = inventory.component(definition.components, component.name)
-        path = here or inventory.component_folders(definition.components)[0] / component.name
         size = sum(file.stat().st_size for file in here.rglob("*") if file.is_file()) if here else None
+        if here is None and definition.components == definition.architecture.components_repo:
+            here = _loose(component, preferences.text_encoder_quantization, inventory, notices)
+            files = set(component_files(here, component) if here else ()) - counted
+            size = sum(file.stat().st_size for file in files) if here else None
+            counted |= files
+        path = here or inventory.component_folders(definition.components)[0] / component.name
         url = f"{hub_endpoint()}/{definition.components}/tree/main/{component.name}"
         yield Item(
             component.name, url, path, here is not None, size,
             repository=definition.components, patterns=component.files,
         )  # fmt: skip
+
+
+def _loose(component: Component, quantization: str, inventory: Inventory, notices: list[str]) -> Path | None:
+    """The file of a WanGP folder that holds a component; says what was passed over, and what isn't as wished."""
+    here, unusable = inventory.loose(component, quantization)
+    notices += [text for text in map(_passed_over, unusable) if text not in notices]
+    wanted = quantization == "int8"
+    if here and is_int8(here.name) != wanted and any(is_int8(name) == wanted for name in component.loose):
+        notices.append(f"{component.name}: {here.name} is used, {quantization} is wanted but not here.")
+    return here
+
+
+def _passed_over(bad: Unusable) -> str:
+    return f"{bad.path} is passed over: {bad.reason}"
 
 
 def other_versions(explanation: Explanation) -> tuple[Item, ...]:

@@ -14,13 +14,15 @@ from pathlib import Path
 
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import Identity, identify
-from reeltune.checkpoints.names import expand
+from reeltune.checkpoints.names import QUANTO_INT8, expand, read_name
 from reeltune.definitions.model import Version
 from reeltune.errors import CheckpointError
+from reeltune.families import Component
 from reeltune.inventory.index import Index
 
 PARTIAL = ".partial"
 CHECKPOINT_SUFFIXES = (".safetensors", ".sft")
+_INDEX = ".index.json"  # only of weights in several files
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,53 @@ class Inventory:
                 return path
         return None
 
+    def loose(self, component: Component, quantization: str) -> tuple[Path | None, list[Unusable]]:
+        """The first sound file or folder that holds a component in a WanGP folder, and those passed over.
+
+        Files of the `quantization` ("int8" | "bf16") come first.
+        """
+        unusable: list[Unusable] = []
+        for name in sorted(component.loose, key=lambda name: is_int8(name) != (quantization == "int8")):
+            for folder in self.folders:
+                path = folder / name
+                try:
+                    if _holds(path, component):
+                        return path, unusable
+                except CheckpointError as error:
+                    unusable.append(Unusable(path, str(error)))
+        return None, unusable
+
     def component_folders(self, repository: str) -> list[Path]:
         """Where a repository's components may lie, the one to write to first."""
         local = self.root / expand(repository)
         places = [folder / repository.replace("/", "--") for folder in self.folders]
         return [*([local] if _is(Path.is_dir, local) else []), *places]
+
+
+def is_int8(name: str) -> bool:
+    """Whether a file's name says that its weights are quanto int8."""
+    return read_name(name).quantization == QUANTO_INT8
+
+
+def component_files(path: Path, component: Component) -> list[Path]:
+    """What of a file or a folder belongs to a component."""
+    if not path.is_dir():
+        return [path]
+    return sorted({file for pattern in component.files for file in path.glob(pattern) if file.is_file()})
+
+
+def _holds(path: Path, component: Component) -> bool:
+    """Whether a component is there: a sound file, or a folder with all it takes. Raises CheckpointError if damaged."""
+    if path.is_dir():
+        needed = [pattern for pattern in component.files if not pattern.endswith(_INDEX)]
+        if not all(any(path.glob(pattern)) for pattern in needed):
+            return False
+    elif not path.is_file():
+        return False
+    for file in component_files(path, component):
+        if file.name.endswith(CHECKPOINT_SUFFIXES):
+            read_header(file)
+    return True
 
 
 def _is(test: Callable[[Path], bool], path: Path) -> bool:

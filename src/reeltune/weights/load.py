@@ -55,7 +55,7 @@ def load_transformer(
     state: dict[str, torch.Tensor] = {}
     total, done = sum(len(source.parameters()) for source in sources), 0
     for source, place in zip(sources, [path, *modules], strict=True):
-        loader = _Loader(TensorFile(place), source, family, RUN_DTYPES[dtype], keep, quantize)
+        loader = Loader(TensorFile(place), source, RUN_DTYPES[dtype], keep, family.quantizable if quantize else ())
         for stored in source.parameters():
             if cancel:
                 cancel.check()
@@ -129,20 +129,22 @@ def empty_model(family: Family, config: Mapping[str, Any]) -> nn.Module:
         return model_class(**{key: value for key, value in config.items() if key in known})  # type: ignore[no-any-return]
 
 
-class _Loader:
-    """Turns a file's stored tensors into the model's, one at a time."""
+class Loader:
+    """Turns a file's stored tensors into the model's, one at a time.
+
+    `fp32`: modules kept in fp32; `quantizable`: linears, in original names, that become int8 where they aren't.
+    """
 
     def __init__(
         self,
         file: TensorFile,
         source: Source,
-        family: Family,
         run: torch.dtype,
-        fp32: tuple[str, ...],
-        quantize: bool,
+        fp32: tuple[str, ...] = (),
+        quantizable: tuple[str, ...] = (),
     ) -> None:
-        self._file, self._source, self._family = file, source, family
-        self._run, self._fp32, self._quantize = run, fp32, quantize
+        self._file, self._source = file, source
+        self._run, self._fp32, self._patterns = run, fp32, quantizable
 
     def load(self, stored: str, expected: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
         """The parameters a stored tensor fills: one, or the layers it holds stacked."""
@@ -169,7 +171,7 @@ class _Loader:
             return dequantize(tensor, scale, dtype) if keep else int8_tensor(tensor, scale, self._run)
         if not tensor.is_floating_point():
             raise UnsupportedFormat(f"{self._file.path}: {stored} is stored as {tensor.dtype}, without its scale.")
-        if self._quantize and not keep and self._quantizable(stored):
+        if not keep and self._quantizable(stored):
             return int8_tensor(*quantize_tensor(tensor, self._run, stored), self._run)
         return tensor.to(dtype)
 
@@ -189,7 +191,7 @@ class _Loader:
     def _quantizable(self, stored: str) -> bool:
         name = self._source.names.original[stored]
         module = name.removesuffix(".weight")
-        return name.endswith(".weight") and any(matches(module, row) for row in self._family.quantizable)
+        return name.endswith(".weight") and any(matches(module, row) for row in self._patterns)
 
 
 def _swapped(tensor: torch.Tensor) -> torch.Tensor:

@@ -37,6 +37,7 @@ class TensorFile:
         raw = self._bytes[row.begin : row.end]
         if row.begin % dtype.itemsize:  # a view needs aligned data; few writers leave any unaligned
             raw = raw.clone()
+            self.release(name)
         return raw.view(dtype).view(row.shape)
 
     def release(self, name: str) -> None:

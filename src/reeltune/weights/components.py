@@ -1,0 +1,155 @@
+"""A component of the pipeline from one file of a WanGP `ckpts` folder, by the class that diffusers' folder names.
+
+As with transformers: built on `meta`, names and shapes compared before any memory is taken, then filled from the
+mapped file, one tensor at a time. What the class keeps in fp32 in its own loader is kept so here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from accelerate import init_empty_weights
+from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+from torch import nn
+from torchao.quantization import Int8Tensor
+
+from reeltune.checkpoints.header import Header, read_header
+from reeltune.checkpoints.identify import identify
+from reeltune.checkpoints.keys import NameMap, Places, map_names
+from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS
+from reeltune.checkpoints.quanto import ACTIVATION_SCALES, SCALE, stored_config
+from reeltune.errors import CheckpointError, HeaderError, TensorMismatch, UnsupportedFormat
+from reeltune.families import Component
+from reeltune.families.components import LAYOUTS, WAN_VAE, Layout
+from reeltune.weights.load import Loader
+from reeltune.weights.matching import Source, check_names, parameter_name
+from reeltune.weights.tensors import TensorFile
+
+_HINT = "Move the file away, and the component is fetched instead."
+_CONVERTERS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = MappingProxyType(
+    {WAN_VAE: convert_wan_vae_to_diffusers}
+)
+_Shapes = dict[str, tuple[int, ...]]
+
+
+def load_component_file(component: Component, path: Path, dtype: torch.dtype) -> Any:
+    """A component from its file, on the CPU, in eval mode; an image processor that suits the file's model.
+
+    `dtype`: what it computes in. Raises HeaderError, UnsupportedFormat or TensorMismatch before memory is taken.
+    """
+    source = _source(read_header(path), component.layout)
+    config = _config(source, LAYOUTS[component.layout])
+    if component.class_name.endswith("Processor"):
+        size = config["image_size"]
+        return getattr(transformers, component.class_name)(size={"shortest_edge": size}, crop_size=size)
+    model, tied = _empty(component, config, source.header.file)
+    expected = {name: tuple(row.shape) for name, row in model.state_dict().items() if name not in tied}
+    source = _without_leading_ones(source, expected)
+    try:
+        check_names([source], expected)
+    except TensorMismatch as error:
+        error.hint = _HINT
+        raise
+    model.load_state_dict(_state(model, path, source, expected, dtype), strict=False, assign=True)
+    if tied:
+        model.tie_weights()
+    return model.eval().requires_grad_(False)
+
+
+def _source(header: Header, layout_name: str) -> Source:
+    """The file's header with its names sorted out. Raises UnsupportedFormat where its weights can't be computed."""
+    identity = identify(header)
+    if identity.quantization not in (SIXTEEN_BITS, QUANTO_INT8):
+        message = f"{header.file} holds {identity.quantization} weights, which can't be loaded."
+        raise UnsupportedFormat(message, hint=_HINT)
+    return Source(header, identity, _names(header, layout_name))
+
+
+def _names(header: Header, layout_name: str) -> NameMap:
+    layout = LAYOUTS[layout_name]
+    wanted = [name for name in header.tensors if not name.startswith(layout.ignored)]
+    if layout.renames:
+        return map_names(wanted, layout, "original")
+    targets = {name: name.removeprefix(layout.prefix) for name in wanted}
+    if layout_name in _CONVERTERS:
+        try:
+            targets = {stored: name for name, stored in _CONVERTERS[layout_name](targets).items()}
+        except (ValueError, IndexError) as error:  # a forged block number
+            raise CheckpointError(f"{header.file} is not laid out as known: {error}.", hint=_HINT) from error
+    unknown = tuple(name for name in wanted if name not in targets)  # a second name of one that is there
+    for alias, name in layout.aliases.items():
+        if targets.pop(alias, None) and name not in header.tensors:
+            targets[alias] = name
+    places = {stored: Places((name,)) for stored, name in targets.items()}
+    return NameMap("original", "", targets, places, unknown)
+
+
+def _config(source: Source, layout: Layout) -> dict[str, Any]:
+    """The class's config, from shapes by its own names. Raises CheckpointError where they don't tell it."""
+    shapes: _Shapes = {}
+    for stored, places in source.names.diffusers.items():
+        if not stored.endswith((SCALE, *ACTIVATION_SCALES)):
+            shapes[parameter_name(places.names[0])] = source.header.tensors[stored].shape
+    try:
+        stored_values = stored_config(source.header.metadata) or {}
+    except HeaderError:  # another program's note to itself: the shapes tell the model too
+        stored_values = {}
+    try:
+        return layout.derive_config(shapes, stored_values)
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+        message = f"{source.header.file}: tensors are lacking without which the model's size can't be told ({error})."
+        raise CheckpointError(message, hint=_HINT) from error
+
+
+def _empty(component: Component, config: Mapping[str, Any], file: str) -> tuple[Any, set[str]]:
+    """The model on `meta`, and the names of parameters that are others' second names."""
+    library = transformers if component.library == "transformers" else diffusers
+    model_class = getattr(library, component.class_name)
+    try:
+        with init_empty_weights():
+            model = (
+                model_class(model_class.config_class(**config)) if library is transformers else model_class(**config)
+            )
+    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
+        message = f"{file}: its shapes make no {component.class_name}: {error}."
+        raise CheckpointError(message, hint=_HINT) from error
+    return model, set(getattr(model, "all_tied_weights_keys", None) or ())
+
+
+def _without_leading_ones(source: Source, expected: Mapping[str, tuple[int, ...]]) -> Source:
+    """The source with shapes such as [1, 1, width] as the model has them, [width], where that is all that differs."""
+    tensors = dict(source.header.tensors)
+    for stored, places in source.names.diffusers.items():
+        shape, wanted = tensors[stored].shape, expected.get(places.names[0], ())
+        extra = len(shape) - len(wanted)
+        if len(places.names) == 1 and extra > 0 and shape == (1,) * extra + wanted:
+            tensors[stored] = replace(tensors[stored], shape=wanted)
+    return replace(source, header=replace(source.header, tensors=MappingProxyType(tensors)))
+
+
+def _state(model: Any, path: Path, source: Source, expected: _Shapes, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The model's parameters in its data type; int8 stays where a linear layer computes with it."""
+    loader = Loader(TensorFile(path), source, dtype, _kept_in_fp32(model, dtype))
+    state: dict[str, torch.Tensor] = {}
+    for stored in source.parameters():
+        for name, tensor in loader.load(stored, expected).items():
+            module = model.get_submodule(name.rpartition(".")[0])
+            if isinstance(tensor, Int8Tensor) and not isinstance(module, nn.Linear):
+                tensor = tensor.dequantize()
+            state[name] = tensor if tuple(tensor.shape) == expected[name] else tensor.reshape(expected[name])
+    return state
+
+
+def _kept_in_fp32(model: Any, dtype: torch.dtype) -> tuple[str, ...]:
+    """Modules that the class's own loader keeps in fp32: transformers does so with bf16 only where it is strict."""
+    names = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    if dtype == torch.float16 or not isinstance(model, transformers.PreTrainedModel):
+        names |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    return tuple(names)

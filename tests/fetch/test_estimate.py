@@ -1,0 +1,54 @@
+"""What a choice takes in memory, and the refusal before anything is loaded."""
+
+import pytest
+from test_adding import head_of
+
+from reeltune import Engine, Preferences, explain, load_catalog
+from reeltune.errors import NotEnoughMemory
+from reeltune.fetch.estimate import check_memory, estimate
+from reeltune.machine import Gpu, Machine
+
+MACHINE = Machine(24 * 10**9, 20 * 10**9)
+
+
+@pytest.fixture
+def big(root, define, headers):
+    """The true 14B header over a hole of its size."""
+    start, size = head_of(headers["wan_t2v_14B"])
+    (root / "ckpts").mkdir()
+    with (root / "ckpts" / "x_bf16.safetensors").open("wb") as file:
+        file.write(start)
+        file.truncate(size)
+    define("big", {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"], "auto_quantize": True})
+    return load_catalog(root)["big"]
+
+
+def test_16_bits_and_int8_on_load(big):
+    wide = estimate(explain(big, Preferences(quantization="bf16"), machine=MACHINE))
+    assert wide.parameters == pytest.approx(14.3e9, rel=0.01)
+    assert wide.transformer == pytest.approx(28.6e9, rel=0.01)
+    assert wide.disk is None  # nobody knows how large the components are
+    narrow = estimate(explain(big, Preferences(), machine=MACHINE))
+    assert narrow.transformer == pytest.approx(14.7e9, rel=0.01)
+    assert narrow.peak == narrow.transformer
+
+
+def test_refused_before_loading_with_the_number_and_the_advice(big):
+    with pytest.raises(NotEnoughMemory, match="cpu has 24,000,000,000") as caught:
+        check_memory(explain(big, Preferences(quantization="bf16"), machine=MACHINE))
+    assert "int8" in caught.value.hint
+    assert caught.value.needed > caught.value.available
+    check_memory(explain(big, Preferences(), machine=MACHINE))
+    card = Machine(2**40, 2**40, (Gpu("small", 8 * 2**30, 8.6),))
+    with pytest.raises(NotEnoughMemory, match="cuda has 8,589,934,592"):
+        check_memory(explain(big, Preferences(), machine=card))
+
+
+def test_the_engine_refuses_too(root):
+    definition = load_catalog(root)["nano_t2v"]
+    with Engine(definition, machine=Machine(10**6, 10**6)) as engine, pytest.raises(NotEnoughMemory):
+        engine.generate(num_inference_steps=1)
+
+
+def test_what_is_not_known_is_not_guessed(root):
+    assert estimate(explain(load_catalog(root)["t2v"], machine=MACHINE)).transformer is None
