@@ -100,7 +100,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "video_length": Key(COUNT, "Number of frames."),
         "seed": Key(SEED, "Start of the random numbers; -1 picks one.", (-1,)),
         "num_inference_steps": Key(REPEATS, "Denoising steps."),
-        "guidance_scale": Key(NUMBER, "Strength of guidance; 1 turns it off. Hunyuan: with a negative prompt only.", (1,)),
+        "guidance_scale": Key(NUMBER, "Guidance; 1 turns it off. Hunyuan: with a negative prompt only.", (1,)),
         "embedded_guidance_scale": Key(NUMBER, "Hunyuan's distilled guidance.", (6,)),
         "guidance2_scale": Key(NUMBER, "Guidance of the second phase (Wan 2.2).", (), "guidance_phases"),
         "guidance_phases": Key(WHOLE, "Phases of guidance, 1 or 2.", (0, 1)),
