@@ -18,13 +18,17 @@ _RIM = 0.95  # share of a silhouette that is painted: 1 for solid shapes, 0.6 to
 
 @dataclass(frozen=True)
 class Reading:
-    """Words of the world, or "none" where the frames show nothing that could be read."""
+    """Words of the world, or "none" where the frames show nothing that could be read.
+
+    `filling`: how strongly a silhouette is painted on average, of its strongest paint: 1 for a solid shape.
+    """
 
     colour: str
     shape: str
     direction: str
     background: str
     look: str
+    filling: float = 1.0
 
 
 def read(frames: npt.NDArray[np.uint8]) -> Reading:
@@ -43,7 +47,11 @@ def read(frames: npt.NDArray[np.uint8]) -> Reading:
     looks = [mask.sum() / area for mask, (area, _) in zip(painted, outlines, strict=True)]
     fills = [area / box for area, box in outlines]
     look = "solid" if np.median(looks) > _RIM else "neon"
-    return Reading(colour, _shape(float(np.median(fills))), _direction(painted), background, look)
+    filling = np.median(
+        [_filling(row, mask) / most for row, mask, most in zip(difference, painted, strength, strict=True)]
+    )
+    shape = _shape(float(np.median(fills)))
+    return Reading(colour, shape, _direction(painted), background, look, float(filling))
 
 
 def _nearest(value: npt.NDArray[np.float32], palette: dict[str, tuple[int, int, int]]) -> str:
@@ -56,6 +64,13 @@ def _silhouette(mask: npt.NDArray[np.bool_]) -> tuple[float, float]:
     columns = np.flatnonzero(mask.any(0))
     widths = [np.ptp(np.flatnonzero(mask[row])) + 1 for row in rows]
     return float(sum(widths)), float(len(widths) * (np.ptp(columns) + 1))
+
+
+def _filling(difference: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> float:
+    """Mean difference from the background within the outline, row by row."""
+    spans = [np.flatnonzero(row) for row in mask]
+    inside = [line[span[0] : span[-1] + 1] for line, span in zip(difference, spans, strict=True) if len(span)]
+    return float(np.concatenate(inside).mean())
 
 
 def _shape(fill: float) -> str:

@@ -59,7 +59,11 @@ def shown(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-_SECRETS = {"token", "api_key", "apikey", "access_token", "key", "auth", "signature", "sig"}
+_SECRETS = {
+    "token", "api_key", "apikey", "access_token", "key", "auth", "signature", "sig", "policy", "key-pair-id",
+    "awsaccesskeyid", "googleaccessid",
+}  # fmt: skip
+_SECRET_STARTS = ("x-amz-", "x-goog-")
 
 
 def without_secrets(url: str) -> str:
@@ -67,8 +71,12 @@ def without_secrets(url: str) -> str:
     if "://" not in url:
         return url
     parts = urlsplit(url)
-    query = "&".join(field for field in parts.query.split("&") if field.partition("=")[0].lower() not in _SECRETS)
+    query = "&".join(field for field in parts.query.split("&") if not _secret(field.partition("=")[0].lower()))
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+
+
+def _secret(name: str) -> bool:
+    return name in _SECRETS or name.startswith(_SECRET_STARTS)
 
 
 def hub_token() -> str | None:

@@ -190,6 +190,14 @@ def test_inputs_that_are_missing_wrong_or_not_taken_are_named(case, root):
                 engine.generate(**settings | {"video_prompt_type": "VMI", "image_refs": []})
 
 
+@pytest.mark.parametrize("case", ["i2v"], indirect=True)
+def test_paths_are_stored_as_text(case, root, tmp_path):
+    definition, settings = case
+    video, _ = make(definition, settings | {"image_start": root / "start.png"})
+    stored = read_metadata(video.save(tmp_path / "out.mp4"))
+    assert stored["settings"]["image_start"] == str(root / "start.png")
+
+
 @pytest.mark.parametrize("case", ["vace_14B"], indirect=True)
 def test_inputs_are_fitted_aloud(case, root):
     definition, settings = case

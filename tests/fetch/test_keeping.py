@@ -61,13 +61,14 @@ def test_only_what_this_program_made_is_swept_away(two, root):
     (root / "finetunes" / "two.json").unlink()
     catalog = load_catalog(root)
     leftovers = {row.path.name for row in listing(catalog) if row.leftover}
-    assert leftovers == {"gone.safetensors", "a_bf16.safetensors.unusable1", "b_bf16.safetensors"}
+    assert leftovers == {"gone.safetensors", "b_bf16.safetensors"}
     for row in listing(catalog):
         if row.leftover:
             assert remove(row) == ""
     left = {path.name for path in ckpts.iterdir() if path.is_file()} - {".index.sqlite"}
     assert left == {
         "foreign.safetensors", "a_bf16.safetensors", "a_bf16.safetensors.partial", "shared_bf16.safetensors",
+        "a_bf16.safetensors.unusable1",
     }  # fmt: skip
 
 
@@ -151,3 +152,76 @@ def test_several_definitions_are_planned_as_one_and_every_version_can_be_had(ser
     planned = next(event for event in events if type(event).__name__ == "Planned")
     assert [file.name for file in planned.files] == names
     assert json.loads(json.dumps(planned.to_fetch)) == 3 * len(GOOD)
+
+
+@pytest.mark.parametrize(
+    "written", ["https://h/my%20model.safetensors", r"https:\/\/h\/my model.safetensors", r"my\u0020model.safetensors"]
+)
+def test_a_broken_definition_uses_a_name_however_it_is_written(root, define, written):
+    ckpts = root / "ckpts"
+    (ckpts / "me--comp" / "vae").mkdir(parents=True)
+    (ckpts / "me--comp" / "vae" / "config.json").write_text("{}", "utf-8")
+    (ckpts / "my model.safetensors").write_bytes(GOOD)
+    index = Index(ckpts)
+    index.learn(ckpts / "my model.safetensors", "https://h/x", "0" * 64)
+    index.learn(ckpts / "me--comp" / "vae" / "config.json", "https://h/c", "0" * 64)
+    (root / "finetunes" / "broken.json").write_text(
+        '{"model": {"components": "me/comp", "URLs": ["' + written + '"],}', "utf-8"
+    )
+    assert not [row for row in listing(load_catalog(root)) if row.leftover]
+
+
+def test_other_ways_of_using_a_file(root, define):
+    ckpts = root / "ckpts"
+    (ckpts / "you--comp" / "vae").mkdir(parents=True)
+    for name in ("a.safetensors", "Big.safetensors", "Wan2.1_VAE.safetensors", "you--comp/vae/x.json"):
+        (ckpts / name).write_bytes(GOOD)
+        Index(ckpts).learn(ckpts / name, f"https://h/{len(name)}", "0" * 64)
+    (ckpts / "b.safetensors").symlink_to(ckpts / "a.safetensors")
+    define("one", {"architecture": "t2v", "URLs": ["ckpts/b.safetensors", "ckpts/big.safetensors"]})
+    define("two", {"architecture": "t2v", "URLs": ["ckpts/b.safetensors"], "components": "ckpts/you--comp"})
+    define("odd", {"architecture": "t2v", "URLs": ["ckpts/c.safetensors"], "author": "http://[me"})
+    assert not [row.path for row in listing(load_catalog(root)) if row.leftover]
+
+
+def test_others_partials_stay_and_unreadable_folders_stop_gc(root):
+    from reeltune.errors import DefinitionError
+    from reeltune.fetch.keeping import leftovers
+
+    (root / "ckpts").mkdir()
+    (root / "ckpts" / "other.partial").write_bytes(b"another program's")
+    assert not leftovers(load_catalog(root))
+    (root / "finetunes").rmdir()
+    (root / "finetunes").symlink_to(root / "unmounted")
+    with pytest.raises(DefinitionError, match="can't be read"):
+        leftovers(load_catalog(root))
+
+
+def test_a_file_of_several_links_is_found_by_each(root):
+    ckpts = root / "ckpts"
+    ckpts.mkdir()
+    path = ckpts / "x.safetensors"
+    path.write_bytes(GOOD)
+    index = Index(ckpts)
+    for url in ("https://civitai.com/api/download/models/5", "https://civitai.com/models/1?modelVersionId=5"):
+        index.learn(path, url, "a" * 64)
+    assert index.came_from("https://civitai.com/api/download/models/5") == path
+    assert index.came_from("https://civitai.com/models/1?modelVersionId=5") == path
+    assert index.sha256(path) == "a" * 64
+
+
+def test_sums_of_another_component_do_not_count(root, define):
+    folder = root / "ckpts" / "o--r" / "vae"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}", "utf-8")
+    define(
+        "one",
+        {
+            "architecture": "t2v",
+            "URLs": ["https://h/x.safetensors"],
+            "components": "o/r",
+            "sha256": {"config.json": "0" * 64},
+        },
+    )
+    catalog = load_catalog(root)
+    assert [row.fault for row in verify(catalog, listing(catalog))] == [""]

@@ -134,7 +134,7 @@ def original_shapes(header: Header, names: NameMap) -> dict[str, tuple[int, ...]
             continue
         plain = original.removesuffix(DATA) + ".weight" if original.endswith(DATA) else original
         shape = header.tensors[stored].shape
-        if plain in shapes and shape:
+        if shapes.get(plain) and shape:
             shape = (shape[0] + shapes[plain][0], *shape[1:])
         shapes[plain] = shape
     return shapes

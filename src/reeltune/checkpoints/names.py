@@ -33,8 +33,11 @@ class NameFacts:
 
 def base_name(url: str) -> str:
     """File name a URL or path points to: `.../a%20b.safetensors?download=true` -> `a b.safetensors`."""
-    path = urlsplit(url).path if "://" in url else url.replace("\\", "/")
-    return PurePosixPath(unquote(path) if "://" in url else path).name
+    try:
+        path = unquote(urlsplit(url).path) if "://" in url else url.replace("\\", "/")
+    except ValueError:  # no link that can be followed, but it has a last part
+        path = url
+    return PurePosixPath(path).name
 
 
 def expand(path: str | os.PathLike[str]) -> Path:

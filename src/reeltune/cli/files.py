@@ -81,6 +81,9 @@ def add(
         chosen = _ask(error)
         path = write(catalog, looked, architecture=chosen, id=id, name=name)
     say(f"\n{path}")
+    written = open_catalog(root)[path.stem]
+    if "guidance_phases" in written.architecture.defaults and "transformer_2" not in written.slots:
+        notice(f"It lists one of {written.architecture.id}'s two transformers: add the other's URL as `URLs2`.")
     notice(f"`reeltune generate {path.stem}` makes a video with it; the settings it starts from can be added there.")
 
 

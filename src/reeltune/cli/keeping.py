@@ -72,15 +72,15 @@ def rm(
 
 def gc(root: Root = None, dry_run: DryRun = False, yes: Yes = False) -> None:
     """Delete what was fetched and no definition lists any more, and leftovers. Other programs' files stay."""
-    from reeltune.fetch.keeping import listing
+    from reeltune.fetch.keeping import leftovers, listing
 
     catalog = open_catalog(root)
-    entries = listing(catalog)
+    entries, leftover = listing(catalog), leftovers(catalog)
     others = [row for row in entries if not row.users and not row.leftover]
     if others:
         total = size(sum(row.bytes for row in others))
         notice(f"{len(others)} file(s) ({total}) that no definition lists stay: they weren't fetched by this program.")
-    _sweep([row for row in entries if row.leftover], catalog.root / "ckpts", dry_run, yes)
+    _sweep(leftover, catalog.root / "ckpts", dry_run, yes)
 
 
 def _sweep(entries: Sequence[Kept], ckpts: Path, dry_run: bool, yes: bool) -> None:

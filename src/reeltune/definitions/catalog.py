@@ -84,7 +84,9 @@ class Catalog(Mapping[str, Definition]):
     def _read_folder(self, folder: Path, kind: str) -> None:
         try:
             names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".json"))
-        except OSError:  # no such folder: nobody put definitions there
+        except OSError as error:
+            if folder.is_symlink() or not isinstance(error, FileNotFoundError):  # else nobody put definitions there
+                self.broken[folder] = DefinitionError(f"{folder} can't be read: {error.strerror or error}.")
             return
         for name in names:
             path = folder / name

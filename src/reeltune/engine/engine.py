@@ -116,7 +116,8 @@ class Engine:
         for notice in notices:
             self._say(notice)
         size = (request.width, request.height)
-        given = read(request.inputs, size, request.frames, request.fps, self._say)
+        whole = "U" in str(request.settings.get("video_prompt_type") or "")
+        given = read(request.inputs, size, request.frames, request.fps, self._say, keep_masked=whole)
         self.prepare(cancel)
         text = self._encode(request, given, cancel)
         latents = self._denoise(text, request, given, cancel)
@@ -146,6 +147,7 @@ class Engine:
         explanation, architecture = self.prepare(), self.definition.architecture
         self._progress("encode", 0, 1)
         cancel.check()
+        self._make_room(explanation)
         parts = {
             row.name: load_component(row, explanation.component(row.name), self._component_dtype(row))
             for row in architecture.parts
@@ -157,6 +159,13 @@ class Engine:
         _release()
         self._progress("encode", 1, 1)
         return text
+
+    def _make_room(self, explanation: Explanation) -> None:
+        """Let go of the weights of the video before, where the encoders don't fit beside them."""
+        parts = [item.bytes or 0 for item in explanation.items if item.repository and item.subject != "vae"]
+        if self._models and not fits(sum(parts), self._device()):
+            self._say("The encoders don't fit beside the transformer, which is loaded again for each video.")
+            self.close()
 
     def _denoise(self, text: Tensors, request: Request, given: Given, cancel: CancelToken) -> torch.Tensor:
         parts = {"vae": self._loaded_vae(), **self._transformers(cancel)}
@@ -183,7 +192,7 @@ class Engine:
     def _keep(self, latents: torch.Tensor, request: Request) -> Path:
         folder = self._outputs() / "latents"
         path = free_name(folder, f"{self.definition.id} seed {request.seed}", ".safetensors")
-        settings = json.dumps(dict(request.settings))
+        settings = json.dumps(dict(request.settings), default=str)
         safetensors.torch.save_file({"latents": latents.contiguous().cpu()}, path, metadata={"settings": settings})
         return path
 
@@ -195,7 +204,8 @@ class Engine:
             settings = json.loads(metadata["settings"])
         except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
             raise MediaError(f"{latents} holds no latents of this program: {error}.") from error
-        request, _ = build_request(self.definition.architecture, settings, self.definition.root)
+        architecture, root = self.definition.architecture, self.definition.root
+        request, _ = build_request(architecture, settings, root, inputs_needed=False)
         return self._finish(tensor, request)
 
     # --- what the stages share ----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from reeltune.media.inputs import contain, cover, read_clip, read_image
 
 _GRAY, _WHITE = 128, 255
 _MOST_IMAGES = 16
-_MEANS_NOTHING = set("US ")  # letters that change nothing here: U, a control video taken as it is
+_UNCHANGED = "U"  # what is under the mask stays in the control video
 _WORDS = {"image": "an image", "images": "one image or more", "video": "a video", "mask": "a mask video"}
 
 
@@ -83,7 +83,7 @@ def _check_letters(architecture: Architecture, key: str, letters: str, found: Ma
     rows = {row.letter: row for row in architecture.inputs if row.letters_key == key}
     for letter in letters:
         row = rows.get(letter)
-        if row is None and letter not in _MEANS_NOTHING:
+        if row is None and letter not in (_UNCHANGED, " "):
             raise NotRunnable(
                 f"{key} is {letters!r}, and {architecture.id} does nothing for {letter!r}.",
                 hint=f"It knows {', '.join(f'{row.letter} ({row.key})' for row in rows.values())}.",
@@ -94,15 +94,24 @@ def _check_letters(architecture: Architecture, key: str, letters: str, found: Ma
 
 
 def read(
-    paths: Mapping[str, tuple[Path, ...]], size: tuple[int, int], count: int, fps: int, say: Callable[[str], None]
+    paths: Mapping[str, tuple[Path, ...]],
+    size: tuple[int, int],
+    count: int,
+    fps: int,
+    say: Callable[[str], None],
+    *,
+    keep_masked: bool = False,
 ) -> Given:
-    """Read and fit the files for a video of `size` pixels and `count` frames. Raises MediaError."""
+    """Read and fit the files for a video of `size` pixels and `count` frames. Raises MediaError.
+
+    What the mask leaves to the model is gray in the guide, as VACE was trained, unless `keep_masked` (letter U).
+    """
 
     def image(key: str) -> Image.Image | None:
         if key not in paths:
             return None
         picture = read_image(paths[key][0])
-        _tell_crop(key, picture, size, say)
+        _tell_crop(key, picture.size, size, say)
         return cover(picture, *size)
 
     guide: tuple[Image.Image, ...] = ()
@@ -119,6 +128,8 @@ def read(
         if given and len(masked) < len(frames):
             say(f"video_mask has {len(masked)} frames of {len(frames)}: its last one holds on.")
             masked += [masked[-1]] * (len(frames) - len(masked))
+        if given and not keep_masked:
+            frames = [Image.composite(gray, frame, hole) for frame, hole in zip(frames, masked, strict=True)]
         guide, mask = (*frames, *[gray] * lacking), (*masked, *[white] * lacking)
     references = tuple(contain(read_image(path), *size) for path in paths.get("image_refs", ()))
     return Given(image("image_start"), image("image_end"), guide, mask, references)
@@ -132,20 +143,20 @@ def _frames(
     fps: int,
     say: Callable[[str], None],
 ) -> list[Image.Image]:
-    clip = read_clip(paths[key][0], count, fps)
-    _tell_crop(key, clip.frames[0], size, say)
+    clip = read_clip(paths[key][0], count, fps, size)
+    _tell_crop(key, clip.size, size, say)
     if round(clip.rate) != fps:
         say(f"{key} has {clip.rate:.4g} frames a second: {fps} are taken of each.")
     if clip.more:
         say(f"{key} is longer than the video: its first {count} frames are used.")
-    return [cover(frame, *size) for frame in clip.frames]
+    return clip.frames
 
 
-def _tell_crop(key: str, picture: Image.Image, size: tuple[int, int], say: Callable[[str], None]) -> None:
+def _tell_crop(key: str, own: tuple[int, int], size: tuple[int, int], say: Callable[[str], None]) -> None:
     width, height = size
-    if picture.size == size:
+    if own == size:
         return
-    scale = max(width / picture.width, height / picture.height)
-    cut = round(max(picture.width - width / scale, picture.height - height / scale))
-    what = f", {cut} pixels of its {'width' if picture.width * scale > width + 1 else 'height'} cut off" if cut else ""
-    say(f"{key} of {picture.width}x{picture.height} is scaled to {width}x{height}{what}.")
+    scale = max(width / own[0], height / own[1])
+    cut = round(max(own[0] - width / scale, own[1] - height / scale))
+    what = f", {cut} pixels of its {'width' if own[0] * scale > width + 1 else 'height'} cut off" if cut else ""
+    say(f"{key} of {own[0]}x{own[1]} is scaled to {width}x{height}{what}.")

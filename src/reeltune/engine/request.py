@@ -11,7 +11,7 @@ from typing import Any
 from reeltune.definitions import Definition
 from reeltune.engine.inputs import asked
 from reeltune.errors import NotRunnable, SettingsError
-from reeltune.families import Architecture, Family
+from reeltune.families import Architecture
 from reeltune.families.vocabulary import INPUT_KEYS, KEYS
 from reeltune.settings import check_call, layer, neutral, read_settings_file, unused
 
@@ -76,15 +76,18 @@ def _refuse_foreign_inputs(architecture: Architecture, call: Mapping[str, Any]) 
             raise SettingsError(f"{architecture.id} takes no {key}.", hint=listed)
 
 
-def build_request(architecture: Architecture, settings: Mapping[str, Any], root: Path) -> tuple[Request, list[str]]:
+def build_request(
+    architecture: Architecture, settings: Mapping[str, Any], root: Path, *, inputs_needed: bool = True
+) -> tuple[Request, list[str]]:
     """One video's request, with sizes rounded to what the family can do and a notice for each rounding.
 
-    Raises SettingsError where an input the architecture needs is missing, or isn't there.
+    Raises SettingsError where an input the architecture needs is missing, or isn't there; not where the denoising is
+    done (`inputs_needed`).
     """
     family, notices = architecture.family, list[str]()
-    inputs = asked(architecture, settings, root)
+    inputs = asked(architecture, settings, root) if inputs_needed else {}
     width, height = (int(part) for part in settings["resolution"].split("x"))
-    step = family.size_step
+    step = architecture.side_step
     fitted = tuple(max(step, size // step * step) for size in (width, height))
     if fitted != (width, height):
         notices.append(f"{width}x{height} becomes {fitted[0]}x{fitted[1]}: sizes are multiples of {step}.")
@@ -102,7 +105,8 @@ def build_request(architecture: Architecture, settings: Mapping[str, Any], root:
         raise SettingsError(
             f"{solver!r} is no solver of {family.label}.", hint=f"Choose one of: {', '.join(family.solvers)}."
         )
-    used = {**settings, "seed": seed, "resolution": f"{fitted[0]}x{fitted[1]}", "video_length": frames}
+    names = {key: _as_text(settings[key]) for key in INPUT_KEYS if key in settings}
+    used = {**settings, **names, "seed": seed, "resolution": f"{fitted[0]}x{fitted[1]}", "video_length": frames}
     request = Request(
         prompt=settings["prompt"],
         negative_prompt=settings.get("negative_prompt", ""),
@@ -114,7 +118,7 @@ def build_request(architecture: Architecture, settings: Mapping[str, Any], root:
         shift=settings.get("flow_shift", 1.0),
         solver=solver,
         seed=seed,
-        fps=_fps(settings.get("force_fps"), family),
+        fps=_fps(settings.get("force_fps"), architecture),
         settings={key: value for key, value in used.items() if key in KEYS and not KEYS[key].display},
         boundary=settings.get("switch_threshold", _SWITCH) / _TIMESTEPS,
         inputs=inputs,
@@ -122,12 +126,19 @@ def build_request(architecture: Architecture, settings: Mapping[str, Any], root:
     return request, notices
 
 
-def _fps(wish: Any, family: Family) -> int:
-    if wish in (None, "", 0, "auto"):
-        return family.fps
+def _as_text(value: Any) -> Any:
+    """Paths as text, so that the settings can be stored."""
+    if isinstance(value, list | tuple):
+        return [_as_text(row) for row in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _fps(wish: Any, architecture: Architecture) -> int:
+    if wish in (None, "", 0, "auto") and wish is not False:
+        return architecture.frame_rate
     try:
-        fps = int(wish)
-    except (TypeError, ValueError):
+        fps = int("no number" if isinstance(wish, bool) else wish)
+    except (TypeError, ValueError, OverflowError):
         raise SettingsError(f"{wish!r} is no value for force_fps.", hint="It must be a number of frames.") from None
     if not 1 <= fps <= 240:
         raise SettingsError(f"force_fps is {fps}.", hint="It must lie between 1 and 240.")

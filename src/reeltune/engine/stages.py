@@ -24,6 +24,7 @@ from reeltune.engine.kinds import KINDS, Config, Tensors
 from reeltune.engine.request import Request
 from reeltune.errors import DeviceError, GenerationError
 from reeltune.families import Architecture, Component
+from reeltune.settings import neutral
 from reeltune.weights.components import load_component_file
 
 _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
@@ -147,7 +148,7 @@ def denoise(
         return values
 
     wanted = {name: request.settings[key] for key, name in architecture.family.arguments.items()
-              if key in request.settings and (two or name != "guidance_scale_2")}  # fmt: skip
+              if key in request.settings and (name != "guidance_scale_2" or _phased(request, two))}  # fmt: skip
     extra = kind.extra_frames(config)
     with torch.inference_mode(), quiet():
         result = pipeline(
@@ -163,6 +164,11 @@ def denoise(
     # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
     latents = last[0] if extra else result.frames[:, :, len(given.references) :]
     return latents.float()
+
+
+def _phased(request: Request, two: Mapping[str, Any]) -> bool:
+    """Whether the second transformer has a guidance of its own."""
+    return bool(two) and not neutral("guidance2_scale", request.settings)
 
 
 def decode(architecture: Architecture, vae: Any, latents: torch.Tensor, request: Request) -> npt.NDArray[np.uint8]:

@@ -129,7 +129,7 @@ class Architecture:
     of preference. `inputs`: the images and videos it takes; `settings`: the keys it uses, those of its inputs among
     them; `defaults`: what it starts from. `components_repo`: the Hub repository, in diffusers layout, that its
     components come from (`components`, where they aren't the family's). `config`: what a header can't tell of the
-    transformer's config; `options`: fixed arguments of the pipeline.
+    transformer's config; `options`: fixed arguments of the pipeline; `fps`, `size_step`: where not the family's.
     """
 
     id: str
@@ -146,6 +146,18 @@ class Architecture:
     config: Mapping[str, Any] = field(default_factory=frozen)
     options: Mapping[str, Any] = field(default_factory=frozen)
     image_pipeline: str = ""
+    fps: int = 0
+    size_step: int = 0
+
+    @property
+    def frame_rate(self) -> int:
+        """Frames a second of its videos."""
+        return self.fps or self.family.fps
+
+    @property
+    def side_step(self) -> int:
+        """Width and height are multiples of it."""
+        return self.size_step or self.family.size_step
 
     @property
     def runnable(self) -> bool:

@@ -108,11 +108,17 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         "guidance_embeds": "guidance_in.mlp.0.weight" in shapes,
         "text_embed_dim": shapes["txt_in.input_embedder.weight"][1],
         "pooled_projection_dim": shapes["vector_in.in_layer.weight"][1],
-        "rope_axes_dim": tuple(stored.get("rope_axes_dim") or (head // 8, head * 7 // 16, head * 7 // 16)),
+        "rope_axes_dim": _axes(stored.get("rope_axes_dim"), head),
     }
     if in_channels == 2 * out_channels + 1:
         config["image_condition_type"] = "latent_concat"
     return config
+
+
+def _axes(stored: object, head: int) -> tuple[int, ...]:
+    if isinstance(stored, list | tuple) and len(stored) == 3 and all(type(row) is int and row > 0 for row in stored):
+        return tuple(stored)
+    return head // 8, head * 7 // 16, head * 7 // 16
 
 
 def _layers(shapes: Shapes) -> dict[str, int]:

@@ -111,7 +111,8 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         config["_class_name"] = "WanVACETransformer3DModel"
         config["vace_in_channels"] = shapes["vace_patch_embedding.weight"][1]
         config["vace_layers"] = _vace_layers(shapes, stored, config["num_layers"])
-    return config | {key: stored[key] for key in ("eps", "rope_max_seq_len") if key in stored}
+    kinds = {"eps": float, "rope_max_seq_len": int}
+    return config | {key: stored[key] for key, kind in kinds.items() if type(stored.get(key)) is kind}
 
 
 def _layers(shapes: Shapes, block: re.Pattern[str] = _BLOCK) -> int:
@@ -296,6 +297,8 @@ ARCHITECTURES = (
         (START_IMAGE,),
         components=_COMPONENTS_2_2,
         options=frozen(expand_timesteps=True),
+        fps=24,
+        size_step=32,
         image_pipeline="WanImageToVideoPipeline",
     ),
 )

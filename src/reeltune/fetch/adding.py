@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def _where(root: Path, source: str) -> tuple[str, str]:
         if url.startswith(HUB + "/"):
             url = url.replace("/blob/", "/resolve/", 1)
         return url, base_name(url)
-    path = expand(source).absolute()
+    path = Path(os.path.normpath(expand(source).absolute()))  # `..` would seem to stay inside the root
     inside = path.is_relative_to(root)
     return (path.relative_to(root).as_posix() if inside else str(path)), path.name
 
@@ -132,7 +133,8 @@ def _model(base: Definition, chosen: str, looked: Looked, name: str, merged: boo
     identity = looked.inspection.identity
     model: dict[str, Any] = {"name": name, "architecture": chosen, "description": ""}
     if identity.role == "module":
-        return model | {"URLs": base.id, "modules": [[looked.url]]}
+        second = {"URLs2": base.id} if "transformer_2" in base.slots else {}
+        return model | {"URLs": base.id, **second, "modules": [[looked.url]]}
     model["URLs"] = [looked.url]
     if merged:
         model["modules"] = [base.id]

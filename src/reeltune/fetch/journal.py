@@ -146,5 +146,8 @@ def bytes_in(path: Path) -> int:
     head = read_head(path)
     if head is None or not isinstance(head.get("size"), int) or head.get("block") != BLOCK:
         return 0
-    marks = path.read_bytes()[_HEAD:]
+    try:
+        marks = path.read_bytes()[_HEAD:]
+    except OSError:  # the download has finished meanwhile
+        return 0
     return min(int(head["size"]), (len(marks) - marks.count(_ABSENT)) * BLOCK)

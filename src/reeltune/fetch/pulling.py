@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reeltune.definitions import Definition
-from reeltune.events import CancelToken, Event, Listener, Progress, ignore
+from reeltune.events import CancelToken, Event, Listener, Notice, Progress, ignore
 from reeltune.fetch.download import Downloader
 from reeltune.fetch.plan import Explanation, Item, explain, other_versions
 from reeltune.fetch.survey import Need, Survey, survey
 from reeltune.inventory.index import Index
 from reeltune.machine import Machine
+from reeltune.net import shown
 from reeltune.preferences import Preferences
 
 TOTAL = "in total"
@@ -85,7 +86,10 @@ def pull_all(
         for need in plan.needs:
             _fetch(need, downloader, total)
             _learn(need, downloader, index)
-    return [explain(row.definition, row.preferences, machine=row.machine) for row in explanations]
+    after = [explain(row.definition, row.preferences, machine=row.machine) for row in explanations]
+    for item in _wanted(after, scope):
+        listener(Notice(f"{item.path.name} is still missing: what {shown(item.url)} serves is not what is needed."))
+    return after
 
 
 def _wanted(explanations: Sequence[Explanation], scope: Scope) -> list[Item]:
@@ -112,8 +116,9 @@ def _fetch(need: Need, downloader: Downloader, total: _Total) -> None:
 def _learn(need: Need, downloader: Downloader, index: Index) -> None:
     """Keep the sums of what came; a component's file came from its own link, a weight file from the definition's."""
     for link in need.links:
-        if digest := downloader.sums.get(link.target):
-            path = link.target if need.aside is None else need.item.path / link.target.name
+        path = link.target if need.aside is None else need.item.path / link.target.name
+        digest = downloader.sums.get(link.target) or index.sha256(path) or link.sha256 or ""
+        if path.is_file():  # another process, or another link, may have brought it
             index.learn(path, need.item.url if need.aside is None else link.url, digest)
 
 

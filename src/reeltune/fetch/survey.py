@@ -78,6 +78,13 @@ def survey(items: Sequence[Item], root: Path, downloader: Downloader) -> Survey:
     """Ask for sizes and sums of missing `items`, each path once. Raises FetchError; Offline names every file."""
     refuse_offline(items)
     single = {item.path: item for item in reversed(items)}
+    for item in items:
+        first = single[item.path]
+        if first.url != item.url and first.sums.get(item.path.name) != item.sums.get(item.path.name):
+            raise FetchError(
+                f"{shown(first.url)} and {shown(item.url)} are different files of one name.",
+                hint="Fetch them into two roots, or rename one where it is published.",
+            )
     needs = tuple(_need(item, downloader) for item in items if single[item.path] is item)
     return Survey(needs, free_disk(root / "ckpts"))
 
@@ -96,6 +103,8 @@ def _need(item: Item, downloader: Downloader) -> Need:
     if item.repository:
         return _component(item, downloader)
     source = downloader.patiently(lambda: resolve(downloader.session, item.url))
+    if "://" not in item.url:
+        raise FetchError(f"{item.url} is no link, and there is no such file.", hint="Check the path.")
     check_name(base_name(item.url) if source.name is None else source.name)  # before it becomes part of a path
     target = item.path.with_name(source.name) if source.name else item.path
     remote = downloader.patiently(lambda: look(downloader.session, source.url, target.name))

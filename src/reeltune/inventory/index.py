@@ -14,11 +14,13 @@ from pathlib import Path
 from reeltune.net import without_secrets
 
 FILE_NAME = ".index.sqlite"
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
-    name TEXT PRIMARY KEY,  -- relative to ckpts
-    url TEXT NOT NULL, bytes INTEGER NOT NULL, changed_ns INTEGER NOT NULL, sha256 TEXT NOT NULL
+    name TEXT NOT NULL,  -- relative to ckpts
+    url TEXT NOT NULL,  -- several may lead to one file; empty for a file that was only read
+    bytes INTEGER NOT NULL, changed_ns INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    PRIMARY KEY (name, url)
 )
 """
 _WAIT_SECONDS = 5.0
@@ -36,6 +38,8 @@ class Index:
         connection = sqlite3.connect(self._path, timeout=_WAIT_SECONDS)
         try:
             connection.execute("PRAGMA synchronous = OFF")  # what is lost with the power is learned again
+            if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, _VERSION):
+                connection.execute("DROP TABLE IF EXISTS files")  # of another version: learned again
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
             with connection:
@@ -57,38 +61,38 @@ class Index:
 
     def came_from(self, url: str) -> Path | None:
         """The unchanged file that was fetched from a link."""
-        row = self._row("url = ?", without_secrets(url))
-        return self._ckpts / row[0] if row and self._unchanged(row) else None
+        rows = self._rows("url = ?", without_secrets(url))
+        return next((self._ckpts / row[0] for row in rows if self._unchanged(row)), None)
 
     def sha256(self, path: Path) -> str | None:
         """Sum of a file that hasn't changed since it was fetched."""
-        row = self._of(path)
-        return row[4] if row and self._unchanged(row) else None
+        return next((row[4] for row in self._of(path) if row[4] and self._unchanged(row)), None)
 
     def recorded(self, path: Path) -> str | None:
-        """Sum a file had when it was fetched, whatever has become of it."""
-        row = self._of(path)
-        return row[4] if row else None
+        """Sum a file had when it was fetched or read, whatever has become of it."""
+        return self.sha256(path) or next((row[4] for row in self._of(path) if row[4]), None)
 
     def source(self, path: Path) -> str | None:
-        """The link an unchanged file came from; None for files this program didn't fetch."""
-        row = self._of(path)
-        return (row[1] or None) if row and self._unchanged(row) else None
+        """A link an unchanged file came from; None for files this program didn't fetch."""
+        return next((row[1] for row in self._of(path) if row[1] and self._unchanged(row)), None)
 
-    def _of(self, path: Path) -> tuple[str, str, int, int, str] | None:
+    def link(self, path: Path) -> str:
+        """A link a file came from, whatever has become of it; empty where there is none."""
+        return next((row[1] for row in self._of(path) if row[1]), "")
+
+    def _of(self, path: Path) -> list[tuple[str, str, int, int, str]]:
         if not path.is_relative_to(self._ckpts):
-            return None
-        return self._row("name = ?", path.relative_to(self._ckpts).as_posix())
+            return []
+        return self._rows("name = ?", path.relative_to(self._ckpts).as_posix())
 
-    def _row(self, condition: str, value: str) -> tuple[str, str, int, int, str] | None:
+    def _rows(self, condition: str, value: str) -> list[tuple[str, str, int, int, str]]:
         if not self._path.is_file():
-            return None
+            return []
         try:
             with self._open() as connection:
-                found = connection.execute(f"SELECT * FROM files WHERE {condition}", (value,)).fetchone()
+                return connection.execute(f"SELECT * FROM files WHERE {condition}", (value,)).fetchall()
         except sqlite3.Error:
-            return None
-        return found  # type: ignore[no-any-return]
+            return []
 
     def _unchanged(self, row: tuple[str, str, int, int, str]) -> bool:
         try:

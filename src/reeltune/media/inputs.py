@@ -19,9 +19,10 @@ _RATE_MATTERS = 0.02  # a difference of frame rates worth taking other frames fo
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames of a video at the rate asked for; `rate`: its own, a second; `more`: it goes on after them."""
+    """Frames of a video at the rate and size asked for; `rate`, `size`: its own; `more`: it goes on after them."""
 
     frames: list[Image.Image]
+    size: tuple[int, int]
     rate: float
     more: bool
 
@@ -34,12 +35,22 @@ def read_image(path: Path) -> Image.Image:
             with Image.open(path) as image:
                 if image.width * image.height > _MOST_PIXELS:
                     raise MediaError(f"{path} has {image.width}x{image.height} pixels, too many.", hint="Shrink it.")
-                return ImageOps.exif_transpose(image).convert("RGB")
+                return _plain(ImageOps.exif_transpose(image))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError,
             Image.DecompressionBombWarning) as error:  # fmt: skip
         kind = "It holds a video." if _is_video(path) else ""
         message = f"{path} is no image that can be read ({type(error).__name__}). {kind}".strip()
         raise MediaError(message, hint="Give a PNG, JPEG or WebP file.") from error
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Eight bits of red, green and blue; what is transparent becomes white."""
+    if image.mode.startswith("I"):  # 16 bits of gray
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    return image.convert("RGB")
 
 
 def _is_video(path: Path) -> bool:
@@ -50,8 +61,11 @@ def _is_video(path: Path) -> bool:
         return False
 
 
-def read_clip(path: Path, count: int, fps: int) -> Clip:
-    """At most `count` frames of a video, taken `fps` a second where its own rate is another. Raises MediaError."""
+def read_clip(path: Path, count: int, fps: int, size: tuple[int, int]) -> Clip:
+    """At most `count` frames of a video, taken `fps` a second where its own rate is another, cut to `size`.
+
+    Raises MediaError.
+    """
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -60,24 +74,31 @@ def read_clip(path: Path, count: int, fps: int) -> Clip:
             if stream.width * stream.height > _MOST_PIXELS:
                 raise MediaError(f"{path} has {stream.width}x{stream.height} pixels, too many.", hint="Shrink it.")
             rate = float(stream.average_rate or Fraction(fps))
-            return _taken(container, count, fps, rate)
+            return _taken(container, count, fps, rate, size)
     except (av.FFmpegError, OSError, ValueError) as error:
         message = f"{path} is no video that can be read ({type(error).__name__})."
         raise MediaError(message, hint="Give an MP4, WebM or GIF file.") from error
 
 
-def _taken(container: av.container.InputContainer, count: int, fps: int, rate: float) -> Clip:
+def _taken(container: av.container.InputContainer, count: int, fps: int, rate: float, size: tuple[int, int]) -> Clip:
     """Every frame where the rates agree; else of each moment the frame that shows then."""
+    own = (0, 0)
     step = rate / fps if abs(rate / fps - 1) > _RATE_MATTERS else 1.0  # frames of the file from one taken to the next
     frames: list[Image.Image] = []
     for number, frame in enumerate(container.decode(video=0)):
         if len(frames) >= count:
-            return Clip(frames, rate, True)
+            return Clip(frames, own, rate, True)
+        if math.floor(len(frames) * step + 1e-6) != number:
+            continue
+        picture = frame.to_image()
+        if turn := getattr(frame, "rotation", 0):  # a phone's camera was held upright
+            picture = picture.rotate(turn, expand=True)
+        own, picture = picture.size, cover(picture, *size)
         while len(frames) < count and math.floor(len(frames) * step + 1e-6) == number:
-            frames.append(frame.to_image())
+            frames.append(picture)
     if not frames:
         raise ValueError("no frames")
-    return Clip(frames, rate, False)
+    return Clip(frames, own, rate, False)
 
 
 def cover(image: Image.Image, width: int, height: int) -> Image.Image:

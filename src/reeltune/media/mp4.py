@@ -31,7 +31,7 @@ def write_mp4(path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: dic
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _encode(partial, frames, fps, json.dumps(metadata, ensure_ascii=False))
+        _encode(partial, frames, fps, json.dumps(metadata, ensure_ascii=False, default=str))
         partial.replace(path)
     except (OSError, av.FFmpegError) as error:
         _drop_reservation(path)

@@ -125,8 +125,12 @@ def empty_model(family: Family, config: Mapping[str, Any]) -> nn.Module:
     """The family's transformer on `meta`: names and shapes without memory."""
     model_class = getattr(diffusers, config.get("_class_name", family.transformer_class))
     known = inspect.signature(model_class.__init__).parameters
-    with init_empty_weights():
-        return model_class(**{key: value for key, value in config.items() if key in known})  # type: ignore[no-any-return]
+    try:
+        with init_empty_weights():
+            return model_class(**{key: value for key, value in config.items() if key in known})  # type: ignore[no-any-return]
+    except (ValueError, TypeError, AssertionError, AttributeError, ZeroDivisionError, RuntimeError) as error:
+        message = f"The file's shapes make no {model_class.__name__}: {type(error).__name__} {error}."
+        raise CheckpointError(message, hint="It is damaged, or of a model this program doesn't know.") from error
 
 
 class Loader:

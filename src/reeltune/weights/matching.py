@@ -104,7 +104,12 @@ def _bad_scales(source: Source) -> list[str]:
         if scale is None:
             continue
         data = tensors[name]
-        if data.dtype != "I8" or scale.dtype not in ("BF16", "F16", "F32") or scale.elements != data.shape[0]:
+        if (
+            not data.shape
+            or data.dtype != "I8"
+            or scale.dtype not in ("BF16", "F16", "F32")
+            or scale.elements != data.shape[0]
+        ):
             bad.append(f"{name}: {data.dtype} {list(data.shape)} with {scale.dtype} scales {list(scale.shape)}")
     return bad
 
