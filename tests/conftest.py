@@ -71,6 +71,20 @@ def safetensors_bytes(
     return struct.pack("<Q", len(raw)) + raw + (bytes(offset) if data is None else data)
 
 
+def head_of(shapes: dict[str, list[int]], dtype: str = "BF16") -> tuple[bytes, int]:
+    """The start of a true checkpoint, without its data; returns it and the whole file's size."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, shape in shapes.items():
+        length = 2
+        for side in shape:
+            length *= side
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + length]}
+        offset += length
+    raw = json.dumps(header).encode()
+    return struct.pack("<Q", len(raw)) + raw, 8 + len(raw) + offset
+
+
 def expand(entry: dict[str, Any]) -> dict[str, list[int]]:
     """Names and shapes of an entry of headers.json, with `#` spelled out."""
     shapes: dict[str, list[int]] = {}

@@ -2,31 +2,17 @@
 
 import json
 import re
-import struct
 import time
 
 import pytest
 
-from conftest import safetensors_bytes
+from conftest import head_of, safetensors_bytes
 from reeltune import explain, load_catalog
 from reeltune.errors import AmbiguousArchitecture, DefinitionError, UnsupportedFormat
 from reeltune.fetch.adding import add, look_at
 from reeltune.machine import Machine
 
 MACHINE = Machine(2**34, 2**33)
-
-
-def head_of(shapes, dtype="BF16", quanto=()):
-    """The start of a true checkpoint, without its data; returns it and the whole file's size."""
-    header, offset = {"__metadata__": {"format": "pt"}}, 0
-    for name, shape in shapes.items():
-        length = 2
-        for side in shape:
-            length *= side
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + length]}
-        offset += length
-    raw = json.dumps(header).encode()
-    return struct.pack("<Q", len(raw)) + raw, 8 + len(raw) + offset
 
 
 def serve_sparse(server, path, start, size):

@@ -1,8 +1,8 @@
 """What a choice takes in memory, and the refusal before anything is loaded."""
 
 import pytest
-from test_adding import head_of
 
+from conftest import head_of
 from reeltune import Engine, Preferences, explain, load_catalog
 from reeltune.errors import NotEnoughMemory
 from reeltune.fetch.estimate import check_memory, estimate

@@ -16,6 +16,7 @@ from diffusers.loaders.single_file_utils import (
     convert_ltx_transformer_checkpoint_to_diffusers,
 )
 
+from layouts import original_layout
 from reeltune.checkpoints.header import Header, Tensor
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import map_names
@@ -72,7 +73,7 @@ def forward(name, model):
 
 def original_file(path, name, model):
     family, _, _, stored = CASES[name]
-    weights = tiny.original_layout(model.state_dict(), family)
+    weights = original_layout(model.state_dict(), family)
     return tiny.write(path, weights, {"config": json.dumps(stored)}), weights
 
 
@@ -84,7 +85,7 @@ def test_original_and_diffusers_layouts_load_bit_for_bit(tmp_path, name):
     for file in (
         path,
         tiny.write(tmp_path / "d.safetensors", dict(model.state_dict()), {"config": json.dumps(stored)}),
-        tiny.write(tmp_path / "p.safetensors", tiny.original_layout(model.state_dict(), CASES[name][0]),
+        tiny.write(tmp_path / "p.safetensors", original_layout(model.state_dict(), CASES[name][0]),
                    {"config": json.dumps(stored)}, prefix="model.diffusion_model."),
     ):  # fmt: skip
         ours = load_transformer(file, "bf16")
@@ -109,7 +110,7 @@ def test_hunyuan_equals_diffusers_converter(tmp_path, heads):
         shapes = {name: row.shape for name, row in HunyuanVideoTransformer3DModel(**config).state_dict().items()}
     state = {name: (torch.arange(shape.numel()) % (251 + index) / 64).to(BF16).view(shape)
              for index, (name, shape) in enumerate(shapes.items())}  # fmt: skip
-    weights = tiny.original_layout(state, HUNYUAN)
+    weights = original_layout(state, HUNYUAN)
     path = tiny.write(tmp_path / "x.safetensors", weights, {"config": json.dumps({"rope_axes_dim": [4, 6, 6]})})
     dim = heads * 16
     split = {} if dim == 3072 else {name: row for name, row in weights.items() if ".linear1." in name}
@@ -130,7 +131,7 @@ def test_hunyuan_equals_diffusers_converter(tmp_path, heads):
 def test_int8_versions_stay_close(tmp_path, name):
     family, model_class, config, stored = CASES[name]
     model = random_model(model_class, config)
-    weights = tiny.original_layout(model.state_dict(), family)
+    weights = original_layout(model.state_dict(), family)
     state, metadata = tiny.quantized_file(weights, family, BF16)
     path = tiny.write(tmp_path / "x_quanto_bf16_int8.safetensors", state, metadata | {"config": json.dumps(stored)})
     plain, _ = original_file(tmp_path / "x_bf16.safetensors", name, model)
@@ -187,7 +188,7 @@ def vace_files(folder, quantize=""):
     """A tiny VACE model as base and module, each in bf16 or int8; and the whole model."""
     model = random_model(WanVACETransformer3DModel, VACE)
     model.scale_shift_table.data = model.scale_shift_table.data.float()
-    weights = tiny.original_layout({name: row.float() for name, row in model.state_dict().items()}, WAN)
+    weights = original_layout({name: row.float() for name, row in model.state_dict().items()}, WAN)
     paths = []
     for kind in ("base", "module"):
         part = {name: row for name, row in weights.items() if name.startswith("vace_") == (kind == "module")}
@@ -232,7 +233,7 @@ def test_modules_that_do_not_fit_are_refused_before_memory_is_taken(tmp_path):
     with pytest.raises(UnsupportedFormat, match="no module"):
         load_transformer(base, "bf16", modules=[base])
     wide = tiny.CONFIG | {"attention_head_dim": 36}
-    weights = tiny.original_layout(dict(WanTransformer3DModel(**(wide | {"num_layers": 4})).state_dict()), WAN)
+    weights = original_layout(dict(WanTransformer3DModel(**(wide | {"num_layers": 4})).state_dict()), WAN)
     other = tiny.write(tmp_path / "wide.safetensors", {name: row.to(BF16) for name, row in weights.items()})
     with pytest.raises(TensorMismatch, match="another size"):
         load_transformer(other, "bf16", modules=[module])

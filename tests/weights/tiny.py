@@ -35,28 +35,6 @@ def quantized(weights: dict[str, torch.Tensor], dtype: torch.dtype) -> tuple[dic
     return state, METADATA | metadata
 
 
-def original_layout(state: dict[str, torch.Tensor], family: Family) -> dict[str, torch.Tensor]:
-    """A diffusers model's weights in the family's original layout: layers stacked, halves swapped, renamed."""
-    found: dict[str, torch.Tensor] = {}
-    rows = {name: (row, index) for row in family.renames for index, name in enumerate((row.diffusers, *row.more))}
-    stacks: dict[str, dict[int, torch.Tensor]] = {}
-    for name, tensor in state.items():
-        original = translate(name, family, "diffusers")
-        assert original is not None, name
-        pattern = next(key for key in rows if _fits(name, key))
-        row, index = rows[pattern]
-        if row.swapped:
-            tensor = torch.cat(tensor.chunk(2)[::-1])
-        stacks.setdefault(original, {})[index] = tensor
-    for original, parts in stacks.items():
-        found[original] = torch.cat([parts[index] for index in sorted(parts)]) if len(parts) > 1 else parts[0]
-    return found
-
-
-def _fits(name: str, pattern: str) -> bool:
-    return any(matches(module, pattern) for module in (name, name.rpartition(".")[0]))
-
-
 def quantized_file(
     state: dict[str, torch.Tensor], family: Family, dtype: torch.dtype
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

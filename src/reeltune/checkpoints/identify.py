@@ -14,8 +14,7 @@ from typing import Any
 from reeltune.checkpoints.header import Header
 from reeltune.checkpoints.keys import PREFIXES, Layout, NameMap, map_names
 from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS
-from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE, stored_config
-from reeltune.errors import HeaderError
+from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE, config_if_any
 from reeltune.families import ARCHITECTURES, FAMILIES, Architecture, Family
 
 SHORT_DTYPE = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64", "I8": "int8", "U8": "uint8"}
@@ -141,10 +140,7 @@ def original_shapes(header: Header, names: NameMap) -> dict[str, tuple[int, ...]
 
 
 def _config(header: Header, family: Family, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any] | None:
-    try:
-        stored = stored_config(header.metadata) or {}
-    except HeaderError:  # another program's note to itself: the shapes tell the model too
-        stored = {}
+    stored = config_if_any(header.metadata)
     try:
         return family.derive_config(shapes, stored)
     except (KeyError, ValueError, IndexError, ZeroDivisionError):  # not a whole model, or forged shapes

@@ -32,6 +32,14 @@ def quantization_metadata(modules: Iterable[str]) -> dict[str, str]:
     return {"quantization_format": "quanto", "quantization_map_base64": encoded}
 
 
+def config_if_any(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The config in a file's metadata; {} where there is none, or another program's note that can't be read."""
+    try:
+        return stored_config(metadata) or {}
+    except HeaderError:  # the shapes tell the model too
+        return {}
+
+
 def stored_config(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """The model's config from `config_base64`, else `config`; None where the file carries none.
 

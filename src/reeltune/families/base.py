@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")  # of a component in diffusers layout
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]  # tensor name in the family's original layout -> shape
 Config = dict[str, Any]  # keyword arguments of the diffusers transformer class

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from reeltune.families import components
 from reeltune.families.base import (
     START_IMAGE,
+    WEIGHT_FILES,
     Architecture,
     Component,
     Config,
@@ -132,14 +133,13 @@ def _layers(shapes: Shapes) -> dict[str, int]:
     return counts
 
 
-_WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 _CLIP, _VAE = ("clip_vit_large_patch14",), ("hunyuan_video_VAE_fp32.safetensors",)
 _COMPONENTS = (
     Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model")),
-    Component("text_encoder", "transformers", "LlamaModel", _WEIGHTS),
+    Component("text_encoder", "transformers", "LlamaModel", WEIGHT_FILES),
     Component("tokenizer_2", "transformers", "AutoTokenizer", ("*.json", "*.txt"), _CLIP),
-    Component("text_encoder_2", "transformers", "CLIPTextModel", _WEIGHTS, _CLIP),
-    Component("vae", "diffusers", "AutoencoderKLHunyuanVideo", _WEIGHTS, _VAE, components.HUNYUAN_VAE),
+    Component("text_encoder_2", "transformers", "CLIPTextModel", WEIGHT_FILES, _CLIP),
+    Component("vae", "diffusers", "AutoencoderKLHunyuanVideo", WEIGHT_FILES, _VAE, components.HUNYUAN_VAE),
 )
 _IMAGE_COMPONENTS = (
     *(replace(row, class_name="LlavaForConditionalGeneration") if row.name == "text_encoder" else row

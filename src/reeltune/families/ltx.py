@@ -9,6 +9,7 @@ from reeltune.families import components
 from reeltune.families.base import (
     END_IMAGE,
     START_IMAGE,
+    WEIGHT_FILES,
     Architecture,
     Component,
     Config,
@@ -77,7 +78,6 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
     }
 
 
-_WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 _T5 = tuple(f"T5_xxl_1.1/T5_xxl_1.1_enc_{kind}.safetensors" for kind in ("bf16", "quanto_bf16_int8"))
 
 LTX = Family(
@@ -90,8 +90,8 @@ LTX = Family(
     transformer_class="LTXVideoTransformer3DModel",
     components=(
         Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model"), ("T5_xxl_1.1",)),
-        Component("text_encoder", "transformers", "T5EncoderModel", _WEIGHTS, _T5, components.T5),
-        Component("vae", "diffusers", "AutoencoderKLLTXVideo", _WEIGHTS),
+        Component("text_encoder", "transformers", "T5EncoderModel", WEIGHT_FILES, _T5, components.T5),
+        Component("vae", "diffusers", "AutoencoderKLLTXVideo", WEIGHT_FILES),
     ),
     arguments=frozen(guidance_scale="guidance_scale"),
     solvers=("euler",),

@@ -13,6 +13,7 @@ from reeltune.families.base import (
     MASK_VIDEO,
     REFERENCE_IMAGES,
     START_IMAGE,
+    WEIGHT_FILES,
     Architecture,
     Component,
     Config,
@@ -143,21 +144,19 @@ def _heads(dim: int, stored: Config) -> int:
     return max(1, dim // HEAD_SIZE)
 
 
-_TORCH_WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
-
 _UMT5 = tuple(f"umt5-xxl/models_t5_umt5-xxl-enc-{kind}.safetensors" for kind in ("bf16", "quanto_int8"))
 _CLIP = ("xlm-roberta-large/models_clip_open-clip-xlm-roberta-large-vit-huge-14-bf16.safetensors",)
 _COMPONENTS = (
     Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model"), ("umt5-xxl",)),
-    Component("text_encoder", "transformers", "UMT5EncoderModel", _TORCH_WEIGHTS, _UMT5, components.UMT5),
+    Component("text_encoder", "transformers", "UMT5EncoderModel", WEIGHT_FILES, _UMT5, components.UMT5),
     Component(
-        "vae", "diffusers", "AutoencoderKLWan", _TORCH_WEIGHTS, ("Wan2.1_VAE.safetensors",), components.WAN_VAE
+        "vae", "diffusers", "AutoencoderKLWan", WEIGHT_FILES, ("Wan2.1_VAE.safetensors",), components.WAN_VAE
     ),
 )  # fmt: skip
-_COMPONENTS_2_2 = (*_COMPONENTS[:2], Component("vae", "diffusers", "AutoencoderKLWan", _TORCH_WEIGHTS))
+_COMPONENTS_2_2 = (*_COMPONENTS[:2], Component("vae", "diffusers", "AutoencoderKLWan", WEIGHT_FILES))
 _IMAGE_COMPONENTS = (
     *_COMPONENTS,
-    Component("image_encoder", "transformers", "CLIPVisionModel", _TORCH_WEIGHTS, _CLIP, components.OPEN_CLIP),
+    Component("image_encoder", "transformers", "CLIPVisionModel", WEIGHT_FILES, _CLIP, components.OPEN_CLIP),
     Component("image_processor", "transformers", "CLIPImageProcessor", ("*.json",), _CLIP, components.OPEN_CLIP),
 )
 

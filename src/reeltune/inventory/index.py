@@ -38,10 +38,10 @@ class Index:
         connection = sqlite3.connect(self._path, timeout=_WAIT_SECONDS)
         try:
             connection.execute("PRAGMA synchronous = OFF")  # what is lost with the power is learned again
-            if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, _VERSION):
+            if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
                 connection.execute("DROP TABLE IF EXISTS files")  # of another version: learned again
-            connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
+                connection.execute(_SCHEMA)
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
             with connection:
                 yield connection
         finally:

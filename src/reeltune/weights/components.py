@@ -24,8 +24,8 @@ from reeltune.checkpoints.header import Header, read_header
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import NameMap, Places, map_names
 from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS
-from reeltune.checkpoints.quanto import ACTIVATION_SCALES, SCALE, stored_config
-from reeltune.errors import CheckpointError, HeaderError, TensorMismatch, UnsupportedFormat
+from reeltune.checkpoints.quanto import ACTIVATION_SCALES, SCALE, config_if_any
+from reeltune.errors import CheckpointError, TensorMismatch, UnsupportedFormat
 from reeltune.families import Component
 from reeltune.families.components import LAYOUTS, WAN_VAE, Layout
 from reeltune.weights.load import Loader
@@ -98,11 +98,7 @@ def _config(source: Source, layout: Layout) -> dict[str, Any]:
         if not stored.endswith((SCALE, *ACTIVATION_SCALES)):
             shapes[parameter_name(places.names[0])] = source.header.tensors[stored].shape
     try:
-        stored_values = stored_config(source.header.metadata) or {}
-    except HeaderError:  # another program's note to itself: the shapes tell the model too
-        stored_values = {}
-    try:
-        return layout.derive_config(shapes, stored_values)
+        return layout.derive_config(shapes, config_if_any(source.header.metadata))
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         message = f"{source.header.file}: tensors are lacking without which the model's size can't be told ({error})."
         raise CheckpointError(message, hint=_HINT) from error

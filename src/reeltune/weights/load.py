@@ -18,12 +18,12 @@ from accelerate import init_empty_weights
 from torch import nn
 from torchao.quantization import Int8Tensor
 
-from reeltune.checkpoints.header import Header, read_header
+from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify, original_shapes
 from reeltune.checkpoints.keys import map_names, matches
 from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS
-from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE, stored_config
-from reeltune.errors import CheckpointError, HeaderError, UnsupportedFormat
+from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE, config_if_any
+from reeltune.errors import CheckpointError, UnsupportedFormat
 from reeltune.events import CancelToken, Listener, Progress, ignore
 from reeltune.families import FAMILIES, Family
 from reeltune.weights.matching import Source, check_names, parameter_name
@@ -105,20 +105,13 @@ def model_config(family: Family, sources: Sequence[Source], config: Mapping[str,
     stored: dict[str, Any] = {}
     for source in sources:
         shapes |= original_shapes(source.header, source.names)
-        stored |= _stored(source.header)
+        stored |= config_if_any(source.header.metadata)
     try:
         return {**config, **family.derive_config(shapes, stored)}
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         files = " and ".join(str(source.header.file) for source in sources)
         lacks = f"without which the model's size can't be told ({error})"
         raise CheckpointError(f"{files}: tensors are lacking {lacks}.", hint="Fetch it again.") from error
-
-
-def _stored(header: Header) -> dict[str, Any]:
-    try:
-        return stored_config(header.metadata) or {}
-    except HeaderError:
-        return {}
 
 
 def empty_model(family: Family, config: Mapping[str, Any]) -> nn.Module:
