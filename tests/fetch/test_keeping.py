@@ -225,3 +225,17 @@ def test_sums_of_another_component_do_not_count(root, define):
     )
     catalog = load_catalog(root)
     assert [row.fault for row in verify(catalog, listing(catalog))] == [""]
+
+
+def test_sizes_are_known_offline_once_the_server_was_asked(two, root, monkeypatch):
+    from reeltune.errors import Offline
+    from reeltune.fetch import Scope, plan_download
+
+    path = root / "ckpts" / "a_bf16.safetensors"
+    path.unlink()
+    monkeypatch.setenv("REELTUNE_OFFLINE", "1")
+    with pytest.raises(Offline, match=f"a_bf16.safetensors from http.*a_bf16.safetensors .{len(GOOD):,} bytes"):
+        plan_download([two["one"]], scope=Scope(weights_only=True), machine=MACHINE)
+    (root / "ckpts" / ".index.sqlite").unlink()
+    with pytest.raises(Offline, match="size not known yet"):
+        plan_download([two["one"]], scope=Scope(weights_only=True), machine=MACHINE)

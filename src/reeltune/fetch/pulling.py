@@ -83,6 +83,8 @@ def pull_all(
         total = _Total(plan, listener)
         downloader.listen(total)
         index = Index(root / "ckpts")
+        (root / "ckpts").mkdir(parents=True, exist_ok=True)
+        plan.remember(index)
         for need in plan.needs:
             _fetch(need, downloader, total)
             _learn(need, downloader, index)

@@ -17,6 +17,7 @@ from reeltune.fetch.download import Downloader, Link, check_name
 from reeltune.fetch.plan import Item
 from reeltune.fetch.remote import look
 from reeltune.inventory import PARTIAL
+from reeltune.inventory.index import Index
 from reeltune.machine import free_disk
 from reeltune.net import hub_endpoint, offline, shown
 
@@ -65,6 +66,13 @@ class Survey:
         files = tuple(PlannedFile(link.target.name, link.size, link.kept) for link in self.links)
         return Planned(files, self.to_fetch, self.free)
 
+    def remember(self, index: Index) -> None:
+        """Keep the sizes, so that they can be told while the network is off."""
+        for need in self.needs:
+            sizes = [link.size for link in need.links if link.size is not None]
+            if sizes and len(sizes) == len(need.links):
+                index.learn_size(need.item.url, sum(sizes))
+
     def check_disk(self) -> None:
         """Raise NotEnoughDisk unless all of it fits."""
         if self.to_fetch > self.free:
@@ -76,7 +84,7 @@ class Survey:
 
 def survey(items: Sequence[Item], root: Path, downloader: Downloader) -> Survey:
     """Ask for sizes and sums of missing `items`, each path once. Raises FetchError; Offline names every file."""
-    refuse_offline(items)
+    refuse_offline(items, Index(root / "ckpts"))
     single = {item.path: item for item in reversed(items)}
     for item in items:
         first = single[item.path]
@@ -89,14 +97,16 @@ def survey(items: Sequence[Item], root: Path, downloader: Downloader) -> Survey:
     return Survey(needs, free_disk(root / "ckpts"))
 
 
-def refuse_offline(items: Sequence[Item]) -> None:
+def refuse_offline(items: Sequence[Item], index: Index) -> None:
     """Raise Offline, naming what would have to be fetched, while the network is switched off."""
     if items and offline():
-        listed = "; ".join(
-            f"{item.path.name} from {shown(item.url)}" + (f" ({item.bytes:,} bytes)" if item.bytes else "")
-            for item in items
-        )
+        listed = "; ".join(f"{item.path.name} from {shown(item.url)} ({_bytes(item, index)})" for item in items)
         raise Offline(f"Missing while the network is switched off: {listed}.", hint="Unset REELTUNE_OFFLINE.")
+
+
+def _bytes(item: Item, index: Index) -> str:
+    count = item.bytes or index.size_of(item.url)
+    return f"{count:,} bytes" if count else "size not known yet"
 
 
 def _need(item: Item, downloader: Downloader) -> Need:

@@ -14,7 +14,7 @@ from pathlib import Path
 from reeltune.net import without_secrets
 
 FILE_NAME = ".index.sqlite"
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     name TEXT NOT NULL,  -- relative to ckpts
@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS files (
     PRIMARY KEY (name, url)
 )
 """
+_SIZES = "CREATE TABLE IF NOT EXISTS sizes (url TEXT PRIMARY KEY, bytes INTEGER NOT NULL)"  # as servers told them
 _WAIT_SECONDS = 5.0
 
 
@@ -41,6 +42,7 @@ class Index:
             if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
                 connection.execute("DROP TABLE IF EXISTS files")  # of another version: learned again
                 connection.execute(_SCHEMA)
+                connection.execute(_SIZES)
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
             with connection:
                 yield connection
@@ -58,6 +60,20 @@ class Index:
             self._path.unlink(missing_ok=True)
             with contextlib.suppress(sqlite3.Error), self._open() as connection:
                 connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
+
+    def learn_size(self, url: str, count: int) -> None:
+        """Remember how many bytes are behind a link, for the day the network is off."""
+        with contextlib.suppress(sqlite3.Error), self._open() as connection:
+            connection.execute("INSERT OR REPLACE INTO sizes VALUES (?, ?)", (without_secrets(url), count))
+
+    def size_of(self, url: str) -> int | None:
+        """Bytes behind a link, as its server told them when it was last asked."""
+        if not self._path.is_file():
+            return None
+        with contextlib.suppress(sqlite3.Error), self._open() as connection:
+            row = connection.execute("SELECT bytes FROM sizes WHERE url = ?", (without_secrets(url),)).fetchone()
+            return int(row[0]) if row else None
+        return None
 
     def came_from(self, url: str) -> Path | None:
         """The unchanged file that was fetched from a link."""
