@@ -13,12 +13,9 @@ SAVE_QUANTIZED = "--save-quantized"
 
 if __name__ == "__main__":
     arguments = [argument for argument in sys.argv[1:] if argument != SAVE_QUANTIZED]
-    if SAVE_QUANTIZED in sys.argv[1:]:
-        print(
-            f"{SAVE_QUANTIZED} is known but does nothing yet: no quantized file will be written.",
-            file=sys.stderr,
-        )
     if not arguments:
         print("The page isn't built yet; these are the commands:", file=sys.stderr)
         arguments = ["--help"]
+    elif SAVE_QUANTIZED in sys.argv[1:]:
+        arguments.append(SAVE_QUANTIZED)
     main(arguments)

@@ -19,7 +19,7 @@ from reeltune.checkpoints.keys import matches, translate
 from reeltune.checkpoints.names import quantized_name
 from reeltune.checkpoints.quanto import quantization_metadata
 from reeltune.families.wan import WAN
-from reeltune.weights.quantize import quantize_tensor
+from reeltune.weights.quanto import quantize_tensor
 from text import build_encoder, build_tokenizer
 from vae import CONFIG as VAE_CONFIG
 

@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 QUANTO_INT8 = "quanto_int8"
 SIXTEEN_BITS = "none"
+FP8 = ("fp8", "fp8_scaled")
 _SAFETENSORS = ".safetensors"
+_STORED_AS = re.compile(
+    r"_(?:(?P<mixed>m?)(?:bf16|fp16|fp32)|fp8(?:_e[45]m[23](?:fn)?)?(?:_scaled)?)(?![a-z0-9])", re.IGNORECASE
+)
 _TOKEN = r"(?<![a-z0-9]){}(?![a-z0-9])"
 
 
@@ -70,7 +75,7 @@ def _quantization(name: str) -> str:
     if "nvfp4" in name or "fp4" in name:
         return "nvfp4"
     if "fp8" in name or "float8" in name:
-        return "fp8_scaled" if "scaled" in name else "fp8"
+        return FP8["scaled" in name]
     if "quanto" in name:
         return QUANTO_INT8 if "int8" in name else "quanto (not int8)"
     if re.search(_TOKEN.format("int8"), name):
@@ -90,8 +95,19 @@ def quantized_name(name: str, dtype: str) -> str:
 
     `x_bf16.safetensors` -> `x_quanto_bf16_int8.safetensors`; `x_mbf16` keeps its `m`; no token: appended.
     """
+    return _renamed(name, lambda mixed: f"_quanto_{mixed}{dtype}_int8")
+
+
+def converted_name(name: str, dtype: str) -> str:
+    """Name of the 16-bit file made from `name`: `x_fp8_scaled.safetensors` -> `x_bf16.safetensors`."""
+    return _renamed(name, lambda mixed: f"_{mixed}{dtype}")
+
+
+def _renamed(name: str, token: Callable[[str], str]) -> str:
+    """The name with another token for its data type, appended where it has none."""
     stem = name[: -len(_SAFETENSORS)] if name.lower().endswith(_SAFETENSORS) else name
-    mixed = re.search(r"_(m?)(?:bf16|fp16)(?![a-z0-9])", stem, re.IGNORECASE)
-    token = f"_quanto_{mixed[1].lower() if mixed else ''}{dtype}_int8"
-    stem = stem[: mixed.start()] + token + stem[mixed.end() :] if mixed else stem + token
-    return stem + _SAFETENSORS
+    found = _STORED_AS.search(stem)
+    if found is None:
+        return stem + token("") + _SAFETENSORS
+    mixed = (found["mixed"] or "").lower()
+    return stem[: found.start()] + token(mixed) + stem[found.end() :] + _SAFETENSORS

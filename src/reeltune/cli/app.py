@@ -12,6 +12,7 @@ from reeltune._version import __version__
 from reeltune.cli import files, keeping, models
 from reeltune.cli.generate import generate
 from reeltune.cli.output import print_error, say
+from reeltune.cli.quantize import quantize
 from reeltune.errors import Cancelled, ReeltuneError
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ app.command("show")(models.show)
 app.command("explain")(models.explain)
 app.command("pull")(files.pull)
 app.command("add")(files.add)
+app.command("quantize")(quantize)
 app.command("ls")(keeping.ls)
 app.command("rm")(keeping.rm)
 app.command("gc")(keeping.gc)

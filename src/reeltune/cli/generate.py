@@ -33,6 +33,12 @@ def generate(
     image_refs: Annotated[
         list[str] | None, typer.Option("--image-refs", help="Image of what appears in it; may be given several times.")
     ] = None,
+    save_quantized: Annotated[
+        bool,
+        typer.Option(
+            "--save-quantized", help="First write the int8 version of its 16-bit file, and list it in the definition."
+        ),
+    ] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write (default: in outputs/).")] = None,
     quantization: Quantization = None,
     dtype: DType = None,
@@ -61,7 +67,7 @@ def generate(
     with (
         interruptible() as cancel,
         showing() as listener,
-        Engine(definition, preferences=preferences, listener=listener) as engine,
+        Engine(definition, preferences=preferences, listener=listener, save_quantized=save_quantized) as engine,
     ):
         saved = []
         for number, video in enumerate(engine.generate_each(prompt, cancel=cancel, **call)):

@@ -11,6 +11,7 @@ import gc
 import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from torch import nn
 
 from reeltune._version import __version__
 from reeltune.checkpoints.names import expand
-from reeltune.definitions import Definition
+from reeltune.definitions import Definition, load_catalog
 from reeltune.engine.inputs import Given, read
 from reeltune.engine.kinds import Tensors
 from reeltune.engine.phases import StandIn, fits
@@ -36,17 +37,19 @@ from reeltune.inventory.index import Index
 from reeltune.machine import Machine
 from reeltune.media.mp4 import free_name
 from reeltune.media.video import Origin, Video
-from reeltune.preferences import Preferences
+from reeltune.preferences import Preferences, load_preferences
 from reeltune.settings import videos_asked
 from reeltune.weights.load import load_transformer, peek_config
+from reeltune.weights.saving import save_quantized
 from reeltune.weights.tensors import RUN_DTYPES
 
 
 class Engine:
     """Makes videos with one definition; loads on first use and stays warm until closed.
 
-    `listener` hears progress and notices. Missing files are fetched first. Raises NotRunnable at once for a
-    definition this program can't run.
+    `listener` hears progress and notices. Missing files are fetched first. `save_quantized`: the int8 versions of the
+    16-bit files are written to `ckpts/` and listed in the definition first, and then used. Raises NotRunnable at once
+    for a definition this program can't run.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Engine:
         preferences: Preferences | None = None,
         listener: Listener = ignore,
         machine: Machine | None = None,
+        save_quantized: bool = False,
     ) -> None:
         if not definition.runnable:
             raise NotRunnable(
@@ -66,6 +70,7 @@ class Engine:
         self._preferences = preferences
         self._listener = listener
         self._machine = machine
+        self._saving = save_quantized
         self._explanation: Explanation | None = None
         self._models: dict[str, nn.Module] = {}
         self._vae: nn.Module | None = None
@@ -125,6 +130,8 @@ class Engine:
 
     def prepare(self, cancel: CancelToken | None = None) -> Explanation:
         """Fetch what is missing and say which files are used and why; loads no weights."""
+        if self._saving:
+            self._save_quantized(cancel)
         if self._explanation is None:
             explanation = pull(
                 self.definition,
@@ -140,6 +147,17 @@ class Engine:
                 self._say(notice)
             self._explanation = explanation
         return self._explanation
+
+    def _save_quantized(self, cancel: CancelToken | None) -> None:
+        """Make and list the int8 versions; with any made, the definition is read again and int8 is wanted."""
+        self._saving = False
+        root, id = self.definition.root, self.definition.id
+        wish, notices = (self._preferences, []) if self._preferences else load_preferences(root)
+        for notice in notices:
+            self._say(notice)
+        listener, machine = self._listener, self._machine
+        if save_quantized(self.definition, wish, machine=machine, listener=listener, cancel=cancel):
+            self.definition, self._preferences = load_catalog(root)[id], replace(wish, quantization="int8")
 
     # --- stages -------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """A transformer from a checkpoint: built on `meta`, names checked before any memory is taken, then filled.
 
 16-bit weights of the run's data type stay on the mapped file; others are converted one tensor at a time; quanto
-int8 becomes torchao's `Int8Tensor`; modules that diffusers keeps in fp32 are kept in fp32. Modules (VACE) fill the
-parameters that the base's file doesn't have, each file in its own layout, data type and quantization.
+int8 becomes torchao's `Int8Tensor`; fp8 is multiplied with its scales; modules that diffusers keeps in fp32 are kept in
+fp32. Modules (VACE) fill the parameters that the base's file doesn't have, each file in its own layout, data type and
+quantization.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from torchao.quantization import Int8Tensor
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify, original_shapes
 from reeltune.checkpoints.keys import map_names, matches
-from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS
+from reeltune.checkpoints.names import FP8, QUANTO_INT8, SIXTEEN_BITS
 from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE, config_if_any
 from reeltune.errors import CheckpointError, UnsupportedFormat
 from reeltune.events import CancelToken, Listener, Progress, ignore
 from reeltune.families import FAMILIES, Family
 from reeltune.weights.matching import Source, check_names, parameter_name
-from reeltune.weights.quantize import dequantize, quantize_tensor
+from reeltune.weights.quanto import dequantize, quantize_tensor
 from reeltune.weights.tensors import RUN_DTYPES, TensorFile
 
 
@@ -44,7 +45,7 @@ def load_transformer(
     """The diffusers transformer a checkpoint and its `modules` hold, on the CPU, in eval mode.
 
     `dtype`: "bf16" | "fp16", what it computes in; `config`: what the headers can't tell of the model's config;
-    `quantize`: 16-bit block linears become int8 while loading. Raises HeaderError, UnsupportedFormat or
+    `quantize`: block linears that aren't int8 become so while loading. Raises HeaderError, UnsupportedFormat or
     TensorMismatch before memory is taken.
     """
     family, sources = _sources([path, *modules])
@@ -79,10 +80,10 @@ def _sources(paths: Sequence[Path]) -> tuple[Family, list[Source]]:
         header = read_header(path)
         identity = identify(header)
         known = next((row for row in FAMILIES if row.name == identity.family), None)
-        if identity.quantization not in (SIXTEEN_BITS, QUANTO_INT8):
+        if identity.quantization not in (SIXTEEN_BITS, QUANTO_INT8, *FP8):
             raise UnsupportedFormat(
                 f"{header.file} holds {identity.quantization} weights, which can't be loaded.",
-                hint="Use a bf16, fp16 or quanto int8 version.",
+                hint="Use a bf16, fp16, fp8 or quanto int8 version.",
             )
         if known is None or known is not (family or known):
             raise UnsupportedFormat(
@@ -145,7 +146,7 @@ class Loader:
 
     def load(self, stored: str, expected: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
         """The parameters a stored tensor fills: one, or the layers it holds stacked."""
-        tensor = self._file[stored]
+        tensor = self._floating(stored)
         scale = self._scale(stored) if stored.endswith(DATA) else None
         places = self._source.names.diffusers[stored]
         found: dict[str, torch.Tensor] = {}
@@ -171,6 +172,13 @@ class Loader:
         if not keep and self._quantizable(stored):
             return int8_tensor(*quantize_tensor(tensor, self._run, stored), self._run)
         return tensor.to(dtype)
+
+    def _floating(self, stored: str) -> torch.Tensor:
+        """A tensor as it is stored; fp8 as fp32, with its scale."""
+        tensor, name = self._file[stored], self._source.fp8_scales.get(stored)
+        if name is not None:
+            return dequantize(tensor, self._file[name].reshape(-1, *[1] * (tensor.ndim - 1)), torch.float32)
+        return tensor.to(torch.float32) if tensor.dtype.itemsize == 1 and tensor.is_floating_point() else tensor
 
     def _scale(self, stored: str) -> torch.Tensor:
         """Scales of a quantized layer [rows, 1]. Raises where they are damaged, or activations are quantized too."""

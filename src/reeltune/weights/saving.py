@@ -1,0 +1,102 @@
+"""`--save-quantized`: from a definition's 16-bit files to quanto int8 ones in `ckpts/`, listed in the definition.
+
+What can't be done is explained, never half done: files are listed only after all of them were verified, the edit keeps
+everything else in the definition as it is, and lists of built-in or referenced definitions are never touched: an
+override is written to `finetunes/<id>.json` instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reeltune.checkpoints.names import QUANTO_INT8, quantized_name, read_name
+from reeltune.definitions import Definition, load_catalog
+from reeltune.definitions.schema import MODEL_KEY
+from reeltune.definitions.writer import create, edit
+from reeltune.events import CancelToken, Listener, Notice, ignore
+from reeltune.fetch import Explanation, explain, pull
+from reeltune.machine import Machine
+from reeltune.preferences import Preferences
+from reeltune.weights.parts import name_of_all
+from reeltune.weights.quantize import check, quantize
+
+KEYS = {"transformer": "URLs", "transformer_2": "URLs2"}
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A file to make: the definition's key whose list it joins, its source, its place and its data type."""
+
+    key: str
+    source: Path
+    target: Path
+    dtype: str
+
+
+def plan_saving(explanation: Explanation) -> tuple[list[Saving], list[str]]:
+    """What is to be made of a choice (of 16 bits), and why nothing is of the rest."""
+    definition, choices = explanation.definition, explanation.selection.choices
+    if any(slot.startswith("modules") for slot in definition.slots):
+        return [], [f"{definition.id} merges modules, which keep files of their own (`reeltune quantize FILE`)."]
+    plan, reasons = [], []
+    for slot, key in KEYS.items():
+        if slot not in choices:
+            continue
+        choice, names = choices[slot], {row.file_name: read_name(row.url) for row in definition.slots[slot]}
+        listed = [name for name, row in names.items() if (row.quantization, row.dtype) == (QUANTO_INT8, choice.dtype)]
+        if listed:
+            reasons.append(f"{definition.id} lists an int8 version in {choice.dtype} already: {listed[0]}.")
+        elif choice.quantization == QUANTO_INT8:
+            reasons.append(f"{definition.id} lists no 16-bit version under {key} that could be quantized.")
+        else:
+            source = next(item.path for item in explanation.items if item.subject == slot)
+            target = definition.root / "ckpts" / quantized_name(name_of_all(source), choice.dtype)
+            plan.append(Saving(key, source, target, choice.dtype))
+    return plan, reasons
+
+
+def save_quantized(
+    definition: Definition,
+    preferences: Preferences,
+    *,
+    machine: Machine | None = None,
+    listener: Listener = ignore,
+    cancel: CancelToken | None = None,
+) -> list[Path]:
+    """Make the int8 versions of a definition's 16-bit files and list them; says what it does, or why nothing is done.
+
+    The data type is the one that would be run in; whatever quantization is wanted, the sources are 16-bit files,
+    fetched where they are missing. Returns the files that are listed now. Raises as `quantize` and `pull`, and
+    DefinitionError where the definition can't be written (the files are there then).
+    """
+    wish = replace(preferences, quantization="bf16")
+    explanation = explain(definition, wish, machine=machine)
+    if plan_saving(explanation)[0]:  # else nothing need be fetched to say why
+        explanation = pull(definition, wish, weights_only=True, listener=listener, cancel=cancel, machine=machine)
+    plan, reasons = plan_saving(explanation)
+    for reason in reasons:
+        listener(Notice(f"No quantized file is written: {reason}"))
+    for row in plan:
+        if row.target.exists():
+            check(row.source, row.target, dtype=row.dtype, listener=listener, cancel=cancel)
+            listener(Notice(f"{row.target.name} is there already and was verified against {row.source.name}."))
+            continue
+        made = quantize(row.source, row.target, dtype=row.dtype, listener=listener, cancel=cancel)
+        listener(Notice(f"{row.target} was written and verified ({made.bytes:,} bytes, sha256 {made.sha256[:12]}…)."))
+    for row in plan:
+        path, url = _list(definition.root, definition.id, row)
+        listener(Notice(f"{path} lists {url} under {row.key} now."))
+    return [row.target for row in plan]
+
+
+def _list(root: Path, id: str, saving: Saving) -> tuple[Path, str]:
+    """Append a local path to the list that counts today, in the user's own file; returns that file and the path."""
+    own, url = root / "finetunes" / f"{id}.json", f"ckpts/{saving.target.name}"
+    slot = next(slot for slot, key in KEYS.items() if key == saving.key)
+    urls = [version.url for version in load_catalog(root)[id].slots[slot]]
+    if url not in urls and own.exists():
+        edit(own, (MODEL_KEY, saving.key), [*urls, url])
+    elif url not in urls:
+        create(own, {MODEL_KEY: {saving.key: [*urls, url]}})
+    return own, url
