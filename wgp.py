@@ -17,5 +17,8 @@ if __name__ == "__main__":
         print("The page isn't built yet; these are the commands:", file=sys.stderr)
         arguments = ["--help"]
     elif SAVE_QUANTIZED in sys.argv[1:]:
-        arguments.append(SAVE_QUANTIZED)
+        if arguments[0] == "generate":
+            arguments.append(SAVE_QUANTIZED)
+        else:
+            print(f"{SAVE_QUANTIZED} counts for `generate` only.", file=sys.stderr)
     main(arguments)

@@ -19,6 +19,7 @@ from accelerate import init_empty_weights
 from torch import nn
 from torchao.quantization import Int8Tensor
 
+from reeltune._quiet import quiet
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify, original_shapes
 from reeltune.checkpoints.keys import map_names, matches
@@ -117,7 +118,7 @@ def model_config(family: Family, sources: Sequence[Source], config: Mapping[str,
 
 def empty_model(family: Family, config: Mapping[str, Any]) -> nn.Module:
     """The family's transformer on `meta`: names and shapes without memory."""
-    model_class = getattr(diffusers, config.get("_class_name", family.transformer_class))
+    model_class = transformer_class(config.get("_class_name", family.transformer_class))
     known = inspect.signature(model_class.__init__).parameters
     try:
         with init_empty_weights():
@@ -125,6 +126,12 @@ def empty_model(family: Family, config: Mapping[str, Any]) -> nn.Module:
     except (ValueError, TypeError, AssertionError, AttributeError, ZeroDivisionError, RuntimeError) as error:
         message = f"The file's shapes make no {model_class.__name__}: {type(error).__name__} {error}."
         raise CheckpointError(message, hint="It is damaged, or of a model this program doesn't know.") from error
+
+
+def transformer_class(name: str) -> Any:
+    """diffusers' class of that name, imported on first use."""
+    with quiet():
+        return getattr(diffusers, name)
 
 
 class Loader:

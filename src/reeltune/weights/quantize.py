@@ -6,11 +6,9 @@ renamed: whatever stops it, source and earlier output stay as they were.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,34 +17,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import diffusers
 import filelock
 import torch
 
-from reeltune._version import __version__
 from reeltune.checkpoints.header import read_header
-from reeltune.checkpoints.identify import Identity, identify
-from reeltune.checkpoints.keys import map_names
-from reeltune.checkpoints.names import FP8, QUANTO_INT8, SIXTEEN_BITS, converted_name, quantized_name
-from reeltune.checkpoints.quanto import config_if_any, quantization_metadata
-from reeltune.errors import CheckpointError, NotEnoughDisk, UnsupportedFormat
+from reeltune.checkpoints.identify import identify
+from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS, converted_name, quantized_name
+from reeltune.errors import CheckpointError, NotEnoughDisk
 from reeltune.events import CancelToken, Listener, Notice, ignore
-from reeltune.families import ARCHITECTURES, FAMILIES, Family
 from reeltune.inventory import PARTIAL
-from reeltune.inventory.index import FILE_NAME, Index
 from reeltune.machine import free_disk
-from reeltune.weights.edits import Edit
-from reeltune.weights.load import empty_model, model_config
-from reeltune.weights.lora import Applied, Targets, match
-from reeltune.weights.matching import Shapes, Source, check_names
-from reeltune.weights.parts import Parts, name_of_all, read_parts
-from reeltune.weights.recipe import Recipe, Wish, write_recipe
-from reeltune.weights.stream import verify_piece, work_through, write_piece
+from reeltune.weights.draft import prepare
+from reeltune.weights.lora import Applied
+from reeltune.weights.parts import name_of_all, read_parts
+from reeltune.weights.recipe import Recipe
+from reeltune.weights.stream import UNFINISHED, verify_piece, work_through, write_piece
 from reeltune.weights.tensors import TORCH_DTYPES
 
-_TARGETS = ("int8", "bf16", "fp16")
-_DTYPES = ("auto", "bf16", "fp16")
-_OWN_KEYS = ("quantization_format", "quantization_map", "quantization_map_base64", "config", "config_base64")
 _CHUNK = 8 * 1024 * 1024
 
 
@@ -62,15 +49,6 @@ class Quantized:
     modules: int
     applied: tuple[Applied, ...]
     seconds: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Draft:
-    """Everything that is known before the first byte is written."""
-
-    recipe: Recipe
-    dtype: str
-    applied: tuple[Applied, ...]
 
 
 def quantize(
@@ -95,8 +73,9 @@ def quantize(
     for applied in draft.applied:
         listener(Notice(str(applied)))
     output = Path(output) if output else source.with_name(default_name(source, to, draft.dtype, bool(loras)))
-    if output.exists() and not overwrite:
-        raise CheckpointError(f"{output} exists already.", hint="Name another file, or say that it may be replaced.")
+    if output.exists() and (not overwrite or any(output.samefile(file) for file in read_parts(source).files)):
+        kept = "is what is read" if overwrite else "exists already"
+        raise CheckpointError(f"{output} {kept}.", hint="Name another file (-o), or replace this one (--force).")
     with claimed(output) as partial:
         seconds = write(draft.recipe, partial, listener, cancel)
         digest, checked = verify(draft.recipe, partial, listener, cancel)
@@ -140,116 +119,7 @@ def default_name(source: Path, to: str, dtype: str, merged: bool) -> str:
     name = name_of_all(source)
     if merged:
         name = f"{Path(name).stem}_merged{Path(name).suffix}"
-    return quantized_name(name, dtype) if to == "int8" else converted_name(name, dtype)
-
-
-# --- what is done, from headers alone -------------------------------------------------------------------------
-
-
-def prepare(
-    source: Path, *, to: str = "int8", dtype: str = "auto", loras: Sequence[tuple[str | Path, float]] = ()
-) -> Draft:
-    """Look at the source and the LoRAs, and work out the new file. Raises as `quantize`, before anything is written."""
-    if to not in _TARGETS or dtype not in _DTYPES:
-        raise CheckpointError(
-            f"{to!r} in {dtype!r} is nothing a file can be turned into.",
-            hint=f"to: {', '.join(_TARGETS)}; dtype: {', '.join(_DTYPES)}.",
-        )
-    parts = read_parts(source)
-    identity = identify(parts.header)
-    family = _family(source, identity)
-    dtype = _dtype(to, dtype, identity, family)
-    names = map_names(parts.header.tensors, family, identity.layout or "original", identity.prefix)
-    known = Source(parts.header, identity, names)
-    expected, fp32 = _model(family, known)
-    edits, applied = _edits(known, family, expected, loras)
-    metadata = _metadata(source, parts, applied)
-    wish = Wish(to, dtype, fp32)
-    recipe = write_recipe(parts, known, family, wish, edits, metadata)
-    if to == "int8":
-        if not recipe.modules:
-            raise UnsupportedFormat(f"{source} has no layers that are quantized.")
-        recipe = write_recipe(parts, known, family, wish, edits, metadata | quantization_metadata(recipe.modules))
-    return Draft(recipe, dtype, applied)
-
-
-def _family(source: Path, identity: Identity) -> Family:
-    family = next((row for row in FAMILIES if row.name == identity.family), None)
-    if identity.quantization == QUANTO_INT8:
-        raise UnsupportedFormat(f"{source} is quantized already.", hint="Start from its bf16 or fp16 version.")
-    if identity.quantization not in (SIXTEEN_BITS, *FP8):
-        raise UnsupportedFormat(
-            f"{source} holds {identity.quantization} weights, which can't be read.", hint="Start from a 16-bit version."
-        )
-    if family is None:
-        raise UnsupportedFormat(
-            f"{source} is of no known model family.", hint="`reeltune inspect` shows what its header tells."
-        )
-    return family
-
-
-def _dtype(to: str, dtype: str, identity: Identity, family: Family) -> str:
-    """Data type of the scales and of what isn't quantized. Raises UnsupportedFormat where nothing computes in it."""
-    if to != "int8":
-        return to
-    able = {row for other in ARCHITECTURES.values() if other.family is family for row in other.data_types}
-    if dtype == "auto":
-        return identity.dtype if identity.dtype in able else "bf16"
-    if dtype not in able:
-        raise UnsupportedFormat(
-            f"{family.label} does not compute in {dtype}: no one could use the file.", hint="Use bf16."
-        )
-    return dtype
-
-
-def _model(family: Family, source: Source) -> tuple[Shapes, tuple[str, ...]]:
-    """Shapes of the model's parameters ({} for a module) and what stays in fp32. Raises TensorMismatch."""
-    if source.identity.role == "module":
-        model_class = getattr(diffusers, family.transformer_class)
-        if source.unknown():
-            raise UnsupportedFormat(f"{source.header.file} holds {source.unknown()[0]}, which no module has.")
-        return {}, tuple(getattr(model_class, "_keep_in_fp32_modules", None) or ())
-    known = source.identity.architectures or source.identity.compatible
-    config = ARCHITECTURES[known[0]].config if known else {}
-    model = empty_model(family, model_config(family, [source], config))
-    expected = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
-    check_names([source], expected)
-    return expected, tuple(getattr(model, "_keep_in_fp32_modules", None) or ())
-
-
-def _edits(
-    source: Source, family: Family, expected: Shapes, loras: Sequence[tuple[str | Path, float]]
-) -> tuple[dict[str, list[Edit]], tuple[Applied, ...]]:
-    edits: dict[str, list[Edit]] = {}
-    applied = []
-    targets = Targets(source, family, expected) if loras else None
-    for path, weight in loras:
-        assert targets is not None
-        found, report = match(Path(path), weight, targets, source)
-        applied.append(report)
-        for stored, rows in found.items():
-            edits.setdefault(stored, []).extend(rows)
-    return edits, tuple(applied)
-
-
-def _metadata(source: Path, parts: Parts, applied: Sequence[Applied]) -> dict[str, str]:
-    """What the source's header says of itself, its config, and where the new file comes from."""
-    old = parts.header.metadata
-    found = {key: value for key, value in old.items() if key not in _OWN_KEYS} | {"format": "pt"}
-    if config := config_if_any(old):
-        found["config_base64"] = base64.b64encode(json.dumps(config).encode("utf-8")).decode("ascii")
-    found |= {"reeltune_source": name_of_all(source), "reeltune_version": __version__}
-    if len(parts.files) == 1 and (known := _known_sum(source)):
-        found["reeltune_source_sha256"] = known
-    if applied:
-        found["reeltune_loras"] = json.dumps([[row.name, row.weight] for row in applied])
-    return found
-
-
-def _known_sum(path: Path) -> str | None:
-    """The file's sum, where the index of a `ckpts` folder above it remembers it."""
-    folder = next((row for row in path.absolute().parents if (row / FILE_NAME).is_file()), None)
-    return Index(folder).sha256(path.absolute()) if folder else None
+    return quantized_name(name, dtype) if to == "int8" else converted_name(name, to)
 
 
 # --- doing it -------------------------------------------------------------------------------------------------
@@ -261,7 +131,7 @@ def claimed(output: Path) -> Iterator[Path]:
 
     What an attempt that was killed left there is removed first. Raises CheckpointError, NotEnoughDisk.
     """
-    partial = output.with_name(f"{output.name}.quantizing{PARTIAL}")
+    partial = output.with_name(output.name + UNFINISHED)
     lock = filelock.FileLock(output.with_name(f"{output.name}.quantizing.lock{PARTIAL}"))
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -22,10 +22,12 @@ import torch
 from reeltune.checkpoints.header import Tensor
 from reeltune.errors import Cancelled, CheckpointError
 from reeltune.events import CancelToken, Listener, Progress
+from reeltune.inventory import PARTIAL
 from reeltune.weights.quanto import CHUNK, largest, off, quantize_rows
 from reeltune.weights.recipe import Piece, Recipe, Task, pieces
 from reeltune.weights.tensors import TORCH_DTYPES
 
+UNFINISHED = ".quantizing" + PARTIAL  # after a file's name while it is being written
 _READ = 8 * 1024 * 1024  # bytes at once
 _MOST_WORKERS = 8
 
@@ -195,7 +197,7 @@ def work_through(
 
     one_thread = lambda: torch.set_num_threads(1)  # noqa: E731  of each worker: together they use all cores
     pool = ThreadPoolExecutor(count, "stream", one_thread)
-    done, name = 0, output.name
+    done, name = 0, output.name.removesuffix(UNFINISHED)
     try:
         jobs = [pool.submit(job, piece) for piece in pieces(recipe, _READ)]
         for finished in as_completed(jobs):
