@@ -173,28 +173,26 @@ def main() -> None:
         if not options.skip_large:
             large = folder / "large_bf16.safetensors"
             write(large, 4 * LAYERS)
-            found = run(WHOLE.replace("import diffusers; diffusers.WanTransformer3DModel", ""), large, out)
-            print(
-                f"\nA file of {large.stat().st_size / 1e9:.1f} GB: {found['seconds']:.1f} s, peak {found['peak'] / 1e9:.2f} GB."
-            )
+            found = run(WHOLE, large, out)
+            size, peak = large.stat().st_size / 1e9, found["peak"] / 1e9
+            print(f"\nA file of {size:.1f} GB: {found['seconds']:.1f} s, peak {peak:.2f} GB.")
 
 
 def _print(results: dict[str, list[dict]], speeds: list[float]) -> None:
     peer = median(results["mmgp load + quantize + save"], "seconds")
-    print(
-        "| | seconds | times mmgp's speed | peak RSS, GB | read | compute | write | verify |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| | seconds | times mmgp's speed | peak RSS, GB | read | compute | write | verify |")
+    print("|---|" + "---|" * 7)
     for label, found in results.items():
         split = [
             f"{statistics.median(row['split'][kind] for row in found):.2f}" if kind in found[0]["split"] else "–"
             for kind in ("read", "compute", "write", "verify")
         ]
         seconds = median(found, "seconds")
-        print(
-            f"| {label} | {seconds:.2f} | {peer / seconds:.1f} | {median(found, 'peak') / 1e9:.2f} | {' | '.join(split)} |"
-        )
-    print(f"\nRead, compute and write are summed over the workers. The disk writes and syncs {statistics.median(speeds):.2f} "
-          f"GB/s ({min(speeds):.2f} to {max(speeds):.2f}).")  # fmt: skip
+        cells = [f"{seconds:.2f}", f"{peer / seconds:.1f}", f"{median(found, 'peak') / 1e9:.2f}", *split]
+        print(f"| {label} | {' | '.join(cells)} |")
+    middle, slowest, fastest = statistics.median(speeds), min(speeds), max(speeds)
+    print("\nRead, compute and write are summed over the workers. The disk writes and syncs "
+          f"{middle:.2f} GB/s ({slowest:.2f} to {fastest:.2f}).")  # fmt: skip
 
 
 def _print_kernels(found: dict[str, float]) -> None:
