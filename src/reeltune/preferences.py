@@ -17,12 +17,10 @@ from reeltune.errors import PreferencesError, ReeltuneError
 
 FILE_NAME = "reeltune.json"
 SCHEMA_VERSION = 1
-PROFILES = ("resident", "stages", "streamed", "minimum")  # from the fastest to the one that needs least memory
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "quantization": ("int8", "bf16"),
     "dtype": ("auto", "bf16", "fp16"),
     "text_encoder_quantization": ("int8", "bf16"),
-    "memory_profile": ("auto", *PROFILES),
 }
 
 _RANGES = {"connections": (1, 16), "rate_limit": (0, 100_000), "stall_seconds": (1, 600)}
@@ -34,9 +32,8 @@ class Preferences:
     "cuda", "cuda:1" or "mps". `outputs`: folder of videos, relative to the root. `model_folders`: read-only
     folders with weights, such as another program's. `connections`: requests side by side for one file; `rate_limit`:
     megabytes a second for all of them, 0 for no limit; `stall_seconds` without a byte until a connection is made
-    anew. `text_encoder_quantization`: which of a WanGP folder's text encoders is used, where both are there.
-    `memory_profile`: "auto", or where the weights are meanwhile, see `fetch/profiles.py`. `extra`: fields of the file
-    this version does not know.
+    anew. `text_encoder_quantization`: which of a WanGP folder's text encoders is used, where both are there. `extra`:
+    fields of the file this version does not know.
     """
 
     quantization: str = "int8"
@@ -48,7 +45,6 @@ class Preferences:
     rate_limit: float = 0.0
     stall_seconds: float = 30.0
     text_encoder_quantization: str = "int8"
-    memory_profile: str = "auto"
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -131,15 +127,13 @@ def _build(value: dict[str, Any], path: Path) -> Preferences:
 
 _LATER = [
     "attention_mode",
+    "profile",
     "vae_config",
     "vae_precision",
     "compile",
     "boost",
     "preload_in_VRAM",
 ]
-
-
-_WGP_PROFILES = {1: "resident", 2: "streamed", 3: "stages", 4: "streamed", 5: "minimum"}
 
 
 def _from_wgp(old: dict[str, Any]) -> tuple[Preferences, list[str]]:
@@ -150,7 +144,6 @@ def _from_wgp(old: dict[str, Any]) -> tuple[Preferences, list[str]]:
         "text_encoder_quantization": {"int8": "int8", "bf16": "bf16"}.get(
             str(old.get("text_encoder_quantization", "int8"))
         ),
-        "memory_profile": _WGP_PROFILES.get(old["profile"], "auto") if isinstance(old.get("profile"), int) else "auto",
         "outputs": old.get("save_path") if isinstance(old.get("save_path"), str) and old["save_path"] else "outputs",
     }
     notices = [f"its {name} is not one this program knows: the default counts." for name in wanted if not wanted[name]]

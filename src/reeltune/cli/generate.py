@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reeltune.cli.options import Device, DType, Id, Profile, Quantization, Root, open_catalog, wishes
+from reeltune.cli.options import Device, DType, Id, Quantization, Root, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
 
 if TYPE_CHECKING:
@@ -43,21 +43,24 @@ def generate(
     quantization: Quantization = None,
     dtype: DType = None,
     device: Device = None,
-    profile: Profile = None,
     root: Root = None,
 ) -> None:
     """Make a video. Missing files are fetched first; what is used, and why, is said."""
+    from reeltune.errors import MediaError
     from reeltune.settings import parse_assignments
 
     catalog = open_catalog(root)
     definition = catalog[id]
-    preferences = wishes(catalog.root, quantization, dtype, device, profile)
+    preferences = wishes(catalog.root, quantization, dtype, device)
     call: dict[str, Any] = parse_assignments(assignments or [])
     files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
     given: dict[str, Any] = {"seed": seed, **{key: str(Path(name).absolute()) for key, name in files.items() if name}}
     given["image_refs"] = [str(Path(name).absolute()) for name in image_refs or ()]
     call |= {key: value for key, value in given.items() if value not in (None, [])}
-    _refuse_target(output)
+    if output is not None and output.suffix.lower() != ".mp4":
+        raise MediaError(f"{output} is no MP4 name.", hint="Let the file end in .mp4.")
+    if output is not None and output.is_dir():
+        raise MediaError(f"{output} is a folder.", hint="Name a file.")
 
     from reeltune import Engine  # heavy: only once everything cheap has been checked
 
@@ -71,39 +74,6 @@ def generate(
             saved.append(_save(video, lambda: _target(output, number) or engine.output_path(video)))  # noqa: B023
     for path in saved:
         say(str(path))
-
-
-def decode(
-    latents: Annotated[Path, typer.Argument(metavar="LATENTS", help="A file in outputs/latents/.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write (default: in outputs/).")] = None,
-    id: Annotated[str | None, typer.Option("--id", help="Definition they are of, where the file doesn't say.")] = None,
-    device: Device = None,
-    root: Root = None,
-) -> None:
-    """Finish a video whose latents a crash or a failed decoding left; they are removed once it is written."""
-    from reeltune import Engine
-    from reeltune.engine.latents import read
-    from reeltune.errors import MediaError
-
-    catalog = open_catalog(root)
-    _refuse_target(output)
-    id = id or read(latents)[1]
-    if not id:
-        raise MediaError(f"{latents} doesn't say which definition it is of.", hint="Name it with --id.")
-    preferences = wishes(catalog.root, None, None, device)
-    with showing() as listener, Engine(catalog[id], preferences=preferences, listener=listener) as engine:
-        video = engine.decode(latents)
-        path = _save(video, lambda: output or engine.output_path(video))
-    say(str(path))
-
-
-def _refuse_target(output: Path | None) -> None:
-    from reeltune.errors import MediaError
-
-    if output is not None and output.suffix.lower() != ".mp4":
-        raise MediaError(f"{output} is no MP4 name.", hint="Let the file end in .mp4.")
-    if output is not None and output.is_dir():
-        raise MediaError(f"{output} is a folder.", hint="Name a file.")
 
 
 def _save(video: Video, target: Callable[[], Path]) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reeltune.cli.options import AsJson, Device, DType, Id, Profile, Quantization, Root, open_catalog, wishes
+from reeltune.cli.options import AsJson, Device, DType, Id, Quantization, Root, open_catalog, wishes
 from reeltune.cli.output import notice, out, print_json, say, size, table
 
 if TYPE_CHECKING:
@@ -97,7 +97,6 @@ def explain(
     quantization: Quantization = None,
     dtype: DType = None,
     device: Device = None,
-    profile: Profile = None,
     online: Annotated[bool, typer.Option("--online", help="Also read the headers of files that aren't here.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -105,13 +104,10 @@ def explain(
     from reeltune.fetch import explain as explain_definition
 
     catalog = open_catalog(root)
-    preferences = wishes(catalog.root, quantization, dtype, device, profile)
+    preferences = wishes(catalog.root, quantization, dtype, device)
     explanation = explain_definition(catalog[id], preferences, online=online)
     if as_json:
-        from reeltune.fetch.profiles import choose_profile
-
-        chosen = choose_profile(explanation)
-        print_json({**explanation.as_json(), "memory_profile": {"name": chosen.name, "reason": chosen.reason}})
+        print_json(explanation.as_json())
         return
     print_explanation(explanation)
 
@@ -137,9 +133,7 @@ def print_explanation(explanation: Explanation) -> None:
 
 def _print_estimate(explanation: Explanation) -> None:
     """What the choice takes, as far as headers are known."""
-    from reeltune.errors import NotEnoughMemory
     from reeltune.fetch.estimate import estimate
-    from reeltune.fetch.profiles import check_memory, choose_profile
 
     found = estimate(explanation)
     device = explanation.machine.device(explanation.preferences.device)
@@ -152,12 +146,8 @@ def _print_estimate(explanation: Explanation) -> None:
         f"\n{found.parameters or 0:,} parameters; weights in memory {size(found.transformer)}{encoders}; "
         f"{device} has {size(room)}."
     )
-    profile = choose_profile(explanation)
-    say(str(profile))
-    try:
-        check_memory(explanation, profile)
-    except NotEnoughMemory as error:
-        notice(f"Generating would be refused: {error}")
+    if found.transformer > room:
+        notice("They don't fit: generating would be refused.")
 
 
 def check(

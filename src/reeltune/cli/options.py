@@ -27,13 +27,6 @@ Quantization = Annotated[
 DType = Annotated[
     str | None, typer.Option("--dtype", show_default=False, help="Data type to run in: auto, bf16 or fp16.")
 ]
-Profile = Annotated[
-    str | None,
-    typer.Option(
-        "--profile", show_default=False,
-        help="Where the weights are meanwhile: auto, resident, stages, streamed or minimum (least memory).",
-    ),
-]  # fmt: skip
 Device = Annotated[
     str | None,
     typer.Option("--device", show_default=False, help="auto, cpu, mps, cuda, or one card: cuda:1."),
@@ -52,13 +45,11 @@ def open_catalog(root: Path | None) -> Catalog:
     return catalog
 
 
-def wishes(
-    root: Path, quantization: str | None, dtype: str | None, device: str | None, profile: str | None = None
-) -> Preferences:
+def wishes(root: Path, quantization: str | None, dtype: str | None, device: str | None) -> Preferences:
     """The root's preferences with the flags over them; what was imported from WanGP's config is said."""
     from reeltune.preferences import load_preferences
 
     preferences, notices = load_preferences(root)
     for line in notices:
         notice(line)
-    return preferences.with_flags(quantization=quantization, dtype=dtype, device=device, memory_profile=profile)
+    return preferences.with_flags(quantization=quantization, dtype=dtype, device=device)

@@ -7,32 +7,32 @@ video.save("out.mp4")
 
 from __future__ import annotations
 
+import gc
+import json
 import time
-import weakref
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+import safetensors
+import safetensors.torch
 import torch
+from torch import nn
 
 from reeltune._version import __version__
 from reeltune.checkpoints.names import expand
 from reeltune.definitions import Definition, load_catalog
 from reeltune.engine.inputs import Given, read
 from reeltune.engine.kinds import Tensors
-from reeltune.engine.latents import keep as keep_latents
-from reeltune.engine.latents import read as read_latents
-from reeltune.engine.phases import StandIn
-from reeltune.engine.placement import Placed, decode_as_it_fits, fits, release
+from reeltune.engine.phases import StandIn, fits
 from reeltune.engine.request import Request, build_request, complete_settings
 from reeltune.engine.stages import decode, denoise, encode, find, load_component, torch_device
-from reeltune.errors import DecodeFailed, NotRunnable
+from reeltune.errors import DecodeFailed, MediaError, NotRunnable
 from reeltune.events import CancelToken, Listener, Notice, Progress, ignore
 from reeltune.families import Component
 from reeltune.fetch import Explanation, pull
-from reeltune.fetch.profiles import Profile, check_memory, choose_profile
+from reeltune.fetch.estimate import check_memory
 from reeltune.inventory.index import Index
 from reeltune.machine import Machine
 from reeltune.media.mp4 import free_name
@@ -42,9 +42,6 @@ from reeltune.settings import videos_asked
 from reeltune.weights.load import load_transformer, peek_config
 from reeltune.weights.saving import save_quantized
 from reeltune.weights.tensors import RUN_DTYPES
-
-_MOST_TEXTS = 16  # embeddings kept, of the prompts used last
-_BYTES_A_PIXEL = 9_000  # that decoding takes of the Wan VAE: 96 channels of 4 frames in fp32, six times over
 
 
 class Engine:
@@ -75,11 +72,8 @@ class Engine:
         self._machine = machine
         self._saving = save_quantized
         self._explanation: Explanation | None = None
-        self._profile = Profile("stages", "nothing is known yet")
-        self._models: dict[str, Placed] = {}
-        self._encoders: dict[str, Any] = {}
-        self._texts: OrderedDict[tuple[Any, ...], Tensors] = OrderedDict()
-        self._vae: Any = None
+        self._models: dict[str, nn.Module] = {}
+        self._vae: nn.Module | None = None
         self._said: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -91,10 +85,8 @@ class Engine:
     def close(self) -> None:
         """Let go of all weights."""
         self._models.clear()
-        self._encoders.clear()
-        self._texts.clear()
         self._vae = None
-        release()
+        _release()
 
     # --- making videos ------------------------------------------------------------------------------------
 
@@ -134,8 +126,7 @@ class Engine:
         self.prepare(cancel)
         text = self._encode(request, given, cancel)
         latents = self._denoise(text, request, given, cancel)
-        kept = keep_latents(latents, self._outputs() / "latents", self.definition.id, request.settings)
-        return self._finish(latents, request, kept)
+        return self._finish(latents, request)
 
     def prepare(self, cancel: CancelToken | None = None) -> Explanation:
         """Fetch what is missing and say which files are used and why; loads no weights."""
@@ -149,11 +140,10 @@ class Engine:
                 cancel=cancel,
                 machine=self._machine,
             )
-            self._profile = choose_profile(explanation)
-            check_memory(explanation, self._profile)
+            check_memory(explanation)
             for slot, choice in explanation.selection.choices.items():
                 self._say(f"{slot}: {choice.version.file_name} ({choice.reason}).")
-            for notice in (*map(str, self.definition.notices), *explanation.notices, str(self._profile)):
+            for notice in (*map(str, self.definition.notices), *explanation.notices):
                 self._say(notice)
             self._explanation = explanation
         return self._explanation
@@ -175,27 +165,16 @@ class Engine:
         explanation, architecture = self.prepare(), self.definition.architecture
         self._progress("encode", 0, 1)
         cancel.check()
-        key = (request.prompt, request.negative_prompt, request.guidance > 1)
-        if given.start is None and key in self._texts:
-            self._texts.move_to_end(key)
-            self._progress("encode", 1, 1)
-            return self._texts[key]
-        if not self._encoders:
-            self._make_room(explanation)
-            self._encoders = {
-                row.name: load_component(row, explanation.component(row.name), self._component_dtype(row))
-                for row in architecture.parts
-                if row.name != "vae"
-            }
+        self._make_room(explanation)
+        parts = {
+            row.name: load_component(row, explanation.component(row.name), self._component_dtype(row))
+            for row in architecture.parts
+            if row.name != "vae"
+        }
         config = peek_config(*self._weights("transformer"), architecture.config)
-        text = encode(architecture, self._encoders, request, given, config, self._device())
-        if given.start is None:
-            self._texts[key] = text
-            while len(self._texts) > _MOST_TEXTS:
-                self._texts.popitem(last=False)
-        if self._profile.name != "resident":
-            self._encoders.clear()
-            release()
+        text = encode(architecture, parts, request, given, config, self._device())
+        parts.clear()
+        _release()
         self._progress("encode", 1, 1)
         return text
 
@@ -203,12 +182,8 @@ class Engine:
         """Let go of the weights of the video before, where the encoders don't fit beside them."""
         parts = [item.bytes or 0 for item in explanation.items if item.repository and item.subject != "vae"]
         if self._models and not fits(sum(parts), self._device()):
-            for model in self._models.values():
-                model.leave()
-        if self._models and not fits(sum(parts), self._device()):
             self._say("The encoders don't fit beside the transformer, which is loaded again for each video.")
-            self._models.clear()
-            release()
+            self.close()
 
     def _denoise(self, text: Tensors, request: Request, given: Given, cancel: CancelToken) -> torch.Tensor:
         parts = {"vae": self._loaded_vae(), **self._transformers(cancel)}
@@ -221,42 +196,35 @@ class Engine:
         self._progress("denoise", 0, request.steps)
         return denoise(self.definition.architecture, parts, text, request, given, on_step)
 
-    def _finish(self, latents: torch.Tensor, request: Request, kept: Path) -> Video:
-        """The video of latents that `kept` keeps until it is written, or nobody holds it any more."""
+    def _finish(self, latents: torch.Tensor, request: Request) -> Video:
         self._progress("decode", 0, 1)
         try:
-            vae = self._loaded_vae()
-            self._make_room_to_decode(vae, request)
-            frames = decode_as_it_fits(
-                vae, lambda: decode(self.definition.architecture, vae, latents, request), self._say
-            )
+            frames = decode(self.definition.architecture, self._loaded_vae(), latents, request)
         except Exception as error:  # whatever it was, the denoising must not be lost
+            kept = self._keep(latents, request)
             message = f"Decoding failed ({type(error).__name__}: {error}); the latents are kept in {kept}."
-            hint = f"`reeltune decode {kept}`, or `engine.decode(path)`, tries again."
-            raise DecodeFailed(message, latents=kept, hint=hint) from error
+            raise DecodeFailed(message, latents=kept, hint="`engine.decode(path)` tries again.") from error
         self._progress("decode", 1, 1)
-        video = Video(frames, request.fps, self._origin(request.settings), kept)
-        weakref.finalize(video, kept.unlink, missing_ok=True).atexit = False  # a program that dies leaves them
-        return video
+        return Video(frames, request.fps, self._origin(request.settings))
 
-    def _make_room_to_decode(self, vae: Any, request: Request) -> None:
-        """On a card: the transformer leaves, and the VAE works in tiles, where the frames would not fit otherwise."""
-        device = self._device()
-        size = request.width * request.height * _BYTES_A_PIXEL
-        if device.type == "cpu" or fits(size, device):
-            return
-        for model in self._models.values():
-            model.leave()
-        if not fits(size, device):
-            self._say("The frames are decoded in tiles: they don't fit as a whole.")
-            vae.enable_tiling()
+    def _keep(self, latents: torch.Tensor, request: Request) -> Path:
+        folder = self._outputs() / "latents"
+        path = free_name(folder, f"{self.definition.id} seed {request.seed}", ".safetensors")
+        settings = json.dumps(dict(request.settings), default=str)
+        safetensors.torch.save_file({"latents": latents.contiguous().cpu()}, path, metadata={"settings": settings})
+        return path
 
     def decode(self, latents: str | Path) -> Video:
-        """The video of latents that a failed decoding, or a crash, left. Raises MediaError, DecodeFailed."""
-        tensor, _, settings = read_latents(latents)
+        """The video of latents that an earlier, failed decoding kept. Raises MediaError, DecodeFailed."""
+        try:
+            with safetensors.safe_open(str(latents), framework="pt") as file:
+                tensor, metadata = file.get_tensor("latents"), file.metadata() or {}
+            settings = json.loads(metadata["settings"])
+        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+            raise MediaError(f"{latents} holds no latents of this program: {error}.") from error
         architecture, root = self.definition.architecture, self.definition.root
         request, _ = build_request(architecture, settings, root, inputs_needed=False)
-        return self._finish(tensor, request, Path(latents))
+        return self._finish(tensor, request)
 
     # --- what the stages share ----------------------------------------------------------------------------
 
@@ -273,22 +241,20 @@ class Engine:
         config = peek_config(*self._weights(slot), self.definition.architecture.config)
         return StandIn(config, self._dtype(), lambda: self._loaded(slot, cancel))
 
-    def _loaded(self, slot: str, cancel: CancelToken) -> Placed:
-        if slot in self._models:
-            self._models[slot].place(self._models[slot].profile or self._profile.name)
-            return self._models[slot]
-        path, modules = self._weights(slot)
-        if self._models and not fits(sum(file.stat().st_size for file in (path, *modules)), self._device()):
-            self._say(f"{', '.join(self._models)} makes room for {slot}: both don't fit.")
-            self._models.clear()
-            release()
-        choices = self.prepare().selection.choices
-        parts = [choice for other, choice in choices.items() if other == slot or other.startswith("modules")]
-        model = load_transformer(
-            path, choices[slot].dtype, modules=modules, config=self.definition.architecture.config,
-            quantize=any(choice.quantize_on_load for choice in parts), listener=self._listener, cancel=cancel,
-        )  # fmt: skip
-        self._models[slot] = Placed(model, self._device(), self._profile.name, self._say)
+    def _loaded(self, slot: str, cancel: CancelToken) -> nn.Module:
+        if slot not in self._models:
+            path, modules = self._weights(slot)
+            if self._models and not fits(sum(file.stat().st_size for file in (path, *modules)), self._device()):
+                self._say(f"{', '.join(self._models)} makes room for {slot}: both don't fit.")
+                self._models.clear()
+                _release()
+            choices = self.prepare().selection.choices
+            parts = [choice for other, choice in choices.items() if other == slot or other.startswith("modules")]
+            model = load_transformer(
+                path, choices[slot].dtype, modules=modules, config=self.definition.architecture.config,
+                quantize=any(choice.quantize_on_load for choice in parts), listener=self._listener, cancel=cancel,
+            )  # fmt: skip
+            self._models[slot] = model.to(self._device())
         return self._models[slot]
 
     def _weights(self, slot: str) -> tuple[Path, list[Path]]:
@@ -299,8 +265,8 @@ class Engine:
     def _loaded_vae(self) -> Any:
         if self._vae is None:
             component, folder = find(self.definition.architecture, "vae"), self.prepare().component("vae")
-            self._vae = load_component(component, folder, torch.float32)
-        return self._vae.to(self._device())  # the last decoding may have fled to the CPU
+            self._vae = load_component(component, folder, torch.float32).to(self._device())
+        return self._vae
 
     def _component_dtype(self, component: Component) -> torch.dtype:
         return torch.float32 if component.name == "image_encoder" else self._dtype()
@@ -338,3 +304,10 @@ class Engine:
         if message not in self._said:
             self._said.add(message)
             self._listener(Notice(message))
+
+
+def _release() -> None:
+    """Return freed memory to the system and the card."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

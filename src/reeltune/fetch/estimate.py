@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reeltune.checkpoints.names import QUANTO_INT8
+from reeltune.errors import NotEnoughMemory
 from reeltune.fetch.plan import Explanation
 from reeltune.versions import Choice
 
@@ -62,8 +63,18 @@ def _sum(counts: list[int | None]) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
-def advice(explanation: Explanation) -> str:
-    """What to do where the weights are too much."""
+def check_memory(explanation: Explanation) -> None:
+    """Raise NotEnoughMemory where the weights alone are more than the memory of the device they run on."""
+    need, machine = estimate(explanation).transformer, explanation.machine
+    device = machine.device(explanation.preferences.device)
+    room = machine.memory_of(device)
+    if need is None or need <= room:
+        return
+    message = f"The transformer's weights take {need:,} bytes, and {device} has {room:,} of memory."
+    raise NotEnoughMemory(message, hint=_advice(explanation), needed=need, available=room)
+
+
+def _advice(explanation: Explanation) -> str:
     choices = explanation.selection.choices.values()
     wide = any(choice.quantization != QUANTO_INT8 and not choice.quantize_on_load for choice in choices)
     return "Take an int8 version (`--quantization int8`)." if wide else "Take a smaller model, such as a 1.3B one."

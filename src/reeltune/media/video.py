@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,22 +39,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class Video:
-    """`frames`: uint8 [frames, height, width, 3]; `fps`: frames a second; `latents`: the file that keeps what they were
-    decoded from until the video is written.
-    """
+    """`frames`: uint8 [frames, height, width, 3]; `fps`: frames a second."""
 
     frames: npt.NDArray[np.uint8] = field(repr=False)
     fps: int
     origin: Origin
-    latents: Path | None = field(default=None, repr=False, compare=False)
 
     def save(self, path: str | Path) -> Path:
         """Write an MP4 with the settings inside; the file appears only when complete.
 
         Raises MediaError when it can't be written.
         """
-        written = write_mp4(Path(path), self.frames, self.fps, self.origin.as_metadata())
-        if self.latents is not None:
-            with contextlib.suppress(OSError):
-                self.latents.unlink(missing_ok=True)
-        return written
+        return write_mp4(Path(path), self.frames, self.fps, self.origin.as_metadata())
