@@ -18,7 +18,7 @@ if __name__ == "__main__":
         arguments = ["--help"]
     elif SAVE_QUANTIZED in sys.argv[1:]:
         if arguments[0] == "generate":
-            arguments.append(SAVE_QUANTIZED)
+            arguments.insert(1, SAVE_QUANTIZED)
         else:
             print(f"{SAVE_QUANTIZED} counts for `generate` only.", file=sys.stderr)
     main(arguments)

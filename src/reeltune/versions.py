@@ -255,8 +255,9 @@ def _worse(row: _Candidate, best: _Candidate, wish: _Wish) -> str:
     mine, winner = _rank(row, wish), _rank(best, wish)
     step = next(index for index in range(4) if mine[index] != winner[index])
     wanted = "quanto int8" if wish.quantization == "int8" else "16 bits"
+    best_kind = {QUANTO_INT8: "quanto int8", SIXTEEN_BITS: "16 bits"}.get(best.quantization, "fp8")
     return (
-        f"{wanted} is wanted",
+        f"{wanted} is wanted" + ("" if best_kind == wanted else f", and {best_kind} comes closer"),
         f"{wish.dtype} is wanted",
         "another is on disk already",
         "another stands before it in the list",

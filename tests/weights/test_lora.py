@@ -212,3 +212,56 @@ def test_a_weight_must_be_a_number(tmp_path, base, weights):
     file = lora(tmp_path / "a.safetensors", pairs(weights))
     with pytest.raises(CheckpointError, match="no weight of a"):
         quantize(base, tmp_path / "out.safetensors", loras=[(file, float("nan"))])
+
+
+def test_short_blocks_are_added_to_the_same_bits():
+    """BLAS sums few rows in another order than many: what is worked out piece by piece must not show it."""
+    from reeltune.weights.edits import LowRank, Segment
+
+    torch.manual_seed(0)
+    rows, columns = 1536, 8960
+    up, down = torch.randn(rows, 64).bfloat16(), torch.randn(64, columns).bfloat16()
+    weight = torch.randn(rows, columns)
+    whole = weight + (up.float() * 0.7) @ down.float()
+    edit = LowRank(up, down, 0.7, (Segment(0, 0, rows),))
+    for step in (42, 511):
+        merged = weight.clone()
+        for first in range(0, rows, step):
+            edit.add(merged[first : first + step], first)
+        assert torch.equal(merged, whole), step
+
+
+def test_diffusers_tells_the_strength_in_the_metadata(tmp_path, base, weights):
+    rows = pairs(weights, MODULES[:2])
+    state = load_file(lora(tmp_path / "a.safetensors", rows, "diffusers"))
+    told = {"transformer.r": RANK, "transformer.lora_alpha": 1, "transformer.alpha_pattern": {"net.0.proj": 8}}
+    save_file(state, tmp_path / "b.safetensors", {"lora_adapter_metadata": json.dumps(told)})
+    found = load_file(quantize(base, to="bf16", loras=[(tmp_path / "b.safetensors", 1.0)]).path)
+    for module, alpha in zip(MODULES[:2], (1, 8), strict=True):
+        wanted = merged(weights, {module: rows[module]}, alpha / RANK)[f"{module}.weight"]
+        assert torch.equal(found[f"{module}.weight"], wanted.to(torch.bfloat16))
+
+
+def test_parts_that_fit_nothing_are_named_beside_those_that_do(tmp_path, base, weights):
+    state = load_file(lora(tmp_path / "a.safetensors", pairs(weights, MODULES[:1])))
+    state["diffusion_model.blocks.0.self_attn.q.diff_m"] = torch.zeros(3)
+    save_file(state, tmp_path / "b.safetensors")
+    made = quantize(base, tmp_path / "out.safetensors", loras=[(tmp_path / "b.safetensors", 1.0)])
+    assert made.applied[0].left == ("blocks.0.self_attn.q.diff_m",)
+    state["transformer.blocks.0.self_attn.q.lora_A.weight"] = torch.zeros(RANK, 48)
+    save_file(state, tmp_path / "c.safetensors")
+    with pytest.raises(CheckpointError, match="holds a part twice"):
+        quantize(base, tmp_path / "twice.safetensors", loras=[(tmp_path / "c.safetensors", 1.0)])
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(0, 48), torch.full((2, 48), float("nan")), torch.zeros(2, 48, dtype=torch.int8)]
+)
+def test_damaged_loras_are_named(tmp_path, base, bad):
+    state = {
+        "diffusion_model.blocks.0.ffn.0.lora_A.weight": bad,
+        "diffusion_model.blocks.0.ffn.0.lora_B.weight": torch.zeros(64, 2),
+    }
+    save_file(state, tmp_path / "l.safetensors")
+    with pytest.raises(CheckpointError, match=r"l\.safetensors: blocks\.0\.ffn\.0"):
+        quantize(base, tmp_path / "out.safetensors", loras=[(tmp_path / "l.safetensors", 1.0)])

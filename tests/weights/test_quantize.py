@@ -299,3 +299,67 @@ def test_kill_minus_nine_leaves_source_and_earlier_output(tmp_path, weights):
     quantize(path, overwrite=True)
     assert left(tmp_path) == [path.name, output.name]
     assert output.read_bytes() == before[output]
+
+
+def test_what_the_header_said_of_the_source_is_not_said_of_the_new_file(tmp_path, weights):
+    told = {"reeltune_source_sha256": "0" * 64, "_quantization_metadata": "{}", "modelspec.hash_sha256": "1",
+            "reeltune_loras": '[["old.safetensors", 1.0]]'}  # fmt: skip
+    path = tmp_path / "x.safetensors"
+    state = {name: row.to(torch.bfloat16) for name, row in weights.items()}
+    tiny.write(path, state, tiny.METADATA | told)
+    found = dict(read_header(quantize(path).path).metadata)
+    assert not {"reeltune_source_sha256", "_quantization_metadata", "modelspec.hash_sha256"} & found.keys()
+    assert json.loads(found["reeltune_loras"]) == [["old.safetensors", 1.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.uint16])
+def test_parameters_that_are_no_floats_are_refused(tmp_path, weights, dtype):
+    state = {**weights, "blocks.0.ffn.0.bias": torch.zeros(64, dtype=dtype)}
+    with pytest.raises(UnsupportedFormat, match=r"blocks\.0\.ffn\.0\.bias is"):
+        quantize(tiny.write(tmp_path / "x.safetensors", state))
+
+
+def test_other_fp8_notes_are_refused_for_loading_too(tmp_path, weights):
+    path, _ = fp8_file(tmp_path / "x_fp8.safetensors", weights, scaled=True, note=True)
+    state = load_file(path)
+    name = next(key for key in state if key.endswith(".comfy_quant"))
+    state[name] = torch.tensor(list(b'{"format": "float8_e4m3fn", "convrot": true}'), dtype=torch.uint8)
+    path = tiny.write(tmp_path / "y_fp8.safetensors", state)
+    for work in (quantize, lambda file: load_transformer(file, "bf16")):
+        with pytest.raises(UnsupportedFormat, match="tells of a storage"):
+            work(path)
+
+
+def test_linears_never_stay_in_fp32(tmp_path, weights):
+    state = {name: row if name == "blocks.0.ffn.0.weight" else row.to(torch.bfloat16) for name, row in weights.items()}
+    found = load_file(quantize(tiny.write(tmp_path / "x.safetensors", state), to="bf16").path)
+    assert found["blocks.0.ffn.0.weight"].dtype == torch.bfloat16
+    double = {name: row.double() for name, row in weights.items()}
+    found = load_file(quantize(tiny.write(tmp_path / "d.safetensors", double), to="fp16").path)
+    assert found["blocks.0.ffn.0.weight"].dtype == torch.float16
+
+
+def test_threads_that_come_later_have_all_cores(tmp_path, weights):
+    from concurrent.futures import ThreadPoolExecutor
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        quantize(source(tmp_path / "x.safetensors", weights, torch.bfloat16))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, weights):
+    path, out = source(tmp_path / "x.safetensors", weights, torch.bfloat16), tmp_path / "out.safetensors"
+    with pytest.raises(CheckpointError, match="exists already"):
+        quantize(path, out, listener=lambda event: out.write_text("mine"))
+    assert out.read_text() == "mine"
+    with pytest.raises(CheckpointError, match="no name of a checkpoint"):
+        quantize(path, tmp_path / "out.bin")
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(path)
+    with pytest.raises(CheckpointError, match="is what is read"):
+        quantize(path, link, overwrite=True)

@@ -24,7 +24,7 @@ VACE_CONFIG: dict[str, Any] = CONFIG | {"vace_layers": [0, 2], "vace_in_channels
 I2V_CONFIG: dict[str, Any] = CONFIG | {"in_channels": 36}
 _MASK_CHANNELS = 64  # 8 x 8 pixels of the mask, all of it to be drawn
 _EMPTY_PROMPTS = 0.1
-_STEPS = {"vace": 2400, "i2v": 1400}
+_STEPS = {"vace": 2400, "i2v": 1200}
 _RATES = {"vace": (2e-3, 2e-3), "i2v": (1e-3, 1e-3)}
 Model = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -13,7 +13,9 @@ from reeltune.checkpoints.names import FP8
 
 WEIGHT_SCALES = (".scale_weight", ".weight_scale")
 INPUT_SCALES = (".scale_input", ".input_scale")
-MARKS = ("scaled_fp8", ".comfy_quant")
+NOTE = ".comfy_quant"  # JSON: {"format": "float8_e4m3fn"}
+PLAIN = ("float8_e4m3fn", "float8_e5m2")
+MARKS = ("scaled_fp8", NOTE)
 EXTRAS = (*WEIGHT_SCALES, *INPUT_SCALES, *MARKS)
 
 

@@ -198,6 +198,8 @@ def _quantization(header: Header) -> str:
         rows = [tensor for name, tensor in header.tensors.items() if name.endswith(DATA)]
         return QUANTO_INT8 if all(row.dtype == "I8" for row in rows) else "quanto (not int8)"
     stored = {tensor.dtype for tensor in header.tensors.values()}
+    if any(name.endswith(".weight_scale_2") for name in header.tensors):
+        return "nvfp4"  # two values a byte, with fp8 scales
     if stored & set(_FP8):
         return FP8[any(name.endswith(FP8_EXTRAS) for name in header.tensors)]
     if "F4" in stored:

@@ -21,9 +21,11 @@ QUANTO_INT8 = "quanto_int8"
 SIXTEEN_BITS = "none"
 FP8 = ("fp8", "fp8_scaled")
 _SAFETENSORS = ".safetensors"
+_ENDINGS = (_SAFETENSORS, ".sft")
 _STORED_AS = re.compile(
-    r"_(?:(?P<mixed>m?)(?:bf16|fp16|fp32)|fp8(?:_e[45]m[23](?:fn)?)?(?:_scaled)?)(?![a-z0-9])", re.IGNORECASE
+    r"[_.-](?:(?P<mixed>m?)(?:bf16|fp16|fp32)|fp8(?:[_-]?e[45]m[23](?:fn)?)?(?:[_-]scaled)?)(?![a-z0-9])", re.IGNORECASE
 )
+_QUANTO = re.compile(r"quanto[_-](?:m?(?P<dtype>bf16|fp16)[_-])?int8(?![a-z0-9])")
 _TOKEN = r"(?<![a-z0-9]){}(?![a-z0-9])"
 
 
@@ -60,7 +62,7 @@ def read_name(url: str) -> NameFacts:
 
 
 def _format(name: str) -> str:
-    if name.endswith((_SAFETENSORS, ".sft")):
+    if name.endswith(_ENDINGS):
         return "safetensors"
     if name.endswith(".gguf"):
         return "gguf"
@@ -74,6 +76,8 @@ def _quantization(name: str) -> str:
         return "gguf"
     if "nvfp4" in name or "fp4" in name:
         return "nvfp4"
+    if _QUANTO.search(name):
+        return QUANTO_INT8
     if "fp8" in name or "float8" in name:
         return FP8["scaled" in name]
     if "quanto" in name:
@@ -84,6 +88,8 @@ def _quantization(name: str) -> str:
 
 
 def _dtype(name: str) -> str | None:
+    if (found := _QUANTO.search(name)) and found["dtype"]:  # the run's, whatever else the name holds
+        return found["dtype"]
     for dtype in ("bf16", "fp16"):
         if re.search(_TOKEN.format(f"m?{dtype}"), name):
             return dtype
@@ -105,7 +111,8 @@ def converted_name(name: str, dtype: str) -> str:
 
 def _renamed(name: str, token: Callable[[str], str]) -> str:
     """The name with another token for its data type, appended where it has none."""
-    stem = name[: -len(_SAFETENSORS)] if name.lower().endswith(_SAFETENSORS) else name
+    ending = next((row for row in _ENDINGS if name.lower().endswith(row)), "")
+    stem = name.removesuffix(name[len(name) - len(ending) :])
     found = _STORED_AS.search(stem)
     if found is None:
         return stem + token("") + _SAFETENSORS

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from reeltune.events import CancelToken, Listener
     from reeltune.preferences import Preferences
 
+_MOST_ID = 200  # signs; a longer text is no path that could be asked about either
+
 
 def quantize(
     source: Annotated[str, typer.Argument(metavar="ID|FILE", help="Id of a definition, or a .safetensors file.")],
@@ -43,7 +45,7 @@ def quantize(
     loras = [split_weight(text) for text in lora or ()]
     file = Path(source)
     with interruptible() as cancel, showing() as listener:
-        if not (file.is_file() or source.lower().endswith(".safetensors")):
+        if not (source.lower().endswith(".safetensors") or (len(source) < _MOST_ID and file.is_file())):
             catalog = open_catalog(root)
             preferences = wishes(catalog.root, "bf16", dtype, None)
             if output is None and to == "int8" and not loras:
@@ -51,7 +53,7 @@ def quantize(
                 return
             file, computed = _fetched(catalog[source], preferences, listener, cancel)
             output = output or catalog.root / "ckpts" / _name(file, to, computed, merged=bool(loras))
-            dtype = computed
+            dtype = computed if to == "int8" else None
         made = quantize_file(
             file, output, to=to, dtype=dtype or "auto", loras=loras, overwrite=force, listener=listener, cancel=cancel
         )

@@ -29,7 +29,7 @@ from reeltune.engine.phases import StandIn, fits
 from reeltune.engine.request import Request, build_request, complete_settings
 from reeltune.engine.stages import decode, denoise, encode, find, load_component, torch_device
 from reeltune.errors import DecodeFailed, MediaError, NotRunnable
-from reeltune.events import CancelToken, Listener, Notice, Progress, ignore
+from reeltune.events import CancelToken, Event, Listener, Notice, Progress, ignore
 from reeltune.families import Component
 from reeltune.fetch import Explanation, pull
 from reeltune.fetch.estimate import check_memory
@@ -150,14 +150,17 @@ class Engine:
 
     def _save_quantized(self, cancel: CancelToken | None) -> None:
         """Make and list the int8 versions; with any made, the definition is read again and int8 is wanted."""
-        self._saving = False
         root, id = self.definition.root, self.definition.id
         wish, notices = (self._preferences, []) if self._preferences else load_preferences(root)
         for notice in notices:
             self._say(notice)
-        listener, machine = self._listener, self._machine
-        if save_quantized(self.definition, wish, machine=machine, listener=listener, cancel=cancel):
+
+        def listen(event: Event) -> None:
+            self._say(event.message) if isinstance(event, Notice) else self._listener(event)
+
+        if save_quantized(self.definition, wish, machine=self._machine, listener=listen, cancel=cancel):
             self.definition, self._preferences = load_catalog(root)[id], replace(wish, quantization="int8")
+        self._saving = False
 
     # --- stages -------------------------------------------------------------------------------------------
 

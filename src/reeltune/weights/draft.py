@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reeltune._version import __version__
 from reeltune.checkpoints.identify import Identity, identify
@@ -17,15 +18,20 @@ from reeltune.errors import CheckpointError, UnsupportedFormat
 from reeltune.families import ARCHITECTURES, FAMILIES, Family
 from reeltune.inventory.index import FILE_NAME, Index
 from reeltune.weights.edits import Edit
-from reeltune.weights.load import empty_model, model_config, transformer_class
+from reeltune.weights.load import check_notes, empty_model, model_config, transformer_class
 from reeltune.weights.lora import Applied, Targets, match
-from reeltune.weights.matching import Shapes, Source, check_names
+from reeltune.weights.matching import Shapes, Source, check_names, check_storage
 from reeltune.weights.parts import Parts, name_of_all, read_parts
 from reeltune.weights.recipe import Recipe, Wish, write_recipe
+from reeltune.weights.tensors import TensorFile
 
 _TARGETS = ("int8", "bf16", "fp16")
 _DTYPES = ("auto", "bf16", "fp16")
-_OWN_KEYS = ("quantization_format", "quantization_map", "quantization_map_base64", "config", "config_base64")
+_STALE_KEYS = (  # of the source's metadata: they tell how it is stored, or its sum
+    "quantization_format", "quantization_map", "quantization_map_base64", "config", "config_base64",
+    "_quantization_metadata", "modelspec.hash_sha256", "reeltune_source_sha256",
+)  # fmt: skip
+_LORAS = "reeltune_loras"
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ def prepare(
     source: Path, *, to: str = "int8", dtype: str = "auto", loras: Sequence[tuple[str | Path, float]] = ()
 ) -> Draft:
     """Look at the source and the LoRAs, and work out the new file. Raises as `quantize`, before anything is written."""
-    if to not in _TARGETS or dtype not in _DTYPES:
+    if to not in _TARGETS or dtype not in _DTYPES or (to != "int8" and dtype not in ("auto", to)):
         raise CheckpointError(
             f"{to!r} in {dtype!r} is nothing a file can be turned into.",
             hint=f"to: {', '.join(_TARGETS)}; dtype: {', '.join(_DTYPES)}.",
@@ -50,6 +56,8 @@ def prepare(
     identity = identify(parts.header)
     family = _family(source, identity)
     dtype = _dtype(to, dtype, identity, family)
+    for file in parts.files:
+        check_notes(TensorFile(file))
     names = map_names(parts.header.tensors, family, identity.layout or "original", identity.prefix)
     known = Source(parts.header, identity, names)
     expected, fp32 = _model(family, known)
@@ -97,8 +105,7 @@ def _model(family: Family, source: Source) -> tuple[Shapes, tuple[str, ...]]:
     """Shapes of the model's parameters ({} for a module) and what stays in fp32. Raises TensorMismatch."""
     if source.identity.role == "module":
         model_class = transformer_class(family.transformer_class)
-        if source.unknown():
-            raise UnsupportedFormat(f"{source.header.file} holds {source.unknown()[0]}, which no module has.")
+        check_storage(source)
         return {}, tuple(getattr(model_class, "_keep_in_fp32_modules", None) or ())
     known = source.identity.architectures or source.identity.compatible
     config = ARCHITECTURES[known[0]].config if known else {}
@@ -126,15 +133,25 @@ def _edits(
 def _metadata(source: Path, parts: Parts, applied: Sequence[Applied]) -> dict[str, str]:
     """What the source's header says of itself, its config, and where the new file comes from."""
     old = parts.header.metadata
-    found = {key: value for key, value in old.items() if key not in _OWN_KEYS} | {"format": "pt"}
+    found = {key: value for key, value in old.items() if key not in _STALE_KEYS} | {"format": "pt"}
     if config := config_if_any(old):
         found["config_base64"] = base64.b64encode(json.dumps(config).encode("utf-8")).decode("ascii")
-    found |= {"reeltune_source": name_of_all(source), "reeltune_version": __version__}
+    name = name_of_all(source).encode("utf-8", "replace").decode("utf-8")
+    found |= {"reeltune_source": name, "reeltune_version": __version__}
     if len(parts.files) == 1 and (known := _known_sum(source)):
         found["reeltune_source_sha256"] = known
     if applied:
-        found["reeltune_loras"] = json.dumps([[row.name, row.weight] for row in applied])
+        found[_LORAS] = json.dumps([*_merged_before(old), *([row.name, row.weight] for row in applied)])
     return found
+
+
+def _merged_before(metadata: Mapping[str, str]) -> list[Any]:
+    """LoRAs that are in the source already."""
+    try:
+        rows = json.loads(metadata.get(_LORAS, "[]"))
+    except (ValueError, RecursionError):
+        return []
+    return rows if isinstance(rows, list) else []
 
 
 def _known_sum(path: Path) -> str | None:

@@ -28,9 +28,15 @@ class Segment:
         return slice(begin + shift, end + shift), slice(begin - first, end - first)
 
 
+_LEAST = 64  # rows that are multiplied at once: of fewer, BLAS sums in another order
+
+
 @dataclass(frozen=True)
 class LowRank:
-    """Adds scale * up @ down. `up` [rows, rank], `down` [rank, columns], any floating dtype; computed in fp32."""
+    """Adds (scale * up) @ down, in fp32, the same bits however many rows are taken at once.
+
+    `up` [rows, rank], `down` [rank, columns], any floating dtype.
+    """
 
     up: torch.Tensor
     down: torch.Tensor
@@ -41,8 +47,13 @@ class LowRank:
         """Add to `block` fp32 [count, columns], which begins at row `first` of the stored tensor."""
         for segment in self.segments:
             if (rows := segment.overlap(first, len(block))) is not None:
-                up = self.up[rows[0]].to(torch.float32) * self.scale
-                block[rows[1]].addmm_(up, self.down.to(torch.float32))
+                block[rows[1]].add_(self._product(rows[0]))
+
+    def _product(self, rows: slice) -> torch.Tensor:
+        first = max(0, min(rows.start, len(self.up) - _LEAST))  # short blocks are worked out with their neighbours
+        last = min(len(self.up), max(rows.stop, first + _LEAST))
+        product = (self.up[first:last].to(torch.float32) * self.scale) @ self.down.to(torch.float32)
+        return product[rows.start - first : rows.stop - first]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ quantization.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import nn
 from torchao.quantization import Int8Tensor
 
 from reeltune._quiet import quiet
+from reeltune.checkpoints.fp8 import NOTE, PLAIN
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify, original_shapes
 from reeltune.checkpoints.keys import map_names, matches
@@ -31,6 +33,8 @@ from reeltune.families import FAMILIES, Family
 from reeltune.weights.matching import Source, check_names, parameter_name
 from reeltune.weights.quanto import dequantize, quantize_tensor
 from reeltune.weights.tensors import RUN_DTYPES, TensorFile
+
+_MOST_NOTE = 4096  # bytes
 
 
 def load_transformer(
@@ -95,6 +99,7 @@ def _sources(paths: Sequence[Path]) -> tuple[Family, list[Source]]:
             what = "a module: it extends a model and is none itself" if index == 0 else "a whole model, and no module"
             raise UnsupportedFormat(f"{header.file} is {what}.")
         family = known
+        check_notes(TensorFile(path))
         names = map_names(header.tensors, family, identity.layout or "original", identity.prefix)
         sources.append(Source(header, identity, names))
     assert family is not None
@@ -126,6 +131,20 @@ def empty_model(family: Family, config: Mapping[str, Any]) -> nn.Module:
     except (ValueError, TypeError, AssertionError, AttributeError, ZeroDivisionError, RuntimeError) as error:
         message = f"The file's shapes make no {model_class.__name__}: {type(error).__name__} {error}."
         raise CheckpointError(message, hint="It is damaged, or of a model this program doesn't know.") from error
+
+
+def check_notes(file: TensorFile) -> None:
+    """Read what a file's notes say of how its fp8 layers are stored. Raises UnsupportedFormat for any other way."""
+    for name in (name for name in file if name.endswith(NOTE)):
+        try:
+            note = json.loads(bytes(file[name].view(torch.uint8).reshape(-1)[:_MOST_NOTE].tolist()))
+            plain = note.get("format") in PLAIN and note.keys() <= {"format", "full_precision_matrix_mult"}
+        except (ValueError, AttributeError, RecursionError):
+            plain = False
+        if not plain:
+            raise UnsupportedFormat(
+                f"{file.path}: {name} tells of a storage that isn't known here.", hint="Use a bf16 version."
+            )
 
 
 def transformer_class(name: str) -> Any:
@@ -183,6 +202,8 @@ class Loader:
     def _floating(self, stored: str) -> torch.Tensor:
         """A tensor as it is stored; fp8 as fp32, with its scale."""
         tensor, name = self._file[stored], self._source.fp8_scales.get(stored)
+        if name is not None and not bool(torch.isfinite(self._file[name]).all()):
+            raise CheckpointError(f"{self._file.path}: {name} is NaN or infinite.", hint="Fetch it again.")
         if name is not None:
             return dequantize(tensor, self._file[name].reshape(-1, *[1] * (tensor.ndim - 1)), torch.float32)
         return tensor.to(torch.float32) if tensor.dtype.itemsize == 1 and tensor.is_floating_point() else tensor

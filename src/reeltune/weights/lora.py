@@ -6,16 +6,19 @@
     blocks.0.norm3.diff, .diff_b, blocks.0.diff_m      differences of whole weights, biases, modulations
 
 each behind `diffusion_model.`, `transformer.`, `base_model.model.` or nothing. A pair adds
-weight * alpha / rank * up @ down (alpha = rank where there is none).
+weight * alpha / rank * up @ down. alpha is a tensor of the module, else what the metadata's `lora_adapter_metadata`
+(diffusers, PEFT) says, else the rank.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,7 +40,11 @@ _KINDS = (
     ("diff_m", re.compile(r"\.diff_m$")),
 )
 _ENDINGS = {"diff": ".weight", "diff_b": ".bias", "diff_m": ".modulation"}
-_OTHERS = re.compile(r"\.(dora_scale|lora_magnitude_vector.*|hada_.*|lokr_.*|oft_.*|lora_mid.*)$")
+_OTHERS = re.compile(
+    r"\.(dora_scale|lora_magnitude_vector.*|hada_.*|lokr_.*|oft_.*|lora_mid.*|scale_weight|weight_scale|_scale)$"
+)
+_ADAPTER = "lora_adapter_metadata"
+_MOST_WEIGHT = 1000.0
 _SHOWN = 5
 
 
@@ -55,13 +62,6 @@ class Applied:
         more = ", …" if len(self.left) > _SHOWN else ""
         left = f"; not of this model: {', '.join(self.left[:_SHOWN])}{more}" if self.left else ""
         return f"{self.name} × {self.weight:g}: applied {self.modules} of {self.total} modules{left}."
-
-
-@dataclass
-class _Module:
-    """What a file holds for one module."""
-
-    parts: dict[str, str] = field(default_factory=dict)  # kind -> key
 
 
 class Targets:
@@ -113,18 +113,19 @@ class Targets:
 
 def match(path: Path, weight: float, targets: Targets, source: Source) -> tuple[dict[str, list[Edit]], Applied]:
     """The edits a LoRA makes, by stored name. Raises LoraMismatch, UnsupportedFormat or CheckpointError."""
-    if not math.isfinite(weight):
+    if not abs(weight) <= _MOST_WEIGHT:
         raise CheckpointError(f"{weight} is no weight of {path.name}.", hint="Give a number, such as 0.8.")
     file = TensorFile(path)
     edits: dict[str, list[Edit]] = {}
-    left, modules = [], _modules(file)
-    for name, module in modules.items():
-        found = list(_edits(file, name, module.parts, weight, targets, source))
-        if not found:
-            left.append(name)
+    left, modules, scaling = [], _modules(file), _Scaling(file.header.metadata)
+    for name, parts in modules.items():
+        reader = _Reader(file, name, parts, weight, scaling.of(name, file, parts))
+        found = reader.pair(targets, source) + reader.differences(targets, source)
+        left += reader.left
         for stored, edit in found:
             edits.setdefault(stored, []).append(edit)
-    applied = Applied(path.name, weight, len(modules) - len(left), len(modules), tuple(left))
+    whole = len([name for name in modules if name not in left])
+    applied = Applied(path.name, weight, whole, len(modules), tuple(left))
     if not edits:
         raise LoraMismatch(
             f"None of the {len(modules)} modules in {path.name} is one of this model's, such as {left[0]}."
@@ -134,17 +135,52 @@ def match(path: Path, weight: float, targets: Targets, source: Source) -> tuple[
     return edits, applied
 
 
-def _modules(file: TensorFile) -> dict[str, _Module]:
-    """What the file holds, by module. Raises UnsupportedFormat for what can't be merged as a pair of matrices."""
-    found: dict[str, _Module] = {}
+def _modules(file: TensorFile) -> dict[str, dict[str, str]]:
+    """What the file holds: by module, the key of each kind of part.
+
+    Raises UnsupportedFormat for what can't be merged as a pair of matrices, CheckpointError for a part given twice.
+    """
+    found: dict[str, dict[str, str]] = {}
     for key in file:
         if _OTHERS.search(key):
             raise UnsupportedFormat(
                 f"{file.path.name} is no plain LoRA: it holds {key}.", hint="DoRA, LoHa, LoKr and OFT can't be merged."
             )
         kind, module = next(((kind, key[: hit.start()]) for kind, row in _KINDS if (hit := row.search(key))), ("", key))
-        found.setdefault(_bare(module), _Module()).parts[kind] = key
+        parts = found.setdefault(_bare(module), {})
+        if kind in parts:
+            raise CheckpointError(f"{file.path.name} holds a part twice: {parts[kind]} and {key}.")
+        parts[kind] = key
     return found
+
+
+class _Scaling:
+    """What a file's metadata says of the strength of its pairs (diffusers' words, which are PEFT's)."""
+
+    def __init__(self, metadata: Mapping[str, str]) -> None:
+        try:
+            values = json.loads(metadata.get(_ADAPTER, "{}"))
+        except (ValueError, RecursionError):
+            values = {}
+        rows = values.items() if isinstance(values, dict) else ()
+        known = {key.removeprefix("transformer."): value for key, value in rows}
+        self._alpha, self._patterns = known.get("lora_alpha"), known.get("alpha_pattern")
+        self._root = known.get("use_rslora") is True
+
+    def of(self, module: str, file: TensorFile, parts: Mapping[str, str]) -> float:
+        """alpha / rank of a module's pair; 1 where nothing tells it. Raises CheckpointError."""
+        rank = (file.header.tensors[parts["down"]].shape or (0,))[0] if "down" in parts else 0
+        if "alpha" in parts and rank:
+            values = file[parts["alpha"]].float().reshape(-1)
+            alpha: Any = float(values[0]) if len(values) == 1 else math.nan
+        else:
+            patterns = self._patterns if isinstance(self._patterns, dict) else {}
+            alpha = next((row for end, row in patterns.items() if module.endswith(end)), self._alpha)
+        if alpha is None or not rank:
+            return 1.0
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            raise CheckpointError(f"{file.path.name}: the alpha of {module} is no number.", hint="Fetch it again.")
+        return float(alpha) / (math.sqrt(rank) if self._root and "alpha" not in parts else rank)
 
 
 def _bare(module: str) -> str:
@@ -156,49 +192,68 @@ def _bare(module: str) -> str:
     return module
 
 
-def _edits(
-    file: TensorFile, name: str, parts: Mapping[str, str], weight: float, targets: Targets, source: Source
-) -> Iterator[tuple[str, Edit]]:
-    pair = "up" in parts, "down" in parts
-    if any(pair) and not all(pair):
-        raise CheckpointError(f"{file.path.name}: {name} has only one half of its pair.", hint="Fetch it again.")
-    if all(pair):
-        up, down = (_matrix(file[parts[kind]]) for kind in ("up", "down"))
-        rank = down.shape[0]
-        scale = weight * (float(file[parts["alpha"]].float().reshape(-1)[0]) / rank if "alpha" in parts else 1.0)
-        if up.shape[1] != rank or not math.isfinite(scale):
-            raise CheckpointError(f"{file.path.name}: the matrices of {name} don't fit each other.")
-        found = targets.find(f"{name}.weight")
-        _check_size(file, name, (up.shape[0], down.shape[1]), found, source)
-        for stored, segments in found:
-            yield stored, LowRank(up, down, scale, segments)
-    for kind, ending in _ENDINGS.items():
-        found = targets.find(f"{name}{ending}") if kind in parts else []
-        values = _matrix(file[parts[kind]]) if found else torch.empty(0)
-        _check_size(file, name, tuple(values.shape), found, source)
-        for stored, segments in found:
-            yield stored, Difference(values, weight, segments)
+class _Reader:
+    """Turns one module's parts into edits. `left`: what of it is nothing of the model's."""
 
+    def __init__(self, file: TensorFile, name: str, parts: Mapping[str, str], weight: float, scaling: float) -> None:
+        self._file, self._name, self._parts, self._weight, self._scaling = file, name, parts, weight, scaling
+        self.left = [name] if "" in parts or parts.keys() == {"alpha"} else list[str]()
 
-def _check_size(
-    file: TensorFile, name: str, shape: tuple[int, ...], found: list[tuple[str, tuple[Segment, ...]]], source: Source
-) -> None:
-    """Compare an edit [rows, columns] with what it is for. Raises LoraMismatch."""
-    if not found:
-        return
-    rows = max(segment.theirs + segment.count for _, segments in found for segment in segments)
-    stored = source.header.tensors[found[0][0]].shape
-    wanted = rows, math.prod(stored) // max(1, _rows(stored))
-    if shape != wanted:
-        raise LoraMismatch(
-            f"{file.path.name} was made for a model of another size: {name} is {list(shape)}, here {list(wanted)}.",
-            hint="Use the LoRA of this model.",
-        )
+    def pair(self, targets: Targets, source: Source) -> list[tuple[str, Edit]]:
+        """The edits of its two matrices, if it has any."""
+        halves = [kind for kind in ("up", "down") if kind in self._parts]
+        if not halves:
+            return []
+        if len(halves) == 1:
+            raise CheckpointError(f"{self._said} has only one half of its pair.", hint="Fetch it again.")
+        up, down = self._matrix("up"), self._matrix("down")
+        if up.shape[1] != down.shape[0]:
+            raise CheckpointError(f"{self._said}: its matrices don't fit each other.", hint="Fetch it again.")
+        found = self._found(targets, source, ".weight", (up.shape[0], down.shape[1]), self._name)
+        return [(stored, LowRank(up, down, self._weight * self._scaling, segments)) for stored, segments in found]
 
+    def differences(self, targets: Targets, source: Source) -> list[tuple[str, Edit]]:
+        """The edits of whole tensors; alpha and rank are nothing to them."""
+        edits: list[tuple[str, Edit]] = []
+        for kind, ending in _ENDINGS.items():
+            if kind in self._parts:
+                values = self._matrix(kind)
+                label = self._name if kind == "diff" else f"{self._name}.{kind}"
+                found = self._found(targets, source, ending, tuple(values.shape), label)
+                edits += [(stored, Difference(values, self._weight, segments)) for stored, segments in found]
+        return edits
 
-def _matrix(values: torch.Tensor) -> torch.Tensor:
-    """[rows, all other dimensions together]: kernels of convolutions flattened, vectors as columns."""
-    return values.reshape(_rows(tuple(values.shape)), -1)
+    @property
+    def _said(self) -> str:
+        return f"{self._file.path.name}: {self._name}"
+
+    def _matrix(self, kind: str) -> torch.Tensor:
+        """A part as [rows, all other dimensions together]: kernels flattened, vectors as columns."""
+        values = self._file[self._parts[kind]]
+        if not values.is_floating_point() or not values.numel():
+            raise UnsupportedFormat(f"{self._said} is stored as {values.dtype} {list(values.shape)}.")
+        if not bool(torch.isfinite(values.to(torch.float32)).all()):
+            raise CheckpointError(f"{self._said} holds NaN or infinity: the LoRA is damaged.", hint="Fetch it again.")
+        return values.reshape(_rows(tuple(values.shape)), -1)
+
+    def _found(
+        self, targets: Targets, source: Source, ending: str, shape: tuple[int, ...], label: str
+    ) -> list[tuple[str, tuple[Segment, ...]]]:
+        """Stored tensors that a part [rows, columns] changes. Raises LoraMismatch where the sizes differ."""
+        found = targets.find(self._name + ending)
+        if not found:
+            self.left.append(label)
+            return []
+        rows = max(segment.theirs + segment.count for _, segments in found for segment in segments)
+        stored = source.header.tensors[found[0][0]].shape
+        wanted = rows, math.prod(stored) // max(1, _rows(stored))
+        if shape != wanted:
+            raise LoraMismatch(
+                f"{self._file.path.name} was made for a model of another size: {self._name} is {list(shape)}, here "
+                f"{list(wanted)}.",
+                hint="Use the LoRA of this model.",
+            )
+        return found
 
 
 def _rows(shape: tuple[int, ...]) -> int:

@@ -78,6 +78,13 @@ def check_names(sources: Sequence[Source], expected: Shapes) -> None:
         _refuse(sources, missing, unexpected, misshapen)
 
 
+def check_storage(source: Source) -> None:
+    """What can be told of a file that is no whole model: its own names, and its scales. Raises TensorMismatch."""
+    unexpected, missing, misshapen = [*source.unknown(), *_stray(source)], _missing_scales(source), _bad_scales(source)
+    if missing or unexpected or misshapen:
+        _refuse([source], missing, unexpected, misshapen)
+
+
 def _refuse(sources: Sequence[Source], missing: list[str], unexpected: list[str], misshapen: list[str]) -> None:
     parts = [
         _listed("missing", missing), _listed("not the model's", unexpected), _listed("of another shape", misshapen)

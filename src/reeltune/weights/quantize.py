@@ -73,16 +73,29 @@ def quantize(
     for applied in draft.applied:
         listener(Notice(str(applied)))
     output = Path(output) if output else source.with_name(default_name(source, to, draft.dtype, bool(loras)))
-    if output.exists() and (not overwrite or any(output.samefile(file) for file in read_parts(source).files)):
-        kept = "is what is read" if overwrite else "exists already"
-        raise CheckpointError(f"{output} {kept}.", hint="Name another file (-o), or replace this one (--force).")
+    if output.suffix.lower() != ".safetensors":
+        raise CheckpointError(f"{output} is no name of a checkpoint.", hint="Let it end in .safetensors.")
+    _refuse_taken(source, output, overwrite)
     with claimed(output) as partial:
         seconds = write(draft.recipe, partial, listener, cancel)
         digest, checked = verify(draft.recipe, partial, listener, cancel)
+        _refuse_taken(source, output, overwrite)  # once more: hours may have gone by
         partial.replace(output)
-        _sync(output.parent)
+        with contextlib.suppress(OSError):  # the file is there and whole; some file systems sync no folders
+            _sync(output.parent)
     size, modules = draft.recipe.bytes, len(draft.recipe.modules)
     return Quantized(output, size, digest, modules, draft.applied, {**seconds, "verify": checked})
+
+
+def _refuse_taken(source: Path, output: Path, overwrite: bool) -> None:
+    if not output.exists() or (overwrite and output.is_file() and not _same(output, source)):
+        return
+    kept = "is what is read, or no file" if overwrite else "exists already"
+    raise CheckpointError(f"{output} {kept}.", hint="Name another file (-o), or replace this one (--force).")
+
+
+def _same(output: Path, source: Path) -> bool:
+    return any(output.samefile(file) for file in read_parts(source).files)
 
 
 def check(
@@ -107,9 +120,10 @@ def check(
         work_through(
             replace(recipe, tasks=tuple(tasks)), output, verify_piece, "verify", listener, cancel or CancelToken()
         )
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
+        reason = error.message if isinstance(error, CheckpointError) else error.strerror
         raise CheckpointError(
-            f"{output} is there already and is not what quantizing {source.name} makes: {error.message}",
+            f"{output} is there already and is not what quantizing {source.name} makes: {reason}",
             hint="Move it away, or list it in the definition yourself.",
         ) from error
 
@@ -143,6 +157,8 @@ def claimed(output: Path) -> Iterator[Path]:
     try:
         partial.unlink(missing_ok=True)
         yield partial
+    except BrokenPipeError:  # of whoever listens
+        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(output) from error
@@ -151,9 +167,12 @@ def claimed(output: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if os.name == "posix":  # first, so that nobody else's is removed
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
         with contextlib.suppress(OSError):
-            Path(lock.lock_file).unlink(missing_ok=True)
+            if os.name != "posix":
+                Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _disk_full(output: Path) -> NotEnoughDisk:

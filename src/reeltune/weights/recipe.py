@@ -15,6 +15,7 @@ from pathlib import Path
 from reeltune.checkpoints.header import DTYPE_BITS, Tensor
 from reeltune.checkpoints.keys import matches
 from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE
+from reeltune.errors import UnsupportedFormat
 from reeltune.families import Family
 from reeltune.weights.edits import Edit
 from reeltune.weights.matching import Source
@@ -84,14 +85,16 @@ def write_recipe(
     edits: Mapping[str, Sequence[Edit]],
     metadata: Mapping[str, str],
 ) -> Recipe:
-    """Work out the new file. Names stay as they are, in whichever layout."""
-    wide = source.identity.dtype == "fp32"  # else what is fp32 in it was kept so on purpose
+    """Work out the new file. Names stay as they are, in whichever layout. Raises UnsupportedFormat."""
+    wide = _mostly_wide(source)  # else what is fp32 in it was kept so on purpose
     drafts: list[tuple[str, tuple[tuple[str, str, tuple[int, ...]], ...]]] = []
     modules = []
     for stored in source.parameters():
-        shape = source.header.tensors[stored].shape
+        dtype, shape = source.header.tensors[stored].dtype, source.header.tensors[stored].shape
+        if dtype not in _FLOATS or 0 in shape:
+            raise UnsupportedFormat(f"{source.header.file}: {stored} is {dtype} {list(shape)}, which can't be read.")
         if wish.to != "int8" or not _quantizable(source, stored, family):
-            drafts.append((stored, ((stored, _kept(source, stored, wish, wide), shape),)))
+            drafts.append((stored, ((stored, _kept(source, stored, wish, wide, family), shape),)))
             continue
         module = stored.removesuffix(".weight")
         modules.append(module)
@@ -116,13 +119,17 @@ def _quantizable(source: Source, stored: str, family: Family) -> bool:
     return linear and any(matches(module, pattern) for pattern in family.quantizable)
 
 
-def _kept(source: Source, stored: str, wish: Wish, wide: bool) -> str:
+def _kept(source: Source, stored: str, wish: Wish, wide: bool, family: Family) -> str:
     """Stored data type of a tensor that isn't quantized."""
-    dtype = source.header.tensors[stored].dtype
-    if dtype not in _FLOATS:
-        return dtype
     kept = any(part in name.split(".") for name in source.names.diffusers[stored].names for part in wish.fp32)
-    return "F32" if dtype in _WIDE and (kept or not wide) else STORED[wish.dtype]
+    kept = kept or not (wide or _quantizable(source, stored, family))
+    return "F32" if source.header.tensors[stored].dtype in _WIDE and kept else STORED[wish.dtype]
+
+
+def _mostly_wide(source: Source) -> bool:
+    """Whether most of the weights are fp32 or wider."""
+    sizes = [(tensor.dtype in _WIDE, tensor.elements) for tensor in source.header.tensors.values()]
+    return 2 * sum(count for wide, count in sizes if wide) > sum(count for _, count in sizes)
 
 
 def _lay_out(
@@ -137,7 +144,7 @@ def _lay_out(
         table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
         offsets.append((offset, offset + size))
         offset += size
-    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text = json.dumps(table, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
     start = struct.pack("<Q", len(text)) + text
     laid = {

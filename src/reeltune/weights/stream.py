@@ -38,7 +38,7 @@ class Hands:
     def __init__(self, output: Path) -> None:
         self.output = output
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._files: dict[Path, FileIO] = {}
+        self._files: dict[tuple[Path, str], FileIO] = {}
         self._buffers: dict[str, bytearray] = {}
         self._floats = torch.empty(0)
 
@@ -59,9 +59,9 @@ class Hands:
         """Write rows [rows, columns] of a tensor of the new file, from row `first` on. Raises OSError."""
         with self._timed("write"):
             view = values.view(torch.uint8).numpy().data.cast("B")
-            self._at(self.output, "r+b", tensor.begin + first * values[0].nbytes)
+            file = self._at(self.output, "r+b", tensor.begin + first * values[0].nbytes)
             while view:
-                view = view[self._files[self.output].write(view) :]
+                view = view[file.write(view) :]
 
     def _rows(self, path: Path, tensor: Tensor, piece: Piece, buffer: str) -> torch.Tensor:
         dtype = TORCH_DTYPES[tensor.dtype]
@@ -74,18 +74,22 @@ class Hands:
         buffer = self._buffers.get(kind)
         if buffer is None or len(buffer) < length:
             buffer = self._buffers[kind] = bytearray(max(length, _READ))
-        file, view = self._at(path, "r+b" if path == self.output else "rb", offset), memoryview(buffer)[:length]
-        while view:
-            if not (count := file.readinto(view)):
-                raise CheckpointError(f"{path} ended while it was read.", hint="Was it replaced? Start again.")
-            view = view[count:]
+        try:
+            file, view = self._at(path, "rb", offset), memoryview(buffer)[:length]
+            while view:
+                if not (count := file.readinto(view)):
+                    raise CheckpointError(f"{path} ended while it was read.", hint="Was it replaced? Start again.")
+                view = view[count:]
+        except OSError as error:
+            raise CheckpointError(f"{path} can't be read: {error.strerror or error}.", hint="Start again.") from error
         return buffer
 
     def _at(self, path: Path, mode: str, offset: int) -> FileIO:
-        if path not in self._files:
-            self._files[path] = FileIO(path, mode)
-        self._files[path].seek(offset)
-        return self._files[path]
+        file = self._files.get((path, mode))
+        if file is None:
+            file = self._files[path, mode] = FileIO(path, mode)
+        file.seek(offset)
+        return file
 
     def blocks(self, piece: Piece, values: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
         """The piece in fp32, a few rows at a time: times the scale of scaled fp8, changed by the edits.
@@ -195,8 +199,8 @@ def work_through(
             idle.put(hands)
         return piece.rows * (piece.task.source.end - piece.task.source.begin) // piece.task.matrix[0]
 
-    one_thread = lambda: torch.set_num_threads(1)  # noqa: E731  of each worker: together they use all cores
-    pool = ThreadPoolExecutor(count, "stream", one_thread)
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, "stream", torch.set_num_threads, (1,))  # together they use all cores
     done, name = 0, output.name.removesuffix(UNFINISHED)
     try:
         jobs = [pool.submit(job, piece) for piece in pieces(recipe, _READ)]
@@ -207,6 +211,7 @@ def work_through(
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # what the workers set would count for every thread to come
         for hands in everyone:
             hands.close()
     return {kind: sum(hands.seconds[kind] for hands in everyone) for kind in ("read", "compute", "write")}
