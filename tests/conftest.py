@@ -193,3 +193,18 @@ def server() -> Iterator[Server]:
     running = Server()
     yield running
     running.close()
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of tiny random components (tests/engine/tiny_parts.py), each made once."""
+    folders: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        import tiny_parts
+
+        if kind not in folders:
+            folders[kind] = tiny_parts.write_parts(kind, tmp_path_factory.mktemp("parts") / kind)
+        return folders[kind]
+
+    return folder
