@@ -85,7 +85,8 @@ class Engine:
     def close(self) -> None:
         """Let go of all weights."""
         self._models.drop(self._places)
-        self._vae = self._places = None
+        self._drop_vae()
+        self._places = None
         self._memo.clear()
 
     def switch(self, definition: Definition) -> None:
@@ -163,7 +164,8 @@ class Engine:
         device = self._device()
         if self._places is not None and (self._places.wished, self._places.device) != (profile.name, device):
             self._places.clear()
-            self._places = self._vae = None
+            self._places = None
+            self._drop_vae()
         self._places = self._places or Places(profile, device, self._say)
 
     def _save_quantized(self, cancel: CancelToken | None) -> None:
@@ -293,10 +295,16 @@ class Engine:
     def _loaded_vae(self) -> VaeAtWork:
         folder = self.prepare().component("vae")
         if self._vae is None or self._vae_path != folder:
-            self._vae = None
+            self._drop_vae()
             vae = load_component(find(self.definition.architecture, "vae"), folder, torch.float32)
             self._vae, self._vae_path = VaeAtWork(vae, self._at(), self._say), folder
         return self._vae
+
+    def _drop_vae(self) -> None:
+        if self._vae is not None:
+            self._vae.detach()
+            self._vae = None
+            release()
 
     def _component_dtype(self, component: Component) -> torch.dtype:
         return torch.float32 if component.name == "image_encoder" else self._dtype()

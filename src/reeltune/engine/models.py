@@ -41,12 +41,12 @@ class Models:
     def load(self, explanation: Explanation, slot: str, places: Places, cancel: CancelToken) -> nn.Module:
         """The transformer of a slot: as it is, where its files are those that were loaded, else filled with them."""
         files = _files(explanation, slot)
-        before, model = self._loaded.get(slot, ((), None))
-        if model is not None and before == files:
-            return model
+        before, old = self._loaded.get(slot, ((), None))
+        if old is not None and before == files:
+            return old
         self._loaded.pop(slot, None)
-        if model is not None:
-            places.forget(model, weights=False)
+        if old is not None:
+            places.forget(old, weights=False)
         device = places.device if places.profile.name == "resident" else torch.device("cpu")
         if self._loaded and not fits(sum(file.stat().st_size for file in files), device):
             self._say(f"{', '.join(self._loaded)} makes room for {slot}: both don't fit.")
@@ -56,11 +56,14 @@ class Models:
         path, *modules = files
         model = load_transformer(
             path, choices[slot].dtype, modules=modules, config=_architecture(explanation).config,
-            quantize=any(choice.quantize_on_load for choice in parts), into=model,
+            quantize=any(choice.quantize_on_load for choice in parts), into=old,
             listener=self._listener, cancel=cancel,
         )  # fmt: skip
         speed_up(model, explanation.preferences, self._say)
         self._loaded[slot] = files, model
+        if old is not None and old is not model:
+            del old
+            release()  # modules hold on to each other: only this lets go of their weights
         return model
 
     def drop(self, places: Places | None) -> None:

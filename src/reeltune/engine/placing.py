@@ -6,10 +6,12 @@ the same pass is made again, from the same inputs. Nothing else of the run is to
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psutil
@@ -36,6 +38,9 @@ def out_of_memory(error: BaseException) -> bool:
 def release() -> None:
     """Return freed memory to the system and the card."""
     gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)  # which keeps what it has freed in pieces
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -78,7 +83,7 @@ class Places:
         for model in list(self._placed):
             self.forget(model)
 
-    @contextmanager
+    @contextlib.contextmanager
     def visiting(self, model: nn.Module) -> Iterator[None]:
         """A small model as a whole on the device: to stay where all do, else for as long as this takes."""
         if self.profile.name in ("resident", "stages"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,19 @@ def assemble(kind: Any, parts: Mapping[str, Any], device: torch.device | None = 
 
     `device`: what it computes on; without, it is where its first part lies, which is elsewhere while weights rest.
     """
-    if device is not None:
-        kind = type(kind.__name__, (kind,), {"_execution_device": property(lambda _: device)})
     wanted = inspect.signature(kind.__init__).parameters
     empty = {name: None for name, row in wanted.items() if name != "self" and row.default is row.empty}
-    return kind(**empty | {name: part for name, part in parts.items() if name in wanted})
+    pipeline = (kind if device is None else _pinned(kind))(
+        **empty | {name: part for name, part in parts.items() if name in wanted}
+    )
+    pipeline.computes_on = device
+    return pipeline
+
+
+@cache
+def _pinned(kind: Any) -> Any:
+    """The pipeline's class, computing where it is told to."""
+    return type(kind.__name__, (kind,), {"_execution_device": property(lambda pipeline: pipeline.computes_on)})
 
 
 def encode(

@@ -29,10 +29,9 @@ class VaeAtWork:
         whole = vae.encode
         vae.encode = lambda *inputs, **options: self._surviving(lambda: whole(*inputs, **options))
 
-    def detach(self) -> Any:
-        """The bare VAE again."""
+    def detach(self) -> None:
+        """Let the VAE go: it and this hold on to each other."""
         del self.vae.encode
-        return self.vae
 
     def fit(self, architecture: Architecture, request: Request) -> None:
         """Whole frames where they fit, else tiles, by what the family's VAE takes for a pixel."""
