@@ -6,11 +6,13 @@ engine empties the other, so reading and sending overlap. Other devices get thei
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import nn
+from torchao.quantization import Int8Tensor
 
 CHUNK = 64 * 1024 * 1024  # bytes
 _BUFFERS = 2
@@ -23,22 +25,44 @@ def upload(model: nn.Module, device: torch.device) -> None:
     model.to(device)  # what is no plain tensor, and everything on other devices
 
 
-def move(model: nn.Module, device: torch.device, stream: torch.cuda.Stream | None, chunk: int = CHUNK) -> None:
-    """Give every plain parameter and buffer a copy on `device`; int8 weights are moved by what they consist of.
+def move(
+    model: nn.Module, device: torch.device, stream: torch.cuda.Stream | None, chunk: int = CHUNK, *, again: bool = False
+) -> None:
+    """Give every parameter and buffer a copy on `device`; int8 weights by the tensors they consist of.
 
-    Without a stream the same path runs unpinned and in order: what the tests see.
+    Without a stream the same path runs unpinned: what the tests see. `again`: also what is there already.
     """
     targets: list[tuple[torch.Tensor, torch.Tensor]] = []  # destination and source, both of bytes
-    replaced: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for tensor in (*model.parameters(), *model.buffers()):
-        if type(tensor.data) is not torch.Tensor or tensor.device == device or not tensor.numel():
+
+    def copied(tensor: torch.Tensor) -> torch.Tensor:
+        copy = torch.empty_like(tensor, device=device, memory_format=torch.contiguous_format)
+        targets.append((_bytes(copy), _bytes(tensor.contiguous())))
+        return copy
+
+    owners = [
+        (module, name, tensor) for module in model.modules() for name, tensor in module.named_parameters(recurse=False)
+    ]
+    replaced: dict[torch.Tensor, torch.Tensor] = {}
+    for tensor in (*(row for _, _, row in owners), *model.buffers()):
+        if tensor in replaced or not tensor.numel() or (tensor.device == device and not again):
             continue
-        copy = torch.empty_like(tensor.data, device=device, memory_format=torch.contiguous_format)
-        targets.append((_bytes(copy), _bytes(tensor.data.contiguous())))
-        replaced.append((tensor, copy))
+        data = tensor.data
+        replaced[tensor] = _int8(data, copied) if isinstance(data, Int8Tensor) else copied(data)
     _send(targets, stream, chunk)
-    for tensor, copy in replaced:
-        tensor.data = copy
+    for module, name, tensor in owners:
+        if tensor in replaced and isinstance(tensor, Int8Tensor):
+            setattr(module, name, nn.Parameter(replaced[tensor], requires_grad=False))
+        elif tensor in replaced:
+            tensor.data = replaced[tensor]
+    for buffer in model.buffers():
+        if buffer in replaced:
+            buffer.data = replaced[buffer]
+
+
+def _int8(weight: Any, copied: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    data, scale = copied(weight.qdata), copied(weight.scale)
+    kwargs = weight.act_quant_kwargs
+    return Int8Tensor(data, scale, weight.block_size, weight.dtype, act_quant_kwargs=kwargs)  # type: ignore[no-any-return]
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
