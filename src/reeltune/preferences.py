@@ -21,6 +21,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "quantization": ("int8", "bf16"),
     "dtype": ("auto", "bf16", "fp16"),
     "text_encoder_quantization": ("int8", "bf16"),
+    "memory_profile": ("auto", "resident", "stages", "streamed", "minimum"),
+    "attention": ("auto", "sdpa", "flash", "flash3", "sage", "xformers"),
+    "int8": ("weights", "dynamic"),
 }
 
 _RANGES = {"connections": (1, 16), "rate_limit": (0, 100_000), "stall_seconds": (1, 600)}
@@ -32,8 +35,10 @@ class Preferences:
     "cuda", "cuda:1" or "mps". `outputs`: folder of videos, relative to the root. `model_folders`: read-only
     folders with weights, such as another program's. `connections`: requests side by side for one file; `rate_limit`:
     megabytes a second for all of them, 0 for no limit; `stall_seconds` without a byte until a connection is made
-    anew. `text_encoder_quantization`: which of a WanGP folder's text encoders is used, where both are there. `extra`:
-    fields of the file this version does not know.
+    anew. `text_encoder_quantization`: which of a WanGP folder's text encoders is used, where both are there.
+    `memory_profile`: where the weights lie meanwhile, from fastest to smallest. `attention`: what computes it.
+    `compile`: the transformer's blocks, by torch. `int8`: how int8 weights are multiplied, "weights" (with 16-bit
+    activations) or "dynamic" (activations in int8 too). `extra`: fields of the file this version does not know.
     """
 
     quantization: str = "int8"
@@ -45,6 +50,10 @@ class Preferences:
     rate_limit: float = 0.0
     stall_seconds: float = 30.0
     text_encoder_quantization: str = "int8"
+    memory_profile: str = "auto"
+    attention: str = "auto"
+    compile: bool = False
+    int8: str = "weights"
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -67,6 +76,8 @@ class Preferences:
             ):
                 hint = f"It must be a number from {least} to {most}."
                 raise PreferencesError(f"{value!r} is no value for {name}.", hint=hint)
+        if not isinstance(self.compile, bool):
+            raise PreferencesError("compile must be true or false.", hint=f"Mend it in {FILE_NAME}.")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", self.device):
             raise PreferencesError(f"{self.device!r} is no device.", hint="Use auto, cpu, mps, cuda or cuda:1.")
         if not all(isinstance(folder, str) for folder in self.model_folders):
@@ -125,15 +136,11 @@ def _build(value: dict[str, Any], path: Path) -> Preferences:
         raise PreferencesError(f"{path}: {error.message}", hint=error.hint) from error
 
 
-_LATER = [
-    "attention_mode",
-    "profile",
-    "vae_config",
-    "vae_precision",
-    "compile",
-    "boost",
-    "preload_in_VRAM",
-]
+_LATER = ["vae_config", "vae_precision", "boost", "preload_in_VRAM"]
+# WanGP's profiles by number: 1 and 3 expect a card that holds the model, 2 and 4 a smaller one, 5 little of both
+_WGP_PROFILES = {"-1": "auto", "1": "resident", "2": "streamed", "3": "stages", "4": "streamed", "5": "minimum"}
+_WGP_ATTENTION = {"": "auto", "auto": "auto", "sdpa": "sdpa", "flash": "flash", "sage": "sage", "sage2": "sage",
+                  "xformers": "xformers"}  # fmt: skip
 
 
 def _from_wgp(old: dict[str, Any]) -> tuple[Preferences, list[str]]:
@@ -144,11 +151,15 @@ def _from_wgp(old: dict[str, Any]) -> tuple[Preferences, list[str]]:
         "text_encoder_quantization": {"int8": "int8", "bf16": "bf16"}.get(
             str(old.get("text_encoder_quantization", "int8"))
         ),
+        "memory_profile": _WGP_PROFILES.get(str(old.get("profile", -1)).partition(".")[0]),
+        "attention": _WGP_ATTENTION.get(str(old.get("attention_mode", "auto"))),
         "outputs": old.get("save_path") if isinstance(old.get("save_path"), str) and old["save_path"] else "outputs",
     }
     notices = [f"its {name} is not one this program knows: the default counts." for name in wanted if not wanted[name]]
     kept = {key: old[key] for key in _LATER if key in old}
     if kept:
         notices.append(f"Kept for later, without effect yet: {', '.join(kept)}.")
-    given = {name: value for name, value in wanted.items() if value}
+    if "profile" in old and wanted["memory_profile"]:
+        notices.append(f"Its profile {old['profile']} becomes the memory profile {wanted['memory_profile']}.")
+    given = {name: value for name, value in wanted.items() if value} | {"compile": bool(old.get("compile"))}
     return Preferences(**given, extra={"wgp": kept} if kept else {}), notices  # type: ignore[arg-type]

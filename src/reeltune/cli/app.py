@@ -10,6 +10,7 @@ import typer
 
 from reeltune._version import __version__
 from reeltune.cli import files, keeping, models
+from reeltune.cli.decode import decode
 from reeltune.cli.generate import generate
 from reeltune.cli.output import print_error, say
 from reeltune.cli.quantize import quantize
@@ -39,6 +40,7 @@ def root_options(
 
 
 app.command("generate")(generate)
+app.command("decode")(decode)
 app.command("list")(models.list_models)
 app.command("show")(models.show)
 app.command("explain")(models.explain)

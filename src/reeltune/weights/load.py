@@ -44,17 +44,19 @@ def load_transformer(
     modules: Sequence[Path] = (),
     config: Mapping[str, Any] | None = None,
     quantize: bool = False,
+    into: nn.Module | None = None,
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
 ) -> nn.Module:
     """The diffusers transformer a checkpoint and its `modules` hold, on the CPU, in eval mode.
 
     `dtype`: "bf16" | "fp16", what it computes in; `config`: what the headers can't tell of the model's config;
-    `quantize`: block linears that aren't int8 become so while loading. Raises HeaderError, UnsupportedFormat or
+    `quantize`: block linears that aren't int8 become so while loading; `into`: a model whose weights are let go, and
+    which is filled instead of a new one where it is of the same config. Raises HeaderError, UnsupportedFormat or
     TensorMismatch before memory is taken.
     """
     family, sources = _sources([path, *modules])
-    model = empty_model(family, model_config(family, sources, config or {}))
+    model = _like(into, empty_model(family, model_config(family, sources, config or {})))
     expected = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
     check_names(sources, expected)
     keep = tuple(getattr(model, "_keep_in_fp32_modules", None) or ())
@@ -70,6 +72,17 @@ def load_transformer(
             listener(Progress("load", done, total, "tensors", path.name))
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def _like(before: Any, model: Any) -> nn.Module:
+    """The model before, emptied, where the new one is built the same: what was set up on it (compiled blocks) stays."""
+    if type(before) is not type(model) or dict(before.config) != dict(model.config):
+        return model  # type: ignore[no-any-return]
+    for module in before.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            empty = torch.empty(weight.shape, dtype=weight.dtype, device="meta")
+            setattr(module, name, nn.Parameter(empty, requires_grad=False))
+    return before  # type: ignore[no-any-return]
 
 
 def peek_config(path: Path, modules: Sequence[Path] = (), config: Mapping[str, Any] | None = None) -> Any:
