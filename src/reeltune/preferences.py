@@ -32,8 +32,9 @@ class Preferences:
     "cuda", "cuda:1" or "mps". `outputs`: folder of videos, relative to the root. `model_folders`: read-only
     folders with weights, such as another program's. `connections`: requests side by side for one file; `rate_limit`:
     megabytes a second for all of them, 0 for no limit; `stall_seconds` without a byte until a connection is made
-    anew. `text_encoder_quantization`: which of a WanGP folder's text encoders is used, where both are there. `extra`:
-    fields of the file this version does not know.
+    anew. `text_encoder_quantization`: which of a WanGP folder's text encoders is used, where both are there.
+    `save_quantized`: whether weights that are quantized while loading are kept as a file. `extra`: fields of the file
+    this version does not know.
     """
 
     quantization: str = "int8"
@@ -45,6 +46,7 @@ class Preferences:
     rate_limit: float = 0.0
     stall_seconds: float = 30.0
     text_encoder_quantization: str = "int8"
+    save_quantized: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -67,6 +69,8 @@ class Preferences:
             ):
                 hint = f"It must be a number from {least} to {most}."
                 raise PreferencesError(f"{value!r} is no value for {name}.", hint=hint)
+        if not isinstance(self.save_quantized, bool):
+            raise PreferencesError("save_quantized must be true or false.", hint=f"Mend it in {FILE_NAME}.")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", self.device):
             raise PreferencesError(f"{self.device!r} is no device.", hint="Use auto, cpu, mps, cuda or cuda:1.")
         if not all(isinstance(folder, str) for folder in self.model_folders):

@@ -25,6 +25,7 @@ from reeltune.definitions import Definition
 from reeltune.engine.inputs import Given, read
 from reeltune.engine.kinds import Tensors
 from reeltune.engine.phases import StandIn, fits
+from reeltune.engine.preview import Previewer, RgbMap, refit
 from reeltune.engine.request import Request, build_request, complete_settings
 from reeltune.engine.stages import decode, denoise, encode, find, load_component, torch_device
 from reeltune.errors import DecodeFailed, MediaError, NotRunnable
@@ -45,8 +46,8 @@ from reeltune.weights.tensors import RUN_DTYPES
 class Engine:
     """Makes videos with one definition; loads on first use and stays warm until closed.
 
-    `listener` hears progress and notices. Missing files are fetched first. Raises NotRunnable at once for a
-    definition this program can't run.
+    `listener` hears progress and notices, with `previews` also the emerging video (`events.Preview`). Missing files are
+    fetched first. Raises NotRunnable at once for a definition this program can't run.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Engine:
         preferences: Preferences | None = None,
         listener: Listener = ignore,
         machine: Machine | None = None,
+        previews: bool = False,
     ) -> None:
         if not definition.runnable:
             raise NotRunnable(
@@ -70,6 +72,8 @@ class Engine:
         self._models: dict[str, nn.Module] = {}
         self._vae: nn.Module | None = None
         self._said: set[str] = set()
+        self._previews = previews
+        self._rgb: RgbMap | None = None  # of the VAE, fitted on first use
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +84,7 @@ class Engine:
     def close(self) -> None:
         """Let go of all weights."""
         self._models.clear()
-        self._vae = None
+        self._vae = self._rgb = None
         _release()
 
     # --- making videos ------------------------------------------------------------------------------------
@@ -176,7 +180,12 @@ class Engine:
 
         cancel.check()
         self._progress("denoise", 0, request.steps)
-        return denoise(self.definition.architecture, parts, text, request, given, on_step)
+        if not self._previews:
+            return denoise(self.definition.architecture, parts, text, request, given, on_step)
+        previewer = Previewer(self._rgb, parts["vae"], self.definition.architecture, request, self._listener)
+        latents = denoise(self.definition.architecture, parts, text, request, given, on_step, previewer)
+        self._rgb = previewer.rgb
+        return latents
 
     def _finish(self, latents: torch.Tensor, request: Request) -> Video:
         self._progress("decode", 0, 1)
@@ -187,6 +196,8 @@ class Engine:
             message = f"Decoding failed ({type(error).__name__}: {error}); the latents are kept in {kept}."
             raise DecodeFailed(message, latents=kept, hint="`engine.decode(path)` tries again.") from error
         self._progress("decode", 1, 1)
+        if self._rgb is not None:
+            self._rgb = refit(latents, frames, self._rgb)
         return Video(frames, request.fps, self._origin(request.settings))
 
     def _keep(self, latents: torch.Tensor, request: Request) -> Path:
