@@ -16,7 +16,7 @@ ORDER = [
 ]  # fmt: skip
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "torchao", "safetensors"}
 HEAVY_HOMES = {"weights", "engine"}
-SHARED = {"_version", "_quiet"}
+SHARED = {"_version", "_quiet", "_text"}
 
 
 def modules():

@@ -52,4 +52,5 @@ def wishes(root: Path, quantization: str | None, dtype: str | None, device: str 
     preferences, notices = load_preferences(root)
     for line in notices:
         notice(line)
+    preferences.use_tokens()
     return preferences.with_flags(quantization=quantization, dtype=dtype, device=device)

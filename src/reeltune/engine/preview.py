@@ -53,7 +53,7 @@ def fit(latents: torch.Tensor, pixels: torch.Tensor, prior: RgbMap | None = None
     x = _rows(latents.float().cpu())  # [samples, channels + 1]
     moments = torch.linspace(0, pixels.shape[2] - 1, latents.shape[2]).round().long()
     flat = pixels[:, :, moments].float().cpu().transpose(0, 1).flatten(1, 2)  # [3, n*f, height, width]
-    y = functional.adaptive_avg_pool2d(flat, tuple(latents.shape[3:])).flatten(1).T  # [samples, 3]
+    y = functional.adaptive_avg_pool2d(flat, (latents.shape[3], latents.shape[4])).flatten(1).T  # [samples, 3]
     if len(x) > _MOST_SAMPLES:
         step = math.ceil(len(x) / _MOST_SAMPLES)
         x, y = x[::step], y[::step]

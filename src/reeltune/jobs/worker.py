@@ -98,6 +98,7 @@ class Worker:
     def _generate(self, id: str, settings: Mapping[str, Any], cancel: CancelToken) -> None:
         definition = load_catalog(self._root)[id]
         preferences, _ = load_preferences(self._root)
+        preferences.use_tokens()
         self._listen(Progress("prepare", 0, None, subject=definition.id))
         cancel.check()
         engine = self._engine(definition, preferences)
