@@ -12,6 +12,7 @@ from reeltune._version import __version__
 from reeltune.cli import files, keeping, models
 from reeltune.cli.generate import generate
 from reeltune.cli.output import print_error, say
+from reeltune.cli.page import ui
 from reeltune.errors import Cancelled, ReeltuneError
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ def root_options(
 
 
 app.command("generate")(generate)
+app.command("ui")(ui)
 app.command("list")(models.list_models)
 app.command("show")(models.show)
 app.command("explain")(models.explain)

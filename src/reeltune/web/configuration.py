@@ -11,7 +11,7 @@ import gradio as gr
 from reeltune.checkpoints.names import expand
 from reeltune.errors import PreferencesError, ReeltuneError
 from reeltune.preferences import CHOICES, TOKENS, Preferences, save_preferences
-from reeltune.web.make import QUIET
+from reeltune.web.events import QUIET
 from reeltune.web.markup import good, problem
 from reeltune.web.studio import Studio, preferences_file
 
@@ -34,6 +34,7 @@ _WORDS = {
 }
 _TOKEN_TITLES = {"hub": "Hugging Face token", "civitai": "CivitAI token"}
 _APART = ("extra", "tokens")
+_LATER = ("model_folders", "device", "outputs", "connections", "rate_limit", "stall_seconds")  # after all others
 _FOLDERS = ("outputs", "model_folders")
 
 
@@ -44,6 +45,7 @@ def configuration_tab(studio: Studio, page: gr.Blocks, refreshed: list[Any], ref
     except PreferencesError as error:
         current, told = Preferences(), problem(error)
     names = [row.name for row in fields(Preferences) if row.name not in _APART]
+    names.sort(key=lambda name: name in _LATER)  # how models run comes first
     with gr.Column(elem_id="configuration"):
         said = gr.HTML(told, apply_default_css=False)
         with gr.Row(elem_classes="rt-fields"):

@@ -9,7 +9,7 @@ import gradio as gr
 
 from reeltune.errors import ReeltuneError
 from reeltune.web import drafts, finetunes
-from reeltune.web.make import DOWNLOAD, QUIET
+from reeltune.web.events import DOWNLOAD, QUIET
 from reeltune.web.markup import good, problem, text
 from reeltune.web.pick import headline
 from reeltune.web.studio import Studio
@@ -50,6 +50,9 @@ def create_tab(studio: Studio, draft: gr.State, tabs: gr.Tabs, about: gr.HTML) -
         with gr.Column(scale=2, min_width=300):
             files, said = _own(studio, draft)
     sources = [form.urls, form.urls2, form.modules]
+    draft.change(lambda given: _fitting(studio, given), draft, sources[1:], queue=False, **QUIET)
+    extra = _fitting(studio, draft.value)
+    form.urls2.visible, form.modules.visible = (row["visible"] for row in extra)
     look.click(lambda *given: looked(studio, *given), [draft, *sources], seen, queue=False, **QUIET)
     for box in sources:
         box.blur(lambda *given: looked(studio, *given), [draft, *sources], seen, queue=False, **QUIET)
@@ -93,6 +96,16 @@ def _form() -> Form:
         True, label="Quantize while loading", info="Where int8 is wished and only 16 bits are listed."
     )
     return Form(id, name, description, urls, urls2, modules, quantize)
+
+
+def _fitting(studio: Studio, given: drafts.Draft) -> tuple[Any, Any]:
+    """Whether the base has a second transformer, and modules: what it has not isn't asked for."""
+    try:
+        slots = studio.catalog()[given["id"]].slots
+    except ReeltuneError:
+        slots = {}
+    modules = any(slot.startswith("modules") for slot in slots)
+    return gr.update(visible="transformer_2" in slots), gr.update(visible=modules)
 
 
 def looked(studio: Studio, given: drafts.Draft, urls: str, urls2: str, modules: str) -> str:

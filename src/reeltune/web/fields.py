@@ -96,7 +96,7 @@ def _help(key: str, architecture: Architecture) -> str:
     """What a setting means, without the sentences that are about other families."""
     others = [row.label.split()[0] for row in FAMILIES if row is not architecture.family]
     sentences = KEYS[key].help.split(". ")
-    return ". ".join(row for row in sentences if not any(name in row for name in others))
+    return ". ".join(row for row in sentences if not any(name in row for name in others)).rstrip(".") + "."
 
 
 def _field(key: str, definition: Definition) -> Field:

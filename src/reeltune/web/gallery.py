@@ -13,8 +13,8 @@ import gradio as gr
 from reeltune.errors import MediaError, ReeltuneError
 from reeltune.media.mp4 import read_metadata
 from reeltune.web import drafts
+from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, listen
 from reeltune.web.fields import label_of
-from reeltune.web.make import DOWNLOAD, LIVELY, QUIET, Make, listen
 from reeltune.web.markup import button, good, problem, text, video
 from reeltune.web.pick import headline
 from reeltune.web.studio import Studio

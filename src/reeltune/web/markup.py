@@ -33,6 +33,12 @@ element.addEventListener('click', event => {
   }
   trigger('click', {...button.dataset});
 });
+const reveal = () => {
+  const current = element.querySelector('[data-scroll] [aria-current="true"]');
+  const box = current && current.closest('[data-scroll]');
+  if (box) box.scrollTop = current.offsetTop - box.offsetTop - box.clientHeight / 3;
+};
+reveal();
 let focused = null;
 element.addEventListener('focusin', event => { focused = event.target.dataset.key || null; });
 element.addEventListener('focusout', event => { if (event.relatedTarget) focused = null; });

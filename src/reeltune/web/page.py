@@ -14,8 +14,9 @@ from reeltune.errors import ReeltuneError
 from reeltune.web import drafts, line, now, pick
 from reeltune.web.configuration import configuration_tab
 from reeltune.web.create import base_line, choices, create_tab
+from reeltune.web.events import QUIET
 from reeltune.web.gallery import films, gallery_tab, grid
-from reeltune.web.make import QUIET, make_tab
+from reeltune.web.make import make_tab
 from reeltune.web.markup import problem
 from reeltune.web.studio import Studio
 

@@ -22,16 +22,21 @@ def model_list(studio: Studio, chosen: str) -> str:
     catalog = studio.catalog()
     standings = studio.standings()
     groups: dict[str, list[Summary]] = {}
-    for row in sorted(catalog.summaries(), key=lambda row: (row.kind != "base", row.name.lower())):
+
+    def order(row: Summary) -> tuple[bool, bool, str]:
+        standing = standings.get(row.id)
+        return not (standing is not None and standing.ready), row.kind != "base", row.name.lower()
+
+    for row in sorted(catalog.summaries(), key=order):
         groups.setdefault(_family(row), []).append(row)
-    order = [family.label for family in FAMILIES] + [_UNKNOWN]
-    parts = [_group(label, groups[label], standings, chosen) for label in order if label in groups]
+    labels = [family.label for family in FAMILIES] + [_UNKNOWN]
+    parts = [_group(label, groups[label], standings, chosen) for label in labels if label in groups]
     search = (
         '<input type="search" data-search class="rt-search" placeholder="Search models" aria-label="Search models">'
     )
     refresh = button("refresh", "↻", title="Look for new and changed definitions")
     return (
-        f'<div class="rt-tools">{search}{refresh}</div><div class="rt-models" role="list">'
+        f'<div class="rt-tools">{search}{refresh}</div><div class="rt-models" role="list" data-scroll>'
         + "".join(parts)
         + "".join(_broken(catalog))
         + "</div>"

@@ -19,6 +19,7 @@ from reeltune.preferences import FILE_NAME, Preferences, load_preferences
 
 Signature = tuple[tuple[str, int, int], ...]
 UPLOADS = "uploads"
+_PATIENCE_SECONDS = 0.4  # a page waits so long for the states of its models; later ones come by themselves
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ class Studio:
         with self._guard:
             fresh, self._told_of = self._told_of == now, now
         if not fresh:
-            threading.Thread(target=self._find_out, args=now, daemon=True).start()
+            finding = threading.Thread(target=self._find_out, args=now, daemon=True)
+            finding.start()
+            finding.join(_PATIENCE_SECONDS)
         return self._standings
 
     def _find_out(self, catalog: Catalog, preferences: Preferences, seen: Signature) -> None:

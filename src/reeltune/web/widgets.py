@@ -34,7 +34,9 @@ def draw(field: Field, settings: Mapping[str, Any], studio: Studio) -> Any:
             known = [row for _, row in field.choices]
             return gr.Dropdown(list(field.choices), value=value if value in known else known[0], **common)
         case "slider" if _on_grid(field, value):
-            return gr.Slider(field.least, max(field.most or 1, value), value=value, step=field.step, **common)
+            return gr.Slider(
+                field.least, max(field.most or 1, settings[field.key]), value=value, step=field.step, **common
+            )
         case "slider" | "whole":
             return gr.Number(value, precision=0, minimum=field.least, **common)
         case "number":
