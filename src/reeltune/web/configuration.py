@@ -68,8 +68,8 @@ def configuration_tab(studio: Studio, page: gr.Blocks, refreshed: list[Any], ref
         stored = [gr.Textbox(value="", placeholder=_placeholder(bool(preferences.tokens.get(name)))) for name in TOKENS]
         return good(f"Saved in {preferences_file(studio.root).name}; it counts from the next job on."), *stored
 
-    saving = save.click(keep, [*boxes, *tokens], [said, *tokens], queue=False, **QUIET)
-    saving.then(refresh[0], refresh[1], refreshed, queue=False, **QUIET)
+    saving = save.click(keep, [*boxes, *tokens], [said, *tokens], **QUIET)
+    saving.then(refresh[0], refresh[1], refreshed, **QUIET)
 
 
 def _box(name: str, value: Any, studio: Studio) -> Any:

@@ -50,12 +50,12 @@ def create_tab(studio: Studio, draft: gr.State, tabs: gr.Tabs, about: gr.HTML) -
         with gr.Column(scale=2, min_width=300):
             files, said = _own(studio, draft)
     sources = [form.urls, form.urls2, form.modules]
-    draft.change(lambda given: _fitting(studio, given), draft, sources[1:], queue=False, **QUIET)
+    draft.change(lambda given: _fitting(studio, given), draft, sources[1:], **QUIET)
     extra = _fitting(studio, draft.value)
     form.urls2.visible, form.modules.visible = (row["visible"] for row in extra)
-    look.click(lambda *given: looked(studio, *given), [draft, *sources], seen, queue=False, **QUIET)
+    look.click(lambda *given: looked(studio, *given), [draft, *sources], seen, **QUIET)
     for box in sources:
-        box.blur(lambda *given: looked(studio, *given), [draft, *sources], seen, queue=False, **QUIET)
+        box.blur(lambda *given: looked(studio, *given), [draft, *sources], seen, **QUIET)
 
     def create(given: drafts.Draft, *values: Any) -> tuple[Any, ...]:
         try:
@@ -68,7 +68,7 @@ def create_tab(studio: Studio, draft: gr.State, tabs: gr.Tabs, about: gr.HTML) -
         listed = gr.Dropdown(choices=choices(studio), value=id)
         return fresh, headline(studio, id), good(f"finetunes/{id}.json is written."), listed, gr.Tabs(selected="make")
 
-    make.click(create, [draft, *form.boxes], [draft, about, said, files, tabs], queue=False, **QUIET)
+    make.click(create, [draft, *form.boxes], [draft, about, said, files, tabs], **QUIET)
     return base, files
 
 
@@ -147,14 +147,14 @@ def _own(studio: Studio, draft: gr.State) -> tuple[gr.Dropdown, gr.HTML]:
     sink, body = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
     shown = [name, description, content, said, sure]
 
-    files.change(lambda id: _opened(studio, id), files, shown, queue=False, **QUIET)
-    save.click(lambda *given: _saved(studio, *given), [files, name, description, content], shown, queue=False, **QUIET)
-    out.click(lambda id: _exported(studio, id), files, [said, sink, body], queue=False, **QUIET).then(
+    files.change(lambda id: _opened(studio, id), files, shown, **QUIET)
+    save.click(lambda *given: _saved(studio, *given), [files, name, description, content], shown, **QUIET)
+    out.click(lambda id: _exported(studio, id), files, [said, sink, body], **QUIET).then(
         None, [sink, body], None, js=DOWNLOAD, **QUIET
     )
-    gone.click(lambda: gr.Button(visible=True), None, sure, queue=False, **QUIET)
-    sure.click(lambda id: _deleted(studio, id), files, [files, said, sure], queue=False, **QUIET)
-    take.upload(lambda path: _imported(studio, path), take, [files, said], queue=False, **QUIET)
+    gone.click(lambda: gr.Button(visible=True), None, sure, **QUIET)
+    sure.click(lambda id: _deleted(studio, id), files, [files, said, sure], **QUIET)
+    take.upload(lambda path: _imported(studio, path), take, [files, said], **QUIET)
     return files, said
 
 

@@ -13,7 +13,7 @@ from reeltune.definitions.writer import write_atomic
 from reeltune.engine.request import build_request, complete_settings
 from reeltune.errors import ReeltuneError
 from reeltune.jobs import Job
-from reeltune.settings import read_settings_file, videos_asked
+from reeltune.settings import check_call, read_settings_file, videos_asked
 from reeltune.web.fields import collect, defaults, fields_of, inputs_of
 from reeltune.web.studio import Studio
 from reeltune.web.uploads import checked_inputs
@@ -78,7 +78,7 @@ def check(studio: Studio, definition: Definition, values: Mapping[str, Any]) -> 
 
     Returns them and what is worth saying. Raises SettingsError, MediaError, NotRunnable with what to mend.
     """
-    settings = checked_inputs(studio, definition, collect(definition, values))
+    settings = checked_inputs(studio, definition, check_call(collect(definition, values)))
     complete, notices = complete_settings(definition, settings)
     asked = videos_asked(complete)
     for one in asked[:1]:

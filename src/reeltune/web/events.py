@@ -40,4 +40,4 @@ class Make:
 
 def listen(html: gr.HTML, *args: Any, **more: Any) -> Any:
     """Attach to the buttons inside a piece of HTML; the function's last argument is what the button is about."""
-    return html.click(*args, **{**QUIET, "queue": False, **more})
+    return html.click(*args, **{**QUIET, **more})

@@ -39,7 +39,7 @@ _WORDS: Mapping[str, tuple[tuple[str, int], ...]] = {
     "guidance_phases": (("One", 1), ("Two", 2)),
 }
 _SECOND = ("guidance_phases", "guidance2_scale", "switch_threshold")  # mean something to a second transformer only
-_LEAST_STEPS_SHOWN, _LEAST_FRAMES_SHOWN = 60, 129
+_LEAST_STEPS_SHOWN, _LEAST_FRAMES_SHOWN = 100, 129
 
 
 @dataclass(frozen=True)

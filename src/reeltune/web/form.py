@@ -11,7 +11,7 @@ from reeltune.errors import ReeltuneError
 from reeltune.web import drafts, line, now
 from reeltune.web.events import DOWNLOAD, QUIET, Make
 from reeltune.web.fields import Field, fields_of, inputs_of
-from reeltune.web.markup import good, notes, problem
+from reeltune.web.markup import good, notes, problem, text
 from reeltune.web.studio import Studio
 from reeltune.web.uploads import discard, export_text, settings_of
 from reeltune.web.widgets import draw, settings_from
@@ -20,7 +20,7 @@ from reeltune.web.widgets import draw, settings_from
 def form_of(studio: Studio, draft: gr.State, parts: Make) -> None:
     """Draw the form here whenever the draft changes."""
 
-    @gr.render(inputs=draft, show_progress="hidden", queue=False)  # type: ignore[untyped-decorator]
+    @gr.render(inputs=draft, show_progress="hidden")  # type: ignore[untyped-decorator]
     def form(given: drafts.Draft) -> None:
         try:
             definition = studio.catalog()[given["id"]]
@@ -44,6 +44,10 @@ class Form:
     def draw(self) -> None:
         """Prompt and inputs, the one large button, then the settings."""
         inputs = [row for row in self._wanted if row.kind in ("image", "images", "video")]
+        mark = (
+            f'<span class="rt-form-of" data-of="{text(self._definition.id)}" data-turn="{self._given["turn"]}"></span>'
+        )
+        gr.HTML(mark, apply_default_css=False)  # for whoever waits until this form is the one that shows
         self._draw([row for row in self._wanted if row.key == "prompt"])
         if inputs:
             with gr.Row(elem_classes="rt-fields"):
@@ -81,10 +85,10 @@ class Form:
         outputs = [parts.said, parts.queue, parts.now, self._draft]
         go.click(
             lambda *values: _submit(self._studio, self._given, settings_from(self._wanted, values)),
-            self._all, outputs, queue=False, **QUIET,
+            self._all, outputs, **QUIET,
         )  # fmt: skip
         if back is not None:
-            back.click(self._fresh, None, [self._draft, parts.said], queue=False, **QUIET)
+            back.click(self._fresh, None, [self._draft, parts.said], **QUIET)
 
     def _more(self) -> None:
         """The small buttons."""
@@ -99,15 +103,13 @@ class Form:
             take = gr.UploadButton(
                 "Use settings of a file", file_types=[".mp4", ".json"], size="sm", elem_id="take-file"
             )
-        save.click(self._keep, self._all, [parts.said, forget], queue=False, **QUIET)
-        forget.click(self._forget, None, both, queue=False, **QUIET)
-        create.click(self._to_create, self._all, [*both, parts.tabs], queue=False, **QUIET)
-        reset.click(self._fresh, None, both, queue=False, **QUIET)
+        save.click(self._keep, self._all, [parts.said, forget], **QUIET)
+        forget.click(self._forget, None, both, **QUIET)
+        create.click(self._to_create, self._all, [*both, parts.tabs], **QUIET)
+        reset.click(self._fresh, None, both, **QUIET)
         sink = [parts.name, parts.content]
-        out.click(self._export, self._all, [parts.said, *sink], queue=False, **QUIET).then(
-            None, sink, None, js=DOWNLOAD, **QUIET
-        )
-        take.upload(lambda path: take_file(self._studio, self._definition.id, path), take, both, queue=False, **QUIET)
+        out.click(self._export, self._all, [parts.said, *sink], **QUIET).then(None, sink, None, js=DOWNLOAD, **QUIET)
+        take.upload(lambda path: take_file(self._studio, self._definition.id, path), take, both, **QUIET)
 
     # --- what the buttons do ----------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ def make_tab(studio: Studio, draft: gr.State, tabs: gr.Tabs) -> Make:
         form_of(studio, draft, parts)
     _picking(studio, draft, parts)
     _queueing(studio, draft, parts)
-    load.upload(lambda path: _import(studio, path), load, [said, queue], queue=False, **QUIET)
+    load.upload(lambda path: _import(studio, path), load, [said, queue], **QUIET)
     return parts
 
 

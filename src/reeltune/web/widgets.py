@@ -19,7 +19,7 @@ def draw(field: Field, settings: Mapping[str, Any], studio: Studio) -> Any:
     """The component of a field, holding its value from the settings."""
     value = settings.get(field.key)
     label = field.label + (" (needed)" if field.required else "")
-    common = {"label": label, "info": field.help, "elem_id": f"field-{field.key}"}
+    common: dict[str, Any] = {"label": label, "info": field.help, "elem_id": f"field-{field.key}", "interactive": True}
     if field.key == "prompt":
         return gr.Textbox(value, lines=3, max_lines=12, autofocus=True, **common)
     match field.kind:
@@ -52,7 +52,7 @@ def _on_grid(field: Field, value: Any) -> bool:
 def _file(field: Field, value: Any, studio: Studio, label: str) -> Any:
     paths = [_existing(path, studio) for path in (value if isinstance(value, list) else [value])]
     kept = [str(path) for path in paths if path is not None]
-    options: dict[str, Any] = {"label": label, "elem_id": f"field-{field.key}"}
+    options: dict[str, Any] = {"label": label, "elem_id": f"field-{field.key}", "interactive": True}
     if field.kind == "image":
         return gr.Image(
             kept[0] if kept else None, type="filepath", sources=["upload", "clipboard"], height=200, **options

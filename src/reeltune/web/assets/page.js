@@ -1,6 +1,6 @@
 // A file dropped anywhere on the page goes to the button that takes settings; videos of the gallery play when pointed at.
 (() => {
-  const taker = () => document.querySelector('#take-file input[type=file], input[type=file]#take-file');
+  const taker = () => document.querySelector('input[type=file]:has(+ #take-file)');
   const foreign = event => !event.target.closest('#form .block, #create, #configuration, #import-queue')
     && [...(event.dataTransfer?.types || [])].includes('Files');
   document.addEventListener('dragover', event => { if (foreign(event)) event.preventDefault(); });
