@@ -30,8 +30,10 @@ def fill(root: Path, definitions: int, videos: int) -> None:
     folder = root / "finetunes"
     folder.mkdir(parents=True)
     for number in range(definitions):
-        model = {"name": f"Finetune {number:03d}", "architecture": "t2v", "description": "One of many.", "URLs": [f"https://example.org/{number}_bf16.safetensors"]}  # fmt: skip
-        (folder / f"t2v_many_{number:03d}.json").write_text(json.dumps({"model": model, "seed": number}, indent=4))
+        url = f"https://example.org/{number}_bf16.safetensors"
+        model = {"name": f"Finetune {number:03d}", "architecture": "t2v", "description": "One of many.", "URLs": [url]}
+        text = json.dumps({"model": model, "seed": number}, indent=4)
+        (folder / f"t2v_many_{number:03d}.json").write_text(text, encoding="utf-8")
     outputs = root / "outputs"
     outputs.mkdir()
     frames = np.random.default_rng(0).integers(0, 255, (17, 64, 64, 3), dtype=np.uint8)
@@ -89,9 +91,8 @@ def main() -> None:
         fill(full, wanted.definitions, wanted.videos)
         for label, root in (("empty", empty), (f"{wanted.definitions} definitions, {wanted.videos} videos", full)):
             found = measure(browser, root)
-            print(
-                f"{label}: up in {found['start s']:.1f} s, page in {found['load s']:.2f} s (the first {found['first load s']:.2f} s)"
-            )
+            first = f"the first {found['first load s']:.2f} s"
+            print(f"{label}: up in {found['start s']:.1f} s, page in {found['load s']:.2f} s ({first})")
             for seconds, url in found["slowest"]:
                 print(f"    {seconds:.2f} s  {url}")
         browser.close()
