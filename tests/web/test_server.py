@@ -128,7 +128,7 @@ def test_other_names_and_other_sites_are_refused_on_a_local_page(server):
     connection.close()
     assert "default-src 'self'" in policy
     assert "https://" not in policy
-    for wording in ("fonts.googleapis", "cdnjs", "unpkg", "jsdelivr", "gradio.s3", "iframeResizer"):
+    for wording in ("fonts.googleapis", "cdnjs", "unpkg", "jsdelivr", "gradio.s3"):
         assert wording not in page
 
 

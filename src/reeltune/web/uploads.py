@@ -9,6 +9,7 @@ from typing import Any
 
 from reeltune.definitions import Definition
 from reeltune.errors import MediaError, SettingsError
+from reeltune.families.vocabulary import KEYS, coerce
 from reeltune.media.inputs import read_clip, read_image
 from reeltune.media.mp4 import read_metadata
 from reeltune.settings import read_settings_file
@@ -61,7 +62,8 @@ def settings_of(path: Path) -> tuple[str, dict[str, Any], list[str]]:
 
     Told by content, whatever the name. Raises MediaError, SettingsError.
     """
-    head = path.open("rb").read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    with path.open("rb") as file:
+        head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
     if head.startswith(b"{"):
         if path.stat().st_size > _MOST_SETTINGS_BYTES:
             raise SettingsError(f"{path.name} is too large for a settings file.")
@@ -78,8 +80,6 @@ def _id(value: Any) -> str:
 
 
 def _known(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    from reeltune.families.vocabulary import KEYS, coerce
-
     return {key: coerce(key, value) for key, value in settings.items() if key in KEYS}, [
         str(key) for key in settings if key not in KEYS
     ]
