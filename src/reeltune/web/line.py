@@ -51,10 +51,10 @@ def _acts(job: Job, waiting: list[int]) -> list[str]:
         return [button("again", again, job=job.id), button("reuse", "Use settings", job=job.id), remove]
     place = waiting.index(job.id)
     acts = [button("edit", "Edit", job=job.id), remove]
-    if place > 0:
-        acts.insert(0, button("up", "↑", title="Earlier", job=job.id))
     if place < len(waiting) - 1:
         acts.insert(0, button("down", "↓", title="Later", job=job.id))
+    if place > 0:
+        acts.insert(0, button("up", "↑", title="Earlier", job=job.id))
     return acts
 
 

@@ -135,7 +135,7 @@ def launch(studio: Studio, serving: Serving, passwords: dict[str, str]) -> str:
             enable_monitoring=False,
             theme=theme(),
             css=asset("page.css"),
-            head=f"<script>{asset('page.js')}</script>",
+            head=f"<style>{asset('frame.css')}</style><script>{asset('page.js')}</script>",
             **more,
         )
     except OSError as error:
