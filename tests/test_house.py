@@ -16,7 +16,7 @@ ORDER = [
 ]  # fmt: skip
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "torchao", "safetensors"}
 HEAVY_HOMES = {"weights", "engine"}
-SHARED = {"_version", "_quiet"}
+SHARED = {"_version", "_quiet", "_text"}
 
 
 def modules():
@@ -61,6 +61,22 @@ def test_imports_point_to_the_left_and_modules_are_small(path):
             assert own in HEAVY_HOMES, f"{own} imports {top}"
         if top == "gradio":
             assert own == "web"
+
+
+def test_only_the_worker_process_reaches_the_engine_among_what_a_page_is_made_of():
+    for path in modules():
+        if part(path) in ("jobs", "web", "api"):
+            found = {
+                name
+                for name in imports(path)
+                if name == "reeltune.engine.engine" or name.startswith("reeltune.weights")
+            }
+            text = path.read_text(encoding="utf-8")
+            lazily = "import Engine" in text.split("if TYPE_CHECKING:")[-1] or "from reeltune import Engine" in text
+            assert path.name == "worker.py" or not (found or lazily), path
+            tree = ast.parse(text)
+            at_import = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+            assert not {"reeltune", "reeltune.engine.engine"} & at_import, path
 
 
 def test_families_never_import_each_other():

@@ -23,10 +23,13 @@
     │   └── BadDownload              what came is not what was announced
     ├── MediaError               an image or a video that can't be read or written
     ├── DeviceError              the device asked for isn't there
-    └── GenerationError          while making a video
-        ├── Cancelled                the caller asked to stop
-        ├── NotEnoughMemory          the weights are more than the device holds (carries both numbers)
-        └── DecodeFailed             decoding failed; the latents are kept (carries them)
+    ├── GenerationError          while making a video
+    │   ├── Cancelled                the caller asked to stop
+    │   ├── NotEnoughMemory          the weights are more than the device holds (carries both numbers)
+    │   └── DecodeFailed             decoding failed; the latents are kept (carries them)
+    ├── QueueError               the queue of jobs, or something asked of a job
+    │   └── WorkerDied               the process that makes the videos ended on its own
+    └── ServeError               the page can't be served as asked
 
 The message says what and why; `hint` says the next step. `str(error)` is both.
 """
@@ -203,3 +206,15 @@ class DecodeFailed(GenerationError):
     def __init__(self, message: str, *, latents: Any, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.latents = latents
+
+
+class QueueError(ReeltuneError):
+    """The queue can't be read or written, or a job isn't in a state for what is asked of it."""
+
+
+class WorkerDied(QueueError):
+    """The process that makes the videos ended on its own; the message says how."""
+
+
+class ServeError(ReeltuneError):
+    """The page can't be served as asked: a port that is taken, or a host open to others without authentication."""

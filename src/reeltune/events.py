@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reeltune.errors import Cancelled
 
@@ -51,7 +51,14 @@ class Planned:
     free: int
 
 
-Event = Progress | Notice | Planned
+@dataclass(frozen=True)
+class Preview:
+    """The video as it looks so far, small: an animated WebP image."""
+
+    image: bytes = field(repr=False)
+
+
+Event = Progress | Notice | Planned | Preview
 Listener = Callable[[Event], None]
 
 

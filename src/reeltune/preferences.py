@@ -6,6 +6,7 @@ A WanGP folder's `wgp_config.json` is read once, when there is no `reeltune.json
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -25,6 +26,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "attention": ("auto", "sdpa", "flash", "flash3", "sage", "xformers"),
     "int8": ("weights", "dynamic"),
 }
+TOKENS: Mapping[str, str] = {"hub": "HF_TOKEN", "civitai": "CIVITAI_TOKEN"}  # as environment variables
 
 _RANGES = {"connections": (1, 16), "rate_limit": (0, 100_000), "stall_seconds": (1, 600)}
 
@@ -38,7 +40,9 @@ class Preferences:
     anew. `text_encoder_quantization`: which of a WanGP folder's text encoders is used, where both are there.
     `memory_profile`: where the weights lie meanwhile, from fastest to smallest. `attention`: what computes it.
     `compile`: the transformer's blocks, by torch. `int8`: how int8 weights are multiplied, "weights" (with 16-bit
-    activations) or "dynamic" (activations in int8 too). `extra`: fields of the file this version does not know.
+    activations) or "dynamic" (activations in int8 too).
+    `save_quantized`: whether the int8 versions of 16-bit files are written and listed. `tokens`: for the Hub ("hub")
+    and CivitAI ("civitai"). `extra`: fields of the file this version does not know.
     """
 
     quantization: str = "int8"
@@ -54,6 +58,8 @@ class Preferences:
     attention: str = "auto"
     compile: bool = False
     int8: str = "weights"
+    save_quantized: bool = False
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,6 +84,10 @@ class Preferences:
                 raise PreferencesError(f"{value!r} is no value for {name}.", hint=hint)
         if not isinstance(self.compile, bool):
             raise PreferencesError("compile must be true or false.", hint=f"Mend it in {FILE_NAME}.")
+        if not isinstance(self.save_quantized, bool):
+            raise PreferencesError("save_quantized must be true or false.", hint=f"Mend it in {FILE_NAME}.")
+        if not isinstance(self.tokens, Mapping) or not all(map(_is_token, self.tokens.values())):
+            raise PreferencesError("tokens must be an object of texts without spaces.", hint=f"Mend it in {FILE_NAME}.")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", self.device):
             raise PreferencesError(f"{self.device!r} is no device.", hint="Use auto, cpu, mps, cuda or cuda:1.")
         if not all(isinstance(folder, str) for folder in self.model_folders):
@@ -86,6 +96,16 @@ class Preferences:
     def with_flags(self, **flags: Any) -> Preferences:
         """A copy with the flags that were given (those not None)."""
         return replace(self, **{name: value for name, value in flags.items() if value is not None})
+
+    def use_tokens(self) -> None:
+        """Let this process, and those it starts, ask servers with the tokens."""
+        for name, variable in TOKENS.items():
+            if token := self.tokens.get(name):
+                os.environ[variable] = token
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isprintable() and not set(value) & set(" \t")
 
 
 _KNOWN = frozenset(row.name for row in fields(Preferences)) - {"extra"}
@@ -112,7 +132,10 @@ def save_preferences(root: Path, preferences: Preferences) -> None:
     values = asdict(preferences)
     extra = values.pop("extra")
     content = {"schema_version": SCHEMA_VERSION, **values, **extra}
-    write_atomic(root / FILE_NAME, (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode("utf-8"))
+    path = root / FILE_NAME
+    if preferences.tokens and path.exists():
+        path.chmod(0o600)  # nobody else's to read
+    write_atomic(path, (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode("utf-8"))
 
 
 def _read(path: Path) -> dict[str, Any]:

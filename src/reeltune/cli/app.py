@@ -13,6 +13,7 @@ from reeltune.cli import files, keeping, models
 from reeltune.cli.decode import decode
 from reeltune.cli.generate import generate
 from reeltune.cli.output import print_error, say
+from reeltune.cli.page import ui
 from reeltune.cli.quantize import quantize
 from reeltune.errors import Cancelled, ReeltuneError
 
@@ -41,6 +42,7 @@ def root_options(
 
 app.command("generate")(generate)
 app.command("decode")(decode)
+app.command("ui")(ui)
 app.command("list")(models.list_models)
 app.command("show")(models.show)
 app.command("explain")(models.explain)

@@ -60,12 +60,14 @@ def generate(
     given["image_refs"] = [str(Path(name).absolute()) for name in image_refs or ()]
     call |= {key: value for key, value in given.items() if value not in (None, [])}
 
+    saving = save_quantized or preferences.save_quantized
+
     from reeltune import Engine  # heavy: only once everything cheap has been checked
 
     with (
         interruptible() as cancel,
         showing() as listener,
-        Engine(definition, preferences=preferences, listener=listener, save_quantized=save_quantized) as engine,
+        Engine(definition, preferences=preferences, listener=listener, save_quantized=saving) as engine,
     ):
         saved = []
         for number, video in enumerate(engine.generate_each(prompt, cancel=cancel, **call)):

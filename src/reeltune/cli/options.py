@@ -65,4 +65,5 @@ def wishes(
     preferences, notices = load_preferences(root)
     for line in notices:
         notice(line)
+    preferences.use_tokens()
     return preferences.with_flags(quantization=quantization, dtype=dtype, device=device, memory_profile=profile)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
+from reeltune._text import size as size
 from reeltune.errors import ReeltuneError
 from reeltune.events import CancelToken, Event, Notice, Planned, Progress
 
@@ -69,18 +70,6 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     text = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     sys.stdout.write("\n".join(_printable(line.rstrip()) for line in text) + "\n")
-
-
-def size(count: int | None) -> str:
-    """Bytes as people read them; "?" where unknown."""
-    if count is None:
-        return "?"
-    amount = float(count)
-    for unit in ("B", "KB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.2f} GB"
 
 
 @contextmanager

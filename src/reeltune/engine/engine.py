@@ -27,6 +27,7 @@ from reeltune.engine.kinds import Tensors
 from reeltune.engine.memo import Memo, key_of
 from reeltune.engine.models import SLOTS, Models
 from reeltune.engine.placing import Places, fits, release
+from reeltune.engine.preview import Previewer, RgbMap, refit
 from reeltune.engine.request import Request, build_request, complete_settings
 from reeltune.engine.stages import denoise, encode, find, load_component, torch_device
 from reeltune.engine.vae import VaeAtWork
@@ -49,9 +50,9 @@ from reeltune.weights.tensors import RUN_DTYPES
 class Engine:
     """Makes videos with one definition; loads on first use and stays warm until closed.
 
-    `listener` hears progress and notices. Missing files are fetched first. `save_quantized`: the int8 versions of the
-    16-bit files are written to `ckpts/` and listed in the definition first, and then used. Raises NotRunnable at once
-    for a definition this program can't run.
+    `listener` hears progress and notices, with `previews` also the emerging video (`events.Preview`). Missing files are
+    fetched first. `save_quantized`: the int8 versions of the 16-bit files are written to `ckpts/` and listed in the
+    definition first, and then used. Raises NotRunnable at once for a definition this program can't run.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Engine:
         listener: Listener = ignore,
         machine: Machine | None = None,
         save_quantized: bool = False,
+        previews: bool = False,
     ) -> None:
         self.definition = _runnable(definition)
         self._preferences = preferences
@@ -75,6 +77,8 @@ class Engine:
         self._places: Places | None = None
         self._memo = Memo()
         self._said: set[str] = set()
+        self._previews = previews
+        self._rgb: RgbMap | None = None  # of the VAE, fitted on first use
 
     def __enter__(self) -> Self:
         return self
@@ -232,13 +236,22 @@ class Engine:
             parts = {"vae": vae.vae, **self._transformers(steered, cancel)}
             cancel.check()
             self._progress("denoise", 0, request.steps)
-            latents = denoise(architecture, parts, text, request, given, on_step, self._device())
+            previewer = self._previewer(vae.vae, request)
+            latents = denoise(architecture, parts, text, request, given, on_step, self._device(), previewer)
         finally:
             steered.close()
+        if previewer is not None:
+            self._rgb = previewer.rgb
         self._at().rest()
         if steered.cache is not None:
             self._say(f"The step cache skipped most of {steered.cache.skipped} passes of {steered.cache.passes}.")
         return latents
+
+    def _previewer(self, vae: Any, request: Request) -> Previewer | None:
+        """Shows the emerging video, where someone wants to see it."""
+        if not self._previews:
+            return None
+        return Previewer(self._rgb, vae, self.definition.architecture, request, self._listener)
 
     def _finish(self, latents: torch.Tensor, request: Request, kept: Path | None) -> Video:
         """The video of latents; `kept`: the file they are in until it is written."""
@@ -253,6 +266,8 @@ class Engine:
             raise DecodeFailed(message, latents=kept, hint=f"`reeltune decode {kept}` tries again.") from error
         self._at().rest()
         self._progress("decode", 1, 1)
+        if self._rgb is not None:
+            self._rgb = refit(latents, frames, self._rgb)
         return Video(frames, request.fps, self._origin(request.settings), kept)
 
     def _keep(self, latents: torch.Tensor, request: Request) -> Path | None:
@@ -306,7 +321,7 @@ class Engine:
     def _drop_vae(self) -> None:
         if self._vae is not None:
             self._vae.detach()
-            self._vae = None
+            self._vae = self._rgb = None
             release()
 
     def _component_dtype(self, component: Component) -> torch.dtype:

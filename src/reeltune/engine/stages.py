@@ -138,11 +138,13 @@ def denoise(
     given: Given,
     on_step: Callable[[int], None],
     device: torch.device | None = None,
+    on_latents: Callable[[torch.Tensor, float], None] | None = None,
 ) -> torch.Tensor:
     """From noise to latents [1, channels, latent frames, latent height, latent width], fp32.
 
     `parts`: the VAE, the transformer, and the second one where there is one. `on_step` is called after each step
-    with the number done; what it raises stops the work. `device`: what the work is done on.
+    with the number done; what it raises stops the work. `device`: what the work is done on. `on_latents` gets the
+    latents after each step, as the pipeline holds them, and the share of noise (0 to 1) that is left in them.
     """
     kind, config = KINDS[architecture.family.name], parts["transformer"].config
     two = {"boundary_ratio": request.boundary} if "transformer_2" in parts else {}
@@ -157,9 +159,11 @@ def denoise(
         pipeline.encode_image = lambda *_: image_embeds  # the call takes either the image or these, and needs both
     last: list[torch.Tensor] = []
 
-    def step_end(_: Any, index: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
+    def step_end(running: Any, index: int, _: Any, values: dict[str, Any]) -> dict[str, Any]:
         last[:] = [values["latents"]]
         on_step(index + 1)
+        if on_latents is not None:
+            on_latents(values["latents"], float(running.scheduler.sigmas[index + 1]))
         return values
 
     wanted = {name: request.settings[key] for key, name in architecture.family.arguments.items()

@@ -83,7 +83,7 @@ def add(
         message = f"{looked.file_name} can't be a {chosen}: its header says {listed}."
         raise DefinitionError(message, hint=f"--architecture {looked.candidates[0]}.")
     title = name or _TOKENS.sub("", Path(looked.file_name).stem).replace("_", " ").strip() or chosen
-    path = catalog.root / "finetunes" / f"{_id(chosen, id or title)}.json"
+    path = catalog.root / "finetunes" / f"{definition_id(chosen, id or title)}.json"
     if path.stem in catalog:
         message = f"There is a definition {path.stem} already."
         raise DefinitionError(message, hint="Choose another with --id, or edit that one.")
@@ -121,7 +121,7 @@ def _takes_modules(catalog: Catalog, base: Definition, looked: Looked) -> bool:
     )
 
 
-def _id(architecture: str, text: str) -> str:
+def definition_id(architecture: str, text: str) -> str:
     """`t2v` and "Fusion X" -> `t2v_fusion_x`; a text that begins with the architecture keeps one of them."""
     slug = re.sub(r"[^a-z0-9.]+", "_", text.lower()).strip("_.") or "finetune"
     prefix = architecture.lower()

@@ -1,0 +1,9 @@
+"""Jobs: a durable queue, and the process that makes the videos. Only `worker`, in that process, reaches the engine."""
+
+from __future__ import annotations
+
+from reeltune.jobs.job import Job, State
+from reeltune.jobs.queue import Queue
+from reeltune.jobs.runner import Live, Runner
+
+__all__ = ["Job", "Live", "Queue", "Runner", "State"]

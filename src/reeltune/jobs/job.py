@@ -1,0 +1,58 @@
+"""One job as a value: what is to be made, how far it is, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    """Where a job stands. `INTERRUPTED`: it was running when the program ended."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+AGAIN = frozenset({State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED})  # states to try it again from
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the queue.
+
+    `settings` as given: what they leave out comes from the definition when the job runs. `position` orders the
+    waiting ones. Times in seconds since 1970, 0 while it hasn't happened. `progress`: words on how far it came.
+    `error`: what went wrong and why; `hint`: the next step. `outputs`: the videos made. `notices`: what the user should
+    know of it. `extra`: fields of an imported job that this version doesn't know.
+    """
+
+    id: int
+    definition: str
+    settings: Mapping[str, Any]
+    state: State
+    position: int
+    created: float
+    started: float = 0.0
+    finished: float = 0.0
+    progress: str = ""
+    error: str = ""
+    hint: str = ""
+    outputs: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> str:
+        """Its prompt, as it was given."""
+        return str(self.settings.get("prompt", ""))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it may still be moved and edited."""
+        return self.state is State.QUEUED

@@ -1,0 +1,54 @@
+"""What page and worker say to each other: one JSON object a line.
+
+To the worker: `{"do": "generate", "job": 3, "definition": …, "settings": …}`, `{"do": "cancel", "job": 3}`.
+From it: events of `reeltune.events` (`{"event": "progress", "job": 3, …}`), `saved` with a path, and as the last of a
+job `done`, `cancelled` or `failed` with `error` and `hint`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict
+from typing import Any
+
+from reeltune.events import Event, Notice, Planned, PlannedFile, Preview, Progress
+
+LAST = frozenset({"done", "cancelled", "failed"})
+_KINDS: dict[str, type[Any]] = {"progress": Progress, "notice": Notice, "planned": Planned, "preview": Preview}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def line(message: dict[str, Any]) -> bytes:
+    """A message as one line."""
+    return json.dumps(message, ensure_ascii=True, default=str).encode("ascii") + b"\n"
+
+
+def parse(raw: bytes | str) -> dict[str, Any]:
+    """The message of a line. Raises ValueError where it is none."""
+    value = json.loads(raw)
+    if not isinstance(value, dict):
+        raise ValueError("no message")
+    return value
+
+
+def pack(event: Event) -> dict[str, Any]:
+    """An event as a message."""
+    values = asdict(event)
+    if isinstance(event, Preview):
+        values["image"] = base64.b64encode(event.image).decode("ascii")
+    return {"event": _NAMES[type(event)], **values}
+
+
+def unpack(message: dict[str, Any]) -> Event | None:
+    """The event of a message; None where it is another kind of message."""
+    kind = _KINDS.get(str(message.get("event")))
+    if kind is None:
+        return None
+    values = {name: message[name] for name in kind.__dataclass_fields__ if name in message}
+    if kind is Preview:
+        values["image"] = base64.b64decode(values["image"])
+    if kind is Planned:
+        values["files"] = tuple(PlannedFile(**row) for row in values["files"])
+    event: Event = kind(**values)
+    return event

@@ -1,0 +1,208 @@
+"""Finetune definitions made, changed and deleted through the page: validated before they are written, losslessly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reeltune._text import size
+from reeltune.checkpoints.names import SIXTEEN_BITS, expand
+from reeltune.definitions import Definition
+from reeltune.definitions.jsontext import decode, parse_object
+from reeltune.definitions.schema import MODEL_KEY, build_definition
+from reeltune.definitions.writer import create, edit, write_atomic
+from reeltune.errors import DefinitionError, ReeltuneError
+from reeltune.fetch.adding import Looked, definition_id, look_at
+from reeltune.versions import contradiction, role_of
+from reeltune.web.studio import Studio
+
+_MOST_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the form says: texts as they stand there, a URL or path a line. Empty `urls`: the base's own weights."""
+
+    id: str
+    name: str
+    description: str
+    urls: str
+    urls2: str = ""
+    modules: str = ""
+    auto_quantize: bool = True
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a text box that say something."""
+    return [row.strip() for row in (text or "").splitlines() if row.strip()]
+
+
+def new_id(base: Definition, wanted: Wanted) -> str:
+    """The id a finetune gets: the base's, then its own."""
+    return definition_id(_root_id(base), wanted.id or wanted.name)
+
+
+def _root_id(base: Definition) -> str:
+    """What a finetune of it names as its architecture: the base model, or what a finetune derives from."""
+    return base.id if base.kind == "base" else base.architecture.id
+
+
+def write_new(studio: Studio, base: Definition, wanted: Wanted, settings: Mapping[str, Any]) -> str:
+    """Write a finetune of `base`; returns its id. Raises DefinitionError."""
+    if not wanted.name.strip():
+        raise DefinitionError("A finetune needs a name.", hint="Write one.")
+    id = new_id(base, wanted)
+    if id in studio.catalog():
+        raise DefinitionError(f"There is a definition {id} already.", hint="Choose another id.")
+    model: dict[str, Any] = {"name": wanted.name.strip(), "architecture": _root_id(base)}
+    model["description"] = wanted.description.strip()
+    model |= _weights(studio, base, wanted)
+    if base.components != base.architecture.components_repo:
+        model["components"] = base.components
+    path = studio.root / "finetunes" / f"{id}.json"
+    value = {"model": model, **{key: row for key, row in settings.items() if row is not None}}
+    studio.catalog().with_file(build_definition(path, value, []))[id]  # refuses what can't be resolved
+    create(path, value)
+    return id
+
+
+def _weights(studio: Studio, base: Definition, wanted: Wanted) -> dict[str, Any]:
+    """The model's keys that say where weights are."""
+    urls = [allowed(studio, row) for row in lines(wanted.urls)]
+    found: dict[str, Any] = {"URLs": urls or base.id}
+    second = [allowed(studio, row) for row in lines(wanted.urls2)]
+    if second or "transformer_2" in base.slots:
+        found["URLs2"] = second or base.id
+    if modules := lines(wanted.modules):
+        found["modules"] = [row if row in studio.catalog() else [allowed(studio, row)] for row in modules]
+    elif any(slot.startswith("modules") for slot in base.slots):
+        found["modules"] = [base.id]
+    if urls and wanted.auto_quantize:
+        found["auto_quantize"] = True
+    return found
+
+
+def allowed(studio: Studio, source: str) -> str:
+    """A link, or a path that whoever uses the page may name. Raises DefinitionError."""
+    if "://" in source or studio.local:
+        return source
+    real = (studio.root / expand(source)).resolve()
+    folders = (studio.root, *(studio.root / expand(row) for row in studio.preferences().model_folders))
+    if not any(real.is_relative_to(folder.resolve()) for folder in folders):
+        message = f"{source} lies outside this folder and the model folders."
+        raise DefinitionError(message, hint="Put it into ckpts/, or give a link.")
+    return source
+
+
+def inspected(studio: Studio, base: Definition, text: str, slot: str) -> list[tuple[str, list[str], str]]:
+    """Every file or link of a text box looked into: its name, what it is, and why it doesn't fit (empty: it does)."""
+    return [_inspected(studio, base, row, slot) for row in lines(text)]
+
+
+def _inspected(studio: Studio, base: Definition, source: str, slot: str) -> tuple[str, list[str], str]:
+    if slot == "modules" and source in studio.catalog():
+        return source, ["the modules of that definition"], ""
+    try:
+        source = allowed(studio, source)
+        inside = "://" in source or Path(source).is_absolute()
+        looked = look_at(studio.catalog(), source if inside else str(studio.root / expand(source)))
+    except ReeltuneError as error:
+        return source, [], str(error)
+    role = "module" if slot == "modules" else role_of(slot, base.slots)
+    return looked.file_name, _facts(looked), contradiction(looked.inspection.identity, base.architecture, role)
+
+
+def _facts(looked: Looked) -> list[str]:
+    identity = looked.inspection.identity
+    quantization = "16 bits or more" if identity.quantization == SIXTEEN_BITS else identity.quantization
+    what = " or ".join(looked.candidates)
+    parts = f"{identity.parameters:,} parameters, {size(identity.bytes)}"
+    return [what, identity.dtype or "data type unknown", quantization, parts, *looked.inspection.notices]
+
+
+# --- the files that are there -----------------------------------------------------------------------------------
+
+
+def own_files(studio: Studio) -> dict[str, Path]:
+    """The user's own files by id, broken ones included."""
+    folder = studio.root / "finetunes"
+    catalog = studio.catalog()
+    found = {id: path for id in catalog for path in catalog.files_of(id) if path.parent == folder}
+    found |= {path.stem: path for path in catalog.broken if path.parent == folder}
+    return dict(sorted(found.items()))
+
+
+def own_file(studio: Studio, id: str) -> Path:
+    """One of them. Raises DefinitionError."""
+    path = own_files(studio).get(id)
+    if path is None:
+        raise DefinitionError(f"{id or 'That'} is no finetune of yours.", hint="Built-in definitions aren't edited.")
+    return path
+
+
+def read(studio: Studio, id: str) -> tuple[str, dict[str, Any]]:
+    """The text of a file and its `model` section, as far as it can be read."""
+    raw = own_file(studio, id).read_bytes()
+    text = decode(raw, id)
+    try:
+        section = parse_object(text, id)[0].get(MODEL_KEY)
+    except DefinitionError:
+        section = None
+    return text, section if isinstance(section, dict) else {}
+
+
+def change(studio: Studio, id: str, values: Mapping[str, Any]) -> list[str]:
+    """Set keys of a file's `model` section that differ, everything else byte for byte as it was; says which."""
+    path, section = own_file(studio, id), read(studio, id)[1]
+    changed = {key: value for key, value in values.items() if section.get(key, "") != value}
+
+    def write() -> None:
+        for key, value in changed.items():
+            edit(path, (MODEL_KEY, key), value)
+
+    _or_as_before(studio, path, write)
+    return list(changed)
+
+
+def save_text(studio: Studio, id: str, text: str) -> None:
+    """Replace a file's text. Raises DefinitionError, and leaves it as it was, where the new one can't be used."""
+    path = own_file(studio, id)
+    if len(text) > _MOST_BYTES:
+        raise DefinitionError(f"The text has {len(text):,} characters; a definition has a few.")
+    build_definition(path, *parse_object(text, path.name))
+    _or_as_before(studio, path, lambda: write_atomic(path, text.encode("utf-8")))
+
+
+def _or_as_before(studio: Studio, path: Path, write: Any) -> None:
+    """Write, and put the old text back where the definition then can't be resolved."""
+    before = path.read_bytes()
+    try:
+        write()
+        studio.reload()
+        studio.catalog()[path.stem]
+    except DefinitionError:
+        write_atomic(path, before)
+        studio.reload()
+        raise
+
+
+def import_file(studio: Studio, path: Path) -> str:
+    """Take in a definition file as it is; returns its id. Raises DefinitionError where it can't be used."""
+    id = path.stem
+    target = studio.root / "finetunes" / f"{id}.json"
+    if path.stat().st_size > _MOST_BYTES:
+        raise DefinitionError(f"{path.name} is too large for a definition.")
+    if target.exists():
+        raise DefinitionError(f"There is a file {target.name} already.", hint="Delete it first, or rename the new one.")
+    raw = path.read_bytes()
+    file = build_definition(target, *parse_object(decode(raw, path.name), path.name))
+    studio.catalog().with_file(file)[id]
+    write_atomic(target, raw)
+    return id
+
+
+def delete(studio: Studio, id: str) -> None:
+    """Delete a definition file; its weights stay."""
+    own_file(studio, id).unlink(missing_ok=True)

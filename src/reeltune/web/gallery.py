@@ -1,0 +1,164 @@
+"""The gallery over the outputs: newest first, a page at a time, each video with the settings inside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from reeltune.errors import MediaError, ReeltuneError
+from reeltune.media.mp4 import read_metadata
+from reeltune.web import drafts
+from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, listen
+from reeltune.web.fields import label_of
+from reeltune.web.markup import button, good, problem, text, video
+from reeltune.web.pick import headline
+from reeltune.web.studio import Studio
+from reeltune.web.uploads import export_text, settings_of
+
+PAGE = 24
+_MOST_VALUE = 400  # characters of a setting that are shown
+
+
+@dataclass(frozen=True)
+class Film:
+    """One video of the outputs."""
+
+    path: Path
+    changed: float
+
+
+def films(studio: Studio) -> list[Film]:
+    """All videos in the outputs folder, the newest first."""
+    found = []
+    try:
+        with os.scandir(studio.outputs) as entries:
+            for entry in entries:
+                if entry.name.endswith(".mp4") and not entry.name.startswith(".") and entry.is_file():
+                    facts = entry.stat()
+                    if facts.st_size:  # an empty one is a name that is taken for a video being written
+                        found.append(Film(Path(entry.path), facts.st_mtime))
+    except (OSError, ReeltuneError):  # no folder yet, or preferences that the configuration tells about
+        return []
+    return sorted(found, key=lambda row: (-row.changed, row.path.name))
+
+
+def grid(rows: list[Film], number: int, chosen: str = "") -> str:
+    """One page of the gallery."""
+    last = max(0, (len(rows) - 1) // PAGE)
+    number = min(max(0, number), last)
+    if not rows:
+        return '<div class="rt-stage rt-empty">Videos you make gather here.</div>'
+    cards = "".join(_card(row, chosen) for row in rows[number * PAGE : (number + 1) * PAGE])
+    pages = ""
+    if last:
+        words = f"<span>Page {number + 1} of {last + 1}, {len(rows):,} videos</span>"
+        newer = button("page", "Newer", page=number - 1) if number else ""
+        older = button("page", "Older", page=number + 1) if number < last else ""
+        pages = f'<div class="rt-line rt-pages">{words}{newer}{older}</div>'
+    return f'{pages}<div class="rt-grid">{cards}</div>{pages}'
+
+
+def _card(row: Film, chosen: str) -> str:
+    name = row.path.name
+    try:
+        metadata = read_metadata(row.path) or {}
+    except MediaError:
+        metadata = {}
+    settings = metadata.get("settings")
+    prompt = settings.get("prompt") if isinstance(settings, Mapping) else None
+    return (
+        f'<button type="button" class="rt-card" data-film data-do="open" data-pick data-name="{text(name)}" '
+        f'data-key="open-{text(name)}" aria-current="{str(name == chosen).lower()}">{video(row.path, poster=True)}'
+        f'<div><p class="rt-prompt">{text(prompt or name)}</p>'
+        f'<span class="rt-hint">{text(metadata.get("definition") or "no settings inside")}</span></div></button>'
+    )
+
+
+def detail(studio: Studio, name: str) -> str:
+    """One video, large, with everything that tells how it was made."""
+    path = find(studio, name)
+    if path is None:
+        return problem("That video isn’t here any more.")
+    try:
+        metadata = read_metadata(path)
+    except MediaError as error:
+        return problem(error)
+    shown = f'<div class="rt-stage">{video(path)}</div>'
+    if metadata is None:
+        return f"{shown}<p class='rt-hint'>{text(name)}: no settings inside.</p>"
+    acts = button("use", "Use these settings", name=name) + button("export", "Export settings", name=name)
+    gone = button("delete", "Delete", sure=f"Delete {name} from the disk?", name=name, kind="rt-stop")
+    return f'{shown}<div class="rt-tools">{acts}{gone}</div>{_table(metadata, name)}'
+
+
+def _table(metadata: Mapping[str, Any], name: str) -> str:
+    settings = metadata.get("settings")
+    rows: dict[str, Any] = {"File": name, "Model": metadata.get("definition")}
+    for key, value in settings.items() if isinstance(settings, Mapping) else ():
+        if value not in ("", None, []):
+            rows[label_of(str(key))] = value
+    files = metadata.get("files")
+    for slot, row in files.items() if isinstance(files, Mapping) else ():
+        rows[str(slot)] = row.get("name") if isinstance(row, Mapping) else row
+    lines = "".join(
+        f"<tr><th>{text(key)}</th><td>{text(str(value)[:_MOST_VALUE])}</td></tr>" for key, value in rows.items()
+    )
+    return f'<table class="rt-table">{lines}</table>'
+
+
+def find(studio: Studio, name: str) -> Path | None:
+    """The video of a name in the outputs; None for any other path."""
+    if not name.endswith(".mp4") or Path(name).name != name:
+        return None
+    path = studio.confined(studio.outputs / name)
+    return path if path is not None and path.is_file() else None
+
+
+def gallery_tab(studio: Studio, draft: gr.State, tabs: gr.Tabs, make: Make) -> tuple[gr.HTML, gr.State]:
+    """Draw the tab; returns its grid, and the number of the page that shows."""
+    number = gr.State(0)
+    with gr.Row(elem_classes="rt-columns"):
+        with gr.Column(scale=3, min_width=300):
+            cards = gr.HTML(grid(films(studio), 0), **LIVELY, elem_id="gallery")
+        with gr.Column(scale=2, min_width=300):
+            large = gr.HTML('<p class="rt-hint">Pick a video to see how it was made.</p>', **LIVELY, elem_id="film")
+
+    def pressed(event: gr.EventData, page: int) -> tuple[Any, ...]:
+        if event._data.get("do") == "page":
+            page = int(event._data.get("page") or 0)
+            return grid(films(studio), page), gr.skip(), page
+        return gr.skip(), detail(studio, str(event._data.get("name", ""))), page
+
+    def acted(event: gr.EventData, given: drafts.Draft, page: int) -> tuple[Any, ...]:
+        return _acted(studio, str(event._data.get("do", "")), str(event._data.get("name", "")), given, page)
+
+    listen(cards, pressed, number, [cards, large, number])
+    listen(
+        large, acted, [draft, number], [draft, tabs, make.said, make.about, cards, large, make.name, make.content]
+    ).then(None, [make.name, make.content], None, js=DOWNLOAD, **QUIET)
+    return cards, number
+
+
+def _acted(studio: Studio, do: str, name: str, given: drafts.Draft, page: int) -> tuple[Any, ...]:
+    """Use, export or delete a video: draft, tab, message, headline, grid, detail, and what to download."""
+    keep = gr.skip()
+    path = find(studio, name)
+    if path is None:
+        return keep, keep, keep, keep, grid(films(studio), page), problem("That video isn’t here any more."), "", ""
+    if do == "delete":
+        path.unlink(missing_ok=True)
+        return keep, keep, keep, keep, grid(films(studio), page), '<p class="rt-hint">Deleted.</p>', "", ""
+    try:
+        id, settings, unknown = settings_of(path)
+    except ReeltuneError as error:
+        return keep, keep, keep, keep, keep, detail(studio, name) + problem(error), "", ""
+    if do == "export":
+        return keep, keep, keep, keep, keep, keep, f"{path.stem}_settings.json", export_text(settings, id)
+    used = id if id in studio.catalog() else given["id"]
+    draft, said = drafts.of_settings(studio, used, settings, unknown), good(f"The settings of {name} are in the form.")
+    return draft, gr.Tabs(selected="make"), said, headline(studio, used), keep, keep, "", ""

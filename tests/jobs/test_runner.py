@@ -1,0 +1,127 @@
+"""Real worker processes making nano's videos: done, failed, cancelled, killed, warm, and gone with their parent."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from reeltune.errors import QueueError
+from reeltune.jobs import Runner, State
+from reeltune.media.mp4 import read_metadata
+
+QUICK = {"num_inference_steps": 2, "video_length": 5, "seed": 1}
+LONG = {"num_inference_steps": 1000, "seed": 1}
+WAIT = 90
+
+
+@pytest.fixture
+def runner(root):
+    with Runner(root) as running:
+        yield running
+
+
+def until(true, seconds=WAIT):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def ended(runner, id):
+    until(lambda: runner.queue.get(id).state not in (State.QUEUED, State.RUNNING))
+    until(lambda: runner.live is None)
+    return runner.queue.get(id)
+
+
+def add(runner, settings, definition="nano_t2v"):
+    job = runner.queue.add(definition, settings)
+    runner.wake()
+    return job.id
+
+
+def denoising(runner):
+    live = runner.live
+    return (
+        live is not None and live.progress is not None and live.progress.stage == "denoise" and live.progress.done > 3
+    )
+
+
+def test_a_job_becomes_a_video_an_error_a_reason_and_the_worker_stays_warm(runner):
+    done = ended(runner, add(runner, QUICK | {"repeat_generation": 2}))
+    assert done.state is State.DONE, done
+    assert len(done.outputs) == 2
+    assert read_metadata(runner._root / done.outputs[0])["settings"]["seed"] == 1
+    assert any("transformer" in line for line in done.notices)
+    pid = runner.worker_pid
+    failed = ended(runner, add(runner, {}, "no_such_model"))
+    assert (failed.state, "no definition" in failed.error, bool(failed.hint)) == (State.FAILED, True, True)
+    failed = ended(runner, add(runner, QUICK | {"sample_solver": "magic"}))
+    assert "no solver" in failed.error
+    assert ended(runner, add(runner, QUICK, "nano_neon")).state is State.DONE
+    assert runner.worker_pid == pid  # one process for all of it
+
+
+def test_a_running_job_is_cancelled_between_steps_and_a_waiting_one_taken_out(runner):
+    running, waiting = add(runner, LONG), add(runner, LONG)
+    until(lambda: denoising(runner) and runner.live.preview is not None)
+    pid, asked = runner.worker_pid, time.monotonic()
+    runner.cancel(waiting)
+    runner.cancel(running)
+    assert runner.live is None or runner.live.cancelling
+    assert ended(runner, running).state is State.CANCELLED
+    assert time.monotonic() - asked < 10
+    assert runner.queue.get(waiting).state is State.CANCELLED
+    with pytest.raises(QueueError, match="nothing to cancel"):
+        runner.cancel(waiting)
+    assert ended(runner, add(runner, QUICK)).state is State.DONE
+    assert runner.worker_pid == pid
+
+
+def test_a_killed_worker_fails_its_job_with_the_reason_and_the_next_one_runs(runner):
+    killed, after = add(runner, LONG), add(runner, QUICK)
+    until(lambda: denoising(runner))
+    os.kill(runner.worker_pid, signal.SIGKILL)
+    job = ended(runner, killed)
+    assert (job.state, "signal 9" in job.error, "smaller" in job.hint) == (State.FAILED, True, True)
+    assert ended(runner, after).state is State.DONE
+
+
+def test_a_second_cancel_ends_the_worker_at_once(runner):
+    id = add(runner, LONG)
+    until(lambda: runner.live is not None and runner.worker_pid is not None)
+    runner.cancel(id)
+    with contextlib.suppress(QueueError):  # it was quicker
+        runner.cancel(id)
+    assert ended(runner, id).state is State.CANCELLED
+
+
+def test_only_one_program_makes_the_videos_of_a_root_and_stopping_interrupts(root):
+    with Runner(root) as first:
+        with pytest.raises(QueueError, match="already"):
+            Runner(root).start()
+        id = add(first, LONG)
+        until(lambda: first.worker_pid is not None)
+        pid = first.worker_pid
+    assert not psutil.pid_exists(pid)
+    assert first.queue.get(id).state is State.INTERRUPTED
+
+
+def test_a_worker_ends_with_the_process_that_started_it(root):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reeltune.jobs.worker", "--root", str(root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    process.stdin.write(
+        b'{"do": "generate", "job": 1, "definition": "nano_t2v", "settings": {"num_inference_steps": 1000}}\n'
+    )
+    process.stdin.flush()
+    assert b"prepare" in process.stdout.readline()
+    process.stdin.close()
+    assert process.wait(30) == 0
+    process.stdout.close()

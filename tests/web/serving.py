@@ -1,0 +1,103 @@
+"""A real server in a process of its own, and a window of a real Chromium on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 90
+
+
+class Server:
+    """`reeltune ui` of a root, offline, on a port of its own."""
+
+    def __init__(self, root: Path, *options: str) -> None:
+        self.root, self.options = root, options
+        root.mkdir(parents=True, exist_ok=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Server:
+        command = [sys.executable, "-m", "reeltune", "ui", "--root", str(self.root), "--port", str(self.port)]
+        environment = {**os.environ, "REELTUNE_OFFLINE": "1", "HF_HOME": str(self.root / "hf")}
+        with (self.root / "server.log").open("ab") as log:
+            self.process = subprocess.Popen([*command, *self.options], env=environment, stdout=log, stderr=log)
+        end = time.monotonic() + START_SECONDS
+        while self.status("/") not in (200, 401):
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < end, self.log()
+            time.sleep(0.1)
+        return self
+
+    def log(self) -> str:
+        return (self.root / "server.log").read_text(encoding="utf-8", errors="replace")
+
+    def ask(self, path: str, headers: dict[str, str] | None = None, data: bytes | None = None) -> tuple[int, bytes]:
+        """Status and body, whatever they are."""
+        request = urllib.request.Request(self.url + path, data=data, headers=headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    def status(self, path: str) -> int:
+        try:
+            return self.ask(path)[0]
+        except (OSError, urllib.error.URLError):
+            return 0
+
+    def kill(self) -> None:
+        """As the system does it when memory runs out."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Window:
+    """A page with its server: remembers what it asked of other hosts and what went wrong in it."""
+
+    def __init__(self, browser: Any, server: Server, width: int = 1280, height: int = 900) -> None:
+        self.server = server
+        self.context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        self.page = self.context.new_page()
+        self.outside: list[str] = []
+        self.errors: list[str] = []
+        self.page.set_default_timeout(30_000)
+        self.page.on("request", self._asked)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def _asked(self, request: Any) -> None:
+        if not request.url.startswith((self.server.url, "data:", "blob:")):
+            self.outside.append(request.url)
+
+    def open(self) -> Any:
+        self.page.goto(self.server.url)
+        self.page.locator("#generate").wait_for()
+        return self.page
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.outside == []
+        assert self.errors == []

@@ -1,0 +1,381 @@
+"""The page as people use it, in a real Chromium, with the model that ships making real videos."""
+
+import inspect
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from serving import Server, Window
+
+from reeltune import Engine
+from reeltune.jobs import Queue, State
+
+NANO = Path(inspect.getfile(Engine)).parents[1] / "nano"
+
+
+def pick(page, id):
+    """Click a model and wait until the form is a new one, of that model."""
+    turn = page.locator(".rt-form-of").get_attribute("data-turn")
+    page.locator(f"[data-pick='{id}']").click()
+    page.locator(f".rt-form-of[data-of='{id}']:not([data-turn='{turn}'])").wait_for(state="attached")
+    page.locator("#generate").wait_for()
+
+
+def fill(page, key, value):
+    box = page.locator(f"#field-{key} textarea, #field-{key} input[type=number], #field-{key} input[type=text]").first
+    box.fill(str(value))
+    box.blur()
+
+
+def value_of(page, key):
+    return page.locator(f"#field-{key} textarea, #field-{key} input").first.input_value()
+
+
+def quick(page, prompt, seed=7, steps=2):
+    fill(page, "prompt", prompt)
+    if steps is not None:
+        fill(page, "num_inference_steps", steps)
+    fill(page, "seed", seed)
+
+
+def generate(page):
+    page.locator("#generate").click()
+    said = page.locator("#said .rt-good, #said .rt-problem")
+    said.first.wait_for()
+    words = said.first.inner_text()
+    assert "is in the queue" in words, words
+    return int(re.search(r"Job (\d+)", words)[1])
+
+
+def wait_for(page, job, state):
+    page.locator(f".rt-job.rt-{state}[data-job='{job}']").wait_for(timeout=120_000)
+
+
+def tab(page, name):
+    page.get_by_role("tab", name=name).click()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _files(module_root):
+    """A model that lists a bf16 and an fp16 version, one that is quantized while loading, and a broken file."""
+    folder, ckpts = module_root / "finetunes", module_root / "ckpts"
+    folder.mkdir(parents=True)
+    ckpts.mkdir()
+    shutil.copy(NANO / "nano_neon_bf16.safetensors", ckpts / "both_bf16.safetensors")
+    weights = {
+        name: row.to(torch.float16) if row.dtype is torch.bfloat16 else row
+        for name, row in load_file(ckpts / "both_bf16.safetensors").items()
+    }
+    save_file(weights, ckpts / "both_fp16.safetensors")
+    shutil.copy(NANO / "nano_t2v_bf16.safetensors", ckpts / "plain_bf16.safetensors")
+    small = {"resolution": "64x64", "video_length": 5, "num_inference_steps": 2, "guidance_scale": 3.0}
+    common = {"architecture": "t2v_1.3B", "components": "reeltune/nano"}
+    both = {"name": "Both Types", "URLs": ["ckpts/both_bf16.safetensors", "ckpts/both_fp16.safetensors"]}
+    plain = {"name": "Plain", "URLs": ["ckpts/plain_bf16.safetensors"], "auto_quantize": True}
+    for id, model in (("t2v_both", both), ("t2v_plain", plain)):
+        (folder / f"{id}.json").write_text(json.dumps({"model": model | common, **small}))
+    long = {"name": "Long", "URLs": "nano_t2v"} | common
+    (folder / "t2v_long.json").write_text(
+        json.dumps({"model": long, **small, "num_inference_steps": 1000, "video_length": 17})
+    )
+    (folder / "broken.json").write_text('{"model": {"name": "Broken",}}')
+
+
+def test_pick_a_model_change_the_prompt_generate_and_see_the_video_play(window):
+    page = window.open()
+    pick(page, "nano_t2v")
+    page.locator("#about h2", has_text="Nano Text to Video").wait_for()
+    assert "quanto int8, runs in bf16, on disk" in page.locator("#about").inner_text()
+    assert page.locator("[data-pick='t2v'] .rt-state").inner_text() == "to be fetched"
+    assert "comma" in page.locator(".rt-broken").inner_text()
+    quick(page, "a blue square moves left on a white background", steps=20)
+    job = generate(page)
+    wait_for(page, job, "done")
+    film = page.locator("#now video")
+    film.wait_for()
+    page.wait_for_function(
+        "() => { const v = document.querySelector('#now video'); return v && v.currentTime > 0.1 && v.videoWidth === 64; }"
+    )
+    name = Queue(window.server.root).get(job).outputs[0]
+    assert Path(name).parent == window.server.root / "outputs"
+    assert "nano_t2v" in Path(name).name
+
+
+def test_the_gallery_gives_settings_back_and_exports_them(window):
+    page = window.open()
+    pick(page, "nano_neon")
+    tab(page, "Gallery")
+    page.locator(".rt-card").first.click()
+    page.locator("#film table").wait_for()
+    assert "a blue square moves left" in page.locator("#film").inner_text()
+    page.locator("#film [data-do=use]").click()
+    page.locator("#about h2", has_text="Nano Text to Video").wait_for()
+    page.wait_for_function("() => document.querySelector('#field-prompt textarea')?.value.startsWith('a blue square')")
+    assert value_of(page, "seed") == "7"
+    assert value_of(page, "num_inference_steps") == "20"
+    fill(page, "seed", 2**62 + 1)  # more than a browser's numbers hold
+    with page.expect_download() as download:
+        page.locator("#export-settings").click()
+    settings = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert download.value.suggested_filename == "nano_t2v_settings.json"
+    assert (settings["model_type"], settings["seed"], settings["num_inference_steps"]) == ("nano_t2v", 2**62 + 1, 20)
+    page.locator("#reset").click()
+    page.wait_for_function("() => document.querySelector('#field-prompt textarea')?.value.startsWith('a red circle')")
+    path = window.server.root / "given.json"
+    path.write_text(json.dumps(settings | {"prompt": "from a file"}), encoding="utf-8")
+    page.locator("input:has(+ #take-file)").set_input_files(str(path))
+    page.wait_for_function("() => document.querySelector('#field-prompt textarea')?.value === 'from a file'")
+    assert value_of(page, "seed") == str(2**62 + 1)
+    (window.server.root / "no.mp4").write_text("no film")
+    page.locator("input:has(+ #take-file)").set_input_files(str(window.server.root / "no.mp4"))
+    page.locator("#said .rt-problem").wait_for()
+
+
+def test_defaults_of_a_model_are_saved_and_forgotten(window):
+    page = window.open()
+    pick(page, "nano_neon")
+    fill(page, "num_inference_steps", 9)
+    page.locator("#save-defaults").click()
+    page.locator("#said .rt-good").wait_for()
+    saved = window.server.root / "settings" / "nano_neon_settings.json"
+    assert json.loads(saved.read_text(encoding="utf-8"))["num_inference_steps"] == 9
+    page.reload()
+    page.locator("#generate").wait_for()
+    pick(page, "nano_neon")
+    page.wait_for_function("() => document.querySelector('#field-num_inference_steps input')?.value === '9'")
+    page.locator("#forget-defaults").click()
+    page.wait_for_function("() => document.querySelector('#field-num_inference_steps input')?.value === '20'")
+    assert not saved.exists()
+
+
+def test_a_finetune_is_made_from_a_local_checkpoint_and_makes_a_video(window):
+    page = window.open()
+    pick(page, "nano_t2v")
+    quick(page, "a green circle moves up on a black background")
+    page.locator("#to-create").click()
+    page.locator("#finetune-name textarea, #finetune-name input").first.fill("Mine")
+    urls = page.locator("#finetune-urls textarea")
+    urls.fill(str(NANO / "nano_neon_bf16.safetensors"))
+    urls.blur()
+    page.locator("#seen", has_text="It fits.").wait_for()
+    assert "bf16" in page.locator("#seen").inner_text()
+    urls.fill(f"{NANO / 'nano_neon_bf16.safetensors'}\n{window.server.root / 'nothing.safetensors'}")
+    page.locator("#look").click()
+    page.locator("#seen .rt-problem").wait_for()
+    urls.fill("ckpts/plain_bf16.safetensors")
+    page.locator("#create-finetune").click()
+    page.locator("#about h2", has_text="Mine").wait_for()
+    definition = json.loads((window.server.root / "finetunes" / "t2v_1.3B_mine.json").read_text(encoding="utf-8"))
+    assert definition["model"]["URLs"] == ["ckpts/plain_bf16.safetensors"]
+    assert definition["model"]["components"] == "reeltune/nano"
+    assert definition["num_inference_steps"] == 2
+    page.wait_for_function("() => document.querySelector('#field-prompt textarea')?.value.startsWith('a green circle')")
+    job = generate(page)
+    wait_for(page, job, "done")
+    tab(page, "Create")
+    page.locator("#own-files input").click()
+    page.get_by_role("option", name="t2v_1.3B_mine").click()
+    page.wait_for_function("() => document.querySelector('#own-name textarea, #own-name input')?.value === 'Mine'")
+    page.locator("#own-name textarea, #own-name input").first.fill("Mine Too")
+    page.locator("#own-save").click()
+    page.locator("#own-said .rt-good").wait_for()
+    page.locator("#own-delete").click()
+    page.locator("#own-sure").click()
+    page.locator("#own-said", has_text="is deleted").wait_for()
+    assert not (window.server.root / "finetunes" / "t2v_1.3B_mine.json").exists()
+
+
+def test_another_data_type_chooses_another_version_and_files_appear_by_themselves(window):
+    page = window.open()
+    pick(page, "t2v_both")
+    page.locator("#about", has_text="both_bf16.safetensors 16 bits").wait_for()
+    tab(page, "Configuration")
+    page.locator("#preference-quantization").get_by_label("16-bit").check()
+    page.locator("#preference-dtype").get_by_label("FP16", exact=True).check()
+    page.locator("#token-hub input").fill("hf_secret")
+    page.locator("#save-configuration").click()
+    page.locator("#configuration .rt-good").wait_for()
+    stored = json.loads((window.server.root / "reeltune.json").read_text(encoding="utf-8"))
+    assert (stored["quantization"], stored["dtype"], stored["tokens"]) == ("bf16", "fp16", {"hub": "hf_secret"})
+    assert (window.server.root / "reeltune.json").stat().st_mode & 0o077 == 0
+    assert page.locator("#token-hub input").input_value() == ""
+    assert "hf_secret" not in page.content()
+    assert b"hf_secret" not in window.server.ask("/config")[1]
+    tab(page, "Make")
+    page.locator("#about", has_text="both_fp16.safetensors 16 bits, runs in fp16").wait_for()
+    tab(page, "Configuration")
+    page.locator("#preference-quantization").get_by_label("Scaled Int8").check()
+    page.locator("#preference-dtype").get_by_label("auto").check()
+    page.locator("#save-configuration").click()
+    tab(page, "Make")
+    page.locator("#about", has_text="both_bf16.safetensors 16 bits").wait_for()
+    new = window.server.root / "finetunes" / "t2v_new.json"
+    new.write_text(json.dumps({"model": {"name": "Brand New", "architecture": "t2v", "URLs": "t2v"}}))
+    page.locator("[data-pick='t2v_new']").wait_for()
+    new.write_text(json.dumps({"model": {"name": "Brand Newer", "architecture": "t2v", "URLs": "t2v"}}))
+    page.locator("[data-pick='t2v_new']", has_text="Brand Newer").wait_for()
+    page.locator("#models [data-search]").fill("brand")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#models [data-pick]')].filter(row => row.offsetParent).length === 1"
+    )
+
+
+def test_quantized_weights_are_saved_from_the_page(window):
+    if "save_quantized" not in inspect.signature(Engine).parameters:
+        pytest.skip("the engine keeps no quantized weights yet")
+    page = window.open()
+    tab(page, "Configuration")
+    page.locator("#preference-save_quantized input").check()
+    page.locator("#save-configuration").click()
+    page.locator("#configuration .rt-good").wait_for()
+    tab(page, "Make")
+    pick(page, "t2v_plain")
+    job = generate(page)
+    wait_for(page, job, "done")
+    assert (window.server.root / "ckpts" / "plain_quanto_bf16_int8.safetensors").is_file()
+    tab(page, "Configuration")
+    page.locator("#preference-save_quantized input").uncheck()
+    page.locator("#save-configuration").click()
+    page.locator("#configuration .rt-good").wait_for()
+
+
+def test_a_run_shows_its_progress_and_preview_and_is_cancelled(window):
+    page = window.open()
+    pick(page, "t2v_long")
+    quick(page, "a red circle moves right on a black background", steps=None)
+    job = generate(page)
+    page.locator("#now", has_text=re.compile(r"step \d+ of 1000")).wait_for()
+    page.locator("#now img").wait_for()
+    assert page.locator("#now img").get_attribute("src").startswith("data:image/webp;base64,")
+    page.wait_for_function("() => document.querySelector('#now img').naturalWidth > 0")
+    page.locator("#now [data-do=cancel]").click()
+    wait_for(page, job, "cancelled")
+    page.locator("#now [data-do=again]").wait_for()
+
+
+def test_errors_stand_in_words_beside_the_button(window):
+    page = window.open()
+    pick(page, "nano_t2v")
+    fill(page, "seed", "many")
+    page.locator("#generate").click()
+    page.locator("#said .rt-problem").wait_for()
+    assert "'many' is no value for seed" in page.locator("#said").inner_text()
+
+
+def test_the_queue_is_reordered_edited_exported_and_imported(window):
+    page = window.open()
+    jobs = []
+    for number, prompt in enumerate(("long one", "second", "third")):
+        pick(page, "t2v_long" if number == 0 else "nano_t2v")
+        quick(page, prompt, steps=None if number == 0 else 2)
+        jobs.append(generate(page))
+        page.locator(f".rt-job[data-job='{jobs[-1]}']").wait_for()
+        page.evaluate("document.querySelector('#said').querySelectorAll('.rt-good').forEach(row => row.remove())")
+    waiting = page.locator(".rt-queued")
+    assert [row.get_attribute("data-job") for row in waiting.all()] == [str(jobs[1]), str(jobs[2])]
+    page.locator(f".rt-job[data-job='{jobs[2]}'] [data-do=up]").click()
+    page.wait_for_function("id => document.querySelector('.rt-queued').dataset.job === id", arg=str(jobs[2]))
+    with page.expect_download() as download:
+        page.locator("#queue [data-do=export]").click()
+    exported = Path(download.value.path()).read_text(encoding="utf-8")
+    assert [row["settings"]["prompt"] for row in json.loads(exported)["jobs"]] == ["third", "second"]
+    page.locator(f".rt-job[data-job='{jobs[1]}'] [data-do=edit]").click()
+    page.locator("#generate", has_text=f"Save job {jobs[1]}").wait_for()
+    assert value_of(page, "prompt") == "second"
+    fill(page, "prompt", "second, changed")
+    page.locator("#generate").click()
+    page.locator(f".rt-job[data-job='{jobs[1]}']", has_text="second, changed").wait_for()
+    page.locator(f".rt-job[data-job='{jobs[2]}'] [data-do=remove]").click()
+    page.locator(f".rt-job[data-job='{jobs[2]}']").wait_for(state="detached")
+    path = window.server.root / "queue.json"
+    path.write_text(exported, encoding="utf-8")
+    page.locator("input:has(+ #import-queue)").set_input_files(str(path))
+    page.locator("#said", has_text="2 jobs are in the queue").wait_for()
+    for job in [row.id for row in Queue(window.server.root).jobs() if row.waiting]:
+        Queue(window.server.root).remove(job)
+    page.locator(f".rt-job[data-job='{jobs[0]}'] [data-do=cancel]").click()
+    wait_for(page, jobs[0], "cancelled")
+
+
+def test_a_killed_worker_takes_neither_page_nor_queue_down(window):
+    page = window.open()
+    pick(page, "t2v_long")
+    quick(page, "one that dies", steps=None)
+    killed = generate(page)
+    page.locator("#now", has_text=re.compile(r"step \d+ of 1000")).wait_for()
+    worker = [
+        row
+        for row in psutil.Process(window.server.process.pid).children()
+        if "reeltune.jobs.worker" in " ".join(row.cmdline())
+    ]
+    assert len(worker) == 1
+    os.kill(worker[0].pid, signal.SIGKILL)
+    wait_for(page, killed, "failed")
+    assert "signal 9" in page.locator("#now .rt-problem").inner_text()
+    assert window.server.status("/") == 200
+    pick(page, "nano_t2v")
+    quick(page, "the next one")
+    page.evaluate("document.querySelector('#said').querySelectorAll('.rt-good').forEach(row => row.remove())")
+    after = generate(page)
+    wait_for(page, after, "done")
+
+
+def test_the_page_fits_a_phone_and_every_part_can_be_reached_by_keyboard(chromium, server):
+    narrow = Window(chromium, server, 400, 860)
+    page = narrow.open()
+    for name in ("Make", "Gallery", "Create", "Configuration"):
+        tab(page, name)
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, name
+    tab(page, "Make")
+    page.locator("#models [data-search]").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.matches('[data-pick]')")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.activeElement.getAttribute('aria-current') === 'true'")
+    narrow.close()
+
+
+def test_five_jobs_outlive_a_killed_server_and_the_gallery_too(chromium, tmp_path):
+    server = Server(tmp_path / "root").start()
+    try:
+        window = Window(chromium, server)
+        page = window.open()
+        pick(page, "nano_t2v")
+        quick(page, "before")
+        wait_for(page, generate(page), "done")
+        queue = Queue(server.root)
+        queue.add("nano_t2v", {"prompt": "running", "num_inference_steps": 1000})
+        for number in range(5):
+            queue.add("nano_t2v", {"prompt": f"waiting {number}", "num_inference_steps": 1000})
+        page.locator("#now", has_text=re.compile(r"step \d+ of 1000")).wait_for()
+        workers = psutil.Process(server.process.pid).children()
+        server.kill()
+        window.context.close()
+        psutil.wait_procs(workers, timeout=30)
+        assert not any(row.is_running() for row in workers)  # it ended with the page's process
+        server.start()
+        window = Window(chromium, server)
+        page = window.open()
+        states = [job.state for job in Queue(server.root).jobs()]
+        assert states.count(State.INTERRUPTED) == 1
+        assert states.count(State.QUEUED) + states.count(State.RUNNING) == 5
+        page.locator(".rt-interrupted [data-do=again]", has_text="Resume").wait_for()
+        assert page.locator(".rt-job", has_text="waiting").count() == 5
+        page.locator(".rt-interrupted [data-do=again]").click()
+        page.locator(".rt-queued", has_text="running").wait_for()
+        tab(page, "Gallery")
+        page.locator(".rt-card", has_text="before").wait_for()
+        time.sleep(0.1)
+        window.close()
+    finally:
+        server.stop()
