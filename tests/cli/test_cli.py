@@ -208,7 +208,7 @@ def test_wgp_forwards(tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert len(json.loads(answer.stdout)) > 20
-    assert "counts for `generate` only" in answer.stderr
+    assert "no quantized file will be written" in answer.stderr
 
 
 def test_add_ls_rm_gc_and_verify(run, root):
