@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from reeltune.errors import CheckpointError
-from reeltune.weights.quanto import dequantize, quantize_tensor
+from reeltune.weights import quanto
+from reeltune.weights.quanto import dequantize, off, quantize_tensor
 
 DTYPES = (torch.bfloat16, torch.float16)
 
@@ -20,6 +21,15 @@ def reference(weight, dtype):
         data.append(torch.tensor(values, dtype=torch.int8))
         scales.append(scale)
     return torch.stack(data), torch.stack(scales)[:, None]
+
+
+@pytest.fixture(params=["compiled", "torch"], autouse=True)
+def _kernels(request, monkeypatch):
+    """Everything twice: by numba's kernels, and in plain torch as where numba isn't."""
+    if request.param == "torch":
+        monkeypatch.setattr(quanto, "kernels", None)
+    else:
+        assert quanto.kernels is not None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -73,3 +83,23 @@ def test_never_worse_than_optimum_quanto():
         ours_error = (dequantize(data, scale, torch.float32) - weight.float()).square().sum()
         theirs_error = (theirs._data.float() * theirs._scale.float() - weight.float()).square().sum()
         assert ours_error <= theirs_error
+
+
+@pytest.mark.parametrize("source", [torch.float32, torch.bfloat16, torch.float16])
+def test_every_16_bit_number_and_what_is_off(source):
+    if source == torch.float32:
+        values = torch.randn(64, 1024) * 10 ** torch.linspace(-6, 6, 64)[:, None]
+    else:
+        values = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(source)
+        values = values[torch.isfinite(values)].reshape(64, -1)
+    for dtype in DTYPES:
+        kept = values if dtype == torch.bfloat16 else values.clamp(-6e4, 6e4)
+        data, scale = quantize_tensor(kept, dtype)
+        wanted = (kept.float() / scale.float()).round().clamp(-128, 127)
+        assert torch.equal(data.float(), wanted)
+        assert not off(kept, data, scale)
+        row = int(scale.float().argmax())
+        column = int(data[row].abs().float().argmin())
+        damaged = data.clone()
+        damaged[row, column] += 1
+        assert off(kept, damaged, scale)

@@ -5,10 +5,13 @@ A tensor is seen as a matrix [rows, columns]: its first dimension by all others 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+
+Add = Callable[[torch.Tensor, int], None]
+Room = Callable[[int, int], torch.Tensor]  # rows, columns -> fp32 memory that may be overwritten
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Segment:
         return slice(begin + shift, end + shift), slice(begin - first, end - first)
 
 
-_LEAST = 64  # rows that are multiplied at once: of fewer, BLAS sums in another order
+LEAST = 64  # rows that are multiplied at once: of fewer, BLAS sums in another order
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,22 @@ class LowRank:
     scale: float
     segments: Sequence[Segment]
 
-    def add(self, block: torch.Tensor, first: int) -> None:
-        """Add to `block` fp32 [count, columns], which begins at row `first` of the stored tensor."""
-        for segment in self.segments:
-            if (rows := segment.overlap(first, len(block))) is not None:
-                block[rows[1]].add_(self._product(rows[0]))
+    def ready(self, room: Room) -> Add:
+        """A function that adds to a block fp32 [count, columns], which begins at a row of the stored tensor."""
+        down = self.down.to(torch.float32)
 
-    def _product(self, rows: slice) -> torch.Tensor:
-        first = max(0, min(rows.start, len(self.up) - _LEAST))  # short blocks are worked out with their neighbours
-        last = min(len(self.up), max(rows.stop, first + _LEAST))
-        product = (self.up[first:last].to(torch.float32) * self.scale) @ self.down.to(torch.float32)
+        def add(block: torch.Tensor, first: int) -> None:
+            for segment in self.segments:
+                if (rows := segment.overlap(first, len(block))) is not None:
+                    block[rows[1]].add_(self._product(rows[0], down, room))
+
+        return add
+
+    def _product(self, rows: slice, down: torch.Tensor, room: Room) -> torch.Tensor:
+        first = max(0, min(rows.start, len(self.up) - LEAST))  # short blocks are worked out with their neighbours
+        last = min(len(self.up), max(rows.stop, first + LEAST))
+        up = self.up[first:last].to(torch.float32) * self.scale
+        product = torch.mm(up, down, out=room(len(up), down.shape[1]))  # fresh memory takes longer
         return product[rows.start - first : rows.stop - first]
 
 
@@ -64,11 +73,15 @@ class Difference:
     scale: float
     segments: Sequence[Segment]
 
-    def add(self, block: torch.Tensor, first: int) -> None:
-        """Add to `block` fp32 [count, columns], which begins at row `first` of the stored tensor."""
-        for segment in self.segments:
-            if (rows := segment.overlap(first, len(block))) is not None:
-                block[rows[1]].add_(self.values[rows[0]].to(torch.float32), alpha=self.scale)
+    def ready(self, room: Room) -> Add:
+        """A function that adds to a block fp32 [count, columns], which begins at a row of the stored tensor."""
+
+        def add(block: torch.Tensor, first: int) -> None:
+            for segment in self.segments:
+                if (rows := segment.overlap(first, len(block))) is not None:
+                    block[rows[1]].add_(self.values[rows[0]].to(torch.float32), alpha=self.scale)
+
+        return add
 
 
 Edit = LowRank | Difference

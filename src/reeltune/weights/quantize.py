@@ -31,7 +31,7 @@ from reeltune.weights.draft import prepare
 from reeltune.weights.lora import Applied
 from reeltune.weights.parts import name_of_all, read_parts
 from reeltune.weights.recipe import Recipe
-from reeltune.weights.stream import UNFINISHED, verify_piece, work_through, write_piece
+from reeltune.weights.stream import UNFINISHED, Sums, verify_piece, work_through, write_piece
 from reeltune.weights.tensors import TORCH_DTYPES
 
 _CHUNK = 8 * 1024 * 1024
@@ -77,8 +77,9 @@ def quantize(
         raise CheckpointError(f"{output} is no name of a checkpoint.", hint="Let it end in .safetensors.")
     _refuse_taken(source, output, overwrite)
     with claimed(output) as partial:
-        seconds = write(draft.recipe, partial, listener, cancel)
-        digest, checked = verify(draft.recipe, partial, listener, cancel)
+        sums: Sums = {}
+        seconds = write(draft.recipe, partial, sums, listener, cancel)
+        digest, checked = verify(draft.recipe, partial, sums, listener, cancel)
         _refuse_taken(source, output, overwrite)  # once more: hours may have gone by
         partial.replace(output)
         with contextlib.suppress(OSError):  # the file is there and whole; some file systems sync no folders
@@ -118,7 +119,7 @@ def check(
             raise CheckpointError("Its tensors are others.")
         tasks = [replace(task, outputs=tuple(found[row.name] for row in task.outputs)) for task in recipe.tasks]
         work_through(
-            replace(recipe, tasks=tuple(tasks)), output, verify_piece, "verify", listener, cancel or CancelToken()
+            replace(recipe, tasks=tuple(tasks)), output, verify_piece, "verify", listener, cancel or CancelToken(), {}
         )
     except (CheckpointError, OSError) as error:
         reason = error.message if isinstance(error, CheckpointError) else error.strerror
@@ -181,7 +182,7 @@ def _disk_full(output: Path) -> NotEnoughDisk:
     )
 
 
-def write(recipe: Recipe, partial: Path, listener: Listener, cancel: CancelToken) -> dict[str, float]:
+def write(recipe: Recipe, partial: Path, sums: Sums, listener: Listener, cancel: CancelToken) -> dict[str, float]:
     """Write the new file, not yet synced; returns the seconds spent. Raises CheckpointError, OSError, Cancelled."""
     if free_disk(partial.parent) < recipe.bytes:
         raise NotEnoughDisk(
@@ -194,14 +195,14 @@ def write(recipe: Recipe, partial: Path, listener: Listener, cancel: CancelToken
         for tensor in recipe.ones:
             file.seek(tensor.begin)
             file.write(_one(tensor.dtype))
-    return work_through(recipe, partial, write_piece, "quantize", listener, cancel)
+    return work_through(recipe, partial, write_piece, "quantize", listener, cancel, sums)
 
 
 def _one(dtype: str) -> bytes:
     return torch.ones(1, dtype=TORCH_DTYPES[dtype]).view(torch.uint8).numpy().tobytes()
 
 
-def verify(recipe: Recipe, partial: Path, listener: Listener, cancel: CancelToken) -> tuple[str, float]:
+def verify(recipe: Recipe, partial: Path, sums: Sums, listener: Listener, cancel: CancelToken) -> tuple[str, float]:
     """Sync the new file, read all of it again, and hold it against the source.
 
     Returns its sha256 and the seconds it took. Raises CheckpointError, OSError, Cancelled.
@@ -216,7 +217,7 @@ def verify(recipe: Recipe, partial: Path, listener: Listener, cancel: CancelToke
         quantization = QUANTO_INT8 if recipe.modules else SIXTEEN_BITS
         if dict(header.tensors) != written or header.file_bytes != recipe.bytes or found.quantization != quantization:
             raise CheckpointError(f"{partial.name} does not read as it was written.", hint="Check the disk.")
-        work_through(recipe, partial, verify_piece, "verify", listener, cancel)
+        work_through(recipe, partial, verify_piece, "verify", listener, cancel, sums)
         synced.result()
         return summed.result(), time.perf_counter() - start
 

@@ -3,7 +3,8 @@
     scale = absmax(row) / 127, rounded to the compute data type and stored so
     data  = clamp(round_half_to_even(weight / stored scale), -128, 127)        all in fp32
 
-Where the scale rounds to 0 (a row of zeros or denormals) data is 0 and scale 1.
+Where the scale rounds to 0 (a row of zeros or denormals) data is 0 and scale 1. Compiled where numba is there
+(`kernels`), in plain torch where it isn't: the same bits.
 """
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ import torch
 
 from reeltune.errors import CheckpointError
 
+try:
+    from reeltune.weights import kernels
+except ImportError:  # a machine that numba has no build for
+    kernels = None  # type: ignore[assignment]
+
 _LEVELS = 127.0
-CHUNK = 384 * 1024  # values at once: 1.5 MB in fp32, which stays in cache
+CHUNK = 512 * 1024  # values at once in plain torch: 2 MB in fp32, which stays in cache
 
 
 def quantize_tensor(
@@ -27,49 +33,62 @@ def quantize_tensor(
     """
     data = torch.empty(weight.shape, dtype=torch.int8)
     scale = torch.empty((weight.shape[0], 1), dtype=dtype)
-    rows = max(1, CHUNK // max(1, weight.shape[1]))
-    for first in range(0, weight.shape[0], rows):
-        part = slice(first, first + rows)
-        quantize_rows(weight[part].to(torch.float32, copy=True), data[part], scale[part], name)
+    quantize_rows(weight, data, scale, name)
     return data, scale
 
 
 def quantize_rows(values: torch.Tensor, data: torch.Tensor, scale: torch.Tensor, name: str) -> None:
-    """Fill `data` int8 [rows, in] and `scale` [rows, 1] from `values` fp32 [rows, in], which are overwritten.
-
-    Few passes over few rows, so that all stays in cache. Raises as `quantize_tensor`.
-    """
-    absmax = largest(values, name)
-    rounded = (absmax / _LEVELS).to(scale.dtype)
-    if not bool(torch.isfinite(rounded).all()):
-        raise CheckpointError(f"{name} is too large for {scale.dtype}.", hint="Use bf16.")
-    scale.copy_(rounded.masked_fill_(rounded == 0, 1))  # of a row that small, every value rounds to 0
-    values.div_(scale.to(torch.float32)).round_()
-    if bool((rounded < torch.finfo(scale.dtype).tiny).any()):  # only there a rounded scale is off by more than 1 %
-        values.clamp_(-128, 127)
-    data.copy_(values)
+    """Fill `data` int8 [rows, in] and `scale` [rows, 1] from `values` [rows, in]. Raises as `quantize_tensor`."""
+    if kernels is not None and kernels.takes(values):
+        scale.copy_(_scales(kernels.largest(values), scale.dtype, name))
+        kernels.divide(values, scale, data)
+        return
+    rows = max(1, CHUNK // max(1, values.shape[1]))
+    for first in range(0, values.shape[0], rows):
+        part = slice(first, first + rows)
+        block = values[part].to(torch.float32, copy=True)
+        scale[part] = _scales(block.abs().amax(dim=1, keepdim=True), scale.dtype, name)
+        data[part] = block.div_(scale[part].to(torch.float32)).round_().clamp_(-128, 127)
 
 
-def largest(values: torch.Tensor, name: str) -> torch.Tensor:
-    """Largest magnitude in each row of `values` [rows, in], as [rows, 1]. Raises CheckpointError for NaN, infinity."""
-    absmax = values.abs().amax(dim=1, keepdim=True)
-    if not bool(torch.isfinite(absmax).all()):
+def _scales(absmax: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+    """Scales [rows, 1] for the largest magnitudes of rows [rows, 1]. Raises as `quantize_tensor`."""
+    _refuse_bad(absmax, name)
+    scale = (absmax.to(torch.float32) / _LEVELS).to(dtype)
+    if not bool(torch.isfinite(scale).all()):
+        raise CheckpointError(f"{name} is too large for {dtype}.", hint="Use bf16.")
+    return scale.masked_fill_(scale == 0, 1)  # of a row that small, every value rounds to 0
+
+
+def check_finite(values: torch.Tensor, name: str) -> None:
+    """Raise CheckpointError where `values` [rows, in] hold NaN or infinity."""
+    if kernels is not None and kernels.takes(values):
+        _refuse_bad(kernels.largest(values), name)
+    else:
+        _refuse_bad(values.to(torch.float32), name)
+
+
+def _refuse_bad(values: torch.Tensor, name: str) -> None:
+    if not bool(torch.isfinite(values).all()):
         raise CheckpointError(f"{name} holds NaN or infinity: the file is damaged.", hint="Fetch it again.")
-    return absmax
 
 
 def off(values: torch.Tensor, data: torch.Tensor, scale: torch.Tensor) -> bool:
     """Whether any value is further than half a step from its quantized one, but for those beyond the last level.
 
-    `values` fp32 [rows, in], `data` int8 [rows, in], `scale` [rows, 1].
+    `values` [rows, in], `data` int8 [rows, in], `scale` [rows, 1].
     """
-    step = scale.to(torch.float32)
-    error = data.to(torch.float32).mul_(step).sub_(values).abs_()
-    bound = step * (0.5 + 1e-4)
-    if bool((error.amax(dim=1, keepdim=True) <= bound).all()):
-        return False
-    beyond = (values.abs() - _LEVELS * step).clamp_(min=0)
-    return not bool((error <= bound + beyond).all())
+    if kernels is not None and kernels.takes(values):
+        return kernels.off(values, data, scale)
+    rows = max(1, CHUNK // max(1, values.shape[1]))
+    for first in range(0, values.shape[0], rows):
+        part = slice(first, first + rows)
+        block, step = values[part].to(torch.float32), scale[part].to(torch.float32)
+        error = data[part].to(torch.float32).mul_(step).sub_(block).abs_()
+        beyond = (block.abs() - _LEVELS * step).clamp_(min=0)
+        if not bool((error <= step * (0.5 + 1e-4) + beyond).all()):
+            return True
+    return False
 
 
 def dequantize(data: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

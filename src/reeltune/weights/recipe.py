@@ -46,6 +46,11 @@ class Task:
         return len(self.outputs) > 1
 
     @property
+    def plain(self) -> bool:
+        """Whether what is stored is the weight itself, in a data type that is reckoned with directly."""
+        return self.scale is None and not self.edits and self.source.dtype in ("BF16", "F16", "F32")
+
+    @property
     def matrix(self) -> tuple[int, int]:
         """The tensor seen as [rows, columns]: its first dimension by all others together."""
         rows = self.source.shape[0] if self.source.shape else 1

@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,7 +24,8 @@ from reeltune.checkpoints.header import Tensor
 from reeltune.errors import Cancelled, CheckpointError
 from reeltune.events import CancelToken, Listener, Progress
 from reeltune.inventory import PARTIAL
-from reeltune.weights.quanto import CHUNK, largest, off, quantize_rows
+from reeltune.weights.edits import LEAST
+from reeltune.weights.quanto import CHUNK, check_finite, off, quantize_rows
 from reeltune.weights.recipe import Piece, Recipe, Task, pieces
 from reeltune.weights.tensors import TORCH_DTYPES
 
@@ -32,15 +34,20 @@ _READ = 8 * 1024 * 1024  # bytes at once
 _MOST_WORKERS = 8
 
 
-class Hands:
-    """One worker's open files and buffers. `seconds` counts what it spent on each kind of work."""
+Sums = dict[tuple[str, int], int]  # of what was written, by the source's name and the first row
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
+
+class Hands:
+    """One worker's open files and buffers. `seconds`: what it spent on each kind of work; `sums`: everyone's."""
+
+    def __init__(self, output: Path, sums: Sums) -> None:
+        self.output, self.sums = output, sums
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._files: dict[tuple[Path, str], FileIO] = {}
         self._buffers: dict[str, bytearray] = {}
         self._floats = torch.empty(0)
+        self._products = torch.empty(0)
+        self._levels = torch.empty(0, dtype=torch.int8)
 
     def close(self) -> None:
         """Close every file."""
@@ -62,6 +69,13 @@ class Hands:
             file = self._at(self.output, "r+b", tensor.begin + first * values[0].nbytes)
             while view:
                 view = view[file.write(view) :]
+
+    def levels(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """Room for int8 rows [rows, columns]; used again by the next piece."""
+        count = shape[0] * shape[1]
+        if self._levels.numel() < count:
+            self._levels = torch.empty(max(count, _READ // 2), dtype=torch.int8)
+        return self._levels[:count].view(shape)
 
     def _rows(self, path: Path, tensor: Tensor, piece: Piece, buffer: str) -> torch.Tensor:
         dtype = TORCH_DTYPES[tensor.dtype]
@@ -92,23 +106,33 @@ class Hands:
         return file
 
     def blocks(self, piece: Piece, values: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-        """The piece in fp32, a few rows at a time: times the scale of scaled fp8, changed by the edits.
+        """The piece in fp32, a few rows at a time: times the scale of scaled fp8, changed by the edits; or as it is
+        stored and all at once, where there is nothing to change.
 
         `values` [rows, columns] as stored. Each block is overwritten by the next.
         """
         rows, columns = values.shape
-        step, scale = max(1, CHUNK // columns), self._scale(piece.task)
+        if piece.task.plain:
+            yield slice(0, rows), values
+            return
+        scale, adds = self._scale(piece.task), [edit.ready(self._room) for edit in piece.task.edits]
+        step = max(LEAST if adds else 1, CHUNK // columns)
         if self._floats.numel() < min(step, rows) * columns:
-            self._floats = torch.empty(max(CHUNK, columns))
+            self._floats = torch.empty(max(CHUNK, step * columns))
         for begin in range(0, rows, step):
             part, first = slice(begin, min(begin + step, rows)), piece.first + begin
             block = self._floats[: (part.stop - begin) * columns].view(-1, columns)
             block.copy_(values[part])
             if scale is not None:
                 block.mul_(scale[first : first + len(block)] if len(scale) > 1 else scale)
-            for edit in piece.task.edits:
-                edit.add(block, first)
+            for add in adds:
+                add(block, first)
             yield part, block
+
+    def _room(self, rows: int, columns: int) -> torch.Tensor:
+        if self._products.numel() < rows * columns:
+            self._products = torch.empty(rows * columns)
+        return self._products[: rows * columns].view(rows, columns)
 
     def _scale(self, task: Task) -> torch.Tensor | None:
         """Scale of an fp8 tensor in fp32: [1, 1] or [rows, 1]."""
@@ -130,10 +154,14 @@ def write_piece(hands: Hands, piece: Piece) -> None:
     task, values = piece.task, hands.source(piece)
     if task.quantized:
         data_row, scale_row = task.outputs
-        data = torch.empty(values.shape, dtype=torch.int8)
+        data = hands.levels(values.shape)
         scale = torch.empty((piece.rows, 1), dtype=TORCH_DTYPES[scale_row.dtype])
         for part, block in hands.blocks(piece, values):
             quantize_rows(block, data[part], scale[part], task.source.name)
+            if task.edits and off(block, data[part], scale[part]):
+                raise AssertionError(f"{task.source.name} was quantized wrongly")
+        if task.edits:  # merging once more, to hold it against what is read again, would take as long as this did
+            hands.sums[task.source.name, piece.first] = _sum(data, scale)
         hands.write(data_row, piece.first, data)
         hands.write(scale_row, piece.first, scale)
         return
@@ -143,11 +171,9 @@ def write_piece(hands: Hands, piece: Piece) -> None:
 def _converted(hands: Hands, piece: Piece, values: torch.Tensor) -> torch.Tensor:
     """The rows of a piece as the new file's data type holds them. Raises CheckpointError where that can't."""
     task, dtype = piece.task, TORCH_DTYPES[piece.task.outputs[0].dtype]
-    if not values.is_floating_point():
-        return values
     found = torch.empty(values.shape, dtype=dtype)
     for part, block in hands.blocks(piece, values):
-        largest(block, task.source.name)
+        check_finite(block, task.source.name)
         found[part] = block
         if dtype == torch.float16 and not bool(torch.isfinite(found[part]).all()):
             raise CheckpointError(f"{task.source.name} is too large for fp16.", hint="Use bf16.")
@@ -159,13 +185,22 @@ def verify_piece(hands: Hands, piece: Piece) -> None:
     task, values = piece.task, hands.source(piece)
     if task.quantized:
         data, scale = (hands.written(tensor, piece) for tensor in task.outputs)
-        wrong = any(off(block, data[part], scale[part]) for part, block in hands.blocks(piece, values))
+        known = hands.sums.get((task.source.name, piece.first))
+        if known is not None:
+            wrong = known != _sum(data, scale)
+        else:
+            wrong = any(off(block, data[part], scale[part]) for part, block in hands.blocks(piece, values))
     else:
         wrong = not torch.equal(hands.written(task.outputs[0], piece), _converted(hands, piece, values))
     if wrong:
         raise CheckpointError(
             f"{task.outputs[0].name} was not written as it should be.", hint="Check the disk, and start again."
         )
+
+
+def _sum(data: torch.Tensor, scale: torch.Tensor) -> int:
+    """CRC-32 of rows as they are stored."""
+    return zlib.crc32(scale.view(torch.uint8).numpy().data, zlib.crc32(data.numpy().data))
 
 
 def work_through(
@@ -175,13 +210,15 @@ def work_through(
     stage: str,
     listener: Listener,
     cancel: CancelToken,
+    sums: Sums,
 ) -> dict[str, float]:
     """Do all pieces of a recipe on all cores; returns the seconds spent on reading, computing and writing, summed
-    over the workers. Raises what the first piece that fails raises, and Cancelled.
+    over the workers. `sums`: filled while writing, held against while verifying. Raises what the first piece that
+    fails raises, and Cancelled.
     """
     count = min(_MOST_WORKERS, os.cpu_count() or 1)
     idle: queue.SimpleQueue[Hands] = queue.SimpleQueue()
-    everyone = [Hands(output) for _ in range(count)]
+    everyone = [Hands(output, sums) for _ in range(count)]
     for hands in everyone:
         idle.put(hands)
     stop = threading.Event()
