@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from serving import Server, Window
+from serving import Server, Window, chromium, module_root, server, window
 
 from reeltune import Engine
 from reeltune.jobs import Queue, State
