@@ -11,7 +11,7 @@ from reeltune.cli import main
 from reeltune.cli.app import app
 
 SAVE_QUANTIZED = "--save-quantized"
-SAVING = ("ui",)  # commands that take it
+SAVING = ("generate", "ui")  # commands that take it
 ABOUT_ITSELF = ("--help", "--version")
 
 if __name__ == "__main__":
@@ -23,7 +23,7 @@ if __name__ == "__main__":
     if SAVE_QUANTIZED in arguments:
         arguments = [argument for argument in arguments if argument != SAVE_QUANTIZED]
         if command in SAVING:
-            arguments.append(SAVE_QUANTIZED)
+            arguments.insert(arguments.index(command) + 1, SAVE_QUANTIZED)
         else:
             print(f"{SAVE_QUANTIZED} does nothing for `{command}`: no quantized file will be written.", file=sys.stderr)
     main(arguments)

@@ -54,6 +54,16 @@ def read(frames: npt.NDArray[np.uint8]) -> Reading:
     return Reading(colour, shape, _direction(painted), background, look, float(filling))
 
 
+def centres(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Centre (x, y) of what is painted in each frame, [frames, 2] in pixels; not a number where nothing is."""
+    pixels = frames.astype(np.float32)
+    border = np.concatenate([pixels[:, :2].reshape(-1, 3), pixels[:, :, :2].reshape(-1, 3)])
+    difference = np.abs(pixels - np.median(border, axis=0)).max(-1)
+    strength = np.quantile(difference.reshape(len(frames), -1), 0.98, axis=1)
+    painted = difference > np.maximum(strength / 2, _FAINT)[:, None, None]
+    return np.array([np.argwhere(mask).mean(0)[::-1] if mask.any() else (np.nan, np.nan) for mask in painted])
+
+
 def _nearest(value: npt.NDArray[np.float32], palette: dict[str, tuple[int, int, int]]) -> str:
     return min(palette, key=lambda name: float(np.square(value - palette[name]).sum()))
 

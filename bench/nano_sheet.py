@@ -1,6 +1,7 @@
-"""The pictures of the README: what the shipped weights make, both looks from the same prompts and seeds.
+"""The pictures of the README: what the shipped weights make, both looks from the same prompts and seeds, and what they
+make of a control video or an image.
 
-python bench/nano_sheet.py          writes docs/images/nano.png and docs/images/looks.png
+python bench/nano_sheet.py          writes nano.png, looks.png and given.png into docs/images/
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
+from nano_control import control, image, run
 from reeltune import Engine, load_catalog
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -39,6 +41,18 @@ def make(id: str) -> list[np.ndarray]:
         return [engine.generate(prompt=text, seed=7 + number).frames for number, text in enumerate(PROMPTS)]
 
 
+def followed(count: int = 4) -> list[np.ndarray]:
+    """Control videos with what nano_vace makes of them below, and images with what nano_i2v makes of them."""
+    rows = []
+    for _, given, frames in run("nano_vace", "int8", count, control):
+        rows.append(np.concatenate([strip(given, 5), strip(frames, 5)]))
+    left = np.concatenate(rows[: count // 2])
+    for _, given, frames in run("nano_i2v", "int8", count, image):
+        alone = np.concatenate([strip(given[None], 1), np.full_like(strip(given[None], 4), 200)], 1)
+        rows.append(np.concatenate([alone, strip(frames, 5)]))
+    return [left, np.concatenate(rows[count : count + count // 2])]
+
+
 def main() -> None:
     solid, neon = make("nano_t2v"), make("nano_neon")
     rows = [strip(frames, 5) for frames in solid]
@@ -46,6 +60,7 @@ def main() -> None:
     Image.fromarray(np.concatenate(pairs)).save(IMAGES / "nano.png", optimize=True)
     looks = [np.concatenate([strip(left, 5), strip(right, 5)], 1) for left, right in zip(solid, neon, strict=True)]
     Image.fromarray(np.concatenate(looks[:4])).save(IMAGES / "looks.png", optimize=True)
+    Image.fromarray(np.concatenate(followed(), 1)).save(IMAGES / "given.png", optimize=True)
     for text in PROMPTS:
         print(text)
 

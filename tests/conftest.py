@@ -193,3 +193,32 @@ def server() -> Iterator[Server]:
     running = Server()
     yield running
     running.close()
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of tiny random components (tests/engine/tiny_parts.py), each made once."""
+    folders: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        import tiny_parts
+
+        if kind not in folders:
+            folders[kind] = tiny_parts.write_parts(kind, tmp_path_factory.mktemp("parts") / kind)
+        return folders[kind]
+
+    return folder
+
+
+@pytest.fixture
+def big(root: Path, define: Callable[..., Path], headers: dict[str, dict[str, list[int]]]) -> Any:
+    """The true 14B header over a hole of its size."""
+    from reeltune import load_catalog
+
+    start, size = head_of(headers["wan_t2v_14B"])
+    (root / "ckpts").mkdir()
+    with (root / "ckpts" / "x_bf16.safetensors").open("wb") as file:
+        file.write(start)
+        file.truncate(size)
+    define("big", {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"], "auto_quantize": True})
+    return load_catalog(root)["big"]

@@ -26,7 +26,19 @@ def test_unknown_fields_survive_a_round_trip(root):
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"dtype": "fp32"}', '{"quantization": 8}', '{"model_folders": "x"}', '{"outputs": 3}']
+    "content",
+    [
+        "{",
+        "[]",
+        '{"dtype": "fp32"}',
+        '{"quantization": 8}',
+        '{"model_folders": "x"}',
+        '{"outputs": 3}',
+        '{"memory_profile": "fast"}',
+        '{"attention": 1}',
+        '{"compile": "yes"}',
+        '{"int8": "static"}',
+    ],
 )
 def test_a_broken_file_is_named_and_left_alone(root, content):
     path = root / "reeltune.json"
@@ -38,17 +50,31 @@ def test_a_broken_file_is_named_and_left_alone(root, content):
 
 def test_an_existing_wgp_config_is_read_once(root):
     old = {"transformer_quantization": "bf16", "transformer_dtype_policy": "fp16", "save_path": "videos", "profile": 4}
-    old["text_encoder_quantization"] = "bf16"
+    old |= {"text_encoder_quantization": "bf16", "attention_mode": "sage2", "compile": "transformer", "boost": 1}
     (root / "wgp_config.json").write_text(json.dumps(old))
     preferences, notices = load_preferences(root)
     assert (preferences.quantization, preferences.dtype, preferences.outputs) == ("bf16", "fp16", "videos")
     assert preferences.text_encoder_quantization == "bf16"
-    assert "profile" in " ".join(notices)
+    assert (preferences.memory_profile, preferences.attention, preferences.compile) == ("streamed", "sage", True)
+    assert "Its profile 4 becomes the memory profile streamed." in notices
+    assert any("boost" in line for line in notices)
     (root / "wgp_config.json").write_text("{}")
     again, notices = load_preferences(root)
     assert again == preferences
-    assert again.extra["wgp"] == {"profile": 4}
+    assert again.extra["wgp"] == {"boost": 1}
     assert not notices
+
+
+@pytest.mark.parametrize(
+    ("number", "profile"),
+    [(1, "resident"), (2, "streamed"), (3, "stages"), (3.5, "stages"), (4, "streamed"), (4.5, "streamed"), (5, "minimum"),
+     (-1, "auto"), (9, "auto")],
+)  # fmt: skip
+def test_wangps_profiles_by_number(root, number, profile):
+    (root / "wgp_config.json").write_text(json.dumps({"profile": number}))
+    preferences, notices = load_preferences(root)
+    assert preferences.memory_profile == profile
+    assert "profile" in " ".join(notices)
 
 
 def test_machines_and_their_data_types():

@@ -38,8 +38,8 @@ def test_defaults_of_the_facts():
 def test_neutral_values_are_silent_and_others_named(root):
     fusionix = load_catalog(root)["t2v_fusionix"]
     assert unused(layer(T2V, fusionix.settings), T2V) == []
-    asked = {"tea_cache_setting": 2, "slg_switch": 0, "slg_start_perc": 10, "cfg_zero_step": -1, "image_start": "a.png"}
-    assert unused(asked, T2V) == ["tea_cache_setting", "image_start"]
+    asked = {"batch_size": 2, "slg_switch": 0, "slg_start_perc": 10, "cfg_zero_step": -1, "image_start": "a.png"}
+    assert unused(asked, T2V) == ["batch_size", "image_start"]
     assert unused({"slg_switch": 1, "slg_start_perc": 10}, T2V) == ["slg_switch", "slg_start_perc"]
 
 

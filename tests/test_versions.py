@@ -85,10 +85,30 @@ def test_the_header_beats_the_name(pick):
     assert (choice.quantization, choice.dtype) == ("quanto_int8", "fp16")
 
 
+FP8 = H + "x_fp8_e4m3fn_scaled.safetensors"
+
+
+def test_fp8_comes_after_what_was_asked_for(pick):
+    assert pick([FP8, BF16], quantization="bf16").choices["transformer"].version.url == BF16
+    assert pick([FP8, Q_BF16]).choices["transformer"].version.url == Q_BF16
+    assert pick([Q_BF16, FP8], quantization="bf16").choices["transformer"].version.url == FP8
+    assert pick([FP8, BF16]).choices["transformer"].version.url == BF16
+
+
+def test_fp8_alone_is_quantized_or_turned_into_16_bits(pick):
+    selection = pick([FP8])
+    assert selection.choices["transformer"].quantize_on_load
+    assert selection.choices["transformer"].reason.startswith("fp8, no usable int8 version is listed: quantized")
+    assert not selection.notices
+    selection = pick([FP8], quantization="bf16", dtype="fp16")
+    choice = selection.choices["transformer"]
+    assert (choice.quantize_on_load, choice.dtype) == (False, "fp16")
+    assert "fp8, turned into 16 bits while loading" in selection.notices[0]
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        (H + "x_fp8_e4m3fn.safetensors", "fp8 weights"),
         (H + "x-Q4_K_M.gguf", "GGUF"),
         (H + "x.ckpt", "pickle"),
         (H + "x_int8_convrot.safetensors", "not the quanto format"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from reeltune.media.video import Origin, Video
     from reeltune.preferences import Preferences
     from reeltune.versions import Choice, Rejection, Selection
+    from reeltune.weights.quantize import Quantized, quantize
 
 _HOMES = {
     "errors": "reeltune.errors",
@@ -54,12 +55,14 @@ _HOMES = {
     "Choice": "reeltune.versions",
     "Rejection": "reeltune.versions",
     "Selection": "reeltune.versions",
+    "Quantized": "reeltune.weights.quantize",
+    "quantize": "reeltune.weights.quantize",
 }
 
 __all__ = [
     "CancelToken", "Catalog", "Choice", "Definition", "Engine", "Event", "Explanation", "Inspection", "Item", "Notice",
-    "Origin", "Planned", "PlannedFile", "Preferences", "Progress", "Rejection", "Selection", "Summary", "Version",
-    "Video", "__version__", "errors", "explain", "inspect", "load_catalog", "pull",
+    "Origin", "Planned", "PlannedFile", "Preferences", "Progress", "Quantized", "Rejection", "Selection", "Summary",
+    "Version", "Video", "__version__", "errors", "explain", "inspect", "load_catalog", "pull", "quantize",
 ]  # fmt: skip
 
 

@@ -12,7 +12,8 @@
     │   ├── HeaderError              the safetensors header is broken or doesn't fit the file
     │   ├── UnsupportedFormat        a format that can't be loaded, by name
     │   ├── AmbiguousArchitecture    a header that fits several architectures (carries them)
-    │   └── TensorMismatch           names or shapes that the model doesn't have, or lacks
+    │   ├── TensorMismatch           names or shapes that the model doesn't have, or lacks
+    │   └── LoraMismatch             a LoRA that changes nothing of the model, or was made for another size
     ├── ChoiceError              no version of a slot can be used (carries every rejection)
     ├── NotRunnable              the architecture, or something asked of it, isn't supported
     ├── FetchError               a download
@@ -133,6 +134,10 @@ class TensorMismatch(CheckpointError):
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
         self.misshapen = tuple(misshapen)
+
+
+class LoraMismatch(CheckpointError):
+    """A LoRA changes nothing of the model, or was made for one of another size."""
 
 
 class ChoiceError(ReeltuneError):

@@ -19,7 +19,7 @@ from reeltune.errors import Cancelled
 class Progress:
     """Work done so far in one stage; `total` is None while unknown."""
 
-    stage: str  # "download" | "verify" | "load" | "encode" | "denoise" | "decode" | "write"
+    stage: str  # "download" | "verify" | "quantize" | "load" | "encode" | "denoise" | "decode" | "write"
     done: int
     total: int | None
     unit: str = "steps"  # "steps" | "bytes" | "tensors"

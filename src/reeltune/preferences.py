@@ -22,6 +22,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "quantization": ("int8", "bf16"),
     "dtype": ("auto", "bf16", "fp16"),
     "text_encoder_quantization": ("int8", "bf16"),
+    "memory_profile": ("auto", "resident", "stages", "streamed", "minimum"),
+    "attention": ("auto", "sdpa", "flash", "flash3", "sage", "xformers"),
+    "int8": ("weights", "dynamic"),
 }
 TOKENS: Mapping[str, str] = {"hub": "HF_TOKEN", "civitai": "CIVITAI_TOKEN"}  # as environment variables
 
@@ -35,7 +38,10 @@ class Preferences:
     folders with weights, such as another program's. `connections`: requests side by side for one file; `rate_limit`:
     megabytes a second for all of them, 0 for no limit; `stall_seconds` without a byte until a connection is made
     anew. `text_encoder_quantization`: which of a WanGP folder's text encoders is used, where both are there.
-    `save_quantized`: whether weights that are quantized while loading are kept as a file. `tokens`: for the Hub ("hub")
+    `memory_profile`: where the weights lie meanwhile, from fastest to smallest. `attention`: what computes it.
+    `compile`: the transformer's blocks, by torch. `int8`: how int8 weights are multiplied, "weights" (with 16-bit
+    activations) or "dynamic" (activations in int8 too).
+    `save_quantized`: whether the int8 versions of 16-bit files are written and listed. `tokens`: for the Hub ("hub")
     and CivitAI ("civitai"). `extra`: fields of the file this version does not know.
     """
 
@@ -48,6 +54,10 @@ class Preferences:
     rate_limit: float = 0.0
     stall_seconds: float = 30.0
     text_encoder_quantization: str = "int8"
+    memory_profile: str = "auto"
+    attention: str = "auto"
+    compile: bool = False
+    int8: str = "weights"
     save_quantized: bool = False
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -72,6 +82,8 @@ class Preferences:
             ):
                 hint = f"It must be a number from {least} to {most}."
                 raise PreferencesError(f"{value!r} is no value for {name}.", hint=hint)
+        if not isinstance(self.compile, bool):
+            raise PreferencesError("compile must be true or false.", hint=f"Mend it in {FILE_NAME}.")
         if not isinstance(self.save_quantized, bool):
             raise PreferencesError("save_quantized must be true or false.", hint=f"Mend it in {FILE_NAME}.")
         if not isinstance(self.tokens, Mapping) or not all(map(_is_token, self.tokens.values())):
@@ -147,15 +159,11 @@ def _build(value: dict[str, Any], path: Path) -> Preferences:
         raise PreferencesError(f"{path}: {error.message}", hint=error.hint) from error
 
 
-_LATER = [
-    "attention_mode",
-    "profile",
-    "vae_config",
-    "vae_precision",
-    "compile",
-    "boost",
-    "preload_in_VRAM",
-]
+_LATER = ["vae_config", "vae_precision", "boost", "preload_in_VRAM"]
+# WanGP's profiles by number: 1 and 3 expect a card that holds the model, 2 and 4 a smaller one, 5 little of both
+_WGP_PROFILES = {"-1": "auto", "1": "resident", "2": "streamed", "3": "stages", "4": "streamed", "5": "minimum"}
+_WGP_ATTENTION = {"": "auto", "auto": "auto", "sdpa": "sdpa", "flash": "flash", "sage": "sage", "sage2": "sage",
+                  "xformers": "xformers"}  # fmt: skip
 
 
 def _from_wgp(old: dict[str, Any]) -> tuple[Preferences, list[str]]:
@@ -166,11 +174,15 @@ def _from_wgp(old: dict[str, Any]) -> tuple[Preferences, list[str]]:
         "text_encoder_quantization": {"int8": "int8", "bf16": "bf16"}.get(
             str(old.get("text_encoder_quantization", "int8"))
         ),
+        "memory_profile": _WGP_PROFILES.get(str(old.get("profile", -1)).partition(".")[0]),
+        "attention": _WGP_ATTENTION.get(str(old.get("attention_mode", "auto"))),
         "outputs": old.get("save_path") if isinstance(old.get("save_path"), str) and old["save_path"] else "outputs",
     }
     notices = [f"its {name} is not one this program knows: the default counts." for name in wanted if not wanted[name]]
     kept = {key: old[key] for key in _LATER if key in old}
     if kept:
         notices.append(f"Kept for later, without effect yet: {', '.join(kept)}.")
-    given = {name: value for name, value in wanted.items() if value}
+    if "profile" in old and wanted["memory_profile"]:
+        notices.append(f"Its profile {old['profile']} becomes the memory profile {wanted['memory_profile']}.")
+    given = {name: value for name, value in wanted.items() if value} | {"compile": bool(old.get("compile"))}
     return Preferences(**given, extra={"wgp": kept} if kept else {}), notices  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reeltune.checkpoints.identify import Identity
-from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS, read_name
+from reeltune.checkpoints.names import FP8, QUANTO_INT8, SIXTEEN_BITS, read_name
 from reeltune.definitions.model import Definition, Version
 from reeltune.errors import ChoiceError, DeviceError
 from reeltune.families import Architecture
@@ -18,12 +18,15 @@ from reeltune.inventory import Found, Unusable
 from reeltune.preferences import Preferences
 
 _WHY_NOT = {
-    "fp8": "fp8 weights can't be loaded yet",
-    "fp8_scaled": "scaled fp8 weights can't be loaded yet",
     "gguf": "GGUF files can't be loaded",
     "nvfp4": "nvfp4 weights can't be loaded",
     "int8 (not quanto)": "its int8 is not the quanto format",
     "quanto (not int8)": "quanto weights other than int8 can't be loaded",
+}
+_LOADABLE = (SIXTEEN_BITS, QUANTO_INT8, *FP8)
+_TIERS = {  # by the quantization wanted, the better one first
+    "int8": {QUANTO_INT8: 0, SIXTEEN_BITS: 1, **dict.fromkeys(FP8, 2)},
+    "bf16": {SIXTEEN_BITS: 0, **dict.fromkeys(FP8, 1), QUANTO_INT8: 2},
 }
 _FORMATS = {"gguf": "GGUF files can't be loaded", "pickle": "pickle files can run code and are never loaded"}
 
@@ -194,7 +197,7 @@ def _unusable(row: _Candidate, architecture: Architecture, role: str, wish: _Wis
     name = read_name(row.version.url)
     if name.format in _FORMATS:
         return _FORMATS[name.format]
-    if row.quantization not in (SIXTEEN_BITS, QUANTO_INT8):
+    if row.quantization not in _LOADABLE:
         return _WHY_NOT.get(row.quantization, f"{row.quantization} weights can't be loaded")
     if row.facts.identity and (objection := contradiction(row.facts.identity, architecture, role)):
         return objection
@@ -239,17 +242,22 @@ def role_of(slot: str, slots: Mapping[str, object]) -> str:
 
 def _rank(row: _Candidate, wish: _Wish) -> tuple[int, int, int, int]:
     """Lower is better: quantization wanted, data type wanted, on disk, order in the list."""
-    quantized = row.quantization == QUANTO_INT8
-    unwanted = quantized != (wish.quantization == "int8")
-    return int(unwanted), int(row.dtype != wish.dtype), int(row.facts.found is None), row.order
+    converts = row.quantization in FP8
+    return (
+        _TIERS[wish.quantization][row.quantization],
+        int(row.dtype != wish.dtype and not converts),
+        int(row.facts.found is None),
+        row.order,
+    )
 
 
 def _worse(row: _Candidate, best: _Candidate, wish: _Wish) -> str:
     mine, winner = _rank(row, wish), _rank(best, wish)
     step = next(index for index in range(4) if mine[index] != winner[index])
     wanted = "quanto int8" if wish.quantization == "int8" else "16 bits"
+    best_kind = {QUANTO_INT8: "quanto int8", SIXTEEN_BITS: "16 bits"}.get(best.quantization, "fp8")
     return (
-        f"{wanted} is wanted",
+        f"{wanted} is wanted" + ("" if best_kind == wanted else f", and {best_kind} comes closer"),
         f"{wish.dtype} is wanted",
         "another is on disk already",
         "another stands before it in the list",
@@ -257,10 +265,10 @@ def _worse(row: _Candidate, best: _Candidate, wish: _Wish) -> str:
 
 
 def _choice(slot: str, best: _Candidate, wish: _Wish) -> Choice:
-    quantized = best.quantization == QUANTO_INT8
+    quantized, fp8 = best.quantization == QUANTO_INT8, best.quantization in FP8
     dtype = best.dtype if quantized else wish.dtype
-    on_load = wish.quantization == "int8" and not quantized and wish.auto_quantize
-    parts = ["quanto int8" if quantized else "16 bits"]
+    on_load = wish.quantization == "int8" and not quantized and (wish.auto_quantize or fp8)
+    parts = ["quanto int8" if quantized else "fp8" if fp8 else "16 bits"]
     if wish.quantization == "int8" and not quantized:
         parts.append("no usable int8 version is listed" + (": quantized while loading" if on_load else ""))
         if not on_load:
@@ -268,10 +276,11 @@ def _choice(slot: str, best: _Candidate, wish: _Wish) -> Choice:
                 f"int8 was asked for, but {slot} has no usable int8 version and the definition does not say "
                 "auto_quantize: it runs in 16 bits."
             )
-    if wish.quantization != "int8" and quantized:
+    if wish.quantization != "int8" and best.quantization != SIXTEEN_BITS:
         parts.append("no usable 16-bit version is listed")
-        wish.notices.append(f"16 bits were asked for, but {slot} has no usable 16-bit version: int8 is used.")
-    parts.append(f"runs in {dtype}" + ("" if best.dtype == dtype else f", converted from {best.dtype}"))
+        kind = "int8" if quantized else "fp8, turned into 16 bits while loading,"
+        wish.notices.append(f"16 bits were asked for, but {slot} has no usable 16-bit version: {kind} is used.")
+    parts.append(f"runs in {dtype}" + ("" if best.dtype == dtype or fp8 else f", converted from {best.dtype}"))
     if quantized and dtype != wish.dtype:
         wish.notices.append(f"{wish.dtype} was wanted, but the int8 version of {slot} computes in {dtype}.")
     parts.append("on disk" if best.facts.found else "to be fetched")

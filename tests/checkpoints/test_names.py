@@ -1,6 +1,6 @@
 import pytest
 
-from reeltune.checkpoints.names import base_name, quantized_name, read_name
+from reeltune.checkpoints.names import base_name, converted_name, quantized_name, read_name
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,22 @@ def test_base_names(url, name):
         ("x_mfp16.safetensors", "fp16", "x_quanto_mfp16_int8.safetensors"),
         ("x.safetensors", "fp16", "x_quanto_fp16_int8.safetensors"),
         ("x_bf16v2.safetensors", "bf16", "x_bf16v2_quanto_bf16_int8.safetensors"),
+        ("Wan-bf16.safetensors", "fp16", "Wan_quanto_fp16_int8.safetensors"),
+        ("x_fp8_e4m3fn_scaled.safetensors", "bf16", "x_quanto_bf16_int8.safetensors"),
+        ("aniWanBFp8E4m3fn_t2v.safetensors", "bf16", "aniWanBFp8E4m3fn_t2v_quanto_bf16_int8.safetensors"),
+        ("x_bf16.sft", "bf16", "x_quanto_bf16_int8.safetensors"),
     ],
 )
 def test_name_of_the_quantized_file(name, dtype, quantized):
     assert quantized_name(name, dtype) == quantized
-    assert read_name(quantized).quantization == "quanto_int8"
+    facts = read_name(quantized)
+    assert (facts.quantization, facts.dtype) == ("quanto_int8", dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "converted"),
+    [("x_fp16.safetensors", "x_bf16.safetensors"), ("x_mfp16.safetensors", "x_mbf16.safetensors"),
+     ("x_fp8_scaled.safetensors", "x_bf16.safetensors"), ("x.safetensors", "x_bf16.safetensors")],
+)  # fmt: skip
+def test_name_of_the_converted_file(name, converted):
+    assert converted_name(name, "bf16") == converted

@@ -6,71 +6,21 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import pytest
-import tiny_parts
 import torch
-from PIL import Image
+from cases import CASES, architecture_of, write_case
 
-from reeltune import Engine, Notice, Preferences, load_catalog
+from reeltune import Engine, Notice, Preferences
 from reeltune.engine.stages import assemble, load_component, scheduler
 from reeltune.errors import MediaError, NotRunnable, SettingsError
 from reeltune.families import ARCHITECTURES
 from reeltune.media.mp4 import read_metadata, write_mp4
 from reeltune.weights.load import load_transformer
 
-FAST = {"num_inference_steps": 2, "resolution": "32x32", "video_length": 5, "seed": 3, "prompt": "a cat walks"}
-START, END = {"image_start": "start.png"}, {"image_end": "end.png"}
-PARTS = {"i2v": "wan_image", "fun_inp": "wan_image", "fun_inp_1.3B": "wan_image", "flf2v_720p": "wan_image",
-         "ti2v_2_2": "wan22", "hunyuan": "hunyuan", "hunyuan_i2v": "hunyuan_image", "ltxv_13B": "ltx"}  # fmt: skip
-CASES = {
-    "t2v": {}, "t2v_1.3B": {"guidance_scale": 1.0}, "i2v": START, "fun_inp": START | END, "fun_inp_1.3B": START,
-    "flf2v_720p": START | END, "vace_14B": {"video_guide": "guide.mp4", "video_mask": "mask.mp4", "image_refs": ["end.png"]},
-    "vace_1.3B": {}, "t2v_2_2": {"num_inference_steps": 4}, "i2v_2_2": START | {"num_inference_steps": 4},
-    "vace_14B_2_2": {"video_guide": "guide.mp4", "guidance_scale": 3.0, "guidance2_scale": 2.0}, "ti2v_2_2": {},
-    "ti2v_2_2, image": START, "hunyuan": {}, "hunyuan, negative": {"negative_prompt": "blurry", "guidance_scale": 3.0},
-    "hunyuan_i2v_token": START, "hunyuan_i2v_concat": START | {"negative_prompt": "blurry", "guidance_scale": 2.0},
-    "ltxv_13B": {"resolution": "64x64", "video_length": 9},
-    "ltxv_13B, images": START | END | {"resolution": "64x64", "video_length": 9},
-}  # fmt: skip
-
-
-def architecture_of(case):
-    name = case.partition(",")[0]
-    return "hunyuan_i2v" if name.startswith("hunyuan_i2v") else name
-
-
-@pytest.fixture(scope="session")
-def parts(tmp_path_factory):
-    """Folders of components, each made once."""
-    folders = {}
-
-    def folder(kind):
-        if kind not in folders:
-            folders[kind] = tiny_parts.write_parts(kind, tmp_path_factory.mktemp("parts") / kind)
-        return folders[kind]
-
-    return folder
-
 
 @pytest.fixture
 def case(root, define, parts, request):
     """A definition with its files and inputs in the root; returns it and the settings."""
-    name = request.param
-    architecture = architecture_of(name)
-    lists = tiny_parts.transformer_files(root / "ckpts", name.partition(",")[0])
-    components = parts(PARTS.get(architecture, "wan"))
-    phases = (
-        {"guidance2_scale": 2.0, "switch_threshold": 900}
-        if "_2_2" in architecture and "ti2v" not in architecture
-        else {}
-    )
-    define("mine", {"architecture": architecture, "components": str(components), **lists}, **phases)
-    rng = np.random.default_rng(0)
-    for file in ("start.png", "end.png"):
-        Image.fromarray(rng.integers(0, 255, (40, 64, 3), dtype=np.uint8)).save(root / file)
-    frames = rng.integers(0, 255, (5, 32, 32, 3), dtype=np.uint8)
-    write_mp4(root / "guide.mp4", frames, 16, {})
-    write_mp4(root / "mask.mp4", np.repeat((frames[:, :1, :1] > 128) * np.uint8(255), 32, 1).repeat(32, 2), 16, {})
-    return load_catalog(root)["mine"], FAST | CASES[name]
+    return write_case(request.param, root, define, parts)
 
 
 def make(definition, settings, events=None):
@@ -220,7 +170,7 @@ def test_inputs_are_fitted_aloud(case, root):
 def test_two_transformers_take_turns_where_they_do_not_fit(case, monkeypatch):
     definition, settings = case
     both, _ = make(definition, settings)
-    monkeypatch.setattr("reeltune.engine.engine.fits", lambda size, device: False)
+    monkeypatch.setattr("reeltune.engine.models.fits", lambda size, device: False)
     events = []
     turns, _ = make(definition, settings, events)
     assert np.array_equal(both.frames, turns.frames)

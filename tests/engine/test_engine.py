@@ -81,12 +81,12 @@ def test_versions_by_preference(nano):
 
 def test_sizes_are_rounded_aloud_and_unused_settings_named_once(nano):
     events = []
-    video = make(nano, events, resolution="70x50", video_length=6, tea_cache_setting=2)
+    video = make(nano, events, resolution="70x50", video_length=6, batch_size=2)
     assert video.frames.shape == (5, 48, 64, 3)
     said = [event.message for event in events if isinstance(event, Notice)]
     assert sum("70x50 becomes 64x48" in line for line in said) == 1
     assert sum("6 frames become 5" in line for line in said) == 1
-    assert sum("does not use: tea_cache_setting=2" in line for line in said) == 1
+    assert sum("does not use: batch_size=2" in line for line in said) == 1
 
 
 def test_several_videos(nano):
@@ -119,7 +119,7 @@ def test_latents_survive_a_failed_decode(nano, monkeypatch):
     whole = make(nano)
     with Engine(nano) as engine:
         with monkeypatch.context() as broken:
-            broken.setattr("reeltune.engine.engine.decode", lambda vae, latents: 1 / 0)
+            broken.setattr("reeltune.engine.vae.decode", lambda *_: 1 / 0)
             with pytest.raises(DecodeFailed) as caught:
                 engine.generate(seed=3, **FAST)
         assert caught.value.latents.is_file()

@@ -2,25 +2,12 @@
 
 import pytest
 
-from conftest import head_of
 from reeltune import Engine, Preferences, explain, load_catalog
 from reeltune.errors import NotEnoughMemory
 from reeltune.fetch.estimate import check_memory, estimate
 from reeltune.machine import Gpu, Machine
 
 MACHINE = Machine(24 * 10**9, 20 * 10**9)
-
-
-@pytest.fixture
-def big(root, define, headers):
-    """The true 14B header over a hole of its size."""
-    start, size = head_of(headers["wan_t2v_14B"])
-    (root / "ckpts").mkdir()
-    with (root / "ckpts" / "x_bf16.safetensors").open("wb") as file:
-        file.write(start)
-        file.truncate(size)
-    define("big", {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"], "auto_quantize": True})
-    return load_catalog(root)["big"]
 
 
 def test_16_bits_and_int8_on_load(big):
@@ -39,9 +26,12 @@ def test_refused_before_loading_with_the_number_and_the_advice(big):
     assert "int8" in caught.value.hint
     assert caught.value.needed > caught.value.available
     check_memory(explain(big, Preferences(), machine=MACHINE))
-    card = Machine(2**40, 2**40, (Gpu("small", 8 * 2**30, 8.6),))
-    with pytest.raises(NotEnoughMemory, match="cuda has 8,589,934,592"):
-        check_memory(explain(big, Preferences(), machine=card))
+    card = (Gpu("small", 8 * 2**30, 8.6),)
+    check_memory(explain(big, Preferences(), machine=Machine(2**40, 2**40, card)))  # sent over in parts
+    with pytest.raises(NotEnoughMemory, match="cuda has 8,589,934,592 of memory, the machine 12,000,000,000"):
+        check_memory(explain(big, Preferences(), machine=Machine(12 * 10**9, 10**9, card)))
+    wide = (Gpu("wide", 48 * 2**30, 8.6),)
+    check_memory(explain(big, Preferences(quantization="bf16"), machine=Machine(12 * 10**9, 10**9, wide)))
 
 
 def test_the_engine_refuses_too(root):

@@ -76,7 +76,7 @@ def test_what_is_being_fetched_stays(two, root):
     partial = root / "ckpts" / "new.safetensors.partial"
     partial.write_bytes(b"half")
     with filelock.FileLock(root / "ckpts" / "new.safetensors.lock.partial"):
-        assert remove(by_name(two)["new.safetensors"]) == "it is being fetched right now"
+        assert remove(by_name(two)["new.safetensors"]) == "it is in use right now"
         assert partial.exists()
 
 

@@ -13,7 +13,7 @@ from reeltune.checkpoints.keys import matches, translate
 from reeltune.checkpoints.quanto import quantization_metadata
 from reeltune.families import Family
 from reeltune.families.wan import WAN
-from reeltune.weights.quantize import quantize_tensor
+from reeltune.weights.quanto import quantize_tensor
 
 CONFIG = {
     "num_attention_heads": 2, "attention_head_dim": 24, "in_channels": 16, "out_channels": 16, "text_dim": 32,

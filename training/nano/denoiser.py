@@ -7,9 +7,11 @@ python denoiser.py --work DIR --look neon     the finetune: starts from the base
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
@@ -31,20 +33,25 @@ _RATES = {"solid": (2e-3, 2e-3), "neon": (1e-3, 1e-3)}
 
 
 def encode_clips(work: Path, look: str, clips: int, device: str) -> tuple[torch.Tensor, list[Scene]]:
-    """Normalised latents [clips, 16, 5, 8, 8] of random training scenes, kept in `work` and only ever added to."""
+    """Normalised latents [clips, 16, 5, 8, 8] of random training scenes."""
     rng = random.Random(LOOKS.index(look))
     scenes = [sample_scene(rng) for _ in range(clips)]
-    stored, statistics = work / f"latents_{look}.pt", work / "latent_stats.pt"
+    return encode(work, look, [lambda scene=scene: render(scene, look) for scene in scenes], device), scenes
+
+
+def encode(work: Path, name: str, clips: list[Callable[[], np.ndarray]], device: str) -> torch.Tensor:
+    """Normalised latents [clips, 16, 5, 8, 8], kept in `work` under the name and only ever added to."""
+    stored, statistics = work / f"latents_{name}.pt", work / "latent_stats.pt"
     known = torch.load(stored, weights_only=True) if stored.exists() else torch.empty(0, 16, 5, 8, 8)
-    if len(known) >= clips:
-        return known[:clips], scenes
+    if len(known) >= len(clips):
+        return known[: len(clips)]
     speed_up()
     vae = AutoencoderKLWan(**VAE_CONFIG).to(device)
     vae.load_state_dict(torch.load(work / "vae_clips.pt", weights_only=True)["vae"])
     parts = []
     with torch.inference_mode():
-        for first in range(len(known), clips, 8):
-            videos = [torch.from_numpy(render(scene, look)) for scene in scenes[first : first + 8]]
+        for first in range(len(known), len(clips), 8):
+            videos = [torch.from_numpy(clip()) for clip in clips[first : first + 8]]
             pixels = torch.stack(videos).permute(0, 4, 1, 2, 3).float().to(device) / 127.5 - 1
             parts.append(vae.encode(pixels).latent_dist.mean.cpu())
     fresh = torch.cat(parts)
@@ -54,7 +61,20 @@ def encode_clips(work: Path, look: str, clips: int, device: str) -> tuple[torch.
     fresh = (fresh - stats["mean"].view(1, -1, 1, 1, 1)) / stats["std"].view(1, -1, 1, 1, 1)
     latents = torch.cat([known, fresh])
     torch.save(latents, stored)
-    return latents, scenes
+    return latents
+
+
+def flow_loss(clean: torch.Tensor, guess: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Error of the velocity `guess(noisy, timestep)` tells, at random noise levels as inference shifts them.
+
+    `clean`: normalised latents [batch, 16, 5, 8, 8].
+    """
+    noise, uniform = torch.randn_like(clean), torch.rand(len(clean), device=clean.device)
+    sigma = SHIFT * uniform / (1 + (SHIFT - 1) * uniform)
+    noisy = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
+    with torch.autocast(clean.device.type, torch.bfloat16):
+        velocity = guess(noisy, sigma * 1000)
+    return (velocity.float() - (noise - clean)).square().mean()
 
 
 def optimizer_of(parts: list[nn.Module], rates: tuple[float, float]) -> Optimizer:
@@ -83,13 +103,11 @@ def main() -> None:
     def step(number: int, rng: random.Random) -> torch.Tensor:
         chosen = [rng.randrange(len(scenes)) for _ in range(options.batch)]
         texts = ["" if rng.random() < _EMPTY_PROMPTS else prompt(scenes[index], rng) for index in chosen]
-        clean = latents[chosen].to(options.device)
-        noise, uniform = torch.randn_like(clean), torch.rand(len(chosen), device=options.device)
-        sigma = SHIFT * uniform / (1 + (SHIFT - 1) * uniform)
-        noisy = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
-        with torch.autocast(torch.device(options.device).type, torch.bfloat16):
-            guess = model(noisy, sigma * 1000, embed(tokenizer, encoder, texts), return_dict=False)[0]
-        return (guess.float() - (noise - clean)).square().mean()
+        embeddings = embed(tokenizer, encoder, texts)
+        return flow_loss(
+            latents[chosen].to(options.device),
+            lambda noisy, time: model(noisy, time, embeddings, return_dict=False)[0],
+        )
 
     optimizer = optimizer_of([model, encoder], _RATES[options.look])
     checkpoint = options.work / f"denoiser_{options.look}.pt"

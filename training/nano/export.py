@@ -9,24 +9,26 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from safetensors.torch import save_file
+from torch import nn
 
+from control import I2V_CONFIG, VACE_CONFIG
 from denoiser import CONFIG
-from reeltune.checkpoints.keys import matches, translate
+from reeltune.checkpoints.keys import translate
 from reeltune.checkpoints.names import quantized_name
-from reeltune.checkpoints.quanto import quantization_metadata
 from reeltune.families.wan import WAN
-from reeltune.weights.quantize import quantize_tensor
+from reeltune.weights.quantize import quantize
 from text import build_encoder, build_tokenizer
 from vae import CONFIG as VAE_CONFIG
 
 PACKAGE = Path(__file__).parents[2] / "src" / "reeltune" / "nano"
 
 
-def original_layout(model: WanTransformer3DModel) -> dict[str, torch.Tensor]:
+def original_layout(model: nn.Module) -> dict[str, torch.Tensor]:
     """bf16 weights under their original names."""
     state = {}
     for name, tensor in model.state_dict().items():
@@ -36,26 +38,13 @@ def original_layout(model: WanTransformer3DModel) -> dict[str, torch.Tensor]:
     return state
 
 
-def write_versions(state: dict[str, torch.Tensor], name: str, folder: Path) -> None:
+def write_versions(state: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> None:
     """The bf16 file, and the quanto int8 file made from it."""
-    metadata = {"format": "pt", "config": json.dumps(CONFIG)}
-    save_file(state, folder / name, metadata)
-    quantized: dict[str, torch.Tensor] = {}
-    modules = []
-    for key, tensor in state.items():
-        module = key.removesuffix(".weight")
-        if not (key.endswith(".weight") and any(matches(module, pattern) for pattern in WAN.quantizable)):
-            quantized[key] = tensor
-            continue
-        modules.append(module)
-        data, scale = quantize_tensor(tensor, torch.bfloat16, key)
-        quantized |= {
-            f"{key}._data": data,
-            f"{key}._scale": scale,
-            f"{module}.input_scale": torch.ones((), dtype=torch.bfloat16),
-            f"{module}.output_scale": torch.ones((), dtype=torch.bfloat16),
-        }
-    save_file(quantized, folder / quantized_name(name, "bf16"), metadata | quantization_metadata(modules))
+    path = PACKAGE / f"{name}_bf16.safetensors"
+    save_file(state, path, {"format": "pt", "config": json.dumps(config)})
+    quantize(path, overwrite=True)
+    for written in (path, path.with_name(quantized_name(path.name, "bf16"))):
+        written.chmod(0o644)
 
 
 def write_components(work: Path, folder: Path, encoder: torch.nn.Module, trained: bool) -> None:
@@ -75,6 +64,14 @@ def write_components(work: Path, folder: Path, encoder: torch.nn.Module, trained
     vae.to(torch.float16).save_pretrained(folder / "vae")
 
 
+MODELS: dict[str, tuple[type[nn.Module], dict[str, Any], str]] = {  # file: class, config, checkpoint in work/
+    "nano_t2v": (WanTransformer3DModel, CONFIG, "denoiser_solid.pt"),
+    "nano_neon": (WanTransformer3DModel, CONFIG, "denoiser_neon.pt"),
+    "nano_i2v": (WanTransformer3DModel, I2V_CONFIG, "i2v.pt"),
+    "nano_vace_module": (WanVACETransformer3DModel, VACE_CONFIG, "vace.pt"),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
@@ -82,16 +79,21 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     trained = not options.untrained
-    for file, name in (("denoiser_solid.pt", "nano_t2v_bf16"), ("denoiser_neon.pt", "nano_neon_bf16")):
-        model, encoder = WanTransformer3DModel(**CONFIG), build_encoder()
+    for name, (model_class, config, file) in MODELS.items():
+        model, encoder = model_class(**config), build_encoder()
         if trained and not (options.work / file).exists():
             continue
         if trained:
             state = torch.load(options.work / file, weights_only=True)
             model.load_state_dict(state["model"])
-            encoder.load_state_dict(state["encoder"])
-        write_versions(original_layout(model), f"{name}.safetensors", PACKAGE)
-        if name.startswith("nano_t2v"):
+        weights = original_layout(model)
+        if name.endswith("module"):
+            weights = {key: row for key, row in weights.items() if key.startswith("vace_")}
+            config = {key: row for key, row in config.items() if key.startswith("vace_")}
+        write_versions(weights, name, config)
+        if name == "nano_t2v":
+            if trained:
+                encoder.load_state_dict(state["encoder"])
             write_components(options.work, PACKAGE / "reeltune--nano", encoder, trained)
 
 

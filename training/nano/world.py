@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 FRAMES, SIZE = 17, 64
-OUTLINE = 4.0  # pixels of a neon shape's rim
+OUTLINE = 3.0  # pixels of a neon shape's rim
 LOOKS = ("solid", "neon")
 COLOURS = {
     "red": (220, 30, 30),
@@ -110,19 +110,43 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.nda
     return np.maximum(slanted, y - radius * 0.95)
 
 
-def render(scene: Scene, look: str = "solid", frames: int = FRAMES) -> np.ndarray:
-    """The clip, uint8 [frames, 64, 64, 3], anti-aliased."""
+def render(scene: Scene, look: str = "solid", frames: int = FRAMES, path: np.ndarray | None = None) -> np.ndarray:
+    """The clip, uint8 [frames, 64, 64, 3], anti-aliased; along `path` [frames, 2] (x, y) instead of straight on."""
+    if path is None:
+        path = np.array(scene.start) + np.outer(
+            np.arange(frames) / (FRAMES - 1) * scene.travel, DIRECTIONS[scene.direction]
+        )
+    rim = OUTLINE if look == "neon" else None
+    return _draw(scene, path, COLOURS[scene.colour], BACKGROUNDS[scene.background], rim)
+
+
+def silhouette(scene: Scene, path: np.ndarray) -> np.ndarray:
+    """A control video: the scene's shape in white on black, uint8 [frames, 64, 64, 3]."""
+    return _draw(scene, path, (255, 255, 255), (0, 0, 0), None)
+
+
+def wander(rng: random.Random, radius: float) -> np.ndarray:
+    """A smooth path [17, 2] through three random places of the frame, from 16 pixels to all of it."""
+    low, high = radius + 1, SIZE - radius - 1
+    while True:
+        first, middle, last = (np.array([rng.uniform(low, high), rng.uniform(low, high)]) for _ in range(3))
+        if np.hypot(*(last - first)) > 16:
+            break
+    time = np.linspace(0, 1, FRAMES)[:, None]
+    return (1 - time) ** 2 * first + 2 * time * (1 - time) * middle + time**2 * last
+
+
+def _draw(
+    scene: Scene, path: np.ndarray, colour: tuple[int, ...], background: tuple[int, ...], rim: float | None
+) -> np.ndarray:
     grid = np.arange(SIZE) + 0.5
     x, y = np.meshgrid(grid, grid)
-    colour = np.array(COLOURS[scene.colour], np.float32)
-    background = np.array(BACKGROUNDS[scene.background], np.float32)
-    dx, dy = DIRECTIONS[scene.direction]
-    clip = np.empty((frames, SIZE, SIZE, 3), np.uint8)
-    for index in range(frames):
-        moved = scene.travel * index / (FRAMES - 1)
-        edge = _distance(scene.shape, x - scene.start[0] - dx * moved, y - scene.start[1] - dy * moved, scene.radius)
+    ink, paper = np.array(colour, np.float32), np.array(background, np.float32)
+    clip = np.empty((len(path), SIZE, SIZE, 3), np.uint8)
+    for index, (left, top) in enumerate(path):
+        edge = _distance(scene.shape, x - left, y - top, scene.radius)
         cover = np.clip(0.5 - edge, 0, 1)  # a pixel the edge crosses is covered in part
-        if look == "neon":
-            cover -= np.clip(0.5 - edge - OUTLINE, 0, 1)
-        clip[index] = (background + (colour - background) * cover[..., None]).round()
+        if rim is not None:
+            cover -= np.clip(0.5 - edge - rim, 0, 1)
+        clip[index] = (paper + (ink - paper) * cover[..., None]).round()
     return clip

@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reeltune.checkpoints.fp8 import EXTRAS as FP8_EXTRAS
 from reeltune.checkpoints.header import Header
 from reeltune.checkpoints.keys import PREFIXES, Layout, NameMap, map_names
-from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS
+from reeltune.checkpoints.names import FP8, QUANTO_INT8, SIXTEEN_BITS
 from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE, config_if_any
 from reeltune.families import ARCHITECTURES, FAMILIES, Architecture, Family
 
 SHORT_DTYPE = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64", "I8": "int8", "U8": "uint8"}
 LAYOUTS: tuple[Layout, ...] = ("original", "diffusers")
 _FP8 = ("F8_E4M3", "F8_E5M2")
-_FP8_SCALES = (".scale_weight", ".weight_scale", ".scale_input", "scaled_fp8")
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _histogram(header: Header) -> dict[str, int]:
 
 
 def _parameters(header: Header) -> int:
-    extra = (SCALE, *ACTIVATION_SCALES, *_FP8_SCALES)
+    extra = (SCALE, *ACTIVATION_SCALES, *FP8_EXTRAS)
     return sum(tensor.elements for name, tensor in header.tensors.items() if not name.endswith(extra))
 
 
@@ -198,8 +198,10 @@ def _quantization(header: Header) -> str:
         rows = [tensor for name, tensor in header.tensors.items() if name.endswith(DATA)]
         return QUANTO_INT8 if all(row.dtype == "I8" for row in rows) else "quanto (not int8)"
     stored = {tensor.dtype for tensor in header.tensors.values()}
+    if any(name.endswith(".weight_scale_2") for name in header.tensors):
+        return "nvfp4"  # two values a byte, with fp8 scales
     if stored & set(_FP8):
-        return "fp8_scaled" if any(name.endswith(_FP8_SCALES) for name in header.tensors) else "fp8"
+        return FP8[any(name.endswith(FP8_EXTRAS) for name in header.tensors)]
     if "F4" in stored:
         return "nvfp4"
     weights = sum(tensor.elements for tensor in header.tensors.values() if tensor.dtype in ("I8", "U8"))

@@ -12,13 +12,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 QUANTO_INT8 = "quanto_int8"
 SIXTEEN_BITS = "none"
+FP8 = ("fp8", "fp8_scaled")
 _SAFETENSORS = ".safetensors"
+_ENDINGS = (_SAFETENSORS, ".sft")
+_STORED_AS = re.compile(
+    r"[_.-](?:(?P<mixed>m?)(?:bf16|fp16|fp32)|fp8(?:[_-]?e[45]m[23](?:fn)?)?(?:[_-]scaled)?)(?![a-z0-9])", re.IGNORECASE
+)
+_QUANTO = re.compile(r"quanto[_-](?:m?(?P<dtype>bf16|fp16)[_-])?int8(?![a-z0-9])")
 _TOKEN = r"(?<![a-z0-9]){}(?![a-z0-9])"
 
 
@@ -55,7 +62,7 @@ def read_name(url: str) -> NameFacts:
 
 
 def _format(name: str) -> str:
-    if name.endswith((_SAFETENSORS, ".sft")):
+    if name.endswith(_ENDINGS):
         return "safetensors"
     if name.endswith(".gguf"):
         return "gguf"
@@ -69,8 +76,10 @@ def _quantization(name: str) -> str:
         return "gguf"
     if "nvfp4" in name or "fp4" in name:
         return "nvfp4"
+    if _QUANTO.search(name):
+        return QUANTO_INT8
     if "fp8" in name or "float8" in name:
-        return "fp8_scaled" if "scaled" in name else "fp8"
+        return FP8["scaled" in name]
     if "quanto" in name:
         return QUANTO_INT8 if "int8" in name else "quanto (not int8)"
     if re.search(_TOKEN.format("int8"), name):
@@ -79,6 +88,8 @@ def _quantization(name: str) -> str:
 
 
 def _dtype(name: str) -> str | None:
+    if (found := _QUANTO.search(name)) and found["dtype"]:  # the run's, whatever else the name holds
+        return found["dtype"]
     for dtype in ("bf16", "fp16"):
         if re.search(_TOKEN.format(f"m?{dtype}"), name):
             return dtype
@@ -90,8 +101,20 @@ def quantized_name(name: str, dtype: str) -> str:
 
     `x_bf16.safetensors` -> `x_quanto_bf16_int8.safetensors`; `x_mbf16` keeps its `m`; no token: appended.
     """
-    stem = name[: -len(_SAFETENSORS)] if name.lower().endswith(_SAFETENSORS) else name
-    mixed = re.search(r"_(m?)(?:bf16|fp16)(?![a-z0-9])", stem, re.IGNORECASE)
-    token = f"_quanto_{mixed[1].lower() if mixed else ''}{dtype}_int8"
-    stem = stem[: mixed.start()] + token + stem[mixed.end() :] if mixed else stem + token
-    return stem + _SAFETENSORS
+    return _renamed(name, lambda mixed: f"_quanto_{mixed}{dtype}_int8")
+
+
+def converted_name(name: str, dtype: str) -> str:
+    """Name of the 16-bit file made from `name`: `x_fp8_scaled.safetensors` -> `x_bf16.safetensors`."""
+    return _renamed(name, lambda mixed: f"_{mixed}{dtype}")
+
+
+def _renamed(name: str, token: Callable[[str], str]) -> str:
+    """The name with another token for its data type, appended where it has none."""
+    ending = next((row for row in _ENDINGS if name.lower().endswith(row)), "")
+    stem = name.removesuffix(name[len(name) - len(ending) :])
+    found = _STORED_AS.search(stem)
+    if found is None:
+        return stem + token("") + _SAFETENSORS
+    mixed = (found["mixed"] or "").lower()
+    return stem[: found.start()] + token(mixed) + stem[found.end() :] + _SAFETENSORS

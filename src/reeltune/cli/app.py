@@ -10,9 +10,11 @@ import typer
 
 from reeltune._version import __version__
 from reeltune.cli import files, keeping, models
+from reeltune.cli.decode import decode
 from reeltune.cli.generate import generate
 from reeltune.cli.output import print_error, say
 from reeltune.cli.page import ui
+from reeltune.cli.quantize import quantize
 from reeltune.errors import Cancelled, ReeltuneError
 
 app = typer.Typer(
@@ -39,12 +41,14 @@ def root_options(
 
 
 app.command("generate")(generate)
+app.command("decode")(decode)
 app.command("ui")(ui)
 app.command("list")(models.list_models)
 app.command("show")(models.show)
 app.command("explain")(models.explain)
 app.command("pull")(files.pull)
 app.command("add")(files.add)
+app.command("quantize")(quantize)
 app.command("ls")(keeping.ls)
 app.command("rm")(keeping.rm)
 app.command("gc")(keeping.gc)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reeltune.cli.options import Device, DType, Id, Quantization, Root, open_catalog, wishes
+from reeltune.cli.options import Device, DType, Id, Profile, Quantization, Root, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
 
 if TYPE_CHECKING:
@@ -33,44 +33,60 @@ def generate(
     image_refs: Annotated[
         list[str] | None, typer.Option("--image-refs", help="Image of what appears in it; may be given several times.")
     ] = None,
+    save_quantized: Annotated[
+        bool,
+        typer.Option(
+            "--save-quantized", help="First write the int8 version of its 16-bit file, and list it in the definition."
+        ),
+    ] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write (default: in outputs/).")] = None,
     quantization: Quantization = None,
     dtype: DType = None,
     device: Device = None,
+    profile: Profile = None,
     root: Root = None,
 ) -> None:
     """Make a video. Missing files are fetched first; what is used, and why, is said."""
-    from reeltune.errors import MediaError
     from reeltune.settings import parse_assignments
+
+    check_output(output)
 
     catalog = open_catalog(root)
     definition = catalog[id]
-    preferences = wishes(catalog.root, quantization, dtype, device)
+    preferences = wishes(catalog.root, quantization, dtype, device, profile)
     call: dict[str, Any] = parse_assignments(assignments or [])
     files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
     given: dict[str, Any] = {"seed": seed, **{key: str(Path(name).absolute()) for key, name in files.items() if name}}
     given["image_refs"] = [str(Path(name).absolute()) for name in image_refs or ()]
     call |= {key: value for key, value in given.items() if value not in (None, [])}
-    if output is not None and output.suffix.lower() != ".mp4":
-        raise MediaError(f"{output} is no MP4 name.", hint="Let the file end in .mp4.")
-    if output is not None and output.is_dir():
-        raise MediaError(f"{output} is a folder.", hint="Name a file.")
+
+    saving = save_quantized or preferences.save_quantized
 
     from reeltune import Engine  # heavy: only once everything cheap has been checked
 
     with (
         interruptible() as cancel,
         showing() as listener,
-        Engine(definition, preferences=preferences, listener=listener) as engine,
+        Engine(definition, preferences=preferences, listener=listener, save_quantized=saving) as engine,
     ):
         saved = []
         for number, video in enumerate(engine.generate_each(prompt, cancel=cancel, **call)):
-            saved.append(_save(video, lambda: _target(output, number) or engine.output_path(video)))  # noqa: B023
+            saved.append(save_video(video, lambda: _target(output, number) or engine.output_path(video)))  # noqa: B023
     for path in saved:
         say(str(path))
 
 
-def _save(video: Video, target: Callable[[], Path]) -> Path:
+def check_output(output: Path | None) -> None:
+    """Raise MediaError, before the work, where a video can't be written under the name asked for."""
+    from reeltune.errors import MediaError
+
+    if output is not None and output.suffix.lower() != ".mp4":
+        raise MediaError(f"{output} is no MP4 name.", hint="Let the file end in .mp4.")
+    if output is not None and output.is_dir():
+        raise MediaError(f"{output} is a folder.", hint="Name a file.")
+
+
+def save_video(video: Video, target: Callable[[], Path]) -> Path:
     """Write a video; where its place can't be written, keep it elsewhere: minutes or hours of work hang on it."""
     from reeltune.errors import MediaError
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reeltune.cli.options import AsJson, Root, open_catalog
+from reeltune.cli.options import AsJson, Root, open_catalog, wishes
 from reeltune.cli.output import interruptible, notice, print_json, say, showing, size, table
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def ls(root: Root = None, as_json: AsJson = False) -> None:
 
     catalog = open_catalog(root)
     entries = listing(catalog)
+    _tell_latents(catalog.root)
     if as_json:
         print_json(
             [
@@ -39,6 +40,15 @@ def ls(root: Root = None, as_json: AsJson = False) -> None:
         return
     _print(entries, catalog.root / "ckpts")
     say(f"\n{size(sum(row.bytes for row in entries))} in all.")
+
+
+def _tell_latents(root: Path) -> None:
+    """Name the latents that interrupted runs left: they are work, which is never swept away."""
+    folder = root / wishes(root).outputs / "latents"
+    left = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if left:
+        total = size(sum(path.stat().st_size for path in left))
+        notice(f"{len(left)} unfinished video(s), {total}: `reeltune decode {left[0]}` finishes the first.")
 
 
 def _print(entries: Sequence[Kept], ckpts: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reeltune.cli.options import AsJson, Device, DType, Id, Quantization, Root, open_catalog, wishes
+from reeltune.cli.options import AsJson, Device, DType, Id, Profile, Quantization, Root, open_catalog, wishes
 from reeltune.cli.output import notice, out, print_json, say, size, table
 
 if TYPE_CHECKING:
@@ -97,17 +97,21 @@ def explain(
     quantization: Quantization = None,
     dtype: DType = None,
     device: Device = None,
+    profile: Profile = None,
     online: Annotated[bool, typer.Option("--online", help="Also read the headers of files that aren't here.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Explain which version of a model would be used, why, and which files that takes."""
     from reeltune.fetch import explain as explain_definition
+    from reeltune.fetch.profiles import pick
 
     catalog = open_catalog(root)
-    preferences = wishes(catalog.root, quantization, dtype, device)
+    preferences = wishes(catalog.root, quantization, dtype, device, profile)
     explanation = explain_definition(catalog[id], preferences, online=online)
     if as_json:
-        print_json(explanation.as_json())
+        profile_found = pick(explanation)
+        memory = {"profile": profile_found.name, "reason": profile_found.reason, "pinned": profile_found.pinned}
+        print_json(explanation.as_json() | {"memory": memory})
         return
     print_explanation(explanation)
 
@@ -133,7 +137,9 @@ def print_explanation(explanation: Explanation) -> None:
 
 def _print_estimate(explanation: Explanation) -> None:
     """What the choice takes, as far as headers are known."""
-    from reeltune.fetch.estimate import estimate
+    from reeltune.errors import NotEnoughMemory
+    from reeltune.fetch.estimate import check_memory, estimate
+    from reeltune.fetch.profiles import pick
 
     found = estimate(explanation)
     device = explanation.machine.device(explanation.preferences.device)
@@ -146,8 +152,12 @@ def _print_estimate(explanation: Explanation) -> None:
         f"\n{found.parameters or 0:,} parameters; weights in memory {size(found.transformer)}{encoders}; "
         f"{device} has {size(room)}."
     )
-    if found.transformer > room:
-        notice("They don't fit: generating would be refused.")
+    profile = pick(explanation)
+    say(f"memory profile: {profile.name}, {profile.reason}")
+    try:
+        check_memory(explanation)
+    except NotEnoughMemory as error:
+        notice(f"Generating would be refused. {error}")
 
 
 def check(

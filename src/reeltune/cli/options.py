@@ -31,6 +31,13 @@ Device = Annotated[
     str | None,
     typer.Option("--device", show_default=False, help="auto, cpu, mps, cuda, or one card: cuda:1."),
 ]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", show_default=False,
+        help="Memory profile: auto, resident, stages, streamed or minimum, from fastest to smallest.",
+    ),
+]  # fmt: skip
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a definition: its file name without .json.")]
 
 
@@ -45,7 +52,13 @@ def open_catalog(root: Path | None) -> Catalog:
     return catalog
 
 
-def wishes(root: Path, quantization: str | None, dtype: str | None, device: str | None) -> Preferences:
+def wishes(
+    root: Path,
+    quantization: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    profile: str | None = None,
+) -> Preferences:
     """The root's preferences with the flags over them; what was imported from WanGP's config is said."""
     from reeltune.preferences import load_preferences
 
@@ -53,4 +66,4 @@ def wishes(root: Path, quantization: str | None, dtype: str | None, device: str 
     for line in notices:
         notice(line)
     preferences.use_tokens()
-    return preferences.with_flags(quantization=quantization, dtype=dtype, device=device)
+    return preferences.with_flags(quantization=quantization, dtype=dtype, device=device, memory_profile=profile)

@@ -24,7 +24,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _STAGES = {
     "download": "Fetching",
-    "verify": "Reading",
+    "verify": "Checking",
+    "quantize": "Quantizing",
     "load": "Loading",
     "encode": "Reading the prompt",
     "denoise": "Denoising",

@@ -67,7 +67,6 @@ def create(path: Path, value: dict[str, Any]) -> None:
     if path.exists():
         raise DefinitionError(f"{path} exists already.", hint="Choose another id, or edit that file.")
     build_definition(path, value, [])
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, (json.dumps(value, indent=4, ensure_ascii=False) + "\n").encode("utf-8"))
 
 
@@ -89,6 +88,10 @@ def write_atomic(path: Path, content: bytes) -> None:
         if path.exists():
             temporary.chmod(path.stat().st_mode)
         temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        message = f"{path} can't be written: {error.strerror or error}."
+        raise DefinitionError(message, hint="Make room, or check the folder and its permissions.") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -7,39 +7,43 @@ video.save("out.mp4")
 
 from __future__ import annotations
 
-import gc
-import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
 from reeltune._version import __version__
 from reeltune.checkpoints.names import expand
-from reeltune.definitions import Definition
+from reeltune.definitions import Definition, load_catalog
+from reeltune.engine import latents as latents_files
+from reeltune.engine.denoiser import Denoiser, Steering, steering
 from reeltune.engine.inputs import Given, read
 from reeltune.engine.kinds import Tensors
-from reeltune.engine.phases import StandIn, fits
+from reeltune.engine.memo import Memo, key_of
+from reeltune.engine.models import SLOTS, Models
+from reeltune.engine.placing import Places, fits, release
 from reeltune.engine.preview import Previewer, RgbMap, refit
 from reeltune.engine.request import Request, build_request, complete_settings
-from reeltune.engine.stages import decode, denoise, encode, find, load_component, torch_device
+from reeltune.engine.stages import denoise, encode, find, load_component, torch_device
+from reeltune.engine.vae import VaeAtWork
 from reeltune.errors import DecodeFailed, MediaError, NotRunnable
-from reeltune.events import CancelToken, Listener, Notice, Progress, ignore
+from reeltune.events import CancelToken, Event, Listener, Notice, Progress, ignore
 from reeltune.families import Component
 from reeltune.fetch import Explanation, pull
 from reeltune.fetch.estimate import check_memory
+from reeltune.fetch.profiles import MemoryProfile, pick
 from reeltune.inventory.index import Index
 from reeltune.machine import Machine
 from reeltune.media.mp4 import free_name
 from reeltune.media.video import Origin, Video
-from reeltune.preferences import Preferences
+from reeltune.preferences import Preferences, load_preferences
 from reeltune.settings import videos_asked
-from reeltune.weights.load import load_transformer, peek_config
+from reeltune.weights.saving import save_quantized
 from reeltune.weights.tensors import RUN_DTYPES
 
 
@@ -47,7 +51,8 @@ class Engine:
     """Makes videos with one definition; loads on first use and stays warm until closed.
 
     `listener` hears progress and notices, with `previews` also the emerging video (`events.Preview`). Missing files are
-    fetched first. Raises NotRunnable at once for a definition this program can't run.
+    fetched first. `save_quantized`: the int8 versions of the 16-bit files are written to `ckpts/` and listed in the
+    definition first, and then used. Raises NotRunnable at once for a definition this program can't run.
     """
 
     def __init__(
@@ -57,20 +62,20 @@ class Engine:
         preferences: Preferences | None = None,
         listener: Listener = ignore,
         machine: Machine | None = None,
+        save_quantized: bool = False,
         previews: bool = False,
     ) -> None:
-        if not definition.runnable:
-            raise NotRunnable(
-                f"{definition.id} can't run here: {definition.reason}.",
-                hint="`reeltune list` shows which do.",
-            )
-        self.definition = definition
+        self.definition = _runnable(definition)
         self._preferences = preferences
         self._listener = listener
         self._machine = machine
+        self._saving = save_quantized
         self._explanation: Explanation | None = None
-        self._models: dict[str, nn.Module] = {}
-        self._vae: nn.Module | None = None
+        self._models = Models(listener, self._say)
+        self._vae: VaeAtWork | None = None
+        self._vae_path: Path | None = None
+        self._places: Places | None = None
+        self._memo = Memo()
         self._said: set[str] = set()
         self._previews = previews
         self._rgb: RgbMap | None = None  # of the VAE, fitted on first use
@@ -83,9 +88,17 @@ class Engine:
 
     def close(self) -> None:
         """Let go of all weights."""
-        self._models.clear()
-        self._vae = self._rgb = None
-        _release()
+        self._models.drop(self._places)
+        self._drop_vae()
+        self._places = None
+        self._memo.clear()
+
+    def switch(self, definition: Definition) -> None:
+        """Make videos with another definition from here on. What both have in common stays: components, embeddings,
+        and of one architecture the model, which takes the other's weights. Raises NotRunnable.
+        """
+        self.definition, self._explanation = _runnable(definition), None
+        self._said.clear()
 
     # --- making videos ------------------------------------------------------------------------------------
 
@@ -125,10 +138,12 @@ class Engine:
         self.prepare(cancel)
         text = self._encode(request, given, cancel)
         latents = self._denoise(text, request, given, cancel)
-        return self._finish(latents, request)
+        return self._finish(latents, request, self._keep(latents, request))
 
     def prepare(self, cancel: CancelToken | None = None) -> Explanation:
         """Fetch what is missing and say which files are used and why; loads no weights."""
+        if self._saving:
+            self._save_quantized(cancel)
         if self._explanation is None:
             explanation = pull(
                 self.definition,
@@ -142,8 +157,34 @@ class Engine:
                 self._say(f"{slot}: {choice.version.file_name} ({choice.reason}).")
             for notice in (*map(str, self.definition.notices), *explanation.notices):
                 self._say(notice)
+            profile = pick(explanation)
+            self._say(f"Memory profile {profile.name}: {profile.reason}.")
             self._explanation = explanation
+            self._settle(profile)
         return self._explanation
+
+    def _settle(self, profile: MemoryProfile) -> None:
+        """Places for the models, those of the definition before where they suit this one too."""
+        device = self._device()
+        if self._places is not None and (self._places.wished, self._places.device) != (profile.name, device):
+            self._places.clear()
+            self._places = None
+            self._drop_vae()
+        self._places = self._places or Places(profile, device, self._say)
+
+    def _save_quantized(self, cancel: CancelToken | None) -> None:
+        """Make and list the int8 versions; with any made, the definition is read again and int8 is wanted."""
+        root, id = self.definition.root, self.definition.id
+        wish, notices = (self._preferences, []) if self._preferences else load_preferences(root)
+        for notice in notices:
+            self._say(notice)
+
+        def listen(event: Event) -> None:
+            self._say(event.message) if isinstance(event, Notice) else self._listener(event)
+
+        if save_quantized(self.definition, wish, machine=self._machine, listener=listen, cancel=cancel):
+            self.definition, self._preferences = load_catalog(root)[id], replace(wish, quantization="int8")
+        self._saving = False
 
     # --- stages -------------------------------------------------------------------------------------------
 
@@ -151,115 +192,137 @@ class Engine:
         explanation, architecture = self.prepare(), self.definition.architecture
         self._progress("encode", 0, 1)
         cancel.check()
-        self._make_room(explanation)
-        parts = {
-            row.name: load_component(row, explanation.component(row.name), self._component_dtype(row))
-            for row in architecture.parts
-            if row.name != "vae"
-        }
-        config = peek_config(*self._weights("transformer"), architecture.config)
-        text = encode(architecture, parts, request, given, config, self._device())
-        parts.clear()
-        _release()
+        rows = [row for row in architecture.parts if row.name != "vae"]
+        config = self._models.config(explanation)
+        folders = {row.name: explanation.component(row.name) for row in rows}
+        key = key_of(request, given, config, folders, self._dtype())
+        text = self._memo.get(key)
+        if text is None:
+            self._make_room(explanation)
+            parts = {row.name: load_component(row, folders[row.name], self._component_dtype(row)) for row in rows}
+            models = [part for part in parts.values() if isinstance(part, nn.Module)]
+            text = self._at().run(models, lambda: encode(architecture, parts, request, given, config, self._device()))
+            for model in models:
+                self._at().forget(model, weights=False)
+            parts.clear()
+            models.clear()
+            release()
+            self._memo.keep(key, text)
         self._progress("encode", 1, 1)
         return text
 
     def _make_room(self, explanation: Explanation) -> None:
-        """Let go of the weights of the video before, where the encoders don't fit beside them."""
+        """Let the weights of the video before make room, where the encoders don't fit beside them."""
         parts = [item.bytes or 0 for item in explanation.items if item.repository and item.subject != "vae"]
-        if self._models and not fits(sum(parts), self._device()):
+        if self._models and self._at().profile.name == "resident" and not fits(sum(parts), self._device()):
+            if self._device().type == "cuda":
+                self._at().clear()
+                return
             self._say("The encoders don't fit beside the transformer, which is loaded again for each video.")
-            self.close()
+            self._models.drop(self._places)
 
     def _denoise(self, text: Tensors, request: Request, given: Given, cancel: CancelToken) -> torch.Tensor:
-        parts = {"vae": self._loaded_vae(), **self._transformers(cancel)}
+        architecture, vae = self.definition.architecture, self._loaded_vae()
+        config = self._models.config(self.prepare())
+        steered = steering(architecture, request, config, self._say)
 
         def on_step(done: int) -> None:
+            steered.next_step(done)
             self._progress("denoise", done, request.steps)
             cancel.check()
 
-        cancel.check()
-        self._progress("denoise", 0, request.steps)
-        if not self._previews:
-            return denoise(self.definition.architecture, parts, text, request, given, on_step)
-        previewer = Previewer(self._rgb, parts["vae"], self.definition.architecture, request, self._listener)
-        latents = denoise(self.definition.architecture, parts, text, request, given, on_step, previewer)
-        self._rgb = previewer.rgb
+        vae.fit(architecture, request)
+        try:
+            parts = {"vae": vae.vae, **self._transformers(steered, cancel)}
+            cancel.check()
+            self._progress("denoise", 0, request.steps)
+            previewer = self._previewer(vae.vae, request)
+            latents = denoise(architecture, parts, text, request, given, on_step, self._device(), previewer)
+        finally:
+            steered.close()
+        if previewer is not None:
+            self._rgb = previewer.rgb
+        self._at().rest()
+        if steered.cache is not None:
+            self._say(f"The step cache skipped most of {steered.cache.skipped} passes of {steered.cache.passes}.")
         return latents
 
-    def _finish(self, latents: torch.Tensor, request: Request) -> Video:
+    def _previewer(self, vae: Any, request: Request) -> Previewer | None:
+        """Shows the emerging video, where someone wants to see it."""
+        if not self._previews:
+            return None
+        return Previewer(self._rgb, vae, self.definition.architecture, request, self._listener)
+
+    def _finish(self, latents: torch.Tensor, request: Request, kept: Path | None) -> Video:
+        """The video of latents; `kept`: the file they are in until it is written."""
         self._progress("decode", 0, 1)
+        vae = self._loaded_vae()
         try:
-            frames = decode(self.definition.architecture, self._loaded_vae(), latents, request)
+            vae.fit(self.definition.architecture, request)
+            frames = vae.decode(self.definition.architecture, latents, request)
         except Exception as error:  # whatever it was, the denoising must not be lost
-            kept = self._keep(latents, request)
-            message = f"Decoding failed ({type(error).__name__}: {error}); the latents are kept in {kept}."
-            raise DecodeFailed(message, latents=kept, hint="`engine.decode(path)` tries again.") from error
+            where = f"the latents are kept in {kept}" if kept else "the latents could not be kept"
+            message = f"Decoding failed ({type(error).__name__}: {error}); {where}."
+            raise DecodeFailed(message, latents=kept, hint=f"`reeltune decode {kept}` tries again.") from error
+        self._at().rest()
         self._progress("decode", 1, 1)
         if self._rgb is not None:
             self._rgb = refit(latents, frames, self._rgb)
-        return Video(frames, request.fps, self._origin(request.settings))
+        return Video(frames, request.fps, self._origin(request.settings), kept)
 
-    def _keep(self, latents: torch.Tensor, request: Request) -> Path:
-        folder = self._outputs() / "latents"
-        path = free_name(folder, f"{self.definition.id} seed {request.seed}", ".safetensors")
-        settings = json.dumps(dict(request.settings), default=str)
-        safetensors.torch.save_file({"latents": latents.contiguous().cpu()}, path, metadata={"settings": settings})
-        return path
-
-    def decode(self, latents: str | Path) -> Video:
-        """The video of latents that an earlier, failed decoding kept. Raises MediaError, DecodeFailed."""
+    def _keep(self, latents: torch.Tensor, request: Request) -> Path | None:
+        """Write the latents down until the video is written; that they can't be is said, and stops nothing."""
         try:
-            with safetensors.safe_open(str(latents), framework="pt") as file:
-                tensor, metadata = file.get_tensor("latents"), file.metadata() or {}
-            settings = json.loads(metadata["settings"])
-        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-            raise MediaError(f"{latents} holds no latents of this program: {error}.") from error
+            return latents_files.keep(latents, request.settings, self.definition.id, self._latents_folder())
+        except MediaError as error:
+            self._say(f"The latents are not kept, should decoding fail: {error}")
+            return None
+
+    def decode(self, latents: str | Path, *, cancel: CancelToken | None = None) -> Video:
+        """The video of latents that an interrupted run or a failed decoding left. Raises MediaError, DecodeFailed."""
+        path = Path(latents)
+        kept = latents_files.read(path)
         architecture, root = self.definition.architecture, self.definition.root
-        request, _ = build_request(architecture, settings, root, inputs_needed=False)
-        return self._finish(tensor, request)
+        request, _ = build_request(architecture, kept.settings, root, inputs_needed=False)
+        self.prepare(cancel)
+        return self._finish(kept.latents, request, path)
 
     # --- what the stages share ----------------------------------------------------------------------------
 
-    def _transformers(self, cancel: CancelToken) -> dict[str, Any]:
-        """The transformer, loaded; or where there are two, stand-ins that load theirs when it comes to it."""
-        slots = [slot for slot in ("transformer", "transformer_2") if slot in self.prepare().selection.choices]
+    def _transformers(self, steered: Steering, cancel: CancelToken) -> dict[str, Denoiser]:
+        """What stands for the transformer; where there are two, each is loaded when its part of the noise comes."""
+        explanation, places = self.prepare(), self._at()
+
+        def denoiser(slot: str) -> Denoiser:
+            load = partial(self._models.load, explanation, slot, places, cancel)
+            return Denoiser(self._models.config(explanation, slot), self._dtype(), load, places, steered)
+
+        slots = [slot for slot in SLOTS if slot in explanation.selection.choices]
         if len(slots) == 1:
             if self.definition.settings.get("guidance_phases", 1) > 1:
                 self._say("The definition lists no second transformer (URLs2): one does all the steps.")
-            return {slots[0]: self._loaded(slots[0], cancel)}
-        return {slot: self._stand_in(slot, cancel) for slot in slots}
+            self._models.load(explanation, slots[0], places, cancel)
+        return {slot: denoiser(slot) for slot in slots}
 
-    def _stand_in(self, slot: str, cancel: CancelToken) -> StandIn:
-        config = peek_config(*self._weights(slot), self.definition.architecture.config)
-        return StandIn(config, self._dtype(), lambda: self._loaded(slot, cancel))
+    def _at(self) -> Places:
+        """Where models are put."""
+        self.prepare()
+        assert self._places is not None
+        return self._places
 
-    def _loaded(self, slot: str, cancel: CancelToken) -> nn.Module:
-        if slot not in self._models:
-            path, modules = self._weights(slot)
-            if self._models and not fits(sum(file.stat().st_size for file in (path, *modules)), self._device()):
-                self._say(f"{', '.join(self._models)} makes room for {slot}: both don't fit.")
-                self._models.clear()
-                _release()
-            choices = self.prepare().selection.choices
-            parts = [choice for other, choice in choices.items() if other == slot or other.startswith("modules")]
-            model = load_transformer(
-                path, choices[slot].dtype, modules=modules, config=self.definition.architecture.config,
-                quantize=any(choice.quantize_on_load for choice in parts), listener=self._listener, cancel=cancel,
-            )  # fmt: skip
-            self._models[slot] = model.to(self._device())
-        return self._models[slot]
-
-    def _weights(self, slot: str) -> tuple[Path, list[Path]]:
-        """File of a transformer, and those of the modules merged into it."""
-        places = {item.subject: item.path for item in self.prepare().items}
-        return places[slot], [path for subject, path in places.items() if subject.startswith("modules")]
-
-    def _loaded_vae(self) -> Any:
-        if self._vae is None:
-            component, folder = find(self.definition.architecture, "vae"), self.prepare().component("vae")
-            self._vae = load_component(component, folder, torch.float32).to(self._device())
+    def _loaded_vae(self) -> VaeAtWork:
+        folder = self.prepare().component("vae")
+        if self._vae is None or self._vae_path != folder:
+            self._drop_vae()
+            vae = load_component(find(self.definition.architecture, "vae"), folder, torch.float32)
+            self._vae, self._vae_path = VaeAtWork(vae, self._at(), self._say), folder
         return self._vae
+
+    def _drop_vae(self) -> None:
+        if self._vae is not None:
+            self._vae.detach()
+            self._vae = self._rgb = None
+            release()
 
     def _component_dtype(self, component: Component) -> torch.dtype:
         return torch.float32 if component.name == "image_encoder" else self._dtype()
@@ -273,6 +336,9 @@ class Engine:
 
     def _outputs(self) -> Path:
         return self.definition.root / expand(self.prepare().preferences.outputs)
+
+    def _latents_folder(self) -> Path:
+        return self._outputs() / latents_files.FOLDER
 
     def _origin(self, settings: Mapping[str, Any]) -> Origin:
         sums, index = self.definition.sha256, Index(self.definition.root / "ckpts")
@@ -299,8 +365,11 @@ class Engine:
             self._listener(Notice(message))
 
 
-def _release() -> None:
-    """Return freed memory to the system and the card."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _runnable(definition: Definition) -> Definition:
+    """The definition. Raises NotRunnable where this program can't run it."""
+    if not definition.runnable:
+        raise NotRunnable(
+            f"{definition.id} can't run here: {definition.reason}.",
+            hint="`reeltune list` shows which do.",
+        )
+    return definition

@@ -25,12 +25,15 @@ class Kind:
 
     `encode(pipeline, request, given, config, tokens, device)`: the call's embeddings. `arguments(request, given,
     config)`: its other arguments. `extra_frames(config)`: frames the model makes before the first that is shown.
-    `decode(vae, latents, request)`: pixels.
+    `decode(vae, latents, request)`: pixels. `pixel_bytes`: what the VAE holds of one pixel of a frame it is at, in
+    fp32 (its widest layers, a few of them at once); `frames_at_once`: of so many frames (0: of all).
     """
 
     encode: Callable[[Any, Request, Given, Config, int, torch.device], Tensors]
     arguments: Callable[[Request, Given, Config], dict[str, Any]]
     decode: Callable[[Any, torch.Tensor, Request], torch.Tensor]
+    pixel_bytes: int
+    frames_at_once: int
     extra_frames: Callable[[Config], int] = lambda config: 0
 
 
@@ -158,7 +161,14 @@ def _decode_ltx(vae: Any, latents: torch.Tensor, request: Request) -> torch.Tens
 
 
 KINDS: Mapping[str, Kind] = {
-    "wan": Kind(_encode_wan, _wan_arguments, _decode_wan),
-    "hunyuan": Kind(_encode_hunyuan, _hunyuan_arguments, _decode_hunyuan, _hunyuan_extra),
-    "ltx": Kind(_encode_ltx, _ltx_arguments, _decode_ltx),
+    "wan": Kind(_encode_wan, _wan_arguments, _decode_wan, pixel_bytes=5 * 96 * 4, frames_at_once=4),
+    "hunyuan": Kind(
+        _encode_hunyuan,
+        _hunyuan_arguments,
+        _decode_hunyuan,
+        4 * 128 * 4,
+        frames_at_once=16,
+        extra_frames=_hunyuan_extra,
+    ),
+    "ltx": Kind(_encode_ltx, _ltx_arguments, _decode_ltx, pixel_bytes=4 * 128 * 4 // 16, frames_at_once=0),
 }

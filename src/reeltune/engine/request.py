@@ -12,6 +12,7 @@ from reeltune.definitions import Definition
 from reeltune.engine.inputs import asked
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import Architecture
+from reeltune.families.base import LONGER
 from reeltune.families.vocabulary import INPUT_KEYS, KEYS
 from reeltune.settings import check_call, layer, neutral, read_settings_file, unused
 
@@ -59,6 +60,10 @@ def complete_settings(definition: Definition, call: Mapping[str, Any]) -> tuple[
             f"The settings apply LoRAs ({settings['activated_loras']}), which is not supported yet.",
             hint="Set activated_loras to [] to go without.",
         )
+    for key, why in definition.architecture.refused.items():
+        if not neutral(key, settings):
+            message = f"{definition.architecture.id} can't take {key}={settings[key]}: {why}."
+            raise NotRunnable(message, hint=f"Set {key} to {KEYS[key].neutral[-1] if key in LONGER else 0}.")
     left = unused(settings, definition.architecture)
     notices = [f"{path.name}: unknown settings {', '.join(odd)} are ignored."] if odd else []
     if left:

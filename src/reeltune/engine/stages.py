@@ -1,12 +1,14 @@
 """The stages of a generation on diffusers' own pipelines: encode text, denoise, decode.
 
-Each stage loads what it needs and lets go of it, so that the text encoder never sits beside the transformer.
+Each stage loads what it needs and lets go of it, so that the text encoder never sits beside the transformer. None runs
+in inference mode: int8 weights that are moved between devices meanwhile could not be.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ import numpy.typing as npt
 import torch
 import transformers
 from safetensors import SafetensorError
-from torch import nn
 
 from reeltune._quiet import quiet
 from reeltune.engine.inputs import Given
@@ -82,11 +83,24 @@ def pipeline_class(architecture: Architecture, given: Given) -> Any:
         return getattr(diffusers, name)  # imported on first use
 
 
-def assemble(kind: Any, parts: Mapping[str, Any]) -> Any:
-    """A pipeline of some of its parts; those it needs and doesn't get are None."""
+def assemble(kind: Any, parts: Mapping[str, Any], device: torch.device | None = None) -> Any:
+    """A pipeline of some of its parts; those it needs and doesn't get are None.
+
+    `device`: what it computes on; without, it is where its first part lies, which is elsewhere while weights rest.
+    """
     wanted = inspect.signature(kind.__init__).parameters
     empty = {name: None for name, row in wanted.items() if name != "self" and row.default is row.empty}
-    return kind(**empty | {name: part for name, part in parts.items() if name in wanted})
+    pipeline = (kind if device is None else _pinned(kind))(
+        **empty | {name: part for name, part in parts.items() if name in wanted}
+    )
+    pipeline.computes_on = device
+    return pipeline
+
+
+@cache
+def _pinned(kind: Any) -> Any:
+    """The pipeline's class, computing where it is told to."""
+    return type(kind.__name__, (kind,), {"_execution_device": property(lambda pipeline: pipeline.computes_on)})
 
 
 def encode(
@@ -99,12 +113,11 @@ def encode(
 ) -> Tensors:
     """Embed the prompts, and the images where the model looks at them, as long as tokenizer and family allow.
 
-    `parts`: every component but the VAE; `config`: the transformer's. Returns arguments of the pipeline's call.
+    `parts`: all components but the VAE, in place; `config`: the transformer's. Returns arguments of the call.
     """
-    placed = {name: part.to(device) if isinstance(part, nn.Module) else part for name, part in parts.items()}
-    pipeline = assemble(pipeline_class(architecture, given), placed)
+    pipeline = assemble(pipeline_class(architecture, given), parts, device)
     tokens = min(architecture.family.max_text_tokens, int(parts["tokenizer"].model_max_length))
-    with torch.inference_mode():
+    with torch.no_grad():
         return KINDS[architecture.family.name].encode(pipeline, request, given, config, tokens, device)
 
 
@@ -124,19 +137,21 @@ def denoise(
     request: Request,
     given: Given,
     on_step: Callable[[int], None],
+    device: torch.device | None = None,
     on_latents: Callable[[torch.Tensor, float], None] | None = None,
 ) -> torch.Tensor:
     """From noise to latents [1, channels, latent frames, latent height, latent width], fp32.
 
     `parts`: the VAE, the transformer, and the second one where there is one. `on_step` is called after each step
-    with the number done; what it raises stops the work. `on_latents` gets the latents after each step, as the
-    pipeline holds them, and the share of noise (0 to 1) that is left in them.
+    with the number done; what it raises stops the work. `device`: what the work is done on. `on_latents` gets the
+    latents after each step, as the pipeline holds them, and the share of noise (0 to 1) that is left in them.
     """
     kind, config = KINDS[architecture.family.name], parts["transformer"].config
     two = {"boundary_ratio": request.boundary} if "transformer_2" in parts else {}
     pipeline = assemble(
         pipeline_class(architecture, given),
         {**parts, **architecture.options, **two, "scheduler": scheduler(request)},
+        device,
     )
     pipeline.set_progress_bar_config(disable=True)
     embeddings = dict(embeddings)
@@ -154,7 +169,7 @@ def denoise(
     wanted = {name: request.settings[key] for key, name in architecture.family.arguments.items()
               if key in request.settings and (name != "guidance_scale_2" or _phased(request, two))}  # fmt: skip
     extra = kind.extra_frames(config)
-    with torch.inference_mode(), quiet():
+    with torch.no_grad(), quiet():
         result = pipeline(
             height=request.height,
             width=request.width,
@@ -178,7 +193,7 @@ def _phased(request: Request, two: Mapping[str, Any]) -> bool:
 def decode(architecture: Architecture, vae: Any, latents: torch.Tensor, request: Request) -> npt.NDArray[np.uint8]:
     """Frames uint8 [frames, height, width, 3] from latents [1, channels, frames', height', width']."""
     weight = next(vae.parameters())
-    with torch.inference_mode():
+    with torch.no_grad():
         pixels = KINDS[architecture.family.name].decode(vae, latents.to(weight.device, weight.dtype), request)
     pixels = pixels[0, :, -request.frames :].float()  # [3, frames, height, width]
     pixels = ((pixels + 1) * 127.5).round().clamp(0, 255)

@@ -67,6 +67,17 @@ class Input:
     required: bool = False
 
 
+STEP_CACHE = ("tea_cache_setting", "tea_cache_start_step_perc")
+ZERO_STAR = ("cfg_star_switch", "cfg_zero_step")
+SKIPPED_LAYERS = ("slg_switch", "perturbation_switch", "slg_layers", "slg_start_perc", "slg_end_perc")
+LONGER = ("RIFLEx_setting",)
+
+
+def refuse(keys: tuple[str, ...], why: str) -> Mapping[str, str]:
+    """The switch of a group of settings, refused for a reason."""
+    return MappingProxyType({key: why for key in keys if key.endswith(("_switch", "_setting"))})
+
+
 START_IMAGE = Input("image_start", "image", "image_prompt_type", "S")
 END_IMAGE = Input("image_end", "image", "image_prompt_type", "E")
 CONTROL_VIDEO = Input("video_guide", "video", "video_prompt_type", "V")
@@ -99,6 +110,7 @@ class Family:
     frame_step: int
     size_step: int
     max_text_tokens: int
+    trained_frames: int  # of the longest videos it was trained on
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,8 @@ class Architecture:
     them; `defaults`: what it starts from. `components_repo`: the Hub repository, in diffusers layout, that its
     components come from (`components`, where they aren't the family's). `config`: what a header can't tell of the
     transformer's config; `options`: fixed arguments of the pipeline; `fps`, `size_step`: where not the family's.
+    `refused`: settings that would spoil its videos, and why: they are an error, where others that it doesn't use are
+    only named.
     """
 
     id: str
@@ -147,6 +161,7 @@ class Architecture:
     config: Mapping[str, Any] = field(default_factory=frozen)
     options: Mapping[str, Any] = field(default_factory=frozen)
     image_pipeline: str = ""
+    refused: Mapping[str, str] = field(default_factory=frozen)
     fps: int = 0
     size_step: int = 0
 

@@ -8,8 +8,12 @@ from types import MappingProxyType
 
 from reeltune.families import components
 from reeltune.families.base import (
+    LONGER,
+    SKIPPED_LAYERS,
     START_IMAGE,
+    STEP_CACHE,
     WEIGHT_FILES,
+    ZERO_STAR,
     Architecture,
     Component,
     Config,
@@ -19,6 +23,7 @@ from reeltune.families.base import (
     Shapes,
     Signature,
     frozen,
+    refuse,
 )
 
 _DOUBLE, _TO_DOUBLE = "double_blocks.{}", "transformer_blocks.{}"
@@ -162,6 +167,7 @@ HUNYUAN = Family(
     frame_step=4,
     size_step=16,
     max_text_tokens=256,
+    trained_frames=129,
 )
 
 _DEFAULTS = {
@@ -183,11 +189,15 @@ _IMAGE = {
 }
 
 
+_DISTILLED = "its guidance is distilled into one pass, and this needs the one without a prompt too"
+
+
 def _architecture(
     id: str, signature: Signature, repo: str, pipeline: str, inputs: tuple[Input, ...] = (), **more: object
 ) -> Architecture:
     defaults = _DEFAULTS | (_IMAGE if inputs else {})
-    used = {*defaults, "multi_prompts_gen_type", "force_fps", "sample_solver", *(row.key for row in inputs)}
+    extra = ("multi_prompts_gen_type", "force_fps", "sample_solver", *STEP_CACHE, *LONGER)
+    used = {*defaults, *extra, *(row.key for row in inputs)}
     return Architecture(
         id=id,
         family=HUNYUAN,
@@ -198,6 +208,7 @@ def _architecture(
         components_repo=f"hunyuanvideo-community/{repo}",
         pipeline=pipeline,
         inputs=inputs,
+        refused=refuse((*ZERO_STAR, *SKIPPED_LAYERS), _DISTILLED),
         **more,  # type: ignore[arg-type]
     )
 

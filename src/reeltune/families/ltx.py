@@ -8,8 +8,12 @@ from types import MappingProxyType
 from reeltune.families import components
 from reeltune.families.base import (
     END_IMAGE,
+    LONGER,
+    SKIPPED_LAYERS,
     START_IMAGE,
+    STEP_CACHE,
     WEIGHT_FILES,
+    ZERO_STAR,
     Architecture,
     Component,
     Config,
@@ -18,6 +22,7 @@ from reeltune.families.base import (
     Shapes,
     Signature,
     frozen,
+    refuse,
 )
 
 HEADS = 32  # of every published LTX Video 0.9; other counts need a config in the file's metadata
@@ -99,6 +104,7 @@ LTX = Family(
     frame_step=8,
     size_step=32,
     max_text_tokens=256,
+    trained_frames=257,
 )
 
 _DEFAULTS = {
@@ -112,6 +118,10 @@ _DEFAULTS = {
     "guidance_scale": 5.0,
 }
 _INPUTS = (START_IMAGE, END_IMAGE)
+_REFUSED = frozen(
+    **refuse((*ZERO_STAR, *SKIPPED_LAYERS), "it makes both passes of a step at once, which can't be told apart"),
+    **refuse(LONGER, "its positions count seconds, not frames, so that none comes round again"),
+)
 
 ARCHITECTURES = (
     Architecture(
@@ -120,12 +130,13 @@ ARCHITECTURES = (
         signature=Signature(dim=4096, lacks=("audio_adaln_single.emb.timestep_embedder.linear_1.bias",)),
         data_types=("bf16",),
         settings=frozenset(
-            {*_DEFAULTS, "multi_prompts_gen_type", "force_fps", "image_prompt_type", "sample_solver"}
+            {*_DEFAULTS, "multi_prompts_gen_type", "force_fps", "image_prompt_type", "sample_solver", *STEP_CACHE}
             | {row.key for row in _INPUTS}
         ),
         defaults=MappingProxyType(_DEFAULTS),
         components_repo="Lightricks/LTX-Video-0.9.8-13B-distilled",
         pipeline="LTXConditionPipeline",
         inputs=_INPUTS,
+        refused=_REFUSED,
     ),
 )

@@ -10,10 +10,14 @@ from reeltune.families import components
 from reeltune.families.base import (
     CONTROL_VIDEO,
     END_IMAGE,
+    LONGER,
     MASK_VIDEO,
     REFERENCE_IMAGES,
+    SKIPPED_LAYERS,
     START_IMAGE,
+    STEP_CACHE,
     WEIGHT_FILES,
+    ZERO_STAR,
     Architecture,
     Component,
     Config,
@@ -23,6 +27,7 @@ from reeltune.families.base import (
     Shapes,
     Signature,
     frozen,
+    refuse,
 )
 
 HEAD_SIZE = 128  # of every published Wan; other sizes need a config in the file's metadata
@@ -175,12 +180,15 @@ WAN = Family(
     frame_step=4,
     size_step=16,
     max_text_tokens=512,
+    trained_frames=81,
 )
 
 _USED = (
     "prompt", "negative_prompt", "resolution", "video_length", "seed", "num_inference_steps", "guidance_scale",
     "flow_shift", "sample_solver", "repeat_generation", "multi_prompts_gen_type", "force_fps",
+    *ZERO_STAR, *SKIPPED_LAYERS, *LONGER,
 )  # fmt: skip
+_NO_CACHE = refuse(STEP_CACHE, "it would skip the blocks through which VACE's control enters")
 _PHASES = ("guidance_phases", "guidance2_scale", "switch_threshold")
 _TEXT_PROMPT = "A red fox trots through fresh snow at dawn, the camera gliding beside it"
 _IMAGE_PROMPT = "The scene comes to life, gentle natural movement, steady camera"
@@ -216,7 +224,9 @@ def _architecture(
     **more: object,
 ) -> Architecture:
     phases = _PHASES if "guidance_phases" in defaults else ()
-    used = {*_USED, *phases, *(row.key for row in inputs), *(row.letters_key for row in inputs)}
+    refused = _NO_CACHE if id.startswith("vace") else frozen()
+    cached = () if refused else STEP_CACHE
+    used = {*_USED, *phases, *cached, *(row.key for row in inputs), *(row.letters_key for row in inputs)}
     return Architecture(
         id=id,
         family=WAN,
@@ -227,6 +237,7 @@ def _architecture(
         components_repo=f"Wan-AI/{repo}",
         pipeline=pipeline,
         inputs=inputs,
+        refused=refused,
         **more,  # type: ignore[arg-type]
     )
 

@@ -18,11 +18,13 @@ class Estimate:
     """Bytes, None where a header isn't known yet. `parameters`: a count, modules and both transformers included.
 
     `transformer`: the weights that are in memory at once while denoising, the larger one where two take turns;
-    `encoders`: all components beside them, which are loaded first and let go; `disk`: every file of the plan.
+    `transformers`: both of them; `encoders`: all components beside them, which are loaded first and let go; `disk`:
+    every file of the plan.
     """
 
     parameters: int | None
     transformer: int | None
+    transformers: int | None
     encoders: int | None
     disk: int | None
 
@@ -43,6 +45,7 @@ def estimate(explanation: Explanation) -> Estimate:
     return Estimate(
         parameters=_sum(parameters),
         transformer=_sum([max((row or 0) for row in bodies), *modules]) if None not in bodies else None,
+        transformers=_sum([*bodies, *modules]),
         encoders=_sum(parts),
         disk=_sum([item.bytes for item in explanation.items]),
     )
@@ -64,14 +67,19 @@ def _sum(counts: list[int | None]) -> int | None:
 
 
 def check_memory(explanation: Explanation) -> None:
-    """Raise NotEnoughMemory where the weights alone are more than the memory of the device they run on."""
+    """Raise NotEnoughMemory where the weights alone are more than the machine's memory, or the card that holds them.
+
+    Weights that a card can't hold are sent to it in parts, which come from the machine's memory.
+    """
     need, machine = estimate(explanation).transformer, explanation.machine
     device = machine.device(explanation.preferences.device)
     room = machine.memory_of(device)
-    if need is None or need <= room:
+    if need is None or need <= max(room, machine.ram):
         return
-    message = f"The transformer's weights take {need:,} bytes, and {device} has {room:,} of memory."
-    raise NotEnoughMemory(message, hint=_advice(explanation), needed=need, available=room)
+    has = f"{device} has {room:,} of memory"
+    has = has if room == machine.ram else f"{has}, the machine {machine.ram:,}"
+    message = f"The transformer's weights take {need:,} bytes, and {has}."
+    raise NotEnoughMemory(message, hint=_advice(explanation), needed=need, available=max(room, machine.ram))
 
 
 def _advice(explanation: Explanation) -> str:

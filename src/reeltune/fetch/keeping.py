@@ -236,7 +236,7 @@ def remove(kept: Kept) -> str:
             if folder.name.removesuffix(PARTIAL) == kept.path.name and not any(folder.iterdir()):
                 folder.rmdir()
     except filelock.Timeout:
-        return "it is being fetched right now"
+        return "it is in use right now"
     except OSError as error:
         return f"it can't be removed: {error.strerror or error}"
     return ""

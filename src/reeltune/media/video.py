@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,15 +41,31 @@ class Origin:
 
 @dataclass(frozen=True)
 class Video:
-    """`frames`: uint8 [frames, height, width, 3]; `fps`: frames a second."""
+    """`frames`: uint8 [frames, height, width, 3]; `fps`: frames a second.
+
+    `latents`: the file that keeps its latents until it is saved, or let go of: a process that ends before leaves it.
+    """
 
     frames: npt.NDArray[np.uint8] = field(repr=False)
     fps: int
     origin: Origin
+    latents: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.latents is not None:
+            weakref.finalize(self, _remove, self.latents).atexit = False
 
     def save(self, path: str | Path) -> Path:
-        """Write an MP4 with the settings inside; the file appears only when complete.
+        """Write an MP4 with the settings inside; the file appears only when complete, and then the latents go.
 
         Raises MediaError when it can't be written.
         """
-        return write_mp4(Path(path), self.frames, self.fps, self.origin.as_metadata())
+        written = write_mp4(Path(path), self.frames, self.fps, self.origin.as_metadata())
+        if self.latents is not None:
+            _remove(self.latents)
+        return written
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

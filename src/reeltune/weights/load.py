@@ -1,13 +1,15 @@
 """A transformer from a checkpoint: built on `meta`, names checked before any memory is taken, then filled.
 
 16-bit weights of the run's data type stay on the mapped file; others are converted one tensor at a time; quanto
-int8 becomes torchao's `Int8Tensor`; modules that diffusers keeps in fp32 are kept in fp32. Modules (VACE) fill the
-parameters that the base's file doesn't have, each file in its own layout, data type and quantization.
+int8 becomes torchao's `Int8Tensor`; fp8 is multiplied with its scales; modules that diffusers keeps in fp32 are kept in
+fp32. Modules (VACE) fill the parameters that the base's file doesn't have, each file in its own layout, data type and
+quantization.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,21 @@ from accelerate import init_empty_weights
 from torch import nn
 from torchao.quantization import Int8Tensor
 
+from reeltune._quiet import quiet
+from reeltune.checkpoints.fp8 import NOTE, PLAIN
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify, original_shapes
 from reeltune.checkpoints.keys import map_names, matches
-from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS
+from reeltune.checkpoints.names import FP8, QUANTO_INT8, SIXTEEN_BITS
 from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE, config_if_any
 from reeltune.errors import CheckpointError, UnsupportedFormat
 from reeltune.events import CancelToken, Listener, Progress, ignore
 from reeltune.families import FAMILIES, Family
 from reeltune.weights.matching import Source, check_names, parameter_name
-from reeltune.weights.quantize import dequantize, quantize_tensor
+from reeltune.weights.quanto import dequantize, quantize_tensor
 from reeltune.weights.tensors import RUN_DTYPES, TensorFile
+
+_MOST_NOTE = 4096  # bytes
 
 
 def load_transformer(
@@ -38,17 +44,19 @@ def load_transformer(
     modules: Sequence[Path] = (),
     config: Mapping[str, Any] | None = None,
     quantize: bool = False,
+    into: nn.Module | None = None,
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
 ) -> nn.Module:
     """The diffusers transformer a checkpoint and its `modules` hold, on the CPU, in eval mode.
 
     `dtype`: "bf16" | "fp16", what it computes in; `config`: what the headers can't tell of the model's config;
-    `quantize`: 16-bit block linears become int8 while loading. Raises HeaderError, UnsupportedFormat or
+    `quantize`: block linears that aren't int8 become so while loading; `into`: a model whose weights are let go, and
+    which is filled instead of a new one where it is of the same config. Raises HeaderError, UnsupportedFormat or
     TensorMismatch before memory is taken.
     """
     family, sources = _sources([path, *modules])
-    model = empty_model(family, model_config(family, sources, config or {}))
+    model = _like(into, empty_model(family, model_config(family, sources, config or {})))
     expected = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
     check_names(sources, expected)
     keep = tuple(getattr(model, "_keep_in_fp32_modules", None) or ())
@@ -66,6 +74,17 @@ def load_transformer(
     return model.eval().requires_grad_(False)
 
 
+def _like(before: Any, model: Any) -> nn.Module:
+    """The model before, emptied, where the new one is built the same: what was set up on it (compiled blocks) stays."""
+    if type(before) is not type(model) or dict(before.config) != dict(model.config):
+        return model  # type: ignore[no-any-return]
+    for module in before.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            empty = torch.empty(weight.shape, dtype=weight.dtype, device="meta")
+            setattr(module, name, nn.Parameter(empty, requires_grad=False))
+    return before  # type: ignore[no-any-return]
+
+
 def peek_config(path: Path, modules: Sequence[Path] = (), config: Mapping[str, Any] | None = None) -> Any:
     """The config object of the model that `load_transformer` would make, without loading it."""
     family, sources = _sources([path, *modules])
@@ -79,10 +98,10 @@ def _sources(paths: Sequence[Path]) -> tuple[Family, list[Source]]:
         header = read_header(path)
         identity = identify(header)
         known = next((row for row in FAMILIES if row.name == identity.family), None)
-        if identity.quantization not in (SIXTEEN_BITS, QUANTO_INT8):
+        if identity.quantization not in (SIXTEEN_BITS, QUANTO_INT8, *FP8):
             raise UnsupportedFormat(
                 f"{header.file} holds {identity.quantization} weights, which can't be loaded.",
-                hint="Use a bf16, fp16 or quanto int8 version.",
+                hint="Use a bf16, fp16, fp8 or quanto int8 version.",
             )
         if known is None or known is not (family or known):
             raise UnsupportedFormat(
@@ -93,6 +112,7 @@ def _sources(paths: Sequence[Path]) -> tuple[Family, list[Source]]:
             what = "a module: it extends a model and is none itself" if index == 0 else "a whole model, and no module"
             raise UnsupportedFormat(f"{header.file} is {what}.")
         family = known
+        check_notes(TensorFile(path))
         names = map_names(header.tensors, family, identity.layout or "original", identity.prefix)
         sources.append(Source(header, identity, names))
     assert family is not None
@@ -116,7 +136,7 @@ def model_config(family: Family, sources: Sequence[Source], config: Mapping[str,
 
 def empty_model(family: Family, config: Mapping[str, Any]) -> nn.Module:
     """The family's transformer on `meta`: names and shapes without memory."""
-    model_class = getattr(diffusers, config.get("_class_name", family.transformer_class))
+    model_class = transformer_class(config.get("_class_name", family.transformer_class))
     known = inspect.signature(model_class.__init__).parameters
     try:
         with init_empty_weights():
@@ -124,6 +144,26 @@ def empty_model(family: Family, config: Mapping[str, Any]) -> nn.Module:
     except (ValueError, TypeError, AssertionError, AttributeError, ZeroDivisionError, RuntimeError) as error:
         message = f"The file's shapes make no {model_class.__name__}: {type(error).__name__} {error}."
         raise CheckpointError(message, hint="It is damaged, or of a model this program doesn't know.") from error
+
+
+def check_notes(file: TensorFile) -> None:
+    """Read what a file's notes say of how its fp8 layers are stored. Raises UnsupportedFormat for any other way."""
+    for name in (name for name in file if name.endswith(NOTE)):
+        try:
+            note = json.loads(bytes(file[name].view(torch.uint8).reshape(-1)[:_MOST_NOTE].tolist()))
+            plain = note.get("format") in PLAIN and note.keys() <= {"format", "full_precision_matrix_mult"}
+        except (ValueError, AttributeError, RecursionError):
+            plain = False
+        if not plain:
+            raise UnsupportedFormat(
+                f"{file.path}: {name} tells of a storage that isn't known here.", hint="Use a bf16 version."
+            )
+
+
+def transformer_class(name: str) -> Any:
+    """diffusers' class of that name, imported on first use."""
+    with quiet():
+        return getattr(diffusers, name)
 
 
 class Loader:
@@ -145,7 +185,7 @@ class Loader:
 
     def load(self, stored: str, expected: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
         """The parameters a stored tensor fills: one, or the layers it holds stacked."""
-        tensor = self._file[stored]
+        tensor = self._floating(stored)
         scale = self._scale(stored) if stored.endswith(DATA) else None
         places = self._source.names.diffusers[stored]
         found: dict[str, torch.Tensor] = {}
@@ -171,6 +211,15 @@ class Loader:
         if not keep and self._quantizable(stored):
             return int8_tensor(*quantize_tensor(tensor, self._run, stored), self._run)
         return tensor.to(dtype)
+
+    def _floating(self, stored: str) -> torch.Tensor:
+        """A tensor as it is stored; fp8 as fp32, with its scale."""
+        tensor, name = self._file[stored], self._source.fp8_scales.get(stored)
+        if name is not None and not bool(torch.isfinite(self._file[name]).all()):
+            raise CheckpointError(f"{self._file.path}: {name} is NaN or infinite.", hint="Fetch it again.")
+        if name is not None:
+            return dequantize(tensor, self._file[name].reshape(-1, *[1] * (tensor.ndim - 1)), torch.float32)
+        return tensor.to(torch.float32) if tensor.dtype.itemsize == 1 and tensor.is_floating_point() else tensor
 
     def _scale(self, stored: str) -> torch.Tensor:
         """Scales of a quantized layer [rows, 1]. Raises where they are damaged, or activations are quantized too."""

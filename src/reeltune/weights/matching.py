@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from reeltune.checkpoints import fp8
 from reeltune.checkpoints.header import Header
 from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.keys import NameMap, Places
@@ -25,7 +27,18 @@ class Source:
 
     def parameters(self) -> list[str]:
         """Stored names that become parameters (scales go with their data)."""
-        return [name for name in self.names.diffusers if not name.endswith((SCALE, *ACTIVATION_SCALES))]
+        beside = (SCALE, *ACTIVATION_SCALES, *(fp8.EXTRAS if fp8.is_fp8(self.identity.quantization) else ()))
+        return [name for name in self.names.diffusers if not name.endswith(beside)]
+
+    def unknown(self) -> list[str]:
+        """Stored names that are nothing of the model's, nor marks of how it is stored."""
+        marks = fp8.EXTRAS if fp8.is_fp8(self.identity.quantization) else ()
+        return [name for name in self.names.unknown if not (marks and name.endswith(marks))]
+
+    @cached_property
+    def fp8_scales(self) -> Mapping[str, str]:
+        """The scale of each scaled fp8 weight, by its name."""
+        return fp8.scale_names(self.names.diffusers) if fp8.is_fp8(self.identity.quantization) else {}
 
 
 def parameter_name(target: str) -> str:
@@ -46,7 +59,7 @@ def check_names(sources: Sequence[Source], expected: Shapes) -> None:
     unexpected: list[str] = []
     misshapen: list[str] = []
     for source in sources:
-        unexpected += [*source.names.unknown, *_stray(source)]
+        unexpected += [*source.unknown(), *_stray(source)]
         missing += _missing_scales(source)
         misshapen += _bad_scales(source)
         for stored in source.parameters():
@@ -63,6 +76,13 @@ def check_names(sources: Sequence[Source], expected: Shapes) -> None:
     missing = sorted(set(expected) - set(given)) + missing
     if missing or unexpected or misshapen:
         _refuse(sources, missing, unexpected, misshapen)
+
+
+def check_storage(source: Source) -> None:
+    """What can be told of a file that is no whole model: its own names, and its scales. Raises TensorMismatch."""
+    unexpected, missing, misshapen = [*source.unknown(), *_stray(source)], _missing_scales(source), _bad_scales(source)
+    if missing or unexpected or misshapen:
+        _refuse([source], missing, unexpected, misshapen)
 
 
 def _refuse(sources: Sequence[Source], missing: list[str], unexpected: list[str], misshapen: list[str]) -> None:
@@ -93,7 +113,8 @@ def _stray(source: Source) -> list[str]:
     """Scales of layers that aren't quantized, and data of layers that are there unquantized too."""
     stored = source.names.diffusers
     stray = [name for name in stored if name.endswith(SCALE) and name.removesuffix(SCALE) + DATA not in stored]
-    return stray + [name for name in stored if name.endswith(DATA) and name.removesuffix(DATA) + ".weight" in stored]
+    stray += [name for name in stored if name.endswith(DATA) and name.removesuffix(DATA) + ".weight" in stored]
+    return stray + [scale for weight, scale in source.fp8_scales.items() if weight not in stored]
 
 
 def _bad_scales(source: Source) -> list[str]:
@@ -111,6 +132,11 @@ def _bad_scales(source: Source) -> list[str]:
             or scale.elements != data.shape[0]
         ):
             bad.append(f"{name}: {data.dtype} {list(data.shape)} with {scale.dtype} scales {list(scale.shape)}")
+    for weight, name in source.fp8_scales.items():
+        factor, scaled = tensors[name], tensors.get(weight)
+        rows = scaled.shape[0] if scaled and scaled.shape else 1
+        if factor.dtype not in ("BF16", "F16", "F32") or factor.elements not in (1, rows):
+            bad.append(f"{name}: {factor.dtype} scales {list(factor.shape)} for {rows} rows")
     return bad
 
 
@@ -127,8 +153,6 @@ def _cause(sources: Sequence[Source], missing: list[str], unexpected: list[str],
         return "It looks like an all-in-one file: extract its diffusion model first."
     if any(part in everything for part in ("lora_", ".lora.", ".diff")):
         return "It looks like a LoRA, or has one left in it."
-    if "scale_weight" in everything or "scaled_fp8" in everything:
-        return "Its fp8 scales can't be used."
     if len(sources) > 1 and unexpected and all(name.endswith("(a second time)") for name in unexpected):
         return "A module is given twice, or is part of the model already."
     if len(sources) > 1 and misshapen:

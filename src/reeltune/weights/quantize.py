@@ -1,54 +1,241 @@
-"""Quanto int8: one scale per output row, as huggingface/optimum-quanto's qint8 stores it.
+"""From a 16-bit, fp32 or fp8 checkpoint to a quanto int8 or 16-bit file, LoRAs merged on the way, in one pass.
 
-    scale = absmax(row) / 127, rounded to the compute data type and stored so
-    data  = clamp(round_half_to_even(weight / stored scale), -128, 127)        all in fp32
-
-Where the scale rounds to 0 (a row of zeros or denormals) data is 0 and scale 1.
+The file is streamed into a partial one beside its name, read again and held against the source, synced, and only then
+renamed: whatever stops it, source and earlier output stay as they were.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import filelock
 import torch
 
-from reeltune.errors import CheckpointError
+from reeltune.checkpoints.header import read_header
+from reeltune.checkpoints.identify import identify
+from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS, converted_name, quantized_name
+from reeltune.errors import CheckpointError, NotEnoughDisk
+from reeltune.events import CancelToken, Listener, Notice, ignore
+from reeltune.inventory import PARTIAL
+from reeltune.machine import free_disk
+from reeltune.weights.draft import prepare
+from reeltune.weights.lora import Applied
+from reeltune.weights.parts import name_of_all, read_parts
+from reeltune.weights.recipe import Recipe
+from reeltune.weights.stream import UNFINISHED, verify_piece, work_through, write_piece
+from reeltune.weights.tensors import TORCH_DTYPES
 
-_LEVELS = 127.0
-_CHUNK = 256 * 1024  # values at once: 1 MB in fp32, which stays in cache
+_CHUNK = 8 * 1024 * 1024
 
 
-def quantize_tensor(
-    weight: torch.Tensor, dtype: torch.dtype, name: str = "weight"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Quantize a linear's weight.
-
-    `weight`: any floating dtype, [out, in]; `dtype`: compute data type of the scales.
-    Returns (data int8 [out, in], scale `dtype` [out, 1]). Raises CheckpointError for NaN or infinity, or where
-    a scale does not fit the data type.
+@dataclass(frozen=True)
+class Quantized:
+    """A file that was written and verified. `modules`: how many linears became int8; `seconds`: spent on "read",
+    "compute" and "write", summed over the workers, and "verify", of the whole check.
     """
-    data = torch.empty(weight.shape, dtype=torch.int8)
-    scale = torch.empty((weight.shape[0], 1), dtype=dtype)
-    rows = max(1, _CHUNK // max(1, weight.shape[1]))
-    for first in range(0, weight.shape[0], rows):
-        part = slice(first, first + rows)
-        _quantize_rows(weight[part], data[part], scale[part], name)
-    return data, scale
+
+    path: Path
+    bytes: int
+    sha256: str
+    modules: int
+    applied: tuple[Applied, ...]
+    seconds: Mapping[str, float]
 
 
-def _quantize_rows(weight: torch.Tensor, data: torch.Tensor, scale: torch.Tensor, name: str) -> None:
-    """Fill `data` [rows, in] and `scale` [rows, 1] from `weight` [rows, in]; few rows, so that all stays in cache."""
-    values = weight.to(torch.float32, copy=True)
-    absmax = values.abs().amax(dim=1, keepdim=True)  # [rows, 1]
-    if not bool(torch.isfinite(absmax).all()):
-        raise CheckpointError(f"{name} holds NaN or infinity: the file is damaged.", hint="Fetch it again.")
-    rounded = (absmax / _LEVELS).to(scale.dtype)
-    if not bool(torch.isfinite(rounded).all()):
-        raise CheckpointError(f"{name} is too large for {scale.dtype}.", hint="Use bf16.")
-    empty = rounded == 0
-    scale.copy_(rounded.masked_fill_(empty, 1))
-    values.div_(scale.to(torch.float32)).round_().clamp_(-128, 127).masked_fill_(empty, 0)
-    data.copy_(values)
+def quantize(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    to: str = "int8",
+    dtype: str = "auto",
+    loras: Sequence[tuple[str | Path, float]] = (),
+    overwrite: bool = False,
+    listener: Listener = ignore,
+    cancel: CancelToken | None = None,
+) -> Quantized:
+    """Write the quanto int8 (or 16-bit) version of a checkpoint, or of the set of files it is one of.
+
+    `to`: "int8", "bf16" or "fp16"; `dtype`: what an int8 version computes in ("auto": the source's); `loras`: files
+    and weights, merged in fp32. Without `output` it lands beside the source, named by the convention.
+    Raises CheckpointError and its kinds, NotEnoughDisk, Cancelled; nothing is left behind then.
+    """
+    source, cancel = Path(source), cancel or CancelToken()
+    draft = prepare(source, to=to, dtype=dtype, loras=loras)
+    for applied in draft.applied:
+        listener(Notice(str(applied)))
+    output = Path(output) if output else source.with_name(default_name(source, to, draft.dtype, bool(loras)))
+    if output.suffix.lower() != ".safetensors":
+        raise CheckpointError(f"{output} is no name of a checkpoint.", hint="Let it end in .safetensors.")
+    _refuse_taken(source, output, overwrite)
+    with claimed(output) as partial:
+        seconds = write(draft.recipe, partial, listener, cancel)
+        digest, checked = verify(draft.recipe, partial, listener, cancel)
+        _refuse_taken(source, output, overwrite)  # once more: hours may have gone by
+        partial.replace(output)
+        with contextlib.suppress(OSError):  # the file is there and whole; some file systems sync no folders
+            _sync(output.parent)
+    size, modules = draft.recipe.bytes, len(draft.recipe.modules)
+    return Quantized(output, size, digest, modules, draft.applied, {**seconds, "verify": checked})
 
 
-def dequantize(data: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`data` int8 [out, in] times `scale` [out, 1], computed in fp32, as `dtype`."""
-    return (data.to(torch.float32) * scale.to(torch.float32)).to(dtype)
+def _refuse_taken(source: Path, output: Path, overwrite: bool) -> None:
+    if not output.exists() or (overwrite and output.is_file() and not _same(output, source)):
+        return
+    kept = "is what is read, or no file" if overwrite else "exists already"
+    raise CheckpointError(f"{output} {kept}.", hint="Name another file (-o), or replace this one (--force).")
+
+
+def _same(output: Path, source: Path) -> bool:
+    return any(output.samefile(file) for file in read_parts(source).files)
+
+
+def check(
+    source: Path,
+    output: Path,
+    *,
+    dtype: str,
+    listener: Listener = ignore,
+    cancel: CancelToken | None = None,
+) -> None:
+    """Hold a file that is there against its source, value by value. Raises CheckpointError where it isn't its int8."""
+    recipe, found = prepare(source, dtype=dtype).recipe, read_header(output).tensors
+    wanted = {tensor.name: tensor for task in recipe.tasks for tensor in task.outputs}
+    wanted |= {tensor.name: tensor for tensor in recipe.ones}
+    same = found.keys() == wanted.keys() and all(
+        (found[name].dtype, found[name].shape) == (row.dtype, row.shape) for name, row in wanted.items()
+    )
+    try:
+        if not same:
+            raise CheckpointError("Its tensors are others.")
+        tasks = [replace(task, outputs=tuple(found[row.name] for row in task.outputs)) for task in recipe.tasks]
+        work_through(
+            replace(recipe, tasks=tuple(tasks)), output, verify_piece, "verify", listener, cancel or CancelToken()
+        )
+    except (CheckpointError, OSError) as error:
+        reason = error.message if isinstance(error, CheckpointError) else error.strerror
+        raise CheckpointError(
+            f"{output} is there already and is not what quantizing {source.name} makes: {reason}",
+            hint="Move it away, or list it in the definition yourself.",
+        ) from error
+
+
+def default_name(source: Path, to: str, dtype: str, merged: bool) -> str:
+    """Name of the file made from a source, by the convention; `_merged` tells it from the plain one."""
+    name = name_of_all(source)
+    if merged:
+        name = f"{Path(name).stem}_merged{Path(name).suffix}"
+    return quantized_name(name, dtype) if to == "int8" else converted_name(name, to)
+
+
+# --- doing it -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def claimed(output: Path) -> Iterator[Path]:
+    """The partial file beside `output`, ours alone; removed again unless it was renamed.
+
+    What an attempt that was killed left there is removed first. Raises CheckpointError, NotEnoughDisk.
+    """
+    partial = output.with_name(output.name + UNFINISHED)
+    lock = filelock.FileLock(output.with_name(f"{output.name}.quantizing.lock{PARTIAL}"))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise CheckpointError(f"Another process is writing {output}.", hint="Wait for it.") from None
+    except OSError as error:
+        raise CheckpointError(f"{output.parent} can't be written: {error.strerror or error}.") from error
+    try:
+        partial.unlink(missing_ok=True)
+        yield partial
+    except BrokenPipeError:  # of whoever listens
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(output) from error
+        message = f"{output} can't be written: {error.strerror or error}."
+        raise CheckpointError(message, hint="Check the folder and its permissions.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if os.name == "posix":  # first, so that nobody else's is removed
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+        with contextlib.suppress(OSError):
+            if os.name != "posix":
+                Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _disk_full(output: Path) -> NotEnoughDisk:
+    return NotEnoughDisk(
+        f"The disk of {output.parent} is full; {output.name} was not written.", hint="Make room, and start again."
+    )
+
+
+def write(recipe: Recipe, partial: Path, listener: Listener, cancel: CancelToken) -> dict[str, float]:
+    """Write the new file, not yet synced; returns the seconds spent. Raises CheckpointError, OSError, Cancelled."""
+    if free_disk(partial.parent) < recipe.bytes:
+        raise NotEnoughDisk(
+            f"{partial.parent} has {free_disk(partial.parent):,} bytes free, the file takes {recipe.bytes:,}.",
+            hint="Make room, or write it elsewhere.",
+        )
+    with partial.open("xb") as file:
+        file.truncate(recipe.bytes)
+        file.write(recipe.start)
+        for tensor in recipe.ones:
+            file.seek(tensor.begin)
+            file.write(_one(tensor.dtype))
+    return work_through(recipe, partial, write_piece, "quantize", listener, cancel)
+
+
+def _one(dtype: str) -> bytes:
+    return torch.ones(1, dtype=TORCH_DTYPES[dtype]).view(torch.uint8).numpy().tobytes()
+
+
+def verify(recipe: Recipe, partial: Path, listener: Listener, cancel: CancelToken) -> tuple[str, float]:
+    """Sync the new file, read all of it again, and hold it against the source.
+
+    Returns its sha256 and the seconds it took. Raises CheckpointError, OSError, Cancelled.
+    """
+    start = time.perf_counter()
+    with ThreadPoolExecutor(2, "verify") as aside:
+        synced, summed = aside.submit(_sync, partial), aside.submit(_sum, partial, cancel)
+        header = read_header(partial)
+        written = {tensor.name: tensor for task in recipe.tasks for tensor in task.outputs}
+        written |= {tensor.name: tensor for tensor in recipe.ones}
+        found = identify(header)
+        quantization = QUANTO_INT8 if recipe.modules else SIXTEEN_BITS
+        if dict(header.tensors) != written or header.file_bytes != recipe.bytes or found.quantization != quantization:
+            raise CheckpointError(f"{partial.name} does not read as it was written.", hint="Check the disk.")
+        work_through(recipe, partial, verify_piece, "verify", listener, cancel)
+        synced.result()
+        return summed.result(), time.perf_counter() - start
+
+
+def _sum(path: Path, cancel: CancelToken) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            cancel.check()
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable (folders: not on Windows)."""
+    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

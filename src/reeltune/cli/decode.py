@@ -1,0 +1,45 @@
+"""`decode`: the video of latents that an interrupted run left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reeltune.cli.generate import check_output, save_video
+from reeltune.cli.options import Device, Profile, Root, open_catalog, wishes
+from reeltune.cli.output import interruptible, say, showing
+
+
+def decode(
+    latents: Annotated[Path, typer.Argument(help="A file of outputs/latents/, left by an interrupted run.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write (default: in outputs/).")] = None,
+    device: Device = None,
+    profile: Profile = None,
+    root: Root = None,
+) -> None:
+    """Finish a run that ended between denoising and the video: decode its latents, write the video."""
+    from reeltune.checkpoints.header import read_header
+    from reeltune.errors import MediaError
+
+    check_output(output)
+    if not latents.is_file():
+        raise MediaError(f"{latents} doesn't exist.", hint="`reeltune ls` names the latents of unfinished videos.")
+    id = read_header(latents).metadata.get("definition")
+    if not id:
+        raise MediaError(f"{latents} holds no latents of this program.", hint="It keeps them in outputs/latents/.")
+    catalog = open_catalog(root)
+    definition = catalog[id]
+    preferences = wishes(catalog.root, device=device, profile=profile)
+
+    from reeltune import Engine  # heavy: only once everything cheap has been checked
+
+    with (
+        interruptible() as cancel,
+        showing() as listener,
+        Engine(definition, preferences=preferences, listener=listener) as engine,
+    ):
+        video = engine.decode(latents, cancel=cancel)
+        path = save_video(video, lambda: output or engine.output_path(video))
+    say(str(path))

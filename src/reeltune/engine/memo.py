@@ -1,0 +1,66 @@
+"""Embeddings of the last prompts, so that another seed or size doesn't load the encoders again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from reeltune.engine.inputs import Given
+from reeltune.engine.kinds import Tensors
+from reeltune.engine.request import Request
+
+_MOST = 8  # prompts; one is 4 to 8 MB
+
+
+class Memo:
+    """The embeddings of the last few prompts; the one not asked for longest goes first."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[Hashable, Tensors] = OrderedDict()
+
+    def get(self, key: Hashable) -> Tensors | None:
+        """What was kept under the key."""
+        if key not in self._rows:
+            return None
+        self._rows.move_to_end(key)
+        return self._rows[key]
+
+    def keep(self, key: Hashable, tensors: Tensors) -> Tensors:
+        """Keep and return embeddings."""
+        self._rows[key] = tensors
+        while len(self._rows) > _MOST:
+            self._rows.popitem(last=False)
+        return tensors
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._rows.clear()
+
+
+def key_of(
+    request: Request, given: Given, config: Mapping[str, Any], components: Mapping[str, Path], dtype: object
+) -> Hashable:
+    """All that enters embeddings: texts, guidance, images, what the encoders are, and what the transformer expects."""
+    files = tuple(sorted((name, str(path), _stamp(path)) for name, path in components.items()))
+    return (
+        request.prompt, request.negative_prompt, request.guidance > 1, (request.width, request.height),
+        tuple(_digest(getattr(given, row.name)) for row in fields(given) if row.name in ("start", "end")),
+        config.get("image_condition_type"), config.get("guidance_embeds"), config.get("pos_embed_seq_len"),
+        files, str(dtype),
+    )  # fmt: skip
+
+
+def _digest(image: Image.Image | None) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest() + str(image.size) if image else ""
+
+
+def _stamp(path: Path) -> int:
+    """When a component's weights were last written."""
+    files = [path] if path.is_file() else list(path.glob("*"))
+    return max((file.stat().st_mtime_ns for file in files), default=0)

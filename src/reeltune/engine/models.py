@@ -1,0 +1,84 @@
+"""The transformers of an engine: loaded from the files a definition's choice names, kept, and filled anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from reeltune.engine.placing import Places, fits, release
+from reeltune.engine.speed import speed_up
+from reeltune.events import CancelToken, Listener
+from reeltune.fetch import Explanation
+from reeltune.weights.load import load_transformer, peek_config
+
+SLOTS = ("transformer", "transformer_2")
+_Files = tuple[Path, ...]  # of the transformer, and of the modules merged into it
+
+
+class Models:
+    """Loaded transformers by slot. What the preferences ask of their speed is set up while loading."""
+
+    def __init__(self, listener: Listener, say: Callable[[str], None]) -> None:
+        self._listener, self._say = listener, say
+        self._loaded: dict[str, tuple[_Files, nn.Module]] = {}
+        self._configs: dict[_Files, Any] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._loaded)
+
+    def config(self, explanation: Explanation, slot: str = SLOTS[0]) -> Any:
+        """The config of a slot's transformer, which need not be loaded."""
+        files = _files(explanation, slot)
+        if files not in self._configs:
+            path, *modules = files
+            self._configs = {**self._configs, files: peek_config(path, modules, _architecture(explanation).config)}
+        return self._configs[files]
+
+    def load(self, explanation: Explanation, slot: str, places: Places, cancel: CancelToken) -> nn.Module:
+        """The transformer of a slot: as it is, where its files are those that were loaded, else filled with them."""
+        files = _files(explanation, slot)
+        before, old = self._loaded.get(slot, ((), None))
+        if old is not None and before == files:
+            return old
+        self._loaded.pop(slot, None)
+        if old is not None:
+            places.forget(old, weights=False)
+        device = places.device if places.profile.name == "resident" else torch.device("cpu")
+        if self._loaded and not fits(sum(file.stat().st_size for file in files), device):
+            self._say(f"{', '.join(self._loaded)} makes room for {slot}: both don't fit.")
+            self.drop(places)
+        choices = explanation.selection.choices
+        parts = [choice for other, choice in choices.items() if other == slot or other.startswith("modules")]
+        path, *modules = files
+        model = load_transformer(
+            path, choices[slot].dtype, modules=modules, config=_architecture(explanation).config,
+            quantize=any(choice.quantize_on_load for choice in parts), into=old,
+            listener=self._listener, cancel=cancel,
+        )  # fmt: skip
+        speed_up(model, explanation.preferences, self._say)
+        self._loaded[slot] = files, model
+        if old is not None and old is not model:
+            del old
+            release()  # modules hold on to each other: only this lets go of their weights
+        return model
+
+    def drop(self, places: Places | None) -> None:
+        """Let go of all weights."""
+        for _, model in self._loaded.values():
+            if places is not None:
+                places.forget(model, weights=False)
+        self._loaded.clear()
+        release()
+
+
+def _files(explanation: Explanation, slot: str) -> _Files:
+    places = {item.subject: item.path for item in explanation.items}
+    return places[slot], *(path for subject, path in places.items() if subject.startswith("modules"))
+
+
+def _architecture(explanation: Explanation) -> Any:
+    return explanation.definition.architecture

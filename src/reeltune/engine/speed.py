@@ -1,0 +1,59 @@
+"""What makes passes faster, by preference: the kernel of attention, compiled blocks, int8 arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+from torchao.quantization import Int8Tensor, PerRow
+from torchao.quantization.quantize_.workflows.int8.int8_tensor import QuantizeTensorToInt8Kwargs
+
+from reeltune._quiet import quiet
+from reeltune.preferences import Preferences
+
+_BACKENDS: Mapping[str, str] = {
+    "auto": "native", "sdpa": "native", "flash": "flash", "flash3": "_flash_3", "sage": "sage", "xformers": "xformers",
+}  # fmt: skip
+
+
+def speed_up(model: nn.Module, preferences: Preferences, say: Callable[[str], None]) -> None:
+    """Set a loaded transformer up as the preferences want it; what can't be had is said, and the usual way taken."""
+    if preferences.int8 == "dynamic":
+        dynamic_int8(model)
+    _attention(model, preferences.attention, say)
+    if preferences.compile:
+        _compile(model, say)
+
+
+def dynamic_int8(model: nn.Module) -> int:
+    """Multiply int8 weights with activations in int8 too, a scale for each token; returns how many layers do."""
+    count = 0
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(module, nn.Linear) and isinstance(weight, Int8Tensor) and weight.act_quant_kwargs is None:
+            kwargs = QuantizeTensorToInt8Kwargs(PerRow())
+            tensor = Int8Tensor(weight.qdata, weight.scale, weight.block_size, weight.dtype, act_quant_kwargs=kwargs)
+            module.weight = nn.Parameter(tensor, requires_grad=False)
+            count += 1
+    return count
+
+
+def _attention(model: Any, wish: str, say: Callable[[str], None]) -> None:
+    """The backend of diffusers' dispatcher that computes attention; torch's own takes flash attention where it can."""
+    try:
+        with quiet():
+            model.set_attention_backend(_BACKENDS[wish])
+    except (RuntimeError, ValueError, ImportError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        say(f"Attention by {wish} can't be had here ({reason}): sdpa computes it.")
+        with quiet():
+            model.set_attention_backend("native")
+
+
+def _compile(model: Any, say: Callable[[str], None]) -> None:
+    """Have torch compile the blocks that repeat; the first step then takes a minute longer."""
+    if any(getattr(module, "_compiled_call_impl", None) for module in model.modules()):
+        return
+    say("The transformer's blocks are compiled: the first step of each size takes longer.")
+    model.compile_repeated_blocks()

@@ -1,0 +1,48 @@
+"""A tiny case of every architecture: a definition like the real one, with its files and inputs, and its settings."""
+
+import numpy as np
+import tiny_parts
+from PIL import Image
+
+from reeltune import load_catalog
+from reeltune.media.mp4 import write_mp4
+
+FAST = {"num_inference_steps": 2, "resolution": "32x32", "video_length": 5, "seed": 3, "prompt": "a cat walks"}
+START, END = {"image_start": "start.png"}, {"image_end": "end.png"}
+PARTS = {"i2v": "wan_image", "fun_inp": "wan_image", "fun_inp_1.3B": "wan_image", "flf2v_720p": "wan_image",
+         "ti2v_2_2": "wan22", "hunyuan": "hunyuan", "hunyuan_i2v": "hunyuan_image", "ltxv_13B": "ltx"}  # fmt: skip
+CASES = {
+    "t2v": {}, "t2v_1.3B": {"guidance_scale": 1.0}, "i2v": START, "fun_inp": START | END, "fun_inp_1.3B": START,
+    "flf2v_720p": START | END, "vace_14B": {"video_guide": "guide.mp4", "video_mask": "mask.mp4", "image_refs": ["end.png"]},
+    "vace_1.3B": {}, "t2v_2_2": {"num_inference_steps": 4}, "i2v_2_2": START | {"num_inference_steps": 4},
+    "vace_14B_2_2": {"video_guide": "guide.mp4", "guidance_scale": 3.0, "guidance2_scale": 2.0}, "ti2v_2_2": {},
+    "ti2v_2_2, image": START, "hunyuan": {}, "hunyuan, negative": {"negative_prompt": "blurry", "guidance_scale": 3.0},
+    "hunyuan_i2v_token": START, "hunyuan_i2v_concat": START | {"negative_prompt": "blurry", "guidance_scale": 2.0},
+    "ltxv_13B": {"resolution": "64x64", "video_length": 9},
+    "ltxv_13B, images": START | END | {"resolution": "64x64", "video_length": 9},
+}  # fmt: skip
+
+
+def architecture_of(case):
+    name = case.partition(",")[0]
+    return "hunyuan_i2v" if name.startswith("hunyuan_i2v") else name
+
+
+def write_case(name, root, define, parts):
+    """The definition and the settings of a case; its files are written into the root."""
+    architecture = architecture_of(name)
+    lists = tiny_parts.transformer_files(root / "ckpts", name.partition(",")[0])
+    components = parts(PARTS.get(architecture, "wan"))
+    phases = (
+        {"guidance2_scale": 2.0, "switch_threshold": 900}
+        if "_2_2" in architecture and "ti2v" not in architecture
+        else {}
+    )
+    define("mine", {"architecture": architecture, "components": str(components), **lists}, **phases)
+    rng = np.random.default_rng(0)
+    for file in ("start.png", "end.png"):
+        Image.fromarray(rng.integers(0, 255, (40, 64, 3), dtype=np.uint8)).save(root / file)
+    frames = rng.integers(0, 255, (5, 32, 32, 3), dtype=np.uint8)
+    write_mp4(root / "guide.mp4", frames, 16, {})
+    write_mp4(root / "mask.mp4", np.repeat((frames[:, :1, :1] > 128) * np.uint8(255), 32, 1).repeat(32, 2), 16, {})
+    return load_catalog(root)["mine"], FAST | CASES[name]

@@ -1,0 +1,109 @@
+"""What stays from one video to the next: embeddings, components, the model that takes another's weights."""
+
+import numpy as np
+import pytest
+from cases import write_case
+
+from reeltune import Engine, Notice, Preferences, Progress, load_catalog
+from reeltune.engine import engine as engine_module
+from reeltune.errors import NotRunnable
+
+FAST = {"num_inference_steps": 2, "guidance_scale": 3.0, "seed": 3, "video_length": 5}
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Names of the components that are loaded, in order."""
+    names = []
+    inner = engine_module.load_component
+
+    def noted(component, *rest):
+        names.append(component.name)
+        return inner(component, *rest)
+
+    monkeypatch.setattr(engine_module, "load_component", noted)
+    return names
+
+
+def test_a_prompt_is_read_once(root, loaded):
+    with Engine(load_catalog(root)["nano_t2v"]) as engine:
+        first = engine.generate("a red circle", **FAST).frames
+        assert loaded == ["tokenizer", "text_encoder", "vae"]
+        assert np.array_equal(engine.generate("a red circle", **FAST).frames, first)
+        engine.generate("a red circle", **FAST | {"seed": 4, "num_inference_steps": 1})
+        assert loaded == ["tokenizer", "text_encoder", "vae"]
+        for number, change in enumerate(
+            ({"negative_prompt": "blue"}, {"guidance_scale": 1.0}, {"prompt": "a blue square"})
+        ):
+            engine.generate(**{"prompt": "a red circle"} | FAST | change)
+            assert loaded.count("text_encoder") == number + 2, change
+        for number in range(9):  # the memory is bounded
+            engine.generate(f"number {number}", **FAST | {"num_inference_steps": 1})
+        loaded.clear()
+        assert np.array_equal(engine.generate("a red circle", **FAST).frames, first)
+        assert loaded == ["tokenizer", "text_encoder"]
+
+
+@pytest.mark.parametrize("name", ["i2v", "hunyuan_i2v_token"])
+def test_another_image_is_another_embedding(name, root, define, parts, loaded):
+    definition, settings = write_case(name, root, define, parts)
+    with Engine(definition, preferences=Preferences(quantization="bf16")) as engine:
+        first = engine.generate(**settings).frames
+        other = engine.generate(**settings | {"image_start": "end.png"}).frames
+        assert loaded.count("text_encoder") == 2
+        assert not np.array_equal(first, other)
+        assert np.array_equal(engine.generate(**settings).frames, first)
+        assert loaded.count("text_encoder") == 2
+
+
+@pytest.mark.parametrize("quantization", ["bf16", "int8"])
+def test_two_finetunes_in_turn_are_what_each_is_alone(root, loaded, quantization):
+    catalog, wish, alone = load_catalog(root), Preferences(quantization=quantization), {}
+    for id in ("nano_t2v", "nano_neon"):
+        with Engine(catalog[id], preferences=wish) as engine:
+            alone[id] = engine.generate("a red circle", **FAST).frames
+    loaded.clear()
+    events = []
+    with Engine(catalog["nano_t2v"], preferences=wish, listener=events.append) as engine:
+        models = set()
+        for id in ("nano_t2v", "nano_neon", "nano_t2v", "nano_neon"):
+            engine.switch(catalog[id])
+            video = engine.generate("a red circle", **FAST)
+            assert np.array_equal(video.frames, alone[id])
+            assert video.origin.definition == id
+            models.add(id_of_model(engine))
+        assert loaded == ["tokenizer", "text_encoder", "vae"]
+        assert len(models) == 1  # filled anew each time
+        with pytest.raises(NotRunnable):
+            engine.switch(catalog_with_unrunnable(root))
+    loads = [
+        event for event in events if isinstance(event, Progress) and event.stage == "load" and event.done == event.total
+    ]
+    assert len(loads) == 4
+    told = [event.message for event in events if isinstance(event, Notice)]
+    assert sum("nano_neon" in line for line in told) == 2  # each time which file, and why
+
+
+def id_of_model(engine):
+    return id(engine._models._loaded["transformer"][1])
+
+
+def catalog_with_unrunnable(root):
+    import json
+
+    model = {"architecture": "t2v", "URLs": ["https://h/x.safetensors"], "loras": ["https://h/l.safetensors"]}
+    (root / "finetunes" / "styled.json").write_text(json.dumps({"model": model}))
+    return load_catalog(root)["styled"]
+
+
+def test_another_architecture_takes_all_of_its_own(root, define, parts, tmp_path):
+    definition, settings = write_case("i2v", root, define, parts)
+    wish = Preferences(quantization="bf16")
+    with Engine(definition, preferences=wish) as engine:
+        alone = engine.generate(**settings).frames
+    with Engine(load_catalog(root)["nano_t2v"], preferences=wish) as engine:
+        nano = engine.generate(**FAST).frames
+        engine.switch(definition)
+        assert np.array_equal(engine.generate(**settings).frames, alone)
+        engine.switch(load_catalog(root)["nano_t2v"])
+        assert np.array_equal(engine.generate(**FAST).frames, nano)

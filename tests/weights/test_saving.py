@@ -1,0 +1,122 @@
+"""`--save-quantized`: what is written, what is listed, and when nothing is, why."""
+
+import json
+import shutil
+
+import pytest
+import tiny
+import torch
+
+from reeltune import Preferences, load_catalog
+from reeltune.errors import CheckpointError
+from reeltune.events import Notice
+from reeltune.weights.saving import save_quantized
+
+
+@pytest.fixture
+def here(root, define):
+    """A function that saves what a definition's files come to, and returns paths, notices and the definition."""
+
+    def save(id, **wishes):
+        said = []
+        paths = save_quantized(load_catalog(root)[id], Preferences(**wishes), listener=said.append)
+        return paths, [row.message for row in said if isinstance(row, Notice)], load_catalog(root)[id]
+
+    return save
+
+
+def file(root, name, dtype=torch.bfloat16, seed=0):
+    weights = {key: row.to(dtype) for key, row in tiny.original_weights(seed).items()}
+    (root / "ckpts").mkdir(exist_ok=True)
+    return tiny.write(root / "ckpts" / name, weights)
+
+
+def urls(definition, slot="transformer"):
+    return [version.url for version in definition.slots[slot]]
+
+
+def test_both_data_types_one_after_the_other(here, root, define):
+    """The own file is edited without touching anything else in it; the next run takes the new file."""
+    file(root, "mine_bf16.safetensors")
+    path = define("mine", model={"name": "Mine", "architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"]})
+    text = path.read_text()
+    paths, said, definition = here("mine")
+    assert paths == [root / "ckpts" / "mine_quanto_bf16_int8.safetensors"]
+    assert "was written and verified" in said[0]
+    assert urls(definition) == ["ckpts/mine_bf16.safetensors", "ckpts/mine_quanto_bf16_int8.safetensors"]
+    paths, _, definition = here("mine", dtype="fp16")
+    assert urls(definition)[2:] == ["ckpts/mine_quanto_fp16_int8.safetensors"]
+    changed = json.loads(path.read_text())
+    changed["model"]["URLs"] = changed["model"]["URLs"][:1]
+    assert changed == json.loads(text)
+    before = path.read_bytes()
+    paths, said, _ = here("mine")
+    assert (paths, said) == ([], ["No quantized file is written: mine lists an int8 version in bf16 already: "
+                                  "mine_quanto_bf16_int8.safetensors."])  # fmt: skip
+    assert path.read_bytes() == before
+
+
+def test_a_built_in_or_referenced_list_is_overridden_not_edited(here, root, define):
+    file(root, "mine_bf16.safetensors")
+    model = {"name": "Mine", "architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"]}
+    first = define("mine", model=model)
+    second = define("other", model={**model, "name": "Other", "URLs": "mine"})
+    before = first.read_bytes()
+    _, _, definition = here("other")
+    assert first.read_bytes() == before
+    assert json.loads(second.read_text())["model"]["URLs"] == urls(definition)
+    assert urls(definition) == ["ckpts/mine_bf16.safetensors", "ckpts/mine_quanto_bf16_int8.safetensors"]
+
+
+def test_a_built_in_is_overridden_in_a_file_of_its_own(here, root):
+    built_in = load_catalog(root)["t2v_1.3B"]
+    name = next(row.file_name for row in built_in.slots["transformer"] if row.file_name.endswith("bf16.safetensors"))
+    file(root, name)
+    paths, said, _ = here("t2v_1.3B")
+    assert json.loads((root / "finetunes" / "t2v_1.3B.json").read_text()) == {
+        "model": {"URLs": [*urls(built_in), f"ckpts/{paths[0].name}"]}
+    }
+    assert said[-1].endswith(f"t2v_1.3B.json lists ckpts/{paths[0].name} under URLs now.")
+
+
+def test_two_transformers_are_each_quantized_and_listed(here, root, define):
+    file(root, "high_fp16.safetensors", torch.float16)
+    file(root, "low_fp16.safetensors", torch.float16, seed=1)
+    define("two", model={"name": "Two", "architecture": "t2v_2_2", "URLs": ["ckpts/high_fp16.safetensors"],
+                         "URLs2": ["ckpts/low_fp16.safetensors"]})  # fmt: skip
+    paths, _, definition = here("two", dtype="fp16")
+    assert [path.name for path in paths] == ["high_quanto_fp16_int8.safetensors", "low_quanto_fp16_int8.safetensors"]
+    assert urls(definition)[-1] == "ckpts/high_quanto_fp16_int8.safetensors"
+    assert urls(definition, "transformer_2")[-1] == "ckpts/low_quanto_fp16_int8.safetensors"
+
+
+def test_where_one_fails_nothing_is_listed(here, root, define):
+    file(root, "high_fp16.safetensors", torch.float16)
+    bad = {key: row.half() for key, row in tiny.original_weights().items()}
+    bad["head.head.bias"][0] = float("inf")
+    tiny.write(root / "ckpts" / "low_fp16.safetensors", bad)
+    path = define("two", model={"name": "Two", "architecture": "t2v_2_2", "URLs": ["ckpts/high_fp16.safetensors"],
+                                "URLs2": ["ckpts/low_fp16.safetensors"]})  # fmt: skip
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"head\.head\.bias holds NaN"):
+        here("two", dtype="fp16")
+    assert path.read_bytes() == before
+    shutil.copy(root / "ckpts" / "high_fp16.safetensors", root / "ckpts" / "low_fp16.safetensors")
+    paths, said, _ = here("two", dtype="fp16")  # the first file is there, and is held against its source
+    assert (len(paths), "is there already and was verified" in said[0]) == (2, True)
+
+
+def test_another_file_under_the_name_is_not_listed(here, root, define):
+    file(root, "mine_bf16.safetensors")
+    file(root, "mine_quanto_bf16_int8.safetensors")
+    path = define("mine", model={"name": "Mine", "architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"]})
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match="is there already and is not what quantizing"):
+        here("mine")
+    assert path.read_bytes() == before
+
+
+def test_definitions_with_modules_get_the_reason(here, root):
+    paths, said, _ = here("vace_14B")
+    assert paths == []
+    assert "merges modules" in said[0]
