@@ -232,8 +232,6 @@ def test_another_data_type_chooses_another_version_and_files_appear_by_themselve
 
 
 def test_quantized_weights_are_saved_from_the_page(window):
-    if "save_quantized" not in inspect.signature(Engine).parameters:
-        pytest.skip("the engine keeps no quantized weights yet")
     page = window.open()
     tab(page, "Configuration")
     page.locator("#preference-save_quantized input").check()
