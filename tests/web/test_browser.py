@@ -9,14 +9,17 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
-from serving import Server, Window
+from serving import Server, Window, chromium, module_root, server, window
 
 from reeltune import Engine
 from reeltune.jobs import Queue, State
+from reeltune.media.mp4 import write_mp4
 
 NANO = Path(inspect.getfile(Engine)).parents[1] / "nano"
 
@@ -229,8 +232,6 @@ def test_another_data_type_chooses_another_version_and_files_appear_by_themselve
 
 
 def test_quantized_weights_are_saved_from_the_page(window):
-    if "save_quantized" not in inspect.signature(Engine).parameters:
-        pytest.skip("the engine keeps no quantized weights yet")
     page = window.open()
     tab(page, "Configuration")
     page.locator("#preference-save_quantized input").check()
@@ -259,6 +260,34 @@ def test_a_run_shows_its_progress_and_preview_and_is_cancelled(window):
     page.locator("#now [data-do=cancel]").click()
     wait_for(page, job, "cancelled")
     page.locator("#now [data-do=again]").wait_for()
+
+
+def test_images_and_videos_are_uploaded_looked_into_and_named_in_the_job(window):
+    page, root = window.open(), window.server.root
+    Image.new("RGB", (64, 48), "red").save(root / "start.png")
+    write_mp4(root / "guide.mp4", np.zeros((5, 32, 32, 3), np.uint8), 16, {})
+    pick(page, "ti2v_2_2")
+    page.locator("#field-image_start input[type=file]").set_input_files(str(root / "start.png"))
+    page.locator("#field-image_start img").wait_for()
+    job = generate(page)
+    settings = Queue(root).get(job).settings
+    assert settings["image_prompt_type"] == "S"
+    assert settings["image_start"].startswith("uploads/")
+    assert (root / settings["image_start"]).is_file()
+    wait_for(page, job, "failed")  # its weights aren't here, and the network is off
+    assert "network is switched off" in page.locator(f".rt-job[data-job='{job}'] .rt-problem").inner_text()
+    pick(page, "vace_1.3B")
+    page.locator("#field-video_guide input[type=file]").set_input_files(str(root / "guide.mp4"))
+    page.locator("#field-video_guide video").wait_for()
+    page.locator("#field-image_refs input[type=file]").set_input_files([str(root / "start.png")])
+    page.locator("#field-image_refs", has_text="start").wait_for()
+    page.evaluate("document.querySelector('#said').querySelectorAll('.rt-good').forEach(row => row.remove())")
+    job = generate(page)
+    settings = Queue(root).get(job).settings
+    assert settings["video_prompt_type"] == "VI"
+    assert settings["video_guide"].startswith("uploads/")
+    assert settings["image_refs"][0].startswith("uploads/")
+    wait_for(page, job, "failed")
 
 
 def test_errors_stand_in_words_beside_the_button(window):

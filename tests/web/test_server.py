@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from serving import Server
+from serving import Server, module_root, server
 
 from reeltune.errors import ServeError
 from reeltune.web.server import Serving, check

@@ -112,8 +112,10 @@ class Worker:
             self._let_go()
             from reeltune import Engine  # heavy, and only in this process
 
-            more: dict[str, Any] = {"save_quantized": True} if preferences.save_quantized else {}
-            engine = Engine(definition, preferences=preferences, listener=self._listen, previews=True, **more)
+            saving = preferences.save_quantized
+            engine = Engine(
+                definition, preferences=preferences, listener=self._listen, save_quantized=saving, previews=True
+            )
             self._warm = (key, engine)
         return self._warm[1]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from reeltune.definitions import Definition
 from reeltune.families import FAMILIES, Architecture
-from reeltune.families.vocabulary import ANY, COUNT, KEYS, NUMBER, REPEATS, SEED, SIZE, TEXT, WHOLE
+from reeltune.families.vocabulary import COUNT, KEYS, NUMBER, OFF_OR_COUNT, REPEATS, SEED, SIZE, TEXT, WHOLE
 from reeltune.settings import layer
 
 # Settings that everybody looks at, in this order; all others are advanced.
@@ -28,6 +28,15 @@ _LABELS = {
     "repeat_generation": "Videos per prompt",
     "sample_solver": "Solver",
     "force_fps": "Frames a second",
+    "tea_cache_setting": "Step cache",
+    "tea_cache_start_step_perc": "Step cache starts (% of steps)",
+    "slg_switch": "Skip-layer guidance",
+    "slg_layers": "Skipped blocks",
+    "slg_start_perc": "Skipping starts (% of steps)",
+    "slg_end_perc": "Skipping ends (% of steps)",
+    "cfg_star_switch": "CFG-Zero*",
+    "cfg_zero_step": "Zeroed steps",
+    "RIFLEx_setting": "RIFLEx",
     "image_refs": "Reference images",
     "image_start": "Start image",
     "image_end": "End image",
@@ -37,15 +46,22 @@ _LABELS = {
 _WORDS: Mapping[str, tuple[tuple[str, int], ...]] = {
     "multi_prompts_gen_type": (("Each line is a video of its own", 0), ("All lines are one prompt", 1)),
     "guidance_phases": (("One", 1), ("Two", 2)),
+    "slg_switch": (("Off", 0), ("On", 1)),
+    "cfg_star_switch": (("Off", 0), ("On", 1)),
+    "RIFLEx_setting": (("Where the video is longer than trained", 0), ("On", 1), ("Off", 2)),
 }
+_OTHER_NAMES = ("perturbation_switch",)  # of settings that are shown
 _SECOND = ("guidance_phases", "guidance2_scale", "switch_threshold")  # mean something to a second transformer only
+_LEAST = {COUNT.name: 1, REPEATS.name: 1, WHOLE.name: 0, OFF_OR_COUNT.name: -1}
+_LISTS = ("slg_layers",)
 _LEAST_STEPS_SHOWN, _LEAST_FRAMES_SHOWN = 100, 129
 
 
 @dataclass(frozen=True)
 class Field:
-    """One thing asked for. `kind`: "text" | "lines" | "size" | "seed" | "slider" | "number" | "whole" | "choice" for
-    settings, "image" | "images" | "video" for inputs. `choices`: (label, value); `least`, `most`, `step` of numbers.
+    """One thing asked for. `kind`: "text" | "lines" | "size" | "seed" | "slider" | "number" | "whole" | "numbers"
+    (several) | "choice" for settings, "image" | "images" | "video" for inputs. `choices`: (label, value); `least`,
+    `most`, `step` of numbers.
     """
 
     key: str
@@ -80,7 +96,7 @@ def fields_of(definition: Definition) -> list[Field]:
     covered = {key for row in architecture.inputs for key in (row.key, row.letters_key)}
     if "transformer_2" not in definition.slots:
         covered |= set(_SECOND)
-    used = [key for key in KEYS if key in architecture.settings and key not in covered]
+    used = [key for key in KEYS if key in architecture.settings and key not in (*covered, *_OTHER_NAMES)]
     order = {key: place for place, key in enumerate((*BASIC, *_ADVANCED_FIRST))}
     used.sort(key=lambda key: order.get(key, len(order)))
     found = [_field(key, definition) for key in used]
@@ -115,14 +131,13 @@ def _field(key: str, definition: Definition) -> Field:
         return _with(row, kind="seed")
     if kind in (COUNT, REPEATS) and key in BASIC:
         return _slider(row, own.get(key, 1), definition.architecture)
-    if kind in (COUNT, REPEATS, WHOLE):
-        return _with(row, kind="whole", least=0 if kind is WHOLE else 1)
+    if kind.name in _LEAST:
+        return _with(row, kind="whole", least=_LEAST[kind.name])
+    if key in _LISTS:
+        return _with(row, kind="numbers")
     if kind is NUMBER:
         return _with(row, kind="number", step=0.1)
-    if kind is TEXT:
-        return _with(row, kind="lines")
-    assert kind is ANY
-    return row
+    return _with(row, kind="lines") if kind is TEXT else row
 
 
 def _with(row: Field, **changes: Any) -> Field:

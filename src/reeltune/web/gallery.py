@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,12 +64,18 @@ def grid(rows: list[Film], number: int, chosen: str = "") -> str:
     return f'{pages}<div class="rt-grid">{cards}</div>{pages}'
 
 
+@functools.lru_cache(maxsize=20 * PAGE)
+def _metadata(path: Path, changed: float) -> dict[str, Any]:
+    """What a video holds; read again once it has changed."""
+    try:
+        return read_metadata(path) or {}
+    except MediaError:
+        return {}
+
+
 def _card(row: Film, chosen: str) -> str:
     name = row.path.name
-    try:
-        metadata = read_metadata(row.path) or {}
-    except MediaError:
-        metadata = {}
+    metadata = _metadata(row.path, row.changed)
     settings = metadata.get("settings")
     prompt = settings.get("prompt") if isinstance(settings, Mapping) else None
     return (

@@ -52,8 +52,16 @@ def _running(job: Job, live: Live) -> str:
         f'<div class="rt-line"><span class="rt-words">{text(words)}</span>'
         f'<span class="rt-time">{_clock(time.time() - live.since)}</span>{stopping}'
         f"{button('cancel', stop, kind='rt-stop', job=job.id)}</div>"
-        f'<p class="rt-prompt">{text(job.prompt)}</p>' + notes(live.notices)
+        f'<p class="rt-prompt">{text(job.prompt)}</p>' + notes([*_planned(live), *live.notices])
     )
+
+
+def _planned(live: Live) -> list[str]:
+    """What is about to be fetched, as a whole."""
+    if live.planned is None:
+        return []
+    to_fetch, files = size(live.planned.to_fetch), len(live.planned.files)
+    return [f"To fetch: {to_fetch} in {files} files; {size(live.planned.free)} free on the disk."]
 
 
 def how_far(progress: Progress | None) -> tuple[str, float | None]:

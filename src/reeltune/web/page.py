@@ -43,7 +43,9 @@ def asset(name: str) -> str:
 
 
 def first_model(studio: Studio) -> str:
-    """The model a page opens with: that of the latest job, else the first that is ready, else the first that runs."""
+    """The model a page opens with: that of the latest job, else the first that is ready and needs nothing but words,
+    else the first that runs.
+    """
     catalog = studio.catalog()
     for job in studio.queue.jobs():
         if job.definition in catalog:
@@ -51,7 +53,9 @@ def first_model(studio: Studio) -> str:
     runnable = [row.id for row in catalog.summaries() if row.runnable]
     for id in runnable:
         try:
-            if not studio.explain(catalog[id]).missing:
+            definition = catalog[id]
+            needy = any(row.required for row in definition.architecture.inputs)
+            if not needy and not studio.explain(definition).missing:
                 return id
         except ReeltuneError:
             continue

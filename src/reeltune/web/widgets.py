@@ -23,6 +23,9 @@ def draw(field: Field, settings: Mapping[str, Any], studio: Studio) -> Any:
     if field.key == "prompt":
         return gr.Textbox(value, lines=3, max_lines=12, autofocus=True, **common)
     match field.kind:
+        case "numbers":
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+            return gr.Textbox(shown, lines=1, **common)
         case "lines" | "text" | "seed":
             return gr.Textbox("" if value is None else str(value), lines=1, max_lines=8, **common)
         case "size":
@@ -75,6 +78,9 @@ def settings_from(fields: list[Field], values: tuple[Any, ...]) -> dict[str, Any
 def _clean(field: Field, value: Any) -> Any:
     if field.kind in ("slider", "whole") and isinstance(value, float) and value.is_integer():
         return int(value)
+    if field.kind == "numbers" and isinstance(value, str):
+        rows = [row.strip() for row in value.split(",") if row.strip()]
+        return [int(row) if row.lstrip("-").isdigit() else row for row in rows]
     if field.kind == "seed" and isinstance(value, str):
         return value.strip()
     return value
