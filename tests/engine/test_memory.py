@@ -239,3 +239,41 @@ def test_memory_returns_after_every_job(root, define, parts):
             engine.generate(**settings | {"num_inference_steps": 1})
             sizes.append(process.memory_info().rss)
     assert sizes[-1] <= 1.05 * sizes[4], [size // 2**20 for size in sizes]
+
+
+def test_unpinned_int8_weights_come_back():
+    """As diffusers keeps them while they are streamed unpinned: apart from the weight that is sent over."""
+    from diffusers.hooks.group_offloading import ModuleGroup
+
+    from reeltune.weights.load import int8_tensor
+
+    layer = torch.nn.Linear(8, 4, bias=False)
+    weight = int8_tensor(torch.ones(4, 8, dtype=torch.int8), torch.ones(4, 1), torch.bfloat16)
+    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+    here = torch.device("cpu")
+    group = ModuleGroup([layer], here, here, layer, layer, stream=object(), low_cpu_mem_usage=True)
+    assert group.cpu_param_dict[layer.weight] is layer.weight  # else this may go
+    placing.keep_apart(group)
+    kept = group.cpu_param_dict[layer.weight]
+    assert kept is not layer.weight
+    assert kept.qdata.data_ptr() == layer.weight.qdata.data_ptr()
+
+
+def test_weights_go_home_without_a_copy():
+    """What `stages` and the VAE do on a card: the weights' own memory is waiting for them."""
+    from reeltune.weights.load import int8_tensor
+    from reeltune.weights.upload import move
+
+    model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.BatchNorm1d(4)).requires_grad_(False)
+    weight = int8_tensor(torch.ones(4, 8, dtype=torch.int8), torch.ones(4, 1), torch.bfloat16)
+    model[0].weight = torch.nn.Parameter(weight, requires_grad=False)
+
+    def addresses():
+        return [model[0].weight.qdata.data_ptr(), *(row.data_ptr() for row in (model[0].bias, *model.buffers()))]
+
+    before = addresses()
+    take_back = placing.at_home(model)
+    move(model, torch.device("cpu"), None, again=True)
+    assert not set(addresses()) & set(before)
+    take_back()
+    assert addresses() == before

@@ -320,6 +320,8 @@ class Engine:
 
     def _drop_vae(self) -> None:
         if self._vae is not None:
+            if self._places is not None:
+                self._places.forget(self._vae.vae, weights=False)
             self._vae.detach()
             self._vae = self._rgb = None
             release()

@@ -10,14 +10,14 @@ import contextlib
 import ctypes
 import gc
 import sys
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psutil
 import torch
 from diffusers.hooks import apply_group_offloading
 from torch import nn
+from torchao.quantization import Int8Tensor
 
 from reeltune.errors import NotEnoughMemory
 from reeltune.fetch.profiles import MemoryProfile
@@ -32,7 +32,8 @@ Result = TypeVar("Result")
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device's memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
+    words = ("MPS backend out of memory", "CUDA error: out of memory")  # the latter: of pinned memory, too
+    return isinstance(error, torch.OutOfMemoryError) or any(row in str(error) for row in words)
 
 
 def release() -> None:
@@ -46,23 +47,26 @@ def release() -> None:
 
 
 class Places:
-    """Keeps the models of one engine where its memory profile wants them."""
+    """Keeps the models of one engine where its memory profile wants them, until it is told to forget them."""
 
     def __init__(self, profile: MemoryProfile, device: torch.device, say: Callable[[str], None]) -> None:
         self.profile, self.device, self._say = profile, device, say
         self.wished = profile.name  # before memory ran out
-        self._placed: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+        self._placed: dict[nn.Module, Callable[[], None]] = {}  # how each is taken back
 
     def place(self, *models: nn.Module) -> None:
         """Put models where their next pass needs them; with one stage at a time, all others make room."""
         if self.profile.name == "stages":
             self.rest(*models)
         for model in models:
-            if self._placed.get(model) == self.profile.name:
+            if model in self._placed:
                 continue
-            self.forget(model)
-            self._placed[model] = self.profile.name  # before it is: what fails halfway is taken back
-            if self.profile.name in ("resident", "stages"):
+            if self.profile.name == "stages":
+                self._placed[model] = at_home(model)
+                upload(model, self.device)
+                continue
+            self._placed[model] = lambda model=model: lift(model)  # type: ignore[misc]
+            if self.profile.name == "resident":
                 upload(model, self.device)
             else:
                 offload(model, self.profile, self.device)
@@ -75,8 +79,11 @@ class Places:
 
     def forget(self, model: nn.Module, *, weights: bool = True) -> None:
         """Take a model off the device, as if it had never been placed; or only its hooks, where its weights go too."""
-        if self._placed.pop(model, None):
-            lift(model, weights=weights)
+        take_back = self._placed.pop(model, None)
+        if take_back is not None and weights:
+            take_back()
+        elif take_back is not None:
+            unhook(model)
 
     def clear(self) -> None:
         """Take everything off the device."""
@@ -90,11 +97,12 @@ class Places:
             self.place(model)
             yield
             return
+        take_back = at_home(model)
         try:
             upload(model, self.device)
             yield
         finally:
-            lift(model)
+            take_back()
 
     def run(
         self, models: Sequence[nn.Module], call: Callable[[], Result], undo: Callable[[], None] = lambda: None
@@ -129,8 +137,11 @@ class Places:
 
 
 def offload(model: nn.Module, profile: MemoryProfile, device: torch.device) -> None:
-    """Keep the weights in the machine's memory and send them over as they are needed: by blocks, or by layers."""
-    streams = device.type == "cuda" and profile.name == "streamed"
+    """Keep the weights in the machine's memory and send them over as they are needed: by blocks, or by layers.
+
+    Only blocks lie in pinned memory: what encodes a prompt is used once, and pinning takes longer than sending.
+    """
+    streams = device.type == "cuda"
     blocks = profile.name == "streamed" and any(isinstance(part, nn.ModuleList) for part in model.children())
     apply_group_offloading(
         model,
@@ -141,18 +152,68 @@ def offload(model: nn.Module, profile: MemoryProfile, device: torch.device) -> N
         non_blocking=streams,
         use_stream=streams,
         record_stream=streams,
-        low_cpu_mem_usage=not profile.pinned,
+        low_cpu_mem_usage=not (blocks and profile.pinned),
+    )
+    for module in model.modules():
+        if (hook := _registered(module).get("group_offloading")) is not None:
+            keep_apart(hook.group)
+
+
+def keep_apart(group: Any) -> None:
+    """Give int8 weights a copy of their own to come back to, which shares their memory.
+
+    diffusers 0.42 remembers an unpinned int8 weight by itself: sent over, it would never be found again.
+    """
+    for weight, kept in group.cpu_param_dict.items():
+        if kept is weight:
+            group.cpu_param_dict[weight] = twin(weight)
+
+
+def twin(weight: Any) -> torch.Tensor:
+    """Another int8 weight of the same data and scales."""
+    return Int8Tensor(  # type: ignore[no-any-return]
+        weight.qdata, weight.scale, weight.block_size, weight.dtype, act_quant_kwargs=weight.act_quant_kwargs
     )
 
 
-def lift(model: nn.Module, *, weights: bool = True) -> None:
-    """Undo any placing: no hooks, all weights in the machine's memory (or left where they are)."""
+def at_home(model: nn.Module) -> Callable[[], None]:
+    """What puts a model's weights back where they are now: the mapped file, as a rule, so that nothing is copied."""
+    weights = [
+        (module, name, weight, None if isinstance(weight, Int8Tensor) else weight.data)
+        for module in model.modules()
+        for name, weight in module.named_parameters(recurse=False)
+    ]
+    buffers = [(buffer, buffer.data) for buffer in model.buffers()]
+
+    def take_back() -> None:
+        for module, name, weight, data in weights:
+            if data is None:
+                setattr(module, name, weight)
+            else:
+                weight.data = data
+        for buffer, data in buffers:
+            buffer.data = data
+
+    return take_back
+
+
+def unhook(model: nn.Module) -> None:
+    """Remove whatever sends a model's weights to and fro."""
     for module in model.modules():
-        registry: Any = getattr(module, "_diffusers_hook", None)
-        for name in _HOOKS if registry is not None else ():
-            registry.remove_hook(name, recurse=False)
-    if weights:
-        model.to(_CPU)
+        for name in _HOOKS if _registered(module) else ():
+            module._diffusers_hook.remove_hook(name, recurse=False)  # type: ignore[operator,union-attr]
+
+
+def lift(model: nn.Module) -> None:
+    """Undo any placing: no hooks, all weights in the machine's memory."""
+    unhook(model)
+    model.to(_CPU)
+
+
+def _registered(module: nn.Module) -> Mapping[str, Any]:
+    """diffusers' hooks on a module, by name."""
+    registry: Any = getattr(module, "_diffusers_hook", None)
+    return registry.hooks if registry is not None else {}
 
 
 def free_memory(device: torch.device) -> int:

@@ -90,6 +90,8 @@ def _send(targets: list[tuple[torch.Tensor, torch.Tensor]], stream: torch.cuda.S
         return buffers[index][: len(source)].copy_(source)
 
     pieces = list(_pieces(targets, chunk))
+    if stream is not None:  # memory that work still under way has just freed is among the destinations
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
     with ThreadPoolExecutor(1) as reader, torch.cuda.stream(stream):
         coming = [reader.submit(read, index, source) for index, (_, source) in enumerate(pieces[:_BUFFERS])]
         for number, (destination, _) in enumerate(pieces):
