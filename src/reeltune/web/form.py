@@ -65,7 +65,7 @@ class Form:
 
     def _draw(self, rows: list[Field]) -> None:
         for row in rows:
-            self._boxes[row.key] = draw(row, self._given["settings"], self._studio)
+            self._boxes[row.key] = draw(row, self._given["settings"], self._studio, self._given["turn"])
 
     @property
     def _all(self) -> list[Any]:

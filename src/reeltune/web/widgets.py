@@ -15,11 +15,19 @@ _IMAGES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
 _VIDEOS = [".mp4", ".webm", ".mov", ".mkv", ".gif"]
 
 
-def draw(field: Field, settings: Mapping[str, Any], studio: Studio) -> Any:
-    """The component of a field, holding its value from the settings."""
+def draw(field: Field, settings: Mapping[str, Any], studio: Studio, turn: str) -> Any:
+    """The component of a field, holding its value from the settings. `turn`: a component of another draft is another
+    one, so that nothing of what was put into that shows up here.
+    """
     value = settings.get(field.key)
     label = field.label + (" (needed)" if field.required else "")
-    common: dict[str, Any] = {"label": label, "info": field.help, "elem_id": f"field-{field.key}", "interactive": True}
+    common: dict[str, Any] = {
+        "label": label,
+        "info": field.help,
+        "elem_id": f"field-{field.key}",
+        "interactive": True,
+        "key": f"{turn}-{field.key}",
+    }
     if field.key == "prompt":
         return gr.Textbox(value, lines=3, max_lines=12, autofocus=True, **common)
     match field.kind:
@@ -44,7 +52,7 @@ def draw(field: Field, settings: Mapping[str, Any], studio: Studio) -> Any:
             return gr.Number(value, precision=0, minimum=field.least, **common)
         case "number":
             return gr.Number(value, step=field.step, **common)
-    return _file(field, value, studio, label)
+    return _file(field, value, studio, label, turn)
 
 
 def _on_grid(field: Field, value: Any) -> bool:
@@ -52,10 +60,15 @@ def _on_grid(field: Field, value: Any) -> bool:
     return type(value) is int and field.step is not None and (value - (field.least or 0)) % field.step == 0
 
 
-def _file(field: Field, value: Any, studio: Studio, label: str) -> Any:
+def _file(field: Field, value: Any, studio: Studio, label: str, turn: str) -> Any:
     paths = [_existing(path, studio) for path in (value if isinstance(value, list) else [value])]
     kept = [str(path) for path in paths if path is not None]
-    options: dict[str, Any] = {"label": label, "elem_id": f"field-{field.key}", "interactive": True}
+    options: dict[str, Any] = {
+        "label": label,
+        "elem_id": f"field-{field.key}",
+        "interactive": True,
+        "key": f"{turn}-{field.key}",
+    }
     if field.kind == "image":
         return gr.Image(
             kept[0] if kept else None, type="filepath", sources=["upload", "clipboard"], height=200, **options
