@@ -186,6 +186,8 @@ def test_riflex_in_a_video(nano):
     short, events = make(nano), []
     assert np.array_equal(make(nano, events, RIFLEx_setting=0), short)  # only for videos longer than trained
     assert "RIFLEx" not in said(events)
+    make(nano, events, RIFLEx_setting=1)
+    assert "RIFLEx changed nothing: the video is not long enough" in said(events)
 
 
 # --- step cache -------------------------------------------------------------------------------------------------------

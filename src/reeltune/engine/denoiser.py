@@ -33,6 +33,7 @@ class Steering:
     guidance: Guidance = field(default_factory=Guidance)
     cache: StepCache | None = None
     lengthened: bool = False  # RIFLEx
+    stretched: bool = False  # and it changed something
     step: int = 0
     passes: int = 0  # made in this step
     conditional: torch.Tensor | None = None  # of this step
@@ -116,6 +117,7 @@ class Denoiser:
                     stack.enter_context(without(model.blocks, skipped))
                 if steering.lengthened:
                     by = stretch(model.rope, options["hidden_states"].shape[2])
+                    steering.stretched |= by is not None
                     stack.enter_context(stretched(model.rope, by))
                 stack.enter_context(model.cache_context(branch))
                 return model(**options)[0]  # type: ignore[no-any-return]

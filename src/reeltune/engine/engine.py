@@ -243,6 +243,8 @@ class Engine:
         if previewer is not None:
             self._rgb = previewer.rgb
         self._at().rest()
+        if steered.lengthened and not steered.stretched:
+            self._say("RIFLEx changed nothing: the video is not long enough to repeat itself.")
         if steered.cache is not None:
             self._say(f"The step cache skipped most of {steered.cache.skipped} passes of {steered.cache.passes}.")
         return latents

@@ -23,7 +23,6 @@ from reeltune.weights.lora import Applied, Targets, match
 from reeltune.weights.matching import Shapes, Source, check_names, check_storage
 from reeltune.weights.parts import Parts, name_of_all, read_parts
 from reeltune.weights.recipe import Recipe, Wish, write_recipe
-from reeltune.weights.tensors import TensorFile
 
 _TARGETS = ("int8", "bf16", "fp16")
 _DTYPES = ("auto", "bf16", "fp16")
@@ -57,7 +56,7 @@ def prepare(
     family = _family(source, identity)
     dtype = _dtype(to, dtype, identity, family)
     for file in parts.files:
-        check_notes(TensorFile(file))
+        check_notes(file, (name for name, home in parts.homes.items() if home == file))
     names = map_names(parts.header.tensors, family, identity.layout or "original", identity.prefix)
     known = Source(parts.header, identity, names)
     expected, fp32 = _model(family, known)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _FP16_BIAS = np.float32(2.0**112)  # from fp16's exponents to fp32's; a power of two: exact
 
 
@@ -71,54 +72,42 @@ def _off(values: Any, step: Any, data: Any) -> bool:
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def _quantize_bf16(bits: Any, steps: Any, data: Any) -> None:
-    for row in range(bits.shape[0]):
-        _divide(_from_bf16(bits[row]), steps[row], data[row])
+def _numbers_of(bits: Any, fp16: bool) -> Any:
+    """One row of 16-bit floats as fp32."""
+    return _from_fp16(bits) if fp16 else _from_bf16(bits)
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def _quantize_fp16(bits: Any, steps: Any, data: Any) -> None:
+def _quantize_16(bits: Any, fp16: bool, steps: Any, data: Any) -> None:
     for row in range(bits.shape[0]):
-        _divide(_from_fp16(bits[row]), steps[row], data[row])
+        _divide(_numbers_of(bits[row], fp16), steps[row], data[row])
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def _quantize_fp32(values: Any, steps: Any, data: Any) -> None:
+def _quantize_32(values: Any, steps: Any, data: Any) -> None:
     for row in range(values.shape[0]):
         _divide(values[row], steps[row], data[row])
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def _off_bf16(bits: Any, steps: Any, data: Any) -> bool:
+def _off_16(bits: Any, fp16: bool, steps: Any, data: Any) -> bool:
     wrong = False
     for row in range(bits.shape[0]):
-        wrong |= _off(_from_bf16(bits[row]), steps[row], data[row])
+        wrong |= _off(_numbers_of(bits[row], fp16), steps[row], data[row])
     return wrong
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def _off_fp16(bits: Any, steps: Any, data: Any) -> bool:
-    wrong = False
-    for row in range(bits.shape[0]):
-        wrong |= _off(_from_fp16(bits[row]), steps[row], data[row])
-    return wrong
-
-
-@_compiled  # type: ignore[untyped-decorator]
-def _off_fp32(values: Any, steps: Any, data: Any) -> bool:
+def _off_32(values: Any, steps: Any, data: Any) -> bool:
     wrong = False
     for row in range(values.shape[0]):
         wrong |= _off(values[row], steps[row], data[row])
     return wrong
 
 
-_QUANTIZE = {torch.bfloat16: _quantize_bf16, torch.float16: _quantize_fp16, torch.float32: _quantize_fp32}
-_IS_OFF = {torch.bfloat16: _off_bf16, torch.float16: _off_fp16, torch.float32: _off_fp32}
-
-
 def takes(values: torch.Tensor) -> bool:
     """Whether a tensor [rows, in] can be worked on as it is."""
-    return values.dtype in _QUANTIZE and values.is_contiguous() and values.device.type == "cpu"
+    return values.dtype in _DTYPES and values.is_contiguous() and values.device.type == "cpu"
 
 
 def largest(values: torch.Tensor) -> torch.Tensor:
@@ -132,21 +121,22 @@ def largest(values: torch.Tensor) -> torch.Tensor:
 
 def divide(values: torch.Tensor, scale: torch.Tensor, data: torch.Tensor) -> None:
     """Fill `data` int8 [rows, in] with the levels of `values` [rows, in] at the steps `scale` [rows, 1]."""
-    _QUANTIZE[values.dtype](_numbers(values), _steps(scale), data.numpy())
+    if values.dtype == torch.float32:
+        _quantize_32(values.numpy(), _steps(scale), data.numpy())
+    else:
+        _quantize_16(_bits(values), values.dtype == torch.float16, _steps(scale), data.numpy())
 
 
 def off(values: torch.Tensor, data: torch.Tensor, scale: torch.Tensor) -> bool:
     """As `quanto.off`."""
-    return bool(_IS_OFF[values.dtype](_numbers(values), _steps(scale), data.numpy()))
+    if values.dtype == torch.float32:
+        return bool(_off_32(values.numpy(), _steps(scale), data.numpy()))
+    return bool(_off_16(_bits(values), values.dtype == torch.float16, _steps(scale), data.numpy()))
 
 
 def _bits(values: torch.Tensor) -> Any:
     wide = values.dtype == torch.float32
     return values.view(torch.int32 if wide else torch.int16).numpy().view(np.uint32 if wide else np.uint16)
-
-
-def _numbers(values: torch.Tensor) -> Any:
-    return values.numpy() if values.dtype == torch.float32 else _bits(values)
 
 
 def _steps(scale: torch.Tensor) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def _sources(paths: Sequence[Path]) -> tuple[Family, list[Source]]:
             what = "a module: it extends a model and is none itself" if index == 0 else "a whole model, and no module"
             raise UnsupportedFormat(f"{header.file} is {what}.")
         family = known
-        check_notes(TensorFile(path))
+        check_notes(path, header.tensors)
         names = map_names(header.tensors, family, identity.layout or "original", identity.prefix)
         sources.append(Source(header, identity, names))
     assert family is not None
@@ -146,9 +146,13 @@ def empty_model(family: Family, config: Mapping[str, Any]) -> nn.Module:
         raise CheckpointError(message, hint="It is damaged, or of a model this program doesn't know.") from error
 
 
-def check_notes(file: TensorFile) -> None:
+def check_notes(path: Path, names: Iterable[str]) -> None:
     """Read what a file's notes say of how its fp8 layers are stored. Raises UnsupportedFormat for any other way."""
-    for name in (name for name in file if name.endswith(NOTE)):
+    notes = [name for name in names if name.endswith(NOTE)]
+    if not notes:
+        return
+    file = TensorFile(path)
+    for name in notes:
         try:
             note = json.loads(bytes(file[name].view(torch.uint8).reshape(-1)[:_MOST_NOTE].tolist()))
             plain = note.get("format") in PLAIN and note.keys() <= {"format", "full_precision_matrix_mult"}
@@ -156,7 +160,7 @@ def check_notes(file: TensorFile) -> None:
             plain = False
         if not plain:
             raise UnsupportedFormat(
-                f"{file.path}: {name} tells of a storage that isn't known here.", hint="Use a bf16 version."
+                f"{path}: {name} tells of a storage that isn't known here.", hint="Use a bf16 version."
             )
 
 

@@ -9,17 +9,25 @@ Where the scale rounds to 0 (a row of zeros or denormals) data is 0 and scale 1.
 
 from __future__ import annotations
 
+import functools
+from types import ModuleType
+
 import torch
 
 from reeltune.errors import CheckpointError
 
-try:
-    from reeltune.weights import kernels
-except ImportError:  # a machine that numba has no build for
-    kernels = None  # type: ignore[assignment]
-
 _LEVELS = 127.0
 CHUNK = 512 * 1024  # values at once in plain torch: 2 MB in fp32, which stays in cache
+
+
+@functools.cache
+def compiled() -> ModuleType | None:
+    """numba's kernels, imported when something is quantized; None on a machine that numba has no build for."""
+    try:
+        from reeltune.weights import kernels
+    except ImportError:
+        return None
+    return kernels
 
 
 def quantize_tensor(
@@ -39,7 +47,7 @@ def quantize_tensor(
 
 def quantize_rows(values: torch.Tensor, data: torch.Tensor, scale: torch.Tensor, name: str) -> None:
     """Fill `data` int8 [rows, in] and `scale` [rows, 1] from `values` [rows, in]. Raises as `quantize_tensor`."""
-    if kernels is not None and kernels.takes(values):
+    if (kernels := compiled()) is not None and kernels.takes(values):
         scale.copy_(_scales(kernels.largest(values), scale.dtype, name))
         kernels.divide(values, scale, data)
         return
@@ -62,7 +70,7 @@ def _scales(absmax: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor
 
 def check_finite(values: torch.Tensor, name: str) -> None:
     """Raise CheckpointError where `values` [rows, in] hold NaN or infinity."""
-    if kernels is not None and kernels.takes(values):
+    if (kernels := compiled()) is not None and kernels.takes(values):
         _refuse_bad(kernels.largest(values), name)
     else:
         _refuse_bad(values.to(torch.float32), name)
@@ -78,8 +86,8 @@ def off(values: torch.Tensor, data: torch.Tensor, scale: torch.Tensor) -> bool:
 
     `values` [rows, in], `data` int8 [rows, in], `scale` [rows, 1].
     """
-    if kernels is not None and kernels.takes(values):
-        return kernels.off(values, data, scale)
+    if (kernels := compiled()) is not None and kernels.takes(values):
+        return bool(kernels.off(values, data, scale))
     rows = max(1, CHUNK // max(1, values.shape[1]))
     for first in range(0, values.shape[0], rows):
         part = slice(first, first + rows)

@@ -159,7 +159,7 @@ def write_piece(hands: Hands, piece: Piece) -> None:
         for part, block in hands.blocks(piece, values):
             quantize_rows(block, data[part], scale[part], task.source.name)
             if task.edits and off(block, data[part], scale[part]):
-                raise AssertionError(f"{task.source.name} was quantized wrongly")
+                raise CheckpointError(f"{task.source.name} was quantized wrongly.", hint="Please report it.")
         if task.edits:  # merging once more, to hold it against what is read again, would take as long as this did
             hands.sums[task.source.name, piece.first] = _sum(data, scale)
         hands.write(data_row, piece.first, data)
