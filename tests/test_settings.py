@@ -40,7 +40,8 @@ def test_neutral_values_are_silent_and_others_named(root):
     assert unused(layer(T2V, fusionix.settings), T2V) == []
     asked = {"batch_size": 2, "slg_switch": 0, "slg_start_perc": 10, "cfg_zero_step": -1, "image_start": "a.png"}
     assert unused(asked, T2V) == ["batch_size", "image_start"]
-    assert unused({"slg_switch": 1, "slg_start_perc": 10}, T2V) == ["slg_switch", "slg_start_perc"]
+    windows = {"sliding_window_size": 81, "sliding_window_overlap": 5}
+    assert unused(windows, T2V) == list(windows)
 
 
 def test_every_default_is_in_the_vocabulary_and_used_or_neutral():
