@@ -211,3 +211,16 @@ def test_quanto_files_with_wrong_scales_are_refused(tmp_path, damage):
     save_file(weights, tmp_path / "x_quanto_bf16_int8.safetensors", {"config": json.dumps({"num_attention_heads": 6})})
     with pytest.raises(CheckpointError):
         load_transformer(tmp_path / "x_quanto_bf16_int8.safetensors", "bf16")
+
+
+@pytest.mark.parametrize("layers", [2, 1])
+def test_a_model_before_is_emptied_and_filled_where_it_is_built_the_same(tmp_path, layers):
+    first, second = ({name: tensor.to(BF16) for name, tensor in tiny.original_weights(seed).items()} for seed in (0, 1))
+    second = {name: tensor for name, tensor in second.items() if layers == 2 or not name.startswith("blocks.1.")}
+    before = load_transformer(tiny.write(tmp_path / "a.safetensors", first), "bf16")
+    path = tiny.write(tmp_path / "b.safetensors", second)
+    after = load_transformer(path, "bf16", into=before)
+    assert (after is before) == (layers == 2)
+    assert torch.equal(tiny.forward(after), tiny.forward(load_transformer(path, "bf16")))
+    if layers == 1:  # two models' weights are never in memory at once
+        assert all(weight.is_meta for weight in before.parameters())

@@ -69,7 +69,7 @@ class Engine:
         self._preferences = preferences
         self._listener = listener
         self._machine = machine
-        self._saving = save_quantized
+        self._save, self._saving = save_quantized, save_quantized  # wished for; and still to be done
         self._explanation: Explanation | None = None
         self._models = Models(listener, self._say)
         self._vae: VaeAtWork | None = None
@@ -98,6 +98,7 @@ class Engine:
         and of one architecture the model, which takes the other's weights. Raises NotRunnable.
         """
         self.definition, self._explanation = _runnable(definition), None
+        self._saving = self._save
         self._said.clear()
 
     # --- making videos ------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The process that makes the videos: `python -m reeltune.jobs.worker --root FOLDER`.
 
 Requests come as JSON lines on stdin, events go as JSON lines to what was stdout at the start; whatever libraries print
-goes to stderr. The engine stays warm from job to job of the same definition and preferences. Where stdin ends, the
+goes to stderr. The engine stays warm from job to job, and only other preferences make a new one. Where stdin ends, the
 process that asked is gone, and this one ends too, whatever it was doing.
 """
 
@@ -106,9 +106,13 @@ class Worker:
             self._tell(event="saved", path=str(_save(engine, video)))
 
     def _engine(self, definition: Definition, preferences: Preferences) -> Engine:
-        """The warm engine, or a new one where definition or preferences are others; the old one's memory first."""
-        key = (definition, preferences)
-        if self._warm is None or self._warm[0] != key:
+        """The warm engine, switched to the definition; for other preferences a new one, after the old one let go."""
+        if self._warm is not None and self._warm[0] == (definition, preferences):
+            return self._warm[1]
+        if self._warm is not None and self._warm[0][1] == preferences:
+            engine = self._warm[1]
+            engine.switch(definition)
+        else:
             self._let_go()
             from reeltune import Engine  # heavy, and only in this process
 
@@ -116,8 +120,8 @@ class Worker:
             engine = Engine(
                 definition, preferences=preferences, listener=self._listen, save_quantized=saving, previews=True
             )
-            self._warm = (key, engine)
-        return self._warm[1]
+        self._warm = ((definition, preferences), engine)
+        return engine
 
     def _let_go(self) -> None:
         if self._warm is not None:

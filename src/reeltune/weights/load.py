@@ -75,14 +75,18 @@ def load_transformer(
 
 
 def _like(before: Any, model: Any) -> nn.Module:
-    """The model before, emptied, where the new one is built the same: what was set up on it (compiled blocks) stays."""
-    if type(before) is not type(model) or dict(before.config) != dict(model.config):
+    """The model before, where the new one is built the same: what was set up on it (compiled blocks) stays.
+
+    Either way it is emptied first, so that no two models' weights are in memory at once.
+    """
+    if before is None:
         return model  # type: ignore[no-any-return]
     for module in before.modules():
         for name, weight in module.named_parameters(recurse=False):
             empty = torch.empty(weight.shape, dtype=weight.dtype, device="meta")
             setattr(module, name, nn.Parameter(empty, requires_grad=False))
-    return before  # type: ignore[no-any-return]
+    same = type(before) is type(model) and dict(before.config) == dict(model.config)
+    return before if same else model  # type: ignore[no-any-return]
 
 
 def peek_config(path: Path, modules: Sequence[Path] = (), config: Mapping[str, Any] | None = None) -> Any:
