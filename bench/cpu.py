@@ -1,8 +1,10 @@
-"""What the engine adds to diffusers' own pipeline, and what switching finetunes takes, on nano: no GPU, no network.
+"""What the engine adds to diffusers' own pipeline, what switching finetunes takes, what int8 costs: without a GPU.
 
-    python bench/cpu.py [--repeats 5] [--steps 20]
+    python bench/cpu.py [--repeats 15] [--steps 20] [--forwards 5]
 
-Medians, as a Markdown table. Both ways of making the video share the loaded transformer, the embeddings and the VAE.
+Medians, as Markdown tables. Both ways of making a video share the loaded transformer, the embeddings and the VAE, and
+take turns in going first. The passes of the 1.3B model (random weights at the true shapes, 1,024 tokens) are made in a
+process each, interleaved; the files are written where they are missing.
 """
 
 from __future__ import annotations
@@ -12,11 +14,36 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
+from load import run
+from make_checkpoint import write
 from reeltune import Engine, Preferences, load_catalog
 from reeltune.engine.stages import assemble, pipeline_class, scheduler
+from reeltune.weights.quantize import quantize
+
+FORWARD = """
+import torch
+from pathlib import Path
+from reeltune.engine.speed import dynamic_int8
+from reeltune.weights.load import load_transformer
+model = load_transformer(Path(sys.argv[1]), "bf16")
+{set_up}
+torch.manual_seed(0)
+given = {{
+    "hidden_states": torch.randn(1, 16, 4, 32, 32).bfloat16(),
+    "encoder_hidden_states": torch.randn(1, 512, 4096).bfloat16(),
+    "timestep": torch.tensor([500.0]), "return_dict": False,
+}}
+def forward():
+    with torch.no_grad():
+        model(**given)
+forward()  # which also brings the weights in from the page cache
+start = ready()
+forward()
+"""
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -48,10 +75,36 @@ def bare(engine: Engine, steps: int) -> Callable[[], object]:
     return make
 
 
+def forwards(repeats: int) -> None:
+    """One pass of the synthetic 1.3B model, in bf16 and from the int8 file made of it."""
+    folder = Path(tempfile.gettempdir())
+    bf16, int8 = folder / "wan_1.3B_bf16.safetensors", folder / "wan_1.3B_quanto_bf16_int8.safetensors"
+    if not bf16.exists():
+        write(bf16)
+    if not int8.exists():
+        quantize(bf16, int8)
+    rows = {
+        "bf16": (bf16, ""), "int8, weights only": (int8, ""), "int8, dynamic": (int8, "dynamic_int8(model)"),
+    }  # fmt: skip
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
+    for _ in range(repeats):
+        for name, (path, set_up) in rows.items():
+            results[name].append(run(FORWARD.format(set_up=set_up), path))
+    found = {
+        name: {key: statistics.median(row[key] for row in made) for key in ("seconds", "peak")}
+        for name, made in results.items()
+    }
+    print("\n| a pass of 1,024 tokens | s | of bf16 | peak RSS, GB | of bf16 |\n|---|---|---|---|---|")
+    for name, row in found.items():
+        seconds, peak = (row[key] / found["bf16"][key] for key in ("seconds", "peak"))
+        print(f"| {name} | {row['seconds']:.2f} | {seconds:.3f} | {row['peak'] / 1e9:.2f} | {peak:.3f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--forwards", type=int, default=5)
     options = parser.parse_args()
     catalog, wish = load_catalog(tempfile.mkdtemp()), Preferences(quantization="bf16")
     call = {"num_inference_steps": options.steps, "seed": 3}
@@ -60,9 +113,11 @@ def main() -> None:
         engine.generate(**call)
         alone = bare(engine, options.steps)
         alone()
+        ways = [("engine", lambda: engine.generate(**call)), ("pipeline", alone)]
         for _ in range(options.repeats):
-            rows["engine"].append(timed(lambda: engine.generate(**call)))
-            rows["pipeline"].append(timed(alone))
+            for name, way in ways:
+                rows[name].append(timed(way))
+            ways.reverse()
     one = {"num_inference_steps": 1, "seed": 3, "video_length": 1, "resolution": "16x16", "guidance_scale": 1.0}
     for _ in range(options.repeats):
         engine = Engine(catalog["nano_t2v"], preferences=wish)
@@ -78,6 +133,8 @@ def main() -> None:
     print(f"| the same by diffusers' pipeline alone | {found['pipeline']:.3f} | 1 |")
     print(f"| first frame of a cold engine | {found['cold']:.3f} | 1 |")
     print(f"| first frame after switching finetunes | {found['switch']:.3f} | {found['switch'] / found['cold']:.3f} |")
+    if options.forwards:
+        forwards(options.forwards)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from make_checkpoint import DIM, FFN, LAYERS, write
+from make_checkpoint import SIZES, write
 
 STREAM = """
 from reeltune.events import CancelToken, ignore
@@ -121,9 +122,11 @@ def write_lora(path: Path, rank: int = 64) -> None:
 
     torch.manual_seed(0)
     state = {}
-    for index in range(LAYERS):
-        sizes = {f"{kind}_attn.{name}": (DIM, DIM) for kind in ("self", "cross") for name in "qkvo"}
-        for name, (rows, columns) in {**sizes, "ffn.0": (FFN, DIM), "ffn.2": (DIM, FFN)}.items():
+    size = SIZES["1.3B"]
+    dim, ffn = size.dim, size.ffn
+    for index in range(size.layers):
+        sizes = {f"{kind}_attn.{name}": (dim, dim) for kind in ("self", "cross") for name in "qkvo"}
+        for name, (rows, columns) in {**sizes, "ffn.0": (ffn, dim), "ffn.2": (dim, ffn)}.items():
             module = f"diffusion_model.blocks.{index}.{name}"
             state[f"{module}.lora_A.weight"] = torch.randn(rank, columns).bfloat16() * 0.01
             state[f"{module}.lora_B.weight"] = torch.randn(rows, rank).bfloat16() * 0.01
@@ -175,7 +178,7 @@ def main() -> None:
         _print_kernels(run(KERNELS, options.checkpoint, out)["split"])
         if not options.skip_large:
             large = folder / "large_bf16.safetensors"
-            write(large, 4 * LAYERS)
+            write(large, replace(SIZES["1.3B"], layers=120))
             out.unlink()
             found = run(WHOLE, large, out)
             size, peak = large.stat().st_size / 1e9, found["peak"] / 1e9

@@ -1,0 +1,32 @@
+"""The bench for cards runs without one, on tiny shapes: what it measures stands in its table, and the rest says so."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+GPU = Path(__file__).parents[1] / "bench" / "gpu.py"
+
+
+def bench(*words):
+    command = [sys.executable, str(GPU), "--tiny", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_rows_are_measured_and_the_others_say_that_they_are_not(tmp_path):
+    answer = bench("--device", "cpu", "--folder", tmp_path, "--only", "reeltune", "--only", "int8", "--only", "12")
+    assert answer.returncode == 0, answer.stderr
+    rows = [line.split(" | ") for line in answer.stdout.splitlines() if line.startswith("| reeltune | int8 |")]
+    measured = {row[2] for row in rows if row[5] != "not measured"}
+    assert {row[3] for row in rows if row[5] != "not measured"} == {"12 GiB"}
+    assert measured == {"streamed", "minimum"}
+    results = json.loads((tmp_path / "gpu_tiny.json").read_text(encoding="utf-8"))
+    assert all(row["480p"] > 0 and row["ram"] > 0 for row in results.values())
+    assert len(results) == 2
+    assert "resident: not measured" in answer.stdout  # a ratio of which one side is lacking
+
+
+def test_a_device_that_is_not_there_is_said():
+    answer = bench("--device", "cuda:99")
+    assert answer.returncode == 2
+    assert "isn't there" in answer.stderr
