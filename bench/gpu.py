@@ -152,7 +152,7 @@ def _by_reeltune(
 
     model = load_transformer(path, "bf16")
     int8 = "dynamic" if row.weights.endswith("dynamic") else "weights"
-    speed_up(model, Preferences(attention=attention, int8=int8), say)
+    speed_up(model, Preferences(attention=attention, int8=int8), device, say)
     places = Places(MemoryProfile(row.profile, "asked for", pinned=True), device, say)
     places.place(model)
 

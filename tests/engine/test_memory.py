@@ -144,6 +144,25 @@ def test_a_vae_that_never_fits_leaves_the_latents(case):
 
 
 @pytest.mark.parametrize("case", ["nano_t2v"], indirect=True)
+@pytest.mark.parametrize("profile", ["resident", "stages", "minimum"])
+def test_a_vae_that_never_fits_on_the_device_computes_on_the_cpu(case, monkeypatch, profile):
+    definition, settings = case
+    reference, events = make(definition, settings), []
+    monkeypatch.setattr(placing, "upload", lambda model, device: None)  # of a device that isn't there
+    wish = Preferences(memory_profile=profile, quantization="int8")
+    with Engine(definition, preferences=wish, listener=events.append) as engine:
+        video, vae = engine.generate(**settings), engine._loaded_vae()
+        engine._places.device = torch.device("mps")
+        with short_of_memory("Decoder3d", (1, 2, 3)) as calls:  # whole frames, and tiles of both sizes
+            again = engine.decode(video.latents)
+        assert calls[0] > 3
+        assert np.array_equal(again.frames, reference)
+        assert vae.vae not in engine._places._placed  # its next use takes it to the device again
+        assert np.array_equal(engine.decode(video.latents).frames, reference)
+    assert [line for line in said(events) if "on the CPU" in line]
+
+
+@pytest.mark.parametrize("case", ["nano_t2v"], indirect=True)
 def test_latents_stay_until_the_video_is_written_or_let_go(case, root):
     definition, settings = case
 

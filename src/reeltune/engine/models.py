@@ -59,7 +59,7 @@ class Models:
             quantize=any(choice.quantize_on_load for choice in parts), into=old,
             listener=self._listener, cancel=cancel,
         )  # fmt: skip
-        speed_up(model, explanation.preferences, self._say)
+        speed_up(model, explanation.preferences, places.device, self._say)
         self._loaded[slot] = files, model
         if old is not None and old is not model:
             del old

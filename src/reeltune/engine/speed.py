@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torchao.quantization import Int8Tensor, PerRow
 from torchao.quantization.quantize_.workflows.int8.int8_tensor import QuantizeTensorToInt8Kwargs
@@ -15,15 +16,19 @@ from reeltune.preferences import Preferences
 _BACKENDS: Mapping[str, str] = {
     "auto": "native", "sdpa": "native", "flash": "flash", "flash3": "_flash_3", "sage": "sage", "xformers": "xformers",
 }  # fmt: skip
+_ALIGNED = 64  # bytes: where torch puts tensors of its own
 
 
-def speed_up(model: nn.Module, preferences: Preferences, say: Callable[[str], None]) -> None:
-    """Set a loaded transformer up as the preferences want it; what can't be had is said, and the usual way taken."""
+def speed_up(model: nn.Module, preferences: Preferences, device: torch.device, say: Callable[[str], None]) -> None:
+    """Set a transformer, just loaded, up as the preferences want it to compute on a device.
+
+    What can't be had is said, and the usual way taken.
+    """
     if preferences.int8 == "dynamic":
         dynamic_int8(model)
     _attention(model, preferences.attention, say)
-    if preferences.compile:
-        _compile(model, say)
+    if preferences.compile and _compile(model, say) and device.type == "cpu":
+        align(model)
 
 
 def dynamic_int8(model: nn.Module) -> int:
@@ -51,9 +56,32 @@ def _attention(model: Any, wish: str, say: Callable[[str], None]) -> None:
             model.set_attention_backend("native")
 
 
-def _compile(model: Any, say: Callable[[str], None]) -> None:
-    """Have torch compile the blocks that repeat; the first step then takes a minute longer."""
+def _compile(model: Any, say: Callable[[str], None]) -> bool:
+    """Have torch compile the blocks that repeat; the first step then takes a minute longer. Returns whether it can."""
     if any(getattr(module, "_compiled_call_impl", None) for module in model.modules()):
-        return
+        return True
+    try:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        get_cpp_compiler()
+    except Exception as error:  # torch's own, from a private place
+        say(f"The transformer's blocks can't be compiled here ({str(error).strip().partition(chr(10))[0]}).")
+        return False
     say("The transformer's blocks are compiled: the first step of each size takes longer.")
     model.compile_repeated_blocks()
+    return True
+
+
+def align(model: nn.Module) -> None:
+    """Copy the weights that lie unaligned in their file: compiled for a CPU, int8 layers crash on them."""
+    weight: Any
+    for weight in model.parameters():
+        data = weight.data
+        if isinstance(data, Int8Tensor):
+            weight.qdata, weight.scale = _aligned(weight.qdata), _aligned(weight.scale)
+        else:
+            weight.data = _aligned(data)
+
+
+def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone() if tensor.data_ptr() % _ALIGNED else tensor

@@ -51,6 +51,7 @@ class VaeAtWork:
             if self._places.device.type == "cpu":
                 raise
             self._say(f"{error.message} It computes on the CPU.")
+        self._places.forget(self.vae)  # so that its next use takes it to the device again
         self.vae.to("cpu")
         return decode(architecture, self.vae, latents, request)
 
