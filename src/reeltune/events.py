@@ -58,7 +58,14 @@ class Preview:
     image: bytes = field(repr=False)
 
 
-Event = Progress | Notice | Planned | Preview
+@dataclass(frozen=True)
+class Kept:
+    """The latents of the video under way are on disk, in the file `path`, until the video is written."""
+
+    path: str
+
+
+Event = Progress | Notice | Planned | Preview | Kept
 Listener = Callable[[Event], None]
 
 

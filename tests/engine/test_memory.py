@@ -181,6 +181,15 @@ def test_latents_stay_until_the_video_is_written_or_let_go(case, root):
         assert len(kept()) == 1
         del video
         assert not kept()
+        video = engine.generate(**settings)
+        with pytest.raises(MediaError, match="latents are kept") as caught:
+            video.save(root / "finetunes")
+        (path,) = kept()
+        del video
+        assert kept() == [path]  # what could not be written is not lost with the value
+        assert f"reeltune decode {path}" in caught.value.hint
+        engine.decode(path).save(root / "again.mp4")
+        assert not kept()
 
 
 KILLED = """

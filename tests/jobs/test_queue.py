@@ -74,6 +74,23 @@ def test_what_was_running_is_interrupted_after_a_crash_and_resumes_first(root):
     assert ids(after) == [running.id, waiting.id]
 
 
+def test_what_a_job_has_made_is_kept_where_it_can_be_resumed(queue):
+    whole, broken, other = (queue.add("m", {}).id for _ in range(3))
+    queue.take()
+    queue.keep(whole, ["a.mp4"])
+    queue.finish(whole, State.DONE, outputs=["a.mp4"])
+    queue.take()
+    queue.keep(broken, ["b.mp4"], "latents/c.safetensors")
+    queue.finish(broken, State.FAILED, outputs=["b.mp4"])
+    assert [queue.get(id).resumable for id in (whole, broken, other)] == [False, True, False]
+    again = queue.again(broken)
+    assert (again.outputs, again.latents) == (("b.mp4",), "latents/c.safetensors")
+    assert queue.again(whole).outputs == ()
+    assert ids(queue) == [broken, other, whole]
+    edited = queue.edit(broken, {"prompt": "another"})
+    assert (edited.outputs, edited.latents) == ((), "")
+
+
 def test_finished_jobs_stand_after_the_waiting_ones_latest_first_and_can_be_cleared(queue):
     done = [queue.add("m", {}).id for _ in range(2)]
     for id in done:

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+from reeltune.engine.latents import read
 from reeltune.errors import QueueError
 from reeltune.jobs import Runner, State
 from reeltune.media.mp4 import read_metadata
@@ -89,6 +91,21 @@ def test_a_killed_worker_fails_its_job_with_the_reason_and_the_next_one_runs(run
     job = ended(runner, killed)
     assert (job.state, "signal 9" in job.error, "smaller" in job.hint) == (State.FAILED, True, True)
     assert ended(runner, after).state is State.DONE
+
+
+def test_a_job_killed_while_decoding_resumes_from_its_latents(runner):
+    id = add(runner, {"num_inference_steps": 1, "video_length": 133, "seed": -1})
+    until(lambda: runner.queue.get(id).latents)
+    os.kill(runner.worker_pid, signal.SIGKILL)
+    job = ended(runner, id)
+    assert (job.state, job.resumable, job.outputs) == (State.FAILED, True, ())
+    seed = read(Path(job.latents)).settings["seed"]
+    runner.queue.again(id)
+    runner.wake()
+    done = ended(runner, id)
+    assert (done.state, done.latents, len(done.outputs)) == (State.DONE, "", 1), done
+    assert read_metadata(Path(done.outputs[0]))["settings"]["seed"] == seed  # which was picked at random before
+    assert not Path(job.latents).exists()
 
 
 def test_a_second_cancel_ends_the_worker_at_once(runner):

@@ -32,7 +32,7 @@ from reeltune.engine.request import Request, build_request, complete_settings
 from reeltune.engine.stages import denoise, encode, find, load_component, torch_device
 from reeltune.engine.vae import VaeAtWork
 from reeltune.errors import DecodeFailed, MediaError, NotRunnable
-from reeltune.events import CancelToken, Event, Listener, Notice, Progress, ignore
+from reeltune.events import CancelToken, Event, Kept, Listener, Notice, Progress, ignore
 from reeltune.families import Component
 from reeltune.fetch import Explanation, pull
 from reeltune.fetch.estimate import check_memory
@@ -115,11 +115,14 @@ class Engine:
         return self._make(asked[0], cancel or CancelToken())
 
     def generate_each(
-        self, prompt: str | None = None, *, cancel: CancelToken | None = None, **settings: Any
+        self, prompt: str | None = None, *, cancel: CancelToken | None = None, skip: int = 0, **settings: Any
     ) -> Iterator[Video]:
-        """Every video the settings ask for: each line of the prompt, `repeat_generation` times. Raises as above."""
+        """Every video the settings ask for: each line of the prompt, `repeat_generation` times, but the first `skip`.
+
+        Raises as above.
+        """
         cancel = cancel or CancelToken()
-        for one in self._asked(prompt, settings):
+        for one in self._asked(prompt, settings)[skip:]:
             yield self._make(one, cancel)
 
     def _asked(self, prompt: str | None, call: dict[str, Any]) -> list[dict[str, Any]]:
@@ -276,10 +279,12 @@ class Engine:
     def _keep(self, latents: torch.Tensor, request: Request) -> Path | None:
         """Write the latents down until the video is written; that they can't be is said, and stops nothing."""
         try:
-            return latents_files.keep(latents, request.settings, self.definition.id, self._latents_folder())
+            path = latents_files.keep(latents, request.settings, self.definition.id, self._latents_folder())
         except MediaError as error:
             self._say(f"The latents are not kept, should decoding fail: {error}")
             return None
+        self._listener(Kept(str(path)))
+        return path
 
     def decode(self, latents: str | Path, *, cancel: CancelToken | None = None) -> Video:
         """The video of latents that an interrupted run or a failed decoding left. Raises MediaError, DecodeFailed."""

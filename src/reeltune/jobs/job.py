@@ -28,8 +28,9 @@ class Job:
 
     `settings` as given: what they leave out comes from the definition when the job runs. `position` orders the
     waiting ones. Times in seconds since 1970, 0 while it hasn't happened. `progress`: words on how far it came.
-    `error`: what went wrong and why; `hint`: the next step. `outputs`: the videos made. `notices`: what the user should
-    know of it. `extra`: fields of an imported job that this version doesn't know.
+    `error`: what went wrong and why; `hint`: the next step. `outputs`: the videos made. `latents`: the file with those
+    of the next one, where it was denoised and not written. `notices`: what the user should know of it. `extra`: fields
+    of an imported job that this version doesn't know.
     """
 
     id: int
@@ -44,6 +45,7 @@ class Job:
     error: str = ""
     hint: str = ""
     outputs: tuple[str, ...] = ()
+    latents: str = ""
     notices: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -51,6 +53,11 @@ class Job:
     def prompt(self) -> str:
         """Its prompt, as it was given."""
         return str(self.settings.get("prompt", ""))
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a new try goes on where this one ended: what is made already stays as it is."""
+        return self.state is State.INTERRUPTED or (self.state in AGAIN and bool(self.latents))
 
     @property
     def waiting(self) -> bool:

@@ -82,7 +82,7 @@ class Queue:
         with self._store.write() as connection:
             job = self._waiting(connection, id)
             connection.execute(
-                "UPDATE jobs SET settings = ?, definition = ? WHERE id = ?",
+                "UPDATE jobs SET settings = ?, definition = ?, outputs = '[]', latents = '' WHERE id = ?",
                 (_checked(settings), definition or job.definition, id),
             )
             return self._get(connection, id)
@@ -117,17 +117,18 @@ class Queue:
             return int(gone.rowcount)
 
     def again(self, id: int) -> Job:
-        """Let a job that ended, however it did, wait again: first in line if it was interrupted, else last."""
+        """Let a job that ended, however it did, wait again: first in line where it can be resumed, else from anew."""
         with self._store.write() as connection:
             job = self._get(connection, id)
             if job.state not in AGAIN:
                 raise QueueError(f"Job {id} is {job.state} already.")
             first = connection.execute("SELECT COALESCE(MIN(position), 1) FROM jobs WHERE state = 'queued'").fetchone()
-            place = first[0] - 1 if job.state is State.INTERRUPTED else self._last(connection) + 1
+            place = first[0] - 1 if job.resumable else self._last(connection) + 1
+            outputs, latents = (job.outputs, job.latents) if job.resumable else ((), "")
             connection.execute(
                 "UPDATE jobs SET state = 'queued', position = ?, started = 0, finished = 0, progress = '', error = '', "
-                "hint = '', outputs = '[]', notices = '[]' WHERE id = ?",
-                (place, id),
+                "hint = '', outputs = ?, latents = ?, notices = '[]' WHERE id = ?",
+                (place, dumped(outputs), latents, id),
             )
             return self._get(connection, id)
 
@@ -152,6 +153,13 @@ class Queue:
         """Keep how far a running job is, for the day the program is killed."""
         with self._store.write() as connection:
             connection.execute("UPDATE jobs SET progress = ? WHERE id = ?", (progress, id))
+
+    def keep(self, id: int, outputs: Sequence[str], latents: str = "") -> None:
+        """Keep what a running job has made so far: its videos, and the file with the latents of the next one."""
+        with self._store.write() as connection:
+            connection.execute(
+                "UPDATE jobs SET outputs = ?, latents = ? WHERE id = ?", (dumped([*outputs]), latents, id)
+            )
 
     def finish(
         self,

@@ -17,7 +17,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from reeltune.errors import QueueError, WorkerDied
-from reeltune.events import Event, Notice, Planned, Preview, Progress
+from reeltune.events import Event, Kept, Notice, Planned, Preview, Progress
 from reeltune.jobs.job import Job, State
 from reeltune.jobs.process import WorkerProcess
 from reeltune.jobs.queue import Queue
@@ -160,7 +160,7 @@ class Runner:
 
     def _run(self, job: Job) -> None:
         with self._guard:
-            self._live = Live(job.id, time.time())
+            self._live = Live(job.id, time.time(), outputs=job.outputs)
         state, error, hint = State.FAILED, "", ""
         try:
             last = self._talk(job)
@@ -188,7 +188,8 @@ class Runner:
     def _talk(self, job: Job) -> dict[str, Any]:
         """Let the worker do a job, and return the last it says of it. Raises WorkerDied."""
         worker = self._ready()
-        worker.send(do="generate", job=job.id, definition=job.definition, settings=dict(job.settings))
+        left = {"made": len(job.outputs), "latents": job.latents}
+        worker.send(do="generate", job=job.id, definition=job.definition, settings=dict(job.settings), **left)
         noted = time.monotonic()
         for message in worker.events():
             if message.get("job") != job.id:
@@ -214,9 +215,12 @@ class Runner:
         with self._guard:
             live = self._live
             assert live is not None
-            if message["event"] == "saved":
+            saved = message["event"] == "saved"
+            if saved:
                 live = replace(live, outputs=(*live.outputs, str(message["path"])))
             self._live = live.heard(event) if event is not None else live
+        if saved or isinstance(event, Kept):
+            self.queue.keep(live.job, live.outputs, event.path if isinstance(event, Kept) else "")
 
 
 def _how_far(live: Live | None) -> str:

@@ -36,6 +36,7 @@ _STEPS = (
     );
     CREATE INDEX jobs_by_state ON jobs (state, position);
     """,
+    "ALTER TABLE jobs ADD COLUMN latents TEXT NOT NULL DEFAULT ''",
 )
 _LISTS = ("outputs", "notices")
 _OBJECTS = ("settings", "extra")

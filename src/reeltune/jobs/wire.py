@@ -1,6 +1,7 @@
 """What page and worker say to each other: one JSON object a line.
 
-To the worker: `{"do": "generate", "job": 3, "definition": …, "settings": …}`, `{"do": "cancel", "job": 3}`.
+To the worker: `{"do": "generate", "job": 3, "definition": …, "settings": …, "made": 1, "latents": …}` (videos that an
+earlier try has made, and what it has left of the next one), `{"do": "cancel", "job": 3}`.
 From it: events of `reeltune.events` (`{"event": "progress", "job": 3, …}`), `saved` with a path, and as the last of a
 job `done`, `cancelled` or `failed` with `error` and `hint`.
 """
@@ -12,10 +13,12 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from reeltune.events import Event, Notice, Planned, PlannedFile, Preview, Progress
+from reeltune.events import Event, Kept, Notice, Planned, PlannedFile, Preview, Progress
 
 LAST = frozenset({"done", "cancelled", "failed"})
-_KINDS: dict[str, type[Any]] = {"progress": Progress, "notice": Notice, "planned": Planned, "preview": Preview}
+_KINDS: dict[str, type[Any]] = {
+    "progress": Progress, "notice": Notice, "planned": Planned, "preview": Preview, "kept": Kept,
+}  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from reeltune.definitions import Definition, load_catalog
-from reeltune.errors import Cancelled, ReeltuneError
-from reeltune.events import CancelToken, Event, Progress
+from reeltune.errors import Cancelled, MediaError, ReeltuneError
+from reeltune.events import CancelToken, Event, Notice, Progress
 from reeltune.jobs.wire import line, pack, parse
 from reeltune.preferences import Preferences, load_preferences
 
@@ -79,7 +79,7 @@ class Worker:
     def _do(self, request: dict[str, Any]) -> None:
         self._job = int(request["job"])
         try:
-            self._generate(request["definition"], request["settings"], self._token(self._job))
+            self._generate(request, self._token(self._job))
         except Cancelled:
             self._tell(event="cancelled")
         except ReeltuneError as error:
@@ -95,15 +95,33 @@ class Worker:
         finally:
             self._cancels.pop(self._job, None)
 
-    def _generate(self, id: str, settings: Mapping[str, Any], cancel: CancelToken) -> None:
-        definition = load_catalog(self._root)[id]
+    def _generate(self, request: Mapping[str, Any], cancel: CancelToken) -> None:
+        definition = load_catalog(self._root)[request["definition"]]
         preferences, _ = load_preferences(self._root)
         preferences.use_tokens()
         self._listen(Progress("prepare", 0, None, subject=definition.id))
         cancel.check()
         engine = self._engine(definition, preferences)
-        for video in engine.generate_each(cancel=cancel, **settings):
+        made = int(request.get("made", 0))
+        if latents := self._left(request):
+            self._tell(event="saved", path=str(_save(engine, engine.decode(latents, cancel=cancel))))
+            made += 1
+        for video in engine.generate_each(cancel=cancel, skip=made, **request["settings"]):
             self._tell(event="saved", path=str(_save(engine, video)))
+
+    def _left(self, request: Mapping[str, Any]) -> Path | None:
+        """The latents an earlier try has left; None, said, where they are gone or damaged."""
+        path = Path(request.get("latents") or "")
+        if path == Path():
+            return None
+        from reeltune.engine.latents import read
+
+        try:
+            read(path)
+        except MediaError as error:
+            self._listen(Notice(f"{error.message} The video is made from the beginning."))
+            return None
+        return path
 
     def _engine(self, definition: Definition, preferences: Preferences) -> Engine:
         """The warm engine, switched to the definition; for other preferences a new one, after the old one let go."""

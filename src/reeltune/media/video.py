@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reeltune.errors import MediaError
 from reeltune.media.mp4 import write_mp4
 
 METADATA_VERSION = 1
@@ -50,17 +51,27 @@ class Video:
     fps: int
     origin: Origin
     latents: Path | None = None
+    _leaving: weakref.finalize[..., Video] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         if self.latents is not None:
-            weakref.finalize(self, _remove, self.latents).atexit = False
+            leaving = weakref.finalize(self, _remove, self.latents)
+            leaving.atexit = False
+            object.__setattr__(self, "_leaving", leaving)
 
     def save(self, path: str | Path) -> Path:
         """Write an MP4 with the settings inside; the file appears only when complete, and then the latents go.
 
-        Raises MediaError when it can't be written.
+        Raises MediaError when it can't be written: the latents stay for `reeltune decode`.
         """
-        written = write_mp4(Path(path), self.frames, self.fps, self.origin.as_metadata())
+        try:
+            written = write_mp4(Path(path), self.frames, self.fps, self.origin.as_metadata())
+        except MediaError as error:
+            if self.latents is None or self._leaving is None:
+                raise
+            self._leaving.detach()
+            message = f"{error.message} The latents are kept in {self.latents}."
+            raise MediaError(message, hint=f"{error.hint} `reeltune decode {self.latents}` tries again.") from error
         if self.latents is not None:
             _remove(self.latents)
         return written

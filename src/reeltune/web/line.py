@@ -47,7 +47,7 @@ def _acts(job: Job, waiting: list[int]) -> list[str]:
         return [button("cancel", "Cancel", job=job.id)]
     remove = button("remove", "Remove", title=f"Remove job {job.id}", job=job.id)
     if not job.waiting:
-        again = "Resume" if job.state is State.INTERRUPTED else "Run again"
+        again = "Resume" if job.resumable else "Run again"
         return [button("again", again, job=job.id), button("reuse", "Use settings", job=job.id), remove]
     place = waiting.index(job.id)
     acts = [button("edit", "Edit", job=job.id), remove]

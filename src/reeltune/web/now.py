@@ -91,7 +91,7 @@ def _ended(studio: Studio, job: Job) -> str:
         took = f"Made in {_clock(job.finished - job.started)}."
         again = button("reuse", "Use these settings", job=job.id)
         return f'{shown}<div class="rt-line"><span>{took}</span>{again}</div>{_caption(job)}{notes(job.notices)}'
-    again = button("again", "Resume" if job.state is State.INTERRUPTED else "Run again", job=job.id)
+    again = button("again", "Resume" if job.resumable else "Run again", job=job.id)
     if job.state is State.CANCELLED:
         return f'{_stage("Cancelled.")}<div class="rt-line"><span></span>{again}</div>{_caption(job)}'
     return problem(job.error, job.hint) + f'<div class="rt-line"><span></span>{again}</div>{_caption(job)}'
