@@ -75,7 +75,7 @@ def test_what_can_not_be_resolved_is_not_called_runnable(root, define):
 
 @pytest.mark.parametrize(
     "text",
-    ['{"model": {}, "seed": ' + "9" * 6000 + "}", '{"model": {"architecture": "t2v", "URLs": ["x"], "name": "\\ud800"}}',
+    ['{"model": {}, "seed": ' + "9" * 6000 + "}",
      '{"model": {"architecture": "t2v", "URLs": ["x"], "name": "\\u001b[31m"}}',
      '{"model": {"architecture": "t2v", "URLs": ["x"], "sha256": {"x": "zz"}}}'],
 )  # fmt: skip

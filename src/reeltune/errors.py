@@ -1,6 +1,8 @@
 """Every error reeltune raises on purpose.
 
     ReeltuneError
+    ├── FileError                a file or folder that can't be read or written
+    ├── InvalidJSON              text that is not JSON, or too large or too deep (carries the place)
     ├── DefinitionError          a definition file or what it says
     │   ├── DefinitionSyntaxError    not JSON, not UTF-8, not an object
     │   ├── DefinitionInvalid        a value of the wrong kind (carries all problems)
@@ -66,6 +68,22 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.file}: {self.where}" if self.where else self.file
         return f"{place}: {self.message}" + (f" {self.fix}" if self.fix else "")
+
+
+class FileError(ReeltuneError):
+    """A file or folder can't be read or written."""
+
+
+class InvalidJSON(ReeltuneError):
+    """A text is not JSON, or is too large or nested too deeply; `where` is the place, such as "line 3, column 7"."""
+
+    def __init__(self, message: str, *, hint: str = "", where: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.where = where
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        return f"{self.message.rstrip('.')}{place}. {self.hint}".strip()
 
 
 class DefinitionError(ReeltuneError):

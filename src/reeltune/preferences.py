@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from reeltune.definitions.writer import write_atomic
 from reeltune.errors import PreferencesError, ReeltuneError
+from reeltune.files import write_atomic
 
 FILE_NAME = "reeltune.json"
 SCHEMA_VERSION = 1

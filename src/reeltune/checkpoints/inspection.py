@@ -8,8 +8,9 @@ from typing import Any
 
 from reeltune.checkpoints.header import Header, parse_header, read_header
 from reeltune.checkpoints.identify import Identity, identify
-from reeltune.checkpoints.names import SIXTEEN_BITS, expand, read_name
+from reeltune.checkpoints.names import SIXTEEN_BITS, read_name
 from reeltune.errors import CheckpointError
+from reeltune.files import expand
 from reeltune.net import UrlSource
 
 

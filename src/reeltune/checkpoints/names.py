@@ -10,11 +10,10 @@ do not obey.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 QUANTO_INT8 = "quanto_int8"
@@ -45,14 +44,6 @@ def base_name(url: str) -> str:
     except ValueError:  # no link that can be followed, but it has a last part
         path = url
     return PurePosixPath(path).name
-
-
-def expand(path: str | os.PathLike[str]) -> Path:
-    """A path with `~` spelled out; a home that doesn't exist is left as it is written."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 def read_name(url: str) -> NameFacts:

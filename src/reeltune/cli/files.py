@@ -178,8 +178,8 @@ def export_settings(
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
     """Write settings/ID_settings.json: the settings a definition starts from."""
-    from reeltune.definitions.writer import write_atomic
     from reeltune.errors import DefinitionError, SettingsError
+    from reeltune.files import write_atomic
     from reeltune.settings import layer
 
     catalog = open_catalog(root)

@@ -17,7 +17,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from reeltune.checkpoints.names import expand
 from reeltune.definitions.model import Definition, Version
 from reeltune.definitions.schema import DefinitionFile, ModelSection, nearest, read_definition
 from reeltune.errors import (
@@ -29,6 +28,7 @@ from reeltune.errors import (
     Problem,
 )
 from reeltune.families import ARCHITECTURES, Architecture
+from reeltune.files import expand
 
 ROOT_VARIABLE = "REELTUNE_ROOT"
 

@@ -6,28 +6,12 @@ import json
 import re
 from typing import Any
 
-from reeltune.errors import DefinitionSyntaxError, Problem
+from reeltune.errors import DefinitionSyntaxError, InvalidJSON, Problem
+from reeltune.untrusted import RepeatedKeys, parse_json
 
 MAX_BYTES = 4_000_000
 _SPACE = re.compile(r"[ \t\r\n]*")
-
-
-class _Duplicates(dict[str, Any]):
-    """A parsed object that remembers which of its keys stood twice (JSON keeps the last, silently)."""
-
-    repeated: tuple[str, ...] = ()
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
-    kept, seen = _Duplicates(pairs), [key for key, _ in pairs]
-    kept.repeated = tuple(sorted({key for key in seen if seen.count(key) > 1}))
-    return kept
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_DECODER = json.JSONDecoder()  # for spans in a text that `parse_json` has accepted
 
 
 def decode(raw: bytes, file: str) -> str:
@@ -49,16 +33,9 @@ def parse_object(text: str, file: str) -> tuple[dict[str, Any], list[Problem]]:
     Raises DefinitionSyntaxError with line, column and the likely cause.
     """
     try:
-        value = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise DefinitionSyntaxError(
-            Problem(file, where, f"Not valid JSON: {error.msg}.", _cause(text, error))
-        ) from error
-    except RecursionError as error:
-        raise DefinitionSyntaxError(Problem(file, "", "The JSON is nested too deeply.")) from error
-    except ValueError as error:  # Python refuses numbers of thousands of digits
-        raise DefinitionSyntaxError(Problem(file, "", f"Not JSON that can be read: {error}.")) from error
+        value = parse_json(text, "The file", max_bytes=MAX_BYTES)
+    except InvalidJSON as error:
+        raise DefinitionSyntaxError(Problem(file, error.where, error.message, error.hint)) from error
     if not isinstance(value, dict):
         raise DefinitionSyntaxError(
             Problem(file, "", "The file must hold a JSON object.", "Put everything inside { }.")
@@ -70,40 +47,13 @@ def parse_object(text: str, file: str) -> tuple[dict[str, Any], list[Problem]]:
 
 
 def _repeated(value: Any, where: str) -> list[tuple[str, str]]:
-    found = [(where or "top level", key) for key in getattr(value, "repeated", ())]
+    repeated = value.repeated if isinstance(value, RepeatedKeys) else ()
+    found = [(where or "top level", key) for key in repeated]
     children = value.items() if isinstance(value, dict) else ()
     for key, child in children:
         if isinstance(child, dict):
             found += _repeated(child, f"{where}.{key}".lstrip("."))
     return found
-
-
-def _cause(text: str, error: json.JSONDecodeError) -> str:
-    """The likely slip behind a JSON error, by what stands around it."""
-    before, here = text[: error.pos].rstrip(), text[error.pos : error.pos + 2]
-    if not text.strip():
-        return "The file is empty."
-    if error.pos >= len(text.rstrip()):
-        return "The file ends too early: a closing } or ] is missing, or it was cut off."
-    if before.endswith(",") and here[:1] in ("}", "]", ""):
-        return "Remove the comma before it."
-    if here[:1] == "," and before.endswith((",", "[", "{")):
-        return "One comma too many."
-    if "trailing comma" in error.msg:
-        return "Remove the comma."
-    if here[:1] in ("'", "‘", "’", "“", "”"):
-        return 'Use straight double quotes: "…".'
-    if here in ("//", "/*") or here[:1] == "#":
-        return "JSON knows no comments: remove it."
-    if "escape" in error.msg:
-        return r"Write a backslash as \\, or use / in paths."
-    if "delimiter: ','" in error.msg or "',' delimiter" in error.msg:
-        return "A comma is probably missing before it."
-    if "Unterminated" in error.msg or "control character" in error.msg:
-        return 'A closing " is missing on that line.'
-    if here[:4].strip() and text[error.pos :].startswith(("True", "False", "None")):
-        return "JSON writes true, false and null in lower case."
-    return "Look at the sign before it."
 
 
 # --- lossless edits ---------------------------------------------------------------------------------------

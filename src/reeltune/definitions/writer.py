@@ -6,8 +6,6 @@ The new text is validated before it replaces the old one, which happens in one s
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 from reeltune.definitions.jsontext import decode, parse_object, replace_value
 from reeltune.definitions.schema import MODEL_KEY, build_definition
 from reeltune.errors import DefinitionError
+from reeltune.files import write_atomic
 
 _BOM = "\ufeff"
 
@@ -68,30 +67,3 @@ def create(path: Path, value: dict[str, Any]) -> None:
         raise DefinitionError(f"{path} exists already.", hint="Choose another id, or edit that file.")
     build_definition(path, value, [])
     write_atomic(path, (json.dumps(value, indent=4, ensure_ascii=False) + "\n").encode("utf-8"))
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace a file in one step: whoever reads sees the old or the new text, never half of one."""
-    path = path.resolve()  # the file behind a link, not the link
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    except OSError as error:
-        message = f"{path} can't be written: {error.strerror or error}."
-        raise DefinitionError(message, hint="Check the folder and its permissions.") from error
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            temporary.chmod(path.stat().st_mode)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        message = f"{path} can't be written: {error.strerror or error}."
-        raise DefinitionError(message, hint="Make room, or check the folder and its permissions.") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from reeltune._version import __version__
-from reeltune.checkpoints.names import expand
 from reeltune.definitions import Definition, load_catalog
 from reeltune.engine import latents as latents_files
 from reeltune.engine.denoiser import Denoiser, Steering, steering
@@ -37,6 +36,7 @@ from reeltune.families import Component
 from reeltune.fetch import Explanation, pull
 from reeltune.fetch.estimate import check_memory
 from reeltune.fetch.profiles import MemoryProfile, pick
+from reeltune.files import expand
 from reeltune.inventory.index import Index
 from reeltune.machine import Machine
 from reeltune.media.mp4 import free_name

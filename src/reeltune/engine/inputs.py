@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from reeltune.checkpoints.names import expand
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import Architecture, Input
+from reeltune.files import expand
 from reeltune.media.inputs import contain, cover, read_clip, read_image
 
 _GRAY, _WHITE = 128, 255

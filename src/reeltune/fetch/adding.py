@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from reeltune.checkpoints.inspection import Inspection, inspect
-from reeltune.checkpoints.names import SIXTEEN_BITS, base_name, expand
+from reeltune.checkpoints.names import SIXTEEN_BITS, base_name
 from reeltune.definitions import Catalog, Definition
 from reeltune.definitions.writer import create
 from reeltune.errors import AmbiguousArchitecture, DefinitionError, UnsupportedFormat
 from reeltune.fetch.civitai import resolve
+from reeltune.files import expand
 from reeltune.net import HUB, Session, without_secrets
 
 _TOKENS = re.compile(

@@ -19,11 +19,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from reeltune.checkpoints.header import read_header
-from reeltune.checkpoints.names import base_name, expand
+from reeltune.checkpoints.names import base_name
 from reeltune.definitions import Catalog, Definition
 from reeltune.errors import CheckpointError, DefinitionError
 from reeltune.events import CancelToken, Listener, Progress, ignore
 from reeltune.fetch.journal import bytes_in
+from reeltune.files import expand
 from reeltune.inventory import CHECKPOINT_SUFFIXES, PARTIAL
 from reeltune.inventory.index import FILE_NAME, Index
 

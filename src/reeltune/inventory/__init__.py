@@ -14,10 +14,11 @@ from pathlib import Path
 
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import Identity, identify
-from reeltune.checkpoints.names import QUANTO_INT8, expand, read_name
+from reeltune.checkpoints.names import QUANTO_INT8, read_name
 from reeltune.definitions.model import Version
 from reeltune.errors import CheckpointError
 from reeltune.families import Component
+from reeltune.files import expand
 from reeltune.inventory.index import Index
 
 PARTIAL = ".partial"

@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from reeltune.checkpoints.names import expand
 from reeltune.errors import PreferencesError, ReeltuneError
+from reeltune.files import expand
 from reeltune.preferences import CHOICES, TOKENS, Preferences, save_preferences
 from reeltune.web.events import QUIET
 from reeltune.web.markup import good, problem

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from reeltune.definitions import Definition
-from reeltune.definitions.writer import write_atomic
 from reeltune.engine.request import build_request, complete_settings
 from reeltune.errors import ReeltuneError
+from reeltune.files import write_atomic
 from reeltune.jobs import Job
 from reeltune.settings import check_call, read_settings_file, videos_asked
 from reeltune.web.fields import collect, defaults, fields_of, inputs_of

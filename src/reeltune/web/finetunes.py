@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from reeltune._text import size
-from reeltune.checkpoints.names import SIXTEEN_BITS, expand
+from reeltune.checkpoints.names import SIXTEEN_BITS
 from reeltune.definitions import Definition
 from reeltune.definitions.jsontext import decode, parse_object
 from reeltune.definitions.schema import MODEL_KEY, build_definition
-from reeltune.definitions.writer import create, edit, write_atomic
+from reeltune.definitions.writer import create, edit
 from reeltune.errors import DefinitionError, ReeltuneError
 from reeltune.fetch.adding import Looked, definition_id, look_at
+from reeltune.files import expand, write_atomic
 from reeltune.versions import contradiction, role_of
 from reeltune.web.studio import Studio
 

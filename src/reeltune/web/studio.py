@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reeltune.checkpoints.names import expand
 from reeltune.definitions import Catalog, Definition, load_catalog
 from reeltune.errors import ReeltuneError
 from reeltune.fetch import Explanation, explain
+from reeltune.files import expand
 from reeltune.inventory.index import Index
 from reeltune.jobs import Runner
 from reeltune.machine import Machine, probe

@@ -1,0 +1,91 @@
+"""Files on disk: bounded reading, writing in one step, and paths as users write them. Owned by no feature."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from reeltune.errors import FileError
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` expanded; a home that doesn't exist is left as it is written."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there. False, never an error, for paths no system can hold (NUL, too long, loops)."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """The content of a small regular file.
+
+    Raises FileError where it doesn't exist, can't be read, holds more than `max_bytes`, or is no regular file
+    (opening a named pipe would wait for ever).
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(handle, "rb") as file:
+            kind = os.fstat(handle).st_mode
+            if not stat.S_ISREG(kind):
+                raise FileError(f"{path} is not a regular file.")
+            content = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise FileError(f"{path} doesn't exist.") from None
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} can't be read: {reason(error)}.") from error
+    if len(content) > max_bytes:
+        raise FileError(f"{path} holds more than {max_bytes:,} bytes.")
+    return content
+
+
+def write_atomic(path: Path, content: bytes, *, mode: int | None = None) -> None:
+    """Replace a file in one step: a reader gets the old or the new content, never part of one.
+
+    `mode`: the permissions of the new file; by default those of the old one, or what a new file gets. Raises FileError,
+    and leaves the old file as it was.
+    """
+    temporary: Path | None = None
+    try:
+        path = path.resolve()  # the file behind a link, not the link
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if mode is None and path.exists():
+            mode = stat.S_IMODE(path.stat().st_mode)
+        temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.partial")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            temporary.chmod(mode)  # whatever the process's umask
+        temporary.replace(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        _discard(temporary)
+        message = f"{path} can't be written: {reason(error)}."
+        raise FileError(message, hint="Check the free space, the folder and its permissions.") from error
+    except BaseException:
+        _discard(temporary)
+        raise
+
+
+def _discard(temporary: Path | None) -> None:
+    if temporary is not None:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def reason(error: Exception) -> str:
+    """What an operating system error says, without its number and path."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).rstrip(".")
