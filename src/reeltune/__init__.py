@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from reeltune._quiet import quiet
+from reeltune._quiet import importing
 from reeltune._version import __version__
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'reeltune' has no attribute {name!r}")
-    with quiet():  # torchao and diffusers warn, on import, of optional parts not used here
+    with importing():
         module = importlib.import_module(_HOMES[name])
     return module if name == "errors" else getattr(module, name)
 

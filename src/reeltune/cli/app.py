@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from reeltune._quiet import keep_imported
 from reeltune._version import __version__
 from reeltune.cli import files, keeping, models
 from reeltune.cli.decode import decode
@@ -72,3 +73,5 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    finally:
+        keep_imported()  # the process ends: nothing is left to collect

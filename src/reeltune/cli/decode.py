@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reeltune._quiet import keep_imported
 from reeltune.cli.generate import check_output, save_video
 from reeltune.cli.options import Device, Profile, Root, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
@@ -34,6 +35,8 @@ def decode(
     preferences = wishes(catalog.root, device=device, profile=profile)
 
     from reeltune import Engine  # heavy: only once everything cheap has been checked
+
+    keep_imported()
 
     with (
         interruptible() as cancel,

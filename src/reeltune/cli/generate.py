@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reeltune._quiet import keep_imported
 from reeltune.cli.options import Device, DType, Id, Profile, Quantization, Root, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
 
@@ -63,6 +64,8 @@ def generate(
     saving = save_quantized or preferences.save_quantized
 
     from reeltune import Engine  # heavy: only once everything cheap has been checked
+
+    keep_imported()
 
     with (
         interruptible() as cancel,

@@ -19,7 +19,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from reeltune._quiet import quiet
+from reeltune._quiet import importing, quiet
 from reeltune.engine.inputs import Given
 from reeltune.engine.kinds import KINDS, Config, Tensors
 from reeltune.engine.request import Request
@@ -55,8 +55,9 @@ def load_component(component: Component, folder: Path, dtype: torch.dtype) -> An
             return load_component_file(component, folder, dtype)
     library = transformers if component.library == "transformers" else diffusers
     try:
+        with importing():
+            component_class = getattr(library, component.class_name)
         with quiet():
-            component_class = getattr(library, component.class_name)  # imported on first use
             if component.class_name.startswith("Auto") or component.class_name.endswith("Processor"):
                 return component_class.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
             transformers.utils.logging.disable_progress_bar()
@@ -79,8 +80,8 @@ def load_component(component: Component, folder: Path, dtype: torch.dtype) -> An
 def pipeline_class(architecture: Architecture, given: Given) -> Any:
     """The diffusers class that makes this video."""
     name = architecture.image_pipeline if architecture.image_pipeline and given.start else architecture.pipeline
-    with quiet():
-        return getattr(diffusers, name)  # imported on first use
+    with importing():
+        return getattr(diffusers, name)
 
 
 def assemble(kind: Any, parts: Mapping[str, Any], device: torch.device | None = None) -> Any:

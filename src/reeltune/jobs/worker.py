@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from reeltune._quiet import keep_imported
 from reeltune.definitions import Definition, load_catalog
 from reeltune.errors import Cancelled, MediaError, ReeltuneError
 from reeltune.events import CancelToken, Event, Notice, Progress
@@ -134,6 +135,7 @@ class Worker:
             self._let_go()
             from reeltune import Engine  # heavy, and only in this process
 
+            keep_imported()
             saving = preferences.save_quantized
             engine = Engine(
                 definition, preferences=preferences, listener=self._listen, save_quantized=saving, previews=True

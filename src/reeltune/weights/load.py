@@ -20,7 +20,7 @@ from accelerate import init_empty_weights
 from torch import nn
 from torchao.quantization import Int8Tensor
 
-from reeltune._quiet import quiet
+from reeltune._quiet import importing
 from reeltune.checkpoints.fp8 import NOTE, PLAIN
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify, original_shapes
@@ -170,7 +170,7 @@ def check_notes(path: Path, names: Iterable[str]) -> None:
 
 def transformer_class(name: str) -> Any:
     """diffusers' class of that name, imported on first use."""
-    with quiet():
+    with importing():
         return getattr(diffusers, name)
 
 

@@ -1,0 +1,37 @@
+import gc
+import logging
+import subprocess
+import sys
+import warnings
+
+from reeltune._quiet import importing, quiet
+
+
+def test_messages_below_error_are_silenced_and_come_back(caplog):
+    log = logging.getLogger("some.library")
+    with quiet():
+        warnings.warn("an optional part is missing", stacklevel=1)
+        log.warning("an optional part is missing")
+        log.error("this matters")
+    log.warning("heard again")
+    assert caplog.messages == ["this matters", "heard again"]
+
+
+def test_the_collector_is_paused_while_importing_only():
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with importing():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_importing_the_engine_prints_nothing():
+    answer = subprocess.run(
+        [sys.executable, "-c", "from reeltune import Engine"], capture_output=True, text=True, check=True
+    )
+    assert (answer.stdout, answer.stderr) == ("", "")
