@@ -1,10 +1,13 @@
 import json
+import os
+import random
+import time
 
 import pytest
 
 from reeltune.errors import PreferencesError
 from reeltune.machine import Gpu, Machine, free_disk, probe
-from reeltune.preferences import Preferences, load_preferences, save_preferences
+from reeltune.preferences import FIELDS, Preferences, load_preferences, save_preferences
 
 
 def test_defaults_and_flags(root):
@@ -25,27 +28,143 @@ def test_unknown_fields_survive_a_round_trip(root):
     assert stored["quantization"] == "bf16"
 
 
+ODD = [
+    ("dtype", "fp32"),
+    ("quantization", 8.5),
+    ("quantization", None),
+    ("model_folders", "x"),
+    ("outputs", 3),
+    ("outputs", ""),
+    ("outputs", "a\0b"),
+    ("memory_profile", "fast"),
+    ("attention", 1),
+    ("attention", ["sdpa"]),
+    ("compile", "yes"),
+    ("int8", {"a": {}}),
+    ("device", "banana"),
+    ("connections", 2.5),
+    ("connections", True),
+    ("rate_limit", -1),
+    ("stall_seconds", 1e6),
+    ("tokens", ["a"]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), ODD)
+def test_one_odd_value_is_named_and_costs_only_itself(root, name, value):
+    path = root / "reeltune.json"
+    good = {"text_encoder_quantization": "bf16", "future": 1}
+    path.write_text(json.dumps({name: value, **good}), encoding="utf-8")
+    preferences, notices = load_preferences(root)
+    assert preferences == Preferences(text_encoder_quantization="bf16", extra={"future": 1})
+    (notice,) = notices
+    assert name in notice
+    assert "reeltune.json" in notice
+    save_preferences(root, preferences.with_flags(text_encoder_quantization="int8"))
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert stored[name] == value  # never overwritten unasked
+    assert stored["text_encoder_quantization"] == "int8"
+    save_preferences(root, preferences, replaced=[name])
+    assert load_preferences(root) == (preferences, [])
+
+
+def test_numbers_without_end_and_lone_surrogates_are_values_like_any_other(root):
+    text = '{"connections": %s, "rate_limit": NaN, "outputs": "a\\ud800b", "dtype": "fp16"}' % ("9" * 310)
+    (root / "reeltune.json").write_text(text)
+    preferences, notices = load_preferences(root)
+    assert (preferences.connections, preferences.rate_limit, preferences.dtype) == (4, 0, "fp16")
+    assert preferences.outputs == "a\ufffdb"
+    assert len(notices) == 2
+
+
+def test_the_good_folders_and_tokens_beside_an_odd_one_are_used_and_no_token_is_shown(root):
+    written = {"model_folders": ["/a", 3, "b\0"], "tokens": {"hub": "hf_1", "civitai": "secret key"}}
+    (root / "reeltune.json").write_text(json.dumps(written))
+    preferences, notices = load_preferences(root)
+    assert preferences.model_folders == ("/a",)
+    assert preferences.tokens == {"hub": "hf_1"}
+    assert len(notices) == 3
+    assert "secret" not in " ".join(notices)
+    save_preferences(root, preferences)
+    stored = json.loads((root / "reeltune.json").read_text())
+    assert (stored["model_folders"], stored["tokens"]) == (written["model_folders"], written["tokens"])
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe", b"", b"[" * 100_000, b'{"a": ' * 90 + b"1" + b"}" * 90])
+def test_a_file_that_can_not_be_read_is_named_and_never_overwritten(root, content):
+    path = root / "reeltune.json"
+    path.write_bytes(content)
+    preferences, notices = load_preferences(root)
+    assert preferences == Preferences()
+    assert "reeltune.json" in notices[0]
+    with pytest.raises(PreferencesError, match=r"reeltune\.json"):
+        save_preferences(root, preferences.with_flags(dtype="fp16"))
+    assert path.read_bytes() == content
+
+
+def test_what_is_no_regular_file_is_named(root):
+    path = root / "reeltune.json"
+    for make in (path.mkdir, lambda: path.symlink_to(path), lambda: os.mkfifo(path)):
+        if make is not path.mkdir and os.name == "nt":
+            continue
+        make()
+        assert load_preferences(root)[1]
+        path.rmdir() if make == path.mkdir else path.unlink()
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("name", "written", "value"),
     [
-        "{",
-        "[]",
-        '{"dtype": "fp32"}',
-        '{"quantization": 8}',
-        '{"model_folders": "x"}',
-        '{"outputs": 3}',
-        '{"memory_profile": "fast"}',
-        '{"attention": 1}',
-        '{"compile": "yes"}',
-        '{"int8": "static"}',
+        ("dtype", "FP16", "fp16"),
+        ("dtype", "Float16", "fp16"),
+        ("quantization", "fp16", "bf16"),
+        ("quantization", "16bit", "bf16"),
+        ("quantization", "INT8", "int8"),
+        ("device", "CUDA:1", "cuda:1"),
+        ("memory_profile", " Streamed ", "streamed"),
+        ("connections", 8.0, 8),
+        ("rate_limit", 3, 3.0),
     ],
 )
-def test_a_broken_file_is_named_and_left_alone(root, content):
+def test_usual_ways_to_write_a_value(name, written, value):
+    assert getattr(Preferences().with_flags(**{name: written}), name) == value
+
+
+def test_thousands_of_files(root):
+    """Mutations of a whole file: preferences come of every one, and none is overwritten."""
+    rng = random.Random(7)
+    atoms = [
+        None,
+        True,
+        0,
+        -1,
+        2**63,
+        "9" * 310,
+        1e308,
+        "",
+        "\0",
+        "\ud800",
+        "auto",
+        "int8",
+        [],
+        [None],
+        {},
+        {"a": 1},
+        "x" * 9000,
+    ]
+    names = [*FIELDS, "tokens", "extra", "schema_version", "wgp", "", "\ud800"]
     path = root / "reeltune.json"
-    path.write_text(content)
-    with pytest.raises(PreferencesError, match=r"reeltune\.json"):
-        load_preferences(root)
-    assert path.read_text() == content
+    started = time.perf_counter()
+    for _ in range(3000):
+        content = {name: rng.choice(atoms) for name in rng.sample(names, rng.randint(0, len(names)))}
+        raw = bytearray(json.dumps(content).encode())
+        if rng.random() < 0.3:
+            raw[rng.randrange(len(raw))] = rng.randrange(256)
+        path.write_bytes(raw)
+        preferences, notices = load_preferences(root)
+        for text in (preferences.outputs, *preferences.model_folders, *notices):
+            text.encode("utf-8")
+    print(f"{time.perf_counter() - started:.2f} s")
 
 
 def test_an_existing_wgp_config_is_read_once(root):

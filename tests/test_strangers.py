@@ -118,7 +118,7 @@ def test_settings_no_machine_can_do():
 
 @pytest.mark.parametrize("device", ["banana", "cuda:-1", "cuda:x"])
 def test_devices_that_are_none(device):
-    with pytest.raises(PreferencesError, match="no device"):
+    with pytest.raises(PreferencesError, match="Invalid value"):
         Preferences(device=device)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import psutil
 
+from reeltune.errors import DeviceError
+
 _BF16_SINCE = 8.0  # compute capability (Ampere): older NVIDIA cards have no bf16 units
 _PROBE_SECONDS = 10
+_DRIVERS = ("/dev/kfd", "/dev/nvidiactl", "/dev/dxg")  # of AMD, of NVIDIA, of Windows' Linux
 
 
 @dataclass(frozen=True)
@@ -25,18 +29,41 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """Memory in bytes; cards in the order of their numbers; `apple`: Apple silicon's own GPU."""
+    """Memory in bytes; cards in the order of their numbers; `apple`: Apple silicon's own GPU.
+
+    `unlisted`: there may be cards besides, of a kind or with a driver that can't be asked without torch.
+    """
 
     ram: int
     ram_free: int
     gpus: tuple[Gpu, ...] = ()
     apple: bool = False
+    unlisted: bool = False
 
-    def device(self, wish: str) -> str:
-        """The device a wish comes to: "auto" takes the first card, then Apple's GPU, then the CPU."""
-        if wish != "auto":
-            return wish
+    def device(self, preferred: str) -> str:
+        """The device for a preference: "auto" is the first card, then Apple's GPU, then the CPU."""
+        if preferred != "auto":
+            return preferred
         return "cuda" if self.gpus else "mps" if self.apple else "cpu"
+
+    def check_device(self, device: str) -> None:
+        """Raise DeviceError where this machine certainly doesn't have a device ("cuda:1", say)."""
+        kind, _, index = device.partition(":")
+        if kind == "mps" and not self.apple:
+            message = "The device 'mps' isn't there: this machine has no Apple GPU."
+            raise DeviceError(message, hint=f"Use {self._devices()}.")
+        if kind != "cuda" or self.unlisted:
+            return
+        if not self.gpus:
+            message = f"The device {device!r} isn't there: no CUDA graphics card, or its driver isn't installed."
+            raise DeviceError(message, hint=f"Use {self._devices()}; `nvidia-smi` lists the cards.")
+        if index.isdigit() and int(index) >= len(self.gpus):
+            cards = ", ".join(f"cuda:{number} ({gpu.name})" for number, gpu in enumerate(self.gpus))
+            message = f"The device {device!r} isn't there. The graphics cards here: {cards}."
+            raise DeviceError(message, hint="Use one of them.")
+
+    def _devices(self) -> str:
+        return "auto, mps or cpu" if self.apple else "auto or cpu"
 
     def memory_of(self, device: str) -> int:
         """Bytes of memory a device computes in: the card's own, else the machine's."""
@@ -45,9 +72,9 @@ class Machine:
         on_card = device.startswith("cuda") and number < len(self.gpus)
         return self.gpus[number].memory if on_card else self.ram
 
-    def data_types(self, wish: str) -> tuple[str, ...]:
+    def data_types(self, preferred: str) -> tuple[str, ...]:
         """Data types the device computes in, the better one first."""
-        device = self.device(wish)
+        device = self.device(preferred)
         if device.startswith("cuda"):
             index = device.partition(":")[2]
             number = int(index) if index.isdigit() else 0
@@ -57,10 +84,28 @@ class Machine:
 
 
 def probe() -> Machine:
-    """Look at this machine; asks NVIDIA's own tool for cards, where it is installed."""
+    """Look at this machine; asks NVIDIA's own tool for cards, where it is installed.
+
+    `CUDA_VISIBLE_DEVICES` counts as it does for torch: cards are those it lists, in its order.
+    """
     memory = psutil.virtual_memory()
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
-    return Machine(memory.total, memory.available, _nvidia_cards(), apple)
+    gpus = _visible(_nvidia_cards(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    unlisted = not gpus and any(Path(path).exists() for path in _DRIVERS) and shutil.which("nvidia-smi") is None
+    return Machine(memory.total, memory.available, gpus, apple, unlisted)
+
+
+def _visible(gpus: tuple[Gpu, ...], variable: str | None) -> tuple[Gpu, ...]:
+    """The cards of a `CUDA_VISIBLE_DEVICES` of numbers; the first that isn't there ends the list, as in CUDA."""
+    if variable is None or any(part.strip().startswith(("GPU-", "MIG-")) for part in variable.split(",")):
+        return gpus
+    visible: list[Gpu] = []
+    for part in variable.split(","):
+        number = part.strip()
+        if not number.isdigit() or int(number) >= len(gpus):
+            break
+        visible.append(gpus[int(number)])
+    return tuple(visible)
 
 
 def free_disk(folder: Path) -> int:

@@ -61,8 +61,8 @@ ROW = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (struct.pack("<Q", MAX_HEADER_BYTES + 1) + bytes(50), "announces a header"),
-        (struct.pack("<Q", 2**63) + bytes(50), "announces a header"),
+        (struct.pack("<Q", MAX_HEADER_BYTES + 1) + bytes(50), "not a safetensors file"),
+        (struct.pack("<Q", 2**63) + bytes(50), "not a safetensors file"),
         (forged(b'{"a": \xff\xfe}'), "not UTF-8"),
         (forged(b"{'a': 1}"), "not JSON"),
         (forged(b"[" * 60_000), "nested|not JSON"),

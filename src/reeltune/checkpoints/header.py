@@ -125,13 +125,13 @@ def parse_header(source: Source) -> Header:
     if length > MAX_HEADER_BYTES or length < 2:
         _refuse_other_formats(source.name, start)  # their first bytes, read as a length, are absurd
         raise HeaderError(
-            f"{source.name} is not a safetensors file: it announces a header of {length} bytes.",
+            f"{source.name} is not a safetensors file.",  # nothing of its content: the path may be a stranger's
             hint="Fetch it again, or check what the link really serves.",
         )
     if PREFIX_BYTES + length > size:
         _refuse_other_formats(source.name, start)
         raise HeaderError(
-            f"{source.name} is truncated inside its header: {size} bytes, header of {length}.",
+            f"{source.name} is not a safetensors file, or is truncated inside its header: {size} bytes.",
             hint="Fetch it again.",
         )
     raw = source.read_at(PREFIX_BYTES, length)

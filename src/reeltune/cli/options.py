@@ -13,19 +13,26 @@ if TYPE_CHECKING:
     from reeltune.definitions import Catalog
     from reeltune.preferences import Preferences
 
+_ROOT_HELP = "Working folder with finetunes/, ckpts/, settings/, outputs/ (default: the current folder)."
+
+
+def _root(context: typer.Context, given: Path | None) -> Path | None:
+    """The root given after the command, else before it, else in the environment."""
+    before: Path | None = context.find_root().params.get("root")
+    source = context.get_parameter_source("root")
+    return given if before is None or (source is not None and source.name == "COMMANDLINE") else before
+
+
+RootBefore = Annotated[Path | None, typer.Option("--root", show_default=False, help=_ROOT_HELP)]
 Root = Annotated[
-    Path | None,
-    typer.Option(
-        "--root", envvar="REELTUNE_ROOT", show_default=False,
-        help="Working folder with finetunes/, ckpts/, settings/, outputs/ (default: the current folder).",
-    ),
-]  # fmt: skip
+    Path | None, typer.Option("--root", envvar="REELTUNE_ROOT", show_default=False, help=_ROOT_HELP, callback=_root)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Quantization = Annotated[
     str | None, typer.Option("--quantization", show_default=False, help="int8, or bf16 for 16 bits.")
 ]
 DType = Annotated[
-    str | None, typer.Option("--dtype", show_default=False, help="Data type to run in: auto, bf16 or fp16.")
+    str | None, typer.Option("--dtype", show_default=False, help="Data type to compute in: auto, bf16 or fp16.")
 ]
 Device = Annotated[
     str | None,
@@ -59,11 +66,19 @@ def wishes(
     device: str | None = None,
     profile: str | None = None,
 ) -> Preferences:
-    """The root's preferences with the flags over them; what was imported from WanGP's config is said."""
+    """The root's preferences, replaced by the options that were given; notices about them are printed.
+
+    Raises PreferencesError for an invalid value, DeviceError for a `--device` that this machine doesn't have.
+    """
     from reeltune.preferences import load_preferences
 
     preferences, notices = load_preferences(root)
     for line in notices:
         notice(line)
     preferences.use_tokens()
-    return preferences.with_flags(quantization=quantization, dtype=dtype, device=device, memory_profile=profile)
+    chosen = preferences.with_flags(quantization=quantization, dtype=dtype, device=device, memory_profile=profile)
+    if device is not None:
+        from reeltune.machine import probe
+
+        probe().check_device(chosen.device)
+    return chosen

@@ -10,7 +10,7 @@ import gradio as gr
 
 from reeltune.errors import PreferencesError, ReeltuneError
 from reeltune.files import expand
-from reeltune.preferences import CHOICES, TOKENS, Preferences, save_preferences
+from reeltune.preferences import CHOICES, TOKENS, Preferences, load_preferences, save_preferences
 from reeltune.web.events import QUIET
 from reeltune.web.markup import good, problem
 from reeltune.web.studio import Studio, preferences_file
@@ -44,10 +44,8 @@ _FOLDERS = ("outputs", "model_folders")
 
 def configuration_tab(studio: Studio, page: gr.Blocks, refreshed: list[Any], refresh: Any) -> None:
     """Draw the tab. `refresh` gives new values for the components `refreshed` once preferences are saved."""
-    try:
-        current, told = studio.preferences(), ""
-    except PreferencesError as error:
-        current, told = Preferences(), problem(error)
+    current, notices = load_preferences(studio.root)
+    told = "".join(problem(line) for line in notices)
     names = [row.name for row in fields(Preferences) if row.name not in _APART]
     names.sort(key=lambda name: name in _LATER)  # how models run comes first
     with gr.Column(elem_id="configuration"):

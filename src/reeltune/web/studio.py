@@ -62,7 +62,7 @@ class Studio:
             self._seen = self._told_of = None
 
     def preferences(self) -> Preferences:
-        """The preferences. Raises PreferencesError for a broken file."""
+        """The preferences; a value of the file that can't be used has its default."""
         return load_preferences(self.root)[0]
 
     def explain(self, definition: Definition) -> Explanation:

@@ -1,0 +1,23 @@
+"""What the user prefers, kept in `<root>/reeltune.json` and overridden by options of a command.
+
+preferences, notices = load_preferences(root)
+preferences = preferences.with_flags(dtype="FP16")
+"""
+
+from __future__ import annotations
+
+from reeltune.preferences.fields import CHOICES, FIELDS, TOKENS, Field
+from reeltune.preferences.model import Preferences
+from reeltune.preferences.store import FILE_NAME, SCHEMA_VERSION, load_preferences, save_preferences
+
+__all__ = [
+    "CHOICES",
+    "FIELDS",
+    "FILE_NAME",
+    "SCHEMA_VERSION",
+    "TOKENS",
+    "Field",
+    "Preferences",
+    "load_preferences",
+    "save_preferences",
+]
