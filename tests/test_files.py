@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from reeltune.errors import FileError
-from reeltune.files import expand, is_file, read_bytes, write_atomic
+from reeltune.files import expand, is_file, open_regular, read_bytes, write_atomic
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="named pipes and permissions of POSIX systems")
 
@@ -53,3 +53,14 @@ def test_permissions_are_kept_or_set(tmp_path):
 
 def test_a_home_that_does_not_exist_is_left_as_written():
     assert str(expand("~nobody-of-this-name/x")) == "~nobody-of-this-name/x"
+
+
+@posix
+def test_only_regular_files_are_opened(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    with open_regular(tmp_path / "a") as file:
+        assert file.read() == b"12345"
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in ((".", "is a folder"), ("pipe", "not a regular file"), ("absent", "doesn't exist")):
+        with pytest.raises(FileError, match=message):
+            open_regular(tmp_path / name)

@@ -7,6 +7,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from reeltune.errors import FileError
 
@@ -33,20 +34,36 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
     Raises FileError where it doesn't exist, can't be read, holds more than `max_bytes`, or is no regular file
     (opening a named pipe would wait for ever).
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(handle, "rb") as file:
-            kind = os.fstat(handle).st_mode
-            if not stat.S_ISREG(kind):
-                raise FileError(f"{path} is not a regular file.")
+    with open_regular(path) as file:
+        try:
             content = file.read(max_bytes + 1)
-    except FileNotFoundError:
-        raise FileError(f"{path} doesn't exist.") from None
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path} can't be read: {reason(error)}.") from error
+        except OSError as error:
+            raise FileError(f"{path} can't be read: {reason(error)}.") from error
     if len(content) > max_bytes:
         raise FileError(f"{path} holds more than {max_bytes:,} bytes.")
     return content
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading. Raises FileError where it doesn't exist, can't be read, or is a folder, a
+    device or a named pipe (opening one would wait for ever).
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        raise FileError(f"{path} doesn't exist.", hint="Check the path.") from None
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} can't be read: {reason(error)}.", hint="Check its permissions.") from error
+    try:
+        kind = os.fstat(handle).st_mode
+        if stat.S_ISDIR(kind):
+            raise FileError(f"{path} is a folder.", hint="Give the path of a file.")
+        if not stat.S_ISREG(kind):
+            raise FileError(f"{path} is not a regular file.")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
 
 
 def write_atomic(path: Path, content: bytes, *, mode: int | None = None) -> None:

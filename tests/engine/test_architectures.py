@@ -123,14 +123,14 @@ def test_inputs_that_are_missing_wrong_or_not_taken_are_named(case, root):
         if "image_start" in takes:
             with pytest.raises(SettingsError, match="needs image_start"):
                 engine.generate(**settings | {"image_start": ""})
-            with pytest.raises(MediaError, match="no image"):
+            with pytest.raises(MediaError, match="not an image"):
                 engine.generate(**settings | {"image_start": "text.png"})
-            with pytest.raises(MediaError, match="holds a video"):
+            with pytest.raises(MediaError, match="is an MP4 or MOV video, not an image"):
                 engine.generate(**settings | {"image_start": "guide.mp4"})
             with pytest.raises(SettingsError, match="2 files"):
                 engine.generate(**settings | {"image_start": ["start.png", "end.png"]})
         if "video_guide" in takes:
-            with pytest.raises(MediaError, match="no video"):
+            with pytest.raises(MediaError, match="not a video"):
                 engine.generate(**settings | {"video_guide": "text.png"})
             with pytest.raises(SettingsError, match="needs a video_guide"):
                 engine.generate(**settings | {"video_guide": None})

@@ -62,7 +62,7 @@ def test_inputs_are_looked_into_and_stay_inside(studio, root):
     Image.new("RGB", (32, 32)).save(root / "private.png")
     settings, _ = drafts.check(studio, definition, {"prompt": "x", "image_start": str(root / "uploads" / "a.png")})
     assert (settings["image_start"], settings["image_prompt_type"]) == ("uploads/a.png", "S")
-    with pytest.raises(MediaError, match="no image"):
+    with pytest.raises(MediaError, match="not an image"):
         drafts.check(studio, definition, {"prompt": "x", "image_start": "uploads/no.png"})
     with pytest.raises(SettingsError, match="no file among"):
         drafts.check(studio, definition, {"prompt": "x", "image_start": str(root / "private.png")})

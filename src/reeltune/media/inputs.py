@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import math
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from reeltune.errors import MediaError
+from reeltune.errors import FileError, MediaError
+from reeltune.files import open_regular
+from reeltune.media.container import open_container, video_stream
+from reeltune.media.kinds import HEAD_BYTES, Kind, display, kind_of_bytes
+from reeltune.media.timing import pace, stamped
+from reeltune.untrusted import clean_text
 
-_MOST_PIXELS = 100_000_000  # of one image or frame
-_RATE_MATTERS = 0.02  # a difference of frame rates worth taking other frames for
+_MOST_PIXELS = 36_000_000  # of an image that is decoded whole; 8K has 33 million
+_MOST_JPEG_PIXELS = 160_000_000  # of a JPEG that decodes to an eighth of its size
+_KEPT_PIXELS = 9_000_000  # a 4K frame has 8.3 million
+_FAILURES = (
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError,
+    MemoryError, struct.error, zlib.error,
+)  # fmt: skip  # of Pillow's decoders, on damaged files
+_IMAGE_HINT = "Give a PNG, JPEG or WebP file."
+_FASTEST, _SLOWEST = 1000.0, 0.01  # frame rates that a file may claim
 
 
 @dataclass(frozen=True)
@@ -28,19 +42,55 @@ class Clip:
 
 
 def read_image(path: Path) -> Image.Image:
-    """An image as RGB, turned upright. Raises MediaError for what is no image, or one too large."""
+    """An image as RGB, turned upright; one of more than 9 million pixels is scaled down to as many.
+
+    Raises MediaError for a file that isn't an image that can be read, or has too many pixels; those are counted
+    before anything is decoded.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.width * image.height > _MOST_PIXELS:
-                    raise MediaError(f"{path} has {image.width}x{image.height} pixels, too many.", hint="Shrink it.")
-                return _plain(ImageOps.exif_transpose(image))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError,
-            Image.DecompressionBombWarning) as error:  # fmt: skip
-        kind = "It holds a video." if _is_video(path) else ""
-        message = f"{path} is no image that can be read ({type(error).__name__}). {kind}".strip()
-        raise MediaError(message, hint="Give a PNG, JPEG or WebP file.") from error
+        with open_regular(path) as file:
+            kind = kind_of_bytes(file.read(HEAD_BYTES))
+            if not kind.image:
+                raise MediaError(f"{display(path)} is {kind.label}, not an image.", hint=_image_hint(kind))
+            file.seek(0)
+            return _decoded(file, path, kind.image)
+    except FileError as error:
+        raise MediaError(clean_text(error.message), hint=error.hint) from error
+    except Image.DecompressionBombError as error:
+        message = f"{display(path)} has more pixels than are read."
+        raise MediaError(message, hint=_size_hint(_MOST_PIXELS)) from error
+    except _FAILURES as error:
+        message = f"{display(path)} is damaged, or not an image ({type(error).__name__})."
+        raise MediaError(message, hint=_IMAGE_HINT) from error
+
+
+def _image_hint(kind: Kind) -> str:
+    if kind.label == "a HEIC image":
+        return "Save it as JPEG or PNG first."
+    return _IMAGE_HINT
+
+
+def _size_hint(most: int) -> str:
+    return f"Scale it to {most // 1_000_000} million pixels or less."
+
+
+def _decoded(file: BinaryIO, path: Path, format: str) -> Image.Image:
+    Image.init()  # else Pillow knows five formats only
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes, which are checked below, and of odd metadata
+        with Image.open(file, formats=(format,)) as image:
+            pixels = image.width * image.height
+            scaled = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
+            most = _MOST_JPEG_PIXELS if scaled else _MOST_PIXELS
+            if pixels > most:
+                message = f"{display(path)} has {image.width}x{image.height} pixels."
+                raise MediaError(message, hint=_size_hint(most))
+            shrink = math.sqrt(_KEPT_PIXELS / pixels)
+            size = (max(1, round(image.width * shrink)), max(1, round(image.height * shrink)))
+            if shrink < 1:
+                image.draft("RGB", size)
+                image.thumbnail(size, Image.Resampling.LANCZOS, reducing_gap=None)
+            return _plain(ImageOps.exif_transpose(image))
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -53,52 +103,41 @@ def _plain(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _is_video(path: Path) -> bool:
-    try:
-        with av.open(str(path)) as container:
-            return bool(container.streams.video)
-    except (av.FFmpegError, OSError, ValueError):
-        return False
-
-
 def read_clip(path: Path, count: int, fps: int, size: tuple[int, int]) -> Clip:
-    """At most `count` frames of a video, taken `fps` a second where its own rate is another, cut to `size`.
+    """At most `count` frames of a video, each the one that shows at its moment at `fps` a second, cut to `size`.
 
-    Raises MediaError.
+    Moments are those of the time stamps, from the first frame on, so that a frame rate may vary. Raises MediaError.
     """
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise MediaError(f"{path} holds no video.", hint="Give an MP4, WebM or GIF file.")
-            stream = container.streams.video[0]
-            if stream.width * stream.height > _MOST_PIXELS:
-                raise MediaError(f"{path} has {stream.width}x{stream.height} pixels, too many.", hint="Shrink it.")
-            rate = float(stream.average_rate or Fraction(fps))
-            return _taken(container, count, fps, rate, size)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        message = f"{path} is no video that can be read ({type(error).__name__})."
-        raise MediaError(message, hint="Give an MP4, WebM or GIF file.") from error
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        rate = _plausible(stream.average_rate, fps)
+        own: list[tuple[int, int]] = []
+
+        def picture(frame: av.VideoFrame) -> Image.Image:
+            upright = _upright(frame)
+            own.append(upright.size)
+            return cover(upright, *size)
+
+        frames, more = pace(stamped(container.decode(stream), rate), count, fps, picture)
+        if not frames:
+            raise MediaError(f"{display(path)} holds no frame that can be decoded.", hint="Check that it plays.")
+        return Clip(frames, own[-1], rate, more)
 
 
-def _taken(container: av.container.InputContainer, count: int, fps: int, rate: float, size: tuple[int, int]) -> Clip:
-    """Every frame where the rates agree; else of each moment the frame that shows then."""
-    own = (0, 0)
-    step = rate / fps if abs(rate / fps - 1) > _RATE_MATTERS else 1.0  # frames of the file from one taken to the next
-    frames: list[Image.Image] = []
-    for number, frame in enumerate(container.decode(video=0)):
-        if len(frames) >= count:
-            return Clip(frames, own, rate, True)
-        if math.floor(len(frames) * step + 1e-6) != number:
-            continue
+def _plausible(rate: object, fps: int) -> float:
+    """A frame rate as a file gives it; `fps` where it can't be right."""
+    found = float(rate) if rate else 0.0  # type: ignore[arg-type]
+    return found if _SLOWEST < found < _FASTEST else float(fps)
+
+
+def _upright(frame: av.VideoFrame) -> Image.Image:
+    """A frame as RGB on white, turned as the camera was held."""
+    if any(component.is_alpha for component in frame.format.components):
+        picture = _plain(Image.fromarray(frame.to_ndarray(format="rgba"), "RGBA"))
+    else:
         picture = frame.to_image()
-        if turn := getattr(frame, "rotation", 0):  # a phone's camera was held upright
-            picture = picture.rotate(turn, expand=True)
-        own, picture = picture.size, cover(picture, *size)
-        while len(frames) < count and math.floor(len(frames) * step + 1e-6) == number:
-            frames.append(picture)
-    if not frames:
-        raise ValueError("no frames")
-    return Clip(frames, own, rate, False)
+    quarters = round((frame.rotation or 0) / 90) % 4
+    return picture.rotate(90 * quarters, expand=True) if quarters else picture
 
 
 def cover(image: Image.Image, width: int, height: int) -> Image.Image:
