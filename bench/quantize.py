@@ -106,9 +106,10 @@ def disk_speed(folder: Path, size: int) -> float:
     """GB a second of plain sequential writing with one sync at the end."""
     chunk, path = os.urandom(8 << 20), folder / "disk.bin"
     start = time.perf_counter()
-    with path.open("wb", buffering=0) as file:
+    with path.open("wb") as file:
         for _ in range(size // len(chunk)):
             file.write(chunk)
+        file.flush()
         os.fsync(file.fileno())
     took = time.perf_counter() - start
     path.unlink()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,6 +66,19 @@ def open_regular(path: Path) -> BinaryIO:
     except BaseException:
         os.close(handle)
         raise
+
+
+def write_all(write: Callable[[memoryview], int | None], data: bytes | memoryview) -> None:
+    """Write all of `data` with the `write` of an unbuffered file, which may take less than it is given.
+
+    Near the end of a full disk a write is short and raises nothing; only the next one does. Raises OSError.
+    """
+    view = memoryview(data).cast("B")
+    while view:
+        written = write(view)
+        if not written:  # None: the file doesn't block; 0: it never will take more
+            raise OSError(errno.EIO, "The system accepted no more bytes")
+        view = view[written:]
 
 
 def write_atomic(path: Path, content: bytes, *, mode: int | None = None) -> None:

@@ -1,27 +1,32 @@
 """What of a half-fetched file is there: a small file beside it that survives kill -9 and power loss.
 
 Layout: one line of JSON padded to `_HEAD` bytes (what the file was known by), then one byte for each block of
-`BLOCK` bytes: 0 absent, 1 written, 2 on the disk for certain. The bytes are memory-mapped, so a killed process
-loses at most the blocks it was in the middle of; after a restart of the machine only 2 counts.
+`BLOCK` bytes: 0 absent, 1 written, 2 on the disk for certain. A killed process loses at most the blocks it was in the
+middle of; after a restart of the machine only 2 counts.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
+from reeltune.errors import FileError, ReeltuneError
+from reeltune.files import read_bytes, write_all
+from reeltune.untrusted import parse_json
+
 BLOCK = 256 * 1024
 SCHEMA_VERSION = 1
 _HEAD = 1024
 _ABSENT, _WRITTEN, _SYNCED = 0, 1, 2
-_CLOCK_SECONDS = 5  # the boot time the system tells wavers with its clock
+_MAX_BYTES = 64_000_000  # marks of a file of 16 TB
+_CLOCK_SECONDS = 5  # the boot time the system reports wavers with its clock
 
 
 @dataclass(frozen=True)
@@ -39,24 +44,28 @@ class Known:
 
 
 class Journal:
-    """The blocks of one partial file. Blocks may be marked from several threads."""
+    """The blocks of one partial file. Blocks may be marked from several threads.
+
+    Marks are written to the file, not mapped into memory: where the disk is full, a write raises OSError, and a store
+    into mapped memory ends the process (SIGBUS, on file systems that copy on write).
+    """
 
     def __init__(self, path: Path, known: Known, *, resume: bool = True) -> None:
         self.path, self.known = path, known
         self.blocks = -(-known.size // BLOCK)
+        self._lock = threading.Lock()
+        self._marks = bytearray(self.blocks)
         self.resumed = resume and self._matches()
         if not self.resumed:
             self._create()
-        self._file = path.open("r+b")
-        self._map = mmap.mmap(self._file.fileno(), _HEAD + self.blocks)
-        if self.resumed and not self._same_boot():
-            self._distrust()
+        self._file = path.open("r+b", buffering=0)
+        if self.resumed:
+            self._load()
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._map.close()
         self._file.close()
 
     def _matches(self) -> bool:
@@ -76,38 +85,41 @@ class Journal:
             "sha256": self.known.sha256, "block": BLOCK, "boot": psutil.boot_time(),
         }  # fmt: skip
         line = json.dumps(head).encode("utf-8").ljust(_HEAD - 1) + b"\n"
-        self.path.write_bytes(line + bytes(self.blocks))
+        self.path.write_bytes(line + self._marks)
+
+    def _load(self) -> None:
+        """Take over the marks on disk; after a restart of the machine only those of blocks that were synced."""
+        self._file.seek(_HEAD)
+        marks = self._file.read(self.blocks)
+        least = _WRITTEN if self._same_boot() else _SYNCED
+        for index, mark in enumerate(marks):
+            self._marks[index] = mark if least <= mark <= _SYNCED else _ABSENT
+        if least == _SYNCED:
+            self._file.close()
+            self._create()  # with this boot's time
+            self._file = self.path.open("r+b", buffering=0)
 
     def _same_boot(self) -> bool:
-        head = read_head(self.path) or {}
-        return abs(float(head.get("boot", 0)) - psutil.boot_time()) < _CLOCK_SECONDS
-
-    def _distrust(self) -> None:
-        """After a restart: forget what was not certainly on the disk."""
-        certain = [index for index in range(self.blocks) if self._map[_HEAD + index] == _SYNCED]
-        self._map.close()
-        self._file.close()
-        self._create()
-        self._file = self.path.open("r+b")
-        self._map = mmap.mmap(self._file.fileno(), _HEAD + self.blocks)
-        for index in certain:
-            self._map[_HEAD + index] = _SYNCED
+        boot = (read_head(self.path) or {}).get("boot")
+        return isinstance(boot, int | float) and abs(boot - psutil.boot_time()) < _CLOCK_SECONDS
 
     def mark(self, index: int) -> None:
-        """A block's bytes have been written."""
-        self._map[_HEAD + index] = _WRITTEN
+        """A block's bytes have been written. Raises OSError."""
+        with self._lock:
+            self._file.seek(_HEAD + index)
+            write_all(self._file.write, bytes([_WRITTEN]))
+            self._marks[index] = _WRITTEN
 
     def has(self, index: int) -> bool:
         """Whether a block is there."""
-        return self._map[_HEAD + index] != _ABSENT
+        return self._marks[index] != _ABSENT
 
     @property
     def there(self) -> int:
         """Bytes that are there."""
-        marks = self._map[_HEAD:]
-        full = self.blocks - marks.count(_ABSENT)
+        full = self.blocks - self._marks.count(_ABSENT)
         last = self.known.size - (self.blocks - 1) * BLOCK
-        return full * BLOCK - (BLOCK - last if self.blocks and marks[-1] != _ABSENT else 0)
+        return full * BLOCK - (BLOCK - last if self.blocks and self._marks[-1] != _ABSENT else 0)
 
     def missing(self, longest: int) -> Iterator[tuple[int, int]]:
         """Ranges of bytes (begin, end) that are absent, in order, none longer than `longest` (whole blocks)."""
@@ -123,20 +135,33 @@ class Journal:
             yield first * BLOCK, min(index * BLOCK, self.known.size)
 
     def sync(self, file: IO[bytes]) -> None:
-        """Put what was written on the disk, and then say so."""
-        written = [index for index in range(self.blocks) if self._map[_HEAD + index] == _WRITTEN]
-        os.fsync(file.fileno())
-        for index in written:
-            self._map[_HEAD + index] = _SYNCED
-        self._map.flush()
+        """Put what was written on the disk, and then mark it so. Raises OSError.
+
+        Where the system fails to, it may have dropped the bytes and reports that only once: they are absent then.
+        """
+        with self._lock:
+            written = [index for index, mark in enumerate(self._marks) if mark == _WRITTEN]
+        try:
+            os.fsync(file.fileno())
+        except OSError:
+            self._change(written, _ABSENT)
+            raise
+        self._change(written, _SYNCED)
+        os.fsync(self._file.fileno())
+
+    def _change(self, indices: Sequence[int], mark: int) -> None:
+        with self._lock:
+            for index in indices:
+                self._marks[index] = mark
+            self._file.seek(_HEAD)
+            write_all(self._file.write, bytes(self._marks))
 
 
 def read_head(path: Path) -> dict[str, Any] | None:
     """What a journal says its file is; None where it is no journal."""
     try:
-        with path.open("rb") as file:
-            head = json.loads(file.read(_HEAD))
-    except (OSError, ValueError, RecursionError):
+        head = parse_json(read_bytes(path, _MAX_BYTES)[:_HEAD], path.name)
+    except ReeltuneError:
         return None
     return head if isinstance(head, dict) else None
 
@@ -147,7 +172,7 @@ def bytes_in(path: Path) -> int:
     if head is None or not isinstance(head.get("size"), int) or head.get("block") != BLOCK:
         return 0
     try:
-        marks = path.read_bytes()[_HEAD:]
-    except OSError:  # the download has finished meanwhile
+        marks = read_bytes(path, _MAX_BYTES)[_HEAD:]
+    except FileError:  # the download has finished meanwhile
         return 0
     return min(int(head["size"]), (len(marks) - marks.count(_ABSENT)) * BLOCK)

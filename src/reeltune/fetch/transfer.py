@@ -23,6 +23,7 @@ from reeltune.errors import BadDownload, FetchError, Unreachable
 from reeltune.events import CancelToken
 from reeltune.fetch.journal import BLOCK, Journal, Known
 from reeltune.fetch.remote import Remote, total_size, validator
+from reeltune.files import write_all
 from reeltune.net import Session, shown
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class Transfer:
             try:
                 for chunk in response.iter_raw():
                     chunk = chunk[: end - position]
-                    file.write(chunk)
+                    write_all(file.write, chunk)  # marked only once all of it is in the file
                     for index in range(position // BLOCK, (position + len(chunk)) // BLOCK):
                         journal.mark(index)
                     position += len(chunk)

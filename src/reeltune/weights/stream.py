@@ -23,6 +23,7 @@ import torch
 from reeltune.checkpoints.header import Tensor
 from reeltune.errors import Cancelled, CheckpointError
 from reeltune.events import CancelToken, Listener, Progress
+from reeltune.files import write_all
 from reeltune.inventory import PARTIAL
 from reeltune.weights.edits import LEAST
 from reeltune.weights.quanto import CHUNK, check_finite, off, quantize_rows
@@ -67,8 +68,7 @@ class Hands:
         with self._timed("write"):
             view = values.view(torch.uint8).numpy().data.cast("B")
             file = self._at(self.output, "r+b", tensor.begin + first * values[0].nbytes)
-            while view:
-                view = view[file.write(view) :]
+            write_all(file.write, view)
 
     def levels(self, shape: tuple[int, ...]) -> torch.Tensor:
         """Room for int8 rows [rows, columns]; used again by the next piece."""
