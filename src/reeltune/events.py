@@ -65,7 +65,15 @@ class Kept:
     path: str
 
 
-Event = Progress | Notice | Planned | Preview | Kept
+@dataclass(frozen=True)
+class Batch:
+    """Which video of several is being made: `number` of `total`, from 1."""
+
+    number: int
+    total: int
+
+
+Event = Progress | Notice | Planned | Preview | Kept | Batch
 Listener = Callable[[Event], None]
 
 

@@ -17,6 +17,7 @@ from reeltune.errors import (
     SettingsError,
     TensorMismatch,
 )
+from reeltune.events import Batch
 from reeltune.media.mp4 import read_metadata
 
 FAST = {"num_inference_steps": 2, "guidance_scale": 1.0}
@@ -96,6 +97,10 @@ def test_several_videos(nano):
         assert [(v.origin.settings["prompt"], v.origin.settings["seed"]) for v in videos] == [
             ("a", 5), ("a", 6), ("b", 5), ("b", 6)
         ]  # fmt: skip
+        assert [event for event in events if isinstance(event, Batch)] == [Batch(number, 4) for number in (1, 2, 3, 4)]
+        events.clear()
+        list(engine.generate_each("a\nb", skip=1, seed=5, video_length=1, **FAST))
+        assert [event for event in events if isinstance(event, Batch)] == [Batch(2, 2)]
         engine.generate("a\nb", video_length=1, **FAST)
         paths = {engine.output_path(videos[0]) for _ in range(3)}
     assert len(paths) == 3

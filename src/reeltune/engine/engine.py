@@ -31,7 +31,7 @@ from reeltune.engine.request import Request, build_request, complete_settings
 from reeltune.engine.stages import denoise, encode, find, load_component, torch_device
 from reeltune.engine.vae import VaeAtWork
 from reeltune.errors import DecodeFailed, MediaError, NotRunnable
-from reeltune.events import CancelToken, Event, Kept, Listener, Notice, Progress, ignore
+from reeltune.events import Batch, CancelToken, Event, Kept, Listener, Notice, Progress, ignore
 from reeltune.families import Component
 from reeltune.fetch import Explanation, pull
 from reeltune.fetch.estimate import check_memory
@@ -122,7 +122,10 @@ class Engine:
         Raises as above.
         """
         cancel = cancel or CancelToken()
-        for one in self._asked(prompt, settings)[skip:]:
+        asked = self._asked(prompt, settings)
+        for number, one in enumerate(asked[skip:], start=skip + 1):
+            if len(asked) > 1:
+                self._listener(Batch(number, len(asked)))
             yield self._make(one, cancel)
 
     def _asked(self, prompt: str | None, call: dict[str, Any]) -> list[dict[str, Any]]:

@@ -17,8 +17,9 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from reeltune.errors import QueueError, WorkerDied
-from reeltune.events import Event, Kept, Notice, Planned, Preview, Progress
+from reeltune.events import Batch, Event, Kept, Notice, Planned, Preview, Progress
 from reeltune.jobs.job import Job, State
+from reeltune.jobs.pace import Pace, advance
 from reeltune.jobs.process import WorkerProcess
 from reeltune.jobs.queue import Queue
 from reeltune.jobs.wire import LAST, unpack
@@ -31,11 +32,15 @@ _MOST_NOTICES = 100
 
 @dataclass(frozen=True)
 class Live:
-    """What the running job is doing now: the last event of each kind. `cancelling`: it was asked to stop."""
+    """What the running job is doing now: the last event of each kind. `pace`: how fast its stage advances;
+    `cancelling`: it was asked to stop.
+    """
 
     job: int
     since: float
     progress: Progress | None = None
+    pace: Pace | None = None
+    batch: Batch | None = None
     planned: Planned | None = None
     preview: Preview | None = None
     notices: tuple[str, ...] = ()
@@ -46,7 +51,9 @@ class Live:
         """The same after one more event."""
         match event:
             case Progress():
-                return replace(self, progress=event)
+                return replace(self, progress=event, pace=advance(self.pace, event, time.monotonic()))
+            case Batch():
+                return replace(self, batch=event, preview=None)
             case Planned():
                 return replace(self, planned=event)
             case Preview():

@@ -13,11 +13,12 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from reeltune.events import Event, Kept, Notice, Planned, PlannedFile, Preview, Progress
+from reeltune.events import Batch, Event, Kept, Notice, Planned, PlannedFile, Preview, Progress
 
 LAST = frozenset({"done", "cancelled", "failed"})
 _KINDS: dict[str, type[Any]] = {
     "progress": Progress, "notice": Notice, "planned": Planned, "preview": Preview, "kept": Kept,
+    "batch": Batch,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 

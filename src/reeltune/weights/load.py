@@ -69,7 +69,7 @@ def load_transformer(
                 cancel.check()
             state |= loader.load(stored, expected)
             done += 1
-            listener(Progress("load", done, total, "tensors", path.name))
+            listener(Progress("quantize" if quantize else "load", done, total, "tensors", path.name))
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval().requires_grad_(False)
 
