@@ -16,6 +16,7 @@ from reeltune.errors import DeviceError
 _BF16_SINCE = 8.0  # compute capability (Ampere): older NVIDIA cards have no bf16 units
 _PROBE_SECONDS = 10
 _DRIVERS = ("/dev/kfd", "/dev/nvidiactl", "/dev/dxg")  # of AMD, of NVIDIA, of Windows' Linux
+_FAST_SINCE = {"bf16": {"X86_V4", "AVX512_SKX"}, "fp16": {"AVX512_SPR"}}  # names of numpy 2.4 and of those before
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Machine:
     """Memory in bytes; cards in the order of their numbers; `apple`: Apple silicon's own GPU.
 
     `unlisted`: there may be cards besides, of a kind or with a driver that can't be asked without torch.
+    `cpu_types`: 16-bit data types the processor multiplies about as fast as fp32, or faster.
     """
 
     ram: int
@@ -39,6 +41,7 @@ class Machine:
     gpus: tuple[Gpu, ...] = ()
     apple: bool = False
     unlisted: bool = False
+    cpu_types: frozenset[str] = frozenset({"bf16", "fp16"})
 
     def device(self, preferred: str) -> str:
         """The device for a preference: "auto" is the first card, then Apple's GPU, then the CPU."""
@@ -82,6 +85,10 @@ class Machine:
                 return ("fp16",)
         return ("bf16", "fp16")
 
+    def products_in_fp32(self, wish: str, dtype: str) -> bool:
+        """Whether a run in `dtype` multiplies in fp32, because the device is a processor that is slow in `dtype`."""
+        return self.device(wish) == "cpu" and dtype not in self.cpu_types
+
 
 def probe() -> Machine:
     """Look at this machine; asks NVIDIA's own tool for cards, where it is installed.
@@ -92,7 +99,7 @@ def probe() -> Machine:
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     gpus = _visible(_nvidia_cards(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     unlisted = not gpus and any(Path(path).exists() for path in _DRIVERS) and shutil.which("nvidia-smi") is None
-    return Machine(memory.total, memory.available, gpus, apple, unlisted)
+    return Machine(memory.total, memory.available, gpus, apple, unlisted, _cpu_types())
 
 
 def _visible(gpus: tuple[Gpu, ...], variable: str | None) -> tuple[Gpu, ...]:
@@ -106,6 +113,24 @@ def _visible(gpus: tuple[Gpu, ...], variable: str | None) -> tuple[Gpu, ...]:
             break
         visible.append(gpus[int(number)])
     return tuple(visible)
+
+
+def _cpu_types() -> frozenset[str]:
+    """16-bit types that torch multiplies fast on this processor.
+
+    On x86 its products are oneDNN's, which need AVX-512 (BW, DQ and VL) for bf16 and AVX512-FP16 for fp16; without,
+    torch has plain loops. `ATEN_CPU_CAPABILITY` and `ONEDNN_MAX_CPU_ISA`, which limit what torch uses, count too. Other
+    processors were not measured, and are taken to be fast in both.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return frozenset({"bf16", "fp16"})
+    import numpy as np
+
+    limits = {os.environ.get(name, "").lower() for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")}
+    if limits & {"default", "sse41", "avx", "avx2", "avx2_vnni"}:
+        return frozenset()
+    found = set(np.show_config(mode="dicts")["SIMD Extensions"].get("found", []))
+    return frozenset(dtype for dtype, extensions in _FAST_SINCE.items() if extensions & found)
 
 
 def free_disk(folder: Path) -> int:

@@ -13,8 +13,10 @@ from reeltune import Engine, Notice, Preferences
 from reeltune.engine.stages import assemble, load_component, scheduler
 from reeltune.errors import MediaError, NotRunnable, SettingsError
 from reeltune.families import ARCHITECTURES
+from reeltune.machine import probe
 from reeltune.media.mp4 import read_metadata, write_mp4
 from reeltune.weights.load import load_transformer
+from reeltune.weights.wide import products_in_fp32
 
 
 @pytest.fixture
@@ -101,7 +103,10 @@ def by_diffusers(definition, settings):
     if architecture.family.name == "ltx":  # which hands the latents to its VAE in the transformer's data type
         whole_decode = loaded["vae"].decode
         loaded["vae"].decode = lambda latents, *rest, **options: whole_decode(latents.float(), *rest, **options)
-    with torch.inference_mode():
+    slow = probe().products_in_fp32(
+        "cpu", "bf16"
+    )  # then the engine multiplies in fp32: the same arithmetic on both sides
+    with torch.inference_mode(), products_in_fp32(slow):
         frames = pipeline(**{key: value for key, value in call.items() if key in wanted}).frames[0]
     return (np.asarray(frames) * 255).round().clip(0, 255).astype(np.uint8)
 

@@ -25,6 +25,13 @@ def make(root, **wishes):
     return frames, " ".join(event.message for event in events if isinstance(event, Notice))
 
 
+def products_of_int8_are_wrong():
+    """Whether torch's int8 product is told to do without VNNI while it is there: it then saturates half-way."""
+    rows = torch.full((32, 64), 127, dtype=torch.int8)
+    return int(torch._int_mm(rows, rows.T)[0, 0]) != 127 * 127 * 64
+
+
+@pytest.mark.skipif(products_of_int8_are_wrong(), reason="ONEDNN_MAX_CPU_ISA breaks torch's own int8 product")
 def test_dynamic_int8_is_the_product_of_rounded_rows():
     """y = (round(x / s_x) @ q.T) * s_x * s_w, s_x = absmax of a token's row / 127."""
     torch.manual_seed(0)

@@ -131,6 +131,9 @@ def print_explanation(explanation: Explanation) -> None:
         [(str(item.path), size(item.bytes), "yes" if item.present else "no") for item in explanation.items],
     )
     _print_estimate(explanation)
+    if explanation.products_in_fp32:
+        dtype = explanation.selection.choices["transformer"].dtype
+        say(f"arithmetic: fp32, since this processor is slow in {dtype}; weights stay as they are stored")
     for line in explanation.notices:
         notice(line)
 

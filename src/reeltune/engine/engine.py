@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,7 @@ from reeltune.preferences import Preferences, load_preferences
 from reeltune.settings import videos_asked
 from reeltune.weights.saving import save_quantized
 from reeltune.weights.tensors import RUN_DTYPES
+from reeltune.weights.wide import products_in_fp32
 
 
 class Engine:
@@ -208,7 +210,10 @@ class Engine:
             self._make_room(explanation)
             parts = {row.name: load_component(row, folders[row.name], self._component_dtype(row)) for row in rows}
             models = [part for part in parts.values() if isinstance(part, nn.Module)]
-            text = self._at().run(models, lambda: encode(architecture, parts, request, given, config, self._device()))
+            with self._products():
+                text = self._at().run(
+                    models, lambda: encode(architecture, parts, request, given, config, self._device())
+                )
             for model in models:
                 self._at().forget(model, weights=False)
             parts.clear()
@@ -244,7 +249,8 @@ class Engine:
             cancel.check()
             self._progress("denoise", 0, request.steps)
             previewer = self._previewer(vae.vae, request)
-            latents = denoise(architecture, parts, text, request, given, on_step, self._device(), previewer)
+            with self._products():
+                latents = denoise(architecture, parts, text, request, given, on_step, self._device(), previewer)
         finally:
             steered.close()
         if previewer is not None:
@@ -346,6 +352,9 @@ class Engine:
 
     def _dtype(self) -> torch.dtype:
         return RUN_DTYPES[self.prepare().selection.choices["transformer"].dtype]
+
+    def _products(self) -> AbstractContextManager[object]:
+        return products_in_fp32(self.prepare().products_in_fp32)
 
     def _outputs(self) -> Path:
         return self.definition.root / expand(self.prepare().preferences.outputs)

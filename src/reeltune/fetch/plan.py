@@ -58,6 +58,12 @@ class Explanation:
         """What must be fetched first."""
         return tuple(item for item in self.items if not item.present)
 
+    @property
+    def products_in_fp32(self) -> bool:
+        """Whether matrix products are computed in fp32, as the processor is slow in the run's data type."""
+        dtype = self.selection.choices["transformer"].dtype
+        return self.machine.products_in_fp32(self.preferences.device, dtype)
+
     def component(self, name: str) -> Path:
         """Folder of a component, or the file that holds it."""
         return next(item.path for item in self.items if item.subject == name)
@@ -68,6 +74,7 @@ class Explanation:
             "id": self.definition.id,
             "architecture": self.definition.architecture.id,
             "device": self.machine.device(self.preferences.device),
+            "products_in_fp32": self.products_in_fp32,
             "choices": {slot: _choice_json(choice, self) for slot, choice in self.selection.choices.items()},
             "rejected": [
                 {"slot": row.slot, "url": row.version.url, "reason": row.reason} for row in self.selection.rejected
