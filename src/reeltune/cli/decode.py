@@ -9,7 +9,7 @@ import typer
 
 from reeltune._quiet import keep_imported
 from reeltune.cli.generate import check_output, save_video
-from reeltune.cli.options import Device, Profile, Root, open_catalog, wishes
+from reeltune.cli.options import Device, Profile, Root, Threads, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
 
 
@@ -18,6 +18,7 @@ def decode(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write (default: in outputs/).")] = None,
     device: Device = None,
     profile: Profile = None,
+    threads: Threads = None,
     root: Root = None,
 ) -> None:
     """Finish a run that ended between denoising and the video: decode its latents, write the video."""
@@ -32,7 +33,7 @@ def decode(
         raise MediaError(f"{latents} holds no latents of this program.", hint="It keeps them in outputs/latents/.")
     catalog = open_catalog(root)
     definition = catalog[id]
-    preferences = wishes(catalog.root, device=device, profile=profile)
+    preferences = wishes(catalog.root, device=device, profile=profile, threads=threads)
 
     from reeltune import Engine  # heavy: only once everything cheap has been checked
 

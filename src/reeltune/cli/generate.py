@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reeltune._quiet import keep_imported
-from reeltune.cli.options import Device, DType, Id, Profile, Quantization, Root, open_catalog, wishes
+from reeltune.cli.options import Device, DType, Id, Profile, Quantization, Root, Threads, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def generate(
     dtype: DType = None,
     device: Device = None,
     profile: Profile = None,
+    threads: Threads = None,
     root: Root = None,
 ) -> None:
     """Make a video. Missing files are fetched first; what is used, and why, is said."""
@@ -54,7 +55,7 @@ def generate(
 
     catalog = open_catalog(root)
     definition = catalog[id]
-    preferences = wishes(catalog.root, quantization, dtype, device, profile)
+    preferences = wishes(catalog.root, quantization, dtype, device, profile, threads)
     call: dict[str, Any] = parse_assignments(assignments or [])
     files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
     given: dict[str, Any] = {"seed": seed, **{key: str(Path(name).absolute()) for key, name in files.items() if name}}

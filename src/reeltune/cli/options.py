@@ -45,6 +45,10 @@ Profile = Annotated[
         help="Memory profile: auto, resident, stages, streamed or minimum, from fastest to smallest.",
     ),
 ]  # fmt: skip
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", show_default=False, help="CPU threads to compute with; 0 chooses by the video's size."),
+]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a definition: its file name without .json.")]
 
 
@@ -65,6 +69,7 @@ def wishes(
     dtype: str | None = None,
     device: str | None = None,
     profile: str | None = None,
+    threads: int | None = None,
 ) -> Preferences:
     """The root's preferences, replaced by the options that were given; notices about them are printed.
 
@@ -76,7 +81,9 @@ def wishes(
     for line in notices:
         notice(line)
     preferences.use_tokens()
-    chosen = preferences.with_flags(quantization=quantization, dtype=dtype, device=device, memory_profile=profile)
+    chosen = preferences.with_flags(
+        quantization=quantization, dtype=dtype, device=device, memory_profile=profile, threads=threads
+    )
     if device is not None:
         from reeltune.machine import probe
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import nn
 from reeltune._version import __version__
 from reeltune.definitions import Definition, load_catalog
 from reeltune.engine import latents as latents_files
+from reeltune.engine.arithmetic import arithmetic
 from reeltune.engine.denoiser import Denoiser, Steering, steering
 from reeltune.engine.inputs import Given, read
 from reeltune.engine.kinds import Tensors
@@ -46,7 +46,6 @@ from reeltune.preferences import Preferences, load_preferences
 from reeltune.settings import videos_asked
 from reeltune.weights.saving import save_quantized
 from reeltune.weights.tensors import RUN_DTYPES
-from reeltune.weights.wide import products_in_fp32
 
 
 class Engine:
@@ -144,10 +143,11 @@ class Engine:
         size = (request.width, request.height)
         whole = "U" in str(request.settings.get("video_prompt_type") or "")
         given = read(request.inputs, size, request.frames, request.fps, self._say, keep_masked=whole)
-        self.prepare(cancel)
-        text = self._encode(request, given, cancel)
-        latents = self._denoise(text, request, given, cancel)
-        return self._finish(latents, request, self._keep(latents, request))
+        explanation = self.prepare(cancel)
+        with arithmetic(explanation, request, self._models.config(explanation)):
+            text = self._encode(request, given, cancel)
+            latents = self._denoise(text, request, given, cancel)
+            return self._finish(latents, request, self._keep(latents, request))
 
     def prepare(self, cancel: CancelToken | None = None) -> Explanation:
         """Fetch what is missing and say which files are used and why; loads no weights."""
@@ -210,10 +210,7 @@ class Engine:
             self._make_room(explanation)
             parts = {row.name: load_component(row, folders[row.name], self._component_dtype(row)) for row in rows}
             models = [part for part in parts.values() if isinstance(part, nn.Module)]
-            with self._products():
-                text = self._at().run(
-                    models, lambda: encode(architecture, parts, request, given, config, self._device())
-                )
+            text = self._at().run(models, lambda: encode(architecture, parts, request, given, config, self._device()))
             for model in models:
                 self._at().forget(model, weights=False)
             parts.clear()
@@ -249,8 +246,7 @@ class Engine:
             cancel.check()
             self._progress("denoise", 0, request.steps)
             previewer = self._previewer(vae.vae, request)
-            with self._products():
-                latents = denoise(architecture, parts, text, request, given, on_step, self._device(), previewer)
+            latents = denoise(architecture, parts, text, request, given, on_step, self._device(), previewer)
         finally:
             steered.close()
         if previewer is not None:
@@ -301,8 +297,9 @@ class Engine:
         kept = latents_files.read(path)
         architecture, root = self.definition.architecture, self.definition.root
         request, _ = build_request(architecture, kept.settings, root, inputs_needed=False)
-        self.prepare(cancel)
-        return self._finish(kept.latents, request, path)
+        explanation = self.prepare(cancel)
+        with arithmetic(explanation, request, self._models.config(explanation)):
+            return self._finish(kept.latents, request, path)
 
     # --- what the stages share ----------------------------------------------------------------------------
 
@@ -352,9 +349,6 @@ class Engine:
 
     def _dtype(self) -> torch.dtype:
         return RUN_DTYPES[self.prepare().selection.choices["transformer"].dtype]
-
-    def _products(self) -> AbstractContextManager[object]:
-        return products_in_fp32(self.prepare().products_in_fp32)
 
     def _outputs(self) -> Path:
         return self.definition.root / expand(self.prepare().preferences.outputs)

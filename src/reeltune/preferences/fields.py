@@ -179,6 +179,7 @@ _ROWS = (
     Field("device", "Device to compute on.", "auto, cpu, mps, cuda, or one card such as cuda:1", _device),
     Field("outputs", "Folder of the videos, relative to the root.", "the path of a folder", _path),
     Field("model_folders", "Read-only folders with weights, such as another program's.", "a list of paths", _paths),
+    _number("threads", "CPU threads to compute with; 0 chooses by the size of the video.", 0, 256, whole=True),
     _number("connections", "Connections used for one download.", 1, 16, whole=True),
     _number("rate_limit", "Megabytes per second for all downloads; 0 for no limit.", 0, 100_000),
     _number("stall_seconds", "Seconds without a byte before a connection is made again.", 1, 600),

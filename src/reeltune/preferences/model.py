@@ -15,9 +15,10 @@ from reeltune.preferences.fields import FIELDS, TOKENS, token
 class Preferences:
     """`quantization`: "int8", or "bf16" for 16 bits. `dtype`: "auto", "bf16" or "fp16". `device`: "auto", "cpu",
     "cuda", "cuda:1" or "mps". `outputs`: folder of videos, relative to the root. `model_folders`: read-only
-    folders with weights, such as another program's. `connections`: connections used for one download; `rate_limit`:
-    megabytes per second for all of them, 0 for no limit; `stall_seconds` without a byte until a connection is made
-    again. `text_encoder_quantization`: which of a WanGP folder's text encoders is used, where both are there.
+    folders with weights, such as another program's. `threads`: CPU threads, 0 to choose by the video's size.
+    `connections`: connections used for one download; `rate_limit`: megabytes per second for all of them, 0 for no
+    limit; `stall_seconds` without a byte until a connection is made again. `text_encoder_quantization`: which of a
+    WanGP folder's text encoders is used, where both are there.
     `memory_profile`: where the weights are kept, from fastest to smallest. `attention`: its implementation.
     `compile`: the transformer's blocks, by torch. `int8`: how int8 weights are multiplied, "weights" (with 16-bit
     activations) or "dynamic" (activations in int8 too).
@@ -32,6 +33,7 @@ class Preferences:
     device: str = "auto"
     outputs: str = "outputs"
     model_folders: tuple[str, ...] = ()
+    threads: int = 0
     connections: int = 4
     rate_limit: float = 0.0
     stall_seconds: float = 30.0

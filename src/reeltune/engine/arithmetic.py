@@ -1,0 +1,44 @@
+"""How a video's numbers are computed on a CPU: in which precision products are made, and with how many threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from reeltune.engine.request import Request
+from reeltune.families import Architecture
+from reeltune.fetch import Explanation
+from reeltune.weights.wide import products_in_fp32
+
+_WORTH_SHARING = 200_000_000  # multiplications of one layer: a few milliseconds on one core
+
+
+@contextmanager
+def arithmetic(explanation: Explanation, request: Request, config: Mapping[str, Any]) -> Iterator[None]:
+    """A context for all stages of a video: products in fp32 where the processor needs it, and a fitting number of
+    threads; afterwards torch has as many as before. `config`: the transformer's.
+    """
+    before = torch.get_num_threads()
+    architecture = explanation.definition.architecture
+    torch.set_num_threads(explanation.preferences.threads or threads_for(architecture, request, config, before))
+    try:
+        with products_in_fp32(explanation.products_in_fp32):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def threads_for(architecture: Architecture, request: Request, config: Mapping[str, Any], most: int) -> int:
+    """One thread where a layer is small, else `most`.
+
+    More threads than the work can feed wait for each other at each layer; where the machine does something else too,
+    the one waited for may not be running at all. A layer takes tokens x features x features multiplications.
+    """
+    frames = (request.frames - 1) // architecture.family.frame_step + 1
+    side = architecture.side_step
+    tokens = (request.width // side) * (request.height // side) * frames
+    features = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
+    return most if tokens * features**2 > _WORTH_SHARING else 1
