@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from reeltune.engine.engine import Engine
     from reeltune.events import CancelToken, Event, Notice, Planned, PlannedFile, Progress
     from reeltune.fetch import Explanation, Item, explain, pull
-    from reeltune.media.video import Origin, Video
+    from reeltune.media.origin import Origin
+    from reeltune.media.video import Video
     from reeltune.preferences import Preferences
     from reeltune.versions import Choice, Rejection, Selection
     from reeltune.weights.quantize import Quantized, quantize
@@ -49,7 +50,7 @@ _HOMES = {
     "Item": "reeltune.fetch",
     "explain": "reeltune.fetch",
     "pull": "reeltune.fetch",
-    "Origin": "reeltune.media.video",
+    "Origin": "reeltune.media.origin",
     "Video": "reeltune.media.video",
     "Preferences": "reeltune.preferences",
     "Choice": "reeltune.versions",

@@ -12,6 +12,8 @@ from reeltune.cli.generate import check_output, save_video
 from reeltune.cli.options import Device, Profile, Root, Threads, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
 
+_WHERE = "`reeltune ls` lists the latents of unfinished videos; they are in outputs/latents/."
+
 
 def decode(
     latents: Annotated[Path, typer.Argument(help="A file of outputs/latents/, left by an interrupted run.")],
@@ -22,15 +24,8 @@ def decode(
     root: Root = None,
 ) -> None:
     """Finish a run that ended between denoising and the video: decode its latents, write the video."""
-    from reeltune.checkpoints.header import read_header
-    from reeltune.errors import MediaError
-
     check_output(output)
-    if not latents.is_file():
-        raise MediaError(f"{latents} doesn't exist.", hint="`reeltune ls` names the latents of unfinished videos.")
-    id = read_header(latents).metadata.get("definition")
-    if not id:
-        raise MediaError(f"{latents} holds no latents of this program.", hint="It keeps them in outputs/latents/.")
+    id = _definition_of(latents)
     catalog = open_catalog(root)
     definition = catalog[id]
     preferences = wishes(catalog.root, device=device, profile=profile, threads=threads)
@@ -45,5 +40,22 @@ def decode(
         Engine(definition, preferences=preferences, listener=listener) as engine,
     ):
         video = engine.decode(latents, cancel=cancel)
-        path = save_video(video, lambda: output or engine.output_path(video))
+        path = save_video(video, lambda: output or engine.output_path(video), listener)
     say(str(path))
+
+
+def _definition_of(latents: Path) -> str:
+    """The id of the definition that latents on disk were made with. Raises MediaError for any other file."""
+    from reeltune.checkpoints.header import read_header
+    from reeltune.errors import CheckpointError, MediaError
+    from reeltune.media.kinds import kind_of
+
+    kind = kind_of(latents)
+    try:
+        id = read_header(latents).metadata.get("definition")
+    except CheckpointError as error:
+        message = f"{latents} is {kind.label}, not the latents of a video."
+        raise MediaError(message, hint=_WHERE) from error
+    if not id:
+        raise MediaError(f"{latents} is {kind.label} that holds no latents of this program.", hint=_WHERE)
+    return id

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,8 @@ from reeltune.cli.options import Device, DType, Id, Profile, Quantization, Root,
 from reeltune.cli.output import interruptible, say, showing
 
 if TYPE_CHECKING:
+    from reeltune import Engine
+    from reeltune.events import Listener
     from reeltune.media.video import Video
 
 
@@ -75,7 +79,8 @@ def generate(
     ):
         saved = []
         for number, video in enumerate(engine.generate_each(prompt, cancel=cancel, **call)):
-            saved.append(save_video(video, lambda: _target(output, number) or engine.output_path(video)))  # noqa: B023
+            target = partial(_chosen, engine, video, output, number)
+            saved.append(save_video(video, target, listener))
     for path in saved:
         say(str(path))
 
@@ -84,21 +89,33 @@ def check_output(output: Path | None) -> None:
     """Raise MediaError, before the work, where a video can't be written under the name asked for."""
     from reeltune.errors import MediaError
 
-    if output is not None and output.suffix.lower() != ".mp4":
-        raise MediaError(f"{output} is no MP4 name.", hint="Let the file end in .mp4.")
-    if output is not None and output.is_dir():
-        raise MediaError(f"{output} is a folder.", hint="Name a file.")
+    if output is None:
+        return
+    if output.is_dir():
+        raise MediaError(f"{output} is a folder.", hint=f"Name a file: -o {output / 'video.mp4'}.")
+    if output.suffix.lower() != ".mp4":
+        raise MediaError(
+            f"{output} doesn't end in .mp4: only MP4 files are written.", hint="Use a name such as out.mp4."
+        )
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise MediaError(f"{output} can't be written: no file can be made in {folder}.", hint="Choose another folder.")
 
 
-def save_video(video: Video, target: Callable[[], Path]) -> Path:
-    """Write a video; where its place can't be written, keep it elsewhere: minutes or hours of work hang on it."""
+def save_video(video: Video, target: Callable[[], Path], listener: Listener) -> Path:
+    """Write a video; where its place can't be written, keep it elsewhere: minutes or hours of work depend on it."""
     from reeltune.errors import MediaError
 
     try:
-        return video.save(target())
+        return video.save(target(), listener=listener)
     except MediaError as error:
-        kept = video.save(Path(tempfile.mkdtemp(prefix="reeltune-")) / "video.mp4")
-        raise MediaError(f"{error.message} The video is kept in {kept}.", hint=error.hint) from error
+        kept = video.save(Path(tempfile.mkdtemp(prefix="reeltune-")) / "video.mp4", listener=listener)
+        first = error.__cause__ if isinstance(error.__cause__, MediaError) else error  # before it named the latents
+        raise MediaError(f"{first.message} The video is kept in {kept}.", hint=first.hint) from error
+
+
+def _chosen(engine: Engine, video: Video, output: Path | None, number: int) -> Path:
+    return _target(output, number) or engine.output_path(video)
 
 
 def _target(output: Path | None, number: int) -> Path | None:

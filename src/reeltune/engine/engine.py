@@ -41,7 +41,8 @@ from reeltune.files import expand
 from reeltune.inventory.index import Index
 from reeltune.machine import Machine
 from reeltune.media.mp4 import free_name
-from reeltune.media.video import Origin, Video
+from reeltune.media.origin import Origin
+from reeltune.media.video import Video
 from reeltune.preferences import Preferences, load_preferences
 from reeltune.settings import videos_asked
 from reeltune.weights.saving import save_quantized

@@ -105,10 +105,10 @@ class Worker:
         engine = self._engine(definition, preferences)
         made = int(request.get("made", 0))
         if latents := self._left(request):
-            self._tell(event="saved", path=str(_save(engine, engine.decode(latents, cancel=cancel))))
+            self._tell(event="saved", path=str(self._save(engine, engine.decode(latents, cancel=cancel))))
             made += 1
         for video in engine.generate_each(cancel=cancel, skip=made, **request["settings"]):
-            self._tell(event="saved", path=str(_save(engine, video)))
+            self._tell(event="saved", path=str(self._save(engine, video)))
 
     def _left(self, request: Mapping[str, Any]) -> Path | None:
         """The latents an earlier try has left; None, said, where they are gone or damaged."""
@@ -143,6 +143,9 @@ class Worker:
         self._warm = ((definition, preferences), engine)
         return engine
 
+    def _save(self, engine: Engine, video: Video) -> Path:
+        return video.save(engine.output_path(video), listener=self._listen)
+
     def _let_go(self) -> None:
         if self._warm is not None:
             warm, self._warm = self._warm[1], None
@@ -155,10 +158,6 @@ _SMALLER = "Try a smaller resolution, fewer frames, or an int8 version of the mo
 def _words(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:500]}" if text else type(error).__name__
-
-
-def _save(engine: Engine, video: Video) -> Path:
-    return video.save(engine.output_path(video))
 
 
 def private_stdout() -> BinaryIO:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import struct
 import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,16 +15,13 @@ from reeltune.errors import FileError, MediaError
 from reeltune.files import open_regular
 from reeltune.media.container import open_container, video_stream
 from reeltune.media.kinds import HEAD_BYTES, Kind, display, kind_of_bytes
+from reeltune.media.pillow import FAILURES
 from reeltune.media.timing import pace, stamped
 from reeltune.untrusted import clean_text
 
 _MOST_PIXELS = 36_000_000  # of an image that is decoded whole; 8K has 33 million
 _MOST_JPEG_PIXELS = 160_000_000  # of a JPEG that decodes to an eighth of its size
 _KEPT_PIXELS = 9_000_000  # a 4K frame has 8.3 million
-_FAILURES = (
-    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError,
-    MemoryError, struct.error, zlib.error,
-)  # fmt: skip  # of Pillow's decoders, on damaged files
 _IMAGE_HINT = "Give a PNG, JPEG or WebP file."
 _FASTEST, _SLOWEST = 1000.0, 0.01  # frame rates that a file may claim
 
@@ -59,7 +54,7 @@ def read_image(path: Path) -> Image.Image:
     except Image.DecompressionBombError as error:
         message = f"{display(path)} has more pixels than are read."
         raise MediaError(message, hint=_size_hint(_MOST_PIXELS)) from error
-    except _FAILURES as error:
+    except FAILURES as error:
         message = f"{display(path)} is damaged, or not an image ({type(error).__name__})."
         raise MediaError(message, hint=_IMAGE_HINT) from error
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import secrets
+import unicodedata
+import warnings
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,44 +18,78 @@ import numpy as np
 import numpy.typing as npt
 
 from reeltune.errors import MediaError
+from reeltune.files import reason
+from reeltune.media.container import FAILURES, open_container, video_stream
+from reeltune.media.kinds import display
+from reeltune.media.tags import MAX_BYTES
+from reeltune.media.tags import read_metadata as read_metadata
+from reeltune.untrusted import clean_text
+
+Report = Callable[[str], None]
 
 _QUALITY = "17"  # x264's constant rate factor: visually lossless
-_MAX_METADATA = 1_000_000
+_MOST_NAME, _MOST_NAME_BYTES = 80, 160  # file systems take 255 bytes, and a number and a suffix are added
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # names of devices on Windows
 
 
-def write_mp4(path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: dict[str, Any]) -> Path:
+def write_mp4(
+    path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: dict[str, Any], report: Report = warnings.warn
+) -> Path:
     """Write `frames` uint8 [frames, height, width, 3] (even height and width) and return the path.
 
-    The file appears under its name only when complete. Raises MediaError.
+    The file appears under its name only when complete; the empty file by which `free_name` reserves a name goes where
+    nothing is written. Metadata never costs the video: where it can't be embedded, the video is written without it,
+    and `report` gets the reason. Raises MediaError.
     """
+    partial = path.absolute().with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.partial")
+    written = False
+    try:
+        _check(frames)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        problem = _write(partial, frames, fps, metadata)
+        partial.replace(path)
+        written = True
+    except (*FAILURES, TypeError, RuntimeError) as error:
+        message = f"{display(path)} can't be written: {clean_text(reason(error))}."
+        raise MediaError(message, hint="Check the folder and the disk.") from error
+    finally:
+        _remove(partial)
+        if not written:
+            _drop_reservation(path)
+    if problem:
+        report(f"{display(path)} is written without the settings inside, which can't be embedded: {problem}.")
+    return path
+
+
+def _check(frames: npt.NDArray[np.uint8]) -> None:
     if frames.ndim != 4 or frames.shape[0] < 1 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise MediaError(f"Frames must be uint8 [frames, height, width, 3], not {frames.dtype} {list(frames.shape)}.")
     if frames.shape[1] % 2 or frames.shape[2] % 2:
         raise MediaError(f"H.264 needs even sizes, not {frames.shape[2]}x{frames.shape[1]}.")
-    partial = path.with_name(f".{path.name}.partial")
+
+
+def _write(path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: dict[str, Any]) -> str:
+    """Write the video; returns why the metadata isn't in it, or an empty text."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _encode(partial, frames, fps, json.dumps(metadata, ensure_ascii=False, default=str))
-        partial.replace(path)
-    except (OSError, av.FFmpegError) as error:
-        _drop_reservation(path)
-        raise MediaError(f"{path} can't be written: {error}.", hint="Check the folder and the disk.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return path
-
-
-def _drop_reservation(path: Path) -> None:
-    """Remove the empty file that `free_name` left under the name."""
-    with contextlib.suppress(OSError):
-        if path.stat().st_size == 0:
-            path.unlink()
+        comment = clean_text(json.dumps(metadata, ensure_ascii=False, default=str))
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    else:
+        problem = f"it has {len(comment):,} characters" if len(comment) > MAX_BYTES else ""
+    if not problem:
+        try:
+            _encode(path, frames, fps, comment)
+            return ""
+        except (*FAILURES, TypeError, RuntimeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+    _encode(path, frames, fps, "")  # raises again where the metadata wasn't the reason
+    return clean_text(problem)
 
 
 def _encode(path: Path, frames: npt.NDArray[np.uint8], fps: int, comment: str) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        container.metadata["comment"] = comment
+        if comment:
+            container.metadata["comment"] = comment
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -62,39 +100,34 @@ def _encode(path: Path, frames: npt.NDArray[np.uint8], fps: int, comment: str) -
         container.mux(stream.encode())
 
 
-def read_metadata(path: Path) -> dict[str, Any] | None:
-    """The JSON a video carries in its comment; None where there is none. Raises MediaError for an unreadable file."""
-    try:
-        with av.open(str(path)) as container:
-            comment = container.metadata.get("comment", "")
-    except (OSError, av.FFmpegError) as error:
-        raise MediaError(f"{path} is not a video that can be read: {error}.") from error
-    if not comment or len(comment) > _MAX_METADATA:
-        return None
-    try:
-        value = json.loads(comment)
-    except (ValueError, RecursionError):  # another program's comment: text, not ours
-        return None
-    return value if isinstance(value, dict) else None
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _drop_reservation(path: Path) -> None:
+    """Remove the empty file that `free_name` left under the name."""
+    with contextlib.suppress(OSError, ValueError):
+        if path.stat().st_size == 0:
+            path.unlink()
 
 
 def read_frames(path: Path) -> npt.NDArray[np.uint8]:
     """All frames, uint8 [frames, height, width, 3]. Raises MediaError for an unreadable or empty file."""
-    try:
-        with av.open(str(path)) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    except (OSError, IndexError, av.FFmpegError) as error:
-        raise MediaError(f"{path} is not a video that can be read: {error}.") from error
-    if not frames:
-        raise MediaError(f"{path} holds no picture.")
-    return np.stack(frames)
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        if not frames:
+            raise MediaError(f"{display(path)} holds no frame that can be decoded.")
+        return np.stack(frames)
 
 
 def free_name(folder: Path, stem: str, suffix: str = ".mp4") -> Path:
     """A path in `folder` that nothing has yet, reserved by an empty file: names never collide, even across
-    processes. `stem` is cut and cleaned so that every file system takes it. Raises MediaError.
+    processes. `stem` is cleaned so that every file system takes it; letters of all languages and dots inside stay.
+    Raises MediaError.
     """
-    clean = re.sub(r"[^\w\- ]+", "", stem, flags=re.ASCII).strip().replace(" ", "_")[:80] or "video"
+    clean = _file_name(stem)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number in count(1):
@@ -102,7 +135,17 @@ def free_name(folder: Path, stem: str, suffix: str = ".mp4") -> Path:
             with contextlib.suppress(FileExistsError):
                 path.touch(exist_ok=False)
                 return path
-    except OSError as error:
-        message = f"Nothing can be written to {folder}: {error.strerror or error}."
+    except (OSError, ValueError) as error:
+        message = f"Nothing can be written to {display(folder)}: {reason(error)}."
         raise MediaError(message, hint="Check the folder, or name another (`outputs` in reeltune.json).") from error
     raise AssertionError("unreachable")
+
+
+def _file_name(stem: str) -> str:
+    text = unicodedata.normalize("NFC", clean_text(stem))
+    text = re.sub(r"[^\w\-. ]+|\.{2,}", "", text)
+    text = text.strip(". ").replace(" ", "_")
+    text = text[:_MOST_NAME].encode("utf-8")[:_MOST_NAME_BYTES].decode("utf-8", "ignore").rstrip(".")
+    if not text or _RESERVED.match(text):
+        return f"video_{text}".rstrip("_")
+    return text

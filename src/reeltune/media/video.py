@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from reeltune.errors import MediaError
-from reeltune.media.mp4 import write_mp4
-
-METADATA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Origin:
-    """How a video was made: `settings` complete, `files` by slot as (file name, sha256 or None)."""
-
-    definition: str
-    architecture: str
-    program: str
-    settings: Mapping[str, Any]
-    files: Mapping[str, tuple[str, str | None]]
-
-    def as_metadata(self) -> dict[str, Any]:
-        """Plain values, embedded in the video file."""
-        return {
-            "schema_version": METADATA_VERSION,
-            "program": self.program,
-            "definition": self.definition,
-            "architecture": self.architecture,
-            "settings": dict(self.settings),
-            "files": {slot: {"name": name, "sha256": sha256} for slot, (name, sha256) in self.files.items()},
-        }
+from reeltune.events import Listener, Notice
+from reeltune.media.kinds import display
+from reeltune.media.mp4 import Report, write_mp4
+from reeltune.media.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -59,22 +37,39 @@ class Video:
             leaving.atexit = False
             object.__setattr__(self, "_leaving", leaving)
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, listener: Listener | None = None) -> Path:
         """Write an MP4 with the settings inside; the file appears only when complete, and then the latents go.
 
-        Raises MediaError when it can't be written: the latents stay for `reeltune decode`.
+        `listener` gets a notice where the settings can't be embedded and the video is written without them; without
+        one it is a warning. Raises MediaError when the video can't be written: the latents stay for `reeltune decode`,
+        as they do after any other exception.
         """
         try:
-            written = write_mp4(Path(path), self.frames, self.fps, self.origin.as_metadata())
+            written = write_mp4(Path(path), self.frames, self.fps, self.origin.as_metadata(), _report(listener))
         except MediaError as error:
-            if self.latents is None or self._leaving is None:
+            self._keep_latents()
+            if self.latents is None:
                 raise
-            self._leaving.detach()
-            message = f"{error.message} The latents are kept in {self.latents}."
-            raise MediaError(message, hint=f"{error.hint} `reeltune decode {self.latents}` tries again.") from error
+            message = f"{error.message} The latents are kept in {display(self.latents)}."
+            hint = f"{error.hint} `reeltune decode {display(self.latents)}` tries again."
+            raise MediaError(message, hint=hint) from error
+        except BaseException:
+            self._keep_latents()
+            raise
         if self.latents is not None:
             _remove(self.latents)
         return written
+
+    def _keep_latents(self) -> None:
+        """Leave the file of latents on the disk when this value goes."""
+        if self._leaving is not None:
+            self._leaving.detach()
+
+
+def _report(listener: Listener | None) -> Report:
+    if listener is None:
+        return warnings.warn
+    return lambda text: listener(Notice(text))
 
 
 def _remove(path: Path) -> None:

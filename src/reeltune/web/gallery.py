@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import gradio as gr
 
 from reeltune.errors import MediaError, ReeltuneError
-from reeltune.media.mp4 import read_metadata
+from reeltune.media.origin import Origin, read_origin
+from reeltune.untrusted import clean_text
 from reeltune.web import drafts
 from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, listen
 from reeltune.web.fields import label_of
@@ -65,24 +65,24 @@ def grid(rows: list[Film], number: int, chosen: str = "") -> str:
 
 
 @functools.lru_cache(maxsize=20 * PAGE)
-def _metadata(path: Path, changed: float) -> dict[str, Any]:
-    """What a video holds; read again once it has changed."""
+def _origin(path: Path, changed: float) -> Origin | None:
+    """How a video was made, where it tells; read again once it has changed."""
     try:
-        return read_metadata(path) or {}
+        return read_origin(path)
     except MediaError:
-        return {}
+        return None
 
 
 def _card(row: Film, chosen: str) -> str:
     name = row.path.name
-    metadata = _metadata(row.path, row.changed)
-    settings = metadata.get("settings")
-    prompt = settings.get("prompt") if isinstance(settings, Mapping) else None
+    origin = _origin(row.path, row.changed)
+    prompt = origin.settings.get("prompt") if origin else None
+    model = origin.definition if origin else ""
     return (
         f'<button type="button" class="rt-card" data-film data-do="open" data-pick data-name="{text(name)}" '
         f'data-key="open-{text(name)}" aria-current="{str(name == chosen).lower()}">{video(row.path, poster=True)}'
         f'<div><p class="rt-prompt">{text(prompt or name)}</p>'
-        f'<span class="rt-hint">{text(metadata.get("definition") or "no settings inside")}</span></div></button>'
+        f'<span class="rt-hint">{text(model or "no settings inside")}</span></div></button>'
     )
 
 
@@ -92,26 +92,21 @@ def detail(studio: Studio, name: str) -> str:
     if path is None:
         return problem("That video isn’t here any more.")
     try:
-        metadata = read_metadata(path)
+        origin = read_origin(path)
     except MediaError as error:
         return problem(error)
     shown = f'<div class="rt-stage">{video(path)}</div>'
-    if metadata is None:
+    if origin is None:
         return f"{shown}<p class='rt-hint'>{text(name)}: no settings inside.</p>"
     acts = button("use", "Use these settings", name=name) + button("export", "Export settings", name=name)
     gone = button("delete", "Delete", sure=f"Delete {name} from the disk?", name=name, kind="rt-stop")
-    return f'{shown}<div class="rt-tools">{acts}{gone}</div>{_table(metadata, name)}'
+    return f'{shown}<div class="rt-tools">{acts}{gone}</div>{_table(origin, name)}'
 
 
-def _table(metadata: Mapping[str, Any], name: str) -> str:
-    settings = metadata.get("settings")
-    rows: dict[str, Any] = {"File": name, "Model": metadata.get("definition")}
-    for key, value in settings.items() if isinstance(settings, Mapping) else ():
-        if value not in ("", None, []):
-            rows[label_of(str(key))] = value
-    files = metadata.get("files")
-    for slot, row in files.items() if isinstance(files, Mapping) else ():
-        rows[str(slot)] = row.get("name") if isinstance(row, Mapping) else row
+def _table(origin: Origin, name: str) -> str:
+    rows: dict[str, Any] = {"File": name, "Model": origin.definition, "Made by": origin.program}
+    rows |= {label_of(key): value for key, value in origin.settings.items() if value not in ("", None, [])}
+    rows |= {slot: file for slot, (file, _) in origin.files.items()}
     lines = "".join(
         f"<tr><th>{text(key)}</th><td>{text(str(value)[:_MOST_VALUE])}</td></tr>" for key, value in rows.items()
     )
@@ -119,10 +114,16 @@ def _table(metadata: Mapping[str, Any], name: str) -> str:
 
 
 def find(studio: Studio, name: str) -> Path | None:
-    """The video of a name in the outputs; None for any other path."""
+    """The video of a name in the outputs; None for any other path.
+
+    A name that isn't valid Unicode reaches the browser, and comes back, with a replacement for what can't be shown.
+    """
     if not name.endswith(".mp4") or Path(name).name != name:
         return None
     path = studio.confined(studio.outputs / name)
+    if (path is None or not path.is_file()) and "\ufffd" in name:
+        paths = [film.path for film in films(studio) if clean_text(film.path.name) == name]
+        path = studio.confined(paths[0]) if len(paths) == 1 else None
     return path if path is not None and path.is_file() else None
 
 

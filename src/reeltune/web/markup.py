@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
@@ -69,7 +70,7 @@ def button(do: str, label: str, *, title: str = "", sure: str = "", kind: str = 
 
 def video(path: Path, *, poster: bool = False) -> str:
     """A video that plays; as a `poster` only its first frame shows until somebody points at it."""
-    source = f"gradio_api/file={quote(str(path))}"
+    source = f"gradio_api/file={quote(os.fsencode(path))}"
     if poster:
         return f'<video src="{source}" preload="metadata" muted loop playsinline tabindex="-1" data-hover></video>'
     return f'<video src="{source}" controls autoplay muted loop playsinline></video>'

@@ -9,9 +9,8 @@ from typing import Any
 
 from reeltune.definitions import Definition
 from reeltune.errors import MediaError, SettingsError
-from reeltune.families.vocabulary import KEYS, coerce
 from reeltune.media.inputs import read_clip, read_image
-from reeltune.media.mp4 import read_metadata
+from reeltune.media.origin import read_origin
 from reeltune.settings import read_settings_file
 from reeltune.web.studio import Studio
 
@@ -58,7 +57,7 @@ def _look(path: Path, kind: str) -> None:
 
 
 def settings_of(path: Path) -> tuple[str, dict[str, Any], list[str]]:
-    """Definition id (may be empty), settings and unknown keys of a video this program made, or of a settings file.
+    """Definition id (may be empty), settings and unknown keys of a generated video or image, or of a settings file.
 
     Told by content, whatever the name. Raises MediaError, SettingsError.
     """
@@ -69,20 +68,14 @@ def settings_of(path: Path) -> tuple[str, dict[str, Any], list[str]]:
             raise SettingsError(f"{path.name} is too large for a settings file.")
         settings, unknown = read_settings_file(path)
         return _id(settings.get("model_type")), settings, unknown
-    metadata = read_metadata(path)
-    if metadata is None or not isinstance(metadata.get("settings"), Mapping):
-        raise MediaError(f"{path.name} holds no settings.", hint="Choose a video made here, or a settings file.")
-    return _id(metadata.get("definition")), *_known(metadata["settings"])
+    origin = read_origin(path)
+    if origin is None:
+        raise MediaError(f"{path.name} holds no settings.", hint="Choose a generated video, or a settings file.")
+    return origin.definition, dict(origin.settings), list(origin.unknown)
 
 
 def _id(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _known(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    return {key: coerce(key, value) for key, value in settings.items() if key in KEYS}, [
-        str(key) for key in settings if key not in KEYS
-    ]
 
 
 def export_text(settings: Mapping[str, Any], id: str) -> str:

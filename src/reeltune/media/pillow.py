@@ -1,0 +1,21 @@
+"""What Pillow's decoders raise on damaged files, beside its own errors."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+FAILURES = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
