@@ -13,7 +13,7 @@ from typing import Any
 
 from reeltune.errors import ReeltuneError
 from reeltune.files import read_bytes
-from reeltune.media.mp4 import read_metadata
+from reeltune.media.tags import read_metadata
 from reeltune.untrusted import parse_json
 from reeltune.web.studio import UPLOADS, Studio
 from reeltune.web.upload_route import PARTIAL
