@@ -24,7 +24,8 @@
     │   ├── NotEnoughDisk            the plan doesn't fit
     │   └── BadDownload              what came is not what was announced
     ├── MediaError               an image or a video that can't be read or written
-    ├── DeviceError              the device asked for isn't there
+    ├── DeviceError              a device that can't compute what is asked
+    │   └── DeviceMissing            the device asked for isn't on this machine
     ├── GenerationError          while making a video
     │   ├── Cancelled                the caller asked to stop
     │   ├── NotEnoughMemory          the weights are more than the device holds (carries both numbers)
@@ -200,6 +201,10 @@ class MediaError(ReeltuneError):
 
 class DeviceError(ReeltuneError):
     """The device asked for isn't there, or can't compute the data type."""
+
+
+class DeviceMissing(DeviceError):
+    """The device asked for isn't on this machine."""
 
 
 class GenerationError(ReeltuneError):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from reeltune.errors import DeviceError
+from reeltune.errors import DeviceMissing
 
 _BF16_SINCE = 8.0  # compute capability (Ampere): older NVIDIA cards have no bf16 units
 _PROBE_SECONDS = 10
@@ -50,20 +50,20 @@ class Machine:
         return "cuda" if self.gpus else "mps" if self.apple else "cpu"
 
     def check_device(self, device: str) -> None:
-        """Raise DeviceError where this machine certainly doesn't have a device ("cuda:1", say)."""
+        """Raise DeviceMissing where this machine certainly doesn't have a device ("cuda:1", say)."""
         kind, _, index = device.partition(":")
         if kind == "mps" and not self.apple:
             message = "The device 'mps' isn't there: this machine has no Apple GPU."
-            raise DeviceError(message, hint=f"Use {self._devices()}.")
+            raise DeviceMissing(message, hint=f"Use {self._devices()}.")
         if kind != "cuda" or self.unlisted:
             return
         if not self.gpus:
             message = f"The device {device!r} isn't there: no CUDA graphics card, or its driver isn't installed."
-            raise DeviceError(message, hint=f"Use {self._devices()}; `nvidia-smi` lists the cards.")
+            raise DeviceMissing(message, hint=f"Use {self._devices()}; `nvidia-smi` lists the cards.")
         if index.isdigit() and int(index) >= len(self.gpus):
             cards = ", ".join(f"cuda:{number} ({gpu.name})" for number, gpu in enumerate(self.gpus))
             message = f"The device {device!r} isn't there. The graphics cards here: {cards}."
-            raise DeviceError(message, hint="Use one of them.")
+            raise DeviceMissing(message, hint="Use one of them.")
 
     def _devices(self) -> str:
         return "auto, mps or cpu" if self.apple else "auto or cpu"

@@ -1,13 +1,17 @@
 """The queue's file: order, states, limits, files, two users at once, and files from other versions."""
 
+import contextlib
 import json
+import random
 import sqlite3
 import threading
+from dataclasses import replace
 
 import pytest
 
 from reeltune.errors import QueueError, SettingsError
 from reeltune.jobs import Queue, State
+from reeltune.jobs.store import _STEPS, COLUMNS
 
 
 @pytest.fixture
@@ -176,8 +180,221 @@ def test_files_of_other_versions(root):
         Queue(root)
 
 
-def test_a_file_that_is_no_database_is_told_and_left_alone(root):
-    (root / "reeltune.sqlite").write_bytes(b"hello" * 1000)
+def damaged(root):
+    """Files that were set aside."""
+    return [path for path in root.iterdir() if ".damaged-" in path.name]
+
+
+def other_program(path):
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE jobs (a, b)")
+    connection.commit()
+    connection.close()
+
+
+def column_missing(path):
+    Queue(path.parent)
+    connection = sqlite3.connect(path)
+    connection.execute("ALTER TABLE jobs DROP COLUMN notices")
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda path: path.write_bytes(b"hello" * 1000), other_program, column_missing, lambda path: path.write_bytes(b"")],
+    ids=["no database", "another program's", "a column missing", "empty"],
+)
+def test_a_file_that_is_no_queue_is_kept_under_another_name_and_an_empty_queue_begun(root, spoil):
+    path = root / "reeltune.sqlite"
+    spoil(path)
+    before = path.read_bytes()
+    queue = Queue(root)
+    assert queue.add("m", {}).id == 1
+    if before:
+        (kept,) = [path for path in damaged(root) if path.suffix not in ("-wal", "-shm")]
+        assert kept.name in queue.notice
+        assert kept.read_bytes()[:16] == before[:16]
+    assert not Queue(root).notice
+
+
+def test_a_file_that_is_moved_away_meanwhile_and_a_root_that_is(root, tmp_path):
+    queue = Queue(root)
+    job = queue.add("m", {})
+    queue.take()
+    for path in root.glob("reeltune.sqlite*"):
+        path.unlink()
+    assert queue.jobs() == []
+    queue.restore(replace(job, outputs=("a.mp4",), attempt=1))
+    queue.finish(job.id, State.DONE, outputs=["a.mp4"])
+    assert queue.get(job.id).outputs == ("a.mp4",)
+    root.rename(tmp_path / "moved")
     with pytest.raises(QueueError, match="can't be used"):
-        Queue(root)
-    assert (root / "reeltune.sqlite").read_bytes().startswith(b"hello")
+        queue.jobs()
+    assert not root.exists()  # no new file, no new folder
+    (tmp_path / "moved").rename(root)
+    assert queue.get(job.id).state is State.DONE
+
+
+def write(root, statement, *values):
+    """Write into the file as another program might."""
+    connection = sqlite3.connect(root / "reeltune.sqlite")
+    connection.execute(statement, values)
+    connection.commit()
+    connection.close()
+
+
+def test_one_bad_row_never_hides_the_queue_nor_runs(root):
+    queue = Queue(root)
+    good, bad, other = (queue.add("m", {"prompt": text}) for text in "abc")
+    queue.shift(bad.id, -1)
+    write(root, "UPDATE jobs SET settings = '{', created = x'00ff', outputs = 5, attempt = 'x' WHERE id = ?", bad.id)
+    listed = {job.id: job for job in queue.jobs()}
+    assert (listed[good.id].prompt, listed[other.id].prompt) == ("a", "c")
+    assert (listed[bad.id].state, "settings" in listed[bad.id].error) == (State.FAILED, True)
+    assert [queue.take().id, queue.take().id, queue.take()] == [good.id, other.id, None]
+    with pytest.raises(QueueError, match="no usable settings"):
+        queue.again(bad.id)
+    queue.remove(bad.id)
+    assert bad.id not in [job.id for job in queue.jobs()]
+
+
+def test_rows_of_any_types(root):
+    """Thousands of values of every type SQLite has, in every column: a list of jobs comes of each, or a typed error."""
+    queue = Queue(root)
+    rng = random.Random(11)
+    atoms = [None, 0, -1, 1.5, 9e999, -9e999, 2**63 - 1, -(2**63), "", "x", "queued", "running", "{}", "[]", "[1]", '{"a": "\\ud800"}',
+             "[" * 5000, '{"seed": %s}' % ("9" * 310), '["a\\u0000b"]', "\0", b"", b"\xff\xfe", b"queued", "é" * 3000]  # fmt: skip
+    columns = [name for name in COLUMNS if name != "id"]
+    for _ in range(30):
+        queue.add("m", {"prompt": "p"})
+    path = root / "reeltune.sqlite"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA synchronous = OFF")
+    for turn in range(3000):
+        name, value, id = rng.choice(columns), rng.choice(atoms), rng.randint(1, 30)
+        with contextlib.suppress(sqlite3.IntegrityError):  # NULL
+            connection.execute(f"UPDATE jobs SET {name} = ? WHERE id = ?", (value, id))
+        if turn % 10:
+            continue
+        for job in queue.jobs():
+            json.dumps([job.definition, job.error, job.outputs, dict(job.settings), job.latents]).encode()
+            assert job.seconds >= 0
+        with contextlib.suppress(QueueError, SettingsError):
+            rng.choice(
+                [queue.take, queue.recover, queue.export, lambda id=id: queue.again(id), lambda id=id: queue.move(id, 0),
+                 lambda: queue.add("m", {}), lambda id=id: queue.edit(id, {}), lambda id=id: queue.finish(id, State.DONE)]
+            )()  # fmt: skip
+    connection.close()
+    assert queue.get(queue.add("m", {"prompt": "still"}).id).prompt == "still"
+
+
+def test_flipped_bytes_of_the_file(root, tmp_path):
+    queue = Queue(root)
+    for number in range(40):
+        queue.add("m", {"prompt": f"a long prompt {number} " * 20})
+    write(root, "PRAGMA wal_checkpoint(TRUNCATE)")
+    good = (root / "reeltune.sqlite").read_bytes()
+    rng = random.Random(5)
+    for number in range(60):
+        other = tmp_path / f"other{number}"
+        other.mkdir()
+        raw = bytearray(good)
+        for _ in range(rng.randint(1, 8)):
+            raw[rng.randrange(len(raw))] = rng.randrange(256)
+        (other / "reeltune.sqlite").write_bytes(raw)
+        with contextlib.suppress(QueueError):
+            Queue(other).jobs()
+
+
+def test_numbers_and_texts_that_sqlite_does_not_take(queue):
+    for act in (queue.get, queue.remove, queue.again, queue.cancel):
+        with pytest.raises(QueueError):
+            act(10**400)
+    job = queue.add("m\ud800", {"prompt": "a\ud800b\0c"})
+    assert (job.definition, job.prompt) == ("m\ufffd", "a\ufffdb\0c")
+    queue.take()
+    queue.keep(job.id, ["\udcff.mp4"], "\udcff")
+    queue.note(job.id, "\ud800")
+    queue.finish(job.id, State.FAILED, error="\ud800", hint="\ud800", notices=["\ud800"])
+    assert queue.get(job.id).notices == ("\ufffd",)
+
+
+def test_only_done_jobs_are_trimmed_and_no_work_is_forgotten(queue, monkeypatch):
+    monkeypatch.setattr("reeltune.jobs.queue._MOST_DONE", 3)
+    states = [State.FAILED, State.CANCELLED, State.INTERRUPTED, *[State.DONE] * 5]
+    for state in states:
+        queue.add("m", {})
+        queue.finish(queue.take().id, state)
+    assert sorted(job.state for job in queue.jobs()) == sorted([*states[:3], *[State.DONE] * 3])
+
+
+def test_a_clock_that_is_set_back_makes_nothing_vanish_and_no_time_negative(queue, monkeypatch):
+    monkeypatch.setattr("reeltune.jobs.queue._MOST_DONE", 2)
+    now = [2e9]
+    monkeypatch.setattr("reeltune.jobs.queue.time.time", lambda: now[0])
+    ids = []
+    for _ in range(4):
+        ids.append(queue.add("m", {}).id)
+        queue.take()
+        now[0] -= 1e6
+        queue.finish(ids[-1], State.DONE)
+    kept = queue.jobs()
+    assert [job.id for job in kept] == [ids[3], ids[2]]  # the last to end first
+    assert all(job.seconds == 0 for job in kept)
+
+
+def test_files_of_the_versions_before(root):
+    connection = sqlite3.connect(root / "reeltune.sqlite")
+    for step in _STEPS[:2]:
+        for statement in step.split(";"):
+            connection.execute(statement)
+    connection.execute("PRAGMA user_version = 2")
+    for number, finished in enumerate((30.0, 10.0, 20.0)):
+        connection.execute(
+            "INSERT INTO jobs (definition, settings, state, position, created, finished) VALUES (?, '{}', 'done', 1, 1, ?)",
+            (f"m{number}", finished),
+        )
+    connection.commit()
+    connection.close()
+    assert [job.definition for job in Queue(root).jobs()] == ["m0", "m2", "m1"]
+
+
+def test_each_try_has_a_number_and_a_cancelled_one_keeps_its_videos(queue):
+    id = queue.add("m", {}).id
+    assert queue.take().attempt == 1
+    queue.keep(id, ["a.mp4"], "b.safetensors")
+    queue.finish(id, State.FAILED)
+    queue.again(id)
+    queue.cancel(id)
+    assert queue.get(id).outputs == ("a.mp4",)
+    queue.again(id)
+    assert queue.take().attempt == 2
+    with pytest.raises(QueueError, match="running"):
+        queue.cancel(id)
+
+
+def test_a_confined_queue_takes_no_paths_outside_and_says_so_to_the_worker(root, tmp_path):
+    queue = Queue(root, confined=True)
+    outside = tmp_path / "x.png"
+    outside.write_bytes(b"x")
+    (root / "link.png").symlink_to(outside)
+    for path in (str(outside), "../x.png", "link.png", "~/x.png", "/etc/passwd", "uploads/../../x.png"):
+        for settings in ({"image_start": path}, {"image_refs": ["a.png", path]}, {"activated_loras": [path]}):
+            with pytest.raises(SettingsError, match="outside"):
+                queue.add("m", settings)
+            with pytest.raises(SettingsError, match="outside"):
+                queue.import_text(json.dumps({"jobs": [{"definition": "m", "settings": settings}]}))
+    assert queue.jobs() == []
+    job = queue.add("m", {"image_start": "uploads/a.png", "prompt": "/imagine ../../a boat"})
+    assert job.confined
+    assert Queue(root).edit(job.id, {}).confined  # for good
+    assert not Queue(root).add("m", {"image_start": str(outside)}).confined
+
+
+def test_a_whole_queue_is_imported_at_once(queue):
+    rows = [{"definition": "m", "settings": {"prompt": str(number)}} for number in range(2000)]
+    assert len(queue.import_text(json.dumps({"jobs": rows}))) == 2000
+    with pytest.raises(QueueError, match="at most"):
+        queue.import_text(json.dumps({"jobs": rows * 5}))
+    assert len(queue.jobs()) == 2000

@@ -42,10 +42,10 @@ def print_json(value: Any) -> None:
 
 def say(text: str) -> None:
     """One plain line, as it stands."""
-    out.print(_printable(text), markup=False)
+    out.print(printable(text), markup=False)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text from strangers' files as a terminal can show it: no escapes, no halves of characters."""
     return "".join(
         sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode() for sign in text
@@ -54,14 +54,14 @@ def _printable(text: str) -> str:
 
 def notice(text: str) -> None:
     """Something the user should know, aside from the result."""
-    err.print(f"[yellow]·[/] {escape(_printable(text))}")
+    err.print(f"[yellow]·[/] {escape(printable(text))}")
 
 
 def print_error(error: ReeltuneError) -> None:
     """What, why, next step."""
-    err.print(f"[red]Error:[/] {escape(_printable(error.message))}")
+    err.print(f"[red]Error:[/] {escape(printable(error.message))}")
     if error.hint:
-        err.print(f"       {escape(_printable(error.hint))}")
+        err.print(f"       {escape(printable(error.hint))}")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -69,7 +69,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     lines = [tuple(columns), *(tuple(row) for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     text = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    sys.stdout.write("\n".join(_printable(line.rstrip()) for line in text) + "\n")
+    sys.stdout.write("\n".join(printable(line.rstrip()) for line in text) + "\n")
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def tell(event: Event) -> None:
             + f"; {size(event.free)} free."
         )
         for file in event.files:
-            err.print(f"    {size(file.bytes):>9}  {escape(_printable(file.name))}")
+            err.print(f"    {size(file.bytes):>9}  {escape(printable(file.name))}")
 
 
 @contextmanager

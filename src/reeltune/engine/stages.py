@@ -23,7 +23,7 @@ from reeltune._quiet import importing, quiet
 from reeltune.engine.inputs import Given
 from reeltune.engine.kinds import KINDS, Config, Tensors
 from reeltune.engine.request import Request
-from reeltune.errors import DeviceError, GenerationError
+from reeltune.errors import DeviceMissing, GenerationError
 from reeltune.families import Architecture, Component
 from reeltune.settings import neutral
 from reeltune.weights.components import load_component_file
@@ -32,16 +32,16 @@ _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 
 
 def torch_device(name: str) -> torch.device:
-    """The device by its name, pinned: never another one. Raises DeviceError where it isn't there."""
+    """The device by its name, pinned: never another one. Raises DeviceMissing where it isn't there."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"There is no device {name!r}.", hint="Use auto, cpu, mps, cuda or cuda:1.") from error
+        raise DeviceMissing(f"There is no device {name!r}.", hint="Use auto, cpu, mps, cuda or cuda:1.") from error
     counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     available = counts.get(device.type, 0)
     if (device.index or 0) >= available:
         found = ", ".join(f"{count} x {kind}" for kind, count in counts.items() if count)
-        raise DeviceError(f"The device {name!r} isn't there ({found}).", hint="Choose another with --device.")
+        raise DeviceMissing(f"The device {name!r} isn't there ({found}).", hint="Choose another with --device.")
     return device
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from reeltune.jobs.job import Job, State
+from reeltune.jobs.live import Live
 from reeltune.jobs.queue import Queue
-from reeltune.jobs.runner import Live, Runner
+from reeltune.jobs.runner import Runner
 
 __all__ = ["Job", "Live", "Queue", "Runner", "State"]

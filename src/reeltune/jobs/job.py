@@ -30,7 +30,9 @@ class Job:
     waiting ones. Times in seconds since 1970, 0 while it hasn't happened. `progress`: words on how far it came.
     `error`: what went wrong and why; `hint`: the next step. `outputs`: the videos made. `latents`: the file with those
     of the next one, where it was denoised and not written. `notices`: what the user should know of it. `extra`: fields
-    of an imported job that this version doesn't know.
+    of an imported job that this version doesn't know. `attempt`: how often it was begun. `confined`: whether it may
+    use no files outside the root, the folder of videos and the model folders. `damaged`: whether its row in the
+    queue's file can't be read as a job, so that it can only be removed.
     """
 
     id: int
@@ -48,11 +50,19 @@ class Job:
     latents: str = ""
     notices: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int = 0
+    confined: bool = False
+    damaged: bool = False
 
     @property
     def prompt(self) -> str:
         """Its prompt, as it was given."""
         return str(self.settings.get("prompt", ""))
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; 0 while it hasn't ended, never less."""
+        return max(0.0, self.finished - self.started) if self.started else 0.0
 
     @property
     def resumable(self) -> bool:

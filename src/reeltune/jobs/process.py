@@ -4,27 +4,67 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from reeltune.errors import WorkerDied
+from reeltune.files import reason
 from reeltune.jobs.wire import line, parse
 
 _PATIENCE_SECONDS = 10
 
 
-class WorkerProcess:
-    """One running worker. `events` ends when the process does."""
+class WorkerLike(Protocol):
+    """What the runner needs of a worker; `WorkerProcess` is the real one."""
 
-    def __init__(self, root: Path) -> None:
-        command = [sys.executable, "-m", "reeltune.jobs.worker", "--root", str(root)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )  # a session of its own: Ctrl-C in the terminal is the page's to handle
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+
+    def send(self, **message: Any) -> None:
+        """Send a message, without ever waiting for the worker to read it."""
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Its messages, until it ends. Raises WorkerDied."""
+
+    def death(self) -> WorkerDied:
+        """Why it ended, in words."""
+
+    def kill(self) -> None:
+        """End it at once, from any thread; whoever reads `events` sees them end."""
+
+    def close(self) -> None:
+        """End it, and release what belongs to it."""
+
+
+class WorkerProcess:
+    """One running worker. `events` ends when the process does. Raises WorkerDied where it can't be started.
+
+    Messages are written by a thread of its own: a process that is stopped reads nothing, and a pipe holds 64 KB.
+    """
+
+    def __init__(self, root: Path, options: Sequence[str] = ()) -> None:
+        command = [sys.executable, "-m", "reeltune.jobs.worker", "--root", str(root), *options]
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            )  # a session of its own: Ctrl-C in the terminal is the page's to handle
+        except (OSError, ValueError) as error:
+            message = f"The worker process can't be started: {reason(error)}."
+            raise WorkerDied(message, hint="Check the free memory and the number of processes.") from error
+        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="reeltune-worker-input", daemon=True)
+        self._writer.start()
 
     @property
     def pid(self) -> int:
@@ -37,23 +77,27 @@ class WorkerProcess:
         return self._process.poll() is None
 
     def send(self, **message: Any) -> None:
-        """Say something to it. Raises WorkerDied where it is gone."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(line(message))
-            self._process.stdin.flush()
-        except (OSError, ValueError) as error:
-            raise self.death() from error
+        """Send a message, without ever waiting; where the process is gone, `events` ends."""
+        self._outgoing.put(line(message))
+
+    def _write(self) -> None:
+        stream = _stream(self._process.stdin)
+        with contextlib.suppress(OSError, ValueError):  # the process is gone, which `events` notices
+            while (raw := self._outgoing.get()) is not None:
+                stream.write(raw)
+                stream.flush()
+        with contextlib.suppress(OSError, ValueError):
+            stream.close()  # a worker ends where its input does
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What it says, until it ends."""
-        assert self._process.stdout is not None
-        for raw in self._process.stdout:
+        """Its messages, until it ends. Raises WorkerDied for one that can't be read."""
+        for raw in _stream(self._process.stdout):
             try:
-                yield parse(raw)
+                message = parse(raw)
             except ValueError as error:
                 self.kill()
-                raise WorkerDied("The worker process said something that makes no sense.", hint=_NEXT) from error
+                raise WorkerDied("The worker process sent a message that can't be read.", hint=_NEXT) from error
+            yield message
 
     def death(self) -> WorkerDied:
         """Why it ended, in words."""
@@ -61,27 +105,33 @@ class WorkerProcess:
             code = self._process.wait(_PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
-            return WorkerDied("The worker process fell silent and was ended.", hint=_NEXT)
+            return WorkerDied("The worker process stopped answering and was ended.", hint=_NEXT)
         return _words(code)
 
     def kill(self) -> None:
         """End it at once, from any thread; whoever reads `events` sees them end."""
-        self._process.kill()
+        with contextlib.suppress(OSError):  # it has ended by itself
+            self._process.kill()
 
     def close(self) -> None:
-        """Let it end: it does when its input does."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        """Let it end, which it does when its input does, or end it; then release its pipes."""
+        self._outgoing.put(None)
         try:
             self._process.wait(_PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             self._process.wait()
+        self._writer.join(_PATIENCE_SECONDS)
+        with contextlib.suppress(OSError):
+            _stream(self._process.stdout).close()
 
 
-_NEXT = "Run it again; if it happens again, the terminal of the program says more."
+def _stream(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None  # both are pipes
+    return stream
+
+
+_NEXT = "Run it again; if it happens again, the terminal of the program shows more."
 _MEMORY = "Try a smaller resolution, fewer frames, or an int8 version of the model; then run it again."
 
 

@@ -1,19 +1,22 @@
-"""The queue's file: one table in SQLite, brought up to date by numbered steps, and rows as `Job` values."""
+"""The queue's file: one table in SQLite, brought up to date by numbered steps."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
+import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from reeltune.errors import QueueError
-from reeltune.jobs.job import Job, State
+from reeltune.files import reason
+from reeltune.untrusted import decode_text
 
 FILE_NAME = "reeltune.sqlite"
 _WAIT_SECONDS = 10.0
+_COMPANIONS = ("", "-wal", "-shm")
 
 # Never change a step that was released: add one. `PRAGMA user_version` counts those that were done.
 _STEPS = (
@@ -37,25 +40,58 @@ _STEPS = (
     CREATE INDEX jobs_by_state ON jobs (state, position);
     """,
     "ALTER TABLE jobs ADD COLUMN latents TEXT NOT NULL DEFAULT ''",
+    # `ended` numbers the jobs in the order in which they ended, whatever the clock showed
+    """
+    ALTER TABLE jobs ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN confined INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN ended INTEGER NOT NULL DEFAULT 0;
+    UPDATE jobs SET ended = (
+        SELECT COUNT(*) FROM jobs AS other WHERE (other.finished, other.id) <= (jobs.finished, jobs.id)
+    ) WHERE state NOT IN ('queued', 'running')
+    """,
 )
-_LISTS = ("outputs", "notices")
-_OBJECTS = ("settings", "extra")
+COLUMNS = (
+    "id", "definition", "settings", "state", "position", "created", "started", "finished", "progress", "error", "hint",
+    "outputs", "notices", "extra", "latents", "attempt", "confined", "ended",
+)  # fmt: skip
+_NOT_A_QUEUE = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_log = logging.getLogger("reeltune.jobs")
 
 
 class Store:
-    """Opens the file for one transaction at a time; several threads and processes may do so."""
+    """Opens the file for one transaction at a time; several threads and processes may do so.
+
+    A file that is no queue, or a damaged one, is renamed and an empty queue begun; `notice` reports it.
+    """
 
     def __init__(self, root: Path) -> None:
         self.path = root / FILE_NAME
+        self.notice = ""
         try:
             root.mkdir(parents=True, exist_ok=True)
-            with self.open() as connection:
-                connection.execute("PRAGMA journal_mode = WAL")  # readers never wait for a writer
-            with self.write() as connection:
-                self._bring_up_to_date(connection)
         except OSError as error:
-            message = f"{self.path} can't be written: {error.strerror or error}."
+            message = f"{root} can't be made: {reason(error)}."
             raise QueueError(message, hint="Check the folder, or name another with --root.") from error
+        try:
+            self._prepare()
+        except QueueError as error:
+            if not _is_damage(error.__cause__):
+                raise
+            self.notice = self._set_aside(error)
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Create the file where it isn't there, and bring its table up to date."""
+        with self._connect("rwc") as connection:
+            connection.execute("PRAGMA journal_mode = WAL")  # readers never wait for a writer
+            with _transaction(connection):
+                self._bring_up_to_date(connection)
+            connection.execute(f"SELECT {', '.join(COLUMNS)} FROM jobs LIMIT 1")
+            result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if result != "ok":
+                error = sqlite3.DatabaseError(str(result))
+                error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise error
 
     def _bring_up_to_date(self, connection: sqlite3.Connection) -> None:
         done = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -63,59 +99,79 @@ class Store:
             raise QueueError(
                 f"{self.path} was written by a newer version of this program.", hint="Update reeltune, or move it away."
             )
-        for step in _STEPS[done:]:
+        for step in _STEPS[max(0, done) :]:
             for statement in step.split(";"):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(_STEPS)}")
 
+    def _set_aside(self, error: QueueError) -> str:
+        """Rename a file that can't be used, with all that belongs to it. Returns what to report."""
+        kept = self.path.with_name(f"{FILE_NAME}.damaged-{time.time_ns()}")
+        try:
+            for suffix in _COMPANIONS:
+                companion = Path(f"{self.path}{suffix}")
+                if companion.exists():
+                    companion.rename(f"{kept}{suffix}")
+        except OSError as failure:
+            raise error from failure
+        notice = f"{error.message} It is kept as {kept.name}, and the queue begins empty."
+        _log.error(notice)
+        return notice
+
     @contextlib.contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:
-        """A connection for reading. Raises QueueError where the file is no queue."""
-        try:
-            connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
-            connection.row_factory = sqlite3.Row
-            try:
-                connection.execute("PRAGMA synchronous = FULL")  # a job that was taken in outlives a power cut
-                yield connection
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            message = f"The queue in {self.path} can't be used: {error}."
-            raise QueueError(message, hint="Check the disk; move the file away to start an empty queue.") from error
+        """A connection for reading. Raises QueueError where the file is gone or can't be used."""
+        if not os.path.lexists(self.path) and self.path.parent.is_dir():
+            self._prepare()  # someone moved it away to begin an empty queue
+        with self._connect("rw") as connection:
+            yield connection
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction that nobody else writes beside: all of it counts, or nothing."""
-        with self.open() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self.open() as connection, _transaction(connection):
+            yield connection
+
+    @contextlib.contextmanager
+    def _connect(self, mode: str) -> Iterator[sqlite3.Connection]:
+        """A connection; `mode` "rw" never makes a new file, where a folder was moved, say."""
+        try:
+            address = f"{self.path.absolute().as_uri()}?mode={mode}"
+            connection = sqlite3.connect(address, uri=True, timeout=_WAIT_SECONDS, isolation_level=None)
+            connection.row_factory = sqlite3.Row
+            connection.text_factory = decode_text
             try:
+                connection.execute("PRAGMA synchronous = FULL")  # a job that was added outlives a power cut
                 yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+            finally:
+                connection.close()
+        except (sqlite3.Error, OverflowError, UnicodeError) as error:
+            message = f"The queue in {self.path} can't be used: {error}."
+            raise QueueError(message, hint=_hint(error)) from error
 
 
-def as_job(row: sqlite3.Row) -> Job:
-    """A row as a value; what a damaged or newer file holds besides is read as far as it goes."""
-    values: dict[str, Any] = {name: row[name] for name in row.keys() if name in Job.__dataclass_fields__}  # noqa: SIM118
-    for name in _OBJECTS:
-        values[name] = _parsed(values[name], dict)
-    for name in _LISTS:
-        values[name] = tuple(str(item) for item in _parsed(values[name], list))
-    known = {str(state) for state in State}
-    values["state"] = State(values["state"] if values["state"] in known else State.INTERRUPTED)
-    return Job(**values)
-
-
-def _parsed(text: str, kind: type) -> Any:
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return kind()
-    return value if isinstance(value, kind) else kind()
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # a full disk has ended it already
+            connection.execute("ROLLBACK")
+        raise
 
 
-def dumped(value: Mapping[str, Any] | list[str] | tuple[str, ...]) -> str:
-    """A value as it is stored."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+def _hint(error: Exception) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "Another program is writing to it."
+    if code == sqlite3.SQLITE_FULL:
+        return "Free some space on the disk."
+    return "Check the folder and its permissions; move the file away to begin an empty queue."
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether an error comes of what the file holds, not of a lock, the disk or permissions."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(code, int) and code & 0xFF in _NOT_A_QUEUE

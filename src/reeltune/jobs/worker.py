@@ -8,20 +8,34 @@ process that asked is gone, and this one ends too, whatever it was doing.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from reeltune._quiet import keep_imported
 from reeltune.definitions import Definition, load_catalog
-from reeltune.errors import Cancelled, MediaError, ReeltuneError
+from reeltune.engine.request import complete_settings
+from reeltune.errors import (
+    Cancelled,
+    DeviceMissing,
+    MediaError,
+    NotEnoughDisk,
+    Offline,
+    PreferencesError,
+    ReeltuneError,
+    Unreachable,
+)
 from reeltune.events import CancelToken, Event, Notice, Progress
+from reeltune.jobs.confine import Confinement
 from reeltune.jobs.wire import line, pack, parse
+from reeltune.machine import probe
 from reeltune.preferences import Preferences, load_preferences
 
 if TYPE_CHECKING:
@@ -29,18 +43,26 @@ if TYPE_CHECKING:
     from reeltune.media.video import Video
 
 _PROGRESS_SECONDS = 0.1  # nobody sees more than ten a second
+_Attempt = tuple[int, int]  # a job, and which try of it
+# Errors that every other job would meet too: not of the job, but of the network, the machine or its disk.
+_SHARED = (Offline, Unreachable, NotEnoughDisk, DeviceMissing, PreferencesError, ImportError)
+_SHARED_NUMBERS = frozenset({errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 class Worker:
-    """Does one request after the other; a second thread reads, so that a cancel is heard meanwhile."""
+    """Does one request after the other; a second thread reads, so that a cancel is heard meanwhile.
 
-    def __init__(self, root: Path, requests: BinaryIO, answers: BinaryIO) -> None:
+    `save_quantized`: keep what is quantized while loading, whatever the preference.
+    """
+
+    def __init__(self, root: Path, requests: BinaryIO, answers: BinaryIO, *, save_quantized: bool = False) -> None:
         self._root, self._requests, self._answers = root, requests, answers
+        self._save_quantized = save_quantized
         self._waiting: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._cancels: dict[int, CancelToken] = {}
+        self._cancels: dict[_Attempt, CancelToken] = {}
         self._lock = threading.Lock()
-        self._warm: tuple[tuple[Definition, Preferences], Engine] | None = None
-        self._job = 0
+        self._warm: tuple[Preferences, Engine] | None = None
+        self._attempt: _Attempt = (0, 0)
         self._told: tuple[str, str, float] = ("", "", 0.0)
 
     def run(self) -> None:
@@ -51,21 +73,25 @@ class Worker:
 
     def _read(self) -> None:
         for raw in self._requests:
-            message = parse(raw)
-            if message["do"] == "cancel":
-                self._token(message["job"]).cancel()
-            else:
-                self._token(message["job"])
-                self._waiting.put(message)
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # what can't be read asks for nothing
+                self._take(parse(raw))
         os._exit(0)  # nobody listens any more; a clean end could take as long as a step does
 
-    def _token(self, job: int) -> CancelToken:
+    def _take(self, message: dict[str, Any]) -> None:
+        """A request waits for its turn; a cancel counts for the attempt it names, and for none that has ended."""
+        attempt = _attempt(message)
         with self._lock:
-            return self._cancels.setdefault(job, CancelToken())
+            if message.get("do") == "cancel":
+                if attempt in self._cancels:
+                    self._cancels[attempt].cancel()
+                return
+            self._cancels[attempt] = CancelToken()
+        self._waiting.put(message)
 
     def _tell(self, **message: Any) -> None:
+        job, attempt = self._attempt
         with self._lock:
-            self._answers.write(line({**message, "job": self._job}))
+            self._answers.write(line({**message, "job": job, "attempt": attempt}))
             self._answers.flush()
 
     def _listen(self, event: Event) -> None:
@@ -78,29 +104,43 @@ class Worker:
         self._tell(**pack(event))
 
     def _do(self, request: dict[str, Any]) -> None:
-        self._job = int(request["job"])
+        self._attempt = _attempt(request)
+        with self._lock:
+            cancel = self._cancels.setdefault(self._attempt, CancelToken())
         try:
-            self._generate(request, self._token(self._job))
+            self._generate(request, cancel)
         except Cancelled:
             self._tell(event="cancelled")
         except ReeltuneError as error:
-            self._tell(event="failed", error=error.message, hint=error.hint)
+            self._tell(event="failed", error=error.message, hint=error.hint, shared=is_shared(error))
         except MemoryError:
             self._let_go()
             self._tell(event="failed", error="There was not enough memory.", hint=_SMALLER)
         except Exception as error:  # the boundary of a job: whatever it was, the next one must run
+            traceback.print_exc()
             self._let_go()  # who knows in which state it is
-            self._tell(event="failed", error=_words(error), hint=_SMALLER if "out of memory" in str(error) else "")
+            words = type(error).__name__ if request.get("confined") else _words(error)  # its text may quote a file
+            hint = _SMALLER if "out of memory" in str(error) else ""
+            self._tell(event="failed", error=words, hint=hint, shared=is_shared(error))
         else:
             self._tell(event="done")
         finally:
-            self._cancels.pop(self._job, None)
+            with self._lock:
+                self._cancels.pop(self._attempt, None)
 
     def _generate(self, request: Mapping[str, Any], cancel: CancelToken) -> None:
         definition = load_catalog(self._root)[request["definition"]]
-        preferences, _ = load_preferences(self._root)
+        preferences, notices = load_preferences(self._root)
+        for notice in notices:
+            self._listen(Notice(notice))
         preferences.use_tokens()
         self._listen(Progress("prepare", 0, None, subject=definition.id))
+        if request.get("confined"):
+            confinement = Confinement.of(self._root, preferences)
+            confinement.check_definition(definition)
+            confinement.check_settings(complete_settings(definition, request["settings"])[0])
+        if preferences.device not in ("auto", "cpu"):
+            probe().check_device(preferences.device)
         cancel.check()
         engine = self._engine(definition, preferences)
         made = int(request.get("made", 0))
@@ -125,22 +165,21 @@ class Worker:
         return path
 
     def _engine(self, definition: Definition, preferences: Preferences) -> Engine:
-        """The warm engine, switched to the definition; for other preferences a new one, after the old one let go."""
-        if self._warm is not None and self._warm[0] == (definition, preferences):
-            return self._warm[1]
-        if self._warm is not None and self._warm[0][1] == preferences:
+        """The warm engine, switched to the definition as it is now; for other preferences a new one, after the old one
+        has released its memory. What both have in common stays loaded.
+        """
+        if self._warm is not None and self._warm[0] == preferences:
             engine = self._warm[1]
             engine.switch(definition)
-        else:
-            self._let_go()
-            from reeltune import Engine  # heavy, and only in this process
+            return engine
+        self._let_go()
+        from reeltune import Engine  # heavy, and only in this process
 
-            keep_imported()
-            saving = preferences.save_quantized
-            engine = Engine(
-                definition, preferences=preferences, listener=self._listen, save_quantized=saving, previews=True
-            )
-        self._warm = ((definition, preferences), engine)
+        saving = self._save_quantized or preferences.save_quantized
+        engine = Engine(
+            definition, preferences=preferences, listener=self._listen, save_quantized=saving, previews=True
+        )
+        self._warm = (preferences, engine)
         return engine
 
     def _save(self, engine: Engine, video: Video) -> Path:
@@ -150,6 +189,20 @@ class Worker:
         if self._warm is not None:
             warm, self._warm = self._warm[1], None
             warm.close()
+
+
+def is_shared(error: BaseException) -> bool:
+    """Whether every other job would fail in the same way."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, _SHARED) or (isinstance(cause, OSError) and cause.errno in _SHARED_NUMBERS):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _attempt(message: Mapping[str, Any]) -> _Attempt:
+    return int(message["job"]), int(message.get("attempt", 0))
 
 
 _SMALLER = "Try a smaller resolution, fewer frames, or an int8 version of the model."
@@ -171,8 +224,9 @@ def main() -> None:
     """Run as a process of its own."""
     parser = argparse.ArgumentParser(prog="python -m reeltune.jobs.worker", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="working folder")
-    root = parser.parse_args().root
-    Worker(root, sys.stdin.buffer, private_stdout()).run()
+    parser.add_argument("--save-quantized", action="store_true", help="write what is quantized while loading")
+    given = parser.parse_args()
+    Worker(given.root, sys.stdin.buffer, private_stdout(), save_quantized=given.save_quantized).run()
 
 
 if __name__ == "__main__":

@@ -71,6 +71,8 @@ def act(studio: Studio, do: str, id: int) -> None:
             runner.wake()
         case "cancel":
             runner.cancel(id)
+        case "resume":
+            runner.resume()
         case "clear":
             queue.clear_finished()
         case _:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from pathlib import Path
 
 from reeltune._text import size
@@ -30,6 +29,8 @@ def panel(studio: Studio, jobs: list[Job]) -> str:
     live = studio.runner.live
     trouble = studio.runner.trouble
     told = problem(trouble) if trouble is not None else ""
+    if studio.runner.paused:
+        told += f'<div class="rt-line"><span></span>{button("resume", "Continue now")}</div>'
     running = next((job for job in jobs if live is not None and job.id == live.job), None)
     if live is not None and running is not None:
         return told + _running(running, live)
@@ -50,7 +51,7 @@ def _running(job: Job, live: Live) -> str:
         f'<div class="rt-stage rt-live">{picture}</div>'
         f'<progress max="1"{value} aria-label="{text(words)}"></progress>'
         f'<div class="rt-line"><span class="rt-words">{text(words)}</span>'
-        f'<span class="rt-time">{_clock(time.time() - live.since)}</span>{stopping}'
+        f'<span class="rt-time">{_clock(live.seconds)}</span>{stopping}'
         f"{button('cancel', stop, kind='rt-stop', job=job.id)}</div>"
         f'<p class="rt-prompt">{text(job.prompt)}</p>' + notes([*_planned(live), *live.notices])
     )
@@ -88,7 +89,7 @@ def _ended(studio: Studio, job: Job) -> str:
         shown = "".join(f'<div class="rt-stage">{video(path)}</div>' for path in films[-4:]) or _stage(
             "Made, and moved."
         )
-        took = f"Made in {_clock(job.finished - job.started)}."
+        took = f"Made in {_clock(job.seconds)}."
         again = button("reuse", "Use these settings", job=job.id)
         return f'{shown}<div class="rt-line"><span>{took}</span>{again}</div>{_caption(job)}{notes(job.notices)}'
     again = button("again", "Resume" if job.resumable else "Run again", job=job.id)

@@ -1,0 +1,75 @@
+"""What the running job is doing now, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+from reeltune.events import Batch, Event, Kept, Notice, Planned, Preview, Progress
+from reeltune.jobs.job import Job, State
+from reeltune.jobs.pace import Pace, advance
+
+_MOST_NOTICES = 100
+
+
+@dataclass(frozen=True)
+class Live:
+    """What the running job is doing now: the last event of each kind. `pace`: how fast its stage advances;
+    `cancelling`: it was asked to stop.
+
+    `since` in seconds since 1970, by the clock; `seconds` counts however the clock is set.
+    """
+
+    job: int
+    since: float
+    progress: Progress | None = None
+    pace: Pace | None = None
+    batch: Batch | None = None
+    planned: Planned | None = None
+    preview: Preview | None = None
+    notices: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    latents: str = ""
+    cancelling: bool = False
+    attempt: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return time.monotonic() - self.began
+
+    def heard(self, event: Event) -> Live:
+        """The same after one more event."""
+        match event:
+            case Progress():
+                return replace(self, progress=event, pace=advance(self.pace, event, time.monotonic()))
+            case Batch():
+                return replace(self, batch=event, preview=None)
+            case Planned():
+                return replace(self, planned=event)
+            case Preview():
+                return replace(self, preview=event)
+            case Kept(path=path):
+                return replace(self, latents=path)
+            case Notice(message=text) if text not in self.notices and len(self.notices) < _MOST_NOTICES:
+                return replace(self, notices=(*self.notices, text))
+        return self
+
+    def saved(self, path: str) -> Live:
+        """The same after one more video; its latents aren't needed any more."""
+        return replace(self, outputs=(*self.outputs, path), latents="")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended. `shared`: whether every other job would fail in the same way."""
+
+    job: Job
+    state: State
+    error: str = ""
+    hint: str = ""
+    shared: bool = False
+    outputs: tuple[str, ...] = ()
+    latents: str = ""
+    notices: tuple[str, ...] = ()
