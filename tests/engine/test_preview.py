@@ -9,7 +9,7 @@ from PIL import Image
 
 from reeltune import Engine, load_catalog
 from reeltune.engine.preview import Previewer, RgbMap, animated, fit, refit
-from reeltune.events import Preview, Progress
+from reeltune.events import Notice, Preview, Progress
 
 
 def linear(latents, weight, scale=8):
@@ -77,3 +77,27 @@ def test_an_engine_shows_the_video_it_is_making(tmp_path):
     corner, middle = frame[0, 0].sum(), frame[..., 0].max()
     assert corner < 160  # the ground is black
     assert middle > 120  # the circle is red
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), OSError("encoder error"), ValueError()]
+)
+def test_a_preview_that_fails_is_the_last_and_ends_nothing(monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr("reeltune.engine.preview.animated", fails)
+    heard, latents = [], torch.randn(1, 4, 2, 3, 3)
+    request = type("Request", (), {"frames": 5, "fps": 8})
+    previewer = Previewer(RgbMap(torch.randn(5, 3)), None, None, request, heard.append)
+    previewer._fitted = True
+    for step in range(4):
+        previewer(latents, 0.9 - 0.2 * step, lambda step=step: 10.0 * step)
+    assert [type(event) for event in heard] == [Notice]
+    assert "No further previews" in heard[0].message
+
+
+def test_without_webp_a_preview_is_an_animated_png(monkeypatch):
+    monkeypatch.setattr("reeltune.engine.preview.features.check", lambda name: False)
+    image = Image.open(io.BytesIO(animated(np.random.randint(0, 255, (5, 32, 32, 3), dtype=np.uint8), 1.0)))
+    assert (image.format, image.n_frames) == ("PNG", 5)

@@ -114,3 +114,23 @@ def test_weights_that_lie_unaligned_are_copied():
     before = model.weight.qdata.data_ptr()
     align(model)
     assert model.weight.qdata.data_ptr() == before  # once is enough
+
+
+def test_a_compiler_that_fails_in_the_first_pass_ends_nothing(root, monkeypatch):
+    """torch compiles when a block first runs: what fails then is reported, and the pass is made again without."""
+    from torch._inductor.exc import InductorError
+
+    plain, _ = make(root)
+
+    def compile_repeated_blocks(model):
+        def fails(*_, **__):
+            raise InductorError(RuntimeError("Python.h: No such file"), None)
+
+        model.blocks[0]._compiled_call_impl = fails
+
+    monkeypatch.setattr("diffusers.WanTransformer3DModel.compile_repeated_blocks", compile_repeated_blocks)
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "c++")
+    frames, said = make(root, compile=True)
+    assert np.array_equal(frames, plain)
+    assert "run without being compiled" in said
+    assert "Python.h" in said

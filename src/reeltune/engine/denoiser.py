@@ -18,6 +18,7 @@ from reeltune.engine.guidance import Guidance, guidance, rescaled, without
 from reeltune.engine.placing import Places
 from reeltune.engine.request import Request
 from reeltune.engine.riflex import stretch, stretched
+from reeltune.engine.speed import compilation_failed, compiled, undo_compile
 from reeltune.engine.stepcache import StepCache, step_cache
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture
@@ -79,10 +80,16 @@ class Denoiser:
     """Answers for a transformer. `load` gives it, the second time from memory; `config`, `dtype` are the model's."""
 
     def __init__(
-        self, config: Any, dtype: torch.dtype, load: Callable[[], nn.Module], places: Places, steering: Steering
+        self,
+        config: Any,
+        dtype: torch.dtype,
+        load: Callable[[], nn.Module],
+        places: Places,
+        steering: Steering,
+        say: Callable[[str], None],
     ) -> None:
         self.config, self.dtype = config, dtype
-        self._load, self._places, self._steering = load, places, steering
+        self._load, self._places, self._steering, self._say = load, places, steering, say
 
     def cache_context(self, *_: Any, **__: Any) -> AbstractContextManager[None]:
         """Nothing: each pass says itself which one it is, as some pipelines don't."""
@@ -122,7 +129,19 @@ class Denoiser:
                 stack.enter_context(model.cache_context(branch))
                 return model(**options)[0]  # type: ignore[no-any-return]
 
-        output = self._places.run([model], forward, (lambda: cache.disarm(model)) if cache else lambda: None)
+        def undo() -> None:
+            if cache:
+                cache.disarm(model)
+
+        try:
+            output = self._places.run([model], forward, undo)
+        except Exception as error:
+            if not (compiled(model) and compilation_failed(error)):
+                raise
+            self._say(f"The transformer's blocks run without being compiled: {_first_line(error)}")
+            undo_compile(model)
+            undo()
+            output = self._places.run([model], forward, undo)
         if cache:
             cache.count(model, branch)
         return output
@@ -131,3 +150,7 @@ class Denoiser:
         """A velocity of zero, [batch, channels, frames, height, width]."""
         batch, _, *sides = hidden_states.shape
         return hidden_states.new_zeros((batch, self.config.out_channels, *sides))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

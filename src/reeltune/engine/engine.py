@@ -310,7 +310,7 @@ class Engine:
 
         def denoiser(slot: str) -> Denoiser:
             load = partial(self._models.load, explanation, slot, places, cancel)
-            return Denoiser(self._models.config(explanation, slot), self._dtype(), load, places, steered)
+            return Denoiser(self._models.config(explanation, slot), self._dtype(), load, places, steered, self._say)
 
         slots = [slot for slot in SLOTS if slot in explanation.selection.choices]
         if len(slots) == 1:

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import psutil
@@ -61,14 +62,11 @@ class Places:
         for model in models:
             if model in self._placed:
                 continue
-            if self.profile.name == "stages":
-                self._placed[model] = at_home(model)
-                upload(model, self.device)
-                continue
-            self._placed[model] = lambda model=model: lift(model)  # type: ignore[misc]
-            if self.profile.name == "resident":
+            if self.profile.name in ("resident", "stages"):
+                self._placed[model] = at_home(model, copies=self.profile.name == "resident")
                 upload(model, self.device)
             else:
+                self._placed[model] = partial(lift, model)
                 offload(model, self.profile, self.device)
 
     def rest(self, *but: nn.Module) -> None:
@@ -141,7 +139,7 @@ def offload(model: nn.Module, profile: MemoryProfile, device: torch.device) -> N
 
     Only blocks lie in pinned memory: what encodes a prompt is used once, and pinning takes longer than sending.
     """
-    streams = device.type == "cuda"
+    streams = device.type == "cuda" and profile.name == "streamed"  # diffusers pins memory for its streams
     blocks = profile.name == "streamed" and any(isinstance(part, nn.ModuleList) for part in model.children())
     apply_group_offloading(
         model,
@@ -176,25 +174,60 @@ def twin(weight: Any) -> torch.Tensor:
     )
 
 
-def at_home(model: nn.Module) -> Callable[[], None]:
-    """What puts a model's weights back where they are now: the mapped file, as a rule, so that nothing is copied."""
-    weights = [
-        (module, name, weight, None if isinstance(weight, Int8Tensor) else weight.data)
-        for module in model.modules()
-        for name, weight in module.named_parameters(recurse=False)
-    ]
-    buffers = [(buffer, buffer.data) for buffer in model.buffers()]
+def at_home(model: nn.Module, *, copies: bool = False) -> Callable[[], None]:
+    """What puts a model's weights back where they are now: the mapped file, as a rule, so that nothing is copied.
+
+    `copies`: weights that are not in a mapped file are copied back instead, so that no second copy of them stays in
+    memory while they are on the device.
+    """
+    restore = [_way_back(module, name, weight, copies) for module, name, weight in _weights(model)]
+    restore += [_way_back(module, name, buffer, copies) for module, name, buffer in _buffers(model)]
 
     def take_back() -> None:
-        for module, name, weight, data in weights:
-            if data is None:
-                setattr(module, name, weight)
-            else:
-                weight.data = data
-        for buffer, data in buffers:
-            buffer.data = data
+        for put_back in restore:
+            put_back()
 
     return take_back
+
+
+def _weights(model: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            yield module, name, weight
+
+
+def _buffers(model: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            yield module, name, buffer
+
+
+def _way_back(module: nn.Module, name: str, tensor: torch.Tensor, copies: bool) -> Callable[[], None]:
+    """What puts one parameter or buffer of a module back."""
+    if copies and not in_mapped_file(tensor):
+        return partial(_copy_back, module, name)
+    if isinstance(tensor, Int8Tensor):
+        return partial(setattr, module, name, tensor)
+    return partial(_point_back, tensor, tensor.data)
+
+
+def _copy_back(module: nn.Module, name: str) -> None:
+    tensor = getattr(module, name)
+    if isinstance(tensor, nn.Parameter):
+        setattr(module, name, nn.Parameter(tensor.data.to(_CPU), requires_grad=False))
+    else:
+        tensor.data = tensor.data.to(_CPU)
+
+
+def _point_back(tensor: torch.Tensor, data: torch.Tensor) -> None:
+    tensor.data = data
+
+
+def in_mapped_file(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a view on a mapped checkpoint: the mapping is one storage, larger than the tensor itself."""
+    data: Any = tensor.data
+    part: torch.Tensor = data.qdata if isinstance(data, Int8Tensor) else data
+    return part.device.type == "cpu" and part.untyped_storage().nbytes() > part.numel() * part.element_size()
 
 
 def unhook(model: nn.Module) -> None:

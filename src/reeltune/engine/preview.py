@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, features
 from torch.nn import functional
 
 from reeltune.engine.kinds import KINDS
 from reeltune.engine.request import Request
-from reeltune.events import Listener, Preview
+from reeltune.events import Listener, Notice, Preview
 from reeltune.families import Architecture
 
 _SECONDS = 1.0  # between two previews
@@ -83,9 +83,10 @@ def refit(latents: torch.Tensor, frames: npt.NDArray[np.uint8], prior: RgbMap) -
 
 
 class Previewer:
-    """Called after each denoising step; tells a listener how the video looks, at most once a second.
+    """Called after each denoising step; shows a listener how the video looks, at most once a second.
 
-    `rgb`: the map as earlier videos told it, None where there were none; better after the first preview.
+    `rgb`: the map fitted by earlier videos, None where there were none; better after the first preview. A preview that
+    fails, for lack of memory say, is the last one: the video goes on without.
     """
 
     def __init__(
@@ -94,20 +95,29 @@ class Previewer:
         self.rgb = rgb
         self._vae, self._architecture, self._request, self._listener = vae, architecture, request, listener
         self._before: tuple[torch.Tensor, float] | None = None
-        self._next, self._fitted = 0.0, False
+        self._next, self._fitted, self._failed = 0.0, False, False
 
     def __call__(self, latents: torch.Tensor, noise: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`latents` as the pipeline holds them, `noise`: the share of it (0 to 1) left in them."""
         before, self._before = self._before, (latents, noise)
-        if before is None or clock() < self._next:
+        if self._failed or before is None or clock() < self._next:
             return
-        clean = self._unpacked(_clean(latents.float(), noise, before[0].float(), before[1]))
+        try:
+            image = self._image(latents, noise, *before)
+        except (RuntimeError, ValueError, OSError, MemoryError) as error:  # torch's, and Pillow's
+            self._failed, self._before = True, None
+            reason = str(error).partition("\n")[0]
+            self._listener(Notice(f"No further previews of this video: {type(error).__name__}: {reason}"))
+            return
+        self._listener(Preview(image))
+        self._next = clock() + _SECONDS
+
+    def _image(self, latents: torch.Tensor, noise: float, before: torch.Tensor, noise_before: float) -> bytes:
+        clean = self._unpacked(_clean(latents.float(), noise, before.float(), noise_before))
         if not self._fitted or self.rgb is None:
             self.rgb = fit_part(self._architecture, self._vae, clean, self._request, self.rgb)
             self._fitted = True
-        frames = self.rgb.frames(clean)
-        self._listener(Preview(animated(frames, self._request.frames / self._request.fps)))
-        self._next = clock() + _SECONDS
+        return animated(self.rgb.frames(clean), self._request.frames / self._request.fps)
 
     def _unpacked(self, latents: torch.Tensor) -> torch.Tensor:
         """Some pipelines hold one row for each latent; rows of conditions come before those of the video."""
@@ -126,14 +136,15 @@ def _clean(latents: torch.Tensor, noise: float, before: torch.Tensor, noise_befo
 
 
 def animated(frames: npt.NDArray[np.uint8], seconds: float) -> bytes:
-    """Frames uint8 [frames, height, width, 3] as an animated WebP that lasts so long."""
+    """Frames uint8 [frames, height, width, 3] as an animated WebP of that length; a PNG where Pillow has no WebP."""
     kept = frames[:: math.ceil(len(frames) / _MOST_FRAMES)]
     images = [Image.fromarray(frame) for frame in kept]
     for image in images:
         image.thumbnail((_MOST_SIDE, _MOST_SIDE))
     stream = io.BytesIO()
     each = max(20, round(1000 * seconds / len(images)))
-    images[0].save(stream, "WEBP", save_all=True, append_images=images[1:], duration=each, loop=0, quality=80, method=2)
+    kind = "WEBP" if features.check("webp") else "PNG"
+    images[0].save(stream, kind, save_all=True, append_images=images[1:], duration=each, loop=0, quality=80, method=2)
     return stream.getvalue()
 
 

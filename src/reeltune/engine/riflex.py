@@ -70,11 +70,11 @@ def stretched(rope: nn.Module, by: Stretch | None) -> Iterator[None]:
 def lowered(cos: torch.Tensor, sin: torch.Tensor, by: Stretch, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The embedding with one frequency replaced. `cos`, `sin`: [tokens, features] (Wan: [1, tokens, 1, features])."""
     tokens = cos.numel() // cos.shape[-1]
-    frame = torch.arange(tokens, device=cos.device) // (tokens // frames)  # each token's latent frame
-    angle = (frame.double() * by.frequency).reshape(*cos.shape[:-1], 1)
+    frame = torch.arange(tokens) // (tokens // frames)  # each token's latent frame
+    angle = (frame.double() * by.frequency).reshape(*cos.shape[:-1], 1)  # on the CPU: Apple's GPU has no float64
     pair = slice(2 * by.index, 2 * by.index + 2)
     cos, sin = cos.clone(), sin.clone()
-    cos[..., pair], sin[..., pair] = angle.cos().to(cos.dtype), angle.sin().to(sin.dtype)
+    cos[..., pair], sin[..., pair] = angle.cos().to(cos), angle.sin().to(sin)
     return cos, sin
 
 

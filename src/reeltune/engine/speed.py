@@ -16,6 +16,7 @@ from reeltune.preferences import Preferences
 _BACKENDS: Mapping[str, str] = {
     "auto": "native", "sdpa": "native", "flash": "flash", "flash3": "_flash_3", "sage": "sage", "xformers": "xformers",
 }  # fmt: skip
+_COMPILER = ("torch._dynamo", "torch._inductor")
 _ALIGNED = 64  # bytes: where torch puts tensors of its own
 
 
@@ -58,7 +59,7 @@ def _attention(model: Any, wish: str, say: Callable[[str], None]) -> None:
 
 def _compile(model: Any, say: Callable[[str], None]) -> bool:
     """Have torch compile the blocks that repeat; the first step then takes a minute longer. Returns whether it can."""
-    if any(getattr(module, "_compiled_call_impl", None) for module in model.modules()):
+    if compiled(model):
         return True
     try:
         from torch._inductor.cpp_builder import get_cpp_compiler
@@ -70,6 +71,22 @@ def _compile(model: Any, say: Callable[[str], None]) -> bool:
     say("The transformer's blocks are compiled: the first step of each size takes longer.")
     model.compile_repeated_blocks()
     return True
+
+
+def compilation_failed(error: BaseException) -> bool:
+    """Whether an error comes from torch's compiler, which does its work in the first pass of each size."""
+    return any(type(cause).__module__.startswith(_COMPILER) for cause in (error, error.__cause__) if cause is not None)
+
+
+def compiled(model: nn.Module) -> bool:
+    """Whether any of a model's blocks are compiled."""
+    return any(getattr(module, "_compiled_call_impl", None) for module in model.modules())
+
+
+def undo_compile(model: nn.Module) -> None:
+    """Let a model's blocks run as they are from here on."""
+    for module in model.modules():
+        module._compiled_call_impl = None
 
 
 def align(model: nn.Module) -> None:

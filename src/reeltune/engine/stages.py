@@ -32,7 +32,7 @@ _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 
 
 def torch_device(name: str) -> torch.device:
-    """The device by its name, pinned: never another one. Raises DeviceMissing where it isn't there."""
+    """The device by its name, never another one; a card with its number. Raises DeviceMissing where it isn't there."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -42,7 +42,7 @@ def torch_device(name: str) -> torch.device:
     if (device.index or 0) >= available:
         found = ", ".join(f"{count} x {kind}" for kind, count in counts.items() if count)
         raise DeviceMissing(f"The device {name!r} isn't there ({found}).", hint="Choose another with --device.")
-    return device
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device  # as tensors name theirs
 
 
 def load_component(component: Component, folder: Path, dtype: torch.dtype) -> Any:
