@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from acting import fill, generate, pick, quick, tab, value_of, wait_for
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from serving import Server, Window, chromium, module_root, server, window
@@ -22,48 +23,6 @@ from reeltune.jobs import Queue, State
 from reeltune.media.mp4 import write_mp4
 
 NANO = Path(inspect.getfile(Engine)).parents[1] / "nano"
-
-
-def pick(page, id):
-    """Click a model and wait until the form is a new one, of that model."""
-    turn = page.locator(".rt-form-of").get_attribute("data-turn")
-    page.locator(f"[data-pick='{id}']").click()
-    page.locator(f".rt-form-of[data-of='{id}']:not([data-turn='{turn}'])").wait_for(state="attached")
-    page.locator("#generate").wait_for()
-
-
-def fill(page, key, value):
-    box = page.locator(f"#field-{key} textarea, #field-{key} input[type=number], #field-{key} input[type=text]").first
-    box.fill(str(value))
-    box.blur()
-
-
-def value_of(page, key):
-    return page.locator(f"#field-{key} textarea, #field-{key} input").first.input_value()
-
-
-def quick(page, prompt, seed=7, steps=2):
-    fill(page, "prompt", prompt)
-    if steps is not None:
-        fill(page, "num_inference_steps", steps)
-    fill(page, "seed", seed)
-
-
-def generate(page):
-    page.locator("#generate").click()
-    said = page.locator("#said .rt-good, #said .rt-problem")
-    said.first.wait_for()
-    words = said.first.inner_text()
-    assert "is in the queue" in words, words
-    return int(re.search(r"Job (\d+)", words)[1])
-
-
-def wait_for(page, job, state):
-    page.locator(f".rt-job.rt-{state}[data-job='{job}']").wait_for(timeout=120_000)
-
-
-def tab(page, name):
-    page.get_by_role("tab", name=name).click()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -97,7 +56,7 @@ def test_pick_a_model_change_the_prompt_generate_and_see_the_video_play(window):
     pick(page, "nano_t2v")
     page.locator("#about h2", has_text="Nano Text to Video").wait_for()
     assert "quanto int8, runs in bf16, on disk" in page.locator("#about").inner_text()
-    assert page.locator("[data-pick='t2v'] .rt-state").inner_text() == "to be fetched"
+    assert page.locator("[data-pick='t2v'] .rt-state").inner_text() == "Not downloaded"
     assert "comma" in page.locator(".rt-broken").inner_text()
     quick(page, "a blue square moves left on a white background", steps=20)
     job = generate(page)
@@ -275,7 +234,7 @@ def test_images_and_videos_are_uploaded_looked_into_and_named_in_the_job(window)
     assert settings["image_start"].startswith("uploads/")
     assert (root / settings["image_start"]).is_file()
     wait_for(page, job, "failed")  # its weights aren't here, and the network is off
-    assert "network is switched off" in page.locator(f".rt-job[data-job='{job}'] .rt-problem").inner_text()
+    assert "network is switched off" in page.locator(f".rt-job[data-job='{job}'] .rt-problem").text_content()
     page.locator("#advanced button").first.click()
     fill(page, "slg_start_perc", 33)
     pick(page, "vace_1.3B")  # nothing that was put into the other model's form shows up in this one's
@@ -305,7 +264,7 @@ def test_errors_stand_in_words_beside_the_button(window):
     fill(page, "seed", "many")
     page.locator("#generate").click()
     page.locator("#said .rt-problem").wait_for()
-    assert "'many' is no value for seed" in page.locator("#said").inner_text()
+    assert "'many' is no value for “Seed”" in page.locator("#said").inner_text()
 
 
 def test_the_queue_is_reordered_edited_exported_and_imported(window):
@@ -336,7 +295,7 @@ def test_the_queue_is_reordered_edited_exported_and_imported(window):
     path = window.server.root / "queue.json"
     path.write_text(exported, encoding="utf-8")
     page.locator("input:has(+ #import-queue)").set_input_files(str(path))
-    page.locator("#said", has_text="2 jobs are in the queue").wait_for()
+    page.locator("#queue-said", has_text="2 jobs added to the queue").wait_for()
     for job in [row.id for row in Queue(window.server.root).jobs() if row.waiting]:
         Queue(window.server.root).remove(job)
     page.locator(f".rt-job[data-job='{jobs[0]}'] [data-do=cancel]").click()
@@ -375,8 +334,7 @@ def test_the_page_fits_a_phone_and_every_part_can_be_reached_by_keyboard(chromiu
         assert page.evaluate("document.documentElement.scrollWidth") <= 400, name
     tab(page, "Make")
     page.locator("#models [data-search]").focus()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
     assert page.evaluate("document.activeElement.matches('[data-pick]')")
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.activeElement.getAttribute('aria-current') === 'true'")

@@ -1,5 +1,7 @@
 """What the page asks of a model: nothing that the model doesn't use, and everything it does."""
 
+import re
+
 import pytest
 
 from reeltune import load_catalog
@@ -8,6 +10,7 @@ from reeltune.families import ARCHITECTURES
 from reeltune.families.vocabulary import KEYS
 from reeltune.settings import unused
 from reeltune.web.fields import collect, defaults, fields_of, inputs_of
+from reeltune.web.words import in_words
 
 DERIVED = ("image_prompt_type", "video_prompt_type")  # letters, which follow from the inputs given
 
@@ -59,11 +62,61 @@ def test_fields_can_hold_what_the_model_starts_from(definition):
         if field.kind == "size":
             assert own[field.key] == field.choices[0][0]
         assert field.label
-        assert field.help
         others = [
             row.family.label for row in ARCHITECTURES.values() if row.family is not definition.architecture.family
         ]
         assert not any(label in field.help for label in others)
+
+
+@pytest.mark.parametrize("definition", definitions(), ids=lambda row: row.id)
+def test_help_adds_to_the_label_and_names_no_value_the_field_cannot_hold(definition):
+    for field in (*fields_of(definition), *inputs_of(definition.architecture)):
+        label, help = (set(re.findall(r"[a-z]+", words.lower())) for words in (field.label, field.help))
+        assert not help or help - label, f"{field.key}: {field.help!r} repeats {field.label!r}"
+        assert field.key not in field.help
+        if field.kind == "choice":
+            shown = {str(words) for words, _ in field.choices}
+            named = re.findall(r"-?\b\d+\b", field.help)
+            assert set(named) <= shown, f"{field.key}: {field.help!r}"
+
+
+def test_the_page_names_settings_by_their_labels_and_no_option_of_the_command_line():
+    assert in_words("i2v needs image_start: an image. Give --image-start FILE, or image_start=… as a setting.") == (
+        "i2v needs “Start image”: an image. Add a file to “Start image”."
+    )
+    assert in_words("Make it smaller, or take an int8 version (`--quantization int8`).") == (
+        "Make it smaller, or take an int8 version."
+    )
+    assert in_words("Check the folder, or name another with --root.") == "Check the folder."
+    assert in_words("Choose another with --device.") == "Change “Device” under Configuration."
+    assert in_words("`reeltune decode x.safetensors` tries again.") == "“Resume” tries again."
+    assert in_words("transformer_2 makes room for modules[0].") == "second model makes room for module 1."
+    assert in_words("A size of 64x64, as it is.") == "A size of 64x64, as it is."
+
+
+def test_no_hint_or_notice_of_the_package_brings_the_command_line_to_the_page():
+    """Every text in the package's source that names an option or a command, as the page would show it."""
+    import ast
+    from pathlib import Path
+
+    import reeltune
+
+    folder, seen = Path(reeltune.__file__).parent, 0
+    for path in sorted(folder.rglob("*.py")):
+        if path.relative_to(folder).parts[0] in ("cli", "web"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or "Error" not in ast.unparse(node.func):
+                continue
+            for value in (*node.args, *(row.value for row in node.keywords)):
+                text = "".join(
+                    part.value if isinstance(part, ast.Constant) else "x"
+                    for part in (value.values if isinstance(value, ast.JoinedStr) else [value])
+                    if not isinstance(part, ast.Constant) or isinstance(part.value, str)
+                )
+                seen += bool(re.search(r"--[a-z]|reeltune [a-z]+", text))
+                assert not re.search(r"--[a-z]|`reeltune [a-z]", in_words(text)), f"{path}: {text!r}"
+    assert seen > 5
 
 
 def test_letters_follow_from_the_inputs_given():

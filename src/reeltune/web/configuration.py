@@ -12,24 +12,25 @@ from reeltune.errors import PreferencesError, ReeltuneError
 from reeltune.files import expand
 from reeltune.preferences import CHOICES, TOKENS, Preferences, load_preferences, save_preferences
 from reeltune.web.events import QUIET
+from reeltune.web.labels import PREFERENCES
 from reeltune.web.markup import good, problem
 from reeltune.web.studio import Studio, preferences_file
 
-_TITLES = {
-    "quantization": ("Transformer Model Quantization", "Which version of a model is wished."),
-    "dtype": ("Transformer Data Type", "What it computes in; auto takes what the device is best at."),
-    "text_encoder_quantization": ("Text encoder quantization", "Which one is used where a folder holds both."),
-    "save_quantized": ("Save quantized models", "Keep what is quantized while loading as a file, for the next time."),
-    "memory_profile": ("Memory profile", "Where the weights lie meanwhile, from fastest to smallest."),
-    "attention": ("Attention", "What computes it; what isn’t installed is said, and another is taken."),
-    "compile": ("Compile", "The transformer’s blocks, by torch: slow at first, faster then."),
-    "int8": ("Int8 arithmetic", "Of int8 weights: with 16-bit activations, or activations in int8 too."),
-    "device": ("Device", "auto, cpu, mps, cuda, or one card: cuda:1."),
-    "outputs": ("Output folder", "Where the videos go, relative to the working folder."),
-    "model_folders": ("Model folders", "Read-only folders with weights, such as another program’s; one a line."),
-    "connections": ("Connections", "Requests side by side for one file, 1 to 16."),
-    "rate_limit": ("Rate limit", "Megabytes a second for all downloads; 0 for none."),
-    "stall_seconds": ("Stall", "Seconds without a byte until a connection is made anew."),
+_HELP = {
+    "quantization": "Which version of a model is preferred.",
+    "dtype": "What models compute in; auto takes what the device does best.",
+    "text_encoder_quantization": "Which one is used where a folder holds both.",
+    "save_quantized": "Keep what is quantized while loading as a file, for the next time.",
+    "memory_profile": "Where the weights are kept, from the fastest to the smallest.",
+    "attention": "What computes it. If it isn’t installed, another is used and reported.",
+    "compile": "Compiles the model’s blocks with torch: the first video takes longer, later ones are faster.",
+    "int8": "Whether int8 weights meet 16-bit activations, or activations in int8 too.",
+    "device": "auto, cpu, mps, cuda, or one card: cuda:1.",
+    "outputs": "Where the videos go, relative to the working folder.",
+    "model_folders": "Read-only folders with weights, such as another program’s; one per line.",
+    "connections": "Parallel requests for one file, 1 to 16.",
+    "rate_limit": "Megabytes per second for all downloads; 0 for none.",
+    "stall_seconds": "A connection that sends nothing for so long is opened again.",
 }
 _WORDS = {
     "quantization": {"int8": "Scaled Int8", "bf16": "16-bit"},
@@ -75,8 +76,8 @@ def configuration_tab(studio: Studio, page: gr.Blocks, refreshed: list[Any], ref
 
 
 def _box(name: str, value: Any, studio: Studio) -> Any:
-    title, help = _TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
-    common = {"label": title, "info": help, "elem_id": f"preference-{name}"}
+    title = PREFERENCES.get(name, name.replace("_", " ").capitalize())
+    common = {"label": title, "info": _HELP.get(name) or None, "elem_id": f"preference-{name}"}
     if name in CHOICES:
         words = _WORDS.get(name, {})
         return gr.Radio([(words.get(row, row), row) for row in CHOICES[name]], value=value, **common)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -18,9 +19,10 @@ from reeltune.web.fields import collect, defaults, fields_of, inputs_of
 from reeltune.web.studio import Studio
 from reeltune.web.uploads import checked_inputs
 
-Draft = dict[
-    str, Any
-]  # {"id", "settings", "job", "said", "turn"}: plain, as sessions keep it; the turn tells equal ones apart
+# Plain, as sessions keep it: "id", "settings", "start" (the settings the model starts from), "job" (that is edited),
+# "said" (notices), "message" (HTML that answers what was done last), "blocked" (why the model can't run), "basis" (what
+# of the definition the form was drawn from), "turn" (tells equal drafts apart).
+Draft = dict[str, Any]
 
 
 def saved_file(studio: Studio, id: str) -> Path:
@@ -28,16 +30,46 @@ def saved_file(studio: Studio, id: str) -> Path:
     return studio.root / "settings" / f"{id}_settings.json"
 
 
-def fresh(studio: Studio, id: str) -> Draft:
+def fresh(studio: Studio, id: str, message: str = "") -> Draft:
     """A model with the settings it starts from."""
+    settings, said = _start(studio, id)
+    return _draft(studio, id, settings, said) | {"message": message}
+
+
+def _start(studio: Studio, id: str) -> tuple[dict[str, Any], list[str]]:
+    """The settings a model starts from, and notices about the file that stores them."""
     try:
         definition = studio.catalog()[id]
-        path = saved_file(studio, id)
+    except ReeltuneError:  # shown above the form, which isn't drawn
+        return {}, []
+    path = saved_file(studio, id)
+    try:
         stored, unknown = read_settings_file(path) if path.exists() else ({}, [])
     except ReeltuneError as error:
-        return _draft(id, {}, said=[str(error)])
+        return defaults(definition), [str(error)]
     said = [f"{path.name}: unknown settings {', '.join(unknown)} are ignored."] if unknown else []
-    return _draft(id, defaults(definition, stored), said=said)
+    return defaults(definition, stored), said
+
+
+def renewed(studio: Studio, draft: Draft) -> Draft | None:
+    """The draft on its definition as it is now, what was changed in the form kept; None where it is up to date."""
+    basis, blocked = _basis(studio, draft["id"]), studio.blocked(draft["id"])
+    if (basis, blocked) == (draft["basis"], draft["blocked"]):
+        return None
+    start, said = _start(studio, draft["id"])
+    before = draft["start"]
+    changed = {key: value for key, value in draft["settings"].items() if before.get(key) != value}
+    return {**draft, "settings": start | changed, "start": start, "said": said, "basis": basis, "blocked": blocked}
+
+
+def _basis(studio: Studio, id: str) -> str:
+    """What the form is drawn from, short: it differs where another form would be drawn."""
+    try:
+        definition = studio.catalog()[id]
+    except ReeltuneError:
+        return ""
+    shown = (definition.name, definition.architecture.id, sorted(definition.slots), dict(definition.settings))
+    return hashlib.sha1(repr(shown).encode("utf-8", "replace")).hexdigest()
 
 
 def of_settings(studio: Studio, id: str, settings: Mapping[str, Any], unknown: list[str]) -> Draft:
@@ -56,7 +88,7 @@ def of_settings(studio: Studio, id: str, settings: Mapping[str, Any], unknown: l
     said = [f"Unknown settings are left out: {', '.join(unknown)}."] if unknown else []
     if gone:
         said.append(f"The files of {', '.join(gone)} aren’t here any more: upload them again.")
-    return _draft(id, base["settings"] | taken, said=said)
+    return {**base, "settings": base["settings"] | taken, "said": [*base["said"], *said]}
 
 
 def _there(studio: Studio, value: Any) -> bool:
@@ -69,8 +101,11 @@ def of_job(studio: Studio, job: Job) -> Draft:
     return {**of_settings(studio, job.definition, job.settings, []), "job": job.id}
 
 
-def _draft(id: str, settings: dict[str, Any], said: list[str]) -> Draft:
-    return {"id": id, "settings": settings, "job": None, "said": said, "turn": secrets.token_hex(4)}
+def _draft(studio: Studio, id: str, settings: dict[str, Any], said: list[str]) -> Draft:
+    return {
+        "id": id, "settings": settings, "start": settings, "job": None, "said": said, "message": "",
+        "blocked": studio.blocked(id), "basis": _basis(studio, id), "turn": secrets.token_hex(4),
+    }  # fmt: skip
 
 
 def check(studio: Studio, definition: Definition, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

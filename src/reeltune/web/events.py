@@ -1,20 +1,23 @@
-"""What all parts of the page attach their events with, and the components of the first tab that others speak to."""
+"""What all parts of the page attach their events with, and the components of the first tab that others use."""
 
 from __future__ import annotations
 
+import functools
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from reeltune.web.markup import CLICKS
+from reeltune.errors import ReeltuneError
+from reeltune.web.markup import failed, problem
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of every event on the page
-LIVELY: dict[str, Any] = {"js_on_load": CLICKS, "apply_default_css": False}  # of HTML with buttons in it
-INTO_VIEW = """watch('value', () => {
-  const narrow = window.innerWidth <= 720 && element.querySelector('.rt-good');
-  (narrow ? document.querySelector('#now') : element).scrollIntoView({block: 'nearest', behavior: 'smooth'});
-});"""
+LIVELY: dict[str, Any] = {  # of HTML with buttons in it
+    "js_on_load": "reeltune.lively(element, trigger, watch);", "apply_default_css": False,
+}  # fmt: skip
+INTO_VIEW = "watch('value', () => reeltune.show(element));"
 DOWNLOAD = """(name, text) => {
   if (!name) return;
   const link = document.createElement('a');
@@ -22,17 +25,19 @@ DOWNLOAD = """(name, text) => {
   link.download = name; link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }"""
+_log = logging.getLogger(__name__)
+Updates = dict[Any, Any]  # new values by component
 
 
 @dataclass(frozen=True)
 class Make:
-    """Components of the tab that others speak to."""
+    """Components of the tab that others use. `queue_said`: answers to what was done with jobs."""
 
     models: gr.HTML
     about: gr.HTML
-    said: gr.HTML
     now: gr.HTML
     queue: gr.HTML
+    queue_said: gr.HTML
     name: gr.Textbox
     content: gr.Textbox
     tabs: gr.Tabs
@@ -41,3 +46,22 @@ class Make:
 def listen(html: gr.HTML, *args: Any, **more: Any) -> Any:
     """Attach to the buttons inside a piece of HTML; the function's last argument is what the button is about."""
     return html.click(*args, **{**QUIET, **more})
+
+
+def reporting(said: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[..., Updates]]:
+    """For functions that answer events: whatever they raise is shown in `said`, so that no click does nothing."""
+
+    def wrap(function: Callable[..., Updates]) -> Callable[..., Updates]:
+        @functools.wraps(function)
+        def answer(*values: Any) -> Updates:
+            try:
+                return function(*values)
+            except ReeltuneError as error:
+                return {said: problem(error)}
+            except Exception as error:  # the boundary of an event
+                _log.exception("An event of the page failed.")
+                return {said: failed(error)}
+
+        return answer
+
+    return wrap

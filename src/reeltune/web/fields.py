@@ -11,45 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from reeltune.definitions import Definition
-from reeltune.families import FAMILIES, Architecture
+from reeltune.families import Architecture
 from reeltune.families.vocabulary import COUNT, KEYS, NUMBER, OFF_OR_COUNT, REPEATS, SEED, SIZE, TEXT, WHOLE
 from reeltune.settings import layer
+from reeltune.web.labels import choices_of, help_of, label_of, length
 
 # Settings that everybody looks at, in this order; all others are advanced.
 BASIC = ("prompt", "resolution", "video_length", "num_inference_steps", "guidance_scale", "seed")
 _ADVANCED_FIRST = ("negative_prompt", "repeat_generation", "multi_prompts_gen_type")
-_LABELS = {
-    "num_inference_steps": "Steps",
-    "video_length": "Frames",
-    "guidance_scale": "Guidance",
-    "embedded_guidance_scale": "Distilled guidance",
-    "guidance2_scale": "Guidance of the second phase",
-    "multi_prompts_gen_type": "Lines of the prompt",
-    "repeat_generation": "Videos per prompt",
-    "sample_solver": "Solver",
-    "force_fps": "Frames a second",
-    "tea_cache_setting": "Step cache",
-    "tea_cache_start_step_perc": "Step cache starts (% of steps)",
-    "slg_switch": "Skip-layer guidance",
-    "slg_layers": "Skipped blocks",
-    "slg_start_perc": "Skipping starts (% of steps)",
-    "slg_end_perc": "Skipping ends (% of steps)",
-    "cfg_star_switch": "CFG-Zero*",
-    "cfg_zero_step": "Zeroed steps",
-    "RIFLEx_setting": "RIFLEx",
-    "image_refs": "Reference images",
-    "image_start": "Start image",
-    "image_end": "End image",
-    "video_guide": "Control video",
-    "video_mask": "Mask video",
-}
-_WORDS: Mapping[str, tuple[tuple[str, int], ...]] = {
-    "multi_prompts_gen_type": (("Each line is a video of its own", 0), ("All lines are one prompt", 1)),
-    "guidance_phases": (("One", 1), ("Two", 2)),
-    "slg_switch": (("Off", 0), ("On", 1)),
-    "cfg_star_switch": (("Off", 0), ("On", 1)),
-    "RIFLEx_setting": (("Where the video is longer than trained", 0), ("On", 1), ("Off", 2)),
-}
 _OTHER_NAMES = ("perturbation_switch",)  # of settings that are shown
 _SECOND = ("guidance_phases", "guidance2_scale", "switch_threshold")  # mean something to a second transformer only
 _LEAST = {COUNT.name: 1, REPEATS.name: 1, WHOLE.name: 0, OFF_OR_COUNT.name: -1}
@@ -61,7 +30,7 @@ _LEAST_STEPS_SHOWN, _LEAST_FRAMES_SHOWN = 100, 129
 class Field:
     """One thing asked for. `kind`: "text" | "lines" | "size" | "seed" | "slider" | "number" | "whole" | "numbers"
     (several) | "choice" for settings, "image" | "images" | "video" for inputs. `choices`: (label, value); `least`,
-    `most`, `step` of numbers.
+    `most`, `step` of numbers; `rate`: frames per second, of the number of frames.
     """
 
     key: str
@@ -74,6 +43,7 @@ class Field:
     least: float | None = None
     most: float | None = None
     step: float | None = None
+    rate: int = 0
 
 
 def defaults(definition: Definition, stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -85,7 +55,7 @@ def inputs_of(architecture: Architecture) -> list[Field]:
     """The images and videos a model takes."""
     kinds = {"image": "image", "images": "images", "video": "video", "mask": "video"}
     return [
-        Field(row.key, kinds[row.kind], label_of(row.key), KEYS[row.key].help, basic=True, required=row.required)
+        Field(row.key, kinds[row.kind], label_of(row.key), "", basic=True, required=row.required)
         for row in architecture.inputs
     ]
 
@@ -103,23 +73,11 @@ def fields_of(definition: Definition) -> list[Field]:
     return [row for row in found if row.kind != "choice" or len(row.choices) > 1]
 
 
-def label_of(key: str) -> str:
-    """A setting as people call it."""
-    return _LABELS.get(key, key.replace("_", " ").capitalize())
-
-
-def _help(key: str, architecture: Architecture) -> str:
-    """What a setting means, without the sentences that are about other families."""
-    others = [row.label.split()[0] for row in FAMILIES if row is not architecture.family]
-    sentences = KEYS[key].help.split(". ")
-    return ". ".join(row for row in sentences if not any(name in row for name in others)).rstrip(".") + "."
-
-
 def _field(key: str, definition: Definition) -> Field:
     kind, own = KEYS[key].kind, defaults(definition)
-    row = Field(key, "text", label_of(key), _help(key, definition.architecture), key in BASIC)
-    if key in _WORDS:
-        return _with(row, kind="choice", choices=_WORDS[key])
+    row = Field(key, "text", label_of(key), help_of(key, definition.architecture), key in BASIC)
+    if words := choices_of(key):
+        return _with(row, kind="choice", choices=words)
     if key == "sample_solver":
         solvers = definition.architecture.family.solvers
         return _with(row, kind="choice", choices=tuple((name, name) for name in solvers))
@@ -149,9 +107,7 @@ def _slider(row: Field, own: int, architecture: Architecture) -> Field:
         return _with(row, kind="slider", least=1, most=max(_LEAST_STEPS_SHOWN, 2 * own), step=1)
     step, rate = architecture.family.frame_step, architecture.frame_rate
     most = math.ceil(max(_LEAST_FRAMES_SHOWN, 2 * own) / step) * step + 1
-    return _with(
-        row, kind="slider", least=1, most=most, step=step, help=f"{rate} a second: {own} are {own / rate:.1f} s."
-    )
+    return _with(row, kind="slider", least=1, most=most, step=step, help=length(own, rate), rate=rate)
 
 
 def _sizes(own: str, architecture: Architecture) -> list[str]:

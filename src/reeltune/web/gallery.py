@@ -14,8 +14,8 @@ from reeltune.errors import MediaError, ReeltuneError
 from reeltune.media.origin import Origin, read_origin
 from reeltune.untrusted import clean_text
 from reeltune.web import drafts
-from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, listen
-from reeltune.web.fields import label_of
+from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, Updates, listen, reporting
+from reeltune.web.labels import label_of
 from reeltune.web.markup import button, good, problem, text, video
 from reeltune.web.pick import headline
 from reeltune.web.studio import Studio
@@ -142,31 +142,29 @@ def gallery_tab(studio: Studio, draft: gr.State, tabs: gr.Tabs, make: Make) -> t
             return grid(films(studio), page), gr.skip(), page
         return gr.skip(), detail(studio, str(event._data.get("name", ""))), page
 
-    def acted(event: gr.EventData, given: drafts.Draft, page: int) -> tuple[Any, ...]:
-        return _acted(studio, str(event._data.get("do", "")), str(event._data.get("name", "")), given, page)
+    @reporting(large)
+    def acted(event: gr.EventData, given: drafts.Draft, page: int) -> Updates:
+        do, name = str(event._data.get("do", "")), str(event._data.get("name", ""))
+        path = find(studio, name)
+        if path is None:
+            return {large: problem("That video isn’t here any more."), cards: grid(films(studio), page)}
+        if do == "delete":
+            path.unlink(missing_ok=True)
+            return {large: '<p class="rt-hint">Deleted.</p>', cards: grid(films(studio), page)}
+        try:
+            id, settings, unknown = settings_of(path)
+        except ReeltuneError as error:
+            return {large: detail(studio, name) + problem(error)}
+        if do == "export":
+            return {make.name: f"{path.stem}_settings.json", make.content: export_text(settings, id)}
+        used = id if id in studio.catalog() else given["id"]
+        message = good(f"The settings of {name} are in the form.")
+        draft_of_it = drafts.of_settings(studio, used, settings, unknown) | {"message": message}
+        shown = {draft: draft_of_it, make.about: headline(studio, used), tabs: gr.Tabs(selected="make")}
+        return {**shown, make.name: "", make.content: ""}
 
     listen(cards, pressed, number, [cards, large, number])
-    listen(
-        large, acted, [draft, number], [draft, tabs, make.said, make.about, cards, large, make.name, make.content]
-    ).then(None, [make.name, make.content], None, js=DOWNLOAD, **QUIET)
+    listen(large, acted, [draft, number], [draft, tabs, make.about, cards, large, make.name, make.content]).then(
+        None, [make.name, make.content], None, js=DOWNLOAD, **QUIET
+    )
     return cards, number
-
-
-def _acted(studio: Studio, do: str, name: str, given: drafts.Draft, page: int) -> tuple[Any, ...]:
-    """Use, export or delete a video: draft, tab, message, headline, grid, detail, and what to download."""
-    keep = gr.skip()
-    path = find(studio, name)
-    if path is None:
-        return keep, keep, keep, keep, grid(films(studio), page), problem("That video isn’t here any more."), "", ""
-    if do == "delete":
-        path.unlink(missing_ok=True)
-        return keep, keep, keep, keep, grid(films(studio), page), '<p class="rt-hint">Deleted.</p>', "", ""
-    try:
-        id, settings, unknown = settings_of(path)
-    except ReeltuneError as error:
-        return keep, keep, keep, keep, keep, detail(studio, name) + problem(error), "", ""
-    if do == "export":
-        return keep, keep, keep, keep, keep, keep, f"{path.stem}_settings.json", export_text(settings, id)
-    used = id if id in studio.catalog() else given["id"]
-    draft, said = drafts.of_settings(studio, used, settings, unknown), good(f"The settings of {name} are in the form.")
-    return draft, gr.Tabs(selected="make"), said, headline(studio, used), keep, keep, "", ""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from reeltune._text import counted
 from reeltune.errors import QueueError
 from reeltune.jobs import Job, State
-from reeltune.web.markup import button, problem, text
+from reeltune.web.markup import button, problem, text, video
+from reeltune.web.now import films_of
 from reeltune.web.studio import Studio
 
-_SHOWN = 60
+_MOST_SHOWN = 60
+_EMPTY = '<p class="rt-hint">Nothing is waiting. Videos are made one after the other.</p>'
+_OPEN = (State.RUNNING, State.QUEUED, State.INTERRUPTED)
 _ENDED = {
     State.DONE: "done",
     State.FAILED: "failed",
@@ -17,29 +23,71 @@ _ENDED = {
 }
 
 
-def panel(jobs: list[Job]) -> str:
-    """The jobs: the running one, those that wait, those that ended."""
+def panel(studio: Studio, jobs: list[Job]) -> str:
+    """The job that runs, those that wait and those that can be resumed; the others that ended are folded away."""
     waiting = [job.id for job in jobs if job.waiting]
-    rows = "".join(_row(job, waiting) for job in jobs[:_SHOWN])
-    hidden = len(jobs) - _SHOWN
-    more = f'<p class="rt-hint">and {hidden} more</p>' if hidden > 0 else ""
-    empty = '<p class="rt-hint">Nothing waits. What you generate while a video is being made queues here.</p>'
+    open_jobs = [job for job in jobs if job.state in _OPEN]
+    ended = [job for job in jobs if job.state not in _OPEN]
+    listed = _list((_row(job, waiting) for job in open_jobs[:_MOST_SHOWN]), len(open_jobs))
     tools = button("export", "Export", title="Save the waiting jobs as a file") if waiting else ""
-    if len(jobs) - len(waiting) > (1 if any(job.state is State.RUNNING for job in jobs) else 0):
-        tools += button("clear", "Clear ended")
-    return f'<ol class="rt-jobs">{rows}</ol>{more if rows else empty}<div class="rt-tools">{tools}</div>'
+    return f'{listed if open_jobs else _EMPTY}<div class="rt-tools">{tools}</div>{_folded(studio, ended)}'
+
+
+def _list(rows: Iterable[str], count: int) -> str:
+    hidden = count - _MOST_SHOWN
+    more = f'<p class="rt-hint">and {hidden:,} more</p>' if hidden > 0 else ""
+    return f'<ol class="rt-jobs">{"".join(rows)}</ol>{more}'
 
 
 def _row(job: Job, waiting: list[int]) -> str:
-    prompt = text(job.prompt.splitlines()[0] if job.prompt.strip() else "(no prompt)")
     state = f"{waiting.index(job.id) + 1}." if job.waiting else _ENDED[job.state]
     error = problem(job.error, job.hint) if job.error else ""
     return (
         f'<li class="rt-job rt-{job.state}" data-job="{job.id}"><div class="rt-line">'
-        f'<span class="rt-place">{state}</span>'
-        f'<span class="rt-what" title="{prompt}">{prompt}</span><span class="rt-model-id">{text(job.definition)}</span>'
+        f'<span class="rt-place">{state}</span>{_what(job)}<span class="rt-model-id">{text(job.definition)}</span>'
         f'</div>{error}<div class="rt-acts">{"".join(_acts(job, waiting))}</div></li>'
     )
+
+
+def _what(job: Job) -> str:
+    prompt = text(job.prompt.splitlines()[0] if job.prompt.strip() else "(no prompt)")
+    return f'<span class="rt-what" title="{prompt}">{prompt}</span>'
+
+
+# --- those that ended -------------------------------------------------------------------------------------------
+
+
+def _folded(studio: Studio, jobs: list[Job]) -> str:
+    """The jobs that ended, behind one line that counts them."""
+    if not jobs:
+        return ""
+    failed = sum(job.state is State.FAILED for job in jobs)
+    bad = f' · <span class="rt-bad">{failed:,} failed</span>' if failed else ""
+    rows = _list((_ended_row(studio, job) for job in jobs[:_MOST_SHOWN]), len(jobs))
+    clear = button("clear", "Clear the list", title="Forget these jobs; their videos stay")
+    return (
+        f'<details class="rt-ended" data-key="ended"><summary>{counted(len(jobs), "earlier job")}{bad}</summary>'
+        f'{rows}<div class="rt-tools">{clear}</div></details>'
+    )
+
+
+def _ended_row(studio: Studio, job: Job) -> str:
+    error = problem(job.error, job.hint) if job.error else ""
+    return (
+        f'<li class="rt-job rt-past rt-{job.state}" data-job="{job.id}">{_thumbnail(studio, job)}<div>'
+        f'<div class="rt-line">{_what(job)}</div>'
+        f'<div class="rt-hint"><span class="rt-place">{_ENDED[job.state]}</span> · {text(job.definition)}</div>'
+        f'{error}<div class="rt-acts">{"".join(_acts(job, []))}</div></div></li>'
+    )
+
+
+def _thumbnail(studio: Studio, job: Job) -> str:
+    films = films_of(studio, job)
+    inside = video(films[-1], poster=True) if films else ""
+    return f'<div class="rt-thumbnail" data-film>{inside}</div>'
+
+
+# --- what can be done -------------------------------------------------------------------------------------------
 
 
 def _acts(job: Job, waiting: list[int]) -> list[str]:

@@ -1,110 +1,144 @@
-"""The tab where videos are made: pick a model, say what is wanted, watch it come."""
+"""The tab where videos are made: pick a model, describe the video, watch it come."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
+from reeltune._text import counted
 from reeltune.errors import ReeltuneError
 from reeltune.fetch import plan_download
 from reeltune.inventory.index import Index
 from reeltune.web import drafts, line, now, pick
-from reeltune.web.events import DOWNLOAD, INTO_VIEW, LIVELY, QUIET, Make, listen
+from reeltune.web.clock import View, attempt
+from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, Updates, listen, reporting
 from reeltune.web.form import form_of
-from reeltune.web.markup import good, problem
+from reeltune.web.markup import good
 from reeltune.web.studio import Studio
 from reeltune.web.uploads import discard
 
 
 def make_tab(studio: Studio, draft: gr.State, tabs: gr.Tabs) -> Make:
     """Draw the tab."""
-    first = draft.value
+    view = View(studio, draft.value, 0)
     with gr.Row(elem_classes="rt-columns"):
         with gr.Column(scale=3, min_width=250, elem_classes="rt-pick"):
-            models = gr.HTML(pick.model_list(studio, first["id"]), **LIVELY, elem_id="models")
+            models = gr.HTML(attempt(show_models, view)[0], **LIVELY, elem_id="models")
         with gr.Column(scale=5, min_width=300, elem_classes="rt-form"):
-            about = gr.HTML(pick.headline(studio, first["id"]), **LIVELY, elem_id="about")
-            said = gr.HTML("", elem_id="said", js_on_load=INTO_VIEW, apply_default_css=False)
+            about = gr.HTML(attempt(show_model, view)[0], **LIVELY, elem_id="about")
             form_place = gr.Column(elem_id="form")
         with gr.Column(scale=5, min_width=300, elem_classes="rt-result"):
-            jobs = studio.queue.jobs()
-            live = gr.HTML(now.panel(studio, jobs), **LIVELY, elem_id="now")
-            gr.HTML("<h3>Queue</h3>", apply_default_css=False)
-            queue = gr.HTML(line.panel(jobs), **LIVELY, elem_id="queue")
-            load = gr.UploadButton("Import a queue", file_types=[".json"], size="sm", elem_id="import-queue")
+            live = gr.HTML(attempt(show_now, view)[0], **LIVELY, elem_id="now")
+            with gr.Column(elem_id="jobs"):
+                gr.HTML("<h3>Queue</h3>", apply_default_css=False)
+                queue_said = gr.HTML("", elem_id="queue-said", apply_default_css=False)
+                queue = gr.HTML(attempt(show_queue, view)[0], **LIVELY, elem_id="queue")
+                load = gr.UploadButton("Import a queue", file_types=[".json"], size="sm", elem_id="import-queue")
     name, content = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
-    parts = Make(models, about, said, live, queue, name, content, tabs)
+    parts = Make(models, about, live, queue, queue_said, name, content, tabs)
     with form_place:
         form_of(studio, draft, parts)
     _picking(studio, draft, parts)
     _queueing(studio, draft, parts)
-    load.upload(lambda path: _import(studio, path), load, [said, queue], **QUIET)
+
+    @reporting(queue_said)
+    def imported(path: str) -> Updates:
+        return _import(studio, parts, path)
+
+    load.upload(imported, load, [queue_said, queue], **QUIET)
     return parts
+
+
+def show_models(view: View) -> str:
+    """The list of models."""
+    return pick.model_list(view.studio, view.draft["id"])
+
+
+def show_model(view: View) -> str:
+    """What the page says of the model that is picked."""
+    return pick.headline(view.studio, view.draft["id"])
+
+
+def show_now(view: View) -> str:
+    """The job that runs, or the last one."""
+    return now.panel(view.studio, view.jobs)
+
+
+def show_queue(view: View) -> str:
+    """All jobs."""
+    return line.panel(view.studio, view.jobs)
 
 
 # --- picking ----------------------------------------------------------------------------------------------------
 
 
 def _picking(studio: Studio, draft: gr.State, parts: Make) -> None:
-    def picked(event: gr.EventData, given: drafts.Draft) -> tuple[Any, ...]:
+    @reporting(parts.about)
+    def picked(event: gr.EventData, given: drafts.Draft) -> Updates:
         if event._data.get("do") == "refresh":
             studio.reload()
-            return given, pick.headline(studio, given["id"]), pick.model_list(studio, given["id"]), ""
+            shown = pick.model_list(studio, given["id"])
+            return {parts.about: pick.headline(studio, given["id"]), parts.models: shown}
         id = str(event._data.get("pick", ""))
-        return drafts.fresh(studio, id), pick.headline(studio, id), gr.skip(), ""
+        return {draft: drafts.fresh(studio, id), parts.about: pick.headline(studio, id)}
 
     def asked(given: drafts.Draft) -> str:
-        try:
-            _, survey = plan_download([studio.catalog()[given["id"]]], studio.preferences(), machine=studio.machine)
-            ckpts = studio.root / "ckpts"
-            ckpts.mkdir(parents=True, exist_ok=True)
-            survey.remember(Index(ckpts))
-        except (ReeltuneError, OSError) as error:
-            told = error if isinstance(error, ReeltuneError) else str(error)
-            return pick.headline(studio, given["id"]) + problem(told)
-        return pick.headline(studio, given["id"])
+        shown, error = attempt(lambda view: _look_up(view, given["id"]), View(studio, given, 0))
+        return pick.headline(studio, given["id"]) + (shown if error is not None else "")
 
-    listen(parts.models, picked, draft, [draft, parts.about, parts.models, parts.said])
+    listen(parts.models, picked, draft, [draft, parts.about, parts.models])
     listen(parts.about, asked, draft, parts.about, queue=True, concurrency_limit=4, show_progress="minimal")
+
+
+def _look_up(view: View, id: str) -> str:
+    """Ask the servers for the sizes of what a model lacks, and remember them. Raises FetchError, OSError."""
+    studio = view.studio
+    _, survey = plan_download([studio.catalog()[id]], studio.preferences(), machine=studio.machine)
+    ckpts = studio.root / "ckpts"
+    ckpts.mkdir(parents=True, exist_ok=True)
+    survey.remember(Index(ckpts))
+    studio.reload()
+    return ""
 
 
 # --- the queue --------------------------------------------------------------------------------------------------
 
 
 def _queueing(studio: Studio, draft: gr.State, parts: Make) -> None:
-    def pressed(event: gr.EventData) -> tuple[Any, ...]:
+    @reporting(parts.queue_said)
+    def pressed(event: gr.EventData) -> Updates:
         do, id = str(event._data.get("do", "")), int(event._data.get("job") or 0)
-        changed: Any = gr.skip()
-        said, name, content = "", "", ""
-        try:
-            if do == "export":
-                name, content = "queue.json", studio.queue.export()
-            elif do in ("edit", "reuse"):
-                job = studio.queue.get(id)
-                changed = drafts.of_job(studio, job) | ({} if do == "edit" else {"job": None})
-                said = good(f"The settings of job {id} are in the form.")
-            else:
-                line.act(studio, do, id)
-        except ReeltuneError as error:
-            said = problem(error)
+        answer: Updates = {parts.queue_said: "", parts.name: "", parts.content: ""}
+        if do == "export":
+            answer |= {parts.name: "queue.json", parts.content: studio.queue.export()}
+        elif do in ("edit", "reuse"):
+            answer[draft] = _reused(studio, id, edited=do == "edit")
+            answer[parts.about] = pick.headline(studio, answer[draft]["id"])
+        else:
+            line.act(studio, do, id)
         jobs = studio.queue.jobs()
-        return changed, said, line.panel(jobs), now.panel(studio, jobs), name, content
+        return {**answer, parts.queue: line.panel(studio, jobs), parts.now: now.panel(studio, jobs)}
 
-    outputs = [draft, parts.said, parts.queue, parts.now, parts.name, parts.content]
+    outputs = [draft, parts.about, parts.queue_said, parts.queue, parts.now, parts.name, parts.content]
     for html in (parts.queue, parts.now):
         listen(html, pressed, None, outputs).then(None, [parts.name, parts.content], None, js=DOWNLOAD, **QUIET)
 
 
-def _import(studio: Studio, path: str) -> tuple[str, str]:
+def _reused(studio: Studio, id: int, *, edited: bool) -> drafts.Draft:
+    """The settings of a job in the form, to change it or to make another."""
+    job = studio.queue.get(id)
+    draft = drafts.of_job(studio, job)
+    message = good(f"The settings of job {id} are in the form.")
+    return {**draft, "job": job.id if edited else None, "message": message}
+
+
+def _import(studio: Studio, parts: Make, path: str) -> Updates:
     found = studio.confined(path)
+    if found is None:
+        raise ReeltuneError("That is no uploaded file.")
     try:
-        if found is None:
-            raise ReeltuneError("That is no uploaded file.")
         added = studio.queue.import_text(found.read_text(encoding="utf-8", errors="replace"))
-        said = good(f"{len(added)} jobs are in the queue.")
-        studio.runner.wake()
-    except ReeltuneError as error:
-        said = problem(error)
-    discard([path], studio)
-    return said, line.panel(studio.queue.jobs())
+    finally:
+        discard([path], studio)
+    studio.runner.wake()
+    message = f"{counted(len(added), 'job')} added to the queue."
+    return {parts.queue_said: good(message), parts.queue: line.panel(studio, studio.queue.jobs())}

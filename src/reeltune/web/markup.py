@@ -5,57 +5,26 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Iterable
+from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
 from reeltune.errors import ReeltuneError
+from reeltune.web.words import in_words
 
-CLICKS = """
-let kept = '';
-const find = () => element.querySelector('[data-search]');
-const sift = () => {
-  const wanted = kept.toLowerCase().split(/\\s+/).filter(Boolean);
-  element.querySelectorAll('[data-words]').forEach(row => {
-    row.hidden = !wanted.every(word => row.dataset.words.includes(word));
-  });
-  element.querySelectorAll('[data-group]').forEach(group => {
-    group.hidden = !group.querySelector('[data-words]:not([hidden])');
-  });
-};
-element.addEventListener('input', event => {
-  if (event.target.matches('[data-search]')) { kept = event.target.value; sift(); }
-});
-element.addEventListener('click', event => {
-  const button = event.target.closest('[data-do]');
-  if (!button || button.disabled) return;
-  if (button.dataset.sure && !window.confirm(button.dataset.sure)) return;
-  if (button.dataset.pick !== undefined) {
-    element.querySelectorAll('[data-pick]').forEach(row => row.setAttribute('aria-current', row === button));
-  }
-  trigger('click', {...button.dataset});
-});
-const reveal = () => {
-  const current = element.querySelector('[data-scroll] [aria-current="true"]');
-  const box = current && current.closest('[data-scroll]');
-  if (box) box.scrollTop = current.offsetTop - box.offsetTop - box.clientHeight / 3;
-};
-reveal();
-let focused = null;
-element.addEventListener('focusin', event => { focused = event.target.dataset.key || null; });
-element.addEventListener('focusout', event => { if (event.relatedTarget) focused = null; });
-watch('value', () => {
-  if (find()) { find().value = kept; sift(); }
-  if (focused && document.activeElement === document.body) {
-    const again = element.querySelector(`[data-key="${CSS.escape(focused)}"]`);
-    if (again) again.focus();
-  }
-});
-"""  # for gr.HTML: buttons say what they do in data-do; a search box hides rows; focus outlives a refresh
+_MOST_ERROR = 300  # characters of an unforeseen error that are shown
+
+
+def asset(name: str) -> str:
+    """A text file that ships with the page."""
+    return (Path(str(resources.files("reeltune.web"))) / "assets" / name).read_text(encoding="utf-8")
 
 
 def text(value: object) -> str:
-    """Anything as text between tags or in an attribute; signs that nobody can see are shown."""
-    shown = "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in str(value))
+    """Anything as text between tags or in an attribute; characters that nobody can see are shown."""
+    shown = "".join(
+        character if character.isprintable() or character in "\n\t" else "\ufffd" for character in str(value)
+    )
     return html.escape(shown, quote=True)
 
 
@@ -79,8 +48,15 @@ def video(path: Path, *, poster: bool = False) -> str:
 def problem(error: ReeltuneError | str, hint: str = "") -> str:
     """An error in words, with the next step."""
     message, next_step = (error.message, error.hint) if isinstance(error, ReeltuneError) else (error, hint)
+    next_step = in_words(next_step)
     more = f'<div class="rt-hint">{text(next_step)}</div>' if next_step else ""
-    return f'<div class="rt-problem" role="alert"><div>{text(message)}</div>{more}</div>'
+    return f'<div class="rt-problem" role="alert"><div>{text(in_words(message))}</div>{more}</div>'
+
+
+def failed(error: Exception) -> str:
+    """An error that nobody foresaw."""
+    message = f"Something went wrong here ({type(error).__name__}: {str(error)[:_MOST_ERROR]})."
+    return problem(message, "The terminal shows where. The rest of the page goes on.")
 
 
 def good(message: str) -> str:
@@ -90,5 +66,6 @@ def good(message: str) -> str:
 
 def notes(lines: Iterable[str]) -> str:
     """Things worth knowing, one a line."""
-    rows = "".join(f"<li>{text(line)}</li>" for line in lines)
+    shown = [words for line in lines if (words := in_words(line))]
+    rows = "".join(f"<li>{text(row)}</li>" for row in shown)
     return f'<ul class="rt-notes">{rows}</ul>' if rows else ""

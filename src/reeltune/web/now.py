@@ -1,101 +1,146 @@
-"""What is being made right now, and the last video that was."""
+"""The job that runs now with its preview and its remaining time, or the last one that ended."""
 
 from __future__ import annotations
 
 import base64
+import time
 from pathlib import Path
 
-from reeltune._text import size
+from reeltune._text import counted, duration, size
 from reeltune.events import Progress
 from reeltune.jobs import Job, Live, State
+from reeltune.jobs.pace import Pace
 from reeltune.web.markup import button, notes, problem, text, video
 from reeltune.web.studio import Studio
 
 _STAGES = {
     "prepare": "Getting ready",
-    "download": "Fetching",
+    "download": "Downloading",
     "verify": "Checking",
+    "quantize": "Quantizing",
     "load": "Loading",
-    "encode": "Reading the prompt",
+    "encode": "Encoding the prompt",
     "denoise": "Denoising",
-    "decode": "Decoding",
-    "write": "Writing",
+    "decode": "Decoding the video",
+    "write": "Writing the video",
 }
 _EMPTY = "Your video appears here."
+_MOST_SHOWN = 4  # videos of one job
 
 
 def panel(studio: Studio, jobs: list[Job]) -> str:
     """The running job with its preview; else the last one that ended; else an invitation."""
-    live = studio.runner.live
-    trouble = studio.runner.trouble
-    told = problem(trouble) if trouble is not None else ""
+    live, trouble = studio.runner.live, studio.runner.trouble
+    shown = problem(trouble) if trouble is not None else ""
     if studio.runner.paused:
-        told += f'<div class="rt-line"><span></span>{button("resume", "Continue now")}</div>'
+        shown += f'<div class="rt-line"><span></span>{button("resume", "Continue now")}</div>'
     running = next((job for job in jobs if live is not None and job.id == live.job), None)
     if live is not None and running is not None:
-        return told + _running(running, live)
+        return shown + _running(running, live)
     last = next((job for job in jobs if job.state not in (State.QUEUED, State.RUNNING)), None)
-    return told + (_ended(studio, last) if last is not None else f'<div class="rt-stage rt-empty">{_EMPTY}</div>')
+    return shown + (_ended(studio, last) if last is not None else _stage(_EMPTY))
 
 
 def _running(job: Job, live: Live) -> str:
     words, share = how_far(live.progress)
-    picture = _EMPTY if live.progress is None else f"{text(words)} …"
     if live.preview is not None:
         data = base64.b64encode(live.preview.image).decode("ascii")
         picture = f'<img alt="The video as it looks so far" src="data:image/webp;base64,{data}">'
+    else:
+        picture = f"{text(words)} …"
     value = "" if share is None else f' value="{share:.3f}"'
     stop = "Stop now" if live.cancelling else "Cancel"
-    stopping = "<span>It stops after this step.</span>" if live.cancelling else ""
+    lines = [_planned(live), *live.notices]
     return (
         f'<div class="rt-stage rt-live">{picture}</div>'
         f'<progress max="1"{value} aria-label="{text(words)}"></progress>'
-        f'<div class="rt-line"><span class="rt-words">{text(words)}</span>'
-        f'<span class="rt-time">{_clock(live.seconds)}</span>{stopping}'
+        f'<div class="rt-line"><span class="rt-words">{_which(live)}{text(words)}</span>'
         f"{button('cancel', stop, kind='rt-stop', job=job.id)}</div>"
-        f'<p class="rt-prompt">{text(job.prompt)}</p>' + notes([*_planned(live), *live.notices])
+        f'<p class="rt-time">{text(_times(live))}</p>'
+        f'<p class="rt-prompt">{text(job.prompt)}</p>' + notes(row for row in lines if row)
     )
 
 
-def _planned(live: Live) -> list[str]:
-    """What is about to be fetched, as a whole."""
+def _which(live: Live) -> str:
+    """Which video of several it is."""
+    return f"<b>Video {live.batch.number} of {live.batch.total}</b> " if live.batch is not None else ""
+
+
+def _times(live: Live) -> str:
+    """Time since the start, speed and remaining time, as far as they are known."""
+    parts = [f"{_clock(live.seconds)} so far"]
+    if live.progress is not None and live.pace is not None:
+        parts += pace_words(live.progress, live.pace, time.monotonic())
+    if live.cancelling:
+        parts = ["It stops after this step."]
+    return " · ".join(parts)
+
+
+def pace_words(progress: Progress, pace: Pace, now: float) -> list[str]:
+    """Speed of what is measured in bytes, and the time that is left of this stage."""
+    parts = []
+    if progress.unit == "bytes" and pace.rate is not None:
+        parts.append(f"{size(round(pace.rate))}/s")
+    left = pace.seconds_left(progress.total, now)
+    if left is not None and progress.done != progress.total:
+        parts.append(f"about {duration(left)} left")
+    return parts
+
+
+def _planned(live: Live) -> str:
+    """What is about to be downloaded, as a whole."""
     if live.planned is None:
-        return []
-    to_fetch, files = size(live.planned.to_fetch), len(live.planned.files)
-    return [f"To fetch: {to_fetch} in {files} files; {size(live.planned.free)} free on the disk."]
+        return ""
+    files = counted(len(live.planned.files), "file")
+    return f"{size(live.planned.to_fetch)} to download in {files}; {size(live.planned.free)} free on this disk."
 
 
 def how_far(progress: Progress | None) -> tuple[str, float | None]:
     """A stage in words, and the share of it that is done, None while nobody knows."""
     if progress is None:
-        return "Starting the worker", None
+        return "Starting", None
     words = _STAGES.get(progress.stage, progress.stage.capitalize())
-    share = progress.done / progress.total if progress.total else None
+    share = min(1.0, progress.done / progress.total) if progress.total else None
     if progress.stage == "denoise":
         return f"{words}: step {progress.done} of {progress.total}", share
     if progress.unit == "bytes":
-        return f"{words} {progress.subject}: {size(progress.done)} of {size(progress.total)}", share
+        amount = f"{size(progress.done)} of {size(progress.total)}" if progress.total else size(progress.done)
+        return f"{words} {progress.subject}: {amount}", share
     return f"{words} {progress.subject}".strip(), share if progress.total != 1 else None
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, rest = divmod(max(0, int(seconds)), 60)
     return f"{minutes}:{rest:02d}"
 
 
 def _ended(studio: Studio, job: Job) -> str:
     if job.state is State.DONE:
-        films = [Path(name) for name in job.outputs if studio.confined(name) and Path(name).is_file()]
-        shown = "".join(f'<div class="rt-stage">{video(path)}</div>' for path in films[-4:]) or _stage(
-            "Made, and moved."
-        )
-        took = f"Made in {_clock(job.seconds)}."
-        again = button("reuse", "Use these settings", job=job.id)
-        return f'{shown}<div class="rt-line"><span>{took}</span>{again}</div>{_caption(job)}{notes(job.notices)}'
+        return _done(studio, job)
     again = button("again", "Resume" if job.resumable else "Run again", job=job.id)
-    if job.state is State.CANCELLED:
-        return f'{_stage("Cancelled.")}<div class="rt-line"><span></span>{again}</div>{_caption(job)}'
-    return problem(job.error, job.hint) + f'<div class="rt-line"><span></span>{again}</div>{_caption(job)}'
+    shown = _stage("Cancelled.") if job.state is State.CANCELLED else problem(job.error, job.hint)
+    return f'{shown}<div class="rt-line"><span></span>{again}</div>{_caption(job)}'
+
+
+def _done(studio: Studio, job: Job) -> str:
+    films = films_of(studio, job)[-_MOST_SHOWN:]
+    shown = "".join(f'<div class="rt-stage">{video(path)}</div>' for path in films)
+    took = f"Made in {duration(job.seconds)}."
+    again = button("reuse", "Use these settings", job=job.id)
+    line = f'<div class="rt-line"><span>{took}</span>{again}</div>'
+    return f"{shown or _stage('The video was moved or deleted.')}{line}{_caption(job)}{_folded(job)}"
+
+
+def _folded(job: Job) -> str:
+    """What was noted of a job, folded away: it was shown while the job ran."""
+    rows = notes(job.notices)
+    summary = counted(len(job.notices), "note")
+    return f'<details data-key="notes"><summary>{summary}</summary>{rows}</details>' if rows else ""
+
+
+def films_of(studio: Studio, job: Job) -> list[Path]:
+    """The videos a job has made that are still there."""
+    return [path for name in job.outputs if (path := studio.confined(name)) is not None and path.is_file()]
 
 
 def _stage(words: str) -> str:

@@ -1,45 +1,25 @@
-"""The whole page: its tabs, and the clock that keeps them as things are."""
+"""The whole page: its tabs, and which of their parts change by themselves."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from reeltune.errors import ReeltuneError
-from reeltune.web import drafts, line, now, pick
+from reeltune.web import drafts, pick
+from reeltune.web.clock import Part, View, clock
 from reeltune.web.configuration import configuration_tab
 from reeltune.web.create import base_line, choices, create_tab
-from reeltune.web.events import QUIET
+from reeltune.web.events import Make
 from reeltune.web.gallery import films, gallery_tab, grid
-from reeltune.web.make import make_tab
-from reeltune.web.markup import problem
+from reeltune.web.make import make_tab, show_model, show_models, show_now, show_queue
 from reeltune.web.studio import Studio
 
-_TICK_SECONDS = 1.0
 _HEADER = """<header class="rt-header"><h1>reeltune</h1>
-<button type="button" class="rt-button" id="rt-theme" aria-label="Dark or light">◐</button></header>"""
-_THEME_JS = """
-element.querySelector('#rt-theme').addEventListener('click', () => document.body.classList.toggle('dark'));
-"""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """The parts of the page that change by themselves, and the states they depend on."""
-
-    draft: gr.State
-    number: gr.State
-    parts: dict[str, Any]
-
-
-def asset(name: str) -> str:
-    """A text file that ships with the page."""
-    return (Path(str(resources.files("reeltune.web"))) / "assets" / name).read_text(encoding="utf-8")
+<button type="button" class="rt-button" id="rt-theme" aria-label="Dark or light colours">◐</button></header>"""
+_THEME_JS = "reeltune.theme(element.querySelector('#rt-theme'));"
 
 
 def first_model(studio: Studio) -> str:
@@ -77,48 +57,25 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Configuration", id="configuration"):
                 again = lambda given: (pick.headline(studio, given["id"]), pick.model_list(studio, given["id"]))  # noqa: E731
                 configuration_tab(studio, page, [make.about, make.models], (again, draft))
-        parts = {
-            "models": make.models,
-            "now": make.now,
-            "queue": make.queue,
-            "gallery": cards,
-            "base": base,
-            "files": files,
-        }
-        _clock(studio, page, Shown(draft, number, parts))
+        clock(partial(View, studio), [draft, number], _parts(make, cards, base, files, draft), page)
     return page
 
 
-def _clock(studio: Studio, page: gr.Blocks, shown: Shown) -> None:
-    """Look once a second; what is as it was last time is left alone."""
-    seen = gr.State({})
-    clock = gr.Timer(_TICK_SECONDS)
-    names, outputs = list(shown.parts), list(shown.parts.values())
-
-    def look(given: drafts.Draft, number: int, before: dict[str, str]) -> tuple[Any, ...]:
-        try:
-            fresh = _fresh(studio, given, number)
-        except ReeltuneError as error:  # a disk that is full, a file that was broken by hand
-            fresh = dict.fromkeys(names, "") | {"now": problem(error)}
-        marks = {name: hashlib.sha1(str(value).encode("utf-8", "replace")).hexdigest() for name, value in fresh.items()}
-        changed = {name for name in names if before.get(name) != marks[name]}
-        if not changed:
-            return gr.skip(), *([gr.skip()] * len(names))
-        drawn = {**fresh, "files": gr.Dropdown(choices=fresh["files"])}
-        return marks, *(drawn[name] if name in changed else gr.skip() for name in names)
-
-    inputs = [shown.draft, shown.number, seen]
-    clock.tick(look, inputs, [seen, *outputs], queue=False, **QUIET)
-    page.load(look, inputs, [seen, *outputs], queue=False, **QUIET)
-
-
-def _fresh(studio: Studio, given: drafts.Draft, number: int) -> dict[str, Any]:
-    jobs = studio.queue.jobs()
+def _parts(make: Make, cards: gr.HTML, base: gr.HTML, files: gr.Dropdown, draft: gr.State) -> dict[str, Part]:
+    """What changes by itself."""
     return {
-        "models": pick.model_list(studio, given["id"]),
-        "now": now.panel(studio, jobs),
-        "queue": line.panel(jobs),
-        "gallery": grid(films(studio), number),
-        "base": base_line(studio, given),
-        "files": choices(studio),
+        "list of models": Part(make.models, show_models),
+        "model": Part(make.about, show_model),
+        "form": Part(draft, lambda view: drafts.renewed(view.studio, view.draft), _unless_none, plain=False),
+        "current job": Part(make.now, show_now),
+        "queue": Part(make.queue, show_queue),
+        "gallery": Part(cards, lambda view: grid(films(view.studio), view.number)),
+        "base model": Part(base, lambda view: base_line(view.studio, view.draft)),
+        "list of finetunes": Part(
+            files, lambda view: choices(view.studio), lambda ids: gr.Dropdown(choices=ids), plain=False
+        ),
     }
+
+
+def _unless_none(value: drafts.Draft | None) -> Any:
+    return gr.skip() if value is None else value

@@ -112,7 +112,8 @@ def launch(studio: Studio, serving: Serving, passwords: dict[str, str]) -> str:
     from starlette.middleware import Middleware
 
     from reeltune.web.guard import Guard
-    from reeltune.web.page import asset, build
+    from reeltune.web.markup import asset
+    from reeltune.web.page import build
     from reeltune.web.theme import theme
     from reeltune.web.uploads import MOST_BYTES
 
@@ -136,7 +137,7 @@ def launch(studio: Studio, serving: Serving, passwords: dict[str, str]) -> str:
             enable_monitoring=False,
             theme=theme(),
             css=asset("page.css"),
-            head=f"<style>{asset('frame.css')}</style><script>{asset('page.js')}</script>",
+            head=f"<style>{asset('frame.css')}</style><script>{asset('lively.js')}{asset('page.js')}</script>",
             **more,
         )
     except OSError as error:

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from reeltune.definitions import Catalog, Definition, load_catalog
 from reeltune.errors import ReeltuneError
-from reeltune.fetch import Explanation, explain
+from reeltune.fetch import Explanation
 from reeltune.files import expand
-from reeltune.inventory.index import Index
 from reeltune.jobs import Runner
 from reeltune.machine import Machine, probe
 from reeltune.preferences import FILE_NAME, Preferences, load_preferences
+from reeltune.web.states import Facts, FileFacts, Standing, States, file_facts, missing_bytes
 
-Signature = tuple[tuple[str, int, int], ...]
 UPLOADS = "uploads"
-_PATIENCE_SECONDS = 0.4  # a page waits so long for the states of its models; later ones come by themselves
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How a model stands: `ready` to make videos, or `missing` bytes (None: not known), or why it can't run."""
-
-    ready: bool
-    missing: int | None = None
-    reason: str = ""
 
 
 class Studio:
@@ -41,17 +28,17 @@ class Studio:
         self.queue = runner.queue
         self.machine: Machine = probe()
         self._guard = threading.Lock()
-        self._seen: Signature | None = None
+        self._seen: FileFacts | None = None
         self._catalog: Catalog | None = None
-        self._standings: Mapping[str, Standing] = {}
-        self._told_of: tuple[Catalog, Preferences, Signature] | None = None
+        self._preferences: tuple[tuple[int, ...], Preferences] | None = None  # with the facts of their file
+        self._states = States(root, self.machine, self._facts)
 
     # --- as it is on disk now -------------------------------------------------------------------------------
 
     def catalog(self) -> Catalog:
         """The definitions; read again whenever a file in `finetunes/` is new, gone or changed."""
         with self._guard:
-            seen = _signature(self.root / "finetunes", ".json")
+            seen = file_facts(self.root / "finetunes", ".json", deep=True)
             if self._catalog is None or seen != self._seen:
                 self._catalog, self._seen = load_catalog(self.root), seen
             return self._catalog
@@ -59,22 +46,24 @@ class Studio:
     def reload(self) -> None:
         """Read everything again, whatever the files' times say."""
         with self._guard:
-            self._seen = self._told_of = None
+            self._seen = self._preferences = None
+        self._states.forget()
 
     def preferences(self) -> Preferences:
         """The preferences; a value of the file that can't be used has its default."""
-        return load_preferences(self.root)[0]
+        facts = _facts_of(preferences_file(self.root))
+        kept = self._preferences
+        if kept is None or kept[0] != facts:
+            kept = self._preferences = (facts, load_preferences(self.root)[0])
+        return kept[1]
 
     def explain(self, definition: Definition) -> Explanation:
-        """The chooser's result for a definition. Raises what `fetch.explain` does."""
-        return explain(definition, self.preferences(), machine=self.machine)
+        """The chooser's result for a definition. Raises as `fetch.explain`."""
+        return self._states.explain(definition)
 
     def missing_bytes(self, explanation: Explanation) -> int | None:
-        """Bytes to fetch; None while a server hasn't told all sizes yet."""
-        index = Index(self.root / "ckpts")
-        sizes = [item.bytes or index.size_of(item.url) for item in explanation.missing]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if len(known) == len(sizes) else None
+        """Bytes to download; None while the size of a file is not known."""
+        return missing_bytes(self.root, explanation)
 
     # --- folders --------------------------------------------------------------------------------------------
 
@@ -106,43 +95,34 @@ class Studio:
 
     def standings(self) -> Mapping[str, Standing]:
         """How every model stands, by id, as far as it is known; what has changed is found out in the background."""
-        catalog, preferences = self.catalog(), self.preferences()
-        now = (catalog, preferences, _signature(self.root / "ckpts", ""))
-        with self._guard:
-            fresh, self._told_of = self._told_of == now, now
-        if not fresh:
-            finding = threading.Thread(target=self._find_out, args=now, daemon=True)
-            finding.start()
-            finding.join(_PATIENCE_SECONDS)
-        return self._standings
+        return self._states.standings()
 
-    def _find_out(self, catalog: Catalog, preferences: Preferences, seen: Signature) -> None:
-        found = {row.id: self._standing(catalog, row.id, preferences) for row in catalog.summaries()}
-        with self._guard:
-            if self._told_of == (catalog, preferences, seen):
-                self._standings = found
+    def version(self) -> int:
+        """A number that grows whenever a definition, a weight file or a preference changes. Raises PreferencesError."""
+        return self._states.current()[0]
 
-    def _standing(self, catalog: Catalog, id: str, preferences: Preferences) -> Standing:
+    def blocked(self, id: str) -> str:
+        """Why a model can't run here; empty where it can, once its files are downloaded."""
         try:
-            definition = catalog[id]
+            definition = self.catalog()[id]
             if not definition.runnable:
-                return Standing(False, reason=definition.reason)
-            explanation = explain(definition, preferences, machine=self.machine)
+                return definition.reason
+            self.explain(definition)
         except ReeltuneError as error:
-            return Standing(False, reason=str(error))
-        if not explanation.missing:
-            return Standing(True)
-        return Standing(False, self.missing_bytes(explanation))
+            return str(error)
+        return ""
+
+    def _facts(self) -> Facts:
+        return Facts(self.catalog(), self.preferences(), file_facts(self.root / "ckpts", deep=True))
 
 
-def _signature(folder: Path, suffix: str) -> Signature:
-    """Names, sizes and times of what lies in a folder."""
+def _facts_of(path: Path) -> tuple[int, ...]:
+    """Size, time and inode of a file; empty where there is none."""
     try:
-        with os.scandir(folder) as entries:
-            facts = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(suffix)]
+        facts = path.stat()
     except OSError:
         return ()
-    return tuple(sorted((name, row.st_size, row.st_mtime_ns) for name, row in facts))
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 
 def preferences_file(root: Path) -> Path:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import FileData, ImageData, ListFiles
 
+from reeltune.web.events import QUIET
 from reeltune.web.fields import Field
+from reeltune.web.labels import placeholder_of
 from reeltune.web.studio import Studio
 
 _IMAGES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
-_VIDEOS = [".mp4", ".webm", ".mov", ".mkv", ".gif"]
 
 
 def draw(field: Field, settings: Mapping[str, Any], studio: Studio, turn: str) -> Any:
@@ -20,16 +22,24 @@ def draw(field: Field, settings: Mapping[str, Any], studio: Studio, turn: str) -
     one, so that nothing of what was put into that shows up here.
     """
     value = settings.get(field.key)
-    label = field.label + (" (needed)" if field.required else "")
-    common: dict[str, Any] = {
-        "label": label,
-        "info": field.help,
+    if field.kind in ("image", "images", "video"):
+        return _as_entered(_file(field, value, studio, turn))
+    common: dict[str, Any] = {**_common(field, turn), "info": field.help or None}
+    return _as_entered(_box(field, value, common))
+
+
+def _common(field: Field, turn: str) -> dict[str, Any]:
+    return {
+        "label": field.label + (" (required)" if field.required else ""),
         "elem_id": f"field-{field.key}",
         "interactive": True,
         "key": f"{turn}-{field.key}",
     }
+
+
+def _box(field: Field, value: Any, common: dict[str, Any]) -> Any:
     if field.key == "prompt":
-        return gr.Textbox(value, lines=3, max_lines=12, autofocus=True, **common)
+        return gr.Textbox(value, lines=3, max_lines=12, placeholder=placeholder_of(field.key), **common)
     match field.kind:
         case "numbers":
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
@@ -45,14 +55,37 @@ def draw(field: Field, settings: Mapping[str, Any], studio: Studio, turn: str) -
             known = [row for _, row in field.choices]
             return gr.Dropdown(list(field.choices), value=value if value in known else known[0], **common)
         case "slider" if _on_grid(field, value):
-            return gr.Slider(
-                field.least, max(field.most or 1, settings[field.key]), value=value, step=field.step, **common
-            )
+            return _slider(field, value, common)
         case "slider" | "whole":
             return gr.Number(value, precision=0, minimum=field.least, **common)
-        case "number":
-            return gr.Number(value, step=field.step, **common)
-    return _file(field, value, studio, label, turn)
+    return gr.Number(value, step=field.step or 1, **common)
+
+
+def _slider(field: Field, value: int, common: dict[str, Any]) -> gr.Slider:
+    slider = gr.Slider(
+        field.least, max(field.most or 1, value), value=value, step=field.step, buttons=[], **common,
+        elem_classes=f"rt-rate-{field.rate}" if field.rate else None,
+    )  # fmt: skip
+    if field.rate:
+        slider.change(None, slider, None, js="() => reeltune.lengths()", **QUIET)
+    return slider
+
+
+def _as_entered(component: Any) -> Any:
+    """The component, which gives a job's settings what was entered as it is.
+
+    Gradio's own conversions raise before any function of the page is called: for an image that can't be read, a number
+    out of range. The page's checks say what is wrong, beside the button.
+    """
+    component.preprocess = _entered
+    return component
+
+
+def _entered(payload: Any) -> Any:
+    """A value, or the paths of files."""
+    if isinstance(payload, ListFiles):
+        return [row.path for row in payload.root]
+    return payload.path if isinstance(payload, FileData | ImageData) else payload
 
 
 def _on_grid(field: Field, value: Any) -> bool:
@@ -60,15 +93,11 @@ def _on_grid(field: Field, value: Any) -> bool:
     return type(value) is int and field.step is not None and (value - (field.least or 0)) % field.step == 0
 
 
-def _file(field: Field, value: Any, studio: Studio, label: str, turn: str) -> Any:
+def _file(field: Field, value: Any, studio: Studio, turn: str) -> Any:
     paths = [_existing(path, studio) for path in (value if isinstance(value, list) else [value])]
     kept = [str(path) for path in paths if path is not None]
-    options: dict[str, Any] = {
-        "label": label,
-        "elem_id": f"field-{field.key}",
-        "interactive": True,
-        "key": f"{turn}-{field.key}",
-    }
+    takes = "video" if field.kind == "video" else "image"
+    options = _common(field, turn) | {"elem_classes": f"rt-takes-{takes}"}
     if field.kind == "image":
         return gr.Image(
             kept[0] if kept else None, type="filepath", sources=["upload", "clipboard"], height=200, **options

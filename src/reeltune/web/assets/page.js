@@ -1,19 +1,106 @@
-// A file dropped anywhere on the page goes to the button that takes settings; videos of the gallery play when pointed at.
+// What the page does by itself: its colours, its keys, files that are dropped on it, and the length of a video.
 (() => {
-  const taker = () => document.querySelector('input[type=file]:has(+ #take-file)');
-  const foreign = event => !event.target.closest('#form .block, #create, #configuration, #import-queue')
-    && [...(event.dataTransfer?.types || [])].includes('Files');
-  document.addEventListener('dragover', event => { if (foreign(event)) event.preventDefault(); });
-  document.addEventListener('drop', event => {
-    if (!foreign(event)) return;
+  // --- colours: as the system has them, until somebody chooses; the choice outlives a reload -------------------
+  const THEME = 'reeltune-theme';
+  const chosen = () => { try { return localStorage.getItem(THEME); } catch { return null; } };
+  const colour = () => { if (chosen()) document.body?.classList.toggle('dark', chosen() === 'dark'); };
+  reeltune.theme = button => {
+    colour();
+    button.addEventListener('click', () => {
+      const dark = !document.body.classList.contains('dark');
+      document.body.classList.toggle('dark', dark);
+      try { localStorage.setItem(THEME, dark ? 'dark' : 'light'); } catch { /* private window: for this page only */ }
+    });
+  };
+  document.addEventListener('DOMContentLoaded', colour);
+
+  // --- short messages ----------------------------------------------------------------------------------------------
+  reeltune.toast = words => {
+    document.querySelector('.rt-toast')?.remove();
+    const toast = Object.assign(document.createElement('div'), { className: 'rt-toast', textContent: words });
+    toast.setAttribute('role', 'status');
+    document.querySelector('.gradio-container').append(toast);
+    setTimeout(() => toast.remove(), 6000);
+  };
+
+  // An answer is brought into view where it lies outside, without moving anything that is in view.
+  reeltune.show = element => {
+    const box = element.getBoundingClientRect();
+    const outside = box.top < 0 || box.bottom > window.innerHeight;
+    if (outside && element.querySelector('.rt-problem')) element.scrollIntoView({ block: 'nearest' });
+  };
+
+  // --- keys --------------------------------------------------------------------------------------------------------
+  document.addEventListener('keydown', event => {
+    if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return;
+    const button = document.querySelector('#generate');
+    if (!button?.offsetParent || button.disabled) return;
     event.preventDefault();
-    const input = taker();
-    if (!input || !event.dataTransfer.files.length) return;
+    button.click();
+  }, true);
+
+  // --- the length of a video, which follows its number of frames -------------------------------------------------------
+  reeltune.lengths = () => {
+    const slider = document.querySelector('#field-video_length');
+    const rate = /rt-rate-(\d+)/.exec(slider?.className || '');
+    const number = slider?.querySelector('input[type=number]');
+    const place = slider?.querySelector('.info-text');
+    if (!rate || !number || !place) return;
+    const own = parseInt(document.querySelector('#field-force_fps textarea, #field-force_fps input')?.value, 10);
+    const fps = own > 0 ? own : Number(rate[1]);
+    place.textContent = `${(Number(number.value) / fps).toFixed(1)} s at ${fps} frames per second`;
+  };
+  document.addEventListener('input', event => {
+    if (event.target.closest?.('#field-video_length, #field-force_fps')) requestAnimationFrame(reeltune.lengths);
+  });
+
+  // --- files dropped anywhere: an image or a video goes to the field of the form that takes it -----------------------
+  const own = event => event.target.closest?.('#create, #configuration, #import-queue, .rt-inputs .block');
+  const carries = event => [...(event.dataTransfer?.types || [])].includes('Files');
+  const fields = kind => [...document.querySelectorAll(`.rt-inputs .rt-takes-${kind}`)].filter(row => row.offsetParent);
+  const filled = field => field.querySelector('img, video, .file-preview');
+  const target = kind => fields(kind).find(field => !filled(field)) || fields(kind)[0];
+  const mark = on => document.body.classList.toggle('rt-dragging', on);
+  let away = 0;
+  document.addEventListener('dragover', event => {
+    if (!carries(event)) return;
+    mark(true);
+    clearTimeout(away);
+    away = setTimeout(() => mark(false), 200);
+    if (!own(event)) event.preventDefault();
+  });
+  document.addEventListener('drop', async event => {
+    mark(false);
+    if (!carries(event) || own(event)) return;
+    event.preventDefault();
+    const file = event.dataTransfer.files[0];
+    if (!file) return;
+    const kind = file.type.startsWith('image/') ? 'image' : file.type.startsWith('video/') ? 'video' : '';
+    const field = kind && target(kind);
+    if (field) put(field, file);
+    else reeltune.toast(refusal(kind));
+  });
+  const refusal = kind => {
+    if (kind) return `This model takes no ${kind}. Pick one that does, or press “Use settings of a file”.`;
+    return 'Only images and videos can be dropped here. For settings press “Use settings of a file”.';
+  };
+  const put = async (field, file) => {
+    if (filled(field) && !field.querySelector('input[type=file]')) {
+      field.querySelector('button[aria-label="Clear"], button[aria-label="Remove Image"]')?.click();
+    }
+    for (let tries = 0; tries < 40 && !field.querySelector('input[type=file]'); tries++) {
+      await new Promise(done => setTimeout(done, 25));
+    }
+    const input = field.querySelector('input[type=file]');
+    if (!input) return reeltune.toast(`Remove the file in “${field.dataset.label || 'the field'}” first.`);
     const files = new DataTransfer();
-    files.items.add(event.dataTransfer.files[0]);
+    files.items.add(file);
     input.files = files.files;
     input.dispatchEvent(new Event('change', { bubbles: true }));
-  });
+    field.scrollIntoView({ block: 'nearest' });
+  };
+
+  // --- videos that play while somebody points at them ------------------------------------------------------------
   const film = event => event.target.closest?.('[data-film]')?.querySelector('video[data-hover]');
   for (const name of ['mouseover', 'focusin']) {
     document.addEventListener(name, event => film(event)?.play().catch(() => {}));
