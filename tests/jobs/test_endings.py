@@ -1,5 +1,6 @@
 """However a job ends, and whatever fails around it: it ends with words, its videos are kept, and the next one runs."""
 
+import json
 import logging
 import os
 import signal
@@ -34,7 +35,6 @@ def succeed(worker, request):
 def running(root, monkeypatch):
     """Start a runner whose workers follow a script; returns it and the list of its workers."""
     monkeypatch.setattr("reeltune.jobs.runner._LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("reeltune.jobs.store._WAIT_SECONDS", 0.02)
     begun = []
 
     def begin(script=succeed, start=None, **options):
@@ -55,7 +55,8 @@ def running(root, monkeypatch):
 
 
 def add(runner, count=1):
-    ids = [runner.queue.add("m", {"prompt": "a boat"}).id for _ in range(count)]
+    rows = [{"definition": "m", "settings": {"prompt": "a boat"}}] * count
+    ids = [job.id for job in runner.queue.import_text(json.dumps({"jobs": rows}))]  # all of them at once
     runner.wake()
     return ids
 
@@ -126,14 +127,15 @@ def test_odd_messages_end_in_a_stored_job(running, messages):
     assert runner._thread.is_alive()
 
 
-def locked(root):
-    """A write lock on the queue's file, as another program may hold it."""
+def locked(root, monkeypatch):
+    """A write lock on the queue's file, as another program may hold it; nobody waits for its end."""
+    monkeypatch.setattr("reeltune.jobs.store._WAIT_SECONDS", 0.05)
     connection = sqlite3.connect(root / "reeltune.sqlite", isolation_level=None, check_same_thread=False)
     connection.execute("BEGIN IMMEDIATE")
     return connection
 
 
-def test_a_lock_while_a_job_runs_delays_its_end_and_loses_nothing(running, root):
+def test_a_lock_while_a_job_runs_delays_its_end_and_loses_nothing(running, root, monkeypatch):
     go = threading.Event()
 
     def script(worker, request):
@@ -142,7 +144,7 @@ def test_a_lock_while_a_job_runs_delays_its_end_and_loses_nothing(running, root)
     runner, workers = running(script)
     first, second = add(runner, 2)
     until(lambda: workers and workers[0].requests)
-    lock = locked(root)
+    lock = locked(root, monkeypatch)
     go.set()
     until(lambda: runner.trouble is not None)
     assert f"Job {first} is done" in runner.trouble.message
@@ -155,7 +157,7 @@ def test_a_lock_while_a_job_runs_delays_its_end_and_loses_nothing(running, root)
     lock.close()
     assert ended(runner, first).outputs == ("a.mp4",)
     assert ended(runner, second).state is State.DONE
-    assert runner.trouble is None
+    until(lambda: runner.trouble is None)
 
 
 def test_a_root_that_is_moved_while_a_job_runs(running, root, tmp_path):
@@ -173,12 +175,12 @@ def test_a_root_that_is_moved_while_a_job_runs(running, root, tmp_path):
     assert (job.state, job.outputs) == (State.DONE, ("a.mp4",))
 
 
-def test_a_program_that_ends_before_an_end_can_be_stored_reports_it(running, root, caplog):
+def test_a_program_that_ends_before_an_end_can_be_stored_reports_it(running, root, caplog, monkeypatch):
     runner, _ = running()
     lock = []
 
     def script(worker, request):
-        lock.append(locked(root))
+        lock.append(locked(root, monkeypatch))
         succeed(worker, request)
 
     runner._start_worker = lambda: FakeWorker(script)
@@ -208,14 +210,14 @@ def test_a_failure_that_every_job_shares_pauses_the_queue(running):
     workers[0].script = succeed
     runner.resume()
     until(lambda: ended(runner, ids[5]).state is State.DONE)
-    assert runner.trouble is None
+    until(lambda: runner.trouble is None)
 
 
 def test_a_paused_queue_continues_by_itself_and_later_each_time(running, monkeypatch):
     monkeypatch.setattr("reeltune.jobs.runner._PAUSE_SECONDS", (0.01, 1000.0))
     runner, _ = running(fail)
     ids = add(runner, 3)
-    until(lambda: runner.paused and runner._pauses == 2)
+    until(lambda: runner.paused and runner._pauses == 2 and runner._ended is None)
     assert [runner.queue.get(id).state for id in ids] == [State.FAILED, State.FAILED, State.QUEUED]
 
 
