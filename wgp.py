@@ -12,7 +12,7 @@ from reeltune.cli.app import app
 
 SAVE_QUANTIZED = "--save-quantized"
 SAVING = ("generate", "ui")  # commands that take it
-ABOUT_ITSELF = ("--help", "--version")
+ABOUT_ITSELF = ("-h", "--help", "--version")
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]

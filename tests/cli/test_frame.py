@@ -99,6 +99,8 @@ def test_preferences_are_listed_shown_and_set(run, root):
         (("set", "outputs", "my", "videos"), 'outputs "my videos"'),
         (("set", "compile", "maybe"), "true or false"),
         (("set", "hub_token", "hf_1"), "history"),
+        (("set", "device", "banana"), "auto, cpu, mps, cuda"),
+        (("set", "device", "cuda:999"), "cuda:999"),
     ],
 )
 def test_preferences_that_can_not_be_set(run, root, words, expected):
@@ -150,6 +152,14 @@ def test_usual_names_of_values_are_accepted(run, root):
         for name, dtype in (("bf16", "fp16"), ("FP16", "FP16"), ("16bit", "Float16"))
     }
     assert "mbf16" in as_16_bits
+
+
+def test_a_preferred_device_that_is_not_there_is_named_before_anything_is_downloaded(run, root, monkeypatch, define):
+    monkeypatch.setattr("reeltune.engine.engine.probe", lambda: Machine(2**34, 2**33))
+    (root / "reeltune.json").write_text('{"device": "cuda"}')
+    define("far", {"architecture": "t2v", "URLs": ["https://never.invalid/x_bf16.safetensors"]})
+    code, _, err = run("generate", "far", "a boat", "--root", str(root))
+    assert (code, "Error: The device 'cuda' isn't there" in err) == (1, True), err
 
 
 def test_a_device_that_is_not_there_is_named_before_anything_else(run, root, monkeypatch):

@@ -174,12 +174,12 @@ def test_failures_that_every_job_shares(error, shared):
 
 
 def test_a_missing_device_fails_before_loading_and_is_shared(worker, root, monkeypatch):
-    monkeypatch.setattr("reeltune.jobs.worker.probe", lambda: Machine(2**34, 2**33))
+    monkeypatch.setattr("reeltune.engine.engine.probe", lambda: Machine(2**34, 2**33))
     (root / "reeltune.json").write_text('{"device": "cuda:1"}')
     failed = do(worker, "nano_t2v")
     assert (failed["event"], failed["shared"]) == ("failed", True)
     assert "no CUDA graphics card" in failed["error"]
-    assert worker._warm is None
+    assert not worker._warm[1]._models
 
 
 def test_an_odd_preference_is_reported_with_the_job_and_stops_nothing(worker, root):

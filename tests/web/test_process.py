@@ -46,6 +46,13 @@ def test_jobs_of_a_page_that_others_can_reach_are_confined(begun):
     assert begun(server.Serving(share=True, insecure=True))["confined"]
 
 
+@pytest.mark.parametrize(("port", "words"), [(7999, "Port 7999 of 127.0.0.1"), (None, "No port of 127.0.0.1")])
+def test_a_port_that_is_taken_has_words_of_this_program(port, words):
+    error = server._no_port(server.Serving(port=port))
+    assert error.message.startswith(words)
+    assert "--port" in error.hint
+
+
 @pytest.fixture
 def _log():
     logger = logging.getLogger("reeltune")

@@ -114,6 +114,10 @@ def _with_value(preferences: Preferences, name: str, values: list[str]) -> Prefe
     default = getattr(Default(), name)
     if not values:
         return preferences.with_flags(**{name: default})
+    if name == "device":
+        from reeltune.machine import probe
+
+        probe().check_device(field.checked(values[0]))
     if isinstance(default, tuple):
         return preferences.with_flags(**{name: tuple(values)})
     if len(values) > 1:

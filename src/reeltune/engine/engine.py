@@ -39,7 +39,7 @@ from reeltune.fetch.estimate import check_memory
 from reeltune.fetch.profiles import MemoryProfile, pick
 from reeltune.files import expand
 from reeltune.inventory.index import Index
-from reeltune.machine import Machine
+from reeltune.machine import Machine, probe
 from reeltune.media.mp4 import free_name
 from reeltune.media.origin import Origin
 from reeltune.media.video import Video
@@ -152,6 +152,8 @@ class Engine:
 
     def prepare(self, cancel: CancelToken | None = None) -> Explanation:
         """Fetch what is missing and say which files are used and why; loads no weights."""
+        if self._explanation is None:
+            self._check_device()
         if self._saving:
             self._save_quantized(cancel)
         if self._explanation is None:
@@ -172,6 +174,12 @@ class Engine:
             self._explanation = explanation
             self._settle(profile)
         return self._explanation
+
+    def _check_device(self) -> None:
+        """Raise DeviceMissing for a preferred device that isn't there, before anything is downloaded."""
+        preferences = self._preferences or load_preferences(self.definition.root)[0]
+        if preferences.device not in ("auto", "cpu"):
+            (self._machine or probe()).check_device(preferences.device)
 
     def _settle(self, profile: MemoryProfile) -> None:
         """Places for the models, those of the definition before where they suit this one too."""

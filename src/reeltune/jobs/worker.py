@@ -35,7 +35,6 @@ from reeltune.errors import (
 from reeltune.events import CancelToken, Event, Notice, Progress
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.wire import line, pack, parse
-from reeltune.machine import probe
 from reeltune.preferences import Preferences, load_preferences
 
 if TYPE_CHECKING:
@@ -139,8 +138,6 @@ class Worker:
             confinement = Confinement.of(self._root, preferences)
             confinement.check_definition(definition)
             confinement.check_settings(complete_settings(definition, request["settings"])[0])
-        if preferences.device not in ("auto", "cpu"):
-            probe().check_device(preferences.device)
         cancel.check()
         engine = self._engine(definition, preferences)
         made = int(request.get("made", 0))

@@ -141,6 +141,14 @@ def launch(studio: Studio, serving: Serving, passwords: dict[str, str]) -> str:
             **more,
         )
     except OSError as error:
-        where = f"{serving.host}:{serving.port or 'any port from 7860'}"
-        raise ServeError(f"{where} can't be listened on: {error}.", hint="Choose another with --port.") from error
+        raise _no_port(serving) from error
     return str(share_url or local_url)
+
+
+def _no_port(serving: Serving) -> ServeError:
+    """What to do where Gradio can't listen; its own error advises settings of Gradio."""
+    if serving.port is None:
+        message = f"No port of {serving.host} from 7860 on is free."
+        return ServeError(message, hint="Choose one with --port, or check --host.")
+    message = f"Port {serving.port} of {serving.host} can't be used: another program listens there, or it is reserved."
+    return ServeError(message, hint="Choose another with --port, or end that program; it may be a page of this one.")
