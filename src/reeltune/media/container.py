@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -26,6 +27,27 @@ _HINT = "Give an MP4, WebM or GIF file."
 _BUFFER = 1_000_000  # bytes of a read
 
 
+class _Source:
+    """A file as PyAV reads it. A damaged container asks for places that don't exist: the answer is FFmpeg's error
+    number, where an exception would be printed and dropped.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
 @contextlib.contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
     """A video file, open for reading. Raises MediaError, also for what goes wrong in the block."""
@@ -37,7 +59,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
             file.seek(0)
             options = {"protocol_whitelist": "", "max_pixels": str(MOST_PIXELS)}
             with av.open(
-                file, format=kind.container, options=options, metadata_errors="replace", buffer_size=_BUFFER
+                _Source(file), format=kind.container, options=options, metadata_errors="replace", buffer_size=_BUFFER
             ) as container:
                 yield container
     except FileError as error:
@@ -52,6 +74,9 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not container.streams.video:
         raise MediaError(f"{display(path)} holds no pictures, only sound or data.", hint=_HINT)
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        message = f"{display(path)} holds a video of a codec that can't be decoded here."
+        raise MediaError(message, hint="Convert it to an MP4 file with H.264.")
     if stream.width * stream.height > MOST_PIXELS:
         message = f"{display(path)} has frames of {stream.width}x{stream.height} pixels."
         raise MediaError(message, hint=f"Scale it to {MOST_PIXELS // 1_000_000} million pixels or less.")
