@@ -30,6 +30,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there. False, never an error, for paths no system can hold."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def read_bytes(path: Path, max_bytes: int) -> bytes:
     """The content of a small regular file.
 
@@ -61,7 +69,7 @@ def open_regular(path: Path) -> BinaryIO:
         if stat.S_ISDIR(kind):
             raise FileError(f"{path} is a folder.", hint="Give the path of a file.")
         if not stat.S_ISREG(kind):
-            raise FileError(f"{path} is not a regular file.")
+            raise FileError(f"{path} is not a regular file.", hint="Give the path of a file on disk.")
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)

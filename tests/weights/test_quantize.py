@@ -201,7 +201,7 @@ def test_what_can_not_be_quantized_is_refused_with_the_reason(tmp_path, weights)
     del weights["head.head.bias"]
     with pytest.raises(TensorMismatch, match=r"1 missing \(proj_out\.bias\)"):
         quantize(source(tmp_path / "cut.safetensors", weights, torch.bfloat16))
-    with pytest.raises(CheckpointError, match="nothing a file can be turned into"):
+    with pytest.raises(CheckpointError, match="Invalid value 'int4' for to"):
         quantize(path, to="int4")
 
 
@@ -357,7 +357,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, weights):
     with pytest.raises(CheckpointError, match="exists already"):
         quantize(path, out, listener=lambda event: out.write_text("mine"))
     assert out.read_text() == "mine"
-    with pytest.raises(CheckpointError, match="no name of a checkpoint"):
+    with pytest.raises(CheckpointError, match="doesn't end in"):
         quantize(path, tmp_path / "out.bin")
     link = tmp_path / "link.safetensors"
     link.symlink_to(path)

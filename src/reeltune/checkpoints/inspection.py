@@ -10,7 +10,7 @@ from reeltune.checkpoints.header import Header, parse_header, read_header
 from reeltune.checkpoints.identify import Identity, identify
 from reeltune.checkpoints.names import SIXTEEN_BITS, read_name
 from reeltune.errors import CheckpointError
-from reeltune.files import expand
+from reeltune.files import expand, is_file, is_folder
 from reeltune.net import UrlSource
 
 
@@ -53,8 +53,9 @@ def inspect(source: str | os.PathLike[str]) -> Inspection:
         text = remote.name
     else:
         path = expand(text)
-        if not path.is_file():
-            raise CheckpointError(f"{path} is no file.", hint="Give the path of a .safetensors file, or its URL.")
+        if not is_file(path):
+            missing = "is a folder" if is_folder(path) else "doesn't exist"
+            raise CheckpointError(f"{path} {missing}.", hint="Give the path of a .safetensors file, or its URL.")
         header = read_header(path)
     identity = identify(header)
     return Inspection(text, header, identity, (*header.notices, *_contradictions(text, identity)))

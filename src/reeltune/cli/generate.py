@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import typer
 from reeltune._quiet import keep_imported
 from reeltune.cli.options import Device, DType, Id, Profile, Quantization, Root, Threads, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
+from reeltune.files import expand, is_folder, reason
 
 if TYPE_CHECKING:
     from reeltune import Engine
@@ -62,9 +64,11 @@ def generate(
     preferences = wishes(catalog.root, quantization, dtype, device, profile, threads)
     call: dict[str, Any] = parse_assignments(assignments or [])
     files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
-    given: dict[str, Any] = {"seed": seed, **{key: str(Path(name).absolute()) for key, name in files.items() if name}}
-    given["image_refs"] = [str(Path(name).absolute()) for name in image_refs or ()]
-    call |= {key: value for key, value in given.items() if value not in (None, [])}
+    call |= {key: _input_path(key, name) for key, name in files.items() if name is not None}
+    if image_refs:
+        call["image_refs"] = [_input_path("image_refs", name) for name in image_refs]
+    if seed is not None:
+        call["seed"] = seed
 
     saving = save_quantized or preferences.save_quantized
 
@@ -72,17 +76,33 @@ def generate(
 
     keep_imported()
 
+    paths: list[Path] = []
     with (
+        contextlib.ExitStack() as saved,
         interruptible() as cancel,
         showing() as listener,
         Engine(definition, preferences=preferences, listener=listener, save_quantized=saving) as engine,
     ):
-        saved = []
+        saved.callback(_print_paths, paths)
         for number, video in enumerate(engine.generate_each(prompt, cancel=cancel, **call)):
             target = partial(_chosen, engine, video, output, number)
-            saved.append(save_video(video, target, listener))
-    for path in saved:
+            paths.append(save_video(video, target, listener))
+
+
+def _print_paths(paths: list[Path]) -> None:
+    """What has been written, also where a later video failed."""
+    for path in paths:
         say(str(path))
+
+
+def _input_path(key: str, name: str) -> str:
+    """A file given on the command line, which is meant from the current folder, not from the root."""
+    from reeltune.errors import SettingsError
+
+    if not name:
+        flag = "--" + key.replace("_", "-")
+        raise SettingsError(f"{flag} is empty.", hint="Give the path of a file, or leave the option out.")
+    return str(expand(name).absolute())
 
 
 def check_output(output: Path | None) -> None:
@@ -91,15 +111,21 @@ def check_output(output: Path | None) -> None:
 
     if output is None:
         return
-    if output.is_dir():
+    if is_folder(output):
         raise MediaError(f"{output} is a folder.", hint=f"Name a file: -o {output / 'video.mp4'}.")
     if output.suffix.lower() != ".mp4":
         raise MediaError(
             f"{output} doesn't end in .mp4: only MP4 files are written.", hint="Use a name such as out.mp4."
         )
-    folder = next(parent for parent in output.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise MediaError(f"{output} can't be written: no file can be made in {folder}.", hint="Choose another folder.")
+    try:
+        output.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise MediaError(f"{output} can't be written: {reason(error)}.", hint="Choose another name.") from error
+    folder = next(parent for parent in output.absolute().parents if is_folder(parent))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MediaError(f"{output} can't be written: {folder} is read-only.", hint="Choose another folder.")
 
 
 def save_video(video: Video, target: Callable[[], Path], listener: Listener) -> Path:

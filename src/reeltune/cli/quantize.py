@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,13 +10,12 @@ import typer
 
 from reeltune.cli.options import Root, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing, size
+from reeltune.files import is_file
 
 if TYPE_CHECKING:
     from reeltune.definitions import Definition
     from reeltune.events import CancelToken, Listener
     from reeltune.preferences import Preferences
-
-_MOST_ID = 200  # signs; a longer text is no path that could be asked about either
 
 
 def quantize(
@@ -42,10 +42,11 @@ def quantize(
     """
     from reeltune import quantize as quantize_file
 
+    _refuse_urls(source, output)
     loras = [split_weight(text) for text in lora or ()]
     file = Path(source)
     with interruptible() as cancel, showing() as listener:
-        if not (source.lower().endswith(".safetensors") or (len(source) < _MOST_ID and file.is_file())):
+        if not (source.lower().endswith(".safetensors") or (is_file(file))):
             catalog = open_catalog(root)
             preferences = wishes(catalog.root, "bf16", dtype, None)
             if output is None and to == "int8" and not loras:
@@ -59,6 +60,19 @@ def quantize(
         )
     layers = f", {made.modules} layers in int8" if made.modules else ""
     say(f"{made.path}  {size(made.bytes)}{layers}, sha256 {made.sha256}")
+
+
+def _refuse_urls(source: str, output: Path | None) -> None:
+    """Raise CheckpointError for a URL where a file is needed."""
+    from reeltune.errors import CheckpointError
+
+    if re.match(r"https?://", source, re.IGNORECASE):
+        hint = (
+            f"`reeltune add {source}` makes a definition of it; then `reeltune quantize ID` downloads and quantizes it."
+        )
+        raise CheckpointError("A URL can't be quantized.", hint=hint)
+    if output is not None and re.match(r"https?:/", str(output), re.IGNORECASE):
+        raise CheckpointError(f"-o {output} is a URL.", hint="Name a file on this machine.")
 
 
 def split_weight(text: str) -> tuple[str, float]:

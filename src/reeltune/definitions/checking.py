@@ -11,6 +11,7 @@ from reeltune.definitions.catalog import Catalog, problems_of
 from reeltune.definitions.model import Definition
 from reeltune.definitions.schema import LATER_KEYS, read_definition
 from reeltune.errors import DefinitionError, Problem
+from reeltune.files import is_folder
 
 
 def check_files(catalog: Catalog, paths: Sequence[Path]) -> tuple[list[Problem], int]:
@@ -27,7 +28,7 @@ def check_files(catalog: Catalog, paths: Sequence[Path]) -> tuple[list[Problem],
 
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             yield from sorted(path.glob("*.json"))
         else:
             yield path

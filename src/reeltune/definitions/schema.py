@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from reeltune.definitions.jsontext import decode, parse_object
-from reeltune.errors import DefinitionInvalid, DefinitionSyntaxError, Problem, SettingsError
+from reeltune.definitions.jsontext import MAX_BYTES, decode, parse_object
+from reeltune.errors import DefinitionInvalid, DefinitionSyntaxError, FileError, Problem, SettingsError
 from reeltune.families.vocabulary import KEYS, coerce
+from reeltune.files import read_bytes
 
 MODEL_KEY = "model"
 
@@ -130,9 +131,10 @@ class DefinitionFile:
 def read_definition(path: Path) -> DefinitionFile:
     """Parse a file. Raises DefinitionSyntaxError, or DefinitionInvalid with every problem in it."""
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DefinitionSyntaxError(Problem(str(path), "", f"Can't be read: {error.strerror or error}.")) from error
+        raw = read_bytes(path, MAX_BYTES)
+    except FileError as error:
+        message = error.message.removeprefix(f"{path} ")
+        raise DefinitionSyntaxError(Problem(str(path), "", f"The file {message}", error.hint)) from error
     value, notices = parse_object(decode(raw, str(path)), str(path))
     return build_definition(path, value, notices)
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import Architecture, Input
-from reeltune.files import expand
+from reeltune.files import expand, is_file, is_folder
 from reeltune.media.inputs import contain, cover, read_clip, read_image
+from reeltune.media.kinds import display
 
 _GRAY, _WHITE = 128, 255
 _MOST_IMAGES = 16
@@ -68,12 +69,9 @@ def _paths(row: Input, value: Any, root: Path) -> tuple[Path, ...]:
         if not isinstance(name, str | Path):
             raise SettingsError(f"{row.key} is {name!r}.", hint="Give the path of a file.")
         path = root / expand(name)
-        try:
-            there = path.is_file()
-        except (OSError, ValueError):  # no path at all
-            there = False
-        if not there:
-            raise SettingsError(f"{row.key}: {str(path)!r} is no file.", hint="Check the path.")
+        if not is_file(path):
+            problem = "is a folder" if is_folder(path) else "doesn't exist"
+            raise SettingsError(f"{row.key}: {display(path)!r} {problem}.", hint="Check the path.")
         paths.append(path)
     return tuple(paths)
 

@@ -74,7 +74,7 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not container.streams.video:
         raise MediaError(f"{display(path)} holds no pictures, only sound or data.", hint=_HINT)
     stream = container.streams.video[0]
-    if stream.codec_context is None:
+    if getattr(stream, "codec_context", None) is None:  # of a codec FFmpeg doesn't know
         message = f"{display(path)} holds a video of a codec that can't be decoded here."
         raise MediaError(message, hint="Convert it to an MP4 file with H.264.")
     if stream.width * stream.height > MOST_PIXELS:

@@ -46,11 +46,11 @@ def prepare(
     source: Path, *, to: str = "int8", dtype: str = "auto", loras: Sequence[tuple[str | Path, float]] = ()
 ) -> Draft:
     """Look at the source and the LoRAs, and work out the new file. Raises as `quantize`, before anything is written."""
-    if to not in _TARGETS or dtype not in _DTYPES or (to != "int8" and dtype not in ("auto", to)):
-        raise CheckpointError(
-            f"{to!r} in {dtype!r} is nothing a file can be turned into.",
-            hint=f"to: {', '.join(_TARGETS)}; dtype: {', '.join(_DTYPES)}.",
-        )
+    for name, value, values in (("to", to, _TARGETS), ("dtype", dtype, _DTYPES)):
+        if value not in values:
+            raise CheckpointError(f"Invalid value {value!r} for {name}.", hint=f"Use one of: {', '.join(values)}.")
+    if to != "int8" and dtype not in ("auto", to):
+        raise CheckpointError(f"A file can't be {to} and compute in {dtype}.", hint="Leave out dtype: it is for int8.")
     parts = read_parts(source)
     identity = identify(parts.header)
     family = _family(source, identity)

@@ -74,7 +74,7 @@ def quantize(
         listener(Notice(str(applied)))
     output = Path(output) if output else source.with_name(default_name(source, to, draft.dtype, bool(loras)))
     if output.suffix.lower() != ".safetensors":
-        raise CheckpointError(f"{output} is no name of a checkpoint.", hint="Let it end in .safetensors.")
+        raise CheckpointError(f"{output} doesn't end in .safetensors.", hint="Name a .safetensors file.")
     _refuse_taken(source, output, overwrite)
     with claimed(output) as partial:
         sums: Sums = {}
@@ -91,7 +91,7 @@ def quantize(
 def _refuse_taken(source: Path, output: Path, overwrite: bool) -> None:
     if not output.exists() or (overwrite and output.is_file() and not _same(output, source)):
         return
-    kept = "is what is read, or no file" if overwrite else "exists already"
+    kept = "is the file that is read, or not a file" if overwrite else "exists already"
     raise CheckpointError(f"{output} {kept}.", hint="Name another file (-o), or replace this one (--force).")
 
 

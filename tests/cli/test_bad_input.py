@@ -1,0 +1,88 @@
+"""Every command with files and words that can't be right: an error with what, why and the next step; no traceback, no wait."""
+
+import os
+import sys
+
+import pytest
+
+from reeltune.cli.app import main
+
+KINDS = ("text", "empty", "binary", "huge", "not-utf-8", "folder", "pipe", "absent", "no path", "long", "nul")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="named pipes, and names that aren't text")
+
+
+@pytest.fixture
+def bad(tmp_path, kind):
+    """The path of something that no command can use."""
+    folder = tmp_path / "given"
+    folder.mkdir()
+    name = {"not-utf-8": os.fsdecode(b"\xff\xfe.json"), "no path": "", "long": "x" * 5000, "nul": "a\0b"}.get(
+        kind, kind
+    )
+    path = folder / name
+    if kind in ("text", "not-utf-8"):
+        path.write_bytes(b"hello")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "binary":
+        path.write_bytes(bytes(range(256)) * 9)
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(50_000_000_000)  # a hole
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    return "" if kind == "no path" else str(path)
+
+
+COMMANDS = [
+    ("inspect", "{}"),
+    ("decode", "{}"),
+    ("add", "{}"),
+    ("quantize", "{}"),
+    ("quantize", "nano_t2v", "-o", "{}"),
+    ("show", "{}"),
+    ("explain", "{}"),
+    ("pull", "{}", "--dry-run"),
+    ("rm", "{}", "--dry-run"),
+    ("verify", "{}"),
+    ("settings", "export", "{}"),
+    ("urls", "replace", "{}", "a", "b"),
+    ("generate", "{}", "x"),
+    ("generate", "nano_t2v", "x", "-o", "{}"),
+    ("generate", "nano_t2v", "x", "--set", "{}"),
+    ("generate", "nano_t2v", "x", "--image-start", "{}"),
+    ("generate", "nano_i2v", "x", "--image-start", "{}"),
+    ("generate", "nano_vace", "x", "--video-guide", "{}"),
+    ("generate", "nano_t2v", "x", "--device", "{}"),
+    ("generate", "nano_t2v", "x", "--dtype", "{}"),
+]
+
+
+@posix
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(word for word in words if word != "{}"))
+def test_what_no_command_can_use_is_an_error_in_words(words, kind, bad, root, capsys):
+    given = [word if word != "{}" else bad for word in words]
+    with pytest.raises(SystemExit) as stop:
+        main(given if words[0] == "inspect" else [*given, "--root", str(root)])
+    captured = capsys.readouterr()
+    assert stop.value.code in (1, 2)
+    assert not captured.out
+    lines = [line for line in captured.err.splitlines() if line.strip() and not line.startswith("·")]
+    assert lines[0].startswith("Error: ")
+    assert len(lines) > 1, "no next step"
+    assert captured.err.encode("utf-8")
+    for internal in ("Traceback", "Errno", "codec can't", "object at 0x"):
+        assert internal not in captured.err
+
+
+@posix
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("no path", "folder", "nul")])
+def test_check_names_what_it_cannot_read(kind, bad, root, capsys):
+    with pytest.raises(SystemExit):
+        main(["check", bad, "--root", str(root)])
+    captured = capsys.readouterr()
+    assert "1 definition(s) checked: 1 error(s)" in captured.out
+    assert captured.out.encode("utf-8")
