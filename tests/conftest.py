@@ -53,6 +53,10 @@ def define(root: Path) -> Callable[..., Path]:
     return write
 
 
+# what writers of checkpoints keep a model in
+CONTAINERS = ("", "model.diffusion_model.", "net.", "_orig_mod.", "module.module.", "pipe.dit.")
+
+
 def safetensors_bytes(
     tensors: dict[str, tuple[str, list[int]]], metadata: dict[str, str] | None = None, data: bytes | None = None
 ) -> bytes:

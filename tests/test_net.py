@@ -72,6 +72,13 @@ def test_errors_in_words(server, monkeypatch):
 def test_urls_as_shown_and_as_fetched(monkeypatch):
     assert shown("https://u:p@h:8/a/b?token=x#y") == "https://h:8/a/b"
     assert normalise("https://huggingface.co/a/b/blob/main/x") == "https://huggingface.co/a/b/resolve/main/x"
+    assert (
+        normalise("https://hf.co/a/b/raw/main/x.safetensors") == "https://huggingface.co/a/b/resolve/main/x.safetensors"
+    )
+    assert normalise("https://huggingface.co/gpt2/raw/main/x") == "https://huggingface.co/gpt2/resolve/main/x"
+    assert normalise("https://huggingface.co/datasets/a/b/raw/main/x").endswith("/datasets/a/b/resolve/main/x")
+    for kept in ("a/b/resolve/main/blob/x", "a/b/resolve/main/raw/x"):
+        assert normalise(f"https://huggingface.co/{kept}") == f"https://huggingface.co/{kept}"
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/hf/")
     assert normalise("https://hf.co/a/resolve/x?y=1") == "https://mirror.example/hf/a/resolve/x?y=1"
     assert normalise("https://elsewhere/blob/x") == "https://elsewhere/blob/x"

@@ -8,6 +8,7 @@ only: httpx drops them on redirects to another host, and no message ever shows t
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -25,6 +26,8 @@ CIVITAI = "https://civitai.com"
 STALL_SECONDS = 30.0
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _FIRST_READ = 512 * 1024  # covers the header of every 14B file seen, so that one request is enough
+_HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+_HUB_PAGE = re.compile(r"^((?:/[^/]+){1,3}?)/(?:blob|raw)/")  # below the name of a repository
 _TRUE = {"1", "true", "yes", "on"}
 
 
@@ -44,13 +47,22 @@ def civitai_endpoint() -> str:
 
 
 def normalise(url: str) -> str:
-    """The URL that serves the file: Hub pages (`/blob/`) become downloads, the mirror replaces the Hub."""
-    parts = urlsplit(url)
-    if parts.hostname in ("huggingface.co", "www.huggingface.co", "hf.co"):
-        path = parts.path.replace("/blob/", "/resolve/", 1)
+    """The URL that serves the file, as `file_url` has it, with the mirror in place of the Hub."""
+    parts = urlsplit(file_url(url))
+    if parts.hostname in _HUB_HOSTS:
         mirror = urlsplit(hub_endpoint())
-        return urlunsplit((mirror.scheme, mirror.netloc, mirror.path.rstrip("/") + path, parts.query, ""))
-    return url
+        return urlunsplit((mirror.scheme, mirror.netloc, mirror.path.rstrip("/") + parts.path, parts.query, ""))
+    return file_url(url)
+
+
+def file_url(url: str) -> str:
+    """The URL of the file behind a page of the Hub: `/blob/` shows a page, and `/raw/` answers with a Git LFS pointer
+    in place of a large file. Other URLs stay as they are.
+    """
+    parts = urlsplit(url)
+    if parts.hostname not in _HUB_HOSTS and parts.netloc != urlsplit(hub_endpoint()).netloc:
+        return url
+    return urlunsplit(parts._replace(path=_HUB_PAGE.sub(r"\1/resolve/", parts.path, count=1)))
 
 
 def shown(url: str) -> str:

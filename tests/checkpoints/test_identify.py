@@ -1,9 +1,9 @@
 import pytest
 
-from conftest import safetensors_bytes
+from conftest import CONTAINERS, safetensors_bytes
 from reeltune.checkpoints.header import parse_header
 from reeltune.checkpoints.identify import identify
-from reeltune.checkpoints.keys import PREFIXES, translate
+from reeltune.checkpoints.keys import translate
 from reeltune.families.wan import WAN
 
 RIGHT = {
@@ -43,7 +43,7 @@ def _product(shape):
     return count
 
 
-@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("prefix", CONTAINERS)
 @pytest.mark.parametrize("label", RIGHT)
 def test_every_real_header_with_every_prefix(headers, label, prefix):
     found = identify(parse_header(Sparse(headers[label], prefix=prefix)))
@@ -53,7 +53,7 @@ def test_every_real_header_with_every_prefix(headers, label, prefix):
     assert found.role == ("module" if "module" in label else "model")
 
 
-@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("prefix", CONTAINERS)
 @pytest.mark.parametrize("label", [label for label in RIGHT if label.startswith("wan")])
 def test_wan_headers_in_the_diffusers_layout(headers, label, prefix):
     shapes = {translate(name, WAN, "original"): shape for name, shape in headers[label].items()}
@@ -75,7 +75,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("prefix", CONTAINERS)
 @pytest.mark.parametrize("label", PUBLISHED)
 def test_other_families_in_the_diffusers_layout(label, prefix):
     import diffusers
@@ -134,6 +134,25 @@ def test_quanto_and_fp8_are_told_by_the_header(headers):
         source.total = len(source.start)
         found = identify(parse_header(source))
         assert (found.quantization, found.dtype) == expected
+
+
+@pytest.mark.parametrize(
+    "wrapped", ["blocks.{}._orig_mod.", "blocks.{}._fsdp_wrapped_module._checkpoint_wrapped_module."]
+)
+def test_modules_wrapped_one_by_one_are_what_they_hold(headers, wrapped):
+    shapes = {}
+    for name, shape in headers["wan_t2v_1.3B"].items():
+        parts = name.split(".")
+        inside = parts[0] == "blocks"
+        shapes[wrapped.format(parts[1]) + ".".join(parts[2:]) if inside else name] = shape
+    found = identify(parse_header(Sparse(shapes)))
+    assert (found.architectures, found.layout) == (("t2v_1.3B",), "original")
+
+
+def test_names_of_an_unknown_file_are_shown():
+    found = identify(parse_header(Sparse({"some.thing.weight": [4], "another": [2]})))
+    assert found.family is None
+    assert "some.thing.weight" in " ".join(found.evidence)
 
 
 def test_unknown_files_are_contradicted_by_nothing():

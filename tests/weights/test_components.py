@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan
+from safetensors.torch import load_file, save_file
 from torchao.quantization import Int8Tensor
 
 import wangp
@@ -220,3 +221,27 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
     path.write_bytes(safetensors_bytes({"norm.weight": ("BF16", [4])})[:-2])
     with pytest.raises(HeaderError, match="truncated"):
         load_component(part("t2v", "text_encoder"), path, BF16)
+
+
+# --- folders: the libraries' own loaders would take these without noticing -----------------------------------
+
+
+@pytest.mark.parametrize("damage", ["fp8", "scaled fp8", "pointer", "pointer to the tokenizer"])
+def test_folders_that_would_load_as_noise_are_refused(tmp_path, damage):
+    model = text_model()
+    model.save_pretrained(tmp_path)
+    weights, name = tmp_path / "model.safetensors", "text_encoder"
+    state = load_file(weights)
+    if "fp8" in damage:
+        state = {key: row.to(torch.float8_e4m3fn) if row.ndim == 2 else row for key, row in state.items()}
+    if damage == "scaled fp8":
+        state |= {key.replace(".weight", ".scale_weight"): torch.ones(()) for key in state if key.endswith("wo.weight")}
+    save_file(state, weights, {"format": "pt"})
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 123456789\n"
+    if damage == "pointer":
+        weights.write_bytes(pointer)
+    if damage == "pointer to the tokenizer":
+        name = "tokenizer"
+        (tmp_path / "tokenizer.json").write_bytes(pointer)
+    with pytest.raises(UnsupportedFormat, match="fp8" if "fp8" in damage else "Git LFS pointer.*123,456,789 bytes"):
+        load_component(part("t2v", name), tmp_path, BF16)

@@ -7,8 +7,8 @@ import torch
 from diffusers import WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 
-from conftest import safetensors_bytes
-from reeltune.checkpoints.keys import PREFIXES, translate
+from conftest import CONTAINERS, safetensors_bytes
+from reeltune.checkpoints.keys import translate
 from reeltune.errors import CheckpointError, HeaderError, TensorMismatch, UnsupportedFormat
 from reeltune.families.wan import WAN, derive_config
 from reeltune.weights.load import load_transformer
@@ -45,7 +45,7 @@ def test_equal_to_diffusers_bit_for_bit(tmp_path, dtype, stored):
 
 
 @pytest.mark.parametrize("layout", ["original", "diffusers"])
-@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("prefix", CONTAINERS)
 def test_layouts_and_prefixes_load_alike(tmp_path, layout, prefix):
     weights = {name: tensor.to(BF16) for name, tensor in tiny.original_weights().items()}
     state = weights if layout == "original" else {translate(n, WAN, "original"): t for n, t in weights.items()}

@@ -160,7 +160,8 @@ def fp8_file(path, weights, scaled, note=False):
 
 @pytest.mark.parametrize(("scaled", "note"), [(False, False), (True, False), (True, True)])
 def test_fp8_is_read_with_its_scales(tmp_path, weights, scaled, note):
-    path, exact = fp8_file(tmp_path / "x_fp8_e4m3fn_scaled.safetensors", weights, scaled, note)
+    name = "x_fp8_e4m3fn_scaled.safetensors" if scaled else "x_fp8_e4m3fn.safetensors"
+    path, exact = fp8_file(tmp_path / name, weights, scaled, note)
     plain = tiny.write(tmp_path / "exact.safetensors", exact)
     made = quantize(path)
     assert made.path.name == "x_quanto_bf16_int8.safetensors"
@@ -317,6 +318,28 @@ def test_parameters_that_are_no_floats_are_refused(tmp_path, weights, dtype):
     state = {**weights, "blocks.0.ffn.0.bias": torch.zeros(64, dtype=dtype)}
     with pytest.raises(UnsupportedFormat, match=r"blocks\.0\.ffn\.0\.bias is"):
         quantize(tiny.write(tmp_path / "x.safetensors", state))
+
+
+FP8_DAMAGE = {
+    "one scale": ("x_fp8_scaled.safetensors", lambda state: state.pop("blocks.1.ffn.0.scale_weight"), r"blocks\.1\.ffn\.0\.scale_weight"),
+    "all scales": ("x_fp8_scaled.safetensors", lambda state: [state.pop(name) for name in list(state) if "scale" in name], r"\d+ missing.*scale_weight"),
+    "all but the mark": ("x_fp8.safetensors", lambda state: [state.pop(name) for name in list(state) if ".scale" in name], "scale_weight"),
+    "all, and the name": ("x_fp8.safetensors", lambda state: [state.pop(name) for name in list(state) if "scale" in name], "its scale is missing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", FP8_DAMAGE)
+@pytest.mark.parametrize("use", ["load", "quantize"])
+def test_scaled_fp8_without_its_scales_is_refused(tmp_path, weights, damage, use):
+    """The stored numbers are up to 448: taken for weights, they make noise."""
+    name, change, words = FP8_DAMAGE[damage]
+    path, _ = fp8_file(tmp_path / "whole.safetensors", weights, scaled=True)
+    state = load_file(path)
+    change(state)
+    path = tiny.write(tmp_path / name, state)
+    with pytest.raises(CheckpointError, match=words):
+        load_transformer(path, "bf16") if use == "load" else quantize(path, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_other_fp8_notes_are_refused_for_loading_too(tmp_path, weights):

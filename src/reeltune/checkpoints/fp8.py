@@ -17,6 +17,12 @@ NOTE = ".comfy_quant"  # JSON: {"format": "float8_e4m3fn"}
 PLAIN = ("float8_e4m3fn", "float8_e5m2")
 MARKS = ("scaled_fp8", NOTE)
 EXTRAS = (*WEIGHT_SCALES, *INPUT_SCALES, *MARKS)
+DTYPES = ("F8_E4M3", "F8_E5M2")
+
+
+def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is a weight that scaled files give a scale: biases, norms and tables have none."""
+    return name.endswith(".weight") and len(shape) >= 2
 
 
 def is_fp8(quantization: str) -> bool:

@@ -7,8 +7,9 @@ count from the end of the header. Every offset is checked, so that a cut or forg
 
 from __future__ import annotations
 
-import json
 import math
+import os
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +17,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, Self
 
-from reeltune.errors import HeaderError, UnsupportedFormat
+from reeltune.checkpoints.foreign import START_BYTES, refuse_foreign
+from reeltune.errors import HeaderError, InvalidJSON
+from reeltune.files import reason
+from reeltune.untrusted import RepeatedKeys, parse_json
 
 MAX_HEADER_BYTES = 100_000_000
 PREFIX_BYTES = 8
+_AGAIN = "Download it again."
+_MOST_DIMENSIONS = 16
+_LARGEST = 2**62
+_MOST_SHOWN = 120  # characters of a name or value in a message
 DTYPE_BITS = MappingProxyType(
     {
         "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+        "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
         "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
         "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64,
     }
@@ -44,14 +53,19 @@ class Source(Protocol):
 
 
 class FileSource:
-    """A local file as a source; opened once, closed on leaving the `with` block."""
+    """A local regular file as a source; opened once, closed on leaving the `with` block."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            self._file = path.open("rb")
-        except OSError as error:
-            raise HeaderError(f"{path} can't be opened: {error.strerror or error}.") from error
+        try:  # without O_NONBLOCK, opening a named pipe would wait for ever
+            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+            self._file = os.fdopen(handle, "rb")
+            self._facts = os.fstat(handle)
+        except (OSError, ValueError) as error:
+            raise HeaderError(f"{path} can't be opened: {reason(error)}.") from error
+        if not stat.S_ISREG(self._facts.st_mode):
+            self._file.close()
+            raise HeaderError(f"{path} can't be opened: it is not a regular file.")
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +80,7 @@ class FileSource:
 
     def size(self) -> int:
         """Length in bytes."""
-        return self._path.stat().st_size
+        return self._facts.st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`, or fewer at the end."""
@@ -74,7 +88,7 @@ class FileSource:
             self._file.seek(offset)
             return self._file.read(length)
         except OSError as error:
-            raise HeaderError(f"{self._path} can't be read: {error.strerror or error}.") from error
+            raise HeaderError(f"{self._path} can't be read: {reason(error)}.") from error
 
 
 @dataclass(frozen=True)
@@ -118,67 +132,41 @@ def read_header(path: Path) -> Header:
 def parse_header(source: Source) -> Header:
     """Header of any source. Raises HeaderError or UnsupportedFormat, never anything else for bad bytes."""
     size = source.size()
-    start = source.read_at(0, PREFIX_BYTES)
+    start = source.read_at(0, START_BYTES)
     if len(start) < PREFIX_BYTES:
-        raise HeaderError(f"{source.name} is too short for a checkpoint: {size} bytes.", hint="Fetch it again.")
-    (length,) = struct.unpack("<Q", start)
+        raise HeaderError(f"{source.name} is too short for a checkpoint: {size} bytes.", hint=_AGAIN)
+    (length,) = struct.unpack("<Q", start[:PREFIX_BYTES])
+    if length > MAX_HEADER_BYTES or length < 2 or PREFIX_BYTES + length > size:
+        refuse_foreign(source.name, start)  # the first bytes of other formats, read as a length, are absurd
     if length > MAX_HEADER_BYTES or length < 2:
-        _refuse_other_formats(source.name, start)  # their first bytes, read as a length, are absurd
         raise HeaderError(
-            f"{source.name} is not a safetensors file.",  # nothing of its content: the path may be a stranger's
-            hint="Fetch it again, or check what the link really serves.",
+            f"{source.name} is not a safetensors file: the length of its header is impossible.",
+            hint="Download it again, or check what its URL really serves.",
         )
     if PREFIX_BYTES + length > size:
-        _refuse_other_formats(source.name, start)
-        raise HeaderError(
-            f"{source.name} is not a safetensors file, or is truncated inside its header: {size} bytes.",
-            hint="Fetch it again.",
-        )
+        raise HeaderError(f"{source.name} is truncated inside its header: it holds {size:,} bytes.", hint=_AGAIN)
     raw = source.read_at(PREFIX_BYTES, length)
     if len(raw) != length:
-        raise HeaderError(f"{source.name} ends inside its header.", hint="Fetch it again.")
+        raise HeaderError(f"{source.name} ends inside its header.", hint=_AGAIN)
     return _build(source.name, _decode(source.name, raw), size, PREFIX_BYTES + length)
 
 
-def _refuse_other_formats(name: str, start: bytes) -> None:
-    if start[:4] == b"GGUF":
-        raise UnsupportedFormat(
-            f"{name} is a GGUF file, which can't be loaded here.", hint="Use a safetensors version."
-        )
-    if start[:2] == b"PK" or start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise UnsupportedFormat(
-            f"{name} is a pickle or zip archive, which can run code and is never loaded.",
-            hint="Ask its author for a safetensors file.",
-        )
-    if start.lstrip()[:1] in (b"<", b"{"):
-        raise UnsupportedFormat(
-            f"{name} is a web page or a JSON text, not weights.",
-            hint="The link probably needs a login, or leads to a page instead of the file.",
-        )
-
-
 def _decode(name: str, raw: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise HeaderError(f"{name}: a name occurs twice in the header.")
-        return found
-
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except UnicodeDecodeError as error:
-        raise HeaderError(f"{name}: the header is not UTF-8 (byte {error.start}).", hint="Fetch it again.") from error
-    except RecursionError as error:
-        raise HeaderError(f"{name}: the header is nested too deeply.") from error
-    except ValueError as error:
-        raise HeaderError(f"{name}: the header is not JSON ({error}).", hint="Fetch it again.") from error
+        header = parse_json(raw, f"The header of {name}", max_bytes=MAX_HEADER_BYTES)
+    except InvalidJSON as error:
+        raise HeaderError(f"{name}: the header is damaged. {error.message}", hint=_AGAIN) from error
     if not isinstance(header, dict):
         raise HeaderError(f"{name}: the header is not a JSON object.")
+    if isinstance(header, RepeatedKeys):
+        raise HeaderError(f"{name}: the name {_short(header.repeated[0])} occurs twice in the header.")
     return header
 
 
 def _build(name: str, raw: dict[str, Any], size: int, data_start: int) -> Header:
-    metadata = raw.pop("__metadata__", {})
+    metadata = raw.pop("__metadata__", None)
+    if metadata is None:  # the official library reads null as none
+        metadata = {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise HeaderError(f"{name}: the header's metadata is not a table of strings.")
     if not raw:
@@ -191,19 +179,32 @@ def _build(name: str, raw: dict[str, Any], size: int, data_start: int) -> Header
     return Header(name, rows, MappingProxyType(metadata), size, data_start, trailing, notices)
 
 
+def _short(name: object) -> str:
+    """A name or value of the file, quoted and cut for a message."""
+    text = repr(name)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
 def _tensor(file: str, name: str, row: Any, data_start: int) -> Tensor:
     try:
         dtype, shape, (begin, end) = row["dtype"], row["shape"], row["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
-        raise HeaderError(f"{file}: tensor {name!r} lacks its dtype, shape or offsets.") from error
+        raise HeaderError(f"{file}: tensor {_short(name)} lacks its dtype, shape or offsets.") from error
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise HeaderError(f"{file}: tensor {name!r} has the unknown dtype {dtype!r}.")
-    numbers = [*shape, begin, end] if isinstance(shape, list) else [None]
-    if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
-        raise HeaderError(f"{file}: tensor {name!r} has an impossible shape or offset.")
+        raise HeaderError(f"{file}: tensor {_short(name)} has the unknown dtype {_short(dtype)}.")
+    numbers = [*shape, begin, end] if isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS else [None]
+    if not all(type(number) is int and 0 <= number < _LARGEST for number in numbers) or not _countable(shape):
+        raise HeaderError(f"{file}: tensor {_short(name)} has an impossible shape or offset.")
     if end - begin != (math.prod(shape) * DTYPE_BITS[dtype] + 7) // 8:
-        raise HeaderError(f"{file}: tensor {name!r} takes {end - begin} bytes, not what {dtype} {shape} needs.")
+        raise HeaderError(
+            f"{file}: tensor {_short(name)} takes {end - begin} bytes, not what {dtype} {_short(shape)} needs."
+        )
     return Tensor(name, dtype, tuple(shape), data_start + begin, data_start + end)
+
+
+def _countable(shape: list[int]) -> bool:
+    """Whether strides of the shape fit 64 bits, also where a side of 0 hides how large the others are."""
+    return math.prod(max(1, side) for side in shape) < _LARGEST
 
 
 def _check_extents(file: str, tensors: list[Tensor], data_start: int, size: int) -> int:
@@ -211,10 +212,12 @@ def _check_extents(file: str, tensors: list[Tensor], data_start: int, size: int)
     position = data_start
     for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)):
         if tensor.begin < position:
-            raise HeaderError(f"{file}: tensor {tensor.name!r} overlaps the one before it.")
+            raise HeaderError(f"{file}: tensor {_short(tensor.name)} overlaps the one before it.")
         if tensor.begin > position:
-            raise HeaderError(f"{file}: {tensor.begin - position} bytes before tensor {tensor.name!r} belong to none.")
+            raise HeaderError(
+                f"{file}: {tensor.begin - position} bytes before tensor {_short(tensor.name)} belong to none."
+            )
         position = tensor.end
     if position > size:
-        raise HeaderError(f"{file} is truncated: {size:,} bytes of {position:,} are here.", hint="Fetch it again.")
+        raise HeaderError(f"{file} is truncated: {size:,} bytes of {position:,} are here.", hint=_AGAIN)
     return position

@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reeltune.checkpoints.fp8 import DTYPES as FP8_DTYPES
 from reeltune.checkpoints.fp8 import EXTRAS as FP8_EXTRAS
 from reeltune.checkpoints.header import Header
-from reeltune.checkpoints.keys import PREFIXES, Layout, NameMap, map_names
-from reeltune.checkpoints.names import FP8, QUANTO_INT8, SIXTEEN_BITS
+from reeltune.checkpoints.keys import Layout, NameMap, map_names, prefixes, translate, unwrapped
+from reeltune.checkpoints.names import FP8_PLAIN, FP8_SCALED, QUANTO_INT8, SIXTEEN_BITS
 from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE, config_if_any
 from reeltune.families import ARCHITECTURES, FAMILIES, Architecture, Family
 
 SHORT_DTYPE = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64", "I8": "int8", "U8": "uint8"}
-LAYOUTS: tuple[Layout, ...] = ("original", "diffusers")
-_FP8 = ("F8_E4M3", "F8_E5M2")
+_MOST_PREFIXES = 8  # of models kept in one file; each costs a look at every name
+_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ def identify(header: Header) -> Identity:
     quantization = _quantization(header)
     match = _match_family(header)
     if match is None:
-        return _identity(header, None, None, quantization, dtypes, (), (), None, ("no known family's names",))
+        return _identity(header, None, None, quantization, dtypes, (), (), None, _unknown(header))
     family, names = match
     shapes = original_shapes(header, names)
     role = "model" if any(name.startswith("head.") for name in shapes) or family.name != "wan" else "module"
     config = _config(header, family, shapes) if role == "model" else None
     rows = [row for row in ARCHITECTURES.values() if row.family is family]
-    present = {*shapes, *(name.removeprefix(names.prefix) for name in names.unknown)}
+    present = {*shapes, *(unwrapped(name.removeprefix(names.prefix)) for name in names.unknown)}
     fitting = [row for row in rows if _fits(row, present, config)]
     dim = _dim(shapes)
     sized = [row for row in fitting if row.signature.dim in (None, dim)] or fitting
@@ -112,14 +113,18 @@ def _match_family(header: Header) -> tuple[Family, NameMap] | None:
     """The family, layout and prefix that explain most of the file's names, among those whose marker it holds."""
     found = []
     for family in FAMILIES:
-        for prefix in PREFIXES:
-            if not any(name.startswith(prefix) for name in header.tensors):
-                continue
-            for layout in LAYOUTS:
+        for layout, markers in _markers(family).items():
+            for prefix in prefixes(header.tensors, markers)[:_MOST_PREFIXES]:
                 names = map_names(header.tensors, family, layout, prefix)
                 if not set(family.markers).isdisjoint(names.original.values()):
                     found.append((family, names))
     return min(found, key=lambda row: len(row[1].unknown), default=None)
+
+
+def _markers(family: Family) -> dict[Layout, tuple[str, ...]]:
+    """A family's markers as each layout names them."""
+    translated = (translate(marker, family, "original") for marker in family.markers)
+    return {"original": family.markers, "diffusers": tuple(name for name in translated if name)}
 
 
 def original_shapes(header: Header, names: NameMap) -> dict[str, tuple[int, ...]]:
@@ -181,6 +186,12 @@ def _evidence(family: Family, names: NameMap, config: dict[str, Any] | None, dim
     return tuple(found)
 
 
+def _unknown(header: Header) -> tuple[str, ...]:
+    """What is known of a file of no known family: how its tensors are called."""
+    names = ", ".join(repr(name[:100]) for name in list(header.tensors)[:_NAMES_SHOWN])
+    return "no known family's names", f"{len(header.tensors)} tensors, the first are {names}"
+
+
 def _histogram(header: Header) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for tensor in header.tensors.values():
@@ -200,10 +211,12 @@ def _quantization(header: Header) -> str:
     stored = {tensor.dtype for tensor in header.tensors.values()}
     if any(name.endswith(".weight_scale_2") for name in header.tensors):
         return "nvfp4"  # two values a byte, with fp8 scales
-    if stored & set(_FP8):
-        return FP8[any(name.endswith(FP8_EXTRAS) for name in header.tensors)]
+    if stored & set(FP8_DTYPES):
+        return FP8_SCALED if any(name.endswith(FP8_EXTRAS) for name in header.tensors) else FP8_PLAIN
     if "F4" in stored:
         return "nvfp4"
+    if other := sorted(dtype for dtype in stored if dtype.startswith(("F8_", "F6_"))):
+        return other[0].lower()
     weights = sum(tensor.elements for tensor in header.tensors.values() if tensor.dtype in ("I8", "U8"))
     return "int8 (not quanto)" if weights > _parameters(header) // 2 else SIXTEEN_BITS
 

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from reeltune.families import Rename
 
 Layout = Literal["original", "diffusers"]
-PREFIXES = ("", "model.diffusion_model.", "diffusion_model.")
+WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})  # what torch puts between
 _MAX_SUFFIX = 2  # segments after the module's name: none, "weight", or "weight._data"
 
 
@@ -87,13 +87,34 @@ class NameMap:
     unknown: tuple[str, ...]
 
 
+def prefixes(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """What stands before the `known` names in a file, whatever container its writer kept the model in.
+
+    Each ends in a dot or is empty; the shortest comes first.
+    """
+    endings = tuple(known)
+    found = set()
+    for name in names:
+        for ending in endings:
+            if name == ending or name.endswith("." + ending):
+                found.add(name.removesuffix(ending))
+    return sorted(found, key=lambda prefix: (len(prefix), prefix))
+
+
+def unwrapped(name: str) -> str:
+    """A tensor's name without the modules that torch wraps others in (compiled, sharded, checkpointed)."""
+    if not any(wrapper in name for wrapper in WRAPPERS):
+        return name
+    return ".".join(segment for segment in name.split(".") if segment not in WRAPPERS)
+
+
 def map_names(names: Iterable[str], family: Renamed, layout: Layout, prefix: str = "") -> NameMap:
-    """Sort out all names of a file, given its layout and prefix."""
+    """Sort out all names of a file, given its layout and prefix (as `prefixes` finds it)."""
     original: dict[str, str] = {}
     diffusers: dict[str, Places] = {}
     unknown: list[str] = []
     for stored in names:
-        bare = stored.removeprefix(prefix)
+        bare = unwrapped(stored.removeprefix(prefix))
         found = places(bare, family, layout) if stored.startswith(prefix) else None
         if found is None:
             unknown.append(stored)

@@ -18,13 +18,15 @@ from urllib.parse import unquote, urlsplit
 
 QUANTO_INT8 = "quanto_int8"
 SIXTEEN_BITS = "none"
-FP8 = ("fp8", "fp8_scaled")
+FP8_PLAIN, FP8_SCALED = "fp8", "fp8_scaled"
+FP8 = (FP8_PLAIN, FP8_SCALED)
 _SAFETENSORS = ".safetensors"
 _ENDINGS = (_SAFETENSORS, ".sft")
 _STORED_AS = re.compile(
     r"[_.-](?:(?P<mixed>m?)(?:bf16|fp16|fp32)|fp8(?:[_-]?e[45]m[23](?:fn)?)?(?:[_-]scaled)?)(?![a-z0-9])", re.IGNORECASE
 )
 _QUANTO = re.compile(r"quanto[_-](?:m?(?P<dtype>bf16|fp16)[_-])?int8(?![a-z0-9])")
+_SCALED = re.compile(r"(?<!up)(?<!down)(?<!re)scaled")
 _TOKEN = r"(?<![a-z0-9]){}(?![a-z0-9])"
 
 
@@ -70,7 +72,7 @@ def _quantization(name: str) -> str:
     if _QUANTO.search(name):
         return QUANTO_INT8
     if "fp8" in name or "float8" in name:
-        return FP8["scaled" in name]
+        return FP8_SCALED if _SCALED.search(name) else FP8_PLAIN
     if "quanto" in name:
         return QUANTO_INT8 if "int8" in name else "quanto (not int8)"
     if re.search(_TOKEN.format("int8"), name):

@@ -26,7 +26,7 @@ from reeltune.engine.request import Request
 from reeltune.errors import DeviceMissing, GenerationError
 from reeltune.families import Architecture, Component
 from reeltune.settings import neutral
-from reeltune.weights.components import load_component_file
+from reeltune.weights.components import check_folder, load_component_file
 
 _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 
@@ -53,6 +53,7 @@ def load_component(component: Component, folder: Path, dtype: torch.dtype) -> An
     if folder.is_file():
         with quiet():
             return load_component_file(component, folder, dtype)
+    check_folder(component, folder)
     library = transformers if component.library == "transformers" else diffusers
     try:
         with importing():

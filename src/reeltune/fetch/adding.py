@@ -15,7 +15,7 @@ from reeltune.definitions.writer import create
 from reeltune.errors import AmbiguousArchitecture, DefinitionError, UnsupportedFormat
 from reeltune.fetch.civitai import resolve
 from reeltune.files import expand
-from reeltune.net import HUB, Session, without_secrets
+from reeltune.net import Session, file_url, without_secrets
 
 _TOKENS = re.compile(
     r"[_.-]?(quanto[_-]?)?(m?bf16|m?fp16|fp32|int8|fp8(_e4m3fn|_e5m2)?|scaled)(?![a-z0-9])", re.IGNORECASE
@@ -59,9 +59,7 @@ def look_at(catalog: Catalog, source: str) -> Looked:
 def _where(root: Path, source: str) -> tuple[str, str]:
     """What a definition says for a source, and its file name: links lose their tokens, paths under the root it too."""
     if source.lower().startswith(("http://", "https://")):
-        url = without_secrets(source)
-        if url.startswith(HUB + "/"):
-            url = url.replace("/blob/", "/resolve/", 1)
+        url = file_url(without_secrets(source))
         return url, base_name(url)
     path = Path(os.path.normpath(expand(source).absolute()))  # `..` would seem to stay inside the root
     inside = path.is_relative_to(root)

@@ -20,7 +20,8 @@ from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from torch import nn
 from torchao.quantization import Int8Tensor
 
-from reeltune.checkpoints.header import Header, read_header
+from reeltune.checkpoints.foreign import START_BYTES, refuse_pointer
+from reeltune.checkpoints.header import FileSource, Header, read_header
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import NameMap, Places, map_names
 from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS
@@ -28,6 +29,7 @@ from reeltune.checkpoints.quanto import ACTIVATION_SCALES, SCALE, config_if_any
 from reeltune.errors import CheckpointError, TensorMismatch, UnsupportedFormat
 from reeltune.families import Component
 from reeltune.families.components import LAYOUTS, WAN_VAE, Layout
+from reeltune.inventory import CHECKPOINT_SUFFIXES, component_files
 from reeltune.weights.load import Loader
 from reeltune.weights.matching import Source, check_names, parameter_name
 from reeltune.weights.tensors import TensorFile
@@ -61,6 +63,22 @@ def load_component_file(component: Component, path: Path, dtype: torch.dtype) ->
     if tied:
         model.tie_weights()
     return model.eval().requires_grad_(False)
+
+
+def check_folder(component: Component, folder: Path) -> None:
+    """Look into a component's folder for what its class's own loader would take without noticing.
+
+    Raises HeaderError or UnsupportedFormat for weights whose scales that loader doesn't know, and for Git LFS pointers.
+    """
+    for file in component_files(folder, component):
+        if file.name.endswith(CHECKPOINT_SUFFIXES):
+            quantization = identify(read_header(file)).quantization
+            if quantization != SIXTEEN_BITS:
+                message = f"{file} holds {quantization} weights, which can't be loaded."
+                raise UnsupportedFormat(message, hint="Use a 16-bit version of this component.")
+            continue
+        with FileSource(file) as source:
+            refuse_pointer(source.name, source.read_at(0, START_BYTES))
 
 
 def _source(header: Header, layout_name: str) -> Source:

@@ -21,7 +21,7 @@ from torch import nn
 from torchao.quantization import Int8Tensor
 
 from reeltune._quiet import importing
-from reeltune.checkpoints.fp8 import NOTE, PLAIN
+from reeltune.checkpoints.fp8 import NOTE, PLAIN, is_matrix
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify, original_shapes
 from reeltune.checkpoints.keys import map_names, matches
@@ -33,6 +33,7 @@ from reeltune.families import FAMILIES, Family
 from reeltune.weights.matching import Source, check_names, parameter_name
 from reeltune.weights.quanto import dequantize, quantize_tensor
 from reeltune.weights.tensors import RUN_DTYPES, TensorFile
+from reeltune.weights.unscaled import check_plain
 
 _MOST_NOTE = 4096  # bytes
 
@@ -227,7 +228,11 @@ class Loader:
             raise CheckpointError(f"{self._file.path}: {name} is NaN or infinite.", hint="Fetch it again.")
         if name is not None:
             return dequantize(tensor, self._file[name].reshape(-1, *[1] * (tensor.ndim - 1)), torch.float32)
-        return tensor.to(torch.float32) if tensor.dtype.itemsize == 1 and tensor.is_floating_point() else tensor
+        if tensor.dtype.itemsize != 1 or not tensor.is_floating_point():
+            return tensor
+        if is_matrix(stored, tuple(tensor.shape)):
+            check_plain(tensor, stored, self._file.path.name)
+        return tensor.to(torch.float32)
 
     def _scale(self, stored: str) -> torch.Tensor:
         """Scales of a quantized layer [rows, 1]. Raises where they are damaged, or activations are quantized too."""

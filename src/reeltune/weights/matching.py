@@ -10,6 +10,7 @@ from reeltune.checkpoints import fp8
 from reeltune.checkpoints.header import Header
 from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.keys import NameMap, Places
+from reeltune.checkpoints.names import FP8_SCALED, read_name
 from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE
 from reeltune.errors import TensorMismatch
 
@@ -101,11 +102,26 @@ def _refuse(sources: Sequence[Source], missing: list[str], unexpected: list[str]
 
 
 def _missing_scales(source: Source) -> list[str]:
+    """Scales that aren't there though their weights are: without them the numbers mean nothing."""
     stored = source.names.diffusers
-    return sorted(
+    quanto = sorted(
         name.removesuffix(DATA) + SCALE
         for name in stored
         if name.endswith(DATA) and name.removesuffix(DATA) + SCALE not in stored
+    )
+    return quanto + _missing_fp8_scales(source)
+
+
+def _missing_fp8_scales(source: Source) -> list[str]:
+    """Scales lacking in a scaled fp8 file: one that holds a scale or a mark of them, or is named so."""
+    scaled = FP8_SCALED in (source.identity.quantization, read_name(source.header.file).quantization)
+    if not scaled or not fp8.is_fp8(source.identity.quantization):
+        return []
+    tensors, scales = source.header.tensors, source.fp8_scales
+    return sorted(
+        name.removesuffix(".weight") + fp8.WEIGHT_SCALES[0]
+        for name in source.names.diffusers
+        if tensors[name].dtype in fp8.DTYPES and fp8.is_matrix(name, tensors[name].shape) and name not in scales
     )
 
 
@@ -149,6 +165,8 @@ def _listed(what: str, names: Iterable[str]) -> str:
 def _cause(sources: Sequence[Source], missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
     """The likely reason behind a mismatch."""
     everything = " ".join(unexpected)
+    if missing and all(name.endswith((SCALE, *fp8.WEIGHT_SCALES)) for name in missing):
+        return "Its weights are stored in units of these scales, and make noise without them: download it again."
     if any(part in everything for part in ("first_stage_model.", "vae.", "text_encoder", "cond_stage_model.")):
         return "It looks like an all-in-one file: extract its diffusion model first."
     if any(part in everything for part in ("lora_", ".lora.", ".diff")):

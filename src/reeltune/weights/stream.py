@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from reeltune.checkpoints.fp8 import DTYPES, is_matrix
 from reeltune.checkpoints.header import Tensor
 from reeltune.errors import Cancelled, CheckpointError
 from reeltune.events import CancelToken, Listener, Progress
@@ -29,6 +30,7 @@ from reeltune.weights.edits import LEAST
 from reeltune.weights.quanto import CHUNK, check_finite, off, quantize_rows
 from reeltune.weights.recipe import Piece, Recipe, Task, pieces
 from reeltune.weights.tensors import TORCH_DTYPES
+from reeltune.weights.unscaled import check_plain
 
 UNFINISHED = ".quantizing" + PARTIAL  # after a file's name while it is being written
 _READ = 8 * 1024 * 1024  # bytes at once
@@ -115,7 +117,10 @@ class Hands:
         if piece.task.plain:
             yield slice(0, rows), values
             return
-        scale, adds = self._scale(piece.task), [edit.ready(self._room) for edit in piece.task.edits]
+        task = piece.task
+        scale, adds = self._scale(task), [edit.ready(self._room) for edit in task.edits]
+        if scale is None and task.source.dtype in DTYPES and is_matrix(task.source.name, task.source.shape):
+            check_plain(values, task.source.name, task.home.name)
         step = max(LEAST if adds else 1, CHUNK // columns)
         if self._floats.numel() < min(step, rows) * columns:
             self._floats = torch.empty(max(CHUNK, step * columns))
