@@ -1,6 +1,7 @@
 """The queue's file: order, states, limits, files, two users at once, and files from other versions."""
 
 import contextlib
+import gc
 import json
 import random
 import sqlite3
@@ -234,6 +235,17 @@ def test_a_file_that_is_moved_away_meanwhile_and_a_root_that_is(root, tmp_path):
     assert not root.exists()  # no new file, no new folder
     (tmp_path / "moved").rename(root)
     assert queue.get(job.id).state is State.DONE
+
+
+def test_the_side_files_stay_so_that_a_full_disk_keeps_nobody_from_reading(root):
+    queue = Queue(root)
+    queue.add("m", {})
+    assert len(queue.jobs()) == 1
+    assert (root / "reeltune.sqlite-wal").exists()
+    assert (root / "reeltune.sqlite-shm").exists()
+    del queue
+    gc.collect()
+    assert not (root / "reeltune.sqlite-shm").exists()  # the connection was closed
 
 
 def write(root, statement, *values):

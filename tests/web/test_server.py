@@ -216,4 +216,4 @@ def test_a_port_that_is_taken_is_said(server, tmp_path):
         capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
     assert answer.returncode == 1
-    assert "can't be listened on" in answer.stderr
+    assert "another program listens there" in answer.stderr

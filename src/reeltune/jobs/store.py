@@ -7,7 +7,8 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from reeltune.errors import QueueError
@@ -61,12 +62,15 @@ _log = logging.getLogger("reeltune.jobs")
 class Store:
     """Opens the file for one transaction at a time; several threads and processes may do so.
 
-    A file that is no queue, or a damaged one, is renamed and an empty queue begun; `notice` reports it.
+    A file that is no queue, or a damaged one, is renamed and an empty queue begun; `notice` reports it. One connection
+    stays open and idle: SQLite deletes its two side files with the last one, and without them a full disk would keep
+    the queue from being read.
     """
 
     def __init__(self, root: Path) -> None:
         self.path = root / FILE_NAME
         self.notice = ""
+        self._close: Callable[[], object] = _nothing
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -92,6 +96,13 @@ class Store:
                 error = sqlite3.DatabaseError(str(result))
                 error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
                 raise error
+            self._hold_open()
+
+    def _hold_open(self) -> None:
+        self._close()
+        idle = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+        self._close = weakref.finalize(self, idle.close)
+        idle.execute("SELECT id FROM jobs LIMIT 1").fetchall()
 
     def _bring_up_to_date(self, connection: sqlite3.Connection) -> None:
         done = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -122,6 +133,7 @@ class Store:
     def open(self) -> Iterator[sqlite3.Connection]:
         """A connection for reading. Raises QueueError where the file is gone or can't be used."""
         if not os.path.lexists(self.path) and self.path.parent.is_dir():
+            self._close()
             self._prepare()  # someone moved it away to begin an empty queue
         with self._connect("rw") as connection:
             yield connection
@@ -150,6 +162,10 @@ class Store:
             raise QueueError(message, hint=_hint(error)) from error
 
 
+def _nothing() -> None:
+    """Close nothing: no connection is held open yet."""
+
+
 @contextlib.contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
@@ -166,8 +182,8 @@ def _hint(error: Exception) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "Another program is writing to it."
-    if code == sqlite3.SQLITE_FULL:
-        return "Free some space on the disk."
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return "Check the disk: it may be full."
     return "Check the folder and its permissions; move the file away to begin an empty queue."
 
 
