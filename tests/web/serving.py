@@ -32,11 +32,15 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Server:
+    def command(self) -> list[str]:
+        """What is run."""
         command = [sys.executable, "-m", "reeltune", "ui", "--root", str(self.root), "--port", str(self.port)]
+        return [*command, *self.options]
+
+    def start(self) -> Server:
         environment = {**os.environ, "REELTUNE_OFFLINE": "1", "HF_HOME": str(self.root / "hf")}
         with (self.root / "server.log").open("ab") as log:
-            self.process = subprocess.Popen([*command, *self.options], env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command(), env=environment, stdout=log, stderr=log)
         end = time.monotonic() + START_SECONDS
         while self.status("/") not in (200, 401):
             assert self.process.poll() is None, self.log()

@@ -98,7 +98,7 @@ def test_the_gallery_gives_settings_back_and_exports_them(window):
     assert value_of(page, "seed") == str(2**62 + 1)
     (window.server.root / "no.mp4").write_text("no film")
     page.locator("input:has(+ #take-file)").set_input_files(str(window.server.root / "no.mp4"))
-    page.locator("#said .rt-problem").wait_for()
+    page.get_by_text("no.mp4 is a text file, not an image, a video or a settings file.").wait_for()
 
 
 def test_defaults_of_a_model_are_saved_and_forgotten(window):

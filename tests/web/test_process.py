@@ -2,12 +2,15 @@
 
 import logging
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from reeltune.cli.logs import show_log
+from reeltune.errors import ServeError
 from reeltune.preferences import load_preferences
-from reeltune.web import server
+from reeltune.web import connections, server
+from reeltune.web.desktop import has_desktop
 
 
 @pytest.fixture
@@ -23,11 +26,12 @@ def begun(root, monkeypatch):
     asked = threading.Event()
     asked.set()
     monkeypatch.setattr(server, "Runner", Runner)
-    monkeypatch.setattr(server, "launch", lambda *_: "http://127.0.0.1")
+    page = SimpleNamespace(url="http://127.0.0.1", stop=lambda: None)
+    monkeypatch.setattr(server, "launch", lambda *_: page)
     monkeypatch.setattr(server, "_until_asked", lambda: asked)
 
     def begin(serving, **given):
-        server.serve(root, serving, say=lambda line: None, **given)
+        server.serve(root, serving, **{"say": lambda line: None, **given})
         return options[-1]
 
     return begin
@@ -46,11 +50,62 @@ def test_jobs_of_a_page_that_others_can_reach_are_confined(begun):
     assert begun(server.Serving(share=True, insecure=True))["confined"]
 
 
-@pytest.mark.parametrize(("port", "words"), [(7999, "Port 7999 of 127.0.0.1"), (None, "No port of 127.0.0.1")])
-def test_a_port_that_is_taken_has_words_of_this_program(port, words):
-    error = server._no_port(server.Serving(port=port))
-    assert error.message.startswith(words)
-    assert "--port" in error.hint
+def test_a_port_that_is_taken_has_words_of_this_program(monkeypatch):
+    with connections.listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(connections, "FIRST_PORT", port)
+        monkeypatch.setattr(connections, "LAST_PORT", port)
+        for asked, words in ((port, f"Port {port} of 127.0.0.1 is already in use"), (None, "All ports")):
+            with pytest.raises(ServeError, match=words) as caught:
+                connections.listen("127.0.0.1", asked)
+            assert "--port" in caught.value.hint
+
+
+SCREEN = {"DISPLAY": ":0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "platform", "terminal", "expected"),
+    [
+        (SCREEN, "linux", True, True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, "linux", True, True),
+        ({}, "linux", True, False),
+        ({}, "darwin", True, True),
+        ({}, "win32", True, True),
+        (SCREEN, "linux", False, False),  # a service, or a test
+        ({}, "win32", False, False),
+        ({**SCREEN, "SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}, "linux", True, False),
+        ({"SSH_TTY": "/dev/ttys001"}, "darwin", True, False),
+    ],
+)
+def test_a_browser_is_opened_where_somebody_sits(environment, platform, terminal, expected):
+    assert has_desktop(environment, platform, terminal) is expected
+
+
+def test_the_page_is_opened_unless_told_otherwise(begun, monkeypatch):
+    opened = []
+    monkeypatch.setattr(server, "open_browser", opened.append)
+    monkeypatch.setattr(server, "has_desktop", lambda *_: True)
+    begun(server.Serving(browser=True))
+    assert opened == ["http://127.0.0.1"]
+    begun(server.Serving(browser=False))
+    monkeypatch.setattr(server, "has_desktop", lambda *_: False)
+    begun(server.Serving(browser=True))
+    assert opened == ["http://127.0.0.1"]
+
+
+def test_passwords_that_others_can_read_are_warned_of(begun, root, tmp_path):
+    path = tmp_path / "auth file"
+    path.write_text("ann:secret\n", encoding="utf-8")
+    path.chmod(0o644)
+    lines = []
+    begun(server.Serving(auth_file=path), say=lines.append)
+    assert any(line.endswith(f"chmod 600 '{path}'") for line in lines)
+    path.chmod(0o600)
+    lines.clear()
+    options = begun(server.Serving(auth_file=path), say=lines.append)
+    assert not any("chmod" in line for line in lines)
+    assert options["confined"]  # behind a password others come in, by a proxy, say
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from serving import Server, module_root, server
 from reeltune.errors import ServeError
 from reeltune.web.server import Serving, check
 
+FILM = b"\0\0\0\x18ftypisom\0\0\2\0isomiso2a film"
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc000000301010018dd8db00000000049454e44ae426082"
 )
@@ -27,8 +28,8 @@ def test_others_are_let_in_with_a_password_or_not_at_all(serving, tmp_path):
     path = tmp_path / "auth"
     path.write_text("ann:secret\n# a note\nbob:with:colons\n", encoding="utf-8")
     protected = Serving(serving.host, None, serving.share, path)
-    assert check(protected) == {"ann": "secret", "bob": "with:colons"}
-    assert check(Serving(serving.host, None, serving.share, None, True)) == {}
+    assert check(protected)[0] == {"ann": "secret", "bob": "with:colons"}
+    assert check(Serving(serving.host, None, serving.share, None, True)) == ({}, [])
     assert not serving.local
 
 
@@ -38,7 +39,7 @@ def test_an_auth_file_that_protects_nothing_is_refused(text, tmp_path):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ServeError, match="name:password"):
         check(Serving(auth_file=path))
-    with pytest.raises(ServeError, match="can't be read"):
+    with pytest.raises(ServeError, match="doesn't exist"):
         check(Serving(auth_file=tmp_path / "nothing"))
 
 
@@ -81,8 +82,8 @@ def test_files_outside_of_outputs_and_uploads_are_never_served(server):
     (root / "outputs-of-others").mkdir(exist_ok=True)
     (root / "outputs-of-others" / "x.txt").write_bytes(secret)
     (root / "outputs" / "link.mp4").symlink_to(root / "secret.txt")
-    (root / "outputs" / "film.mp4").write_bytes(b"a film")
-    assert server.ask(f"/gradio_api/file={root}/outputs/film.mp4") == (200, b"a film")
+    (root / "outputs" / "film.mp4").write_bytes(FILM)
+    assert server.ask(f"/gradio_api/file={root}/outputs/film.mp4") == (200, FILM)
     outputs = f"{root}/outputs"
     tricks = [
         f"{root}/secret.txt", f"{root}/reeltune.json", f"{root}/finetunes/x.txt", f"{root}/reeltune.sqlite",
@@ -107,19 +108,15 @@ def test_files_outside_of_outputs_and_uploads_are_never_served(server):
             status, body = raw(server, prefix + trick)
             assert secret not in body, trick
             assert b"root:" not in body, trick
-            assert b"film" not in body or status != 200, trick
-            assert status not in (200, 206, 301, 302, 307, 308) or body[:9].lower() in (b"<!doctype", b"<!DOCTYPE"), (
-                prefix,
-                trick,
-                status,
-            )
+            assert FILM not in body, trick
+            assert status in (400, 403, 404), (prefix, trick, status)
 
 
 def test_other_names_and_other_sites_are_refused_on_a_local_page(server):
     assert raw(server, "/", "evil.example")[0] == 421
     assert raw(server, "/", f"localhost:{server.port}")[0] == 200
     assert raw(server, "/", "127.0.0.1.evil.example")[0] == 421
-    assert raw(server, "/gradio_api/proxy=https://example.org/")[0] == 403
+    assert raw(server, "/gradio_api/proxy=https://example.org/")[0] == 404
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request("GET", "/")
     answer = connection.getresponse()
@@ -162,7 +159,7 @@ def test_a_password_is_asked_of_everybody(tmp_path):
     server = Server(tmp_path / "root", "--auth-file", str(path)).start()
     try:
         (server.root / "outputs").mkdir(exist_ok=True)
-        (server.root / "outputs" / "film.mp4").write_bytes(b"a film")
+        (server.root / "outputs" / "film.mp4").write_bytes(FILM)
         film = f"/gradio_api/file={server.root}/outputs/film.mp4"
         assert server.ask(film)[0] == 401
         assert server.ask("/config")[0] == 401
@@ -176,7 +173,7 @@ def test_a_password_is_asked_of_everybody(tmp_path):
         answer.read()
         cookies = "; ".join(row.partition(";")[0] for row in answer.headers.get_all("set-cookie"))
         connection.close()
-        assert server.ask(film, {"Cookie": cookies}) == (200, b"a film")
+        assert server.ask(film, {"Cookie": cookies}) == (200, FILM)
     finally:
         server.stop()
 
@@ -210,10 +207,12 @@ def test_a_second_page_of_the_same_root_is_refused(server):
     assert "already makes the videos" in answer.stderr
 
 
-def test_a_port_that_is_taken_is_said(server, tmp_path):
+def test_a_port_that_is_in_use_is_reported(server, tmp_path):
     answer = subprocess.run(
         [sys.executable, "-m", "reeltune", "ui", "--root", str(tmp_path / "other"), "--port", str(server.port)],
         capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
     assert answer.returncode == 1
-    assert "another program listens there" in answer.stderr
+    assert f"Port {server.port} of 127.0.0.1 is already in use" in answer.stderr
+    assert "--port" in answer.stderr
+    assert "GRADIO" not in answer.stderr.upper()

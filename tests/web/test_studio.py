@@ -64,7 +64,7 @@ def test_inputs_are_looked_into_and_stay_inside(studio, root):
     assert (settings["image_start"], settings["image_prompt_type"]) == ("uploads/a.png", "S")
     with pytest.raises(MediaError, match="not an image"):
         drafts.check(studio, definition, {"prompt": "x", "image_start": "uploads/no.png"})
-    with pytest.raises(SettingsError, match="no file among"):
+    with pytest.raises(SettingsError, match="not among the uploads"):
         drafts.check(studio, definition, {"prompt": "x", "image_start": str(root / "private.png")})
     with pytest.raises(SettingsError, match="needs image_start"):
         drafts.check(studio, definition, {"prompt": "x"})

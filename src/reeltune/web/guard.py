@@ -1,19 +1,31 @@
-"""Stands before every request: which hosts may ask, how much may be uploaded, and what the browser may load."""
+"""Stands before every request: who may ask, for what, from which page, how much is taken, what the browser loads."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import urlsplit
 
-from reeltune.machine import free_disk
-from reeltune.web.uploads import MOST_BYTES
+from starlette.exceptions import HTTPException
 
-_KEPT_FREE = 1_000_000_000  # bytes of the disk that uploads leave
-_OVERHEAD = 1_000_000  # of the envelope around a file
-# Parts of Gradio that the page doesn't use: fetching other sites for the browser, live monitoring, reloading.
-_CLOSED = re.compile(r"/(gradio_api/)?(proxy=|file=\s*(https?:|//|\\)|monitoring|dev/|profiling|mcp)", re.IGNORECASE)
+from reeltune.web.calls import MOST_BODY_BYTES, REFUSED, checked_body
+from reeltune.web.login import MOST_FORM_BYTES, Login, form
+
+_BODY_SECONDS = 30.0  # for a whole body that isn't an upload
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_READ = re.compile(
+    r"/(login|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(static|assets|svelte)/.+|"
+    r"gradio_api/(theme\.css|app_id|startup-events|heartbeat/\w+|queue/data|upload_progress|file=.+))?",
+    re.DOTALL,
+)
+_WRITE = re.compile(r"/(login|logout|gradio_api/(upload|queue/join|run/predict|cancel|reset))")
+_OPEN = ("/login",)  # to whoever isn't logged in
+_PAGES = ("/", "/login")  # a link on another site may lead to these
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' blob: data:; "
@@ -22,48 +34,150 @@ _POLICY = (
 _HEADERS = (
     (b"content-security-policy", _POLICY.encode("ascii")),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
 )
+_REPLACED = (b"content-length", b"transfer-encoding", b"content-type", b"content-encoding")
+_log = logging.getLogger("reeltune.page")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, as far as it decides whether it is answered."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    address: str
+
+    @classmethod
+    def of(cls, scope: Any) -> Asked:
+        """From an ASGI scope."""
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        client = scope.get("client") or ("",)
+        return cls(scope["method"], scope["path"], headers, str(client[0]))
+
+    @property
+    def reads(self) -> bool:
+        """Whether it changes nothing."""
+        return self.method in ("GET", "HEAD")
 
 
 class Guard:
-    """ASGI middleware. `hosts`: names the page may be asked under, empty for any (where a password protects it):
-    a stranger's page in the same browser could otherwise reach it under a name of its own.
+    """ASGI middleware around the whole page.
+
+    `hosts`: names the page may be asked under, empty for any (where a password protects it): a page of a stranger in
+    the same browser could otherwise reach it under a name of its own. `page`: the Gradio page whose events are called.
     """
 
-    def __init__(self, app: Any, hosts: Sequence[str], uploads: Any) -> None:
-        self._app, self._hosts, self._uploads = app, frozenset(hosts), uploads
+    def __init__(self, app: Any, page: Any, hosts: Sequence[str], login: Login) -> None:
+        self._app, self._page, self._hosts, self._login = app, page, frozenset(hosts), login
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer what is refused; pass the rest on, with headers that keep the browser to this server."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-            return
-        if refusal := self._refusal(scope):
-            await _answer(send, *refusal)
-            return
-        await self._app(scope, receive, _with_headers(send))
+        elif scope["type"] == "http":
+            answer = Answer(send, scope)
+            try:
+                await self._guarded(Asked.of(scope), scope, receive, answer)
+            except HTTPException as error:  # after an answer has begun; before, Gradio answers it
+                await answer.end(error.status_code, str(error.detail))
+            except Exception:  # a fault of this program or of a library: the page goes on
+                _log.exception("A request failed: %s", scope.get("path", "")[:80])
+                await answer.end(500, "Something went wrong in this program; the terminal has the details.")
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
 
-    def _refusal(self, scope: Any) -> tuple[int, str] | None:
-        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if self._hosts and _host(headers.get(b"host", "")) not in self._hosts:
+    async def _guarded(self, asked: Asked, scope: Any, receive: Any, answer: Answer) -> None:
+        if refusal := self._refusal(asked):
+            await answer.plain(*refusal)
+        elif asked.path in ("/login", "/logout"):
+            await self._at_the_door(asked, receive, answer)
+        elif self._login.needed and not self._login.known(asked.headers.get("cookie", "")):
+            if asked.path == "/":
+                await answer.page(401, form())
+            else:
+                await answer.plain(401, "Log in first.")
+        elif asked.reads or asked.path == "/gradio_api/upload":  # uploads are bounded where they are read
+            await self._app(scope, receive, answer)
+        else:
+            await self._call(asked, scope, receive, answer)
+
+    def _refusal(self, asked: Asked) -> tuple[int, str] | None:
+        if self._hosts and _host(asked.headers.get("host", "")) not in self._hosts:
             return 421, "This page is for this machine only."
-        path = unquote(scope.get("path", ""))
-        if _CLOSED.match(path):
-            return 403, "Not part of this page."
-        if scope["method"] == "POST" and path.rstrip("/").endswith("/upload"):
-            return self._upload(headers)
-        return None
+        if not _from_this_page(asked):
+            return 403, "Another site asked for this. Open the page itself."
+        if asked.reads:
+            return None if _READ.fullmatch(asked.path) else (404, "Not part of this page.")
+        if asked.method != "POST":
+            return 405, "Not part of this page."
+        return None if _WRITE.fullmatch(asked.path) else (404, "Not part of this page.")
 
-    def _upload(self, headers: dict[bytes, str]) -> tuple[int, str] | None:
-        length = headers.get(b"content-length", "")
-        if not length.isdigit():
-            return 411, "Say how long it is."
-        if int(length) > MOST_BYTES + _OVERHEAD:
-            return 413, f"At most {MOST_BYTES:,} bytes are taken."
-        if int(length) > free_disk(self._uploads) - _KEPT_FREE:
-            return 507, "The disk is nearly full."
-        return None
+    async def _call(self, asked: Asked, scope: Any, receive: Any, answer: Answer) -> None:
+        raw = await _body(receive, MOST_BODY_BYTES)
+        if isinstance(raw, tuple):
+            await answer.plain(*raw)
+            return
+        body = checked_body(self._page, asked.path, raw)
+        if isinstance(body, tuple):
+            await answer.plain(*body)
+            return
+        encoded = json.dumps(body, ensure_ascii=False).encode("utf-8")
+        await self._app(_with_length(scope, len(encoded)), _replayed(encoded, receive), answer)
+
+    # --- logging in -----------------------------------------------------------------------------------------
+
+    async def _at_the_door(self, asked: Asked, receive: Any, answer: Answer) -> None:
+        secure = asked.headers.get("origin", "").startswith("https:")
+        if not self._login.needed:
+            await answer.redirect("./")
+        elif asked.path == "/logout":
+            self._login.end(asked.headers.get("cookie", ""))
+            await answer.redirect("./", self._login.cookie("", secure=secure))
+        elif asked.reads:
+            await answer.page(200, form())
+        elif self._login.busy(asked.address):
+            await answer.page(429, form("Too many attempts at once. Wait some seconds."))
+        else:
+            raw = await _body(receive, MOST_FORM_BYTES)
+            token = await self._login.attempt(raw, asked.address) if isinstance(raw, bytes) else ""
+            if token:
+                await answer.redirect("./", self._login.cookie(token, secure=secure))
+            else:
+                await answer.page(400, form("The name or the password is wrong."))
+
+
+def _from_this_page(asked: Asked) -> bool:
+    """Whether a request comes from the page itself, a program, or a person who opens the page."""
+    origin = asked.headers.get("origin")
+    if origin is not None:
+        own = (asked.headers.get("host", ""), asked.headers.get("x-forwarded-host", ""))
+        return any(_same(origin, host.partition(",")[0].strip()) for host in own)
+    site = asked.headers.get("sec-fetch-site", "none").lower()
+    if site in ("same-origin", "none"):
+        return True
+    opened = asked.headers.get("sec-fetch-mode") == "navigate" and asked.headers.get("sec-fetch-dest") == "document"
+    return asked.reads and opened and asked.path in _PAGES
+
+
+def _same(origin: str, host: str) -> bool:
+    """Whether an Origin is a Host's: name and port; a port left out is that of the origin's scheme."""
+    scheme, separator, name = origin.lower().partition("://")
+    if not separator or scheme not in _DEFAULT_PORTS or not host:
+        return False
+    return _with_port(name, scheme) == _with_port(host.lower(), scheme)
+
+
+def _with_port(name: str, scheme: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(f"//{name}")
+        port = parts.port
+    except ValueError:
+        return name, ""
+    return parts.hostname or "", str(port) if port is not None else _DEFAULT_PORTS[scheme]
 
 
 def _host(header: str) -> str:
@@ -71,17 +185,81 @@ def _host(header: str) -> str:
     return header[1:].partition("]")[0] if header.startswith("[") else header.partition(":")[0].lower()
 
 
-def _with_headers(send: Any) -> Any:
-    async def sending(message: Any) -> None:
+# --- bodies and answers -----------------------------------------------------------------------------------------
+
+
+async def _body(receive: Any, most: int) -> bytes | tuple[int, str]:
+    """A whole body, however it is cut into pieces; or the status and the words it is refused with."""
+    content = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return 400, "The request broke off."
+                content += message.get("body", b"")
+                if len(content) > most:
+                    return 413, f"At most {most:,} bytes are taken."
+                if not message.get("more_body", False):
+                    return bytes(content)
+    except TimeoutError:
+        return 408, "The request took too long."
+
+
+def _with_length(scope: Any, length: int) -> Any:
+    kept = [row for row in scope["headers"] if row[0].lower() not in _REPLACED]
+    added = [(b"content-length", str(length).encode("ascii")), (b"content-type", b"application/json")]
+    scope["headers"] = [*kept, *added]
+    return scope
+
+
+def _replayed(body: bytes, receive: Any) -> Any:
+    pending = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Any:
+        return pending.pop() if pending else await receive()
+
+    return replay
+
+
+class Answer:
+    """Sends an answer with the page's headers. A failed event whose arguments were at fault has status 400."""
+
+    def __init__(self, send: Any, scope: Any) -> None:
+        self._send, self._scope, self._begun = send, scope, False
+
+    async def __call__(self, message: Any) -> None:
+        """ASGI's send."""
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}
-        await send(message)
+            self._begun = True
+            kept = [row for row in message.get("headers", ()) if not row[0].lower().startswith(b"access-control-")]
+            names = {name.lower() for name, _ in kept}
+            status = 400 if message["status"] == 500 and self._scope.get(REFUSED) else message["status"]
+            added = [row for row in _HEADERS if row[0] not in names]
+            message = {**message, "status": status, "headers": [*kept, *added]}
+        await self._send(message)
 
-    return sending
+    async def plain(self, status: int, words: str) -> None:
+        """An answer in words."""
+        await self._whole(status, words.encode("utf-8"), b"text/plain; charset=utf-8")
 
+    async def end(self, status: int, words: str) -> None:
+        """An answer in words; where one has begun already, its end."""
+        if self._begun:
+            await self._send({"type": "http.response.body", "body": b""})
+        else:
+            await self.plain(status, words)
 
-async def _answer(send: Any, status: int, words: str) -> None:
-    body = words.encode("utf-8")
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode("ascii"))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    async def page(self, status: int, content: bytes) -> None:
+        """A page of this module's own, which no browser keeps."""
+        await self._whole(status, content, b"text/html; charset=utf-8", (b"cache-control", b"no-store"))
+
+    async def redirect(self, where: str, cookie: str = "") -> None:
+        """Send a browser on; `cookie`: what it keeps."""
+        more = [(b"set-cookie", cookie.encode("ascii"))] if cookie else []
+        await self._whole(303, b"", b"text/plain", (b"location", where.encode("ascii")), *more)
+
+    async def _whole(self, status: int, body: bytes, kind: bytes, *more: tuple[bytes, bytes]) -> None:
+        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode("ascii")), *more]
+        await self({"type": "http.response.start", "status": status, "headers": headers})
+        await self({"type": "http.response.body", "body": b"" if self._scope["method"] == "HEAD" else body})

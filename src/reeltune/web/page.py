@@ -9,6 +9,7 @@ import gradio as gr
 
 from reeltune.errors import ReeltuneError
 from reeltune.web import drafts, pick
+from reeltune.web.calls import Page
 from reeltune.web.clock import Part, View, clock
 from reeltune.web.configuration import configuration_tab
 from reeltune.web.create import base_line, choices, create_tab
@@ -44,7 +45,7 @@ def first_model(studio: Studio) -> str:
 
 def build(studio: Studio) -> gr.Blocks:
     """The page of a studio, ready to be served."""
-    with gr.Blocks(title="reeltune", analytics_enabled=False) as page:
+    with Page(studio, title="reeltune", analytics_enabled=False) as page:
         draft = gr.State(drafts.fresh(studio, first_model(studio)))
         gr.HTML(_HEADER, js_on_load=_THEME_JS, apply_default_css=False)
         with gr.Tabs(elem_id="tabs") as tabs:

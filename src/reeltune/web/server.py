@@ -2,74 +2,66 @@
 
 from __future__ import annotations
 
-import hmac
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reeltune.errors import ServeError
 from reeltune.jobs import Runner
 from reeltune.preferences import load_preferences
+from reeltune.web.desktop import has_desktop, open_browser
+from reeltune.web.login import read_passwords
 from reeltune.web.studio import UPLOADS, Studio
 
+if TYPE_CHECKING:
+    from reeltune.web.cleanup import Cleanup
+    from reeltune.web.connections import WebServer
+
 LOCAL = ("127.0.0.1", "localhost", "::1")
-_MOST_AUTH_BYTES = 1_000_000
+_MOST_SESSIONS = 500  # tabs whose state is kept; older ones start anew
 
 
 @dataclass(frozen=True)
 class Serving:
-    """How the page is served. `auth_file`: a `name:password` a line. `insecure`: open to others without one."""
+    """How the page is served. `auth_file`: a `name:password` a line. `insecure`: open to others without one.
+    `browser`: whether to open one.
+    """
 
     host: str = "127.0.0.1"
     port: int | None = None
     share: bool = False
     auth_file: Path | None = None
     insecure: bool = False
+    browser: bool = False
 
     @property
     def local(self) -> bool:
         """Whether only this machine can reach the page."""
         return self.host in LOCAL and not self.share
 
+    @property
+    def trusted(self) -> bool:
+        """Whether only who owns the machine can reach it: a password means that others do, through a proxy, say."""
+        return self.local and self.auth_file is None
 
-def check(serving: Serving) -> dict[str, str]:
-    """Names and passwords that open the page. Raises ServeError where others could reach it without."""
+
+def check(serving: Serving) -> tuple[dict[str, str], list[str]]:
+    """Names and passwords that open the page, and what to warn of. Raises ServeError where others could reach it
+    without one.
+    """
     if serving.auth_file is None and not serving.local and not serving.insecure:
         how = "--share makes the page public" if serving.share else f"--host {serving.host} lets others reach the page"
         raise ServeError(
             f"{how}, and nothing protects it.",
             hint="Give --auth-file FILE with a name:password a line, or --insecure if you know who can reach it.",
         )
-    return _passwords(serving.auth_file) if serving.auth_file is not None else {}
-
-
-def _passwords(path: Path) -> dict[str, str]:
-    try:
-        if path.stat().st_size > _MOST_AUTH_BYTES:
-            raise ServeError(f"{path} is too large for a list of names and passwords.")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise ServeError(f"{path} can't be read: {error}.", hint="Write a name:password a line.") from error
-    rows = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    pairs = [row.partition(":") for row in rows]
-    if not pairs or not all(name and password for name, _, password in pairs):
-        raise ServeError(f"{path} must hold a name:password a line.", hint="Both must be there, and one line at least.")
-    return {name: password for name, _, password in pairs}
-
-
-def _opens(passwords: dict[str, str]) -> Callable[[str, str], bool]:
-    """Whether a name and a password fit, in the same time whatever they are."""
-
-    def opens(name: str, password: str) -> bool:
-        wanted = passwords.get(name, "")
-        return hmac.compare_digest(wanted.encode("utf-8"), password.encode("utf-8")) and bool(wanted)
-
-    return opens
+    return read_passwords(serving.auth_file) if serving.auth_file is not None else ({}, [])
 
 
 def serve(root: Path, serving: Serving, *, save_quantized: bool = False, say: Callable[[str], None] = print) -> None:
@@ -77,18 +69,23 @@ def serve(root: Path, serving: Serving, *, save_quantized: bool = False, say: Ca
 
     `save_quantized` holds while the program runs; the preference stays as it is.
     """
-    passwords = check(serving)
+    passwords, warnings = check(serving)
+    for line in warnings:
+        say(line)
     preferences, notices = load_preferences(root)
     for line in notices:
         say(line)
     preferences.use_tokens()
     stop = _until_asked()
-    with Runner(root, confined=not serving.local, save_quantized=save_quantized) as runner:
-        studio = Studio(root, runner, local=serving.local)
-        url = launch(studio, serving, passwords)
-        say(f"The page is at {url} (Ctrl-C ends it).")
+    with Runner(root, confined=not serving.trusted, save_quantized=save_quantized) as runner:
+        studio = Studio(root, runner, local=serving.trusted)
+        running = launch(studio, serving, passwords)
+        say(f"The page is at {running.url} (Ctrl-C ends it).")
+        if serving.browser and has_desktop(os.environ, sys.platform, sys.stdout.isatty()):
+            open_browser(running.url)
         stop.wait()
         say("Ending.")
+        running.stop()
 
 
 def _until_asked() -> threading.Event:
@@ -104,51 +101,102 @@ def _until_asked() -> threading.Event:
     return stop
 
 
-def launch(studio: Studio, serving: Serving, passwords: dict[str, str]) -> str:
-    """Start to listen, and return the page's address. Raises ServeError where the port can't be had."""
-    studio.uploads.mkdir(parents=True, exist_ok=True)
-    os.environ["GRADIO_TEMP_DIR"] = str(studio.root / UPLOADS)  # read by Gradio whenever it keeps a file
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from starlette.middleware import Middleware
+@dataclass(frozen=True)
+class Running:
+    """A page that is served. `url`: where."""
 
+    url: str
+    server: WebServer
+    cleanup: Cleanup
+
+    def stop(self) -> None:
+        """End the server."""
+        self.cleanup.stop()
+        self.server.stop()
+
+
+def launch(studio: Studio, serving: Serving, passwords: Mapping[str, str]) -> Running:
+    """Start to listen. Raises ServeError where the port can't be had."""
+    from reeltune.web.cleanup import Cleanup
+    from reeltune.web.connections import WebServer, listen
     from reeltune.web.guard import Guard
+    from reeltune.web.login import Login
+
+    listening = listen(serving.host, serving.port)  # first: building the page takes seconds
+    try:
+        os.environ["GRADIO_TEMP_DIR"] = str(studio.root / UPLOADS)  # read by Gradio whenever it keeps a file
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        page, app = _application(studio)
+        login = Login(passwords)
+        hosts = LOCAL if serving.trusted else ()
+        server = WebServer(Guard(app, page, hosts, login), listening)
+        server.start()
+    except BaseException:
+        listening.close()
+        raise
+    cleanup = Cleanup(studio, lambda: _drafts(page))
+    cleanup.start()
+    port = listening.getsockname()[1]
+    url = _public_url(page, port) if serving.share else f"http://{_shown(serving.host)}:{port}/"
+    return Running(url, server, cleanup)
+
+
+def _application(studio: Studio) -> tuple[Any, Any]:
+    """Gradio's page, and the application that serves it behind the routes of files and uploads."""
+    import gradio
+    from fastapi import FastAPI
+    from starlette.routing import BaseRoute
+
     from reeltune.web.markup import asset
+    from reeltune.web.media_route import media_route
     from reeltune.web.page import build
     from reeltune.web.theme import theme
+    from reeltune.web.upload_route import upload_routes
     from reeltune.web.uploads import MOST_BYTES
 
     page = build(studio)
-    hosts = LOCAL if serving.local else ()
-    more: dict[str, Any] = {"auth": _opens(passwords)} if passwords else {}
+    page.state_session_capacity = _MOST_SESSIONS
+    routes: list[BaseRoute] = [media_route(studio), *upload_routes(studio)]
+    app = FastAPI(routes=routes, docs_url=None, redoc_url=None, openapi_url=None)
+    gradio.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        max_file_size=MOST_BYTES,
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        theme=theme(),
+        css=asset("page.css"),
+        head=f"<style>{asset('frame.css')}</style><script>{asset('lively.js')}{asset('page.js')}</script>",
+    )
+    page.has_launched = page.is_running = True  # only then does Gradio check which files its events are sent
+    return page, app
+
+
+def _drafts(page: Any) -> list[Any]:
+    """What the open pages hold, as plain values."""
+    sessions = list(page.state_holder.session_data.values())
+    return [value for session in sessions for value in list(session.state_data.values())]
+
+
+def _shown(host: str) -> str:
+    """A host as it stands in a URL that can be opened on this machine."""
+    everywhere = {"0.0.0.0": "localhost", "::": "localhost"}
+    return f"[{host}]" if ":" in host and host not in everywhere else everywhere.get(host, host)
+
+
+def _public_url(page: Any, port: int) -> str:
+    """The page's address on Gradio's servers, which lead here. Raises ServeError."""
+    from gradio.networking import setup_tunnel
+
     try:
-        _, local_url, share_url = page.launch(
-            server_name=serving.host,
-            server_port=serving.port,
-            share=serving.share,
-            prevent_thread_lock=True,
-            quiet=True,
-            allowed_paths=[str(studio.outputs), str(studio.uploads)],
-            max_file_size=MOST_BYTES,
-            app_kwargs={"middleware": [Middleware(Guard, hosts=hosts, uploads=studio.uploads)], "docs_url": None},
-            footer_links=[],
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            theme=theme(),
-            css=asset("page.css"),
-            head=f"<style>{asset('frame.css')}</style><script>{asset('lively.js')}{asset('page.js')}</script>",
-            **more,
-        )
-    except OSError as error:
-        raise _no_port(serving) from error
-    return str(share_url or local_url)
-
-
-def _no_port(serving: Serving) -> ServeError:
-    """What to do where Gradio can't listen; its own error advises settings of Gradio."""
-    if serving.port is None:
-        message = f"No port of {serving.host} from 7860 on is free."
-        return ServeError(message, hint="Choose one with --port, or check --host.")
-    message = f"Port {serving.port} of {serving.host} can't be used: another program listens there, or it is reserved."
-    return ServeError(message, hint="Choose another with --port, or end that program; it may be a page of this one.")
+        address: str = setup_tunnel("127.0.0.1", port, page.share_token, None, None)
+    except Exception as error:  # Gradio's tunnel raises whatever its download and its process meet
+        message = f"--share: the public URL can't be made: {error}."
+        raise ServeError(message, hint="Check the network, or leave --share out.") from error
+    return address.replace("http://", "https://", 1)

@@ -77,12 +77,14 @@ class Studio:
         """Where the videos are."""
         return self.root / expand(self.preferences().outputs)
 
-    def confined(self, path: str | Path) -> Path | None:
-        """A path inside outputs or uploads, links followed; None for any other."""
+    def confined(self, path: object) -> Path | None:
+        """A path inside outputs or uploads, links followed; None for any other, and for what is no path."""
+        if not isinstance(path, str | Path):
+            return None
         try:
             real = (self.root / expand(path)).resolve()
             inside = any(real.is_relative_to(folder.resolve()) for folder in (self.outputs, self.uploads))
-        except (OSError, ValueError, ReeltuneError):
+        except (OSError, ValueError, RuntimeError, ReeltuneError):  # RuntimeError: links that lead in a circle
             return None
         return real if inside else None
 

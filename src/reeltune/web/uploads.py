@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,68 @@ from typing import Any
 from reeltune.definitions import Definition
 from reeltune.errors import MediaError, SettingsError
 from reeltune.media.inputs import read_clip, read_image
+from reeltune.media.kinds import display, kind_of_bytes
 from reeltune.media.origin import read_origin
 from reeltune.settings import read_settings_file
+from reeltune.web.media_types import head_of, suffixes_of
 from reeltune.web.studio import Studio
 
-MOST_BYTES = 2_000_000_000  # of one file
+MOST_BYTES = 2_000_000_000  # of one upload
+_MOST_JSON_BYTES = 20_000_000
 _MOST_SETTINGS_BYTES = 1_000_000
-_MOST_IMAGE_BYTES = 100_000_000
+_MOST_NAME, _MOST_NAME_BYTES = 100, 200
 _SMALL = (16, 16)
+_DECODING = threading.Lock()  # one file at a time, whatever the number of requests: it bounds the memory they take
+_TAKEN = "Use a PNG, JPEG, WebP, BMP or GIF image, an MP4, WebM, MOV or MKV video, or a JSON file."
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for devices
+_UNSAFE = '<>:"|?*#%&'
+
+
+def accepted_name(path: Path, name: str) -> str:
+    """The name under which an uploaded file is kept, by what it holds.
+
+    Raises MediaError for what is neither an image or a video that can be read, nor JSON.
+    """
+    shown = clean_name(name)
+    kind = kind_of_bytes(head_of(path))
+    if kind.image or kind.container:
+        try:
+            _decode(path, "image" if kind.image else "video")
+        except MediaError as error:
+            raise MediaError(error.message.replace(display(path), shown), hint=error.hint) from error
+        return _with_suffix(shown, suffixes_of(kind))
+    if kind.label != "a JSON file":
+        raise MediaError(f"{shown} is {kind.label}, not an image, a video or a settings file.", hint=_TAKEN)
+    if path.stat().st_size > _MOST_JSON_BYTES:
+        raise MediaError(f"{shown} is too large.", hint=f"At most {_MOST_JSON_BYTES:,} bytes of JSON are read.")
+    return _with_suffix(shown, (".json",))
+
+
+def clean_name(name: str) -> str:
+    """A file name that every system takes, without folders; never empty."""
+    last = re.split(r"[/\\]", name)[-1]
+    kept = "".join(character if character.isprintable() and character not in _UNSAFE else "_" for character in last)
+    stem, dot, suffix = kept.strip(" .").rpartition(".")
+    kept = f"{stem[:_MOST_NAME]}{dot}{suffix[:10]}" if stem else suffix[:_MOST_NAME]
+    kept = kept.encode("utf-8", "replace")[:_MOST_NAME_BYTES].decode("utf-8", "ignore").strip(" .")
+    return f"_{kept}" if _RESERVED.fullmatch(kept) or not kept else kept
+
+
+def _with_suffix(name: str, suffixes: Sequence[str]) -> str:
+    """The name with one of the endings its content asks for: components and readers go by them."""
+    return name if name.lower().endswith(tuple(suffixes)) else f"{name.rpartition('.')[0] or name}{suffixes[0]}"
+
+
+def _decode(path: Path, kind: str) -> None:
+    """Raise MediaError unless the file holds an image, or a video, that can be read."""
+    with _DECODING:
+        if kind == "image":
+            read_image(path)
+        else:
+            read_clip(path, 1, 1, _SMALL)
+
+
+# --- what a job is given ----------------------------------------------------------------------------------------
 
 
 def checked_inputs(studio: Studio, definition: Definition, settings: dict[str, Any]) -> dict[str, Any]:
@@ -41,19 +97,16 @@ def checked_inputs(studio: Studio, definition: Definition, settings: dict[str, A
 def _inside(studio: Studio, key: str, path: Any) -> Path:
     found = studio.confined(path) if isinstance(path, str | Path) else None
     if found is None or not found.is_file():
-        message = f"{key}: {Path(str(path)).name!r} is no file among the uploads and outputs."
+        message = f"{key}: {clean_name(str(path))!r} is not among the uploads and outputs."
         raise SettingsError(message, hint="Upload it again.")
     return found
 
 
 def _look(path: Path, kind: str) -> None:
-    """Raise MediaError unless the file holds an image, or a video, that can be read."""
-    if kind == "image":
-        if path.stat().st_size > _MOST_IMAGE_BYTES:
-            raise MediaError(f"{path.name} has {path.stat().st_size:,} bytes, too many for an image.")
-        read_image(path)
-    else:
-        read_clip(path, 1, 1, _SMALL)
+    try:
+        _decode(path, kind)
+    except MediaError as error:
+        raise MediaError(error.message.replace(display(path), path.name), hint=error.hint) from error
 
 
 def settings_of(path: Path) -> tuple[str, dict[str, Any], list[str]]:
@@ -84,8 +137,11 @@ def export_text(settings: Mapping[str, Any], id: str) -> str:
 
 
 def discard(paths: Sequence[str | Path], studio: Studio) -> None:
-    """Delete uploads that were refused."""
+    """Delete uploaded JSON files, which were read and are not needed any more.
+
+    Images and videos stay: equal content is one file, which a job or an open form may use. `cleanup` removes them.
+    """
     for path in paths:
         found = studio.confined(path)
-        if found is not None and found.is_relative_to(studio.uploads):
+        if found is not None and found.is_relative_to(studio.uploads) and found.suffix == ".json":
             found.unlink(missing_ok=True)
