@@ -1,7 +1,6 @@
 import json
 import os
 import random
-import time
 
 import pytest
 
@@ -154,7 +153,6 @@ def test_thousands_of_files(root):
     ]
     names = [*FIELDS, "tokens", "extra", "schema_version", "wgp", "", "\ud800"]
     path = root / "reeltune.json"
-    started = time.perf_counter()
     for _ in range(3000):
         content = {name: rng.choice(atoms) for name in rng.sample(names, rng.randint(0, len(names)))}
         raw = bytearray(json.dumps(content).encode())
@@ -164,7 +162,26 @@ def test_thousands_of_files(root):
         preferences, notices = load_preferences(root)
         for text in (preferences.outputs, *preferences.model_folders, *notices):
             text.encode("utf-8")
-    print(f"{time.perf_counter() - started:.2f} s")
+
+
+def test_configurations_of_wangp_that_are_odd(root):
+    rng = random.Random(8)
+    atoms = [None, True, 0, 3.5, 99, 10**30, "", "int8", "BF16", "\0", "\ud800", [], [1], {"a": []}, "x" * 9000]
+    names = [
+        "transformer_quantization",
+        "transformer_dtype_policy",
+        "text_encoder_quantization",
+        "save_path",
+        "profile",
+    ]
+    names += ["attention_mode", "compile", "boost", "vae_config"]
+    for _ in range(300):
+        content = {name: rng.choice(atoms) for name in rng.sample(names, rng.randint(0, len(names)))}
+        (root / "wgp_config.json").write_text(json.dumps(content))
+        preferences, notices = load_preferences(root)
+        assert load_preferences(root) == (preferences, [])
+        assert any("was read once" in line for line in notices)
+        (root / "reeltune.json").unlink()
 
 
 def test_an_existing_wgp_config_is_read_once(root):

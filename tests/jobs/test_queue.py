@@ -3,10 +3,12 @@
 import contextlib
 import gc
 import json
+import os
 import random
 import sqlite3
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -203,15 +205,36 @@ def column_missing(path):
 
 @pytest.mark.parametrize(
     "spoil",
-    [lambda path: path.write_bytes(b"hello" * 1000), other_program, column_missing, lambda path: path.write_bytes(b"")],
-    ids=["no database", "another program's", "a column missing", "empty"],
+    [
+        lambda path: path.write_bytes(b"hello" * 1000),
+        other_program,
+        column_missing,
+        lambda path: path.write_bytes(b""),
+        Path.mkdir,
+        os.mkfifo,
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to("nowhere/x"),
+    ],
+    ids=[
+        "no database",
+        "another program's",
+        "a column missing",
+        "empty",
+        "folder",
+        "pipe",
+        "loop",
+        "device",
+        "dangling",
+    ],
 )
 def test_a_file_that_is_no_queue_is_kept_under_another_name_and_an_empty_queue_begun(root, spoil):
     path = root / "reeltune.sqlite"
     spoil(path)
-    before = path.read_bytes()
+    before = path.read_bytes() if path.is_file() else b""
     queue = Queue(root)
     assert queue.add("m", {}).id == 1
+    assert bool(queue.notice) == (not path.is_symlink() and bool(damaged(root)))
     if before:
         (kept,) = [path for path in damaged(root) if path.suffix not in ("-wal", "-shm")]
         assert kept.name in queue.notice
@@ -287,7 +310,7 @@ def test_rows_of_any_types(root):
         name, value, id = rng.choice(columns), rng.choice(atoms), rng.randint(1, 30)
         with contextlib.suppress(sqlite3.IntegrityError):  # NULL
             connection.execute(f"UPDATE jobs SET {name} = ? WHERE id = ?", (value, id))
-        if turn % 10:
+        if turn % 25:
             continue
         for job in queue.jobs():
             json.dumps([job.definition, job.error, job.outputs, dict(job.settings), job.latents]).encode()
@@ -410,3 +433,35 @@ def test_a_whole_queue_is_imported_at_once(queue):
     with pytest.raises(QueueError, match="at most"):
         queue.import_text(json.dumps({"jobs": rows * 5}))
     assert len(queue.jobs()) == 2000
+
+
+def test_thousands_of_queue_files(queue):
+    """Mutations of an exported queue: jobs or a typed error come of every one, all or none of its jobs."""
+    queue.add("m", {"prompt": "a boat", "seed": 7, "image_refs": ["a.png"], "activated_loras": []})
+    whole = queue.export()
+    rng = random.Random(3)
+    atoms = [
+        "null",
+        "9" * 310,
+        "1e999",
+        "NaN",
+        '"\\ud800"',
+        '"\\u0000"',
+        "[" * 90,
+        "{}",
+        "[]",
+        '{"jobs": []}',
+        "-0.0",
+        '""',
+    ]
+    added = 1
+    for _ in range(1500):
+        text = whole
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(text))
+            text = text[:at] + rng.choice(atoms) + text[at + rng.choice([0, 1, 1, 8]) :]
+        with contextlib.suppress(QueueError, SettingsError):
+            added += len(queue.import_text(text))
+    jobs = queue.jobs()
+    assert len(jobs) == added
+    json.dumps([[job.definition, dict(job.settings), dict(job.extra)] for job in jobs]).encode()

@@ -117,6 +117,19 @@ def test_a_second_cancel_ends_the_worker_at_once(runner):
     assert ended(runner, id).state is State.CANCELLED
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals that stop a process")
+def test_a_stopped_worker_with_much_to_read_is_ended_by_the_second_cancel(runner):
+    ended(runner, add(runner, QUICK))  # so that it is warm
+    os.kill(runner.worker_pid, signal.SIGSTOP)
+    id = add(runner, LONG | {"prompt": "a red circle " * 10_000})
+    until(lambda: runner.live is not None and runner._sent)
+    asked = time.monotonic()
+    runner.cancel(id)
+    runner.cancel(id)
+    assert ended(runner, id).state is State.CANCELLED
+    assert time.monotonic() - asked < 15
+
+
 def test_only_one_program_makes_the_videos_of_a_root_and_stopping_interrupts(root):
     with Runner(root) as first:
         with pytest.raises(QueueError, match="already"):

@@ -70,6 +70,8 @@ def _state(value: Any) -> State:
 
 def _parsed(value: Any, kind: type) -> Any:
     """The JSON value of a column, where it is of the kind; else None."""
+    if value in ("{}", "[]"):  # most columns of most rows
+        return kind() if (value == "{}") == (kind is dict) else None
     if not isinstance(value, str | bytes):
         return None
     try:

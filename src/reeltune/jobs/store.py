@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from reeltune.errors import QueueError
-from reeltune.files import reason
+from reeltune.files import is_file, reason
 from reeltune.untrusted import decode_text
 
 FILE_NAME = "reeltune.sqlite"
@@ -79,7 +79,7 @@ class Store:
         try:
             self._prepare()
         except QueueError as error:
-            if not _is_damage(error.__cause__):
+            if not _is_damage(error.__cause__) and not self._is_no_file():
                 raise
             self.notice = self._set_aside(error)
             self._prepare()
@@ -97,6 +97,10 @@ class Store:
                 error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
                 raise error
             self._hold_open()
+
+    def _is_no_file(self) -> bool:
+        """Whether something stands under the file's name that is no file: a folder, a pipe, a link to nowhere."""
+        return os.path.lexists(self.path) and not is_file(self.path)
 
     def _hold_open(self) -> None:
         self._close()
@@ -121,7 +125,7 @@ class Store:
         try:
             for suffix in _COMPANIONS:
                 companion = Path(f"{self.path}{suffix}")
-                if companion.exists():
+                if os.path.lexists(companion):
                     companion.rename(f"{kept}{suffix}")
         except OSError as failure:
             raise error from failure
