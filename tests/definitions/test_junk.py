@@ -1,7 +1,11 @@
 """Definitions made of junk: whatever a stranger writes, the answer is a value or an error of ours."""
 
 import json
+import os
 import random
+import sys
+
+import pytest
 
 from reeltune import explain, load_catalog
 from reeltune.engine.request import build_request, complete_settings
@@ -70,3 +74,17 @@ def test_junk_never_escapes_as_another_error(root):
         except ReeltuneError as error:
             assert str(error)  # noqa: PT017 - anything else fails the test by itself
     assert whole > 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep names as text")
+def test_a_file_name_that_is_not_utf_8_is_set_aside_and_stops_nothing(root, define):
+    define("mine", {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"]})
+    content = (root / "finetunes" / "mine.json").read_bytes()
+    odd = root / "finetunes" / os.fsdecode(b"caf\xe9.json")
+    odd.write_bytes(content)
+    catalog = load_catalog(root)
+    assert "mine" in catalog
+    assert list(catalog.broken) == [odd]
+    assert "not valid UTF-8" in str(catalog.broken[odd])
+    for text in (*catalog, *map(str, catalog.problems()), str(catalog.broken[odd])):
+        text.encode("utf-8")

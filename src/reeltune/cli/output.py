@@ -7,31 +7,18 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from reeltune._text import counted
 from reeltune._text import size as size
 from reeltune.errors import ReeltuneError
 from reeltune.events import CancelToken, Event, Notice, Planned, Progress
 
-if TYPE_CHECKING:
-    from rich.progress import TaskID
-
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-_STAGES = {
-    "download": "Fetching",
-    "verify": "Checking",
-    "quantize": "Quantizing",
-    "load": "Loading",
-    "encode": "Reading the prompt",
-    "denoise": "Denoising",
-    "decode": "Decoding",
-    "write": "Writing",
-}
 
 
 def print_json(value: Any) -> None:
@@ -94,44 +81,27 @@ def tell(event: Event) -> None:
         notice(event.message)
     elif isinstance(event, Planned):
         here = sum(file.kept for file in event.files)
-        notice(
-            f"To fetch: {size(event.to_fetch)} in {len(event.files)} file(s)"
-            + (f", {size(here)} of them are here already" if here else "")
-            + f"; {size(event.free)} free."
-        )
+        part = f", {size(here)} of it here already" if here else ""
+        files = counted(len(event.files), "file")
+        notice(f"To download: {size(event.to_fetch)} in {files}{part}; {size(event.free)} free.")
         for file in event.files:
             err.print(f"    {size(file.bytes):>9}  {escape(printable(file.name))}")
 
 
 @contextmanager
 def showing() -> Iterator[Callable[[Event], None]]:
-    """A listener that draws one bar per stage and prints notices above them."""
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
+    """A listener that draws a bar for each stage, and prints notices above them."""
+    from reeltune.cli.bars import Bars
 
-    bars = Bars(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), console=err, transient=False,
-    )  # fmt: skip
-    running: dict[tuple[str, str], TaskID] = {}
+    bars = Bars(err)
 
     def listen(event: Event) -> None:
-        if not isinstance(event, Progress):
+        if isinstance(event, Progress):
+            bars.show(event)
+        else:
             tell(event)
-            return
-        _draw(bars, running, event)
 
-    with bars:
+    try:
         yield listen
-
-
-def _draw(bars: Any, running: dict[tuple[str, str], TaskID], event: Progress) -> None:
-    key = (event.stage, event.subject)
-    if key not in running or event.done == 0:
-        label = _STAGES.get(event.stage, event.stage) + (f" {event.subject}" if event.subject else "")
-        running[key] = bars.add_task(escape(label), total=event.total, amount="")
-    amount = f"{event.done}/{event.total}"
-    if event.unit == "bytes":
-        speed = bars.tasks[running[key]].speed
-        amount = f"{size(event.done)} of {size(event.total)}" + (f", {size(int(speed))}/s" if speed else "")
-    bars.update(running[key], completed=event.done, total=event.total, amount=amount)
+    finally:
+        bars.close()

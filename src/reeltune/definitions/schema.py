@@ -20,6 +20,7 @@ from reeltune.definitions.jsontext import MAX_BYTES, decode, parse_object
 from reeltune.errors import DefinitionInvalid, DefinitionSyntaxError, FileError, Problem, SettingsError
 from reeltune.families.vocabulary import KEYS, coerce
 from reeltune.files import read_bytes
+from reeltune.untrusted import clean_text
 
 MODEL_KEY = "model"
 
@@ -130,6 +131,9 @@ class DefinitionFile:
 
 def read_definition(path: Path) -> DefinitionFile:
     """Parse a file. Raises DefinitionSyntaxError, or DefinitionInvalid with every problem in it."""
+    if clean_text(path.name) != path.name:  # no id of it could be stored, shown or sent
+        problem = Problem(clean_text(str(path)), "", "The file's name is not valid UTF-8.", "Rename it.")
+        raise DefinitionSyntaxError(problem)
     try:
         raw = read_bytes(path, MAX_BYTES)
     except FileError as error:
