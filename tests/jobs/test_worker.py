@@ -30,7 +30,7 @@ QUICK = {"num_inference_steps": 1, "video_length": 1, "resolution": "32x32", "se
 def worker(root):
     made = Worker(root, io.BytesIO(), io.BytesIO())
     yield made
-    made._let_go()
+    made._release_engine()
 
 
 def do(worker, id):
@@ -192,11 +192,11 @@ def test_the_switch_for_quantized_files_is_the_process_s_and_is_never_stored(roo
     worker = Worker(root, io.BytesIO(), io.BytesIO(), save_quantized=True)
     engine = worker._engine(load_catalog(root)["nano_t2v"], Preferences())
     assert engine._save
-    worker._let_go()
+    worker._release_engine()
     assert not (root / "reeltune.json").exists()
     other = Worker(root, io.BytesIO(), io.BytesIO())
     assert not other._engine(load_catalog(root)["nano_t2v"], Preferences())._save
-    other._let_go()
+    other._release_engine()
 
 
 def told(worker, event):

@@ -40,7 +40,7 @@ def ui(
     verbose: Annotated[bool, typer.Option("--verbose", help="Print each step of each job.")] = False,
     root: Root = None,
 ) -> None:
-    """Open the web page: pick a model, make videos, create finetunes. For this machine only, unless you say else."""
+    """Open the web page: choose a model, make videos, create finetunes. Only this machine can reach it by default."""
     from reeltune.cli.logs import show_log
     from reeltune.definitions import resolve_root
     from reeltune.web.server import Serving, check, serve

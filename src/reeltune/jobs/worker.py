@@ -62,7 +62,7 @@ class Worker:
         self._lock = threading.Lock()
         self._warm: tuple[Preferences, Engine] | None = None
         self._attempt: _Attempt = (0, 0)
-        self._told: tuple[str, str, float] = ("", "", 0.0)
+        self._reported: tuple[str, str, float] = ("", "", 0.0)
 
     def run(self) -> None:
         """Work until the process that asks is gone; never returns."""
@@ -87,20 +87,20 @@ class Worker:
             self._cancels[attempt] = CancelToken()
         self._waiting.put(message)
 
-    def _tell(self, **message: Any) -> None:
+    def _send(self, **message: Any) -> None:
         job, attempt = self._attempt
         with self._lock:
             self._answers.write(line({**message, "job": job, "attempt": attempt}))
             self._answers.flush()
 
-    def _listen(self, event: Event) -> None:
+    def _report(self, event: Event) -> None:
         if isinstance(event, Progress):
-            stage, subject, since = self._told
+            stage, subject, since = self._reported
             same = (stage, subject) == (event.stage, event.subject)
             if same and event.done != event.total and time.monotonic() - since < _PROGRESS_SECONDS:
                 return
-            self._told = (event.stage, event.subject, time.monotonic())
-        self._tell(**pack(event))
+            self._reported = (event.stage, event.subject, time.monotonic())
+        self._send(**pack(event))
 
     def _do(self, request: dict[str, Any]) -> None:
         self._attempt = _attempt(request)
@@ -109,20 +109,20 @@ class Worker:
         try:
             self._generate(request, cancel)
         except Cancelled:
-            self._tell(event="cancelled")
+            self._send(event="cancelled")
         except ReeltuneError as error:
-            self._tell(event="failed", error=error.message, hint=error.hint, shared=is_shared(error))
+            self._send(event="failed", error=error.message, hint=error.hint, shared=is_shared(error))
         except MemoryError:
-            self._let_go()
-            self._tell(event="failed", error="There was not enough memory.", hint=_SMALLER)
+            self._release_engine()
+            self._send(event="failed", error="There was not enough memory.", hint=_SMALLER)
         except Exception as error:  # the boundary of a job: whatever it was, the next one must run
             traceback.print_exc()
-            self._let_go()  # who knows in which state it is
+            self._release_engine()  # who knows in which state it is
             words = type(error).__name__ if request.get("confined") else _words(error)  # its text may quote a file
             hint = _SMALLER if "out of memory" in str(error) else ""
-            self._tell(event="failed", error=words, hint=hint, shared=is_shared(error))
+            self._send(event="failed", error=words, hint=hint, shared=is_shared(error))
         else:
-            self._tell(event="done")
+            self._send(event="done")
         finally:
             with self._lock:
                 self._cancels.pop(self._attempt, None)
@@ -131,9 +131,9 @@ class Worker:
         definition = load_catalog(self._root)[request["definition"]]
         preferences, notices = load_preferences(self._root)
         for notice in notices:
-            self._listen(Notice(notice))
+            self._report(Notice(notice))
         preferences.use_tokens()
-        self._listen(Progress("prepare", 0, None, subject=definition.id))
+        self._report(Progress("prepare", 0, None, subject=definition.id))
         if request.get("confined"):
             confinement = Confinement.of(self._root, preferences)
             confinement.check_definition(definition)
@@ -141,14 +141,14 @@ class Worker:
         cancel.check()
         engine = self._engine(definition, preferences)
         made = int(request.get("made", 0))
-        if latents := self._left(request):
-            self._tell(event="saved", path=str(self._save(engine, engine.decode(latents, cancel=cancel))))
+        if latents := self._kept_latents(request):
+            self._send(event="saved", path=str(self._save(engine, engine.decode(latents, cancel=cancel))))
             made += 1
         for video in engine.generate_each(cancel=cancel, skip=made, **request["settings"]):
-            self._tell(event="saved", path=str(self._save(engine, video)))
+            self._send(event="saved", path=str(self._save(engine, video)))
 
-    def _left(self, request: Mapping[str, Any]) -> Path | None:
-        """The latents an earlier try has left; None, said, where they are gone or damaged."""
+    def _kept_latents(self, request: Mapping[str, Any]) -> Path | None:
+        """The latents an earlier attempt has left; None, with a notice, where they are gone or damaged."""
         path = Path(request.get("latents") or "")
         if path == Path():
             return None
@@ -157,7 +157,7 @@ class Worker:
         try:
             read(path)
         except MediaError as error:
-            self._listen(Notice(f"{error.message} The video is made from the beginning."))
+            self._report(Notice(f"{error.message} The video is made from the beginning."))
             return None
         return path
 
@@ -169,20 +169,20 @@ class Worker:
             engine = self._warm[1]
             engine.switch(definition)
             return engine
-        self._let_go()
+        self._release_engine()
         from reeltune import Engine  # heavy, and only in this process
 
         saving = self._save_quantized or preferences.save_quantized
         engine = Engine(
-            definition, preferences=preferences, listener=self._listen, save_quantized=saving, previews=True
+            definition, preferences=preferences, listener=self._report, save_quantized=saving, previews=True
         )
         self._warm = (preferences, engine)
         return engine
 
     def _save(self, engine: Engine, video: Video) -> Path:
-        return video.save(engine.output_path(video), listener=self._listen)
+        return video.save(engine.output_path(video), listener=self._report)
 
-    def _let_go(self) -> None:
+    def _release_engine(self) -> None:
         if self._warm is not None:
             warm, self._warm = self._warm[1], None
             warm.close()
