@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from reeltune import CancelToken, Engine, Notice, Preferences, Progress, load_catalog
+from reeltune.engine import latents
 from reeltune.errors import (
     Cancelled,
     DecodeFailed,
@@ -19,6 +20,7 @@ from reeltune.errors import (
 )
 from reeltune.events import Batch
 from reeltune.media.mp4 import read_metadata
+from reeltune.untrusted import clean_text
 
 FAST = {"num_inference_steps": 2, "guidance_scale": 1.0}
 NANO = Path(str(resources.files("reeltune"))) / "nano"
@@ -133,6 +135,47 @@ def test_latents_survive_a_failed_decode(nano, monkeypatch):
         assert video.origin.settings == whole.origin.settings
         with pytest.raises(MediaError):
             engine.decode(NANO / "nano_t2v_bf16.safetensors")
+
+
+@pytest.mark.parametrize("prompt", ["a red \ud800 circle", "\udcff a red circle \udcff"])
+def test_a_prompt_that_is_no_valid_text_costs_nothing(nano, tmp_path, monkeypatch, prompt):
+    with Engine(nano) as engine:
+        video = engine.generate(prompt=prompt, seed=3, **FAST)
+        path = video.save(tmp_path / "x.mp4")
+        assert read_metadata(path)["settings"]["prompt"] == clean_text(prompt)
+        assert not list((nano.root / "outputs" / "latents").iterdir())
+        monkeypatch.setattr("reeltune.engine.vae.decode", lambda *_: 1 / 0)
+        with pytest.raises(DecodeFailed) as caught:
+            engine.generate(prompt=prompt, seed=3, **FAST)
+        monkeypatch.undo()
+        again = engine.decode(caught.value.latents)
+        assert np.array_equal(again.frames, video.frames)
+        again.save(tmp_path / "again.mp4")
+    assert read_metadata(tmp_path / "again.mp4")["settings"]["prompt"] == clean_text(prompt)
+
+
+def test_latents_that_cannot_be_kept_or_read_leave_nothing_and_are_named(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    tensor = torch.zeros(1, 16, 2, 4, 4)
+    with pytest.raises(MediaError, match="can't be written"):
+        latents.keep(tensor, {"seed": 1, ("a", "b"): 2}, "x", tmp_path)
+    assert not list(tmp_path.iterdir())
+    path = latents.keep(tensor, {"seed": 1, "prompt": "\ud800"}, "caf\udce9", tmp_path)
+    kept = latents.read(path)
+    assert (kept.settings["prompt"], kept.definition) == ("\ufffd", "caf\ufffd")
+    for settings in ("[1]", "{", "[" * 9000, "{}", None):
+        metadata = {} if settings is None else {"settings": settings}
+        save_file({"latents": tensor}, tmp_path / "odd.safetensors", metadata)
+        if settings == "{}":
+            assert latents.read(tmp_path / "odd.safetensors").settings == {}
+            continue
+        with pytest.raises(MediaError, match="no latents of this program"):
+            latents.read(tmp_path / "odd.safetensors")
+    save_file({"latents": tensor * float("nan")}, tmp_path / "odd.safetensors", {"settings": "{}"})
+    with pytest.raises(MediaError, match="not finite"):
+        latents.read(tmp_path / "odd.safetensors")
 
 
 def test_devices_are_pinned(nano):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +15,15 @@ import safetensors
 import safetensors.torch
 import torch
 
-from reeltune.errors import MediaError
+from reeltune.errors import InvalidJSON, MediaError
+from reeltune.files import reason
+from reeltune.media.kinds import display
 from reeltune.media.mp4 import free_name
+from reeltune.untrusted import clean_text, parse_json
 
 FOLDER = "latents"  # below the folder of videos
 SCHEMA_VERSION = 1
+_UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -33,20 +39,30 @@ def keep(latents: torch.Tensor, settings: Mapping[str, Any], definition: str, fo
     """Write latents under a name that is never used again. Raises MediaError."""
     stem = f"{definition[:40]} seed {settings['seed']} {time.time_ns()}"
     path = free_name(folder, stem, ".safetensors")
-    metadata = {
-        "schema_version": str(SCHEMA_VERSION),
-        "definition": definition,
-        "settings": json.dumps(dict(settings), default=str),
-    }
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.partial")
+    written = False
     try:
+        metadata = _metadata(settings, definition)
         safetensors.torch.save_file({"latents": latents.contiguous().cpu()}, partial, metadata=metadata)
         partial.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        for leftover in (partial, path):
-            leftover.unlink(missing_ok=True)
-        raise MediaError(f"{path} can't be written: {error}.", hint="Check the folder and the disk.") from error
+        written = True
+    except (OSError, ValueError, TypeError, MemoryError, safetensors.SafetensorError) as error:
+        message = f"{display(path)} can't be written: {reason(error)}."
+        raise MediaError(message, hint="Check the folder and the disk.") from error
+    finally:
+        for leftover in () if written else (partial, path):
+            with contextlib.suppress(OSError):
+                leftover.unlink(missing_ok=True)
     return path
+
+
+def _metadata(settings: Mapping[str, Any], definition: str) -> dict[str, str]:
+    """What a file of latents tells of them: texts that any writer takes."""
+    return {
+        "schema_version": str(SCHEMA_VERSION),
+        "definition": clean_text(definition),
+        "settings": json.dumps(dict(settings), default=str),  # escapes what isn't ASCII
+    }
 
 
 def read(path: Path) -> Kept:
@@ -54,9 +70,12 @@ def read(path: Path) -> Kept:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             tensor, metadata = file.get_tensor("latents"), file.metadata() or {}
-        settings = json.loads(metadata["settings"])
+        settings = parse_json(metadata["settings"], f"The settings in {display(path)}")
         if not isinstance(settings, dict):
-            raise ValueError("its settings are no object")
-    except (OSError, KeyError, ValueError, RecursionError, safetensors.SafetensorError) as error:
-        raise MediaError(f"{path} holds no latents of this program: {error}.") from error
+            raise ValueError("its settings are not a JSON object")
+    except (*_UNREADABLE, safetensors.SafetensorError, InvalidJSON) as error:
+        message = f"{display(path)} holds no latents of this program: {reason(error)}."
+        raise MediaError(message, hint="`reeltune ls` lists those that can be decoded.") from error
+    if not torch.isfinite(tensor).all():
+        raise MediaError(f"{display(path)} is damaged: some values are not finite.", hint="Generate the video again.")
     return Kept(tensor, settings, metadata.get("definition", ""))
