@@ -44,3 +44,93 @@ def wait_for(page, job, state):
 
 def tab(page, name):
     page.get_by_role("tab", name=name).click()
+
+
+def advanced(page):
+    """Unfold the settings that not everybody looks at; a form that is being replaced may swallow a click."""
+    inside = page.locator("#field-repeat_generation")
+    for _ in range(20):
+        if inside.is_visible():
+            return
+        page.locator("#advanced button").first.click()
+        page.wait_for_timeout(200)
+    raise AssertionError("the advanced settings stay folded")
+
+
+def drop(page, path, kind, selector="body"):
+    """Let a file fall on a part of the page, as from a file manager."""
+    content = list(path.read_bytes())
+    page.evaluate(
+        """([content, name, kind, selector]) => {
+          const files = new DataTransfer();
+          files.items.add(new File([new Uint8Array(content)], name, { type: kind }));
+          const place = document.querySelector(selector);
+          for (const name of ['dragover', 'drop']) {
+            place.dispatchEvent(new DragEvent(name, { bubbles: true, cancelable: true, dataTransfer: files }));
+          }
+        }""",
+        [content, path.name, kind, selector],
+    )
+
+
+def place_of(page, selector):
+    """Where an element's upper left corner is, in pixels of the window."""
+    box = page.locator(selector).bounding_box()
+    return round(box["x"]), round(box["y"])
+
+
+def focused(page):
+    """A few words on the element that has the focus."""
+    return page.evaluate(
+        "() => { const e = document.activeElement; return e.id || e.dataset.key || e.tagName + ' ' + e.className; }"
+    )
+
+
+CONTRASTS = """() => {
+  const pixel = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });
+  const rgba = colour => {
+    pixel.clearRect(0, 0, 1, 1);
+    pixel.fillStyle = colour;
+    pixel.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = pixel.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = (top, below) => [0, 1, 2].map(i => top[i] * top[3] + below[i] * (1 - top[3]));
+  const behind = element => {
+    if (!element) return [255, 255, 255];
+    const own = rgba(getComputedStyle(element).backgroundColor);
+    return own[3] === 1 ? own.slice(0, 3) : over(own, behind(element.parentElement));
+  };
+  const light = colour => {
+    const [r, g, b] = colour.map(value => {
+      const share = value / 255;
+      return share <= 0.03928 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const faded = element => element ? Number(getComputedStyle(element).opacity) * faded(element.parentElement) : 1;
+  const found = {};
+  const look = (element, colour, words) => {
+    const back = behind(element), ink = rgba(colour);
+    const front = over([...ink.slice(0, 3), ink[3] * faded(element)], back);
+    const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < 4.5) found[`${element.tagName}.${element.className} ${words.trim().slice(0, 40)}`] = ratio.toFixed(2);
+  };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let count = 0;
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    if (!texts.currentNode.textContent.trim() || !element.checkVisibility({ visibilityProperty: true })) continue;
+    if (element.closest('button:disabled, style, script, option, .progress-text')) continue;
+    look(element, getComputedStyle(element).color, texts.currentNode.textContent);
+    count++;
+  }
+  for (const box of document.querySelectorAll('input:not([type=checkbox], [type=radio], [type=range]), textarea')) {
+    if (!box.checkVisibility({ visibilityProperty: true })) continue;
+    look(box, getComputedStyle(box).color, box.value);
+    if (box.placeholder) look(box, getComputedStyle(box, '::placeholder').color, box.placeholder);
+    count++;
+  }
+  return { count, found };
+}"""

@@ -86,9 +86,13 @@ class Server:
 class Window:
     """A page with its server: remembers what it asked of other hosts and what went wrong in it."""
 
-    def __init__(self, browser: Any, server: Server, width: int = 1280, height: int = 900) -> None:
+    def __init__(
+        self, browser: Any, server: Server, width: int = 1280, height: int = 900, *, scheme: str = "light"
+    ) -> None:
         self.server = server
-        self.context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        self.context = browser.new_context(
+            viewport={"width": width, "height": height}, accept_downloads=True, color_scheme=scheme
+        )
         self.page = self.context.new_page()
         self.outside: list[str] = []
         self.errors: list[str] = []

@@ -51,15 +51,25 @@ def _start(studio: Studio, id: str) -> tuple[dict[str, Any], list[str]]:
     return defaults(definition, stored), said
 
 
-def renewed(studio: Studio, draft: Draft) -> Draft | None:
-    """The draft on its definition as it is now, what was changed in the form kept; None where it is up to date."""
+def stale(studio: Studio, draft: Draft) -> str:
+    """Other words for each definition that the form has yet to follow; empty where it is up to date."""
     basis, blocked = _basis(studio, draft["id"]), studio.blocked(draft["id"])
     if (basis, blocked) == (draft["basis"], draft["blocked"]):
-        return None
-    start, said = _start(studio, draft["id"])
+        return ""
+    return f"{draft['turn']} {basis} {blocked}"
+
+
+def renewed(studio: Studio, draft: Draft, values: Mapping[str, Any]) -> Draft:
+    """The draft on its definition as it is now, with what was changed in the form; `values`: what stands in it."""
+    settings, said = _start(studio, draft["id"])
     before = draft["start"]
-    changed = {key: value for key, value in draft["settings"].items() if before.get(key) != value}
-    return {**draft, "settings": start | changed, "start": start, "said": said, "basis": basis, "blocked": blocked}
+    changed = {key: value for key, value in values.items() if _or_none(value) != _or_none(before.get(key))}
+    fresh = _draft(studio, draft["id"], settings, said)
+    return {**fresh, "settings": {**settings, **changed}, "job": draft["job"]}
+
+
+def _or_none(value: Any) -> Any:
+    return None if value in ("", []) else value
 
 
 def _basis(studio: Studio, id: str) -> str:

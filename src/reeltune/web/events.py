@@ -31,13 +31,16 @@ Updates = dict[Any, Any]  # new values by component
 
 @dataclass(frozen=True)
 class Make:
-    """Components of the tab that others use. `queue_said`: answers to what was done with jobs."""
+    """Components of the tab that others use. `queue_said`: answers to what was done with jobs; `stale`: changes when
+    the form has to follow its definition; `name`, `content`: of a file that the browser is to save.
+    """
 
     models: gr.HTML
     about: gr.HTML
     now: gr.HTML
     queue: gr.HTML
     queue_said: gr.HTML
+    stale: gr.Textbox
     name: gr.Textbox
     content: gr.Textbox
     tabs: gr.Tabs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -28,8 +29,14 @@ def form_of(studio: Studio, draft: gr.State, parts: Make) -> None:
             definition = studio.catalog()[given["id"]]
         except ReeltuneError:  # shown where the model's name stands
             gr.HTML(given["message"], elem_id="said", apply_default_css=False)
+            parts.stale.change(partial(_follow, studio, given), None, draft, **QUIET)
             return
         Form(studio, draft, parts, given, definition).draw()
+
+
+def _follow(studio: Studio, given: drafts.Draft) -> drafts.Draft:
+    """The draft on its definition, which can be read again."""
+    return drafts.renewed(studio, given, given["settings"])
 
 
 class Form:
@@ -45,9 +52,6 @@ class Form:
 
     def draw(self) -> None:
         """Prompt and inputs, the one large button with its answer below, then the settings."""
-        turn, id = self._given["turn"], text(self._definition.id)
-        marker = f'<span class="rt-form-of" data-of="{id}" data-turn="{turn}"></span>'
-        gr.HTML(marker, apply_default_css=False)  # for whoever waits until this form is the one that shows
         self._draw([row for row in self._fields if row.key == "prompt"])
         if inputs := [row for row in self._fields if row.kind in ("image", "images", "video")]:
             with gr.Row(elem_classes="rt-fields rt-inputs"):
@@ -62,6 +66,9 @@ class Form:
             self._draw([row for row in rest if not row.basic])
         self._attach(go, back)
         self._more()
+        turn, id = self._given["turn"], text(self._definition.id)
+        marker = f'<span class="rt-form-of" data-of="{id}" data-turn="{turn}"></span>'
+        gr.HTML(marker, apply_default_css=False)  # for whoever waits until this form is the one that shows
 
     def _draw(self, fields: list[Field]) -> None:
         for field in fields:
@@ -82,6 +89,7 @@ class Form:
     def _attach(self, go: gr.Button, back: gr.Button | None) -> None:
         parts, report = self._parts, reporting(self._said)
         go.click(report(self._submit), self._all, [self._said, parts.queue, parts.now, self._draft], **QUIET)
+        parts.stale.change(report(self._renew), self._all, [self._draft, self._said], **QUIET)
         if back is not None:
             back.click(report(self._fresh), None, [self._draft, self._said], **QUIET)
 
@@ -131,6 +139,10 @@ class Form:
             answer = {self._draft: {**self._given, **changed}}
         jobs = studio.queue.jobs()
         return {**answer, self._parts.queue: line.panel(studio, jobs), self._parts.now: now.panel(studio, jobs)}
+
+    def _renew(self, *values: Any) -> Updates:
+        """Follow the definition, which was edited, with what was entered."""
+        return {self._draft: drafts.renewed(self._studio, self._given, settings_from(self._fields, values))}
 
     def _fresh(self) -> Updates:
         return {self._draft: drafts.fresh(self._studio, self._definition.id)}

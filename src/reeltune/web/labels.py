@@ -61,7 +61,7 @@ _HELP = {
 _PLACEHOLDERS = {"prompt": "Describe the video."}
 _NEGATIVE_ONLY = "Takes effect with a negative prompt only; 1 turns it off."
 _WORDS: Mapping[str, tuple[tuple[str, Any], ...]] = {
-    "multi_prompts_gen_type": (("One video per line", 0), ("All lines together", 1)),
+    "multi_prompts_gen_type": (("A video each", 0), ("One prompt", 1)),
     "guidance_phases": (("One", 1), ("Two", 2)),
     "slg_switch": (("Off", 0), ("On", 1)),
     "cfg_star_switch": (("Off", 0), ("On", 1)),

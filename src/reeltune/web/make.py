@@ -33,8 +33,8 @@ def make_tab(studio: Studio, draft: gr.State, tabs: gr.Tabs) -> Make:
                 queue_said = gr.HTML("", elem_id="queue-said", apply_default_css=False)
                 queue = gr.HTML(attempt(show_queue, view)[0], **LIVELY, elem_id="queue")
                 load = gr.UploadButton("Import a queue", file_types=[".json"], size="sm", elem_id="import-queue")
-    name, content = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
-    parts = Make(models, about, live, queue, queue_said, name, content, tabs)
+    stale, name, content = (gr.Textbox(visible="hidden") for _ in range(3))
+    parts = Make(models, about, live, queue, queue_said, stale, name, content, tabs)
     with form_place:
         form_of(studio, draft, parts)
     _picking(studio, draft, parts)

@@ -58,16 +58,16 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Configuration", id="configuration"):
                 again = lambda given: (pick.headline(studio, given["id"]), pick.model_list(studio, given["id"]))  # noqa: E731
                 configuration_tab(studio, page, [make.about, make.models], (again, draft))
-        clock(partial(View, studio), [draft, number], _parts(make, cards, base, files, draft), page)
+        clock(partial(View, studio), [draft, number], _parts(make, cards, base, files), page)
     return page
 
 
-def _parts(make: Make, cards: gr.HTML, base: gr.HTML, files: gr.Dropdown, draft: gr.State) -> dict[str, Part]:
+def _parts(make: Make, cards: gr.HTML, base: gr.HTML, files: gr.Dropdown) -> dict[str, Part]:
     """What changes by itself."""
     return {
         "list of models": Part(make.models, show_models),
         "model": Part(make.about, show_model),
-        "form": Part(draft, lambda view: drafts.renewed(view.studio, view.draft), _unless_none, plain=False),
+        "form": Part(make.stale, lambda view: drafts.stale(view.studio, view.draft), _unless_empty, plain=False),
         "current job": Part(make.now, show_now),
         "queue": Part(make.queue, show_queue),
         "gallery": Part(cards, lambda view: grid(films(view.studio), view.number)),
@@ -78,5 +78,6 @@ def _parts(make: Make, cards: gr.HTML, base: gr.HTML, files: gr.Dropdown, draft:
     }
 
 
-def _unless_none(value: drafts.Draft | None) -> Any:
-    return gr.skip() if value is None else value
+def _unless_empty(value: str) -> Any:
+    """A value that is left as it was: the event of a form that is being drawn anew would go nowhere."""
+    return value or gr.skip()

@@ -85,14 +85,14 @@
     return 'Only images and videos can be dropped here. For settings press “Use settings of a file”.';
   };
   const put = async (field, file) => {
-    if (filled(field) && !field.querySelector('input[type=file]')) {
+    const pause = time => new Promise(done => setTimeout(done, time));
+    if (filled(field)) {
       field.querySelector('button[aria-label="Clear"], button[aria-label="Remove Image"]')?.click();
-    }
-    for (let tries = 0; tries < 40 && !field.querySelector('input[type=file]'); tries++) {
-      await new Promise(done => setTimeout(done, 25));
+      for (let tries = 0; tries < 40 && (filled(field) || !field.querySelector('input[type=file]')); tries++) await pause(25);
+      await pause(200);  // Gradio's field settles a little after it looks empty
     }
     const input = field.querySelector('input[type=file]');
-    if (!input) return reeltune.toast(`Remove the file in “${field.dataset.label || 'the field'}” first.`);
+    if (!input) return;
     const files = new DataTransfer();
     files.items.add(file);
     input.files = files.files;
