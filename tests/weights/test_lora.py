@@ -197,8 +197,13 @@ def test_what_does_not_fit_is_named(tmp_path, base, weights):
         ({"diffusion_model.blocks.0.ffn.0.lora_A.weight": (2, 48), "diffusion_model.blocks.0.ffn.0.lora_B.weight": (99, 2)}, LoraMismatch, "of another size"),
         ({"diffusion_model.blocks.0.ffn.0.lora_A.weight": (2, 48)}, CheckpointError, "only one half"),
         ({"diffusion_model.blocks.0.ffn.0.lora_A.weight": (2, 48), "diffusion_model.blocks.0.ffn.0.lora_B.weight": (64, 3)}, CheckpointError, "don't fit each other"),
-        ({"diffusion_model.blocks.0.ffn.0.dora_scale": (64, 1)}, UnsupportedFormat, "no plain LoRA"),
-        ({"lora_unet_blocks_0_ffn_0.hada_w1_a": (64, 2)}, UnsupportedFormat, "no plain LoRA"),
+        ({"diffusion_model.blocks.0.ffn.0.dora_scale": (64, 1)}, CheckpointError, "magnitude without its matrices"),
+        ({"lora_unet_blocks_0_ffn_0.hada_w1_a": (64, 2)}, CheckpointError, "lacks hada_w1_b, hada_w2_a, hada_w2_b"),
+        ({"lora_unet_blocks_0_ffn_0.lokr_w1": (2, 2)}, CheckpointError, "lacks lokr_w2_a, lokr_w2_b"),
+        ({"lora_unet_blocks_0_ffn_0.oft_blocks": (4, 4, 4)}, UnsupportedFormat, "not a plain LoRA but OFT"),
+        ({"base_model.model.blocks.0.ffn.0.boft_R.default": (4, 4, 4)}, UnsupportedFormat, "BOFT"),
+        ({"lora_unet_blocks_0_ffn_0.b1.weight": (4, 4)}, UnsupportedFormat, "GLoRA"),
+        ({"blocks.0.ffn.0.weight": (64, 48)}, UnsupportedFormat, "whole weights of a model, and no LoRA"),
     ],
 )  # fmt: skip
 def test_what_would_do_nothing_or_wrong_is_an_error(tmp_path, base, state, error, text):
@@ -210,20 +215,20 @@ def test_what_would_do_nothing_or_wrong_is_an_error(tmp_path, base, state, error
 
 def test_a_weight_must_be_a_number(tmp_path, base, weights):
     file = lora(tmp_path / "a.safetensors", pairs(weights))
-    with pytest.raises(CheckpointError, match="no weight of a"):
+    with pytest.raises(CheckpointError, match="Invalid weight nan for a"):
         quantize(base, tmp_path / "out.safetensors", loras=[(file, float("nan"))])
 
 
 def test_short_blocks_are_added_to_the_same_bits():
     """BLAS sums few rows in another order than many: what is worked out piece by piece must not show it."""
-    from reeltune.weights.edits import LowRank, Segment
+    from reeltune.weights.edits import Edit, LowRank, Segment
 
     torch.manual_seed(0)
     rows, columns = 1536, 8960
     up, down = torch.randn(rows, 64).bfloat16(), torch.randn(64, columns).bfloat16()
     weight = torch.randn(rows, columns)
     whole = weight + (up.float() * 0.7) @ down.float()
-    edit = LowRank(up, down, 0.7, (Segment(0, 0, rows),))
+    edit = Edit(LowRank(up, down), 0.7, 1.0, (Segment(0, 0, rows),))
     for step in (42, 511):
         merged = weight.clone()
         for first in range(0, rows, step):
@@ -247,7 +252,7 @@ def test_parts_that_fit_nothing_are_named_beside_those_that_do(tmp_path, base, w
     state["diffusion_model.blocks.0.self_attn.q.diff_m"] = torch.zeros(3)
     save_file(state, tmp_path / "b.safetensors")
     made = quantize(base, tmp_path / "out.safetensors", loras=[(tmp_path / "b.safetensors", 1.0)])
-    assert made.applied[0].left == ("blocks.0.self_attn.q.diff_m",)
+    assert str(made.applied[0]).endswith("applied 1 of 2 modules; not of this model: blocks.0.self_attn.q.modulation.")
     state["transformer.blocks.0.self_attn.q.lora_A.weight"] = torch.zeros(RANK, 48)
     save_file(state, tmp_path / "c.safetensors")
     with pytest.raises(CheckpointError, match="holds a part twice"):

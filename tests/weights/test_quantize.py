@@ -384,5 +384,5 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, weights):
         quantize(path, tmp_path / "out.bin")
     link = tmp_path / "link.safetensors"
     link.symlink_to(path)
-    with pytest.raises(CheckpointError, match="is what is read"):
+    with pytest.raises(CheckpointError, match="is the file that is read"):
         quantize(path, link, overwrite=True)

@@ -93,7 +93,8 @@ class Family:
     the transformer's config from the shapes, and from the config stored in the file where shapes can't tell.
     `quantizable` are the modules, in original names, that a quanto int8 file quantizes. `arguments`: settings by
     the name of the pipeline's argument that takes them. `frame_step`: frames are a multiple of it, plus one;
-    `size_step`: width and height are multiples of it.
+    `size_step`: width and height are multiples of it. `aliases`: further names of modules, as other programs write
+    them, and the original ones.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Family:
     size_step: int
     max_text_tokens: int
     trained_frames: int  # of the longest videos it was trained on
+    aliases: Mapping[str, str] = field(default_factory=frozen, hash=False)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,26 @@ RENAMES = (
     Rename("final_layer.linear", "proj_out"),
 )
 
+_COMFYUI = {
+    **{f"{_DOUBLE}.{stream}_mlp.{number}": f"{_DOUBLE}.{stream}_mlp.{layer}"
+       for stream in ("img", "txt") for number, layer in (("0", "fc1"), ("2", "fc2"))},
+    **{f"{_DOUBLE}.{stream}_mod.lin": f"{_DOUBLE}.{stream}_mod.linear" for stream in ("img", "txt")},
+    **{f"{_DOUBLE}.{stream}_attn.{layer}": f"{_DOUBLE}.{stream}_attn_{layer}"
+       for stream in ("img", "txt") for layer in ("qkv", "proj")},
+    **{f"{_DOUBLE}.{stream}_attn.norm.{name}_norm": f"{_DOUBLE}.{stream}_attn_{letter}_norm"
+       for stream in ("img", "txt") for name, letter in (("query", "q"), ("key", "k"))},
+    **{f"{_SINGLE}.norm.{name}_norm": f"{_SINGLE}.{letter}_norm" for name, letter in (("query", "q"), ("key", "k"))},
+    f"{_SINGLE}.modulation.lin": f"{_SINGLE}.modulation.linear",
+    f"{_REFINER}.self_attn.qkv": f"{_REFINER}.self_attn_qkv",
+    f"{_REFINER}.self_attn.proj": f"{_REFINER}.self_attn_proj",
+    f"{_REFINER}.mlp.0": f"{_REFINER}.mlp.fc1",
+    f"{_REFINER}.mlp.2": f"{_REFINER}.mlp.fc2",
+    **{f"{part}.{layer}_layer": f"{part}.mlp.{number}"
+       for part in ("time_in", "guidance_in", "txt_in.t_embedder") for layer, number in (("in", "0"), ("out", "2"))},
+    **{f"txt_in.c_embedder.{layer}_layer": f"txt_in.c_embedder.linear_{number}"
+       for layer, number in (("in", "1"), ("out", "2"))},
+}  # fmt: skip
+
 QUANTIZABLE = (
     *(f"{_DOUBLE}.{stream}_{layer}" for stream in ("img", "txt") for layer in ("attn_qkv", "attn_proj")),
     *(f"{_DOUBLE}.{stream}_mlp.{layer}" for stream in ("img", "txt") for layer in ("fc1", "fc2")),
@@ -168,6 +188,7 @@ HUNYUAN = Family(
     size_step=16,
     max_text_tokens=256,
     trained_frames=129,
+    aliases=MappingProxyType(_COMFYUI),
 )
 
 _DEFAULTS = {

@@ -19,7 +19,7 @@ from reeltune.families import ARCHITECTURES, FAMILIES, Family
 from reeltune.inventory.index import FILE_NAME, Index
 from reeltune.weights.edits import Edit
 from reeltune.weights.load import check_notes, empty_model, model_config, transformer_class
-from reeltune.weights.lora import Applied, Targets, match
+from reeltune.weights.lora import Applied, Targets, match, second_of_two
 from reeltune.weights.matching import Shapes, Source, check_names, check_storage
 from reeltune.weights.parts import Parts, name_of_all, read_parts
 from reeltune.weights.recipe import Recipe, Wish, write_recipe
@@ -60,7 +60,7 @@ def prepare(
     names = map_names(parts.header.tensors, family, identity.layout or "original", identity.prefix)
     known = Source(parts.header, identity, names)
     expected, fp32 = _model(family, known)
-    edits, applied = _edits(known, family, expected, loras)
+    edits, applied = _edits(Targets(known, family, expected, parts.homes), source, loras)
     metadata = _metadata(source, parts, applied)
     wish = Wish(to, dtype, fp32)
     recipe = write_recipe(parts, known, family, wish, edits, metadata)
@@ -115,14 +115,12 @@ def _model(family: Family, source: Source) -> tuple[Shapes, tuple[str, ...]]:
 
 
 def _edits(
-    source: Source, family: Family, expected: Shapes, loras: Sequence[tuple[str | Path, float]]
+    targets: Targets, path: Path, loras: Sequence[tuple[str | Path, float]]
 ) -> tuple[dict[str, list[Edit]], tuple[Applied, ...]]:
     edits: dict[str, list[Edit]] = {}
     applied = []
-    targets = Targets(source, family, expected) if loras else None
-    for path, weight in loras:
-        assert targets is not None
-        found, report = match(Path(path), weight, targets, source)
+    for lora, weight in loras:
+        found, report = match(Path(lora), weight, targets, second=second_of_two(path))
         applied.append(report)
         for stored, rows in found.items():
             edits.setdefault(stored, []).extend(rows)
