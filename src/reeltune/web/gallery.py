@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ import gradio as gr
 
 from reeltune.errors import MediaError, ReeltuneError
 from reeltune.media.origin import Origin, read_origin
-from reeltune.untrusted import clean_text
 from reeltune.web import drafts
 from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, Updates, listen, reporting
 from reeltune.web.labels import label_of
@@ -39,13 +40,25 @@ def films(studio: Studio) -> list[Film]:
     try:
         with os.scandir(studio.outputs) as entries:
             for entry in entries:
-                if entry.name.endswith(".mp4") and not entry.name.startswith(".") and entry.is_file():
-                    facts = entry.stat()
-                    if facts.st_size:  # an empty one is a name that is taken for a video being written
-                        found.append(Film(Path(entry.path), facts.st_mtime))
+                film = _film(entry)
+                if film is not None:
+                    found.append(film)
     except (OSError, ReeltuneError):  # no folder yet, or preferences that the configuration tells about
         return []
     return sorted(found, key=lambda row: (-row.changed, row.path.name))
+
+
+def _film(entry: os.DirEntry[str]) -> Film | None:
+    """The video of an entry; None for anything else, and for what can't be looked at."""
+    if not entry.name.endswith(".mp4") or entry.name.startswith("."):
+        return None
+    try:
+        facts = entry.stat()
+    except OSError:  # removed meanwhile, or a link that leads nowhere
+        return None
+    if not stat.S_ISREG(facts.st_mode) or not facts.st_size:  # empty: a name taken for a video being written
+        return None
+    return Film(Path(entry.path), facts.st_mtime)
 
 
 def grid(rows: list[Film], number: int, chosen: str = "") -> str:
@@ -122,7 +135,7 @@ def find(studio: Studio, name: str) -> Path | None:
         return None
     path = studio.confined(studio.outputs / name)
     if (path is None or not path.is_file()) and "\ufffd" in name:
-        paths = [film.path for film in films(studio) if clean_text(film.path.name) == name]
+        paths = [film.path for film in films(studio) if unescape(text(film.path.name)) == name]
         path = studio.confined(paths[0]) if len(paths) == 1 else None
     return path if path is not None and path.is_file() else None
 
