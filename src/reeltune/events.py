@@ -96,6 +96,11 @@ class CancelToken:
         """Whether someone asked to stop."""
         return self._event.is_set()
 
+    def wait(self, seconds: float) -> None:
+        """Pause for `seconds`; raises `Cancelled` as soon as someone asks to stop."""
+        self._event.wait(seconds)
+        self.check()
+
     def check(self) -> None:
         """Raise `Cancelled` once someone asked to stop."""
         if self._event.is_set():

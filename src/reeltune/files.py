@@ -76,6 +76,15 @@ def open_regular(path: Path) -> BinaryIO:
         raise
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder and those above it, where they aren't there. Raises FileError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        what = "it is a file, or a link that leads nowhere" if isinstance(error, FileExistsError) else reason(error)
+        raise FileError(f"The folder {path} can't be created: {what}.", hint="Check what is in its place.") from error
+
+
 def write_all(write: Callable[[memoryview], int | None], data: bytes | memoryview) -> None:
     """Write all of `data` with the `write` of an unbuffered file, which may take less than it is given.
 

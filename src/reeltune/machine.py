@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from reeltune.errors import DeviceMissing
+from reeltune.errors import DeviceMissing, FileError
+from reeltune.files import reason
 
 _BF16_SINCE = 8.0  # compute capability (Ampere): older NVIDIA cards have no bf16 units
 _PROBE_SECONDS = 10
@@ -133,11 +134,21 @@ def _cpu_types() -> frozenset[str]:
     return frozenset(dtype for dtype, extensions in _FAST_SINCE.items() if extensions & found)
 
 
+def _exists(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError:  # a folder above it can't be read
+        return False
+
+
 def free_disk(folder: Path) -> int:
-    """Bytes free where `folder` is, or will be."""
-    while not folder.exists() and folder != folder.parent:
+    """Bytes free where `folder` is, or will be. Raises FileError where that can't be told."""
+    while not _exists(folder) and folder != folder.parent:
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        raise FileError(f"The free space of {folder} can't be read: {reason(error)}.") from error
 
 
 def _nvidia_cards() -> tuple[Gpu, ...]:

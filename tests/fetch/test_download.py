@@ -65,7 +65,7 @@ def test_cancel_leaves_nothing(server, tmp_path):
 
 def test_a_full_disk_is_noticed_before_the_first_byte(server, tmp_path, monkeypatch):
     server.files["/" + NAME] = GOOD
-    monkeypatch.setattr("reeltune.fetch.download.free_disk", lambda folder: 10)
+    monkeypatch.setattr("reeltune.fetch.verifying.free_disk", lambda folder: 10)
     with pytest.raises(NotEnoughDisk, match="10 free"):
         download(f"{server.url}/{NAME}", tmp_path / NAME)
 
@@ -253,6 +253,6 @@ def test_two_processes_share_one_download(server, tmp_path):
 
 def test_the_whole_plan_is_held_against_the_disk_before_the_first_byte(mine, root, monkeypatch):
     monkeypatch.setattr("reeltune.fetch.survey.free_disk", lambda folder: len(GOOD))
-    with pytest.raises(NotEnoughDisk, match="are to be fetched"):
+    with pytest.raises(NotEnoughDisk, match="are to be downloaded"):
         pull(mine, machine=MACHINE)
     assert everything_in(root / "ckpts") == []

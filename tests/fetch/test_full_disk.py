@@ -70,7 +70,7 @@ def disk(monkeypatch):
 def served(server, monkeypatch):
     """A checkpoint whose bytes differ everywhere, downloaded in small pieces; nothing is checked before."""
     monkeypatch.setattr(transfer, "_PIECE", (2 * BLOCK, 2 * BLOCK))
-    monkeypatch.setattr("reeltune.fetch.download._check_disk", lambda link, remote, kept: None)
+    monkeypatch.setattr("reeltune.fetch.download.check_disk", lambda link, needed: None)
     content = random.Random(0).randbytes(2 * COUNT)
     server.files[PATH] = safetensors_bytes({"w": ("BF16", [COUNT])}, data=content)
     return server

@@ -308,13 +308,50 @@ def test_damaged_leftovers_only_cost_time(served, content, tmp_path, loss):
     assert (tmp_path / NAME).read_bytes() == content
 
 
-def test_without_a_validator_leftovers_are_not_trusted(served, content, tmp_path):
-    served.etags[PATH] = ""
-    stop_after(served, tmp_path, 6 * BLOCK)
-    newer = content[:4000] + b"!" + content[4001:]
-    served.files[PATH] = newer
+@pytest.mark.parametrize("etag", ["", 'W/"weak"'])
+def test_without_a_strong_validator_a_file_comes_in_one_answer_and_is_never_mixed(served, content, tmp_path, etag):
+    served.etags[PATH] = etag
+    newer = content[:4000] + b"!" + content[4001:-9] + b"another 9"
+
+    def change(handler, body):
+        served.files[PATH] = newer
+        return False
+
+    served.faults[PATH] = change
     fetch(served, tmp_path)
-    assert (tmp_path / NAME).read_bytes() == newer
+    assert (tmp_path / NAME).read_bytes() in (content, newer)
+    ranges = [headers.get("Range") for _, headers in served.requests]
+    assert ranges == ["bytes=0-4095", None]
+
+
+def test_parts_without_a_validator_are_taken_where_the_sha256_is_verified(served, content, tmp_path):
+    served.etags[PATH] = ""
+    fetch(served, tmp_path, sha256=hashlib.sha256(content).hexdigest())
+    assert len(served.requests) > 3
+    (tmp_path / NAME).unlink()
+    served.faults[PATH] = lambda handler, body: asked(handler, body)[0] >= 4 * BLOCK and mixed(served, content)
+    with pytest.raises(BadDownload, match="sha256"):
+        fetch(served, tmp_path, sha256=hashlib.sha256(content).hexdigest())
+    assert names(tmp_path) == []
+
+
+def mixed(server, content):
+    """From now on the server has another state of the file."""
+    server.files[PATH] = content[:-9] + b"another 9"
+    return False
+
+
+def test_a_server_that_leaves_the_etag_out_of_later_parts_must_send_the_whole(served, content, tmp_path):
+    def forget(handler, body):
+        if asked(handler, body)[1] == 4095 or "Range" not in handler.headers:
+            return False
+        part(handler, body, etag="")
+        return True
+
+    served.faults[PATH] = forget
+    fetch(served, tmp_path)
+    assert (tmp_path / NAME).read_bytes() == content
+    assert "Range" not in served.requests[-1][1]
 
 
 @pytest.mark.parametrize("known", ["definition", "hub"])

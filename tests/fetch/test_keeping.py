@@ -8,7 +8,8 @@ import pytest
 
 from conftest import safetensors_bytes
 from reeltune import load_catalog, pull
-from reeltune.fetch.keeping import listing, remove, verify
+from reeltune.fetch.keeping import listing, remove
+from reeltune.fetch.verify import verify
 from reeltune.inventory.index import Index
 from reeltune.machine import Machine
 
@@ -229,13 +230,18 @@ def test_sums_of_another_component_do_not_count(root, define):
 
 def test_sizes_are_known_offline_once_the_server_was_asked(two, root, monkeypatch):
     from reeltune.errors import Offline
-    from reeltune.fetch import Scope, plan_download
+    from reeltune.fetch import Scope, plan_download, pull_all
 
     path = root / "ckpts" / "a_bf16.safetensors"
     path.unlink()
     monkeypatch.setenv("REELTUNE_OFFLINE", "1")
+    scope, notices = Scope(weights_only=True), []
     with pytest.raises(Offline, match=f"a_bf16.safetensors from http.*a_bf16.safetensors .{len(GOOD):,} bytes"):
-        plan_download([two["one"]], scope=Scope(weights_only=True), machine=MACHINE)
+        pull_all([two["one"]], scope=scope, machine=MACHINE)
+    _, plan = plan_download([two["one"]], scope=scope, machine=MACHINE, listener=notices.append)
+    assert (plan.to_fetch, plan.unknown) == (len(GOOD), 0)
+    assert "Unset REELTUNE_OFFLINE" in notices[0].message
     (root / "ckpts" / ".index.sqlite").unlink()
     with pytest.raises(Offline, match="size not known yet"):
-        plan_download([two["one"]], scope=Scope(weights_only=True), machine=MACHINE)
+        pull_all([two["one"]], scope=scope, machine=MACHINE)
+    assert plan_download([two["one"]], scope=scope, machine=MACHINE)[1].unknown == 1

@@ -11,7 +11,7 @@ from reeltune.checkpoints.identify import Identity, identify
 from reeltune.checkpoints.names import SIXTEEN_BITS, read_name
 from reeltune.errors import CheckpointError
 from reeltune.files import expand, is_file, is_folder
-from reeltune.net import UrlSource
+from reeltune.net import Session, UrlSource
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,15 @@ class Inspection:
         }
 
 
-def inspect(source: str | os.PathLike[str]) -> Inspection:
+def inspect(source: str | os.PathLike[str], *, session: Session | None = None) -> Inspection:
     """Inspect a local file, or a URL by Range requests (no body is downloaded).
 
-    Raises HeaderError, UnsupportedFormat, FetchError, Offline.
+    `session`: connections and tokens to use; without one the tokens of the environment. Raises HeaderError,
+    UnsupportedFormat, FetchError, Offline.
     """
     text = os.fspath(source)
     if text.lower().startswith(("http://", "https://")):
-        with UrlSource(text) as remote:
+        with UrlSource(text, session) as remote:
             header = parse_header(remote)
         text = remote.name
     else:

@@ -13,6 +13,8 @@ from reeltune.cli.output import interruptible, notice, print_json, say, showing,
 from reeltune.net import shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from reeltune.checkpoints.inspection import Inspection
     from reeltune.errors import AmbiguousArchitecture
     from reeltune.fetch.survey import Survey
@@ -105,41 +107,56 @@ def pull(
     all_versions: Annotated[
         bool, typer.Option("--all-versions", help="Every version of the weights, not only the one used here.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and fetch nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be downloaded, and download nothing.")
+    ] = False,
     quantization: Quantization = None,
     dtype: DType = None,
     device: Device = None,
 ) -> None:
-    """Fetch what models need under the preferences. Interrupted downloads go on where they were."""
-    from reeltune.fetch import Scope, plan_download, pull_all
+    """Download what models need under the preferences. Interrupted downloads continue where they were.
+
+    Exit code 1 where something is still missing afterwards.
+    """
+    from reeltune.fetch import Scope, plan_download, pull_all, still_missing
 
     catalog = open_catalog(root)
     preferences = wishes(catalog.root, quantization, dtype, device)
     definitions, scope = [catalog[id] for id in ids], Scope(weights_only, all_versions)
     if dry_run:
-        explanations, plan = plan_download(definitions, preferences, scope, listener=tell)
+        with interruptible() as cancel:
+            explanations, plan = plan_download(definitions, preferences, scope, listener=tell, cancel=cancel)
         for explanation in explanations:
             print_explanation(explanation)
-        _print_plan(plan)
+        _print_plan(plan, catalog.root / "ckpts")
         return
     with interruptible() as cancel, showing() as listener:
         explanations = pull_all(definitions, preferences, scope, listener=listener, cancel=cancel)
     for explanation in explanations:
         print_explanation(explanation)
+    if still_missing(explanations, scope):
+        raise typer.Exit(1)
 
 
-def _print_plan(plan: Survey) -> None:
-    """Every file of a plan with its size and what an earlier attempt left, and whether it fits."""
+def _print_plan(plan: Survey, ckpts: Path) -> None:
+    """Every file and component of a plan with its size and what of it is here, and whether it fits."""
+    from reeltune.fetch.survey import label
+
     say("")
-    if not plan.links:
-        say("Everything is here: nothing to fetch.")
+    if not plan.needs:
+        say("Everything is here: nothing to download.")
         return
+    rows = zip(plan.needs, plan.as_event().files, strict=True)
     table(
-        ("TO FETCH", "SIZE", "OF IT HERE", "FROM"),
-        [(str(link.target), size(link.size), size(link.kept), shown(link.url)) for link in plan.links],
-    )
+        ("TO DOWNLOAD", "SIZE", "HERE", "FROM"),
+        [
+            (label(need.item.path, ckpts) if need.aside else row.name, size(row.bytes), size(row.kept),
+             shown(need.item.url))
+            for need, row in rows
+        ],
+    )  # fmt: skip
     more = f", and {plan.unknown} file(s) of unknown size" if plan.unknown else ""
-    say(f"\n{size(plan.to_fetch)} to fetch{more}; {size(plan.free)} free.")
+    say(f"\n{size(plan.to_fetch)} to download{more}; {size(plan.free)} free.")
     plan.check_disk()
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reeltune.fetch.keeping import Kept
+    from reeltune.fetch.verify import Verdict
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
@@ -21,7 +22,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 def ls(root: Root = None, as_json: AsJson = False) -> None:
     """List the files in ckpts/: their size, which definitions use them, and interrupted downloads."""
-    from reeltune.fetch.keeping import listing
+    from reeltune.fetch.keeping import listing, total_bytes
 
     catalog = open_catalog(root)
     entries = listing(catalog)
@@ -39,7 +40,7 @@ def ls(root: Root = None, as_json: AsJson = False) -> None:
         say(f"There is nothing in {catalog.root / 'ckpts'}.")
         return
     _print(entries, catalog.root / "ckpts")
-    say(f"\n{size(sum(row.bytes for row in entries))} in all.")
+    say(f"\n{size(total_bytes(entries))} in all.")
 
 
 def _tell_latents(root: Path) -> None:
@@ -70,13 +71,15 @@ def rm(
 ) -> None:
     """Delete a model's files, but those another definition uses. The definition stays."""
     from reeltune.fetch.keeping import listing
+    from reeltune.fetch.survey import label
 
     catalog = open_catalog(root)
     catalog.files_of(id)  # there must be one
     mine = [row for row in listing(catalog) if id in row.users]
     for row in mine:
         if row.users != (id,):
-            notice(f"{row.path.name} stays: {_users([user for user in row.users if user != id])} use(s) it too.")
+            others = _users([user for user in row.users if user != id])
+            notice(f"{label(row.path, catalog.root / 'ckpts')} stays: {others} use(s) it too.")
     _sweep([row for row in mine if row.users == (id,)], catalog.root / "ckpts", dry_run, yes)
 
 
@@ -89,12 +92,13 @@ def gc(root: Root = None, dry_run: DryRun = False, yes: Yes = False) -> None:
     others = [row for row in entries if not row.users and not row.leftover]
     if others:
         total = size(sum(row.bytes for row in others))
-        notice(f"{len(others)} file(s) ({total}) that no definition lists stay: they weren't fetched by this program.")
+        notice(f"{len(others)} file(s) ({total}) that no definition lists stay: this program didn't download them.")
     _sweep(leftover, catalog.root / "ckpts", dry_run, yes)
 
 
 def _sweep(entries: Sequence[Kept], ckpts: Path, dry_run: bool, yes: bool) -> None:
     from reeltune.fetch.keeping import remove
+    from reeltune.fetch.survey import label
 
     if not entries:
         say("Nothing to delete.")
@@ -108,7 +112,7 @@ def _sweep(entries: Sequence[Kept], ckpts: Path, dry_run: bool, yes: bool) -> No
     failed = False
     for row in entries:
         if reason := remove(row):
-            notice(f"{row.path.name} stays: {reason}.")
+            notice(f"{label(row.path, ckpts)} stays: {reason}.")
             failed = True
     say("Some files stay." if failed else "Deleted.")
     if failed:
@@ -121,21 +125,36 @@ def verify(
 ) -> None:
     """Read files in full and hold them against their sums and headers. Exit code 1 on any fault."""
     from reeltune.fetch.keeping import listing
-    from reeltune.fetch.keeping import verify as check
+    from reeltune.fetch.survey import label
+    from reeltune.fetch.verify import verify as check
 
     catalog = open_catalog(root)
     for id in ids or []:
         catalog.files_of(id)
     entries = [row for row in listing(catalog) if not ids or set(ids) & set(row.users)]
     faults = count = 0
+    ckpts = catalog.root / "ckpts"
     with interruptible() as cancel, showing() as listener:
-        for verdict in check(catalog, entries, listener, cancel):
-            count += 1
-            faults += bool(verdict.fault)
-            told = "its sum is right" if verdict.known else "sound; its sum is remembered from now on"
-            say(f"{'BAD' if verdict.fault else 'ok '}  {verdict.path.name}: {verdict.fault or told}")
+        for entry in entries:
+            verdicts = list(check(catalog, [entry], listener, cancel))
+            bad = [row for row in verdicts if row.fault]
+            count += len(verdicts)
+            faults += len(bad)
+            if verdicts and not bad:
+                say(f"ok   {label(entry.path, ckpts)}: {_sound(verdicts)}")
+            for row in bad:
+                say(f"BAD  {label(row.path, ckpts)}: {row.fault}")
     say(f"{count} file(s) read, {faults} bad.")
     if faults:
-        notice("Delete what is bad, and `reeltune pull` fetches it again. If you replaced a file yourself, delete")
-        notice("ckpts/.index.sqlite, where sums are remembered.")
+        notice("Delete what is bad, and `reeltune pull` downloads it again. If you replaced a file yourself, delete")
+        notice("ckpts/.index.sqlite, where sha256 are remembered.")
         raise typer.Exit(1)
+
+
+def _sound(verdicts: Sequence[Verdict]) -> str:
+    """What is known of a sound file, or of all files of a sound component."""
+    files = f"{len(verdicts)} files, " if len(verdicts) > 1 else ""
+    if all(row.known for row in verdicts):
+        return f"{files}its sha256 is right" if not files else f"{files}their sha256 are right"
+    stored = all(row.stored for row in verdicts)
+    return f"{files}sound" + ("; its sha256 is remembered from now on" if stored else "; no sha256 to compare with")

@@ -80,7 +80,6 @@ def wishes(
     preferences, notices = load_preferences(root)
     for line in notices:
         notice(line)
-    preferences.use_tokens()
     chosen = preferences.with_flags(
         quantization=quantization, dtype=dtype, device=device, memory_profile=profile, threads=threads
     )

@@ -87,8 +87,11 @@ def split_weight(text: str) -> tuple[str, float]:
 def _save(definition: Definition, preferences: Preferences, listener: Listener, cancel: CancelToken) -> None:
     from reeltune.weights.saving import save_quantized
 
-    for path in save_quantized(definition, preferences, listener=listener, cancel=cancel):
+    paths = save_quantized(definition, preferences, listener=listener, cancel=cancel)
+    for path in paths:
         say(f"{path}  {size(path.stat().st_size)}")
+    if not paths:
+        say(f"Nothing to do: no file of {definition.id} was quantized.")
 
 
 def _fetched(

@@ -12,12 +12,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 from reeltune.definitions.model import Definition, Version
+from reeltune.definitions.namesakes import Namesakes
 from reeltune.definitions.schema import DefinitionFile, ModelSection, nearest, read_definition
 from reeltune.errors import (
     DefinitionError,
@@ -195,7 +197,12 @@ class Catalog(Mapping[str, Definition]):
             files=entry.files,
             notices=entry.notices,
             root=self.root,
+            namesakes=lambda version: self._namesakes.of(version),
         )
+
+    @cached_property
+    def _namesakes(self) -> Namesakes:
+        return Namesakes(self)
 
     def _architecture(self, entry: _Entry, seen: tuple[str, ...] = ()) -> Architecture:
         name = entry.model.architecture or ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,28 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A file that some definition lists: its URL or path, the slot it is for, and all slots of that definition."""
+
+    url: str
+    architecture: Architecture
+    slot: str  # "preload" for files that are no version
+    slots: tuple[str, ...]
+
+
+def _no_namesakes(version: Version) -> tuple[Listed, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
 class Definition:
     """A base model or finetune, complete.
 
     `slots`: versions by slot ("transformer", "transformer_2", "modules[0]"…), in the order of the file.
     `settings`: the base model's and the definition's own, without the architecture's defaults.
     `components`: repository (`owner/name`) or folder in diffusers layout. `asks`: things it asks for that
-    this program does not do, such as LoRAs. `root`: the working folder it belongs to.
+    this program does not do, such as LoRAs. `root`: the working folder it belongs to. `namesakes`: other files that
+    have the name of a version's, as all definitions of the catalog list them.
     """
 
     id: str
@@ -54,6 +69,7 @@ class Definition:
     files: tuple[Path, ...]  # the files it was read from, built-in first
     notices: tuple[Problem, ...]
     root: Path
+    namesakes: Callable[[Version], tuple[Listed, ...]] = field(default=_no_namesakes, compare=False, repr=False)
 
     @property
     def runnable(self) -> bool:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from reeltune.fetch.plan import Explanation, Item, explain
-from reeltune.fetch.pulling import Scope, plan_download, pull, pull_all
+from reeltune.fetch.pulling import Scope, plan_download, pull, pull_all, still_missing
 
-__all__ = ["Explanation", "Item", "Scope", "explain", "plan_download", "pull", "pull_all"]
+__all__ = ["Explanation", "Item", "Scope", "explain", "plan_download", "pull", "pull_all", "still_missing"]

@@ -13,13 +13,15 @@ from reeltune.checkpoints.names import SIXTEEN_BITS, base_name
 from reeltune.definitions import Catalog, Definition
 from reeltune.definitions.writer import create
 from reeltune.errors import AmbiguousArchitecture, DefinitionError, UnsupportedFormat
-from reeltune.fetch.civitai import resolve
+from reeltune.fetch.civitai import Resolved, resolve
 from reeltune.files import expand
-from reeltune.net import Session, file_url, without_secrets
+from reeltune.net import Session, file_url, shown, within, without_secrets
+from reeltune.preferences import load_preferences
 
 _TOKENS = re.compile(
     r"[_.-]?(quanto[_-]?)?(m?bf16|m?fp16|fp32|int8|fp8(_e4m3fn|_e5m2)?|scaled)(?![a-z0-9])", re.IGNORECASE
 )
+_RESOLVE_SECONDS = 60.0
 _PART = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 
 
@@ -38,11 +40,12 @@ class Looked:
 
 
 def look_at(catalog: Catalog, source: str) -> Looked:
-    """Inspect a file or link for `add`. Raises CheckpointError, FetchError; UnsupportedFormat for what is no model."""
+    """Inspect a file or URL for `add`. Raises CheckpointError, FetchError; UnsupportedFormat for what is no model."""
     url, name = _where(catalog.root, source)
-    with Session() as session:
-        real = resolve(session, url) if "://" in url else None
-    looked = Looked(url, (real.name if real else None) or name, inspect(real.url if real else expand(source)))
+    with Session(tokens=load_preferences(catalog.root)[0].tokens) as session:
+        real = _resolved(session, url) if "://" in url else None
+        inspection = inspect(real.url if real else expand(source), session=session)
+    looked = Looked(url, (real.name if real else None) or name, inspection)
     if _PART.search(looked.file_name):
         raise UnsupportedFormat(
             f"{looked.file_name} is one part of a set.", hint="Join the parts into one safetensors file first."
@@ -56,8 +59,12 @@ def look_at(catalog: Catalog, source: str) -> Looked:
     return looked
 
 
+def _resolved(session: Session, url: str) -> Resolved:
+    return within(_RESOLVE_SECONDS, lambda: resolve(session, url), stop=session.interrupt, what=shown(url))
+
+
 def _where(root: Path, source: str) -> tuple[str, str]:
-    """What a definition says for a source, and its file name: links lose their tokens, paths under the root it too."""
+    """What a definition says for a source, and its file name: URLs lose their tokens, paths under the root it too."""
     if source.lower().startswith(("http://", "https://")):
         url = file_url(without_secrets(source))
         return url, base_name(url)

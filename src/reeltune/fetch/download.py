@@ -1,76 +1,54 @@
-"""One file from the network to its name: looked at, locked, fetched aside, verified, and only then renamed."""
+"""One file from the network to its name: looked at, locked, downloaded aside, verified, and only then renamed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from reeltune.checkpoints.header import read_header
-from reeltune.errors import BadDownload, Cancelled, CheckpointError, FetchError, NotEnoughDisk, Unreachable
+from reeltune.errors import BadDownload, FetchError, Unreachable
 from reeltune.events import CancelToken, Listener, Notice, Progress, ignore
-from reeltune.fetch.journal import bytes_in
+from reeltune.fetch.link import Link as Link
 from reeltune.fetch.remote import Remote, look
-from reeltune.fetch.transfer import Changed, Pace, Transfer, pause_after
-from reeltune.inventory import CHECKPOINT_SUFFIXES, PARTIAL
-from reeltune.machine import free_disk
-from reeltune.net import Session, shown
+from reeltune.fetch.transfer import MOST_BYTES, Changed, Pace, Transfer, pause_after
+from reeltune.fetch.verifying import check_disk, expected_sum, share, verify_download
+from reeltune.files import reason
+from reeltune.inventory.index import Index
+from reeltune.inventory.places import check_name as check_name
+from reeltune.net import Session, file_key, within
 from reeltune.preferences import Preferences
 
-_MAX_NAME = 200
-_RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)
 _ATTEMPTS = 5
 _LOCK_POLL_SECONDS = 0.3
+_LOOK_SECONDS = 60.0  # for a small request, all attempts together
+_SMALL_NAMES = (".json", ".txt", ".model", ".jinja", ".md")
+_MOST_SMALL_BYTES = 100_000_000
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Link:
-    """A file to fetch: where from, where to, and what is known of it. `weights`: it must be a checkpoint."""
-
-    url: str
-    target: Path
-    weights: bool = False
-    sha256: str | None = None
-    size: int | None = None
-
-    @property
-    def partial(self) -> Path:
-        """Where its bytes gather."""
-        return self.target.with_name(self.target.name + PARTIAL)
-
-    @property
-    def journal(self) -> Path:
-        """What says which of them are there."""
-        return self.target.with_name(self.target.name + ".journal" + PARTIAL)
-
-    @property
-    def lock(self) -> Path:
-        """What a process holds while it fetches the file."""
-        return self.target.with_name(self.target.name + ".lock" + PARTIAL)
-
-    @property
-    def kept(self) -> int:
-        """Bytes that an earlier, interrupted attempt left."""
-        return bytes_in(self.journal)
-
-
 class Downloader:
-    """Fetches files one after another over shared connections. `sums` collects the sha256 of each by its path."""
+    """Downloads files one after another over shared connections. `sums` collects the sha256 of each by its path.
+
+    `index`: where it is kept which file came from which URL; without one whatever stands at a target is replaced.
+    """
 
     def __init__(
-        self, preferences: Preferences | None = None, listener: Listener = ignore, cancel: CancelToken | None = None
+        self,
+        preferences: Preferences | None = None,
+        listener: Listener = ignore,
+        cancel: CancelToken | None = None,
+        index: Index | None = None,
     ) -> None:
-        wish = preferences or Preferences()
-        self.session = Session(stall=wish.stall_seconds, connections=wish.connections)
+        chosen = preferences or Preferences()
+        self.session = Session(stall=chosen.stall_seconds, connections=chosen.connections, tokens=chosen.tokens)
         self.sums: dict[Path, str] = {}
-        self._connections, self._pace = wish.connections, Pace(wish.rate_limit * 1e6)
+        self.index = index
+        self._connections, self._pace = chosen.connections, Pace(chosen.rate_limit * 1e6)
         self._listener, self._cancel = listener, cancel or CancelToken()
         self._said: set[str] = set()
 
@@ -81,48 +59,98 @@ class Downloader:
         self.session.__exit__()
 
     def listen(self, listener: Listener) -> None:
-        """Tell another listener from now on."""
+        """Report to another listener from now on."""
         self._listener = listener
 
-    def fetch(self, link: Link) -> None:
-        """Fetch one file; its name never holds half of it, nor anything else than was announced.
+    def fetch(self, link: Link) -> Path:
+        """Download one file and return where it is; its name never holds half of it, nor anything else than announced.
 
-        Raises FetchError and its kinds, Cancelled; what came by then is kept where it can be used again.
+        Where its place has been taken by the file of another URL, it gets a name of its own; where a file of the same
+        sha256 is here, nothing is downloaded. Raises FetchError and its kinds, Cancelled; what came by then is kept
+        where it can be used again.
         """
         check_name(link.target.name)
+        try:
+            return self._fetch(link)
+        except OSError as error:  # what came by now stays for the next attempt
+            message = f"{link.target} can't be written: {reason(error)}."
+            raise FetchError(message, hint="Make room, or check the folder, and start again.") from error
+
+    def _fetch(self, link: Link) -> Path:
         link.target.parent.mkdir(parents=True, exist_ok=True)
         with self._locked(link):
-            remote = self.patiently(lambda: look(self.session, link.url, link.target.name))
-            self._say_refused()
-            sha256 = _expected_sum(link, remote)
-            if _complete(link, remote):
-                self._say(f"{link.target.name} was fetched by another process meanwhile.")
-                return
-            try:
-                digest = self._transfer(link, remote)
-                _verify(link, remote, digest, sha256)
-            except BadDownload:
-                _discard(link)
-                raise
-            except OSError as error:  # what came by now stays for the next attempt
-                message = f"{link.target} can't be written: {error.strerror or error}."
-                raise FetchError(message, hint="Make room, or check the folder, and start again.") from error
-            self._rename(link, digest)
-            with contextlib.suppress(OSError):  # whoever waited for the lock finds the file
-                link.lock.unlink()
+            stands = self._stands(link) if link.target.exists() else ""
+            if stands == "ours":
+                self.say(f"{link.name} is here by now.")
+                return link.target
+            if stands != "another's":
+                return self._adopted(link) or self._bring(link)
+        return self._fetch(link.elsewhere())
 
-    def patiently(self, ask: Callable[[], _T]) -> _T:
-        """The answer of a small request, asked again while the trouble may pass."""
-        failures = 0
+    def _stands(self, link: Link) -> str:
+        """Whose the file is that stands at the target: "ours", "another's" or "unknown"."""
+        if link.in_folder:  # nothing else ever gets this name
+            return "ours" if link.listed in (None, link.target.stat().st_size) else "unknown"
+        sources = self.index.sources(link.target) if self.index else frozenset()
+        digest = self.index.sha256(link.target) if self.index else None
+        same = bool(link.sha256 and digest and link.sha256.lower() == digest)
+        if same or (file_key(link.origin) in sources and not (link.sha256 and digest)):
+            return "ours"
+        if sources and file_key(link.origin) not in sources and not link.moved:
+            return "another's"
+        return "unknown"
+
+    def _adopted(self, link: Link) -> Path | None:
+        """Where a file of the same sha256 is, or is linked to from now on; None where there is none."""
+        twin = next(iter(self.index.with_sha256(link.sha256 or "")), None) if self.index else None
+        if twin is None or self.index is None:
+            return None
+        if link.in_folder:
+            if link.listed is not None and twin.stat().st_size != link.listed:
+                return None
+            link.target.unlink(missing_ok=True)
+            share(link, twin)
+            self.sums[link.target] = link.sha256 or ""
+            return link.target
+        self.index.learn(twin, link.origin, link.sha256 or "")
+        self.say(f"{link.name} has the same bytes as {twin.name}, which is used for it.")
+        return twin
+
+    def _bring(self, link: Link) -> Path:
+        remote = self.patiently(lambda: look(self.session, link.url, link.target.name, sha256=link.sha256), link.name)
+        self._say_refused()
+        sha256 = expected_sum(link, remote)
+        remote = replace(remote, sha256=sha256)
+        try:
+            if link.listed is not None and remote.size not in (None, link.listed):
+                message = f"{link.name}: the server has {remote.size:,} bytes, the repository lists {link.listed:,}."
+                raise BadDownload(message, hint="Try again later.")
+            digest = self._transfer(link, remote)
+            verify_download(link, remote, digest, sha256)
+        except BadDownload:
+            _discard(link)
+            raise
+        self._rename(link, digest)
+        with contextlib.suppress(OSError):  # whoever waited for the lock finds the file
+            link.lock.unlink()
+        return link.target
+
+    def patiently(self, ask: Callable[[], _T], what: str) -> _T:
+        """The answer of a small request, asked again while the trouble may pass; cancelling is heard meanwhile.
+
+        Raises Unreachable after a minute, whatever the server does.
+        """
+        failures, end = 0, time.monotonic() + _LOOK_SECONDS
         while True:
+            left = max(0.1, end - time.monotonic())
             try:
-                self._cancel.check()
-                return ask()
+                return within(left, ask, stop=self.session.interrupt, what=what, cancel=self._cancel)
             except Unreachable as error:
                 failures += 1
-                if failures >= _ATTEMPTS:
+                pause = pause_after(failures - 1, error.retry_after)
+                if failures >= _ATTEMPTS or time.monotonic() + pause >= end:
                     raise
-                time.sleep(pause_after(failures - 1, error.retry_after))
+                self._cancel.wait(pause)
 
     @contextmanager
     def _locked(self, link: Link) -> Iterator[None]:
@@ -136,38 +164,44 @@ class Downloader:
                 break
             except filelock.Timeout:
                 self._cancel.check()
-                self._say(f"Another process is fetching {link.target.name}: waiting for it.")
+                self.say(f"Another process is downloading {link.name}: waiting for it.")
         try:
             yield
         finally:
             lock.release()
 
     def _transfer(self, link: Link, remote: Remote) -> str:
-        kept = link.kept if remote.ranges else 0
-        _check_disk(link, remote, kept)
+        check_disk(link, (remote.size or 0) - (link.kept if remote.ranges else 0))
         for restarted in (False, True):
-            transfer = Transfer(self.session, remote, link.partial, connections=self._connections, pace=self._pace)
+            most = link.listed or (_MOST_SMALL_BYTES if link.target.name.lower().endswith(_SMALL_NAMES) else MOST_BYTES)
+            transfer = Transfer(
+                self.session, remote, link.partial, connections=self._connections, pace=self._pace, most=most
+            )
             try:
                 return transfer.run(link.journal, self._reporter(link), self._cancel)
             except Changed:
                 _discard(link)
                 if restarted:
                     raise
-                self._say(f"{link.target.name} has changed on the server: it is fetched from its start again.")
-                remote = self.patiently(lambda: look(self.session, link.url, link.target.name))
-            except (Cancelled, Unreachable, KeyboardInterrupt):
-                if not link.journal.exists():
+                remote = self._anew(link, remote)
+            except BaseException:
+                if not (link.journal.exists() and link.kept):
                     _discard(link)
-                elif link.kept:
-                    self._say(
-                        f"{link.kept:,} bytes of {link.target.name} are kept: the next attempt goes on from there."
-                    )
+                else:
+                    self.say(f"{link.kept:,} bytes of {link.name} are kept: the next attempt continues from there.")
                 raise
         raise AssertionError("unreachable")
 
+    def _anew(self, link: Link, before: Remote) -> Remote:
+        """The file as it is now. A server whose parts don't tell which state they are of must send it as a whole."""
+        self.say(f"{link.name} has changed on the server: it is downloaded from its start again.")
+        now = self.patiently(lambda: look(self.session, link.url, link.target.name, sha256=link.sha256), link.name)
+        same = (now.size, now.validator) == (before.size, before.validator)
+        return replace(now, sha256=expected_sum(link, now), ranges=now.ranges and not same)
+
     def _reporter(self, link: Link) -> Callable[[int, int | None], None]:
         def report(done: int, total: int | None) -> None:
-            self._listener(Progress("download", done, total, "bytes", link.target.name))
+            self._listener(Progress("download", done, total, "bytes", link.name))
 
         return report
 
@@ -175,23 +209,25 @@ class Downloader:
         if link.target.exists():
             aside = _free(link.target)
             link.target.replace(aside)
-            self._say(f"The {link.target.name} that was there could not be used; it is now {aside.name}.")
+            self.say(f"The {link.target.name} that was there could not be used; it is now {aside.name}.")
         link.partial.replace(link.target)
         _sync_folder(link.target.parent)
         link.journal.unlink(missing_ok=True)
         self.sums[link.target] = digest
-        self._listener(
-            Notice(f"Fetched {link.target.name} ({link.target.stat().st_size:,} bytes, sha256 {digest[:12]}…).")
-        )
+        if self.index is not None and not link.in_folder:
+            self.index.learn(link.target, link.origin, digest)  # before the lock is released
+        size = link.target.stat().st_size
+        self._listener(Notice(f"Downloaded {link.name} ({size:,} bytes, sha256 {digest[:12]}…)."))
 
-    def _say(self, message: str) -> None:
+    def say(self, message: str) -> None:
+        """Report something once."""
         if message not in self._said:
             self._said.add(message)
             self._listener(Notice(message))
 
     def _say_refused(self) -> None:
         for host in sorted(self.session.refused):
-            self._say(f"{host} refused your token, but serves the file without it: renew or remove the token.")
+            self.say(f"{host} refused your token, but serves the file without it: renew or remove the token.")
 
 
 def download(
@@ -203,67 +239,10 @@ def download(
     preferences: Preferences | None = None,
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
-) -> None:
-    """Fetch one file, see `Downloader.fetch`."""
-    with Downloader(preferences, listener, cancel) as downloader:
-        downloader.fetch(Link(url, target, weights, sha256))
-
-
-def check_name(name: str) -> None:
-    """Refuse a file name that could leave its folder or that a file system can't hold. Raises FetchError."""
-    bad = name in ("", ".", "..") or any(sign in name for sign in '/\\\0:*?"<>|') or not name.isprintable()
-    if bad or len(name.encode("utf-8", "replace")) > _MAX_NAME or _RESERVED.match(name) or name.endswith((".", " ")):
-        raise FetchError(
-            f"{name[:80]!r} can't be used as a file name.", hint="Write a link that ends in the file's name."
-        )
-
-
-def _expected_sum(link: Link, remote: Remote) -> str | None:
-    """The sum the file must have; raises BadDownload when two that are known differ, before the first byte."""
-    wanted = link.sha256.lower() if link.sha256 else None
-    if wanted and remote.sha256 and wanted != remote.sha256:
-        raise BadDownload(
-            f"{shown(link.url)} serves a file with the sha256 {remote.sha256}, {wanted} is wanted.",
-            hint="The file was changed: ask the definition's author.",
-        )
-    return wanted or remote.sha256
-
-
-def _complete(link: Link, remote: Remote) -> bool:
-    """Whether the file stands there by now, as another process leaves it."""
-    if remote.size is None or not link.target.is_file() or link.target.stat().st_size != remote.size:
-        return False
-    try:
-        return not link.weights or bool(read_header(link.target))
-    except CheckpointError:
-        return False
-
-
-def _check_disk(link: Link, remote: Remote, kept: int) -> None:
-    free, needed = free_disk(link.target.parent), (remote.size or 0) - kept
-    if needed > free:
-        raise NotEnoughDisk(
-            f"{link.target.name} needs {needed:,} more bytes, the disk of {link.target.parent} has {free:,} free.",
-            hint="Make room, or choose another root.",
-        )
-
-
-def _verify(link: Link, remote: Remote, digest: str, sha256: str | None) -> None:
-    """Size, sum and header of what came. Raises BadDownload."""
-    size = link.partial.stat().st_size
-    if remote.size is not None and size != remote.size:
-        raise BadDownload(f"{shown(link.url)}: {size:,} bytes of {remote.size:,} came.", hint="Try again.")
-    if sha256 and digest != sha256:
-        raise BadDownload(
-            f"{link.target.name} from {shown(link.url)} has the sha256 {digest}, {sha256} is wanted.",
-            hint="It was damaged on the way, or changed: try again, then ask the definition's author.",
-        )
-    if link.weights or link.target.name.lower().endswith(CHECKPOINT_SUFFIXES):
-        try:
-            read_header(link.partial)
-        except CheckpointError as error:
-            message = error.message.replace(str(link.partial), link.target.name)
-            raise BadDownload(f"What {shown(link.url)} serves is not usable: {message}", hint=error.hint) from error
+) -> Path:
+    """Download one file, see `Downloader.fetch`."""
+    with Downloader(preferences, listener, cancel, Index(target.parent)) as downloader:
+        return downloader.fetch(Link(url, target, weights, sha256))
 
 
 def _discard(link: Link) -> None:

@@ -5,20 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from reeltune.checkpoints.header import parse_header
-from reeltune.checkpoints.identify import identify
+from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.names import read_name
 from reeltune.definitions import Definition, Version
-from reeltune.errors import CheckpointError, FetchError, Offline, Unreachable
+from reeltune.definitions.model import Listed
+from reeltune.errors import CheckpointError, FetchError
 from reeltune.families import Component
-from reeltune.inventory import Inventory, Unusable, component_files, is_int8
+from reeltune.fetch.headers import Headers
+from reeltune.inventory import Inventory, Namesake, Unusable, Wanted, component_files, is_int8
 from reeltune.machine import Machine, probe
-from reeltune.net import UrlSource, hub_endpoint
+from reeltune.net import hub_endpoint
 from reeltune.preferences import Preferences, load_preferences
 from reeltune.versions import Choice, Facts, Selection, choose, contradiction, role_of
 
@@ -27,8 +29,9 @@ from reeltune.versions import Choice, Facts, Selection, choose, contradiction, r
 class Item:
     """One thing needed: a file, or a component: its folder, or the file that holds it. `bytes` is None unless known.
 
-    `weights`: it must be a checkpoint. `sums`: the definition's sha256 by file name (some links tell the name only
-    when asked). For components: the Hub `repository` whose subfolder it is, and the `patterns` of the files it takes.
+    `weights`: it must be a checkpoint. `sums`: the definition's sha256 by file name or URL (some URLs don't hold the
+    name). `obstacle`: what is wrong with the file that is at its place. For components: the Hub `repository` whose
+    subfolder it is, and the `patterns` of the files it takes.
     """
 
     subject: str  # "transformer", "preload", "vae"…
@@ -40,6 +43,11 @@ class Item:
     sums: Mapping[str, str] = field(default_factory=dict)
     repository: str = ""
     patterns: tuple[str, ...] = ()
+    obstacle: str = ""
+
+    def sha256(self, *names: str) -> str | None:
+        """The sum the definition gives for its URL, or for one of `names`."""
+        return sum_for(self.sums, self.url, *names)
 
 
 @dataclass(frozen=True)
@@ -105,23 +113,27 @@ def explain(
     *,
     online: bool = False,
     machine: Machine | None = None,
+    inventory: Inventory | None = None,
 ) -> Explanation:
     """Choose versions and list the files they take.
 
     Without preferences those of the definition's root count. `online` reads headers of files that aren't here
-    (a few hundred KB each); what can't be reached is said and stays unknown. Raises ChoiceError, DeviceError,
+    (a few hundred KB each); what can't be reached is reported and stays unknown. `inventory`: what is on disk, where
+    several definitions are explained at one time. Raises ChoiceError, DeviceError,
     PreferencesError.
     """
     notices: list[str] = []
     if preferences is None:
         preferences, notices = load_preferences(definition.root)
     machine = machine or probe()
-    inventory = Inventory(definition.root, preferences.model_folders)
-    facts = {
-        version.url: _facts(version, slot, definition, inventory, notices if online else None)
-        for slot, versions in definition.slots.items()
-        for version in versions
-    }
+    inventory = inventory or Inventory(definition.root, preferences.model_folders)
+    with Headers(preferences.tokens) as headers:
+        facts = {
+            version.url: _facts(version, slot, definition, inventory, headers if online else None)
+            for slot, versions in definition.slots.items()
+            for version in versions
+        }
+    notices += [*headers.notices, *inventory.notices]
     selection = choose(definition, preferences, machine.data_types(preferences.device), facts)
     items = (*_files(definition, selection, inventory), *_components(definition, preferences, inventory, notices))
     notices += [_passed_over(bad) for row in facts.values() for bad in row.unusable]
@@ -144,42 +156,72 @@ def _size_notice(definition: Definition, choice: Choice) -> list[str]:
     ]
 
 
-def _facts(
-    version: Version, slot: str, definition: Definition, inventory: Inventory, online: list[str] | None
-) -> Facts:
-    """What is known of a version; a link's header is read where `online` is a list, which takes the notices."""
-    architecture, role = definition.architecture, role_of(slot, definition.slots)
-    found, unusable = inventory.locate(
-        version,
-        sha256=definition.sha256.get(version.file_name),
-        objection=lambda identity: contradiction(identity, architecture, role),
-    )
+def _facts(version: Version, slot: str, definition: Definition, inventory: Inventory, headers: Headers | None) -> Facts:
+    """What is known of a version; the header behind its URL is read where `headers` are given."""
+    found, unusable = inventory.find(wanted_file(definition, version, slot))
     known = Facts(found, None, tuple(unusable))
-    if online is None or found is not None or not version.remote:
+    if headers is None or found is not None or not version.remote:
         return known
     if read_name(version.url).format in ("gguf", "pickle"):
         return known  # never loaded, whatever they hold
     try:
-        with UrlSource(version.url) as source:
-            return replace(known, remote=identify(parse_header(source)))
-    except Offline:
-        raise
-    except Unreachable as error:
-        online.append(f"{version.file_name}: its header could not be read. {error}")
-        return known
+        return replace(known, remote=headers.identity(version))
     except (CheckpointError, FetchError) as error:
         return replace(known, broken=str(error))
 
 
+def wanted_file(definition: Definition, version: Version, slot: str) -> Wanted:
+    """What to look for on disk as a version of a slot ("preload" for other files)."""
+    architecture, weights = definition.architecture, slot != "preload"
+    role = role_of(slot, definition.slots)
+    return Wanted(
+        version,
+        weights=weights,
+        sha256=sum_for(definition.sha256, version.url, version.file_name) if weights else None,
+        objection=lambda identity: contradiction(identity, architecture, role) if weights else "",
+        namesakes=lambda: tuple(map(_namesake, definition.namesakes(version))),
+    )
+
+
+def _namesake(row: Listed) -> Namesake:
+    def fits(identity: Identity) -> bool:
+        role = role_of(row.slot, dict.fromkeys(row.slots))
+        return row.slot == "preload" or not contradiction(identity, row.architecture, role)
+
+    return Namesake(row.url, fits)
+
+
+def sum_for(sums: Mapping[str, str], *names: str) -> str | None:
+    """The sha256 a definition gives under one of several names."""
+    return next((sums[name] for name in names if name in sums), None)
+
+
 def _files(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:
-    for slot, choice in selection.choices.items():
-        path = choice.facts.found.path if choice.facts.found else inventory.ckpts / choice.version.file_name
-        yield Item(slot, choice.version.url, path, choice.present, choice.facts.bytes, True, definition.sha256)
+    taken: set[Path] = set()
+    rows = [(slot, row.version, row.facts) for slot, row in selection.choices.items()]
     for version in definition.preload:
-        found, _ = inventory.locate(version, weights=False)
-        path = found.path if found else inventory.ckpts / version.file_name
-        size = found.bytes if found else None
-        yield Item("preload", version.url, path, found is not None, size, False, definition.sha256)
+        found, unusable = inventory.find(wanted_file(definition, version, "preload"))
+        rows.append(("preload", version, Facts(found, None, tuple(unusable))))
+    for slot, version, facts in rows:
+        item = _item(slot, version, facts, definition, inventory, taken)
+        taken.add(item.path)
+        yield item
+
+
+def _item(
+    slot: str,
+    version: Version,
+    facts: Facts,
+    definition: Definition,
+    inventory: Inventory,
+    taken: Collection[Path],
+) -> Item:
+    here = facts.found
+    size = here.bytes if here else facts.bytes or inventory.index.size_of(version.url)
+    path = here.path if here else inventory.place(wanted_file(definition, version, slot), facts.unusable, taken)
+    obstacle = next((row.reason for row in facts.unusable if row.path == path), "")
+    weights, present = slot != "preload", here is not None
+    return Item(slot, version.url, path, present, size, weights, definition.sha256, obstacle=obstacle)
 
 
 def _components(
@@ -188,18 +230,28 @@ def _components(
     counted: set[Path] = set()  # files that two components have in common count once
     for component in definition.architecture.parts:
         here = inventory.component(definition.components, component.name)
-        size = sum(file.stat().st_size for file in here.rglob("*") if file.is_file()) if here else None
+        size = size_on_disk(here.rglob("*")) if here else None
         if here is None and definition.components == definition.architecture.components_repo:
             here = _loose(component, preferences.text_encoder_quantization, inventory, notices)
             files = set(component_files(here, component) if here else ()) - counted
-            size = sum(file.stat().st_size for file in files) if here else None
+            size = size_on_disk(files) if here else None
             counted |= files
         path = here or inventory.component_folders(definition.components)[0] / component.name
         url = f"{hub_endpoint()}/{definition.components}/tree/main/{component.name}"
+        size = inventory.index.size_of(url) if here is None else size
         yield Item(
             component.name, url, path, here is not None, size,
             repository=definition.components, patterns=component.files,
         )  # fmt: skip
+
+
+def size_on_disk(paths: Iterable[Path]) -> int:
+    """Bytes of the files among `paths`; what can't be looked at counts as none."""
+    total = 0
+    for path in paths:
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def _loose(component: Component, quantization: str, inventory: Inventory, notices: list[str]) -> Path | None:
@@ -224,13 +276,12 @@ def other_versions(explanation: Explanation) -> tuple[Item, ...]:
     definition = explanation.definition
     inventory = Inventory(definition.root, explanation.preferences.model_folders)
     chosen = {item.url for item in explanation.items}
-    items = []
+    items: list[Item] = []
     for slot, versions in definition.slots.items():
         for version in versions:
             if version.url in chosen or not version.remote or read_name(version.url).format in ("gguf", "pickle"):
                 continue
-            found = _facts(version, slot, definition, inventory, None).found
-            path = found.path if found else inventory.ckpts / version.file_name
-            size = found.bytes if found else None
-            items.append(Item(slot, version.url, path, found is not None, size, True, definition.sha256))
+            facts = _facts(version, slot, definition, inventory, None)
+            taken = {item.path for item in (*explanation.items, *items)}
+            items.append(_item(slot, version, facts, definition, inventory, taken))
     return tuple(items)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from reeltune.definitions import Definition
+from reeltune.errors import FetchError
 from reeltune.events import CancelToken, Event, Listener, Notice, Progress, ignore
-from reeltune.fetch.download import Downloader
+from reeltune.fetch.download import Downloader, Link
 from reeltune.fetch.plan import Explanation, Item, explain, other_versions
-from reeltune.fetch.survey import Need, Survey, survey
+from reeltune.fetch.survey import Need, Survey, label, survey
+from reeltune.files import make_folder, reason
+from reeltune.inventory import Inventory
 from reeltune.inventory.index import Index
 from reeltune.machine import Machine
 from reeltune.net import shown
@@ -32,15 +37,34 @@ def plan_download(
     scope: Scope = Scope(),  # a frozen value
     *,
     listener: Listener = ignore,
+    cancel: CancelToken | None = None,
     machine: Machine | None = None,
 ) -> tuple[list[Explanation], Survey]:
-    """What `pull_all` would fetch, with sizes, sums and the disk's room; asks the network only for what is missing.
+    """What `pull_all` would download, with sizes and the disk's room; asks the network only for what is missing.
 
-    Raises FetchError and its kinds.
+    Offline, or where a server can't be reached, sizes are those that were remembered, and notices say so. Raises
+    FetchError and its kinds for what is wrong with a file.
     """
-    explanations = [explain(row, preferences, machine=machine) for row in definitions]
-    with Downloader(explanations[0].preferences, listener) as downloader:
-        return explanations, survey(_wanted(explanations, scope), definitions[0].root, downloader)
+    explanations = _explained(definitions, preferences, machine)
+    root = definitions[0].root
+    index = Index(root / "ckpts")
+    with Downloader(explanations[0].preferences, listener, cancel, index) as downloader:
+        found = survey(_wanted(explanations, scope), root, downloader, shown_only=True)
+    for notice in found.notices:
+        listener(Notice(notice))
+    if (root / "ckpts").is_dir():
+        found.remember(index)
+    return explanations, found
+
+
+def _explained(
+    definitions: Sequence[Definition], preferences: Preferences | None, machine: Machine | None
+) -> list[Explanation]:
+    """Explanations of several definitions of one root, for which folders are looked through once."""
+    first = explain(definitions[0], preferences, machine=machine)
+    inventory = Inventory(definitions[0].root, first.preferences.model_folders)
+    rest = definitions[1:]
+    return [first, *(explain(row, first.preferences, machine=first.machine, inventory=inventory) for row in rest)]
 
 
 def pull(
@@ -71,27 +95,35 @@ def pull_all(
     machine: Machine | None = None,
 ) -> list[Explanation]:
     """The same as `pull` for several definitions of one root, planned as a whole; a file they share comes once."""
-    explanations = [explain(row, preferences, machine=machine) for row in definitions]
+    explanations = _explained(definitions, preferences, machine)
     wanted = _wanted(explanations, scope)
     if not wanted:
         return explanations
     root = definitions[0].root
-    with Downloader(explanations[0].preferences, listener, cancel) as downloader:
+    index = Index(root / "ckpts")
+    with Downloader(explanations[0].preferences, listener, cancel, index) as downloader:
         plan = survey(wanted, root, downloader)
         listener(plan.as_event())
         plan.check_disk()
+        make_folder(root / "ckpts")
+        plan.remember(index)
         total = _Total(plan, listener)
         downloader.listen(total)
-        index = Index(root / "ckpts")
-        (root / "ckpts").mkdir(parents=True, exist_ok=True)
-        plan.remember(index)
         for need in plan.needs:
+            total.begin(need)
             _fetch(need, downloader, total)
             _learn(need, downloader, index)
-    after = [explain(row.definition, row.preferences, machine=row.machine) for row in explanations]
-    for item in _wanted(after, scope):
-        listener(Notice(f"{item.path.name} is still missing: what {shown(item.url)} serves is not what is needed."))
+    after = _explained(definitions, explanations[0].preferences, explanations[0].machine)
+    for item in still_missing(after, scope):
+        name = label(item.path, root / "ckpts")
+        why = item.obstacle or f"what {shown(item.url)} serves is not what is needed"
+        listener(Notice(f"{name} is still missing: {why}."))
     return after
+
+
+def still_missing(explanations: Sequence[Explanation], scope: Scope = Scope()) -> list[Item]:
+    """What isn't there of all that a scope asks for."""
+    return _wanted(explanations, scope)
 
 
 def _wanted(explanations: Sequence[Explanation], scope: Scope) -> list[Item]:
@@ -106,38 +138,68 @@ def _wanted(explanations: Sequence[Explanation], scope: Scope) -> list[Item]:
 
 def _fetch(need: Need, downloader: Downloader, total: _Total) -> None:
     for link in need.links:
-        if need.aside is None or not link.target.exists():
+        if need.aside is None or not _is_whole(link):
             downloader.fetch(link)
-        total.finish(link.size or 0)
-    if need.aside is not None and need.aside.exists():
-        if need.item.path.is_dir():
-            need.item.path.rmdir()  # nothing in it counted as present
-        need.aside.replace(need.item.path)
+        total.finish(link)
+    if need.aside is not None:
+        _rename(need.aside, need.item.path)
+
+
+def _is_whole(link: Link) -> bool:
+    """Whether a component's file of an interrupted attempt is there: each is verified before it gets its name."""
+    return link.target.is_file() and link.listed in (None, link.target.stat().st_size)
+
+
+def _rename(aside: Path, folder: Path) -> None:
+    """Give a complete component its name. Raises FetchError."""
+    try:
+        if aside.is_dir() and folder.is_dir() and any(folder.iterdir()):
+            shutil.rmtree(aside)  # another process has brought it meanwhile
+        elif aside.is_dir():
+            if folder.is_dir():
+                folder.rmdir()  # nothing in it counted as present
+            aside.replace(folder)
+    except OSError as error:
+        message = f"{aside} can't be renamed to {folder}: {reason(error)}."
+        raise FetchError(message, hint="Check the folder, and start again.") from error
 
 
 def _learn(need: Need, downloader: Downloader, index: Index) -> None:
-    """Keep the sums of what came; a component's file came from its own link, a weight file from the definition's."""
-    for link in need.links:
-        path = link.target if need.aside is None else need.item.path / link.target.name
-        digest = downloader.sums.get(link.target) or index.sha256(path) or link.sha256 or ""
-        if path.is_file():  # another process, or another link, may have brought it
-            index.learn(path, need.item.url if need.aside is None else link.url, digest)
+    """Keep the sha256 of a component's files, each by its own URL; other files are learned as they come."""
+    for link in need.links if need.aside is not None else ():
+        path = need.item.path / link.target.name
+        if path.is_file():  # another process may have brought it
+            index.learn(path, link.url, downloader.sums.get(link.target) or index.sha256(path) or "")
 
 
 class _Total:
-    """Passes events on and adds progress over all files of a plan, where there are several."""
+    """Passes events on, a row for each file and each component, and adds one for all of a plan where it has several."""
 
     def __init__(self, plan: Survey, listener: Listener) -> None:
-        self._listener, self._before = listener, 0
-        self._total = plan.total if len(plan.links) > 1 and not plan.unknown else None
+        self._listener, self._before, self._before_row = listener, 0, 0
+        self._total = plan.total if len(plan.needs) > 1 and not plan.unknown else None
+        self._row_total: int | None = None
+
+    def begin(self, need: Need) -> None:
+        """The next file or component of the plan."""
+        sizes = [link.size for link in need.links if not link.here]
+        self._before_row = 0
+        self._row_total = sum(size or 0 for size in sizes) if None not in sizes and len(need.links) > 1 else None
 
     def __call__(self, event: Event) -> None:
-        self._listener(event)
-        if self._total and isinstance(event, Progress) and event.stage == "download":
-            self._listener(
-                replace(event, done=min(self._before + event.done, self._total), total=self._total, subject=TOTAL)
-            )
+        if not isinstance(event, Progress) or event.stage != "download":
+            self._listener(event)
+            return
+        row = event
+        if self._row_total:
+            row = replace(event, done=min(self._before_row + event.done, self._row_total), total=self._row_total)
+        self._listener(row)
+        if self._total:
+            done = min(self._before + event.done, self._total)
+            self._listener(replace(event, done=done, total=self._total, subject=TOTAL))
 
-    def finish(self, size: int) -> None:
+    def finish(self, link: Link) -> None:
         """A file is complete."""
-        self._before += size
+        if not link.here:
+            self._before += link.size or 0
+            self._before_row += link.size or 0

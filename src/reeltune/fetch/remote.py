@@ -1,6 +1,6 @@
-"""What a server says of a file before it is fetched: size, state, sum, and whether it is a file at all.
+"""What a server says of a file before it is downloaded: size, state, sha256, and whether it is a file at all.
 
-The Hub tells the sha256 of large files in `X-Linked-Etag`, before it redirects to its store
+The Hub reports the sha256 of large files in `X-Linked-Etag`, before it redirects to its store
 (huggingface.co/docs/hub); elsewhere only the definition or CivitAI's API knows it.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from email.message import Message
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from reeltune.errors import BadDownload
-from reeltune.net import Session, natural, shown
+from reeltune.net import Session, chunks, encoded, is_civitai, natural, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -21,11 +22,14 @@ _SNIFFED = 4096
 _PAGES = ("text/html", "application/json", "application/xhtml+xml")
 _TEXT_NAMES = (".json", ".html", ".txt", ".model", ".jinja", ".md")
 _SUM = re.compile(r"[0-9a-f]{64}")
+_STRONG_AFTER_SECONDS = 60  # since a file was changed: its date can't be that of two states then
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on a server. `size` in bytes or None; `ranges`: parts of it can be asked for."""
+    """A file on a server. `size` in bytes or None; `ranges`: parts of it can be asked for and never get mixed with
+    parts of another state of the file.
+    """
 
     url: str
     size: int | None
@@ -35,29 +39,41 @@ class Remote:
     name: str | None  # from Content-Disposition
 
 
-def look(session: Session, url: str, file_name: str) -> Remote:
-    """Ask for the first few bytes of a file. Raises FetchError; BadDownload where a page stands in its place."""
+def look(session: Session, url: str, file_name: str, *, sha256: str | None = None) -> Remote:
+    """Ask for the first few bytes of a file. Raises FetchError; BadDownload where a page stands in its place.
+
+    `sha256`: what is known of it from elsewhere: a file that is verified may come in parts without a validator.
+    """
     with session.get(url, first=0, last=_SNIFFED - 1) as response:
         refuse_page(response, url, file_name)
-        start = b""
-        for chunk in response.iter_raw():
-            start += chunk
-            if len(start) >= _SNIFFED:
-                break
-        _refuse_markup(start, url, file_name)
-        ranges = response.status_code == 206
+        compressed = encoded(response)
+        if not compressed:  # else a part of it can't be read
+            _refuse_markup(_start(response), url, file_name)
+        known, size = validator(response), total_size(response)
+        digest = _linked_sum(response)
         return Remote(
             url=url,
-            size=total_size(response),
-            validator=validator(response),
-            sha256=_linked_sum(response),
-            ranges=ranges and total_size(response) is not None,
+            size=size,
+            validator=known,
+            sha256=digest,
+            ranges=response.status_code == 206 and size is not None and bool(known or digest or sha256),
             name=_disposition(response.headers.get("Content-Disposition", "")),
         )
 
 
+def _start(response: httpx.Response) -> bytes:
+    start = b""
+    for chunk in chunks(response):
+        start += chunk
+        if len(start) >= _SNIFFED:
+            break
+    return start
+
+
 def total_size(response: httpx.Response) -> int | None:
     """Length of the whole file in bytes, as an answer to a range or to a plain request announces it."""
+    if encoded(response):
+        return None
     if response.status_code == 206:
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
     else:
@@ -66,9 +82,16 @@ def total_size(response: httpx.Response) -> int | None:
 
 
 def validator(response: httpx.Response) -> str:
-    """The strong ETag, else the date of change, else nothing: what If-Range takes (RFC 9110, 13.1.5)."""
+    """The strong ETag, else a date of change that is strong, else nothing: what If-Range takes (RFC 9110, 8.8.2.2)."""
     etag = str(response.headers.get("ETag", ""))
-    return etag if etag and not etag.startswith("W/") else str(response.headers.get("Last-Modified", ""))
+    if etag and not etag.startswith("W/"):
+        return etag
+    changed = str(response.headers.get("Last-Modified", ""))
+    try:
+        age = parsedate_to_datetime(response.headers.get("Date", "")) - parsedate_to_datetime(changed)
+    except (TypeError, ValueError, OverflowError):
+        return ""
+    return changed if age.total_seconds() >= _STRONG_AFTER_SECONDS else ""
 
 
 def refuse_page(response: httpx.Response, url: str, file_name: str) -> None:
@@ -85,10 +108,10 @@ def _refuse_markup(start: bytes, url: str, file_name: str) -> None:
 
 
 def _page(url: str, what: str, file_name: str) -> BadDownload:
-    token = "CIVITAI_TOKEN" if "civitai" in url else "HF_TOKEN"
+    token = "CIVITAI_TOKEN" if is_civitai(url) else "HF_TOKEN"
     return BadDownload(
         f"{shown(url)} serves {what}, not {file_name}.",
-        hint=f"The link probably needs a login ({token}), is gated, or leads to a page instead of the file.",
+        hint=f"The URL probably needs a login ({token}), is gated, or leads to a page instead of the file.",
     )
 
 
@@ -105,6 +128,9 @@ def _disposition(header: str) -> str | None:
     if not header:
         return None
     message = Message()
-    message["Content-Disposition"] = header
-    name = message.get_filename()
+    try:
+        message["Content-Disposition"] = header
+        name = message.get_filename()
+    except (ValueError, LookupError, UnicodeError):  # an encoding that doesn't exist, control characters
+        return None
     return str(name) if name else None

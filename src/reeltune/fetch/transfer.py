@@ -6,11 +6,9 @@ sums what is complete, so that a verified file costs no second reading. Other fi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -19,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from reeltune.errors import BadDownload, FetchError, Unreachable
+from reeltune.errors import BadDownload, FetchError, NotEnoughDisk, Unreachable
 from reeltune.events import CancelToken
 from reeltune.fetch.journal import BLOCK, Journal, Known
-from reeltune.fetch.remote import Remote, total_size, validator
+from reeltune.fetch.remote import Remote, total_size
 from reeltune.files import write_all
-from reeltune.net import Session, shown
+from reeltune.machine import free_disk
+from reeltune.net import Session, chunks, shown, within
 
 if TYPE_CHECKING:
     import httpx
@@ -36,6 +35,9 @@ _SYNC_SECONDS = 1.0
 _TICK_SECONDS = 0.1
 _READ = 16 * BLOCK
 _READ_SOCKET = BLOCK
+MOST_BYTES = 200_000_000_000  # of a body without an announced length
+_CHECK_EVERY = 16 * 1024 * 1024  # bytes, between two looks at the disk
+_RESERVE = 500_000_000  # bytes that such a body leaves free
 Report = Callable[[int, int | None], None]
 
 
@@ -71,14 +73,19 @@ def pause_after(failures: int, asked: float | None) -> float:
 
 
 class Transfer:
-    """One file on its way into `partial`. `run` returns its sha256; raises FetchError and its kinds, Cancelled."""
+    """One file on its way into `partial`. `run` returns its sha256; raises FetchError and its kinds, Cancelled.
 
-    def __init__(self, session: Session, remote: Remote, partial: Path, *, connections: int, pace: Pace) -> None:
+    `most`: bytes, of a body whose length the server doesn't announce.
+    """
+
+    def __init__(
+        self, session: Session, remote: Remote, partial: Path, *, connections: int, pace: Pace, most: int = MOST_BYTES
+    ) -> None:
         self._session, self._remote, self._partial = session, remote, partial
-        self._connections, self._pace = connections, pace
+        self._connections, self._pace, self._most = connections, pace, most
         self._stop = threading.Event()
         self._received = 0
-        self._live: set[httpx.Response] = set()
+        self._announced: int | None = None  # bytes, of a file that comes in one stream
         self._lock = threading.Lock()
 
     def run(self, journal_path: Path, report: Report, cancel: CancelToken) -> str:
@@ -121,14 +128,13 @@ class Transfer:
 
     def _halt(self, jobs: list[Future[None]]) -> None:
         """Make the threads stop now, those that wait for bytes included."""
-        self._stop.set()
         for job in jobs:
             job.cancel()
-        with self._lock:
-            for response in self._live:
-                stream = response.extensions.get("network_stream")
-                with contextlib.suppress(OSError):
-                    stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR) if stream else None
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        self._stop.set()
+        self._session.interrupt()
 
     def _watch(
         self, jobs: list[Future[None]], report: Report, cancel: CancelToken, journal: Journal, file: IO[bytes]
@@ -173,16 +179,14 @@ class Transfer:
         known = journal.known
         with self._session.get(self._remote.url, first=position, last=end - 1, if_range=known.validator) as response:
             same = response.status_code == 206 and total_size(response) == known.size
-            if not same or (known.validator and validator(response) not in ("", known.validator)):
-                raise Changed(f"{shown(self._remote.url)} has changed on the server.", hint="Start again.")
-            if not response.headers.get("Content-Range", "").startswith(f"bytes {position}-"):
+            if same and not response.headers.get("Content-Range", "").startswith(f"bytes {position}-"):
                 raise BadDownload(f"{shown(self._remote.url)} sends other bytes than asked for.")
+            if not same or not _still(response, known.validator):
+                raise Changed(f"{shown(self._remote.url)} has changed on the server.", hint="Start again.")
             file.seek(position)
             _read_largely(response)
-            with self._lock:
-                self._live.add(response)
             try:
-                for chunk in response.iter_raw():
+                for chunk in chunks(response):
                     chunk = chunk[: end - position]
                     write_all(file.write, chunk)  # marked only once all of it is in the file
                     for index in range(position // BLOCK, (position + len(chunk)) // BLOCK):
@@ -199,9 +203,6 @@ class Transfer:
                 raise
             except Exception as error:
                 raise _Broken(position, _as_unreachable(error, self._remote.url)) from error
-            finally:
-                with self._lock:
-                    self._live.discard(response)
         if position < end:
             raise _Broken(position, Unreachable(f"{shown(self._remote.url)} ended early.", hint="Try again later."))
         return position
@@ -209,31 +210,65 @@ class Transfer:
     # --- one stream ---------------------------------------------------------------------------------------
 
     def _in_one_stream(self, report: Report, cancel: CancelToken) -> str:
+        def show() -> None:
+            report(self._received, self._announced)
+
+        stop, what = self._interrupt, shown(self._remote.url)
+        digest = within(None, self._patient_stream, stop=stop, what=what, cancel=cancel, tick=show)
+        show()
+        return digest
+
+    def _patient_stream(self) -> str:
         failures = 0
         while True:
             try:
-                return self._stream(report, cancel)
+                return self._stream()
             except Unreachable as error:
                 failures += 1
                 self._rest(failures, error)
+                if self._stop.is_set():
+                    raise
 
-    def _stream(self, report: Report, cancel: CancelToken) -> str:
-        digest, done = hashlib.sha256(), 0
+    def _stream(self) -> str:
+        """One request for the whole file: all of its bytes are of one state of it."""
+        digest, self._received, checked = hashlib.sha256(), 0, 0
         with self._session.get(self._remote.url) as response, self._partial.open("wb") as file:
-            total = total_size(response)
-            for chunk in response.iter_raw():
-                cancel.check()
+            self._announced = total = total_size(response)
+            for chunk in chunks(response):
+                if self._stop.is_set():
+                    raise Unreachable(f"{shown(self._remote.url)} was stopped.")
+                if total is None and self._received + len(chunk) > checked:
+                    checked = self._received + len(chunk) + _CHECK_EVERY
+                    self._check_room(checked)
                 file.write(chunk)
                 digest.update(chunk)
-                done += len(chunk)
-                report(done, total)
+                self._received += len(chunk)
                 self._pace.take(len(chunk), self._stop)
             file.flush()
             os.fsync(file.fileno())
-        if total is not None and done != total:
-            message = f"{shown(self._remote.url)}: {done:,} bytes of {total:,} came."
+        if total is not None and self._received != total:
+            message = f"{shown(self._remote.url)}: {self._received:,} bytes of {total:,} came."
             raise Unreachable(message, hint="Try again later.")
         return digest.hexdigest()
+
+    def _check_room(self, upto: int) -> None:
+        """Whether a body of unknown length may grow to `upto` bytes. Raises BadDownload, NotEnoughDisk."""
+        url = shown(self._remote.url)
+        if upto > self._most + _CHECK_EVERY:
+            message = f"{url} sends more than {self._most:,} bytes and no end is announced."
+            raise BadDownload(message, hint="Check what the URL serves.")
+        free = free_disk(self._partial.parent)
+        if free < _RESERVE:
+            message = f"{url} doesn't report its size, and the disk of {self._partial.parent} has only {free:,} free."
+            raise NotEnoughDisk(message, hint="Make room, or choose another root.")
+
+
+def _still(response: httpx.Response, known: str) -> bool:
+    """Whether a part is of the state of the file that was begun: an ETag comes with each (RFC 9110, 15.3.7)."""
+    if not known:
+        return True  # the sha256 is verified in the end
+    header, default = ("ETag", "") if known.startswith('"') else ("Last-Modified", known)
+    return str(response.headers.get(header, default)) == known
 
 
 def _read_largely(response: httpx.Response) -> None:

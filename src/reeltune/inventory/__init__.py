@@ -5,12 +5,12 @@ Looked through in order: `<root>/ckpts` (any depth), the user's read-only model 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import Identity, identify
@@ -18,10 +18,13 @@ from reeltune.checkpoints.names import QUANTO_INT8, read_name
 from reeltune.definitions.model import Version
 from reeltune.errors import CheckpointError
 from reeltune.families import Component
-from reeltune.files import expand
+from reeltune.files import expand, is_file
 from reeltune.inventory.index import Index
+from reeltune.inventory.places import PARTIAL as PARTIAL
+from reeltune.inventory.places import own_name
+from reeltune.inventory.walk import Walk, walk
+from reeltune.net import shown
 
-PARTIAL = ".partial"
 CHECKPOINT_SUFFIXES = (".safetensors", ".sft")
 _INDEX = ".index.json"  # only of weights in several files
 
@@ -38,10 +41,35 @@ class Found:
 
 @dataclass(frozen=True)
 class Unusable:
-    """A file of the right name that can't be the one: the reason names it."""
+    """A file of the right name that can't be the one: the reason names it. `foreign`: it is sound, but another file."""
 
     path: Path
     reason: str
+    foreign: bool = False
+
+
+@dataclass(frozen=True)
+class Namesake:
+    """Another URL whose file has the same name, listed by some definition. `fits`: whether a header could be its."""
+
+    url: str
+    fits: Callable[[Identity], bool]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A version to look for.
+
+    `weights`: it must be a checkpoint, whatever its name; else only files named like one are looked into. `sha256`: the
+    sum it must have, held against what is known of a file (nothing is read for it). `objection`: why a file that is
+    sound can't be the one (the same name is given to all kinds of models). `namesakes`: other URLs of its file name.
+    """
+
+    version: Version
+    weights: bool = True
+    sha256: str | None = None
+    objection: Callable[[Identity], str] = lambda identity: ""
+    namesakes: Callable[[], Sequence[Namesake]] = tuple
 
 
 class Inventory:
@@ -56,65 +84,112 @@ class Inventory:
         self.folders = (self.ckpts, *extra, package)
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        names: dict[str, list[Path]] = {}
-        seen: set[str] = set()
-        for top in self.folders:
-            for folder, below, files in os.walk(top, followlinks=True):
-                if (real := os.path.realpath(folder)) in seen:  # noqa: PTH  # links may lead in circles
-                    below.clear()
-                    continue
-                seen.add(real)
-                below[:] = sorted(name for name in below if not name.endswith(PARTIAL))
-                for name in files:
-                    if not name.endswith(PARTIAL):
-                        names.setdefault(name, []).append(Path(folder) / name)
-        return names
+    def _walk(self) -> Walk:
+        return walk(self.folders)
 
-    def candidates(self, version: Version) -> list[Path]:
-        """Files that could be this version: the path it names, then files of its base name."""
-        named: list[Path] = []
-        if not version.remote:
-            path = expand(version.url.replace("\\", "/"))
-            path = path if path.is_absolute() else self.root / path
-            named = [path] if _is(Path.is_file, path) else []
-        elif (fetched := self.index.came_from(version.url)) is not None:
-            named = [fetched]  # some links don't tell the file's name
-        found = [path for path in self._by_name.get(version.file_name, []) if path not in named]
-        return named + found
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Folders of which not everything could be looked at."""
+        return tuple(self._walk.notices)
 
-    def locate(
-        self,
-        version: Version,
-        *,
-        weights: bool = True,
-        sha256: str | None = None,
-        objection: Callable[[Identity], str] = lambda identity: "",
-    ) -> tuple[Found | None, list[Unusable]]:
-        """The first sound file of a version, and those passed over with the reason.
-
-        `weights`: it must be a checkpoint, whatever its name; else only files named like one are looked into.
-        `sha256`: the sum it must have, held against what is known of the file (nothing is read for it).
-        `objection`: why a file that is sound can't be the one (the same name is given to all kinds of models).
+    def candidates(self, version: Version, sha256: str | None = None) -> list[Path]:
+        """Files that are known to be a version: by the path it names, the URL they came from, a name that only its file
+        has, or their sha256.
         """
+        if not version.remote:
+            path = self._named(version.url)
+            return [path] if is_file(path) else []
+        fetched = self.index.came_from(version.url)
+        own = self._walk.by_name.get(own_name(version.file_name, version.url), [])
+        same = self.index.with_sha256(sha256 or self.index.sum_of(version.url))
+        return list(dict.fromkeys([*([fetched] if fetched else []), *own, *same]))
+
+    def _named(self, text: str) -> Path:
+        path = expand(text.replace("\\", "/"))
+        return path if path.is_absolute() else self.root / path
+
+    def locate(self, version: Version, **details: Any) -> tuple[Found | None, list[Unusable]]:
+        """The first sound file of a version, and those passed over with the reason. `details`: fields of `Wanted`."""
+        return self.find(Wanted(version, **details))
+
+    def find(self, wanted: Wanted) -> tuple[Found | None, list[Unusable]]:
+        """The first sound file of a version, and those passed over with the reason."""
         unusable: list[Unusable] = []
-        for path in self.candidates(version):
-            known = self.index.sha256(path) if sha256 else None
-            if sha256 and known and known != sha256.lower():
-                unusable.append(Unusable(path, f"its sha256 is {known[:12]}…, the definition says {sha256[:12]}…"))
-                continue
-            if not weights and not path.name.lower().endswith(CHECKPOINT_SUFFIXES):
-                return Found(path, path.stat().st_size, None), unusable
-            try:
-                header = read_header(path)
-                identity = identify(header)
-                if reason := objection(identity):
-                    unusable.append(Unusable(path, reason))
-                    continue
-                return Found(path, header.file_bytes, identity, header.notices), unusable
-            except CheckpointError as error:
-                unusable.append(Unusable(path, str(error)))
+        certain = self.candidates(wanted.version, wanted.sha256)
+        named_alike = self._walk.by_name.get(wanted.version.file_name, [])
+        for path in [*certain, *(path for path in named_alike if path not in certain)]:
+            found = self._look(path, wanted, path in certain)
+            if isinstance(found, Found):
+                return found, unusable
+            unusable.append(found)
         return None, unusable
+
+    def _look(self, path: Path, wanted: Wanted, certain: bool) -> Found | Unusable:
+        known = self.index.sha256(path) if wanted.sha256 else None
+        if wanted.sha256 and known and known != wanted.sha256.lower():
+            reason = f"its sha256 is {known[:12]}…, the definition says {wanted.sha256[:12]}…"
+            return Unusable(path, reason, foreign=not certain and bool(self.index.sources(path) or wanted.namesakes()))
+        if not certain and (reason := self._foreign(path, wanted.version)):
+            return Unusable(path, reason, foreign=True)
+        checkpoint = wanted.weights or path.name.lower().endswith(CHECKPOINT_SUFFIXES)
+        try:
+            header = read_header(path) if checkpoint else None
+            identity = identify(header) if header else None
+            size = header.file_bytes if header else path.stat().st_size
+        except CheckpointError as error:
+            return Unusable(path, str(error))
+        except OSError as error:
+            return Unusable(path, f"it can't be read: {error.strerror or error}")
+        if identity is not None and (reason := wanted.objection(identity)):
+            return Unusable(path, reason, foreign=not certain)
+        if not certain and (other := self._rival(path, identity, wanted)):
+            reason = f"its name is also that of {shown(other)}, and nothing shows from which URL it is"
+            return Unusable(path, reason, foreign=True)
+        return Found(path, size, identity, header.notices if header else ())
+
+    def _foreign(self, path: Path, version: Version) -> str:
+        """Why a file that only has the name of a version is known to be another; empty where nothing says so."""
+        if not version.remote:
+            return ""
+        size, digest, known = self.index.size_of(version.url), self.index.sum_of(version.url), self.index.sha256(path)
+        if digest and known:
+            return "" if digest == known else f"its sha256 is not the one of {shown(version.url)}"
+        if sources := self.index.sources(path):
+            return f"it was downloaded from {shown(min(sources))}"
+        try:
+            count = path.stat().st_size
+        except OSError as error:
+            return f"it can't be read: {error.strerror or error}"
+        if size is not None and size != count:
+            return f"it holds {count:,} bytes, and {shown(version.url)} serves {size:,}"
+        return ""
+
+    def _rival(self, path: Path, identity: Identity | None, wanted: Wanted) -> str:
+        """Another URL that this file could be the file of just as well; empty where there is none."""
+        if self.index.sha256(path) and self.index.sum_of(wanted.version.url):
+            return ""  # they were compared
+        for other in wanted.namesakes():
+            version = Version(other.url)
+            if version.remote != wanted.version.remote:
+                continue  # a path to ckpts/NAME is where the file of a URL would be too
+            if not version.remote:
+                if self._named(version.url) == path:
+                    return other.url
+            elif not (self.candidates(version) or self._foreign(path, version)) and (
+                identity is None or other.fits(identity)
+            ):
+                return other.url
+        return ""
+
+    def place(self, wanted: Wanted, unusable: Sequence[Unusable], taken: Collection[Path] = ()) -> Path:
+        """Where a version that isn't here is to be put: under its own name, or where that is or will be another file's,
+        under one that no other URL's file has.
+        """
+        plain = self.ckpts / wanted.version.file_name
+        occupied = any(row.path == plain and row.foreign for row in unusable)
+        if wanted.version.remote and (occupied or plain in taken):
+            return self.ckpts / own_name(wanted.version.file_name, wanted.version.url)
+        return plain
 
     def component(self, repository: str, name: str) -> Path | None:
         """Folder of one component of a repository (`owner/name`) or of a local folder in diffusers layout.
@@ -123,7 +198,7 @@ class Inventory:
         """
         for folder in self.component_folders(repository):
             path = folder / name
-            if _is(Path.is_dir, path) and any(path.iterdir()):
+            if _is_dir(path) and _holds_something(path):
                 return path
         return None
 
@@ -147,7 +222,7 @@ class Inventory:
         """Where a repository's components may lie, the one to write to first."""
         local = self.root / expand(repository)
         places = [folder / repository.replace("/", "--") for folder in self.folders]
-        return [*([local] if _is(Path.is_dir, local) else []), *places]
+        return [*([local] if _is_dir(local) else []), *places]
 
 
 def is_int8(name: str) -> bool:
@@ -176,9 +251,16 @@ def _holds(path: Path, component: Component) -> bool:
     return True
 
 
-def _is(test: Callable[[Path], bool], path: Path) -> bool:
-    """`path.is_file()` and the like for a path from a stranger's file, which may be no path at all."""
+def _is_dir(path: Path) -> bool:
+    """`path.is_dir()` for a path from a stranger's file, which may be no path at all."""
     try:
-        return test(path)
-    except (OSError, ValueError):  # too long, or with signs no file system takes
+        return path.is_dir()
+    except (OSError, ValueError):  # too long, a loop, or characters that no file system takes
+        return False
+
+
+def _holds_something(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError:
         return False

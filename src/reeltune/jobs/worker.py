@@ -132,7 +132,6 @@ class Worker:
         preferences, notices = load_preferences(self._root)
         for notice in notices:
             self._report(Notice(notice))
-        preferences.use_tokens()
         self._report(Progress("prepare", 0, None, subject=definition.id))
         if request.get("confined"):
             confinement = Confinement.of(self._root, preferences)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reeltune.errors import PreferencesError
-from reeltune.preferences.fields import FIELDS, TOKENS, token
+from reeltune.preferences.fields import FIELDS, token
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,3 @@ class Preferences:
     def with_flags(self, **flags: Any) -> Preferences:
         """A copy with the flags that were given (those not None). Raises PreferencesError."""
         return replace(self, **{name: value for name, value in flags.items() if value is not None})
-
-    def use_tokens(self) -> None:
-        """Let this process, and those it starts, send the tokens to their servers."""
-        for name, variable in TOKENS.items():
-            if value := self.tokens.get(name):
-                os.environ[variable] = value

@@ -66,7 +66,6 @@ def configuration_tab(studio: Studio, page: gr.Blocks, refreshed: list[Any], ref
             save_preferences(studio.root, preferences)
         except ReeltuneError as error:
             return problem(error), *([gr.skip()] * len(tokens))
-        preferences.use_tokens()
         stored = [gr.Textbox(value="", placeholder=_placeholder(bool(preferences.tokens.get(name)))) for name in TOKENS]
         return good(f"Saved in {preferences_file(studio.root).name}; it counts from the next job on."), *stored
 

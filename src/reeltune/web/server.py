@@ -72,10 +72,9 @@ def serve(root: Path, serving: Serving, *, save_quantized: bool = False, say: Ca
     passwords, warnings = check(serving)
     for line in warnings:
         say(line)
-    preferences, notices = load_preferences(root)
+    _, notices = load_preferences(root)
     for line in notices:
         say(line)
-    preferences.use_tokens()
     stop = _until_asked()
     with Runner(root, confined=not serving.trusted, save_quantized=save_quantized) as runner:
         studio = Studio(root, runner, local=serving.trusted)

@@ -12,7 +12,7 @@ from pathlib import Path
 from reeltune.definitions import Catalog, Definition
 from reeltune.errors import ReeltuneError
 from reeltune.fetch import Explanation, explain
-from reeltune.inventory import PARTIAL
+from reeltune.inventory import PARTIAL, Inventory
 from reeltune.inventory.index import Index
 from reeltune.machine import Machine
 from reeltune.preferences import Preferences
@@ -135,20 +135,21 @@ class States:
 
     def _find_out(self, version: int, facts: Facts) -> None:
         found = {}
+        inventory = Inventory(self._root, facts.preferences.model_folders)  # looked through once for all models
         for row in facts.catalog.summaries():
             if self._asked != version:
                 return  # a newer thread is at it
-            found[row.id] = self._standing(facts, row.id)
+            found[row.id] = self._standing(facts, row.id, inventory)
         with self._guard:
             if self._asked == version:
                 self._standings = found
 
-    def _standing(self, facts: Facts, id: str) -> Standing:
+    def _standing(self, facts: Facts, id: str, inventory: Inventory) -> Standing:
         try:
             definition = facts.catalog[id]
             if not definition.runnable:
                 return Standing(False, reason=definition.reason)
-            explanation = explain(definition, facts.preferences, machine=self._machine)
+            explanation = explain(definition, facts.preferences, machine=self._machine, inventory=inventory)
             if not explanation.missing:
                 return Standing(True)
             return Standing(False, missing_bytes(self._root, explanation))
