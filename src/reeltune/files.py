@@ -38,6 +38,21 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def working_folder(path: Path) -> Path:
+    """An absolute path that is a folder, or can become one. Raises FileError for a file, and for impossible names."""
+    hint = "Name a folder: --root, $REELTUNE_ROOT, or by default the current folder."
+    try:
+        path = path.resolve()
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        return path
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FileError(f"{path} can't be the working folder: {reason(error)}.", hint=hint) from error
+    if not stat.S_ISDIR(kind):
+        raise FileError(f"{path} can't be the working folder: it is not a folder.", hint=hint)
+    return path
+
+
 def read_bytes(path: Path, max_bytes: int) -> bytes:
     """The content of a small regular file.
 

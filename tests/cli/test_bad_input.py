@@ -86,3 +86,36 @@ def test_check_names_what_it_cannot_read(kind, bad, root, capsys):
     captured = capsys.readouterr()
     assert "1 definition(s) checked: 1 error(s)" in captured.out
     assert captured.out.encode("utf-8")
+
+
+@posix
+@pytest.mark.parametrize("kind", ["text", "pipe", "long", "below a file"])
+@pytest.mark.parametrize(
+    "words",
+    [("list",), ("explain", "nano_t2v"), ("generate", "nano_t2v"), ("ls",), ("config", "list"), ("gc",)],
+    ids=str,
+)
+def test_what_cannot_be_the_working_folder_is_named_at_once(words, kind, tmp_path, capsys):
+    (tmp_path / "text").write_text("x")
+    os.mkfifo(tmp_path / "pipe")
+    root = tmp_path / {"long": "x" * 5000, "below a file": "text/x"}.get(kind, kind)
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--root", str(root)])
+    captured = capsys.readouterr()
+    assert stop.value.code == 1
+    assert "can't be the working folder" in captured.err
+    assert "--root" in captured.err
+
+
+@posix
+@pytest.mark.parametrize(
+    "given", [(), ("-o", "{}/text/x.mp4"), ("-o", "{}/" + "x" * 300 + ".mp4")], ids=["outputs", "below a file", "long"]
+)
+def test_where_no_video_can_be_written_is_known_before_the_work(given, tmp_path, capsys):
+    (tmp_path / "text").write_text("x")
+    (tmp_path / "outputs").write_text("a file in the place of the folder")
+    with pytest.raises(SystemExit):
+        main(["generate", "nano_t2v", *[word.format(tmp_path) for word in given], "--root", str(tmp_path)])
+    captured = capsys.readouterr()
+    assert "can't be written" in captured.err
+    assert "transformer" not in captured.err

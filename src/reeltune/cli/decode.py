@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from reeltune._quiet import keep_imported
-from reeltune.cli.generate import check_output, save_video
+from reeltune.cli.generate import check_output, check_writable, save_video
 from reeltune.cli.options import Device, Profile, Root, Threads, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
+from reeltune.files import expand
 
 _WHERE = "`reeltune ls` lists the latents of unfinished videos; they are in outputs/latents/."
 
@@ -29,6 +30,7 @@ def decode(
     catalog = open_catalog(root)
     definition = catalog[id]
     preferences = wishes(catalog.root, device=device, profile=profile, threads=threads)
+    check_writable(output or catalog.root / expand(preferences.outputs) / "video.mp4")
 
     from reeltune import Engine  # heavy: only once everything cheap has been checked
 

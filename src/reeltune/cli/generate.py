@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from reeltune.events import Listener
     from reeltune.media.video import Video
 
+_ELSEWHERE = "Choose another place: -o, or `outputs` in reeltune.json."
+
 
 def generate(
     id: Id,
@@ -62,6 +64,7 @@ def generate(
     catalog = open_catalog(root)
     definition = catalog[id]
     preferences = wishes(catalog.root, quantization, dtype, device, profile, threads)
+    check_writable(output or catalog.root / expand(preferences.outputs) / "video.mp4")
     call: dict[str, Any] = parse_assignments(assignments or [])
     files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
     call |= {key: _input_path(key, name) for key, name in files.items() if name is not None}
@@ -117,15 +120,28 @@ def check_output(output: Path | None) -> None:
         raise MediaError(
             f"{output} doesn't end in .mp4: only MP4 files are written.", hint="Use a name such as out.mp4."
         )
+    check_writable(output)
+
+
+def check_writable(output: Path) -> None:
+    """Raise MediaError, before the work, where a file can't be written."""
+    from reeltune.errors import MediaError
+
     try:
         output.lstat()
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise MediaError(f"{output} can't be written: {reason(error)}.", hint="Choose another name.") from error
+        raise MediaError(
+            f"{output} can't be written: {reason(error)}.",
+            hint="Choose another place: -o, or `outputs` in reeltune.json.",
+        ) from error
     folder = next(parent for parent in output.absolute().parents if is_folder(parent))
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise MediaError(f"{output} can't be written: {folder} is read-only.", hint="Choose another folder.")
+        raise MediaError(
+            f"{output} can't be written: {folder} is read-only.",
+            hint="Choose another folder: -o, or `outputs` in reeltune.json.",
+        )
 
 
 def save_video(video: Video, target: Callable[[], Path], listener: Listener) -> Path:

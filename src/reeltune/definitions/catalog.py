@@ -30,7 +30,7 @@ from reeltune.errors import (
     Problem,
 )
 from reeltune.families import ARCHITECTURES, Architecture
-from reeltune.files import expand
+from reeltune.files import expand, working_folder
 
 ROOT_VARIABLE = "REELTUNE_ROOT"
 
@@ -60,9 +60,12 @@ class _Entry:
 
 
 def resolve_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """The working folder: given, else `$REELTUNE_ROOT`, else the current folder. Absolute, `~` expanded."""
+    """The working folder: given, else `$REELTUNE_ROOT`, else the current folder. Absolute, `~` expanded.
+
+    It need not exist yet. Raises FileError where it can't be a folder.
+    """
     chosen = root if root is not None else os.environ.get(ROOT_VARIABLE) or "."
-    return expand(chosen).resolve()
+    return working_folder(expand(chosen))
 
 
 def load_catalog(root: str | os.PathLike[str] | None = None) -> Catalog:
