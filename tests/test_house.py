@@ -11,7 +11,7 @@ import reeltune
 
 SOURCE = Path(reeltune.__file__).parent
 ORDER = [
-    "errors", "events", "untrusted", "files", "net", "families", "checkpoints", "definitions", "settings", "preferences", "machine", "inventory",
+    "errors", "events", "untrusted", "files", "net", "families", "checkpoints", "settings", "definitions", "preferences", "machine", "inventory",
     "versions", "fetch", "weights", "media", "engine", "jobs", "api", "web", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "torchao", "safetensors"}

@@ -36,10 +36,6 @@ def test_a_byte_order_mark_is_tolerated(tmp_path):
         ({"model": MODEL | {"components": "a\nb"}}, "model.components", "control characters"),
         ({"model": MODEL | {"auto_quantize": "yes"}}, "model.auto_quantize", "true or false"),
         ({"model": MODEL | {"name": 3}}, "model.name", "text"),
-        ({"model": MODEL, "num_inference_steps": "many"}, "num_inference_steps", "number"),
-        ({"model": MODEL, "num_inference_steps": 0}, "num_inference_steps", "from 1"),
-        ({"model": MODEL, "resolution": "big"}, "resolution", "WIDTHxHEIGHT"),
-        ({"model": MODEL, "guidance_scale": True}, "guidance_scale", "number"),
     ],
 )
 def test_every_error_names_file_place_value_and_fix(tmp_path, content, where, words):
@@ -51,10 +47,39 @@ def test_every_error_names_file_place_value_and_fix(tmp_path, content, where, wo
     assert str(path) in str(caught.value)
 
 
-def test_all_problems_are_told_at_once(tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("num_inference_steps", "many", "number"),
+        ("num_inference_steps", 0, "from 1"),
+        ("num_inference_steps", 10**310, "from 1"),
+        ("resolution", "big", "WIDTHxHEIGHT"),
+        ("guidance_scale", True, "number"),
+        ("multi_prompts_gen_type", "Q", "one of G, PG"),
+        ("tea_cache_setting", "fast", "number"),
+        ("slg_layers", {"a": 1}, "list of block numbers"),
+    ],
+)
+def test_an_odd_setting_is_named_and_left_out_and_the_rest_counts(tmp_path, key, value, words):
+    file = read_definition(write(tmp_path, {"model": MODEL, key: value, "seed": 5}))
+    assert dict(file.settings) == {"seed": 5}
+    (notice,) = file.notices
+    assert (notice.where, notice.severity) == (key, "warning")
+    assert words in str(notice)
+
+
+def test_many_unknown_settings_are_one_notice_and_neutral_ones_none(tmp_path):
+    neutral = dict.fromkeys(("a", "b", "c"), "") | {"d": 0, "e": None, "f": [], "g": False, "h": {}}
+    assert read_definition(write(tmp_path, {"model": MODEL, **neutral})).notices == ()
+    (notice,) = read_definition(write(tmp_path, {"model": MODEL, **{f"zz{n}": n + 1 for n in range(170)}})).notices
+    assert "162 more" in str(notice)
+    assert len(str(notice)) < 1000
+
+
+def test_all_problems_are_reported_at_once(tmp_path):
     with pytest.raises(DefinitionInvalid) as caught:
-        read_definition(write(tmp_path, {"model": MODEL | {"name": 1, "URLs": 2}, "seed": "x"}))
-    assert len(caught.value.problems) == 3
+        read_definition(write(tmp_path, {"model": MODEL | {"name": 1, "URLs": 2}}))
+    assert len(caught.value.problems) == 2
 
 
 def test_unknown_keys_are_kept_and_named_with_the_nearest(tmp_path):

@@ -19,9 +19,8 @@ from reeltune.families import ARCHITECTURES
 
 FAST = {"num_inference_steps": 4, "guidance_scale": 3.0, "seed": 3, "video_length": 5}
 SWITCHES = {
-    "tea_cache_setting": 2.0,
+    "skip_steps_cache_type": "tea",
     "cfg_star_switch": 1,
-    "slg_switch": 1,
     "perturbation_switch": 1,
     "RIFLEx_setting": 1,
 }
@@ -108,16 +107,22 @@ def test_blocks_are_left_out_and_come_back():
 
 
 def test_only_the_pass_without_the_prompt_skips_in_its_window():
-    found = guidance({"slg_switch": 1, "slg_layers": [1, 3], "slg_start_perc": 25, "slg_end_perc": 75}, 8, 5)
+    found = guidance(
+        {
+            "perturbation_switch": 1,
+            "perturbation_layers": [1, 3],
+            "perturbation_start_perc": 25,
+            "perturbation_end_perc": 75,
+        },
+        8,
+        5,
+    )
     assert [found.skipped(step) for step in range(8)] == [(), ()] + [(1, 3)] * 4 + [(), ()]
-    assert guidance({"slg_switch": 1}, 10, 30).skipped(5) == (9,)
-    assert guidance({"perturbation_switch": 1, "slg_layers": "2, 1"}, 10, 5).skipped(5) == (1, 2)
-    assert guidance({"slg_layers": [1]}, 10, 5).skipped(5) == ()
-    for value in ([9], ["x"], [-1]):
-        with pytest.raises(SettingsError, match="5 blocks"):
-            guidance({"slg_switch": 1, "slg_layers": value}, 10, 5)
-    with pytest.raises(NotRunnable, match="perturbation_switch is 2"):
-        guidance({"perturbation_switch": 2}, 10, 5)
+    assert guidance({"perturbation_switch": 1}, 10, 30).skipped(5) == (9,)
+    assert guidance({"perturbation_switch": 1, "perturbation_layers": [1, 2]}, 10, 5).skipped(5) == (1, 2)
+    assert guidance({"perturbation_layers": [1]}, 10, 5).skipped(5) == ()
+    with pytest.raises(SettingsError, match="5 blocks"):
+        guidance({"perturbation_switch": 1, "perturbation_layers": [9]}, 10, 5)
 
 
 def test_skip_layer_guidance_in_a_video(nano, monkeypatch):
@@ -125,11 +130,13 @@ def test_skip_layer_guidance_in_a_video(nano, monkeypatch):
     monkeypatch.setattr(
         "reeltune.engine.denoiser.without", lambda blocks, layers: (skipping.append(layers), without(blocks, layers))[1]
     )
-    other = make(nano, slg_switch=1, slg_layers=[2], slg_start_perc=0, slg_end_perc=50)
+    other = make(
+        nano, perturbation_switch=1, perturbation_layers=[2], perturbation_start_perc=0, perturbation_end_perc=50
+    )
     assert skipping == [(2,)] * 2  # once in each of two steps
     assert not np.array_equal(other, plain)
     events = []
-    make(nano, events, slg_switch=1, slg_layers=[2], guidance_scale=1.0)
+    make(nano, events, perturbation_switch=1, perturbation_layers=[2], guidance_scale=1.0)
     assert "turns guidance off" in said(events)
 
 
@@ -197,8 +204,12 @@ def test_the_threshold_follows_the_speed():
     assert threshold(1) == 0
     assert threshold(1.5) < threshold(2) < threshold(2.5)
     assert step_cache({}, 20) is None
-    assert step_cache({"tea_cache_setting": 0}, 20) is None
-    assert step_cache({"tea_cache_setting": 2, "tea_cache_start_step_perc": 25}, 20).start == 5
+    on = {"skip_steps_cache_type": "mag", "skip_steps_multiplier": 2}
+    assert step_cache(on | {"skip_steps_cache_type": ""}, 20) is None
+    assert step_cache(on | {"skip_steps_multiplier": 1}, 20) is None
+    assert step_cache(on | {"skip_steps_start_step_perc": 25}, 20).start == 5
+    assert step_cache(on, 20).threshold == step_cache(on | {"skip_steps_cache_type": "tea"}, 20).threshold
+    assert 0 < step_cache({"skip_steps_cache_type": "tea"}, 20).threshold < threshold(2)
 
 
 def test_a_pass_is_skipped_by_the_formula(nano, monkeypatch):
@@ -264,7 +275,7 @@ def test_the_cache_ends_with_its_video(nano):
         )
         assert np.array_equal(engine.generate(**FAST).frames, plain)
     with pytest.raises(SettingsError, match="first or the last block"):
-        make(nano, tea_cache_setting=2.0, slg_switch=1, slg_layers=[0])
+        make(nano, tea_cache_setting=2.0, perturbation_switch=1, perturbation_layers=[0])
 
 
 @pytest.mark.parametrize("name", ["hunyuan, negative", "hunyuan_i2v_token", "ltxv_13B, images", "i2v", "t2v_2_2"])
@@ -296,11 +307,12 @@ def test_every_architecture_takes_or_refuses_each():
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("vace_1.3B", "tea_cache_setting"), ("hunyuan", "cfg_star_switch"), ("hunyuan", "slg_switch"),
-     ("ltxv_13B", "cfg_star_switch"), ("ltxv_13B", "slg_switch"), ("ltxv_13B", "RIFLEx_setting")],
+    [("vace_1.3B", "skip_steps_cache_type"), ("hunyuan", "cfg_star_switch"), ("hunyuan", "perturbation_switch"),
+     ("ltxv_13B", "cfg_star_switch"), ("ltxv_13B", "perturbation_switch"), ("ltxv_13B", "RIFLEx_setting")],
 )  # fmt: skip
 def test_the_wrong_architecture_refuses_in_words(name, key, root, define, parts):
     definition, settings = write_case(name, root, define, parts)
     with pytest.raises(NotRunnable, match=f"can't take {key}=.*: ") as caught:
         make(definition, **settings | {key: SWITCHES[key]})
-    assert f"Set {key} to {2 if key == 'RIFLEx_setting' else 0}" in caught.value.hint
+    off = {"RIFLEx_setting": "2", "skip_steps_cache_type": "''"}
+    assert f"Set {key}={off.get(key, '0')} to go without" in caught.value.hint

@@ -28,7 +28,7 @@ def test_every_setting_on_the_page_is_used_by_the_model_and_none_is_missing(defi
     fields, inputs = fields_of(definition), inputs_of(architecture)
     shown = {row.key for row in (*fields, *inputs)}
     assert shown <= architecture.settings
-    hidden = architecture.settings - shown - set(DERIVED) - {"perturbation_switch"}  # another name of slg_switch
+    hidden = architecture.settings - shown - set(DERIVED)
     second = {"guidance_phases", "guidance2_scale", "switch_threshold"}
     one_solver = {"sample_solver"} if len(architecture.family.solvers) == 1 else set()
     assert hidden <= one_solver | (set() if "transformer_2" in definition.slots else second)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -197,7 +196,7 @@ def export_settings(
     """Write settings/ID_settings.json: the settings a definition starts from."""
     from reeltune.errors import DefinitionError, SettingsError
     from reeltune.files import write_atomic
-    from reeltune.settings import layer
+    from reeltune.settings import layer, settings_text
 
     catalog = open_catalog(root)
     if everything == (id is not None):
@@ -217,6 +216,6 @@ def export_settings(
                 raise SettingsError(f"{path} exists already.", hint="Give --force to replace it.")
             notice(f"{path} exists already and is kept; --force replaces it.")
             continue
-        content = {"model_type": name, **layer(definition.architecture, definition.settings)}
-        write_atomic(path, (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode("utf-8"))
+        text = settings_text(name, layer(definition.architecture, definition.settings))
+        write_atomic(path, text.encode("utf-8"))
         say(str(path))

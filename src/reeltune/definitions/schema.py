@@ -17,9 +17,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from reeltune.definitions.jsontext import MAX_BYTES, decode, parse_object
-from reeltune.errors import DefinitionInvalid, DefinitionSyntaxError, FileError, Problem, SettingsError
-from reeltune.families.vocabulary import KEYS, coerce
+from reeltune.errors import DefinitionInvalid, DefinitionSyntaxError, FileError, Problem
+from reeltune.families.vocabulary import KEYS
 from reeltune.files import read_bytes
+from reeltune.settings import read_settings, unknown_problem
+from reeltune.settings.renames import RENAMED
 from reeltune.untrusted import clean_text
 
 MODEL_KEY = "model"
@@ -157,9 +159,9 @@ def build_definition(path: Path, value: dict[str, Any], notices: list[Problem]) 
         except ValidationError as error:
             problems += [_problem(file, dict(row)) for row in error.errors()]
         notices = notices + _unknown(file, section)
-    settings, wrong, odd = _settings(file, value)
-    if problems + wrong:
-        raise DefinitionInvalid(_merge(problems + wrong))
+    settings, odd = _settings(file, value)
+    if problems:
+        raise DefinitionInvalid(_merge(problems))
     return DefinitionFile(path.stem, path, model, settings, tuple(notices + odd))
 
 
@@ -208,22 +210,10 @@ def _unknown(file: str, section: dict[str, Any]) -> list[Problem]:
     ]
 
 
-def _settings(file: str, value: dict[str, Any]) -> tuple[dict[str, Any], list[Problem], list[Problem]]:
-    settings: dict[str, Any] = {}
-    wrong: list[Problem] = []
-    odd: list[Problem] = []
-    for key, item in value.items():
-        if key == MODEL_KEY:
-            continue
-        if key not in KEYS:
-            message = f"{key!r} is no known setting: kept, not used."
-            odd.append(Problem(file, key, message, nearest(key, frozenset(KEYS)), "warning"))
-            continue
-        try:
-            settings[key] = coerce(key, item)
-        except SettingsError as error:
-            wrong.append(Problem(file, key, error.message, error.hint))
-    return settings, wrong, odd
+def _settings(file: str, value: dict[str, Any]) -> tuple[Mapping[str, Any], list[Problem]]:
+    """The settings of a file, and what is odd about them: an odd value is left out, and the rest counts."""
+    stored = read_settings({key: item for key, item in value.items() if key != MODEL_KEY}, file)
+    return stored.settings, [*stored.problems, *unknown_problem(stored.unknown, file)]
 
 
 def json_schema() -> dict[str, Any]:
@@ -231,4 +221,8 @@ def json_schema() -> dict[str, Any]:
     schema = _File.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["properties"] |= {key: {"description": row.help} | row.kind.schema for key, row in KEYS.items()}
+    older = ((old, newest, KEYS[newest]) for old, newest in RENAMED.items())
+    schema["properties"] |= {
+        old: {"description": f"Older name of {newest}. {row.help}"} | row.kind.schema for old, newest, row in older
+    }
     return schema

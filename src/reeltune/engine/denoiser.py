@@ -56,8 +56,8 @@ def steering(architecture: Architecture, request: Request, config: Any, say: Cal
     asked = guidance(settings, request.steps, config.num_layers)
     cache = step_cache(settings, request.steps)
     if cache and {0, config.num_layers - 1} & set(asked.layers):
-        message = "The step cache can't tell what changes where slg_layers leave out the first or the last block."
-        raise SettingsError(message, hint="Leave these out of slg_layers, or set tea_cache_setting to 0.")
+        message = "The step cache can't be used where perturbation_layers leave out the first or the last block."
+        raise SettingsError(message, hint="Take these off perturbation_layers, or leave skip_steps_cache_type empty.")
     if (asked.optimized or asked.layers) and request.guidance <= 1:
         say("guidance_scale is 1, which turns guidance off: CFG-Zero* and skip-layer guidance change nothing.")
     return Steering(asked, cache, _lengthened(architecture, settings, request, say))

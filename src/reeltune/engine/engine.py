@@ -28,7 +28,7 @@ from reeltune.engine.memo import Memo, key_of
 from reeltune.engine.models import SLOTS, Models
 from reeltune.engine.placing import Places, fits, release
 from reeltune.engine.preview import Previewer, RgbMap, refit
-from reeltune.engine.request import Request, build_request, complete_settings
+from reeltune.engine.request import Request, build_request, complete_settings, request_of_latents
 from reeltune.engine.stages import denoise, encode, find, load_component, torch_device
 from reeltune.engine.vae import VaeAtWork
 from reeltune.errors import DecodeFailed, MediaError, NotRunnable
@@ -142,8 +142,8 @@ class Engine:
         for notice in notices:
             self._say(notice)
         size = (request.width, request.height)
-        whole = "U" in str(request.settings.get("video_prompt_type") or "")
-        given = read(request.inputs, size, request.frames, request.fps, self._say, keep_masked=whole)
+        letters = request.settings.get("video_prompt_type", "")
+        given = read(request.inputs, size, request.frames, request.fps, self._say, letters=letters)
         explanation = self.prepare(cancel)
         with arithmetic(explanation, request, self._models.config(explanation)):
             text = self._encode(request, given, cancel)
@@ -304,8 +304,7 @@ class Engine:
         """The video of latents that an interrupted run or a failed decoding left. Raises MediaError, DecodeFailed."""
         path = Path(latents)
         kept = latents_files.read(path)
-        architecture, root = self.definition.architecture, self.definition.root
-        request, _ = build_request(architecture, kept.settings, root, inputs_needed=False)
+        request = request_of_latents(self.definition, kept.settings)
         explanation = self.prepare(cancel)
         with arithmetic(explanation, request, self._models.config(explanation)):
             return self._finish(kept.latents, request, path)

@@ -6,7 +6,6 @@ or leave passes out, so its loop stays as it is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from reeltune.errors import NotRunnable, SettingsError
+from reeltune.errors import SettingsError
 from reeltune.settings import neutral
 
 _LAYERS, _START, _END = (9,), 10, 90  # where the settings don't say
@@ -39,34 +38,26 @@ class Guidance:
 
 
 def guidance(settings: Mapping[str, Any], steps: int, blocks: int) -> Guidance:
-    """What the settings ask for, of a model with so many blocks. Raises SettingsError, NotRunnable."""
+    """What the settings ask for, of a model with so many blocks. Raises SettingsError."""
     optimized = not neutral("cfg_star_switch", settings)
     zero = settings.get("cfg_zero_step", -1) + 1 if optimized else 0
     layers = _layers(settings, blocks)
     begin, end = (
-        settings.get(key, default) / 100 for key, default in (("slg_start_perc", _START), ("slg_end_perc", _END))
+        settings.get(key, default) / 100
+        for key, default in (("perturbation_start_perc", _START), ("perturbation_end_perc", _END))
     )
     return Guidance(optimized, min(zero, steps), layers, int(begin * steps), int(end * steps))
 
 
 def _layers(settings: Mapping[str, Any], blocks: int) -> tuple[int, ...]:
     """Blocks that skip-layer guidance leaves out; none where it is off."""
-    if settings.get("perturbation_switch", 0) > 1:
-        message = f"perturbation_switch is {settings['perturbation_switch']}, which asks for another guidance."
-        raise NotRunnable(message, hint="1 is skip-layer guidance, 0 is off.")
-    if neutral("slg_switch", settings) and neutral("perturbation_switch", settings):
+    if neutral("perturbation_switch", settings):
         return ()
-    value = settings.get("slg_layers")
-    found = (
-        [*value] if isinstance(value, list | tuple) else re.split(r"[\s,;]+", str(value).strip()) if value else _LAYERS
-    )
-    try:
-        layers = tuple(sorted({int(row) for row in found}))
-    except (TypeError, ValueError):
-        layers = (-1,)
-    if not layers or layers[0] < 0 or layers[-1] >= blocks:
-        message = f"slg_layers is {value if value is not None else list(_LAYERS)!r}, and the model has {blocks} blocks."
-        raise SettingsError(message, hint=f"Give numbers from 0 to {blocks - 1}, such as slg_layers=[{blocks // 3}].")
+    layers = tuple(settings.get("perturbation_layers") or _LAYERS)
+    if max(layers) >= blocks:
+        message = f"perturbation_layers is {list(layers)}, and the model has {blocks} blocks."
+        hint = f"Give numbers from 0 to {blocks - 1}, such as perturbation_layers=[{blocks // 3}]."
+        raise SettingsError(message, hint=hint)
     return layers
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from reeltune.errors import NotRunnable, SettingsError
+from reeltune.engine.letters import check_letters, flag, inverts_mask, keeps_masked
+from reeltune.errors import SettingsError
 from reeltune.families import Architecture, Input
 from reeltune.files import expand, is_file, is_folder
 from reeltune.media.inputs import contain, cover, read_clip, read_image
@@ -17,7 +18,6 @@ from reeltune.media.kinds import display
 
 _GRAY, _WHITE = 128, 255
 _MOST_IMAGES = 16
-_UNCHANGED = "U"  # what is under the mask stays in the control video
 _WORDS = {"image": "an image", "images": "one image or more", "video": "a video", "mask": "a mask video"}
 
 
@@ -36,12 +36,9 @@ class Given:
     references: tuple[Image.Image, ...] = ()
 
 
-def flag(key: str) -> str:
-    """The command line's option for an input."""
-    return "--" + key.replace("_", "-")
-
-
-def asked(architecture: Architecture, settings: Mapping[str, Any], root: Path) -> dict[str, tuple[Path, ...]]:
+def asked(
+    architecture: Architecture, settings: Mapping[str, Any], root: Path, say: Callable[[str], None]
+) -> dict[str, tuple[Path, ...]]:
     """Files of each input the settings give. Raises SettingsError where one is missing, or isn't there."""
     found: dict[str, tuple[Path, ...]] = {}
     for row in architecture.inputs:
@@ -54,7 +51,9 @@ def asked(architecture: Architecture, settings: Mapping[str, Any], root: Path) -
                 hint=f"Give {flag(row.key)} FILE, or {row.key}=… as a setting.",
             )
     for letters_key in dict.fromkeys(row.letters_key for row in architecture.inputs):
-        _check_letters(architecture, letters_key, settings.get(letters_key) or "", found)
+        letters = settings.get(letters_key) or ""
+        for notice in check_letters(architecture, letters_key, letters, found, bool(settings.get("video_source"))):
+            say(notice)
     if "video_mask" in found and "video_guide" not in found:
         raise SettingsError("video_mask needs a video_guide, whose frames it masks.", hint="Give --video-guide FILE.")
     return found
@@ -76,21 +75,6 @@ def _paths(row: Input, value: Any, root: Path) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def _check_letters(architecture: Architecture, key: str, letters: str, found: Mapping[str, Any]) -> None:
-    """What letters ask for must be given, and be something that is done here."""
-    rows = {row.letter: row for row in architecture.inputs if row.letters_key == key}
-    for letter in letters:
-        row = rows.get(letter)
-        if row is None and letter not in (_UNCHANGED, " "):
-            raise NotRunnable(
-                f"{key} is {letters!r}, and {architecture.id} does nothing for {letter!r}.",
-                hint=f"It knows {', '.join(f'{row.letter} ({row.key})' for row in rows.values())}.",
-            )
-        if row is not None and row.key not in found:
-            message = f"{key} is {letters!r}: {letter} asks for {row.key}, which isn't given."
-            raise SettingsError(message, hint=f"Give {flag(row.key)} FILE, or leave the letter out.")
-
-
 def read(
     paths: Mapping[str, tuple[Path, ...]],
     size: tuple[int, int],
@@ -98,11 +82,12 @@ def read(
     fps: int,
     say: Callable[[str], None],
     *,
-    keep_masked: bool = False,
+    letters: str = "",
 ) -> Given:
     """Read and fit the files for a video of `size` pixels and `count` frames. Raises MediaError.
 
-    What the mask leaves to the model is gray in the guide, as VACE was trained, unless `keep_masked` (letter U).
+    What the mask leaves to the model is gray in the guide, as VACE was trained, unless the `letters` of
+    `video_prompt_type` ask for the video as it is.
     """
 
     def image(key: str) -> Image.Image | None:
@@ -116,21 +101,39 @@ def read(
     mask: tuple[Image.Image, ...] = ()
     if "video_guide" in paths:
         frames = _frames("video_guide", paths, size, count, fps, say)
-        given = _frames("video_mask", paths, size, count, fps, say) if "video_mask" in paths else []
-        masked = [frame.convert("L").point(lambda value: _WHITE if value >= _GRAY else 0) for frame in given]
-        white, gray = Image.new("L", size, _WHITE), Image.new("RGB", size, (_GRAY,) * 3)
-        lacking = count - len(frames)
-        if lacking:
-            say(f"video_guide has {len(frames)} frames of {count}: the model makes up the other {lacking}.")
-        masked = masked[: len(frames)] if given else [white] * len(frames)
-        if given and len(masked) < len(frames):
-            say(f"video_mask has {len(masked)} frames of {len(frames)}: its last one holds on.")
-            masked += [masked[-1]] * (len(frames) - len(masked))
-        if given and not keep_masked:
-            frames = [Image.composite(gray, frame, hole) for frame, hole in zip(frames, masked, strict=True)]
-        guide, mask = (*frames, *[gray] * lacking), (*masked, *[white] * lacking)
+        masks = _frames("video_mask", paths, size, count, fps, say) if "video_mask" in paths else []
+        guide, mask = _controls(frames, masks, size, count, letters, say)
     references = tuple(contain(read_image(path), *size) for path in paths.get("image_refs", ()))
     return Given(image("image_start"), image("image_end"), guide, mask, references)
+
+
+def _controls(
+    frames: list[Image.Image],
+    masks: list[Image.Image],
+    size: tuple[int, int],
+    count: int,
+    letters: str,
+    say: Callable[[str], None],
+) -> tuple[tuple[Image.Image, ...], tuple[Image.Image, ...]]:
+    """A control video and its mask, `count` frames each: what is white in the mask is the model's to draw."""
+    white, gray = Image.new("L", size, _WHITE), Image.new("RGB", size, (_GRAY,) * 3)
+    lacking = count - len(frames)
+    if lacking:
+        say(f"video_guide has {len(frames)} frames of {count}: the model makes up the other {lacking}.")
+    holes = [_hole(frame, inverts_mask(letters)) for frame in masks[: len(frames)]]
+    if masks and len(holes) < len(frames):
+        say(f"video_mask has {len(holes)} frames of {len(frames)}: its last one holds on.")
+        holes += [holes[-1]] * (len(frames) - len(holes))
+    if masks and not keeps_masked(letters):
+        frames = [Image.composite(gray, frame, hole) for frame, hole in zip(frames, holes, strict=True)]
+    holes = holes or [white] * len(frames)
+    return (*frames, *[gray] * lacking), (*holes, *[white] * lacking)
+
+
+def _hole(mask: Image.Image, inverted: bool) -> Image.Image:
+    """Black and white of a frame of the mask."""
+    bright, dark = (0, _WHITE) if inverted else (_WHITE, 0)
+    return mask.convert("L").point(lambda value: bright if value >= _GRAY else dark)
 
 
 def _frames(

@@ -19,6 +19,7 @@ from reeltune.errors import InvalidJSON, MediaError
 from reeltune.files import reason
 from reeltune.media.kinds import display
 from reeltune.media.mp4 import free_name
+from reeltune.settings import read_settings
 from reeltune.untrusted import clean_text, parse_json
 
 FOLDER = "latents"  # below the folder of videos
@@ -78,4 +79,4 @@ def read(path: Path) -> Kept:
         raise MediaError(message, hint="`reeltune ls` lists those that can be decoded.") from error
     if not torch.isfinite(tensor).all():
         raise MediaError(f"{display(path)} is damaged: some values are not finite.", hint="Generate the video again.")
-    return Kept(tensor, settings, metadata.get("definition", ""))
+    return Kept(tensor, read_settings(settings).settings, metadata.get("definition", ""))

@@ -11,22 +11,36 @@ from typing import Any
 from reeltune.definitions import Definition
 from reeltune.engine.inputs import asked
 from reeltune.errors import NotRunnable, SettingsError
-from reeltune.families import Architecture
-from reeltune.families.base import LONGER
-from reeltune.families.vocabulary import INPUT_KEYS, KEYS
-from reeltune.settings import check_call, layer, neutral, read_settings_file, unused
+from reeltune.families import Architecture, Family
+from reeltune.families.values import OTHER_SOLVERS, RATE_SOURCES, SOLVERS, seconds_of
+from reeltune.families.vocabulary import INPUT_KEYS, KEYS, coerce, shown
+from reeltune.media.inputs import video_rate
+from reeltune.settings import (
+    check_call,
+    frame_count,
+    frame_rate,
+    layer,
+    listed,
+    neutral,
+    refusals,
+    stored_settings,
+    unused,
+)
+from reeltune.untrusted import clean_text
 
 _SEEDS = 2**31
 _DEFAULT_SOLVER = 0
+_REPLACEMENT = "euler"  # of solvers that no family here has: most of them are variants of it, and every family has it
 _SWITCH, _TIMESTEPS = 875, 1000
+_SLOWEST, _FASTEST = 1, 240  # frames a second
 
 
 @dataclass(frozen=True)
 class Request:
     """One video. `width`, `height` in pixels; `frames`, `steps`, `fps` counts; `settings`: as used, all of them.
 
-    `boundary`: share of the noise, 0 to 1, below which a second transformer takes over, if there is one. `inputs`:
-    files by the setting that names them.
+    `boundary`: share of the noise, 0 to 1, below which a second transformer takes over, if there is one; 0 where the
+    first one makes all the steps. `inputs`: files by the setting that names them.
     """
 
     prompt: str
@@ -50,26 +64,32 @@ def complete_settings(definition: Definition, call: Mapping[str, Any]) -> tuple[
 
     Raises SettingsError; NotRunnable when they ask for something that would change the video and isn't done.
     """
-    path = definition.root / "settings" / f"{definition.id}_settings.json"
-    stored, odd = read_settings_file(path) if path.exists() else ({}, [])
+    architecture = definition.architecture
+    stored = stored_settings(definition.root, definition.id)
     given = check_call(call)
-    _refuse_foreign_inputs(definition.architecture, given)
-    settings = layer(definition.architecture, definition.settings, stored, given)
-    if not neutral("activated_loras", settings):
-        raise NotRunnable(
-            f"The settings apply LoRAs ({settings['activated_loras']}), which is not supported yet.",
-            hint="Set activated_loras to [] to go without.",
-        )
-    for key, why in definition.architecture.refused.items():
-        if not neutral(key, settings):
-            message = f"{definition.architecture.id} can't take {key}={settings[key]}: {why}."
-            raise NotRunnable(message, hint=f"Set {key} to {KEYS[key].neutral[-1] if key in LONGER else 0}.")
-    left = unused(settings, definition.architecture)
-    notices = [f"{path.name}: unknown settings {', '.join(odd)} are ignored."] if odd else []
-    if left:
-        shown = ", ".join(f"{key}={settings[key]}" for key in left)
-        notices.append(f"{definition.architecture.id} does not use: {shown}.")
+    _refuse_foreign_inputs(architecture, given)
+    settings = layer(architecture, definition.settings, stored.settings, call=given)
+    if reasons := refusals(settings, architecture):
+        message = f"{definition.id} can't be used with these settings: {'; '.join(reasons)}."
+        raise NotRunnable(message, hint=_hint(settings, architecture))
+    left = [f"{key}={_short(settings[key])}" for key in unused(settings, architecture)]
+    unknown = [f"{key} (unknown)" for key in stored.unknown]
+    notices = stored.problem_notices()
+    if left or unknown:
+        notices.append(f"{architecture.id} does not use: {listed([*left, *unknown])}.")
     return settings, notices
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) and len(value) <= 20 else shown(value)
+
+
+def _hint(settings: Mapping[str, Any], architecture: Architecture) -> str:
+    """How to go without what is refused, where going without makes sense."""
+    if not neutral("activated_loras", settings):
+        return "Merge them into a model file with `reeltune quantize FILE --lora LORA`, and use that one."
+    off = [f"{key}={shown(KEYS[key].neutral[-1])}" for key in architecture.refused if not neutral(key, settings)]
+    return f"Set {', '.join(off)} to go without." if off else "Choose another model, or other settings."
 
 
 def _refuse_foreign_inputs(architecture: Architecture, call: Mapping[str, Any]) -> None:
@@ -89,62 +109,118 @@ def build_request(
     Raises SettingsError where an input the architecture needs is missing, or isn't there; not where the denoising is
     done (`inputs_needed`).
     """
-    family, notices = architecture.family, list[str]()
-    inputs = asked(architecture, settings, root) if inputs_needed else {}
-    width, height = (int(part) for part in settings["resolution"].split("x"))
-    step = architecture.side_step
-    fitted = tuple(max(step, size // step * step) for size in (width, height))
-    if fitted != (width, height):
-        notices.append(f"{width}x{height} becomes {fitted[0]}x{fitted[1]}: sizes are multiples of {step}.")
-    frames = max(0, round((settings["video_length"] - 1) / family.frame_step)) * family.frame_step + 1
-    if frames != settings["video_length"]:
-        wish = settings["video_length"]
-        notices.append(f"{wish} frames become {frames}: counts are a multiple of {family.frame_step}, plus one.")
-    if settings["guidance_scale"] <= 1 < settings.get("guidance2_scale", 1):
-        notices.append(
-            "guidance2_scale does nothing while guidance_scale is 1: that turns guidance off in both phases."
-        )
+    notices: list[str] = []
+    inputs = asked(architecture, settings, root, notices.append) if inputs_needed else {}
+    width, height = _size(settings, architecture, notices)
+    fps = _fps(settings, architecture, inputs, notices)
+    frames = _frames(settings, architecture, fps, notices)
+    _note_what_does_nothing(settings, inputs, notices)
     seed = settings["seed"] if settings["seed"] >= 0 else secrets.randbelow(_SEEDS)
-    solver = settings.get("sample_solver") or family.solvers[_DEFAULT_SOLVER]
-    if solver not in family.solvers:
-        raise SettingsError(
-            f"{solver!r} is no solver of {family.label}.", hint=f"Choose one of: {', '.join(family.solvers)}."
-        )
     names = {key: _as_text(settings[key]) for key in INPUT_KEYS if key in settings}
-    used = {**settings, **names, "seed": seed, "resolution": f"{fitted[0]}x{fitted[1]}", "video_length": frames}
+    used = {**settings, **names, "seed": seed, "resolution": f"{width}x{height}", "video_length": frames}
+    if settings.get("force_fps") in RATE_SOURCES:
+        used["force_fps"] = fps  # the file it follows may be gone when the latents are decoded
     request = Request(
-        prompt=settings["prompt"],
-        negative_prompt=settings.get("negative_prompt", ""),
-        width=fitted[0],
-        height=fitted[1],
+        prompt=clean_text(settings["prompt"]),
+        negative_prompt=clean_text(settings.get("negative_prompt", "")),
+        width=width,
+        height=height,
         frames=frames,
         steps=settings["num_inference_steps"],
         guidance=settings["guidance_scale"],
         shift=settings.get("flow_shift", 1.0),
-        solver=solver,
+        solver=_solver(settings.get("sample_solver") or "", architecture.family, notices),
         seed=seed,
-        fps=_fps(settings.get("force_fps"), architecture),
+        fps=fps,
         settings={key: value for key, value in used.items() if key in KEYS and not KEYS[key].display},
-        boundary=settings.get("switch_threshold", _SWITCH) / _TIMESTEPS,
+        boundary=_boundary(settings),
         inputs=inputs,
     )
     return request, notices
+
+
+def request_of_latents(definition: Definition, settings: Mapping[str, Any]) -> Request:
+    """The request that latents were made for, from the settings that were kept with them. Raises SettingsError."""
+    architecture = definition.architecture
+    complete = layer(architecture, definition.settings, call=settings)
+    return build_request(architecture, complete, definition.root, inputs_needed=False)[0]
+
+
+def _size(settings: Mapping[str, Any], architecture: Architecture, notices: list[str]) -> tuple[int, int]:
+    """Width and height in pixels, rounded down to what the model can do."""
+    width, height = (int(part) for part in settings["resolution"].split("x"))
+    step = architecture.side_step
+    fitted = (max(step, width // step * step), max(step, height // step * step))
+    if fitted != (width, height):
+        notices.append(f"{width}x{height} becomes {fitted[0]}x{fitted[1]}: sizes are multiples of {step}.")
+    return fitted
+
+
+def _frames(settings: Mapping[str, Any], architecture: Architecture, fps: int, notices: list[str]) -> int:
+    """The number of frames, rounded to what the family makes."""
+    length, step = settings["video_length"], architecture.family.frame_step
+    frames = frame_count(settings, architecture, fps)
+    if seconds_of(length) is None and frames != length:
+        notices.append(f"{length} frames become {frames}: counts are a multiple of {step}, plus one.")
+    return frames
+
+
+def _fps(
+    settings: Mapping[str, Any],
+    architecture: Architecture,
+    inputs: Mapping[str, tuple[Path, ...]],
+    notices: list[str],
+) -> int:
+    """Frames a second: a number, or those of the control video (or the source) where there is one."""
+    follows = coerce("force_fps", settings.get("force_fps"))
+    key = {"control": "video_guide", "source": "video_source"}.get(follows, "")
+    if not key:
+        return frame_rate({"force_fps": follows}, architecture)
+    rate = architecture.frame_rate
+    if key not in inputs:
+        notices.append(f"force_fps is {follows!r}, and there is no {key}: it has {rate} frames a second, as usual.")
+        return rate
+    return min(_FASTEST, max(_SLOWEST, round(video_rate(inputs[key][0], rate))))
+
+
+def _solver(name: str, family: Family, notices: list[str]) -> str:
+    """The solver asked for, or what takes its place. Raises SettingsError for a name that nobody gives a solver."""
+    if not name:
+        return family.solvers[_DEFAULT_SOLVER]
+    if name in family.solvers:
+        return name
+    if name not in (*SOLVERS, *OTHER_SOLVERS):
+        message = f"Invalid value {shown(name)} for sample_solver."
+        raise SettingsError(message, hint=f"It must be one of {', '.join(family.solvers)}.")
+    notices.append(f"sample_solver is {name!r}, which {family.label} doesn't have here: {_REPLACEMENT} replaces it.")
+    return _REPLACEMENT
+
+
+def _boundary(settings: Mapping[str, Any]) -> float:
+    if settings.get("guidance_phases", 1) <= 1:
+        return 0.0
+    return float(settings.get("switch_threshold", _SWITCH)) / _TIMESTEPS
+
+
+def _note_what_does_nothing(
+    settings: Mapping[str, Any], inputs: Mapping[str, tuple[Path, ...]], notices: list[str]
+) -> None:
+    """Notices about values that leave the video to chance, or change nothing beside others."""
+    if not settings["prompt"].strip():
+        shows = "moves by chance" if inputs else "shows something arbitrary"
+        notices.append(f"The prompt is empty: the video {shows}.")
+    if settings["guidance_scale"] > 1:
+        return
+    if settings.get("guidance_phases", 1) > 1 and settings.get("guidance2_scale", 1) > 1:
+        notices.append(
+            "guidance2_scale does nothing while guidance_scale is 1: that turns guidance off in both phases."
+        )
+    elif not neutral("negative_prompt", settings):
+        notices.append("negative_prompt does nothing while guidance_scale is 1.")
 
 
 def _as_text(value: Any) -> Any:
     """Paths as text, so that the settings can be stored."""
     if isinstance(value, list | tuple):
         return [_as_text(row) for row in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _fps(wish: Any, architecture: Architecture) -> int:
-    if wish in (None, "", 0, "auto") and wish is not False:
-        return architecture.frame_rate
-    try:
-        fps = int("no number" if isinstance(wish, bool) else wish)
-    except (TypeError, ValueError, OverflowError):
-        raise SettingsError(f"{wish!r} is no value for force_fps.", hint="It must be a number of frames.") from None
-    if not 1 <= fps <= 240:
-        raise SettingsError(f"force_fps is {fps}.", hint="It must lie between 1 and 240.")
-    return fps
+    return clean_text(str(value)) if isinstance(value, str | Path) else value

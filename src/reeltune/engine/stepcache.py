@@ -1,8 +1,8 @@
 """A step cache: where a step changes little, most of the transformer is skipped and its last effect is used again.
 
-The setting is TeaCache's, a speed factor; the cache is diffusers' First Block Cache, which measures the change itself.
-A pass goes on beyond the first block only where that block's effect r differs from the one of the last full pass, r',
-by more than a threshold: mean|r - r'| / mean|r'| > threshold.
+Settings name TeaCache or MagCache, and a speed factor; the cache is diffusers' First Block Cache, which measures the
+change itself. A pass goes on beyond the first block only where that block's effect r differs from the one of the last
+full pass, r', by more than a threshold: mean|r - r'| / mean|r'| > threshold.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import nn
 from reeltune.settings import neutral
 
 _THRESHOLD = 0.08  # for twice the speed, by rule of thumb: what was skipped is said after each video
+_SPEED = 1.75  # where the settings don't say
 _HEAD = "fbc_leader_block_hook"
 States = dict[str, Any]  # by the name of the pass
 
@@ -71,11 +72,14 @@ def _manager(model: nn.Module) -> Any:
 
 
 def step_cache(settings: Mapping[str, Any], steps: int) -> StepCache | None:
-    """The cache the settings ask for: `tea_cache_setting`, from `tea_cache_start_step_perc` percent of the steps on."""
-    if neutral("tea_cache_setting", settings) or settings["tea_cache_setting"] <= 1:
+    """The cache the settings ask for: at `skip_steps_multiplier`, from `skip_steps_start_step_perc` percent of the
+    steps on. None where `skip_steps_cache_type` is empty, or the factor is 1.
+    """
+    speed = settings.get("skip_steps_multiplier", _SPEED)
+    if neutral("skip_steps_cache_type", settings) or speed <= 1:
         return None
-    start = settings.get("tea_cache_start_step_perc", 0) / 100 * steps
-    return StepCache(threshold(settings["tea_cache_setting"]), max(1, round(start)))
+    start = settings.get("skip_steps_start_step_perc", 0) / 100 * steps
+    return StepCache(threshold(speed), max(1, round(start)))
 
 
 def threshold(speed: float) -> float:

@@ -67,21 +67,24 @@ class Input:
     required: bool = False
 
 
-STEP_CACHE = ("tea_cache_setting", "tea_cache_start_step_perc")
+# Groups of settings; the first of each switches the group on.
+STEP_CACHE = ("skip_steps_cache_type", "skip_steps_multiplier", "skip_steps_start_step_perc")
 ZERO_STAR = ("cfg_star_switch", "cfg_zero_step")
-SKIPPED_LAYERS = ("slg_switch", "perturbation_switch", "slg_layers", "slg_start_perc", "slg_end_perc")
+SKIPPED_LAYERS = (
+    "perturbation_switch", "perturbation_layers", "perturbation_start_perc", "perturbation_end_perc",
+)  # fmt: skip
 LONGER = ("RIFLEx_setting",)
 
 
-def refuse(keys: tuple[str, ...], why: str) -> Mapping[str, str]:
-    """The switch of a group of settings, refused for a reason."""
-    return MappingProxyType({key: why for key in keys if key.endswith(("_switch", "_setting"))})
+def refuse(groups: tuple[tuple[str, ...], ...], why: str) -> Mapping[str, str]:
+    """The switches of groups of settings, refused for a reason."""
+    return MappingProxyType({group[0]: why for group in groups})
 
 
 START_IMAGE = Input("image_start", "image", "image_prompt_type", "S")
 END_IMAGE = Input("image_end", "image", "image_prompt_type", "E")
 CONTROL_VIDEO = Input("video_guide", "video", "video_prompt_type", "V")
-MASK_VIDEO = Input("video_mask", "mask", "video_prompt_type", "M")
+MASK_VIDEO = Input("video_mask", "mask", "video_prompt_type", "A")
 REFERENCE_IMAGES = Input("image_refs", "images", "video_prompt_type", "I")
 
 
@@ -113,6 +116,7 @@ class Family:
     max_text_tokens: int
     trained_frames: int  # of the longest videos it was trained on
     aliases: Mapping[str, str] = field(default_factory=frozen, hash=False)
+    position_table: int = 0  # places of each axis it knows, unless the model's config says so; 0: any number
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,8 @@ class Architecture:
     components come from (`components`, where they aren't the family's). `config`: what a header can't tell of the
     transformer's config; `options`: fixed arguments of the pipeline; `fps`, `size_step`: where not the family's.
     `refused`: settings that would spoil its videos, and why: they are an error, where others that it doesn't use are
-    only named.
+    only named. `only_called`: settings that count only where a caller gives them, because other programs write values
+    into every file that they never use.
     """
 
     id: str
@@ -164,6 +169,7 @@ class Architecture:
     options: Mapping[str, Any] = field(default_factory=frozen)
     image_pipeline: str = ""
     refused: Mapping[str, str] = field(default_factory=frozen)
+    only_called: frozenset[str] = frozenset()
     fps: int = 0
     size_step: int = 0
 

@@ -199,14 +199,13 @@ _DEFAULTS = {
     "num_inference_steps": 30,
     "seed": -1,
     "repeat_generation": 1,
-    "guidance_scale": 7.0,
+    "guidance_scale": 1.0,
     "embedded_guidance_scale": 6.0,
-    "flow_shift": 7.0,
+    "flow_shift": 5.0,
 }
 _IMAGE = {
     "prompt": "The scene comes to life, gentle natural movement, steady camera",
     "image_prompt_type": "S",
-    "guidance_scale": 1.0,
 }
 
 
@@ -229,7 +228,8 @@ def _architecture(
         components_repo=f"hunyuanvideo-community/{repo}",
         pipeline=pipeline,
         inputs=inputs,
-        refused=refuse((*ZERO_STAR, *SKIPPED_LAYERS), _DISTILLED),
+        only_called=frozenset({"guidance_scale"}),
+        refused=refuse((ZERO_STAR, SKIPPED_LAYERS), _DISTILLED),
         **more,  # type: ignore[arg-type]
     )
 

@@ -119,8 +119,8 @@ _DEFAULTS = {
 }
 _INPUTS = (START_IMAGE, END_IMAGE)
 _REFUSED = frozen(
-    **refuse((*ZERO_STAR, *SKIPPED_LAYERS), "it makes both passes of a step at once, which can't be told apart"),
-    **refuse(LONGER, "its positions count seconds, not frames, so that none comes round again"),
+    **refuse((ZERO_STAR, SKIPPED_LAYERS), "it makes both passes of a step at once, which can't be told apart"),
+    **refuse((LONGER,), "its positions count seconds, not frames, so that none comes round again"),
 )
 
 ARCHITECTURES = (

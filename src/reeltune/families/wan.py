@@ -181,6 +181,7 @@ WAN = Family(
     size_step=16,
     max_text_tokens=512,
     trained_frames=81,
+    position_table=1024,
 )
 
 _USED = (
@@ -188,7 +189,7 @@ _USED = (
     "flow_shift", "sample_solver", "repeat_generation", "multi_prompts_gen_type", "force_fps",
     *ZERO_STAR, *SKIPPED_LAYERS, *LONGER,
 )  # fmt: skip
-_NO_CACHE = refuse(STEP_CACHE, "it would skip the blocks through which VACE's control enters")
+_NO_CACHE = refuse((STEP_CACHE,), "it would skip the blocks through which VACE's control enters")
 _PHASES = ("guidance_phases", "guidance2_scale", "switch_threshold")
 _TEXT_PROMPT = "A red fox trots through fresh snow at dawn, the camera gliding beside it"
 _IMAGE_PROMPT = "The scene comes to life, gentle natural movement, steady camera"
@@ -204,6 +205,7 @@ _TEXT = {
     "flow_shift": 5.0,
 }
 _IMAGE = {**_TEXT, "prompt": _IMAGE_PROMPT, "image_prompt_type": "S"}
+_IMAGE_480P = {**_IMAGE, "flow_shift": 7.0}
 _TWO_PHASES = {"guidance_phases": 2}
 _VACE_NAMES = ("vace_patch_embedding.weight",)
 _IMAGE_NAMES = ("img_emb.proj.1.weight",)
@@ -211,6 +213,7 @@ _ANIMATE_NAMES = ("face_adapter.",)
 _BOTH = ("bf16", "fp16")
 _START = replace(START_IMAGE, required=True)
 _END = replace(END_IMAGE, required=True)
+_ENDS = (_START, END_IMAGE)
 _CONTROLS = (CONTROL_VIDEO, MASK_VIDEO, REFERENCE_IMAGES)
 
 
@@ -243,7 +246,7 @@ def _architecture(
 
 
 def _image_architecture(
-    id: str, signature: Signature, defaults: dict[str, object], repo: str, inputs: tuple[Input, ...] = (_START,)
+    id: str, signature: Signature, defaults: dict[str, object], repo: str, inputs: tuple[Input, ...]
 ) -> Architecture:
     """Image-to-video of Wan 2.1, which also looks at its images through CLIP."""
     pipeline = "WanImageToVideoPipeline"
@@ -264,14 +267,10 @@ ARCHITECTURES = (
     _architecture("t2v", _T2V_14B, _TEXT, "Wan2.1-T2V-14B-Diffusers", "WanPipeline"),
     _architecture("t2v_1.3B", Signature(_T2V, 1536, **_TEXT_ONLY), _TEXT, "Wan2.1-T2V-1.3B-Diffusers", "WanPipeline"),
     _architecture("t2v_2_2", _T2V_14B, {**_TEXT, **_TWO_PHASES}, _REPO_A14B, "WanPipeline"),
+    _image_architecture("i2v", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS),
+    _image_architecture("fun_inp", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS),
     _image_architecture(
-        "i2v", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), {**_IMAGE, "flow_shift": 7.0}, _REPO_I2V
-    ),
-    _image_architecture(
-        "fun_inp", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE, _REPO_I2V, (_START, END_IMAGE)
-    ),
-    _image_architecture(
-        "fun_inp_1.3B", Signature(_I2V, 1536, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE, _REPO_I2V, (_START, END_IMAGE)
+        "fun_inp_1.3B", Signature(_I2V, 1536, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS
     ),
     _image_architecture(
         "flf2v_720p",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reeltune.fetch.estimate import Estimate, estimate
 from reeltune.fetch.plan import Explanation
-from reeltune.settings import layer
+from reeltune.settings import frame_count, layer
 
 PROFILES = ("resident", "stages", "streamed", "minimum")  # from fastest to smallest
 _USABLE = 0.9  # of a card's memory: its driver, the desktop and fragments take the rest
@@ -72,7 +72,7 @@ def activations(explanation: Explanation) -> int:
     architecture = definition.architecture
     settings = layer(architecture, definition.settings)
     width, height = (int(part) for part in str(settings["resolution"]).split("x"))
-    frames = (settings["video_length"] - 1) // architecture.family.frame_step + 1
+    frames = (frame_count(settings, architecture) - 1) // architecture.family.frame_step + 1
     tokens = (width // architecture.side_step) * (height // architecture.side_step) * frames
     config = _config(explanation)
     features = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)

@@ -11,13 +11,13 @@ from typing import Any, Self
 
 from reeltune.definitions import Definition
 from reeltune.errors import NotRunnable, SettingsError
-from reeltune.families.vocabulary import KEYS, SIZE, TEXT
+from reeltune.families.values import PLAIN
+from reeltune.families.vocabulary import KEYS
 from reeltune.files import expand
 from reeltune.preferences import Preferences, load_preferences
 
 _WEIGHTS = ("ckpts", "loras")  # folders of the root that may lie elsewhere, behind a link
 _REMOTE = ("http://", "https://")
-_PLAIN = (TEXT, SIZE)  # kinds of settings whose texts are no paths
 _HINT = "Put the file into the root or a model folder; whoever may open the page from elsewhere can use no others."
 
 
@@ -47,7 +47,7 @@ class Confinement:
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise SettingsError for a setting that names a file outside."""
         for key, value in settings.items():
-            if key in KEYS and KEYS[key].kind in _PLAIN:
+            if key in KEYS and KEYS[key].kind in PLAIN:
                 continue
             for path in _texts(value):
                 if not path.lower().startswith(_REMOTE) and not self.allows(path):

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from reeltune.errors import InvalidJSON, QueueError, SettingsError
-from reeltune.families.vocabulary import KEYS
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.job import AGAIN, Job, State
 from reeltune.jobs.rows import LARGEST_PLACE, as_job, dumped
 from reeltune.jobs.store import Store
-from reeltune.settings import check_call
+from reeltune.settings import check_call, read_settings
 from reeltune.untrusted import clean_text, parse_json
 
 _MOST_JOBS = 10_000  # waiting
@@ -320,9 +319,10 @@ def _read_export(text: str) -> list[_Row]:
         settings = row.get("settings") if isinstance(row, dict) else None
         if not isinstance(definition, str) or not isinstance(settings, dict):
             raise QueueError(f"Job {number} of the file lacks its `definition` or its `settings`.")
-        known = {key: item for key, item in settings.items() if key in KEYS}
+        stored = read_settings(settings)
+        left_out = {*stored.unknown, *(problem.where for problem in stored.problems)}
         extra = {key: item for key, item in row.items() if key not in ("definition", "settings")}
-        if later := {key: item for key, item in settings.items() if key not in KEYS}:
-            extra["unknown_settings"] = later  # of a newer version, say
-        found.append((definition, known, extra))
+        if left_out:  # of a newer version, say
+            extra["unknown_settings"] = {key: item for key, item in settings.items() if key in left_out}
+        found.append((definition, stored.settings, extra))
     return found

@@ -36,6 +36,7 @@ from reeltune.events import CancelToken, Event, Notice, Progress
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.wire import line, pack, parse
 from reeltune.preferences import Preferences, load_preferences
+from reeltune.settings import read_settings
 
 if TYPE_CHECKING:
     from reeltune.engine.engine import Engine
@@ -130,20 +131,21 @@ class Worker:
     def _generate(self, request: Mapping[str, Any], cancel: CancelToken) -> None:
         definition = load_catalog(self._root)[request["definition"]]
         preferences, notices = load_preferences(self._root)
-        for notice in notices:
+        stored = read_settings(request["settings"])  # a job may have been queued by another version
+        for notice in (*notices, *stored.notices()):
             self._report(Notice(notice))
         self._report(Progress("prepare", 0, None, subject=definition.id))
         if request.get("confined"):
             confinement = Confinement.of(self._root, preferences)
             confinement.check_definition(definition)
-            confinement.check_settings(complete_settings(definition, request["settings"])[0])
+            confinement.check_settings(complete_settings(definition, stored.settings)[0])
         cancel.check()
         engine = self._engine(definition, preferences)
         made = int(request.get("made", 0))
         if latents := self._kept_latents(request):
             self._send(event="saved", path=str(self._save(engine, engine.decode(latents, cancel=cancel))))
             made += 1
-        for video in engine.generate_each(cancel=cancel, skip=made, **request["settings"]):
+        for video in engine.generate_each(cancel=cancel, skip=made, **stored.settings):
             self._send(event="saved", path=str(self._save(engine, video)))
 
     def _kept_latents(self, request: Mapping[str, Any]) -> Path | None:

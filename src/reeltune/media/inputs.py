@@ -119,6 +119,12 @@ def read_clip(path: Path, count: int, fps: int, size: tuple[int, int]) -> Clip:
         return Clip(frames, own[-1], rate, more)
 
 
+def video_rate(path: Path, usual: int) -> float:
+    """Frames a second of a video; `usual` where what the file says can't be right. Raises MediaError."""
+    with open_container(path) as container:
+        return _plausible(video_stream(container, path).average_rate, usual)
+
+
 def _plausible(rate: object, fps: int) -> float:
     """A frame rate as a file gives it; `fps` where it can't be right."""
     found = float(rate) if rate else 0.0  # type: ignore[arg-type]

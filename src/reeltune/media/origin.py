@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reeltune.errors import SettingsError
-from reeltune.families.vocabulary import KEYS, coerce
+from reeltune.families.vocabulary import KEYS
 from reeltune.media.tags import read_metadata
+from reeltune.settings import portable, read_settings
 
 METADATA_VERSION = 1
 _FEW = 3  # settings by which an object without a model's name is recognized
@@ -41,7 +41,7 @@ class Origin:
             "program": self.program,
             "definition": self.definition,
             "architecture": self.architecture,
-            "settings": dict(self.settings),
+            "settings": portable(self.settings),
             "files": {slot: {"name": name, "sha256": sha256} for slot, (name, sha256) in self.files.items()},
         }
 
@@ -95,16 +95,7 @@ def _word(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The settings this program has, as their kinds, and the keys of the others."""
-    settings: dict[str, Any] = {}
-    unknown = []
-    for key, value in values.items():
-        try:
-            if key in KEYS:
-                settings[key] = coerce(key, value)
-                continue
-        except SettingsError:  # one odd value never costs the others
-            pass
-        unknown.append(key)
-    return settings, tuple(unknown)
+def _settings(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The settings this program has, and the keys of those that it hasn't, or whose values it can't read."""
+    stored = read_settings(values)
+    return stored.settings, (*stored.unknown, *(problem.where for problem in stored.problems))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from reeltune.engine.request import build_request, complete_settings
 from reeltune.errors import ReeltuneError
 from reeltune.files import write_atomic
 from reeltune.jobs import Job
-from reeltune.settings import check_call, read_settings_file, videos_asked
+from reeltune.settings import check_call, listed, settings_text, stored_layer, stored_settings, videos_asked
 from reeltune.web.fields import collect, defaults, fields_of, inputs_of
 from reeltune.web.studio import Studio
 from reeltune.web.uploads import checked_inputs
@@ -42,13 +41,11 @@ def _start(studio: Studio, id: str) -> tuple[dict[str, Any], list[str]]:
         definition = studio.catalog()[id]
     except ReeltuneError:  # shown above the form, which isn't drawn
         return {}, []
-    path = saved_file(studio, id)
     try:
-        stored, unknown = read_settings_file(path) if path.exists() else ({}, [])
+        stored = stored_settings(studio.root, id)
     except ReeltuneError as error:
         return defaults(definition), [str(error)]
-    said = [f"{path.name}: unknown settings {', '.join(unknown)} are ignored."] if unknown else []
-    return defaults(definition, stored), said
+    return defaults(definition, stored.settings), stored.notices()
 
 
 def stale(studio: Studio, draft: Draft) -> str:
@@ -90,12 +87,14 @@ def of_settings(studio: Studio, id: str, settings: Mapping[str, Any], unknown: l
     except ReeltuneError:
         return base
     shown = {row.key for row in (*fields_of(definition), *inputs_of(definition.architecture))}
+    if settings.get("type"):  # it tells which program wrote them
+        settings = stored_layer(definition.architecture, settings)
     taken = {key: value for key, value in settings.items() if key in shown}
     gone = [key for key in taken if key in {row.key for row in inputs_of(definition.architecture)} and
             not _there(studio, taken[key])]  # fmt: skip
     for key in gone:
         del taken[key]
-    said = [f"Unknown settings are left out: {', '.join(unknown)}."] if unknown else []
+    said = [f"Unknown settings are left out: {listed(unknown)}."] if unknown else []
     if gone:
         said.append(f"The files of {', '.join(gone)} aren’t here any more: upload them again.")
     return {**base, "settings": base["settings"] | taken, "said": [*base["said"], *said]}
@@ -137,6 +136,5 @@ def check(studio: Studio, definition: Definition, values: Mapping[str, Any]) -> 
 def save_defaults(studio: Studio, id: str, settings: Mapping[str, Any]) -> Path:
     """Let a model start from these settings from now on."""
     path = saved_file(studio, id)
-    text = json.dumps({"model_type": id, **settings}, indent=4, ensure_ascii=False) + "\n"
-    write_atomic(path, text.encode("utf-8"))
+    write_atomic(path, settings_text(id, settings).encode("utf-8"))
     return path

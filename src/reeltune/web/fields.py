@@ -12,17 +12,17 @@ from typing import Any
 
 from reeltune.definitions import Definition
 from reeltune.families import Architecture
-from reeltune.families.vocabulary import COUNT, KEYS, NUMBER, OFF_OR_COUNT, REPEATS, SEED, SIZE, TEXT, WHOLE
-from reeltune.settings import layer
+from reeltune.families.values import LENGTH, NUMBER, OFF_OR_COUNT, REPEATS, SEED, SIZE, TEXT, TEXTS, WHOLE
+from reeltune.families.vocabulary import KEYS
+from reeltune.settings import frame_count, layer
 from reeltune.web.labels import choices_of, help_of, label_of, length
 
 # Settings that everybody looks at, in this order; all others are advanced.
 BASIC = ("prompt", "resolution", "video_length", "num_inference_steps", "guidance_scale", "seed")
 _ADVANCED_FIRST = ("negative_prompt", "repeat_generation", "multi_prompts_gen_type")
-_OTHER_NAMES = ("perturbation_switch",)  # of settings that are shown
 _SECOND = ("guidance_phases", "guidance2_scale", "switch_threshold")  # mean something to a second transformer only
-_LEAST = {COUNT.name: 1, REPEATS.name: 1, WHOLE.name: 0, OFF_OR_COUNT.name: -1}
-_LISTS = ("slg_layers",)
+_LEAST = {REPEATS.name: 1, WHOLE.name: 0, OFF_OR_COUNT.name: -1}
+_LISTS = ("perturbation_layers",)
 _LEAST_STEPS_SHOWN, _LEAST_FRAMES_SHOWN = 100, 129
 
 
@@ -48,7 +48,20 @@ class Field:
 
 def defaults(definition: Definition, stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The settings a model starts from, those saved as its defaults on top."""
-    return layer(definition.architecture, definition.settings, stored or {})
+    settings = layer(definition.architecture, definition.settings, stored or {})
+    return {**settings, **_shown_values(settings, definition.architecture)}
+
+
+def _shown_values(settings: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
+    """Values in the form the page's fields have: a length in frames, one of the choices."""
+    shown: dict[str, Any] = {}
+    if isinstance(settings["video_length"], str):
+        shown["video_length"] = frame_count(settings, architecture)
+    if settings.get("skip_steps_cache_type"):
+        shown["skip_steps_cache_type"] = "tea"
+    if mode := settings.get("multi_prompts_gen_type"):
+        shown["multi_prompts_gen_type"] = {"W": "G", "PW": "PG"}.get(mode, mode)
+    return shown
 
 
 def inputs_of(architecture: Architecture) -> list[Field]:
@@ -66,7 +79,7 @@ def fields_of(definition: Definition) -> list[Field]:
     covered = {key for row in architecture.inputs for key in (row.key, row.letters_key)}
     if "transformer_2" not in definition.slots:
         covered |= set(_SECOND)
-    used = [key for key in KEYS if key in architecture.settings and key not in (*covered, *_OTHER_NAMES)]
+    used = [key for key in KEYS if key in architecture.settings and key not in covered]
     order = {key: place for place, key in enumerate((*BASIC, *_ADVANCED_FIRST))}
     used.sort(key=lambda key: order.get(key, len(order)))
     found = [_field(key, definition) for key in used]
@@ -87,7 +100,7 @@ def _field(key: str, definition: Definition) -> Field:
         )
     if kind is SEED:
         return _with(row, kind="seed")
-    if kind in (COUNT, REPEATS) and key in BASIC:
+    if kind in (LENGTH, REPEATS) and key in BASIC:
         return _slider(row, own.get(key, 1), definition.architecture)
     if kind.name in _LEAST:
         return _with(row, kind="whole", least=_LEAST[kind.name])
@@ -95,7 +108,7 @@ def _field(key: str, definition: Definition) -> Field:
         return _with(row, kind="numbers")
     if kind is NUMBER:
         return _with(row, kind="number", step=0.1)
-    return _with(row, kind="lines") if kind is TEXT else row
+    return _with(row, kind="lines") if kind in (TEXT, TEXTS) else row
 
 
 def _with(row: Field, **changes: Any) -> Field:
@@ -134,4 +147,4 @@ def collect(definition: Definition, values: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _may_be_empty(key: str) -> bool:
-    return key in ("prompt", "negative_prompt")  # an empty text there is a wish too
+    return key in ("prompt", "negative_prompt", "skip_steps_cache_type")  # empty is a value there

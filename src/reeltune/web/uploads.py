@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from reeltune.errors import MediaError, SettingsError
 from reeltune.media.inputs import read_clip, read_image
 from reeltune.media.kinds import display, kind_of_bytes
 from reeltune.media.origin import read_origin
-from reeltune.settings import read_settings_file
+from reeltune.settings import read_settings_file, settings_text
 from reeltune.web.media_types import head_of, suffixes_of
 from reeltune.web.studio import Studio
 
@@ -119,21 +118,18 @@ def settings_of(path: Path) -> tuple[str, dict[str, Any], list[str]]:
     if head.startswith(b"{"):
         if path.stat().st_size > _MOST_SETTINGS_BYTES:
             raise SettingsError(f"{path.name} is too large for a settings file.")
-        settings, unknown = read_settings_file(path)
-        return _id(settings.get("model_type")), settings, unknown
+        stored = read_settings_file(path)
+        odd = [problem.where for problem in stored.problems]
+        return stored.definition, dict(stored.settings), [*stored.unknown, *odd]
     origin = read_origin(path)
     if origin is None:
         raise MediaError(f"{path.name} holds no settings.", hint="Choose a generated video, or a settings file.")
     return origin.definition, dict(origin.settings), list(origin.unknown)
 
 
-def _id(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def export_text(settings: Mapping[str, Any], id: str) -> str:
     """A settings file: what a definition starts from, and what `reeltune settings export` writes."""
-    return json.dumps({"model_type": id, **settings}, indent=4, ensure_ascii=False) + "\n"
+    return settings_text(id, settings)
 
 
 def discard(paths: Sequence[str | Path], studio: Studio) -> None:
