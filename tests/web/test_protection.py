@@ -24,6 +24,7 @@ from reeltune.jobs import Runner
 from reeltune.media.mp4 import write_mp4
 from reeltune.web.cleanup import remove_unused
 from reeltune.web.connections import WebServer, listen
+from reeltune.web.labels import label_of
 from reeltune.web.studio import Studio
 from reeltune.web.upload_route import upload_routes
 from reeltune.web.uploads import discard
@@ -698,6 +699,73 @@ def test_bodies_of_calls_are_bounded_and_an_event_without_a_session_is_not_waite
     status, _, body = request(server, "GET", "/gradio_api/queue/data?session_hash=nobody")
     assert status == 200
     assert b"unexpected_error" in body
+
+
+# --- paths in what is imported, behind a password ---------------------------------------------------------------
+
+
+def press(server, cookie, element, event, data):
+    """Call the event of a component; returns what it shows."""
+    config = json.loads(request(server, "GET", "/config", cookie)[2])
+    ids = {row["id"] for row in config["components"] if row["props"].get("elem_id") == element}
+    (number,) = [
+        row["id"] for row in config["dependencies"] if any(t[0] in ids and t[1] == event for t in row["targets"])
+    ]
+    body = {"fn_index": number, "data": data, "session_hash": "paths"}
+    headers = {**cookie, "Content-Type": "application/json"}
+    status, _, shown = request(server, "POST", "/gradio_api/run/predict", headers, json.dumps(body).encode())
+    return status, shown.decode()
+
+
+def bring_in(server, cookie, element, name, value):
+    """Upload a JSON file and import it."""
+    (path,) = json.loads(upload(server, name, json.dumps(value).encode(), cookie)[2])
+    file = {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+    return press(server, cookie, element, "upload", [file])
+
+
+OUTSIDE = ["/etc/passwd", "../../etc/passwd", "ckpts/../../x.safetensors", "~root/x.safetensors", "/etc/../etc/passwd"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_behind_a_password_nothing_that_is_imported_names_files_outside(protected, path):
+    cookie = {"Cookie": log_in(protected)[1]["set-cookie"].partition(";")[0]}
+    folder = protected.root / "finetunes"
+    for key, value in (
+        ("URLs", [path]), ("URLs2", [path]), ("modules", [[path]]), ("modules", [path]), ("preload_URLs", [path]),
+        ("loras", [path]), ("components", path), ("VAE_URLs", [path]), ("text_encoder_URLs", path),
+    ):  # fmt: skip
+        model = {"name": "X", "architecture": "t2v", "URLs": ["https://example.org/x.safetensors"], key: value}
+        status, shown = bring_in(protected, cookie, "own-import", "outside.json", {"model": model})
+        assert status == 200
+        assert f"model.{key}: " in shown, shown
+        assert "lies outside" in shown
+    for key in ("image_start", "image_refs", "video_guide", "activated_loras"):
+        value = {"model": {"name": "X", "architecture": "t2v", "URLs": "t2v"}, key: [path] if "s" in key[-1] else path}
+        label = f"“{label_of(key)}”: "  # the page's word for a key
+        assert label in bring_in(protected, cookie, "own-import", "outside.json", value)[1]
+        jobs = {"jobs": [{"definition": "i2v", "settings": {"prompt": "x", key: path}}]}
+        shown = bring_in(protected, cookie, "import-queue", "queue.json", jobs)[1]
+        assert label in shown
+        assert "lies outside" in shown
+    assert not folder.exists() or not list(folder.iterdir())
+    assert b"root:" not in shown.encode()
+
+
+def test_behind_a_password_what_names_own_files_and_urls_is_imported(protected):
+    cookie = {"Cookie": log_in(protected)[1]["set-cookie"].partition(";")[0]}
+    model = {"name": "Own", "architecture": "t2v", "URLs": ["https://example.org/x.safetensors", "ckpts/x.safetensors"]}
+    status, shown = bring_in(
+        protected, cookie, "own-import", "own.json", {"model": model, "image_start": "uploads/a.png"}
+    )
+    assert status == 200
+    assert "lies outside" not in shown
+    assert (protected.root / "finetunes" / "own.json").is_file()
+    model["URLs"] = ["/etc/passwd"]
+    changed = json.dumps({"model": model})
+    assert "model.URLs: " in press(protected, cookie, "own-save", "click", ["own", "Own", "", changed])[1]
+    assert "/etc/passwd" not in (protected.root / "finetunes" / "own.json").read_text()
+    (protected.root / "finetunes" / "own.json").unlink()
 
 
 # --- floods -----------------------------------------------------------------------------------------------------

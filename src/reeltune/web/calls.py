@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from reeltune.errors import InvalidJSON, ReeltuneError
-from reeltune.untrusted import parse_json
+from reeltune.untrusted import clean_text, parse_json
 from reeltune.web.studio import Studio
 
 MOST_BODY_BYTES = 8_000_000
@@ -58,11 +58,16 @@ class Page(gr.Blocks):  # type: ignore[misc]
         except Exception as error:  # whatever Gradio's components raise for values they can't take
             raise _refusal("These values can't be used. Reload the page.") from error
 
+    def get_config_file(self) -> Any:
+        """What a browser gets first."""
+        return encodable(super().get_config_file())
+
     async def process_api(self, block_fn: Any, inputs: Any, *args: Any, **more: Any) -> Any:
         """Run an event. Raises gr.Error only."""
         try:
             check_event(block_fn, more.get("event_data"))
-            return await super().process_api(block_fn, inputs, *args, **more)
+            output: dict[str, Any] = await super().process_api(block_fn, inputs, *args, **more)
+            return encodable(output)
         except gr.Error as error:
             _mark(more.get("request"))
             raise error
@@ -73,6 +78,17 @@ class Page(gr.Blocks):  # type: ignore[misc]
             _log.exception("An event of the page failed: %s", getattr(block_fn, "name", "?"))
             message = "Something went wrong in this program; the terminal has the details."
             raise gr.Error(message, print_exception=False) from error
+
+
+def encodable(value: Any) -> Any:
+    """The same with every text valid Unicode: names of files on disk may hold any bytes."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(encodable(item) for item in value) if type(value) in (list, tuple) else value
+    return value
 
 
 def _is_text(block: Any) -> bool:

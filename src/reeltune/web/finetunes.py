@@ -13,13 +13,17 @@ from reeltune.definitions import Definition
 from reeltune.definitions.jsontext import decode, parse_object
 from reeltune.definitions.schema import MODEL_KEY, build_definition
 from reeltune.definitions.writer import create, edit
-from reeltune.errors import DefinitionError, ReeltuneError
+from reeltune.errors import DefinitionError, ReeltuneError, SettingsError
 from reeltune.fetch.adding import Looked, definition_id, look_at
 from reeltune.files import expand, write_atomic
+from reeltune.jobs.confine import Confinement
+from reeltune.untrusted import clean_text
 from reeltune.versions import contradiction, role_of
 from reeltune.web.studio import Studio
 
 _MOST_BYTES = 1_000_000
+_PATHS = ("URLs2", "modules", "loras", "components")  # keys of a model that name files, besides all that end in URLs
+_INSIDE = "Put it into ckpts/, or give a URL."
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ def write_new(studio: Studio, base: Definition, wanted: Wanted, settings: Mappin
         model["components"] = base.components
     path = studio.root / "finetunes" / f"{id}.json"
     value = {"model": model, **{key: row for key, row in settings.items() if row is not None}}
+    check_paths(studio, {key: row for key, row in value.items() if key != MODEL_KEY})
     studio.catalog().with_file(build_definition(path, value, []))[id]  # refuses what can't be resolved
     create(path, value)
     return id
@@ -86,15 +91,42 @@ def _weights(studio: Studio, base: Definition, wanted: Wanted) -> dict[str, Any]
 
 
 def allowed(studio: Studio, source: str) -> str:
-    """A link, or a path that whoever uses the page may name. Raises DefinitionError."""
-    if "://" in source or studio.local:
+    """A URL, or a path that whoever uses the page may name. Raises DefinitionError."""
+    if studio.local or _remote(source) or Confinement.of(studio.root, studio.preferences()).allows(source):
         return source
-    real = (studio.root / expand(source)).resolve()
-    folders = (studio.root, *(studio.root / expand(row) for row in studio.preferences().model_folders))
-    if not any(real.is_relative_to(folder.resolve()) for folder in folders):
-        message = f"{source} lies outside this folder and the model folders."
-        raise DefinitionError(message, hint="Put it into ckpts/, or give a link.")
-    return source
+    raise DefinitionError(f"{source} lies outside this folder and the model folders.", hint=_INSIDE)
+
+
+def check_paths(studio: Studio, value: Mapping[str, Any]) -> None:
+    """Raise DefinitionError where a definition's text names a file that whoever uses the page may not name; the
+    message has the key. `value`: the parsed file.
+    """
+    if studio.local:
+        return
+    confinement = Confinement.of(studio.root, studio.preferences())
+    try:
+        confinement.check_settings({key: row for key, row in value.items() if key != MODEL_KEY})
+    except SettingsError as error:
+        raise DefinitionError(error.message, hint=error.hint) from error
+    section = value.get(MODEL_KEY)
+    for key, row in section.items() if isinstance(section, Mapping) else ():
+        if key not in _PATHS and not key.lower().endswith("urls"):
+            continue
+        for source in _texts(row):
+            if not (_remote(source) or source in studio.catalog() or confinement.allows(source)):
+                message = f"{MODEL_KEY}.{key}: {source} lies outside this folder and the model folders."
+                raise DefinitionError(message, hint=_INSIDE)
+
+
+def _remote(source: str) -> bool:
+    return source.lower().startswith(("http://", "https://"))
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts of a value, those of lists in lists included."""
+    if isinstance(value, str):
+        return [value]
+    return [text for item in value for text in _texts(item)] if isinstance(value, list) else []
 
 
 def inspected(studio: Studio, base: Definition, text: str, slot: str) -> list[tuple[str, list[str], str]]:
@@ -132,7 +164,7 @@ def own_files(studio: Studio) -> dict[str, Path]:
     catalog = studio.catalog()
     found = {id: path for id in catalog for path in catalog.files_of(id) if path.parent == folder}
     found |= {path.stem: path for path in catalog.broken if path.parent == folder}
-    return dict(sorted(found.items()))
+    return {id: path for id, path in sorted(found.items()) if clean_text(id) == id}  # a page is UTF-8
 
 
 def own_file(studio: Studio, id: str) -> Path:
@@ -172,7 +204,9 @@ def save_text(studio: Studio, id: str, text: str) -> None:
     path = own_file(studio, id)
     if len(text) > _MOST_BYTES:
         raise DefinitionError(f"The text has {len(text):,} characters; a definition has a few.")
-    build_definition(path, *parse_object(text, path.name))
+    value, repeated = parse_object(text, path.name)
+    check_paths(studio, value)
+    build_definition(path, value, repeated)
     _or_as_before(studio, path, lambda: write_atomic(path, text.encode("utf-8")))
 
 
@@ -198,7 +232,9 @@ def import_file(studio: Studio, path: Path) -> str:
     if target.exists():
         raise DefinitionError(f"There is a file {target.name} already.", hint="Delete it first, or rename the new one.")
     raw = path.read_bytes()
-    file = build_definition(target, *parse_object(decode(raw, path.name), path.name))
+    value, repeated = parse_object(decode(raw, path.name), path.name)
+    check_paths(studio, value)
+    file = build_definition(target, value, repeated)
     studio.catalog().with_file(file)[id]
     write_atomic(target, raw)
     return id

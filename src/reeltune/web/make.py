@@ -7,14 +7,16 @@ import gradio as gr
 from reeltune._text import counted
 from reeltune.errors import ReeltuneError
 from reeltune.fetch import plan_download
+from reeltune.files import read_bytes
 from reeltune.inventory.index import Index
+from reeltune.untrusted import decode_text
 from reeltune.web import drafts, line, now, pick
 from reeltune.web.clock import View, attempt
 from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, Updates, listen, reporting
 from reeltune.web.form import form_of
 from reeltune.web.markup import good
 from reeltune.web.studio import Studio
-from reeltune.web.uploads import discard
+from reeltune.web.uploads import MOST_JSON_BYTES, discard
 
 
 def make_tab(studio: Studio, draft: gr.State, tabs: gr.Tabs) -> Make:
@@ -136,7 +138,7 @@ def _import(studio: Studio, parts: Make, path: str) -> Updates:
     if found is None:
         raise ReeltuneError("That is no uploaded file.")
     try:
-        added = studio.queue.import_text(found.read_text(encoding="utf-8", errors="replace"))
+        added = studio.queue.import_text(decode_text(read_bytes(found, MOST_JSON_BYTES)))
     finally:
         discard([path], studio)
     studio.runner.wake()

@@ -18,7 +18,7 @@ from reeltune.web.media_types import head_of, suffixes_of
 from reeltune.web.studio import Studio
 
 MOST_BYTES = 2_000_000_000  # of one upload
-_MOST_JSON_BYTES = 20_000_000
+MOST_JSON_BYTES = 20_000_000
 _MOST_SETTINGS_BYTES = 1_000_000
 _MOST_NAME, _MOST_NAME_BYTES = 100, 200
 _SMALL = (16, 16)
@@ -43,8 +43,8 @@ def accepted_name(path: Path, name: str) -> str:
         return _with_suffix(shown, suffixes_of(kind))
     if kind.label != "a JSON file":
         raise MediaError(f"{shown} is {kind.label}, not an image, a video or a settings file.", hint=_TAKEN)
-    if path.stat().st_size > _MOST_JSON_BYTES:
-        raise MediaError(f"{shown} is too large.", hint=f"At most {_MOST_JSON_BYTES:,} bytes of JSON are read.")
+    if path.stat().st_size > MOST_JSON_BYTES:
+        raise MediaError(f"{shown} is too large.", hint=f"At most {MOST_JSON_BYTES:,} bytes of JSON are read.")
     return _with_suffix(shown, (".json",))
 
 
