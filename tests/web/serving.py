@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -116,18 +117,25 @@ class Window:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
+def chromium(request: pytest.FixtureRequest) -> Any:
     """A running Chromium; without one these tests skip, loudly."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         message = "NO CHROMIUM: the page is not tested in a browser here (Debian: apt-get install chromium)"
         print(f"\n*** {message} ***", file=sys.__stderr__)
         pytest.skip(message)
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
+    pytest.importorskip("playwright.sync_api")
+    return _browser(request.config, path)
+
+
+@functools.cache
+def _browser(config: pytest.Config, path: str) -> Any:
+    """One for the process: every module that imports the fixture has its own, and Playwright runs only once."""
+    from playwright.sync_api import sync_playwright
+
+    running = sync_playwright().start()
+    config.add_cleanup(running.stop)
+    return running.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
 
 
 @pytest.fixture(scope="module")

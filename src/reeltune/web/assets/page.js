@@ -100,6 +100,14 @@
     field.scrollIntoView({ block: 'nearest' });
   };
 
+  // --- messages of refused uploads, which Gradio begins with their HTTP status ------------------------------------
+  new MutationObserver(() => {
+    document.querySelectorAll('[data-testid="toast-text"]').forEach(toast => {
+      const text = toast.textContent;
+      if (/^HTTP \d+: /.test(text)) toast.textContent = text.replace(/^HTTP \d+: /, '');
+    });
+  }).observe(document.documentElement, { childList: true, subtree: true });
+
   // --- videos that play while somebody points at them ------------------------------------------------------------
   const film = event => event.target.closest?.('[data-film]')?.querySelector('video[data-hover]');
   for (const name of ['mouseover', 'focusin']) {
