@@ -4,15 +4,21 @@ import json
 import os
 import sys
 import urllib.parse
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
+from reeltune.errors import MediaError
 from reeltune.jobs.queue import Queue
 from reeltune.media.mp4 import write_mp4
-from reeltune.web.gallery import detail, films, find, grid
+from reeltune.web.continuing import continued
+from reeltune.web.drafts import of_settings
+from reeltune.web.gallery import arranged, detail, films, find, grid
+from reeltune.web.look import Look
 from reeltune.web.studio import Studio
 from reeltune.web.uploads import settings_of
 
@@ -35,7 +41,7 @@ def test_settings_of_wangps_videos_are_shown_and_read_back(studio, root):
         stream.width = stream.height = 32
         container.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
         container.mux(stream.encode())
-    assert "a fox" in grid(films(studio), 0)
+    assert "a fox" in grid(films(studio), Look())
     shown = detail(studio, "wangp.mp4")
     assert "t2v_1.3B" in shown
     assert "WanGP v10" in shown
@@ -53,7 +59,7 @@ def test_one_damaged_file_hides_no_other(studio, root):
     (outputs / "folder.mp4").mkdir()
     rows = films(studio)
     assert {row.path.name for row in rows} == {"good.mp4", "tag.mp4", "text.mp4", "cut.mp4"}
-    assert grid(rows, 0).encode("utf-8")
+    assert grid(rows, Look()).encode("utf-8")
     for row in rows:
         assert detail(studio, row.path.name).encode("utf-8")
     assert "M\ufffd\ufffdK" in detail(studio, "tag.mp4")
@@ -65,10 +71,78 @@ def test_one_damaged_file_hides_no_other(studio, root):
 def test_a_name_that_cannot_be_shown_is_listed_found_and_served(studio, root, raw):
     path = root / "outputs" / os.fsdecode(raw)
     write_mp4(path, FRAMES, 16, {"definition": "x", "settings": {"prompt": "p"}})
-    html = grid(films(studio), 0)
+    html = grid(films(studio), Look())
     html.encode("utf-8")
     source = html.split('src="gradio_api/file=')[1].split('"')[0]
     assert urllib.parse.unquote_to_bytes(source) == os.fsencode(path)
     shown = html.split('data-name="')[1].split('"')[0]
     assert find(studio, shown) == path
     assert "no settings" not in detail(studio, shown)
+
+
+def test_videos_are_searched_by_name_prompt_and_model_and_sorted(studio, root):
+    for number, (name, prompt) in enumerate((("b.mp4", "a Red fox"), ("a.mp4", "a blue fox"), ("C.mp4", "ÄRGER <b>"))):
+        path = root / "outputs" / name
+        write_mp4(
+            path,
+            np.zeros((5 + 8 * number, 32, 32, 3), np.uint8),
+            16,
+            {"definition": "t2v", "settings": {"prompt": prompt}},
+        )
+        os.utime(path, (1000 + number, 1000 + number))
+    (root / "outputs" / "text.mp4").write_bytes(b"text")
+    os.utime(root / "outputs" / "text.mp4", (1, 1))
+    names = lambda **look: [row.path.name for row in arranged(films(studio), Look(**look))]  # noqa: E731
+    assert names() == ["C.mp4", "a.mp4", "b.mp4", "text.mp4"]
+    assert names(order="old") == ["text.mp4", "b.mp4", "a.mp4", "C.mp4"]
+    assert names(order="name") == ["a.mp4", "b.mp4", "C.mp4", "text.mp4"]
+    assert names(order="size")[-1] == "text.mp4"
+    assert names(words="FOX a") == ["a.mp4", "b.mp4"]
+    assert names(words="red T2V") == ["b.mp4"]
+    assert names(words="ärger") == ["C.mp4"]
+    assert names(words="text") == ["text.mp4"]
+    assert "No video matches “&lt;b&gt; x”" in grid(films(studio), Look(words="<b> x"))
+
+
+def test_a_video_continues_from_its_last_frame_with_a_model_that_takes_one(studio, root):
+    frames = np.zeros((9, 64, 64, 3), np.uint8)
+    frames[-1] = (200, 30, 30)
+    settings = {"prompt": "a fox", "seed": 5, "image_end": "uploads/x.png", "resolution": "64x64"}
+    path = write_mp4(root / "outputs" / "a.mp4", frames, 16, {"definition": "nano_i2v", "settings": settings})
+    draft = continued(studio, "t2v", path)
+    assert (draft["id"], draft["settings"]["prompt"], draft["settings"]["seed"]) == ("nano_i2v", "a fox", 5)
+    assert not draft["settings"].get("image_end")
+    with Image.open(draft["settings"]["image_start"]) as image:
+        assert image.size == (64, 64)
+        assert np.abs(np.asarray(image).astype(int) - (200, 30, 30)).max() < 25
+    assert continued(studio, "t2v", path)["settings"]["image_start"] == draft["settings"]["image_start"]
+    other = write_mp4(
+        root / "outputs" / "b.mp4", frames, 16, {"definition": "t2v", "architecture": "t2v", "settings": {}}
+    )
+    assert continued(studio, "ti2v_2_2", other)["id"] == "ti2v_2_2"
+    assert any(
+        row.key == "image_start" for row in studio.catalog()[continued(studio, "t2v", other)["id"]].architecture.inputs
+    )
+    (root / "outputs" / "text.mp4").write_bytes(b"text")
+    with pytest.raises(MediaError, match="is a text file"):
+        continued(studio, "t2v", root / "outputs" / "text.mp4")
+
+
+def test_settings_bring_images_from_elsewhere_on_this_machine_and_only_to_it(studio, root, tmp_path):
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    Image.new("RGB", (32, 32), "red").save(place / "own.png")
+    (place / "secret.txt").write_text("secret")
+    settings = {"image_start": str(place / "own.png")}
+    draft = of_settings(studio, "ti2v_2_2", settings, [])
+    copy = Path(draft["settings"]["image_start"])
+    assert copy.is_relative_to(root / "uploads")
+    assert copy.read_bytes() == (place / "own.png").read_bytes()
+    assert draft["said"] == []
+    for name in ("secret.txt", "absent.png"):
+        assert not of_settings(studio, "ti2v_2_2", {"image_start": str(place / name)}, [])["settings"].get(
+            "image_start"
+        )
+    studio.local = False
+    assert not of_settings(studio, "ti2v_2_2", settings, [])["settings"].get("image_start")
+    assert {row.name for row in (root / "uploads").rglob("*") if row.is_file()} == {"own.png"}

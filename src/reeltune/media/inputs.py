@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -123,6 +124,28 @@ def video_rate(path: Path, usual: int) -> float:
     """Frames a second of a video; `usual` where what the file says can't be right. Raises MediaError."""
     with open_container(path) as container:
         return _plausible(video_stream(container, path).average_rate, usual)
+
+
+def last_frame(path: Path) -> Image.Image:
+    """The last frame of a video, upright and as RGB. Raises MediaError."""
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        if stream.duration:
+            container.seek(stream.duration + (stream.start_time or 0), stream=stream)  # to the key frame before
+        frame = _last(container.decode(stream))
+        if frame is None:  # the container's length is wrong
+            container.seek(0, stream=stream)
+            frame = _last(container.decode(stream))
+        if frame is None:
+            raise MediaError(f"{display(path)} holds no frame that can be decoded.", hint="Check that it plays.")
+        return _upright(frame)
+
+
+def _last(frames: Iterable[av.VideoFrame]) -> av.VideoFrame | None:
+    last = None
+    for frame in frames:
+        last = frame
+    return last
 
 
 def _plausible(rate: object, fps: int) -> float:

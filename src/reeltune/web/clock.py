@@ -18,6 +18,7 @@ from reeltune.errors import ReeltuneError
 from reeltune.jobs import Job
 from reeltune.web.drafts import Draft
 from reeltune.web.events import QUIET
+from reeltune.web.look import Look
 from reeltune.web.markup import failed, problem
 from reeltune.web.studio import Studio
 
@@ -27,11 +28,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class View:
-    """What the parts are shown for: a session's draft, and the page of the gallery it looks at."""
+    """What the parts are shown for: a session's draft, and what it looks at in the gallery."""
 
     studio: Studio
     draft: Draft
-    number: int
+    look: Look
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -60,14 +61,14 @@ def attempt(show: Callable[[View], Any], view: View) -> tuple[Any, Exception | N
 
 
 def clock(
-    view_of: Callable[[Draft, int], View], inputs: list[gr.State], parts: Mapping[str, Part], page: gr.Blocks
+    view_of: Callable[[Draft, Look], View], inputs: list[gr.State], parts: Mapping[str, Part], page: gr.Blocks
 ) -> None:
     """Keep the parts of a page up to date. `inputs`: the states that `view_of` takes."""
     seen = gr.State({})
     outputs = [part.component for part in parts.values()]
 
-    def look(draft: Draft, number: int, before: dict[str, str]) -> tuple[Any, ...]:
-        view, marks, updates = view_of(draft, number), dict[str, str](), list[Any]()
+    def tick(draft: Draft, look: Look, before: dict[str, str]) -> tuple[Any, ...]:
+        view, marks, updates = view_of(draft, look), dict[str, str](), list[Any]()
         for name, part in parts.items():
             value, error = attempt(part.show, view)
             marks[name] = hashlib.sha1(repr(value).encode("utf-8", "replace")).hexdigest()
@@ -80,4 +81,4 @@ def clock(
 
     timer = gr.Timer(_TICK_SECONDS)
     for event in (timer.tick, page.load):
-        event(look, [*inputs, seen], [seen, *outputs], queue=False, **QUIET)
+        event(tick, [*inputs, seen], [seen, *outputs], queue=False, **QUIET)

@@ -15,8 +15,9 @@ from reeltune.files import write_atomic
 from reeltune.jobs import Job
 from reeltune.settings import check_call, listed, settings_text, stored_layer, stored_settings, videos_asked
 from reeltune.web.fields import collect, defaults, fields_of, inputs_of
+from reeltune.web.markup import good, notes
 from reeltune.web.studio import Studio
-from reeltune.web.uploads import checked_inputs
+from reeltune.web.uploads import adopted, checked_inputs
 
 # Plain, as sessions keep it: "id", "settings", "start" (the settings the model starts from), "job" (that is edited),
 # "said" (notices), "message" (HTML that answers what was done last), "blocked" (why the model can't run), "basis" (what
@@ -80,7 +81,10 @@ def _basis(studio: Studio, id: str) -> str:
 
 
 def of_settings(studio: Studio, id: str, settings: Mapping[str, Any], unknown: list[str]) -> Draft:
-    """A model with settings from a file; what it doesn't use is said."""
+    """A model with settings from a file, and notices on what can't be used of them.
+
+    Images and videos that lie elsewhere on this machine are copied to the uploads.
+    """
     base = fresh(studio, id)
     try:
         definition = studio.catalog()[id]
@@ -89,7 +93,7 @@ def of_settings(studio: Studio, id: str, settings: Mapping[str, Any], unknown: l
     shown = {row.key for row in (*fields_of(definition), *inputs_of(definition.architecture))}
     if settings.get("type"):  # it tells which program wrote them
         settings = stored_layer(definition.architecture, settings)
-    taken = {key: value for key, value in settings.items() if key in shown}
+    taken = adopted(studio, {key: value for key, value in settings.items() if key in shown})
     gone = [key for key in taken if key in {row.key for row in inputs_of(definition.architecture)} and
             not _there(studio, taken[key])]  # fmt: skip
     for key in gone:
@@ -98,6 +102,23 @@ def of_settings(studio: Studio, id: str, settings: Mapping[str, Any], unknown: l
     if gone:
         said.append(f"The files of {', '.join(gone)} aren’t here any more: upload them again.")
     return {**base, "settings": base["settings"] | taken, "said": [*base["said"], *said]}
+
+
+def of_file(
+    studio: Studio, ids: tuple[str, str, str], settings: Mapping[str, Any], unknown: list[str], name: str
+) -> Draft:
+    """A model with the settings of a file. `ids`: the definition it names, its architecture, and the current model.
+
+    The first of them that is here is used; where that isn't the definition the file names, the message reports it.
+    Files of the settings that lie elsewhere on this machine are copied to the uploads.
+    """
+    named, architecture, current = ids
+    catalog = studio.catalog()
+    used = next((id for id in (named, architecture) if id in catalog), current)
+    message = good(f"The settings of {name} are in the form.")
+    if named and used != named:
+        message += notes([f"It was made with {named}, which isn’t here; {used} gets its settings."])
+    return of_settings(studio, used, settings, unknown) | {"message": message}
 
 
 def _there(studio: Studio, value: Any) -> bool:

@@ -184,8 +184,4 @@ def take_file(studio: Studio, current: str, path: str) -> drafts.Draft:
         raise
     if found.suffix.lower() == ".json":
         discard([path], studio)
-    known = id in studio.catalog()
-    message = good(f"The settings of {found.name} are in the form.")
-    if id and not known:
-        message += notes([f"It was made with {id}, which isn’t here: the model you picked takes its settings."])
-    return drafts.of_settings(studio, id if known else current, settings, unknown) | {"message": message}
+    return drafts.of_file(studio, (id, "", current), settings, unknown, found.name)

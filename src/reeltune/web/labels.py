@@ -115,6 +115,14 @@ def choices_of(key: str) -> tuple[tuple[str, Any], ...]:
     return _WORDS.get(key, ())
 
 
+def value_in_words(key: str, value: Any) -> Any:
+    """A value as the form shows it."""
+    for words, known in choices_of(key):
+        if known == value:
+            return words
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
 def length(frames: int, rate: int) -> str:
     """A number of frames as a duration; `assets/page.js` says the same while a slider is moved."""
     return f"{frames / rate:.1f} s at {rate} frames per second"

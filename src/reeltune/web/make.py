@@ -14,6 +14,7 @@ from reeltune.web import drafts, line, now, pick
 from reeltune.web.clock import View, attempt
 from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, Updates, listen, reporting
 from reeltune.web.form import form_of
+from reeltune.web.look import Look
 from reeltune.web.markup import good
 from reeltune.web.studio import Studio
 from reeltune.web.uploads import MOST_JSON_BYTES, discard
@@ -21,7 +22,7 @@ from reeltune.web.uploads import MOST_JSON_BYTES, discard
 
 def make_tab(studio: Studio, draft: gr.State, tabs: gr.Tabs) -> Make:
     """Draw the tab."""
-    view = View(studio, draft.value, 0)
+    view = View(studio, draft.value, Look())
     with gr.Row(elem_classes="rt-columns"):
         with gr.Column(scale=3, min_width=250, elem_classes="rt-pick"):
             models = gr.HTML(attempt(show_models, view)[0], **LIVELY, elem_id="models")
@@ -84,7 +85,7 @@ def _picking(studio: Studio, draft: gr.State, parts: Make) -> None:
         return {draft: drafts.fresh(studio, id), parts.about: pick.headline(studio, id)}
 
     def asked(given: drafts.Draft) -> str:
-        shown, error = attempt(lambda view: _look_up(view, given["id"]), View(studio, given, 0))
+        shown, error = attempt(lambda view: _look_up(view, given["id"]), View(studio, given, Look()))
         return pick.headline(studio, given["id"]) + (shown if error is not None else "")
 
     listen(parts.models, picked, draft, [draft, parts.about, parts.models])

@@ -45,6 +45,12 @@ def video(path: Path, *, poster: bool = False) -> str:
     return f'<video src="{source}" controls autoplay muted loop playsinline></video>'
 
 
+def download_link(path: Path, label: str) -> str:
+    """A link that saves a file; it looks like a button."""
+    source = f"gradio_api/file={quote(os.fsencode(path))}"
+    return f'<a class="rt-button" href="{source}" download="{text(path.name)}">{text(label)}</a>'
+
+
 def problem(error: ReeltuneError | str, hint: str = "") -> str:
     """An error in words, with the next step."""
     message, next_step = (error.message, error.hint) if isinstance(error, ReeltuneError) else (error, hint)

@@ -52,13 +52,13 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Make", id="make"):
                 make = make_tab(studio, draft, tabs)
             with gr.Tab("Gallery", id="gallery"):
-                cards, number = gallery_tab(studio, draft, tabs, make)
+                cards, look = gallery_tab(studio, draft, tabs, make)
             with gr.Tab("Create", id="create"):
                 base, files = create_tab(studio, draft, tabs, make.about)
             with gr.Tab("Configuration", id="configuration"):
                 again = lambda given: (pick.headline(studio, given["id"]), pick.model_list(studio, given["id"]))  # noqa: E731
                 configuration_tab(studio, page, [make.about, make.models], (again, draft))
-        clock(partial(View, studio), [draft, number], _parts(make, cards, base, files), page)
+        clock(partial(View, studio), [draft, look], _parts(make, cards, base, files), page)
     return page
 
 
@@ -70,7 +70,7 @@ def _parts(make: Make, cards: gr.HTML, base: gr.HTML, files: gr.Dropdown) -> dic
         "form": Part(make.stale, lambda view: drafts.stale(view.studio, view.draft), _unless_empty, plain=False),
         "current job": Part(make.now, show_now),
         "queue": Part(make.queue, show_queue),
-        "gallery": Part(cards, lambda view: grid(films(view.studio), view.number)),
+        "gallery": Part(cards, lambda view: grid(films(view.studio), view.look)),
         "base model": Part(base, lambda view: base_line(view.studio, view.draft)),
         "list of finetunes": Part(
             files, lambda view: choices(view.studio), lambda ids: gr.Dropdown(choices=ids), plain=False

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reeltune.definitions import Definition
-from reeltune.errors import MediaError, SettingsError
+from reeltune.errors import MediaError, ReeltuneError, SettingsError
+from reeltune.families.vocabulary import INPUT_KEYS
+from reeltune.files import expand, is_file, write_atomic
+from reeltune.inventory import PARTIAL
 from reeltune.media.inputs import read_clip, read_image
 from reeltune.media.kinds import display, kind_of_bytes
 from reeltune.media.origin import read_origin
@@ -91,6 +97,57 @@ def checked_inputs(studio: Studio, definition: Definition, settings: dict[str, A
         relative = [studio.relative(path) for path in paths]
         checked[row.key] = relative if row.kind == "images" else relative[0]
     return checked
+
+
+def adopted(studio: Studio, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with images and videos that lie elsewhere on this machine copied to the uploads.
+
+    Only where the page is for this machine alone; a file that can't be read, or copied, keeps its path.
+    """
+    found = dict(settings)
+    for key in (row for row in INPUT_KEYS if studio.local and row in settings):
+        value = settings[key]
+        if isinstance(value, list):
+            found[key] = [_adopted(studio, path) for path in value]
+        else:
+            found[key] = _adopted(studio, value)
+    return found
+
+
+def _adopted(studio: Studio, path: Any) -> Any:
+    if not isinstance(path, str) or not path or studio.confined(path) is not None:
+        return path
+    source = studio.root / expand(path)
+    try:
+        if not is_file(source) or source.stat().st_size > MOST_BYTES:
+            return path
+        name = accepted_name(source, source.name)
+        return path if name.endswith(".json") else str(_copied(studio, source, name))
+    except (ReeltuneError, OSError, ValueError):
+        return path
+
+
+def store(studio: Studio, content: bytes, name: str) -> Path:
+    """Keep a file among the uploads, where equal content is one file. Raises FileError."""
+    target = studio.uploads / hashlib.sha256(content).hexdigest() / name
+    if not target.exists():
+        write_atomic(target, content)
+    os.utime(target)
+    return target
+
+
+def _copied(studio: Studio, source: Path, name: str) -> Path:
+    """As `store`, for a file that may be large. Raises OSError."""
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    target = studio.uploads / digest / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        temporary = target.with_name(f"{target.name}{PARTIAL}")
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    os.utime(target)
+    return target
 
 
 def _inside(studio: Studio, key: str, path: Any) -> Path:
