@@ -48,8 +48,11 @@ def test_folders_behind_links_are_looked_through(root, define, tmp_path):
 
 
 def test_a_second_transformer_is_not_left_out_in_silence(root, define):
-    define("mine", {"architecture": "t2v", "URLs": ["https://h/a.safetensors"], "URLs2": ["https://h/b.safetensors"]})
+    both = {"URLs": ["https://h/a.safetensors"], "URLs2": ["https://h/b.safetensors"]}
+    define("mine", {"architecture": "hunyuan", **both})
     assert "URLs2" in load_catalog(root)["mine"].reason
+    define("mine", {"architecture": "t2v", **both})
+    assert load_catalog(root)["mine"].architecture.id == "t2v_2_2"
 
 
 def test_built_ins_overridden_to_name_each_other(root, define):
@@ -76,8 +79,8 @@ def test_what_can_not_be_resolved_is_not_called_runnable(root, define):
 @pytest.mark.parametrize(
     "text",
     ['{"model": {}, "seed": ' + "9" * 6000 + "}",
-     '{"model": {"architecture": "t2v", "URLs": ["x"], "name": "\\u001b[31m"}}',
-     '{"model": {"architecture": "t2v", "URLs": ["x"], "sha256": {"x": "zz"}}}'],
+     '{"model": {"architecture": "\\u001b[31m", "URLs": ["x"]}}',
+     '{"model": {"architecture": "t2v", "URLs": ["x", {}]}}'],
 )  # fmt: skip
 def test_definitions_that_are_set_aside(root, text):
     (root / "finetunes" / "odd.json").write_text(text)

@@ -8,6 +8,7 @@
     │   ├── DefinitionInvalid        a value of the wrong kind (carries all problems)
     │   ├── DefinitionNotFound       no definition of that id
     │   └── DefinitionReference      a reference to a missing definition, or in a circle
+    │       └── UnknownArchitecture      an architecture that this program doesn't have (carries its name)
     ├── SettingsError            a setting of the wrong kind or out of range
     ├── PreferencesError         reeltune.json or a flag
     ├── CheckpointError          a weight file
@@ -43,6 +44,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_LONGEST_PLACE = 120  # characters: keys in strangers' files have any length
+
 
 class ReeltuneError(Exception):
     """Base of all; `message` says what and why, `hint` the next step (may be empty)."""
@@ -67,7 +70,8 @@ class Problem:
     severity: str = "error"  # "error" | "warning"
 
     def __str__(self) -> str:
-        place = f"{self.file}: {self.where}" if self.where else self.file
+        where = self.where if len(self.where) <= _LONGEST_PLACE else self.where[: _LONGEST_PLACE - 1] + "…"
+        place = f"{self.file}: {where}" if where else self.file
         return f"{place}: {self.message}" + (f" {self.fix}" if self.fix else "")
 
 
@@ -113,6 +117,14 @@ class DefinitionNotFound(DefinitionError):
 
 class DefinitionReference(DefinitionError):
     """A definition refers to another that is missing, broken, or refers back to it."""
+
+
+class UnknownArchitecture(DefinitionReference):
+    """A definition derives from an architecture that this program doesn't have; `architecture` is its name."""
+
+    def __init__(self, message: str, *, architecture: str) -> None:
+        super().__init__(message)
+        self.architecture = architecture
 
 
 class SettingsError(ReeltuneError):

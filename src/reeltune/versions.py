@@ -10,25 +10,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reeltune.checkpoints.identify import Identity
-from reeltune.checkpoints.names import FP8, QUANTO_INT8, SIXTEEN_BITS, read_name
+from reeltune.checkpoints.names import (
+    FP8,
+    QUANTO_INT8,
+    SIXTEEN_BITS,
+    format_objection,
+    quantization_objection,
+    read_name,
+)
 from reeltune.definitions.model import Definition, Version
 from reeltune.errors import ChoiceError, DeviceError
 from reeltune.families import Architecture
 from reeltune.inventory import Found, Unusable
 from reeltune.preferences import Preferences
 
-_WHY_NOT = {
-    "gguf": "GGUF files can't be loaded",
-    "nvfp4": "nvfp4 weights can't be loaded",
-    "int8 (not quanto)": "its int8 is not the quanto format",
-    "quanto (not int8)": "quanto weights other than int8 can't be loaded",
-}
-_LOADABLE = (SIXTEEN_BITS, QUANTO_INT8, *FP8)
 _TIERS = {  # by the quantization wanted, the better one first
     "int8": {QUANTO_INT8: 0, SIXTEEN_BITS: 1, **dict.fromkeys(FP8, 2)},
     "bf16": {SIXTEEN_BITS: 0, **dict.fromkeys(FP8, 1), QUANTO_INT8: 2},
 }
-_FORMATS = {"gguf": "GGUF files can't be loaded", "pickle": "pickle files can run code and are never loaded"}
 
 
 @dataclass(frozen=True)
@@ -194,11 +193,8 @@ def _candidate(order: int, version: Version, facts: Facts) -> _Candidate:
 
 def _unusable(row: _Candidate, architecture: Architecture, role: str, wish: _Wish) -> str:
     """Why a version can't be used at all; empty if it can."""
-    name = read_name(row.version.url)
-    if name.format in _FORMATS:
-        return _FORMATS[name.format]
-    if row.quantization not in _LOADABLE:
-        return _WHY_NOT.get(row.quantization, f"{row.quantization} weights can't be loaded")
+    if objection := format_objection(row.version.url) or quantization_objection(row.quantization):
+        return objection
     if row.facts.identity and (objection := contradiction(row.facts.identity, architecture, role)):
         return objection
     if row.quantization == QUANTO_INT8 and row.dtype not in wish.computable:

@@ -74,7 +74,7 @@ def test_one_bad_file_is_set_aside(root, define):
         ({"architecture": "t2v", "URLs": "mine"}, "circle: mine -> mine"),
         ({"architecture": "t2v", "URLs": WEIGHTS, "modules": ["t2v"]}, "0 modules"),
         ({"architecture": "t2v", "URLs": WEIGHTS, "modules": ["mine"]}, "circle"),
-        ({"architecture": "other", "URLs": WEIGHTS}, "no architecture or base model"),
+        ({"architecture": "other", "URLs": WEIGHTS}, "is a finetune.*Write its architecture: 't2v'"),
     ],
 )
 def test_bad_references_are_named(root, define, model, words):

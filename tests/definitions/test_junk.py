@@ -64,7 +64,7 @@ def use(catalog):
 
 def test_junk_never_escapes_as_another_error(root):
     rng, whole = random.Random(1), 0
-    for _ in range(1000):
+    for _ in range(200):
         settings = {key: junk(rng) for key in rng.sample(list(KEYS), rng.randint(0, 3))}
         text = json.dumps({"model": model(rng), **settings})
         (root / "finetunes" / "f.json").write_text(text, encoding="utf-8")
@@ -73,7 +73,7 @@ def test_junk_never_escapes_as_another_error(root):
             whole += 1
         except ReeltuneError as error:
             assert str(error)  # noqa: PT017 - anything else fails the test by itself
-    assert whole > 20
+    assert whole > 5
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems keep names as text")

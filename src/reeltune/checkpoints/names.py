@@ -20,6 +20,13 @@ QUANTO_INT8 = "quanto_int8"
 SIXTEEN_BITS = "none"
 FP8_PLAIN, FP8_SCALED = "fp8", "fp8_scaled"
 FP8 = (FP8_PLAIN, FP8_SCALED)
+_FORMATS = {"gguf": "GGUF files can't be loaded", "pickle": "pickle files can run code and are never loaded"}
+_QUANTIZATIONS = {
+    "gguf": "GGUF files can't be loaded",
+    "nvfp4": "nvfp4 weights can't be loaded",
+    "int8 (not quanto)": "its int8 is not the quanto format",
+    "quanto (not int8)": "quanto weights other than int8 can't be loaded",
+}
 _SAFETENSORS = ".safetensors"
 _ENDINGS = (_SAFETENSORS, ".sft")
 _STORED_AS = re.compile(
@@ -52,6 +59,23 @@ def read_name(url: str) -> NameFacts:
     """Facts the file name of a URL or path gives."""
     name = base_name(url).lower()
     return NameFacts(_format(name), _quantization(name), _dtype(name))
+
+
+def format_objection(url: str) -> str:
+    """Why a file of this name's format is never loaded, whatever it holds; empty where it may be."""
+    return _FORMATS.get(read_name(url).format, "")
+
+
+def quantization_objection(quantization: str) -> str:
+    """Why weights quantized so can't be loaded; empty where they can."""
+    if quantization in (SIXTEEN_BITS, QUANTO_INT8, *FP8):
+        return ""
+    return _QUANTIZATIONS.get(quantization, f"{quantization} weights can't be loaded")
+
+
+def name_objection(url: str) -> str:
+    """Why a file can't be loaded as far as its name shows; empty where nothing in it says so."""
+    return format_objection(url) or quantization_objection(read_name(url).quantization)
 
 
 def _format(name: str) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from reeltune.checkpoints.names import read_name
 from reeltune.definitions.catalog import Catalog, problems_of
+from reeltune.definitions.folders import look_through
+from reeltune.definitions.keys import asks, is_silent
 from reeltune.definitions.model import Definition
-from reeltune.definitions.schema import LATER_KEYS, read_definition
-from reeltune.errors import DefinitionError, Problem
-from reeltune.files import is_folder
+from reeltune.definitions.schema import DefinitionFile, read_definition
+from reeltune.errors import DefinitionError, Problem, UnknownArchitecture
 
 
 def check_files(catalog: Catalog, paths: Sequence[Path]) -> tuple[list[Problem], int]:
@@ -20,7 +21,7 @@ def check_files(catalog: Catalog, paths: Sequence[Path]) -> tuple[list[Problem],
     A file outside the root is checked on top of the catalog, so that it may override and refer to what's there.
     """
     files = list(_files(paths))
-    problems: list[Problem] = []
+    problems: list[Problem] = [row for path in paths if path.is_dir() for row in look_through(path).problems]
     for path in files:
         problems += _check(catalog, path)
     return problems, len(files)
@@ -28,8 +29,8 @@ def check_files(catalog: Catalog, paths: Sequence[Path]) -> tuple[list[Problem],
 
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
     for path in paths:
-        if is_folder(path):
-            yield from sorted(path.glob("*.json"))
+        if path.is_dir():
+            yield from look_through(path).files
         else:
             yield path
 
@@ -38,12 +39,22 @@ def _check(catalog: Catalog, path: Path) -> list[Problem]:
     try:
         file = read_definition(path)
         definition = catalog.with_file(file)[file.id]
+    except UnknownArchitecture as error:  # nothing is wrong with the file
+        return [replace(row, severity="warning") for row in problems_of(error, path)]
     except DefinitionError as error:
         return problems_of(error, path)
-    own = [problem for problem in file.notices if Path(problem.file) == path]
-    later = sorted(LATER_KEYS & set(file.model.model_extra or {}))
-    own += [Problem(str(path), f"model.{key}", "Kept, but not used yet.", severity="warning") for key in later]
-    return [*own, *_worth_saying(definition, path)]
+    own = [problem for problem in definition.notices if Path(problem.file) == path]
+    return [*own, *_kept(file), *_worth_saying(definition, path)]
+
+
+def _kept(file: DefinitionFile) -> list[Problem]:
+    """One line for all keys that are kept for other programs."""
+    extra = file.model.model_extra or {}
+    keys = sorted(key for key in extra if is_silent(key) and asks(extra[key]))
+    if not keys:
+        return []
+    message = f"{', '.join(keys)}: kept for other programs, not used here."
+    return [Problem(str(file.path), f"model.{keys[0]}", message, severity="warning")]
 
 
 def _worth_saying(definition: Definition, path: Path) -> list[Problem]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from reeltune.errors import DefinitionSyntaxError, InvalidJSON, Problem
 from reeltune.untrusted import RepeatedKeys, parse_json
 
 MAX_BYTES = 4_000_000
+_MOST_WARNINGS = 20
+_KEYS_SHOWN = 8
+_LONGEST_KEY = 40
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()  # for spans in a text that `parse_json` has accepted
 
@@ -41,19 +46,27 @@ def parse_object(text: str, file: str) -> tuple[dict[str, Any], list[Problem]]:
             Problem(file, "", "The file must hold a JSON object.", "Put everything inside { }.")
         )
     return value, [
-        Problem(file, where, f"{key!r} stands here more than once; the last one counts.", severity="warning")
-        for where, key in _repeated(value, "")
+        Problem(file, where, f"{_listed(keys)} more than once; the last one counts.", severity="warning")
+        for where, keys in itertools.islice(_repeated(value, ""), _MOST_WARNINGS)
     ]
 
 
-def _repeated(value: Any, where: str) -> list[tuple[str, str]]:
-    repeated = value.repeated if isinstance(value, RepeatedKeys) else ()
-    found = [(where or "top level", key) for key in repeated]
+def _repeated(value: Any, where: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The objects in which keys stand more than once, and those keys."""
+    if isinstance(value, RepeatedKeys) and value.repeated:
+        yield where or "top level", value.repeated
     children = value.items() if isinstance(value, dict) else ()
     for key, child in children:
         if isinstance(child, dict):
-            found += _repeated(child, f"{where}.{key}".lstrip("."))
-    return found
+            yield from _repeated(child, f"{where}.{key[:_LONGEST_KEY]}".lstrip("."))
+
+
+def _listed(keys: tuple[str, ...]) -> str:
+    """Some keys for a message, with their verb."""
+    shown = ", ".join(repr(key[:_LONGEST_KEY]) for key in keys[:_KEYS_SHOWN])
+    if len(keys) == 1:
+        return f"{shown} stands here"
+    return f"{shown}{f' and {len(keys) - _KEYS_SHOWN} more' if len(keys) > _KEYS_SHOWN else ''} stand here"
 
 
 # --- lossless edits ---------------------------------------------------------------------------------------

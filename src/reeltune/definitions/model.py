@@ -51,7 +51,8 @@ class Definition:
     `settings`: the base model's and the definition's own, without the architecture's defaults.
     `components`: repository (`owner/name`) or folder in diffusers layout. `asks`: things it asks for that
     this program does not do, such as LoRAs. `root`: the working folder it belongs to. `namesakes`: other files that
-    have the name of a version's, as all definitions of the catalog list them.
+    have the name of a version's, as all definitions of the catalog list them. `visible`: whether lists show it.
+    `resolutions`: label and value of those it offers; any where it offers none.
     """
 
     id: str
@@ -70,6 +71,13 @@ class Definition:
     notices: tuple[Problem, ...]
     root: Path
     namesakes: Callable[[Version], tuple[Listed, ...]] = field(default=_no_namesakes, compare=False, repr=False)
+    visible: bool = True
+    resolutions: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def own_file(self) -> Path | None:
+        """The user's file among those it was read from; None for one that is built in."""
+        return next((path for path in self.files if path.parent == self.root / "finetunes"), None)
 
     @property
     def runnable(self) -> bool:

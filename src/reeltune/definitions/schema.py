@@ -6,110 +6,29 @@ level holds settings, `model` says what the model is.
 
 from __future__ import annotations
 
-import difflib
-import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reeltune.definitions.jsontext import MAX_BYTES, decode, parse_object
+from reeltune.definitions.keys import is_known
+from reeltune.definitions.nearest import nearest_name
+from reeltune.definitions.repair import Repaired, repaired
+from reeltune.definitions.section import ESSENTIAL, SHA256, WANTED, ModelSection
 from reeltune.errors import DefinitionInvalid, DefinitionSyntaxError, FileError, Problem
-from reeltune.families.vocabulary import KEYS
+from reeltune.families.vocabulary import KEYS, shown
 from reeltune.files import read_bytes
-from reeltune.settings import read_settings, unknown_problem
+from reeltune.settings import listed, read_settings, unknown_problem
 from reeltune.settings.renames import RENAMED
 from reeltune.untrusted import clean_text
 
 MODEL_KEY = "model"
-
-
-def _plain(value: str) -> str:
-    """Text that a file system, a log and a terminal can take."""
-    if not value.isprintable():
-        raise ValueError("text without control characters")
-    return value
-
-
-def _url(value: str) -> str:
-    """A link or a path; links by http only, so that a definition can't make the program read local files by one."""
-    if "://" in value:
-        try:
-            parts = urlsplit(_plain(value))
-        except ValueError:
-            raise ValueError("a link that can be followed") from None
-        if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
-            raise ValueError("an http(s) link, or a path")
-    return _plain(value)
-
-
-def _readable(value: str) -> str:
-    """Text of several lines that a terminal can take."""
-    if not value.replace("\n", "").replace("\t", "").replace("\r", "").isprintable():
-        raise ValueError("text without control characters")
-    return value
-
-
-_Line = Annotated[str, AfterValidator(_plain)]
-_Text = Annotated[str, AfterValidator(_readable)]
-_Url = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_url)]
-_Sum = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
-_Urls = Annotated[
-    list[_Url] | str | None,
-    Field(description="A list of URLs, or the id of a definition whose list is reused."),
-]
-
-# Met in files in the wild: kept as they are; what they ask for is not built (yet), and `check` says so.
-LATER_KEYS = frozenset(
-    [
-        "text_encoder_URLs",
-        "VAE_URLs",
-        "visible",
-        "image_outputs",
-        "group",
-        "author",
-        "settings_dir",
-        "profiles_dir",
-        "resolutions",
-        "configs",
-        "finetune_source_model",
-        "infos",
-        "prompt_infos",
-        "model_type",
-        "parent_model_type",
-        "fps",
-        "preload_in_VRAM",
-    ]
-)
-
-
-class ModelSection(BaseModel):
-    """The `model` object of a definition. A user's file may omit any of it when it overrides a built-in."""
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-    name: _Line | None = Field(None, description="What the model is called in lists.")
-    architecture: _Line | None = Field(None, description="What it derives from: an architecture or a base model.")
-    description: _Text | None = Field(None, description="A sentence or two for the person who picks it.")
-    URLs: _Urls = Field(None, description="The versions of the transformer.")
-    URLs2: _Urls = Field(None, description="The versions of the second transformer (low noise, Wan 2.2).")
-    preload_URLs: _Urls = Field(None, description="Files fetched along with the model.")
-    modules: list[list[_Url] | _Url] | str | None = Field(
-        None, description="Modules merged into the model: lists of URLs, or ids of definitions that have one."
-    )
-    loras: _Urls = Field(None, description="LoRAs always applied to the model.")
-    loras_multipliers: list[str | float | int] | str | None = Field(None, description="One weight for each LoRA.")
-    auto_quantize: bool | None = Field(None, description="Quantize a 16-bit version while loading if int8 is wished.")
-    components: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_plain)] | None = Field(
-        None, description="Hub repository or folder in diffusers layout that replaces the architecture's."
-    )
-    sha256: dict[str, _Sum] | None = Field(None, description="Sums of files: file name -> sha256 in hex.")
-
-
-KNOWN_MODEL_KEYS = frozenset(ModelSection.model_fields) | LATER_KEYS
+_FIELDS = frozenset(ModelSection.model_fields)
+_MOST_PROBLEMS = 20  # of one file that are named
+_MOST_GUESSES = 8  # unknown keys for which the known one is looked for that was meant
 
 
 class _File(BaseModel):
@@ -122,7 +41,7 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class DefinitionFile:
-    """One file, parsed: its `model` section, its settings by key, and what is worth saying about it."""
+    """One file, parsed: its `model` section, its settings by key, and what is odd about it."""
 
     id: str
     path: Path
@@ -132,88 +51,146 @@ class DefinitionFile:
 
 
 def read_definition(path: Path) -> DefinitionFile:
-    """Parse a file. Raises DefinitionSyntaxError, or DefinitionInvalid with every problem in it."""
+    """Parse a file. Raises DefinitionSyntaxError, or DefinitionInvalid with its problems."""
     if clean_text(path.name) != path.name:  # no id of it could be stored, shown or sent
         problem = Problem(clean_text(str(path)), "", "The file's name is not valid UTF-8.", "Rename it.")
         raise DefinitionSyntaxError(problem)
+    if not path.name.isprintable():
+        problem = Problem(str(path), "", "The file's name holds control characters.", "Rename it.")
+        raise DefinitionSyntaxError(problem)
+    return parse_definition(path, read_text(path))
+
+
+def parse_definition(path: Path, text: str) -> DefinitionFile:
+    """Parse a file's text. Raises as `read_definition`; where it was pasted together, the error shows what to write."""
+    try:
+        return build_definition(path, *parse_object(text, str(path)))
+    except DefinitionSyntaxError as error:
+        if found := repaired(text):
+            raise DefinitionSyntaxError(_how_to_repair(error.problem, found)) from error
+        raise
+    except DefinitionInvalid as error:
+        if [row.where for row in error.problems] == [MODEL_KEY] and (found := repaired(text)):
+            raise DefinitionInvalid([_how_to_repair(error.problems[0], found)]) from error
+        raise
+
+
+def _how_to_repair(problem: Problem, found: Repaired) -> Problem:
+    message = f"The file must hold one JSON object: {'; '.join(found.faults)}."
+    return replace(problem, message=message, fix=f"Write {found.outline}. `reeltune check --fix` does it.")
+
+
+def read_text(path: Path) -> str:
+    """The text of a definition file. Raises DefinitionSyntaxError."""
     try:
         raw = read_bytes(path, MAX_BYTES)
     except FileError as error:
         message = error.message.removeprefix(f"{path} ")
         raise DefinitionSyntaxError(Problem(str(path), "", f"The file {message}", error.hint)) from error
-    value, notices = parse_object(decode(raw, str(path)), str(path))
-    return build_definition(path, value, notices)
+    return decode(raw, str(path))
 
 
 def build_definition(path: Path, value: dict[str, Any], notices: list[Problem]) -> DefinitionFile:
-    """Validate a parsed object. Raises DefinitionInvalid with every problem in it."""
-    file, problems = str(path), []
-    section = value.get(MODEL_KEY)
-    model = ModelSection()
+    """Validate a parsed object. Raises DefinitionInvalid with its problems."""
+    file, section = str(path), value.get(MODEL_KEY)
     if not isinstance(section, dict):
         fix = 'Add "model": {"name": …, "architecture": …, "URLs": […]}.'
-        problems.append(Problem(file, MODEL_KEY, "A definition needs a `model` object.", fix))
-    else:
-        try:
-            model = ModelSection.model_validate(section)
-        except ValidationError as error:
-            problems += [_problem(file, dict(row)) for row in error.errors()]
-        notices = notices + _unknown(file, section)
-    settings, odd = _settings(file, value)
-    if problems:
-        raise DefinitionInvalid(_merge(problems))
-    return DefinitionFile(path.stem, path, model, settings, tuple(notices + odd))
+        raise DefinitionInvalid([Problem(file, MODEL_KEY, "A definition needs a `model` object.", fix)])
+    model, odd = _section(file, section)
+    settings, odd_settings = _settings(file, value)
+    unknown = _unknown(file, model.model_extra or {})
+    return DefinitionFile(path.stem, path, model, settings, (*notices, *odd, *unknown, *odd_settings))
 
 
-def _merge(problems: list[Problem]) -> list[Problem]:
-    """The innermost problem at each place: of a union, pydantic reports every branch."""
-    first: dict[str, Problem] = {}
-    for problem in problems:
-        first.setdefault(problem.where, problem)
-    return [row for where, row in first.items() if not any(other.startswith(f"{where}[") for other in first)]
+def _section(file: str, section: dict[str, Any]) -> tuple[ModelSection, list[Problem]]:
+    """The section without what can't be used of it, and a warning for each such value.
+
+    Raises DefinitionInvalid where it can't be used as a whole.
+    """
+    try:
+        return ModelSection.model_validate(section), []
+    except ValidationError as error:
+        rows = error.errors(include_url=False)
+    keys = {str(row["loc"][0]) for row in rows}
+    problems = _problems(file, _innermost(rows))
+    if keys & ESSENTIAL:
+        raise DefinitionInvalid(problems)
+    kept = {key: value for key, value in section.items() if key not in keys}
+    if "sha256" in keys and isinstance(section["sha256"], dict):  # the sums of other files are still to be verified
+        kept["sha256"] = {name: row for name, row in section["sha256"].items() if _is_sum(row)}
+    model = ModelSection.model_validate(kept)
+    return model, [replace(row, message=f"{row.message} It is left out.", severity="warning") for row in problems]
 
 
-_WANTED = {
-    "URLs": "a list of URLs, or the id of a definition whose list is reused",
-    "URLs2": "a list of URLs, or the id of a definition whose list is reused",
-    "preload_URLs": "a list of URLs, or the id of a definition whose list is reused",
-    "loras": "a list of URLs, or the id of a definition whose list is reused",
-    "modules": "a list of modules, each a list of URLs or the id of a definition that has one",
-    "loras_multipliers": "a list of numbers, one for each LoRA",
-    "auto_quantize": "true or false",
-    "sha256": "an object of file names and sums of 64 hexadecimal digits",
-}
+def _is_sum(value: Any) -> bool:
+    return isinstance(value, str) and SHA256.fullmatch(value) is not None
 
 
-def _problem(file: str, row: dict[str, Any]) -> Problem:
+def _innermost(rows: list[Any]) -> list[Any]:
+    """The innermost of pydantic's errors at each place: of a union, it reports every branch."""
+    first: dict[tuple[Any, ...], Any] = {}
+    outer: set[tuple[Any, ...]] = set()
+    for row in rows:
+        key, *rest = row["loc"]
+        place = (key, *(part for part in rest if isinstance(part, int)))
+        first.setdefault(place, row)
+        outer.update(place[:length] for length in range(1, len(place)))
+    return [row for place, row in first.items() if place not in outer]
+
+
+def _problems(file: str, rows: list[Any]) -> list[Problem]:
+    """The first errors as problems, and how many more there are."""
+    return _bounded([_problem(file, row) for row in rows[:_MOST_PROBLEMS]], len(rows))
+
+
+def _bounded(problems: list[Problem], count: int) -> list[Problem]:
+    kept = problems[:_MOST_PROBLEMS]
+    if count <= _MOST_PROBLEMS:
+        return kept
+    return [
+        *kept,
+        replace(kept[-1], where=MODEL_KEY, message=f"{count - len(kept):,} more values can't be used.", fix=""),
+    ]
+
+
+def _problem(file: str, row: Any) -> Problem:
     key, *rest = row["loc"]
     indices = [f"[{part}]" for part in rest if isinstance(part, int)]
-    where = f"{MODEL_KEY}.{key}{''.join(indices)}"
-    shown = repr(row["input"])
-    shown = shown if len(shown) <= 60 else shown[:57] + "…"
-    wanted = str(row["ctx"]["error"]) if row["type"] == "value_error" else _WANTED.get(str(key), "text")
-    return Problem(file, where, f"{shown} can't be used here.", f"It must be {wanted}.")
+    where = f"{MODEL_KEY}.{clean_text(str(key))}{''.join(indices)}"
+    wanted = WANTED.get(str(key), "text")
+    if row["type"] == "value_error":
+        wanted = str(row["ctx"]["error"])
+    return Problem(file, where, f"Invalid value {shown(row['input'])}.", f"It must be {wanted}.")
 
 
-@functools.lru_cache(maxsize=4096)
-def nearest(key: str, known: frozenset[str]) -> str:
-    """The known name most like `key`, as a question, or an empty string."""
-    found = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    return f"Did you mean {found[0]!r}?" if found else ""
+def _unknown(file: str, extra: Mapping[str, Any]) -> list[Problem]:
+    """One warning for all keys of the `model` object that no program is known to write."""
+    odd = [key for key in extra if not is_known(key)]
+    if not odd:
+        return []
+    message = f"{listed(odd)}: no known {'key' if len(odd) == 1 else 'keys'} of `model`; kept, not used."
+    guesses = [(key, nearest_name(key, _FIELDS)) for key in odd[:_MOST_GUESSES]]
+    fix = " ".join(f"Did you mean {name!r} by {shown(key)}?" for key, name in guesses if name)
+    return [Problem(file, f"{MODEL_KEY}.{odd[0]}", message, fix, "warning")]
 
 
-def _unknown(file: str, section: dict[str, Any]) -> list[Problem]:
-    odd = [key for key in section if key not in KNOWN_MODEL_KEYS]
-    said = "is not known here: kept, not used."
-    return [
-        Problem(file, f"{MODEL_KEY}.{key}", f"{key!r} {said}", nearest(key, KNOWN_MODEL_KEYS), "warning") for key in odd
-    ]
+def meant_by(model: ModelSection, field: str) -> str:
+    """The unknown key of a section that was probably meant to be `field`; empty where there is none."""
+    odd = [key for key in model.model_extra or {} if not is_known(key)]
+    return next((key for key in odd[:_MOST_GUESSES] if nearest_name(key, _FIELDS) == field), "")
 
 
 def _settings(file: str, value: dict[str, Any]) -> tuple[Mapping[str, Any], list[Problem]]:
     """The settings of a file, and what is odd about them: an odd value is left out, and the rest counts."""
     stored = read_settings({key: item for key, item in value.items() if key != MODEL_KEY}, file)
-    return stored.settings, [*stored.problems, *unknown_problem(stored.unknown, file)]
+    misplaced = [key for key in stored.unknown if key in _FIELDS]
+    unknown = tuple(key for key in stored.unknown if key not in _FIELDS)
+    return stored.settings, [
+        *_bounded(list(stored.problems), len(stored.problems)),
+        *unknown_problem(unknown, file),
+        *(Problem(file, key, "It is not a setting.", f"Move it into the `{MODEL_KEY}` object.", "warning")
+          for key in misplaced),
+    ]  # fmt: skip
 
 
 def json_schema() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from reeltune.definitions.jsontext import decode, parse_object, replace_value
 from reeltune.definitions.schema import MODEL_KEY, build_definition
+from reeltune.definitions.section import LISTS
 from reeltune.errors import DefinitionError
 from reeltune.files import write_atomic
 
@@ -36,7 +37,7 @@ def replace_urls(path: Path, change: Callable[[str], str]) -> dict[str, int]:
     """
     section = parse_object(decode(path.read_bytes(), str(path)), str(path))[0].get(MODEL_KEY, {})
     counts: dict[str, int] = {}
-    for key in ("URLs", "URLs2", "preload_URLs", "loras", "text_encoder_URLs", "VAE_URLs", "modules"):
+    for key in LISTS:
         old = section.get(key)
         if not isinstance(old, list):
             continue

@@ -151,7 +151,7 @@ class Architecture:
     transformer's config; `options`: fixed arguments of the pipeline; `fps`, `size_step`: where not the family's.
     `refused`: settings that would spoil its videos, and why: they are an error, where others that it doesn't use are
     only named. `only_called`: settings that count only where a caller gives them, because other programs write values
-    into every file that they never use.
+    into every file that they never use. `two_transformers`: the architecture of the same kind that has two.
     """
 
     id: str
@@ -172,6 +172,7 @@ class Architecture:
     only_called: frozenset[str] = frozenset()
     fps: int = 0
     size_step: int = 0
+    two_transformers: str = ""
 
     @property
     def frame_rate(self) -> int:

@@ -264,10 +264,13 @@ _T2V_14B = Signature(_T2V, 5120, **_TEXT_ONLY)
 _VACE_14B = Signature(_T2V, 5120, _VACE_NAMES)
 
 ARCHITECTURES = (
-    _architecture("t2v", _T2V_14B, _TEXT, "Wan2.1-T2V-14B-Diffusers", "WanPipeline"),
+    _architecture("t2v", _T2V_14B, _TEXT, "Wan2.1-T2V-14B-Diffusers", "WanPipeline", two_transformers="t2v_2_2"),
     _architecture("t2v_1.3B", Signature(_T2V, 1536, **_TEXT_ONLY), _TEXT, "Wan2.1-T2V-1.3B-Diffusers", "WanPipeline"),
     _architecture("t2v_2_2", _T2V_14B, {**_TEXT, **_TWO_PHASES}, _REPO_A14B, "WanPipeline"),
-    _image_architecture("i2v", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS),
+    replace(
+        _image_architecture("i2v", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS),
+        two_transformers="i2v_2_2",
+    ),
     _image_architecture("fun_inp", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS),
     _image_architecture(
         "fun_inp_1.3B", Signature(_I2V, 1536, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS
@@ -287,7 +290,15 @@ ARCHITECTURES = (
         "WanImageToVideoPipeline",
         (_START, END_IMAGE),
     ),
-    _architecture("vace_14B", _VACE_14B, _TEXT, "Wan2.1-VACE-14B-diffusers", "WanVACEPipeline", _CONTROLS),
+    _architecture(
+        "vace_14B",
+        _VACE_14B,
+        _TEXT,
+        "Wan2.1-VACE-14B-diffusers",
+        "WanVACEPipeline",
+        _CONTROLS,
+        two_transformers="vace_14B_2_2",
+    ),
     _architecture(
         "vace_1.3B",
         Signature(_T2V, 1536, _VACE_NAMES),

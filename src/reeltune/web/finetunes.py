@@ -11,7 +11,7 @@ from reeltune._text import size
 from reeltune.checkpoints.names import SIXTEEN_BITS
 from reeltune.definitions import Definition
 from reeltune.definitions.jsontext import decode, parse_object
-from reeltune.definitions.schema import MODEL_KEY, build_definition
+from reeltune.definitions.schema import MODEL_KEY, build_definition, parse_definition
 from reeltune.definitions.writer import create, edit
 from reeltune.errors import DefinitionError, ReeltuneError, SettingsError
 from reeltune.fetch.adding import Looked, definition_id, look_at
@@ -204,9 +204,8 @@ def save_text(studio: Studio, id: str, text: str) -> None:
     path = own_file(studio, id)
     if len(text) > _MOST_BYTES:
         raise DefinitionError(f"The text has {len(text):,} characters; a definition has a few.")
-    value, repeated = parse_object(text, path.name)
-    check_paths(studio, value)
-    build_definition(path, value, repeated)
+    parse_definition(path, text)
+    check_paths(studio, parse_object(text, path.name)[0])
     _or_as_before(studio, path, lambda: write_atomic(path, text.encode("utf-8")))
 
 
@@ -232,9 +231,9 @@ def import_file(studio: Studio, path: Path) -> str:
     if target.exists():
         raise DefinitionError(f"There is a file {target.name} already.", hint="Delete it first, or rename the new one.")
     raw = path.read_bytes()
-    value, repeated = parse_object(decode(raw, path.name), path.name)
-    check_paths(studio, value)
-    file = build_definition(target, value, repeated)
+    text = decode(raw, path.name)
+    file = parse_definition(target, text)
+    check_paths(studio, parse_object(text, path.name)[0])
     studio.catalog().with_file(file)[id]
     write_atomic(target, raw)
     return id

@@ -1,0 +1,105 @@
+"""The `model` object of a definition file, as it may be written."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _plain(value: str) -> str:
+    """Text that a file system, a log and a terminal can take."""
+    if not value.isprintable():
+        raise ValueError("text without control characters")
+    return value
+
+
+def _url(value: str) -> str:
+    """A URL or a path; URLs by http only, so that a definition can't make the program read local files by one."""
+    if "://" in value:
+        try:
+            parts = urlsplit(_plain(value))
+        except ValueError:
+            raise ValueError("a valid URL") from None
+        if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+            raise ValueError("an http(s) URL, or a path")
+    return _plain(value)
+
+
+def _readable(value: str) -> str:
+    """Text of several lines that a terminal can take."""
+    if not value.replace("\n", "").replace("\t", "").replace("\r", "").isprintable():
+        raise ValueError("text without control characters")
+    return value
+
+
+_Line = Annotated[str, Field(max_length=500), AfterValidator(_plain)]
+_Text = Annotated[str, Field(max_length=20_000), AfterValidator(_readable)]
+_Url = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_url)]
+_Reference = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
+_Sum = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
+_Urls = Annotated[
+    list[_Url] | _Reference | None,
+    Field(
+        description="A list of URLs, or the id of a definition whose list is reused (`id#key`: its list of that key)."
+    ),
+]
+
+
+class ModelSection(BaseModel):
+    """The `model` object of a definition. A user's file may omit any of it when it overrides a built-in."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: _Line | None = Field(None, description="What the model is called in lists.")
+    architecture: _Line | None = Field(None, description="What it derives from: an architecture or a base model.")
+    description: _Text | None = Field(None, description="A sentence or two for the person who picks it.")
+    URLs: _Urls = Field(None, description="The versions of the transformer.")
+    URLs2: _Urls = Field(None, description="The versions of the second transformer (low noise, Wan 2.2).")
+    preload_URLs: _Urls = Field(None, description="Files downloaded along with the model.")
+    modules: list[list[_Url] | _Url] | _Reference | None = Field(
+        None, description="Modules merged into the model: lists of URLs, or ids of definitions that have one."
+    )
+    loras: _Urls = Field(None, description="LoRAs always applied to the model.")
+    loras_multipliers: list[str | float | int] | str | None = Field(None, description="One weight for each LoRA.")
+    auto_quantize: bool | None = Field(
+        None, description="Quantize a 16-bit version while loading where int8 is preferred."
+    )
+    components: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_plain)] | None = Field(
+        None, description="Hub repository or folder in diffusers layout that replaces the architecture's."
+    )
+    sha256: dict[str, _Sum] | None = Field(None, description="sha256 of files: file name or URL -> 64 hex digits.")
+    visible: bool | None = Field(None, description="Whether lists show it.")
+    image_outputs: bool | None = Field(None, description="Whether it makes images in place of videos.")
+    resolutions: list[Any] | None = Field(
+        None, description="The resolutions offered: texts, or pairs of label and text."
+    )
+    fps: Annotated[int, Field(ge=1, le=240)] | None = Field(None, description="Frames a second of its videos.")
+
+
+# Without them it isn't known what the model is: where one can't be used, neither can the definition. Of the others an
+# odd value is left out, and the rest counts.
+ESSENTIAL = frozenset({"architecture", "URLs", "URLs2", "preload_URLs", "modules", "loras", "components"})
+
+_LIST = "a list of URLs, or the id of a definition whose list is reused"
+WANTED = {
+    "name": "text of one line",
+    "architecture": "text of one line",
+    "description": "text",
+    "URLs": _LIST,
+    "URLs2": _LIST,
+    "preload_URLs": _LIST,
+    "loras": _LIST,
+    "modules": "a list of modules, each a list of URLs or the id of a definition that has one",
+    "loras_multipliers": "a list of numbers, one for each LoRA",
+    "auto_quantize": "true or false",
+    "sha256": "an object of file names and sha256 sums of 64 hexadecimal digits",
+    "visible": "true or false",
+    "image_outputs": "true or false",
+    "resolutions": "a list of resolutions such as 832x480",
+    "fps": "a number of frames from 1 to 240",
+}
+SHA256 = re.compile("[0-9a-fA-F]{64}")
+LISTS = ("URLs", "URLs2", "preload_URLs", "loras", "modules", "text_encoder_URLs", "VAE_URLs")

@@ -1,0 +1,122 @@
+"""Definitions that other people published: every one is read, and every reason not to run one is true."""
+
+import json
+from collections import Counter
+
+import pytest
+from published import definition, facts, write_all
+
+from conftest import DATA
+from reeltune import load_catalog
+from reeltune.definitions.checking import check_files
+from reeltune.families import ARCHITECTURES
+
+UNKNOWN, LORAS = "an architecture this program doesn't have", "it applies LoRAs, which are not supported yet"
+NVFP4 = "it lists no version of transformer that can be loaded: nvfp4 weights can't be loaded"
+PHASES = "it asks for 3 phases of guidance (guidance_phases), and 2 are supported"
+
+
+@pytest.fixture
+def catalog(root):
+    write_all(root)
+    return load_catalog(root)
+
+
+def test_none_of_the_217_is_set_aside(catalog):
+    assert catalog.broken == {}
+    assert catalog.unread == []
+    assert all(id in catalog for id in facts())
+    odd = [row for id, row in facts().items() if row["architecture"] in ARCHITECTURES for row in catalog[id].notices]
+    assert all(row.severity == "warning" for row in odd)
+    assert sorted({row.message for row in odd}) == [
+        "It is not used: guidance and timesteps are those of the settings, not of that file.",
+        "It is not used: the number of phases is the one of the settings.",
+        "sampler_solver: no known setting; kept, not used.",
+    ]
+
+
+def test_reasons_by_count(catalog):
+    rows = [row for row in catalog.summaries() if row.id in facts()]
+    counts = Counter(row.cause for row in rows)
+    assert counts == {UNKNOWN: 182, "": 27, LORAS: 5, NVFP4: 2, f"{LORAS}; {PHASES}": 1}
+
+
+def reasons_by_hand(id, rows):
+    """Why a definition can't run, told from the facts by other code than the program's."""
+    row = rows[id]
+    if row["architecture"] not in ARCHITECTURES:
+        return [f"{row['architecture']!r} is {UNKNOWN}"]
+    found = [LORAS] if row.get("loras") else []
+    found += [PHASES] if row["settings"].get("guidance_phases", 1) > 2 else []
+    urls = row["URLs"]
+    while isinstance(urls, str):
+        urls = rows[urls]["URLs"]
+    return found or ([NVFP4] if all("nvfp4" in name for name in urls) else [])
+
+
+def test_every_reason_is_true(catalog):
+    rows = facts()
+    for summary in catalog.summaries():
+        if summary.id in rows:
+            assert summary.reason == "; ".join(reasons_by_hand(summary.id, rows)), summary.id
+            assert summary.runnable == (summary.reason == "")
+
+
+def test_no_other_model_is_proposed(catalog, root):
+    problems, count = check_files(catalog, [root / "finetunes"])
+    assert count == 217
+    assert {row.severity for row in problems} == {"warning"}
+    proposals = {row.fix for row in problems if "Did you mean" in row.fix}
+    assert proposals == {"Did you mean 'sample_solver'?"}
+
+
+def test_hidden_ones_are_not_visible(catalog):
+    hidden = {row.id for row in catalog.summaries() if not row.visible}
+    assert hidden == {id for id, row in facts().items() if row.get("visible") is False}
+
+
+JULY_2025 = {
+    "vace_14B": {"architecture": "vace_14B", "modules": ["vace_14B"], "URLs": "t2v"},
+    "t2v_2_2": {"architecture": "t2v", "URLs": ["https://h/high_bf16.safetensors"],
+                "URLs2": ["https://h/low_bf16.safetensors"], "group": "wan2_2"},
+    "vace_14B_cocktail_2_2": {"architecture": "vace_14B", "URLs": "t2v_2_2", "URLs2": "t2v_2_2",
+                              "modules": ["vace_14B"]},
+    "mine": {"architecture": "i2v", "URLs": ["https://h/i_high_bf16.safetensors"], "URLs2": "mine#URLs"},
+}  # fmt: skip
+
+
+def test_older_shapes_run(root, define):
+    """July and August 2025: modules that name the file's own id, and Wan 2.2 as an architecture of Wan 2.1."""
+    settings = {"switch_threshold": 875, "guidance_scale": 4, "guidance2_scale": 3, "flow_shift": 12}
+    for id, model in JULY_2025.items():
+        define(id, model, multi_prompts_gen_type=0, slg_switch=0, tea_cache_setting=0, image_prompt_type=0, **settings)
+    built_in = load_catalog(root / "elsewhere")
+    catalog = load_catalog(root)
+    assert not catalog.broken
+    assert [row for row in catalog.problems() if row.severity == "error"] == []
+    assert all(row.runnable for row in catalog.summaries())
+    assert catalog["vace_14B"].slots == built_in["vace_14B"].slots
+    assert catalog["vace_14B_fusionix"].slots["modules[0]"] == built_in["vace_14B"].slots["modules[0]"]
+    assert catalog["t2v_2_2"].architecture.id == "t2v_2_2"
+    assert catalog["t2v_2_2"].components == built_in["t2v_2_2"].components
+    assert catalog["vace_14B_cocktail_2_2"].architecture.id == "vace_14B_2_2"
+    assert catalog["vace_14B_2_2"].slots["transformer"][0].url == "https://h/high_bf16.safetensors"
+    assert catalog["mine"].architecture.id == "i2v_2_2"
+    assert catalog["mine"].slots["transformer_2"] == catalog["mine"].slots["transformer"]
+
+
+def test_the_definitions_of_june_2025_are_read_beside_the_built_in_ones(root):
+    rows = json.loads((DATA / "definitions.json").read_text(encoding="utf-8"))
+    for id, row in rows.items():
+        value = {"model": {"name": id, **{key: item for key, item in row.items() if key != "settings"}}}
+        path = root / "finetunes" / f"{id}.json"
+        path.write_text(json.dumps(value | row.get("settings", {})), encoding="utf-8")
+    catalog = load_catalog(root)
+    assert not catalog.problems()
+    assert all(row.runnable for row in catalog.summaries())
+
+
+def test_the_facts_make_whole_definitions():
+    made = definition("t2v_2_2", facts()["t2v_2_2"])
+    assert made["model"]["URLs"][0].startswith("https://")
+    assert made["model"]["group"] == "wan2_2"
