@@ -1,9 +1,13 @@
+import gzip
+import os
+
 import pytest
 
 from conftest import safetensors_bytes
 from reeltune import inspect
 from reeltune.errors import FetchError, HeaderError, Offline, UnsupportedFormat
-from reeltune.net import Session, UrlSource, normalise, shown
+from reeltune.net import Session, UrlSource, file_key, normalise, shown, without_secrets
+from reeltune.net.tokens import token_for
 
 SMALL = safetensors_bytes({"head.modulation": ("BF16", [1, 2, 4])})
 LARGE = safetensors_bytes({f"t{index}": ("F32", [1]) for index in range(12_000)})
@@ -89,3 +93,116 @@ def test_a_source_reads_anywhere(server):
     with UrlSource(server.url + "/f") as source:
         assert source.size() == 1_024_000
         assert source.read_at(600_000, 4) == server.files["/f"][600_000:600_004]
+
+
+# --- offline, tokens, words -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["REELTUNE_OFFLINE", "HF_HUB_OFFLINE"])
+def test_the_offline_variable_that_is_set_is_named(monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    with Session() as session, pytest.raises(Offline) as caught, session.get("http://h/x"):
+        pass
+    assert f"Unset {variable}" in caught.value.hint
+    assert ("REELTUNE" in str(caught.value)) == (variable == "REELTUNE_OFFLINE")
+
+
+def test_tokens_are_given_and_a_forgotten_one_is_not_sent(server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    server.files["/x"] = b"1"
+    for tokens, expected in (({"hub": "hf_given"}, "Bearer hf_given"), ({}, None)):
+        with Session(tokens=tokens) as session:
+            assert session.read(server.url + "/x", 9) == b"1"
+        assert server.requests[-1][1].get("Authorization") == expected
+    assert "HF_TOKEN" not in os.environ
+
+
+def test_preferences_tokens_stay_out_of_the_environment(server, root, define, monkeypatch):
+    from reeltune import Preferences, load_catalog, pull
+
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    server.files["/o/r/resolve/main/x.safetensors"] = SMALL
+    define("mine", {"architecture": "t2v", "URLs": ["https://huggingface.co/o/r/resolve/main/x.safetensors"]})
+    pull(load_catalog(root)["mine"], Preferences(tokens={"hub": "hf_given"}), weights_only=True)
+    assert {headers.get("Authorization") for _, headers in server.requests} == {"Bearer hf_given"}
+    assert "HF_TOKEN" not in os.environ
+
+
+def test_a_token_is_never_sent_without_tls_or_to_another_port(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("CIVITAI_TOKEN", "civ_secret")
+    assert token_for("https://huggingface.co/x", {}) == "hf_secret"
+    assert token_for("https://civitai.red/x", {}) == "civ_secret"
+    for url in ("http://civitai.com/x", "https://civitai.com:444/x", "http://huggingface.co/x", "https://huggingface.co.evil/x",
+                "https://hf.co@evil/x"):  # fmt: skip
+        assert token_for(url, {}) is None
+    assert normalise("http://HuggingFace.co/a/b/raw/main/x") == "https://huggingface.co/a/b/resolve/main/x"
+    assert normalise("http://CivitAI.com/models/1?x=2") == "https://civitai.com/models/1?x=2"
+
+
+def test_a_token_no_request_can_carry_is_an_error_without_it(monkeypatch):
+    for token in ("hf é", "hf\nx", "a b"):
+        with pytest.raises(FetchError) as caught:
+            token_for("https://huggingface.co/x", {"hub": token})
+        assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:1/x", "the connection is refused"),
+        ("http://no-such-host.invalid/x", "the host name is not known"),
+        ("http://[x]/y", "is not a URL that can be followed"),
+        ("ftp://h/x", "only http and https"),
+    ],
+)
+def test_what_goes_wrong_is_said_in_words(url, words):
+    with Session(stall=2) as session, pytest.raises(FetchError, match=words) as caught, session.get(url):
+        pass
+    assert "Error" not in str(caught.value)
+
+
+def test_urls_that_are_none_can_be_shown_and_stored():
+    for url in ("http://[x]/y?token=secret", "http://[::1/x#secret", "http://u:secret@[x]/y"):
+        for text in (shown(url), without_secrets(url), file_key(url)):
+            assert "secret" not in text or text == url
+    assert "secret" not in shown("http://u:secret@[x]/y")
+
+
+def test_the_same_file_has_one_key():
+    same = [
+        "https://huggingface.co/o/r/resolve/main/a%20b.safetensors", "http://HF.co/o/r/blob/main/a b.safetensors?download=true",
+        "https://www.huggingface.co:443/o/r/raw/main/a%20b.safetensors#x", "https://huggingface.co/o/r/resolve/main/a%20b.safetensors?token=t",
+    ]  # fmt: skip
+    assert len({file_key(url) for url in same}) == 1
+    assert file_key("https://civitai.red/models/1?b=2&a=1") == file_key("https://civitai.com/models/1?a=1&b=2")
+    differ = [
+        "https://h/dl?id=7",
+        "https://h/dl?id=8",
+        "https://h/a/x",
+        "https://h/b/x",
+        "https://h:8/a/x",
+        "http://h/a/x",
+    ]
+    assert len({file_key(url) for url in differ}) == len(differ)
+
+
+def compressed(server, path, body, encoding="gzip", packed=None):
+    """Serve a file compressed whatever is asked for."""
+    server.files[path] = gzip.compress(body) if packed is None else packed
+    server.headers[path] = {"Content-Encoding": encoding}
+
+
+def test_a_compressed_answer_is_decoded_or_refused(server):
+    compressed(server, "/a", b"{}" * 500)
+    with Session() as session:
+        server.rangeless.add("/a")
+        assert session.read(server.url + "/a", 5000) == b"{}" * 500
+        compressed(server, "/b", b"x", "br", packed=b"\x0b\x00x")
+        with pytest.raises(FetchError, match="compressed"):
+            session.read(server.url + "/b", 5000)
+        compressed(server, "/c", b"x", packed=b"no gzip")
+        with pytest.raises(FetchError, match="damaged"):
+            session.read(server.url + "/c", 5000)
+        with pytest.raises(FetchError, match="more than 10 bytes"):
+            session.read(server.url + "/a", 10)

@@ -58,7 +58,7 @@ class Uses:
 
     def of_file(self, path: Path) -> set[str]:
         """Ids that use a file: they list the URL it came from, its name where that isn't known, or a path to it."""
-        sources = self._index.sources(path)
+        sources = self._index.serves(path)
         names = {path.name, *map(base_name, sources)}
         users = self._unreadable_of(*names)
         for key in sources:

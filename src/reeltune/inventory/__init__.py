@@ -19,10 +19,10 @@ from reeltune.definitions.model import Version
 from reeltune.errors import CheckpointError
 from reeltune.families import Component
 from reeltune.files import expand, is_file
+from reeltune.inventory.folders import Walk, walk
 from reeltune.inventory.index import Index
 from reeltune.inventory.places import PARTIAL as PARTIAL
 from reeltune.inventory.places import own_name
-from reeltune.inventory.walk import Walk, walk
 from reeltune.net import shown
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".sft")

@@ -151,6 +151,12 @@ class Index:
         """Keys of the URLs an unchanged file came from; empty for files this program didn't download."""
         return frozenset(file_key(row.url) for row in self._of(path) if row.url and self._unchanged(row))
 
+    def serves(self, path: Path) -> frozenset[str]:
+        """Keys of the URLs an unchanged file came from, and of those that serve the same sha256."""
+        digest = self.sha256(path)
+        same = [url for url, (_, other) in self._content().urls.items() if digest and other == digest]
+        return self.sources(path) | frozenset(same)
+
     def links(self, path: Path) -> tuple[str, ...]:
         """The URLs a file came from, whatever has become of it."""
         return tuple(row.url for row in self._of(path) if row.url)

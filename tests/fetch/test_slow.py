@@ -1,0 +1,251 @@
+"""Servers that never come to an end, and users who don't want to wait: each look-up has a deadline, each wait hears."""
+
+import contextlib
+import gzip
+import hashlib
+import json
+import threading
+import time
+
+import pytest
+
+from conftest import safetensors_bytes
+from reeltune import CancelToken, Preferences, explain, load_catalog, pull
+from reeltune.checkpoints.header import parse_header
+from reeltune.errors import BadDownload, Cancelled, FetchError, NotEnoughDisk, Unreachable
+from reeltune.fetch import Scope, plan_download, transfer
+from reeltune.fetch.download import Downloader, Link
+from reeltune.fetch.headers import Headers
+from reeltune.machine import Machine
+from reeltune.net import Session, UrlSource, within
+
+SHAPES = {"head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])}
+GOOD = safetensors_bytes(SHAPES)
+MACHINE = Machine(2**34, 2**33)
+NAME, PATH = "x_bf16.safetensors", "/x_bf16.safetensors"
+
+
+@pytest.fixture
+def dripping(server):
+    """Send a file, or its headers, a byte at a time, until the client leaves or the test ends."""
+    ended = threading.Event()
+
+    def drip(path, *, headers=False):
+        def answer(handler, body):
+            start = b'HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-%d/%d\r\nETag: "a"\r\n' % (
+                len(body) - 1,
+                len(body),
+            )
+            start += b"Content-Length: %d\r\nX-More: " % len(body)
+            handler.wfile.write(start)
+            handler.wfile.write(b"" if headers else b"1\r\n\r\n")
+            with contextlib.suppress(OSError):
+                while not ended.wait(0.02):
+                    handler.wfile.write(b"x")
+                    handler.wfile.flush()
+            handler.close_connection = True
+            return True
+
+        server.files[path] = GOOD
+        server.faults[path] = answer
+
+    yield drip
+    ended.set()
+
+
+@pytest.mark.parametrize("headers", [False, True], ids=["body", "headers"])
+def test_a_header_that_drips_in_has_a_deadline(server, dripping, headers):
+    dripping(PATH, headers=headers)
+    began = time.monotonic()
+    with UrlSource(server.url + PATH, seconds=0.4) as source, pytest.raises(Unreachable, match="no complete answer"):
+        parse_header(source)
+    assert time.monotonic() - began < 3
+
+
+def test_many_slow_urls_take_no_longer_than_one(server, dripping, define, root, monkeypatch):
+    monkeypatch.setattr("reeltune.fetch.plan.Headers", lambda tokens: Headers(tokens, each=0.3, seconds=0.6))
+    monkeypatch.setattr("reeltune.fetch.headers._PATIENCE_SECONDS", 0.2)
+    urls = [f"{server.url}/{number}_bf16.safetensors" for number in range(45)]
+    for url in urls:
+        dripping(url.removeprefix(server.url))
+    define("slow", {"architecture": "t2v", "URLs": urls, "components": "o/r"})
+    began = time.monotonic()
+    explanation = explain(load_catalog(root)["slow"], machine=MACHINE, online=True)
+    assert time.monotonic() - began < 5
+    assert len([line for line in explanation.notices if "header" in line]) == 45
+    assert len(server.requests) < 5
+
+
+def test_a_plan_that_is_only_shown_doesnt_wait_for_slow_servers(server, dripping, define, root, monkeypatch):
+    monkeypatch.setattr("reeltune.fetch.download._LOOK_SECONDS", 0.3)
+    monkeypatch.setattr("reeltune.fetch.survey._SURVEY_SECONDS", 0.6)
+    for number in range(20):
+        dripping(f"/{number}_bf16.safetensors", headers=True)
+        define(f"d{number}", {"architecture": "t2v", "URLs": [f"{server.url}/{number}_bf16.safetensors"]})
+    catalog = load_catalog(root)
+    began, events = time.monotonic(), []
+    _, plan = plan_download(
+        [catalog[f"d{number}"] for number in range(20)], scope=Scope(weights_only=True), machine=MACHINE,
+        listener=events.append,
+    )  # fmt: skip
+    assert time.monotonic() - began < 6
+    assert plan.unknown == 20
+    assert any("took too long" in event.message for event in events)
+
+
+@pytest.mark.parametrize("where", ["look", "backoff", "header wait", "stream"])
+def test_cancelling_is_heard_wherever_it_waits(server, dripping, tmp_path, where, monkeypatch):
+    cancel = CancelToken()
+    if where == "look":
+        dripping(PATH, headers=True)
+    if where == "backoff":
+        server.files[PATH] = GOOD
+
+        def busy(handler, body):
+            handler.send_response(503)
+            handler.send_header("Retry-After", "30")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return True
+
+        server.faults[PATH] = busy
+    if where in ("header wait", "stream"):
+        dripping(PATH, headers=where == "header wait")
+        slow = server.faults[PATH]
+        if where == "stream":
+            server.etags[PATH] = ""
+            server.rangeless.add(PATH)
+
+        def later(handler, body):
+            return len(server.requests) > 1 and slow(handler, body)
+
+        server.faults[PATH] = later
+    threading.Timer(0.3, cancel.cancel).start()
+    began = time.monotonic()
+    with Downloader(Preferences(stall_seconds=60), cancel=cancel) as downloader, pytest.raises(Cancelled):
+        downloader.fetch(Link(server.url + PATH, tmp_path / NAME, True))
+    assert time.monotonic() - began < 3
+    assert not (tmp_path / NAME).exists()
+
+
+def test_within_raises_what_the_work_raises_and_stops_what_takes_too_long():
+    def fails():
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        within(5, fails, stop=lambda: None, what="it")
+    stopped = threading.Event()
+    with pytest.raises(Unreachable, match="it: no complete answer"):
+        within(0.1, lambda: stopped.wait(20), stop=stopped.set, what="it")
+    assert stopped.is_set()
+    assert within(5, lambda: 7, stop=lambda: None, what="it") == 7
+
+
+def test_an_interrupted_session_can_be_used_again(server):
+    server.files["/x"] = b"1"
+    with Session() as session:
+        assert session.read(server.url + "/x", 9) == b"1"
+        session.interrupt()
+        assert session.read(server.url + "/x", 9) == b"1"
+
+
+# --- bodies without a length -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def endless(server):
+    """A chunked body that goes on for as long as anybody reads."""
+
+    def answer(handler, body):
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        part = b"%x\r\n%s\r\n" % (1 << 16, bytes(1 << 16))
+        with contextlib.suppress(OSError):
+            for _ in range(4000):
+                handler.wfile.write(part)
+        handler.close_connection = True
+        return True
+
+    server.files[PATH] = server.files["/c.json"] = GOOD
+    server.faults[PATH] = server.faults["/c.json"] = answer
+    return server
+
+
+def test_a_body_without_a_length_is_bounded(endless, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "_CHECK_EVERY", 100_000)
+    monkeypatch.setattr("reeltune.fetch.download.MOST_BYTES", 1_000_000)
+    with Downloader() as downloader, pytest.raises(BadDownload, match="no end is announced"):
+        downloader.fetch(Link(endless.url + PATH, tmp_path / NAME, True))
+    with Downloader() as downloader, pytest.raises(BadDownload, match="more than 2,000 bytes"):
+        downloader.fetch(Link(endless.url + "/c.json", tmp_path / "c.json", listed=2000))
+    assert not [path for path in tmp_path.iterdir() if ".lock." not in path.name]
+
+
+def test_a_body_without_a_length_leaves_room_on_the_disk(endless, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "_CHECK_EVERY", 100_000)
+    free = iter([10**12, 10**12, 10**8])
+    monkeypatch.setattr(transfer, "free_disk", lambda folder: next(free))
+    with Downloader() as downloader, pytest.raises(NotEnoughDisk, match="doesn't report its size"):
+        downloader.fetch(Link(endless.url + PATH, tmp_path / NAME, True))
+    assert not [path for path in tmp_path.iterdir() if ".lock." not in path.name]
+
+
+# --- compressed files ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def squeezed(server, define, root, monkeypatch):
+    """A repository whose server compresses `config.json`, though it is asked not to."""
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    config = json.dumps({"a": "b" * 500}).encode()
+    for folder in ("tokenizer", "text_encoder", "vae"):
+        rows = [{"type": "file", "path": f"{folder}/config.json", "size": len(config)}]
+        server.files[f"/api/models/o/r/tree/main/{folder}"] = json.dumps(rows).encode()
+        path = f"/o/r/resolve/main/{folder}/config.json"
+        server.files[path] = gzip.compress(config)
+        server.headers[path] = {"Content-Encoding": "gzip"}
+        server.rangeless.add(path)
+    server.files[PATH] = GOOD
+    define("mine", {"architecture": "t2v", "URLs": [server.url + PATH], "components": "o/r"})
+    return load_catalog(root)["mine"], config
+
+
+def test_compressed_component_files_are_stored_decoded(squeezed, root):
+    definition, config = squeezed
+    assert not pull(definition, machine=MACHINE).missing
+    for folder in ("tokenizer", "text_encoder", "vae"):
+        assert (root / "ckpts" / "o--r" / folder / "config.json").read_bytes() == config
+
+
+def test_parts_of_a_compressed_file_are_refused(squeezed, server, root):
+    """It says that what it sends is a part of a compressed file: the whole is asked for, which it compresses as well."""
+    definition, config = squeezed
+    server.rangeless.clear()
+    assert not pull(definition, machine=MACHINE).missing
+    assert (root / "ckpts" / "o--r" / "vae" / "config.json").read_bytes() == config
+
+
+def test_component_files_are_held_against_the_listed_size(squeezed, server, root):
+    definition, config = squeezed
+    path = "/o/r/resolve/main/vae/config.json"
+    server.headers[path] = {}  # compressed, and not said
+    with pytest.raises(BadDownload, match=f"lists {len(config):,}"):
+        pull(definition, machine=MACHINE)
+    assert not (root / "ckpts" / "o--r" / "vae").exists()
+
+
+def test_compressed_weights_are_decoded_and_verified(server, tmp_path):
+    server.files[PATH] = gzip.compress(GOOD)
+    server.headers[PATH] = {"Content-Encoding": "gzip"}
+    with Downloader() as downloader:
+        downloader.fetch(Link(server.url + PATH, tmp_path / NAME, True, hashlib.sha256(GOOD).hexdigest()))
+    assert (tmp_path / NAME).read_bytes() == GOOD
+
+
+def test_an_unknown_encoding_is_refused(server, tmp_path):
+    server.files[PATH] = GOOD
+    server.headers[PATH] = {"Content-Encoding": "zstd"}
+    with Downloader() as downloader, pytest.raises(FetchError, match="'zstd'"):
+        downloader.fetch(Link(server.url + PATH, tmp_path / NAME, True))
+    assert not (tmp_path / NAME).exists()
