@@ -466,3 +466,14 @@ def test_what_stood_there_is_set_aside_never_overwritten(served, content, tmp_pa
     assert (tmp_path / NAME).read_bytes() == content
     assert (tmp_path / f"{NAME}.unusable1").read_bytes() == b"mine"
     assert any("could not be used" in getattr(event, "message", "") for event in events)
+
+
+@pytest.mark.parametrize(("age", "strong"), [(0, False), (30, False), (61, True), (10_000, True)])
+def test_a_date_of_change_is_strong_once_it_is_a_minute_old(served, content, tmp_path, age, strong):
+    from email.utils import formatdate
+
+    served.etags[PATH] = ""
+    served.headers[PATH] = {"Last-Modified": formatdate(time.time() - age, usegmt=True)}
+    fetch(served, tmp_path)
+    assert (tmp_path / NAME).read_bytes() == content
+    assert (len(served.requests) > 2) == strong

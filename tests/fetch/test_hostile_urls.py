@@ -160,7 +160,7 @@ def test_redirects(anywhere, define, root):
 
 
 def test_names_that_the_server_gives(anywhere, define, root):
-    """CivitAI's API names the file; Content-Disposition does too, and is not obeyed."""
+    """CivitAI's API names the file; Content-Disposition does too, and isn't obeyed where the URL has a file's name."""
     links = [f"https://civitai.com/api/download/models/{number}" for number in range(len(NAMES))]
     came, refused = attempt(links, define, root)
     assert refused

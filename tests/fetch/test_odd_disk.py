@@ -450,3 +450,43 @@ def test_a_downloader_without_an_index_never_takes_what_it_finds_for_its_own(ser
     with Downloader() as downloader:
         downloader.fetch(Link(f"{server.url}/{NAME}", tmp_path / NAME, True))
     assert (tmp_path / NAME).read_bytes() == GOOD
+
+
+def test_explain_online_and_a_dry_run_show_all_sizes(server, define, root, monkeypatch, capsys):
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    for folder in ("tokenizer", "text_encoder", "vae"):
+        rows = [{"type": "file", "path": f"{folder}/config.json", "size": 4321}]
+        server.files[f"/api/models/o/r/tree/main/{folder}"] = json.dumps(rows).encode()
+    server.files["/" + NAME] = GOOD
+    define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/{NAME}"], "components": "o/r"})
+    for words in (["explain", "mine", "--online"], ["pull", "mine", "--dry-run"]):
+        assert run(*words, "--root", str(root)) == 0
+        out = capsys.readouterr().out
+        assert "?" not in out
+        assert out.count("4.3 KB") >= 3
+    del server.files["/api/models/o/r/tree/main/vae"]
+    assert run("explain", "mine", "--online", "--root", str(root)) == 0
+    assert "404" in capsys.readouterr().err
+
+
+def test_quantize_with_nothing_to_do_says_so(root, define, capsys):
+    (root / "ckpts").mkdir()
+    (root / "ckpts" / "x_quanto_bf16_int8.safetensors").write_bytes(
+        safetensors_bytes(
+            {"head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2]),
+             "blocks.0.self_attn.q.weight._data": ("I8", [4, 4]), "blocks.0.self_attn.q.weight._scale": ("BF16", [4, 1])}
+        )
+    )  # fmt: skip
+    define("mine", {"architecture": "t2v", "URLs": ["ckpts/x_quanto_bf16_int8.safetensors"]})
+    assert run("quantize", "mine", "--root", str(root)) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+
+
+def test_what_pull_could_not_bring_is_named_by_generate(server, define, root):
+    from reeltune.fetch import require
+
+    server.files["/" + NAME] = safetensors_bytes({"adaln_single.emb.timestep_embedder.linear_1.bias": ("BF16", [8])})
+    define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/{NAME}"], "components": "o/r"})
+    explanation = pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
+    with pytest.raises(FetchError, match=f"{NAME} .transformer. is missing: its header is that of"):
+        require(explanation)

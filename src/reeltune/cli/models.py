@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reeltune.cli.options import AsJson, Device, DType, Id, Profile, Quantization, Root, open_catalog, wishes
-from reeltune.cli.output import notice, out, print_json, say, size, table
+from reeltune.cli.output import interruptible, notice, out, print_json, say, size, table, tell
 
 if TYPE_CHECKING:
     from reeltune.definitions import Definition, Summary
@@ -98,7 +98,9 @@ def explain(
     dtype: DType = None,
     device: Device = None,
     profile: Profile = None,
-    online: Annotated[bool, typer.Option("--online", help="Also read the headers of files that aren't here.")] = False,
+    online: Annotated[
+        bool, typer.Option("--online", help="Also read the headers and sizes of files that aren't here.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Explain which version of a model would be used, why, and which files that takes."""
@@ -108,12 +110,27 @@ def explain(
     catalog = open_catalog(root)
     preferences = wishes(catalog.root, quantization, dtype, device, profile)
     explanation = explain_definition(catalog[id], preferences, online=online)
+    if online:
+        explanation = _with_sizes(explanation)
     if as_json:
         profile_found = pick(explanation)
         memory = {"profile": profile_found.name, "reason": profile_found.reason, "pinned": profile_found.pinned}
         print_json(explanation.as_json() | {"memory": memory})
         return
     print_explanation(explanation)
+
+
+def _with_sizes(explanation: Explanation) -> Explanation:
+    """The explanation with the sizes that servers report; what is wrong with a file there is a notice."""
+    from reeltune.errors import FetchError
+    from reeltune.fetch import ask_sizes
+
+    try:
+        with interruptible() as cancel:
+            return ask_sizes([explanation], listener=tell, cancel=cancel)[0][0]
+    except FetchError as error:
+        notice(str(error))
+        return explanation
 
 
 def print_explanation(explanation: Explanation) -> None:

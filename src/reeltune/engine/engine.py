@@ -34,7 +34,7 @@ from reeltune.engine.vae import VaeAtWork
 from reeltune.errors import DecodeFailed, MediaError, NotRunnable
 from reeltune.events import Batch, CancelToken, Event, Kept, Listener, Notice, Progress, ignore
 from reeltune.families import Component
-from reeltune.fetch import Explanation, pull
+from reeltune.fetch import Explanation, pull, require
 from reeltune.fetch.estimate import check_memory
 from reeltune.fetch.profiles import MemoryProfile, pick
 from reeltune.files import expand
@@ -164,6 +164,7 @@ class Engine:
                 cancel=cancel,
                 machine=self._machine,
             )
+            require(explanation)
             check_memory(explanation)
             for slot, choice in explanation.selection.choices.items():
                 self._say(f"{slot}: {choice.version.file_name} ({choice.reason}).")

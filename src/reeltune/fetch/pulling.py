@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,8 +45,18 @@ def plan_download(
     Offline, or where a server can't be reached, sizes are those that were remembered, and notices say so. Raises
     FetchError and its kinds for what is wrong with a file.
     """
-    explanations = _explained(definitions, preferences, machine)
-    root = definitions[0].root
+    return ask_sizes(_explained(definitions, preferences, machine), scope, listener=listener, cancel=cancel)
+
+
+def ask_sizes(
+    explanations: Sequence[Explanation],
+    scope: Scope = Scope(),
+    *,
+    listener: Listener = ignore,
+    cancel: CancelToken | None = None,
+) -> tuple[list[Explanation], Survey]:
+    """The same explanations with the sizes that servers report for what is missing; see `plan_download`."""
+    root = explanations[0].definition.root
     index = Index(root / "ckpts")
     with Downloader(explanations[0].preferences, listener, cancel, index) as downloader:
         found = survey(_wanted(explanations, scope), root, downloader, shown_only=True)
@@ -54,7 +64,23 @@ def plan_download(
         listener(Notice(notice))
     if (root / "ckpts").is_dir():
         found.remember(index)
-    return explanations, found
+    sizes = {need.item.url: need.bytes for need in found.needs}
+    return [_sized(row, sizes) for row in explanations], found
+
+
+def _sized(explanation: Explanation, sizes: Mapping[str, int | None]) -> Explanation:
+    items = [
+        replace(item, bytes=sizes.get(item.url, item.bytes)) if not item.present and item.bytes is None else item
+        for item in explanation.items
+    ]
+    return replace(explanation, items=tuple(items))
+
+
+def require(explanation: Explanation) -> None:
+    """Raise FetchError where something is still missing after a `pull`."""
+    for item in explanation.missing:
+        why = item.obstacle or f"what {shown(item.url)} serves is not what is needed"
+        raise FetchError(f"{item.path.name} ({item.subject}) is missing: {why}.", hint="Correct the definition's URL.")
 
 
 def _explained(

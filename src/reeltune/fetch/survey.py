@@ -43,6 +43,12 @@ class Need:
     aside: Path | None = None
     notice: str = ""
 
+    @property
+    def bytes(self) -> int | None:
+        """Size of all of it; None where it isn't known."""
+        sizes = [link.size for link in self.links if link.size is not None]
+        return sum(sizes) if len(sizes) == len(self.links) else None
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -83,10 +89,9 @@ class Survey:
     def remember(self, index: Index) -> None:
         """Keep sizes and sha256, so that they are known while the network is off."""
         for need in self.needs:
-            sizes = [link.size for link in need.links if link.size is not None]
-            if sizes and len(sizes) == len(need.links) and not need.notice:
+            if need.bytes is not None and not need.notice:
                 digest = (need.links[0].sha256 or "").lower() if need.aside is None else ""
-                index.learn_url(need.item.url, sum(sizes), digest)
+                index.learn_url(need.item.url, need.bytes, digest)
 
     def check_disk(self) -> None:
         """Raise NotEnoughDisk unless all of it fits."""
@@ -98,9 +103,7 @@ class Survey:
 
 
 def _planned(need: Need) -> PlannedFile:
-    sizes = [link.size for link in need.links]
-    total = None if None in sizes else sum(size or 0 for size in sizes)
-    return PlannedFile(need.links[0].name, total, sum(link.kept for link in need.links))
+    return PlannedFile(need.links[0].name, need.bytes, sum(link.kept for link in need.links))
 
 
 def survey(items: Sequence[Item], root: Path, downloader: Downloader, *, shown_only: bool = False) -> Survey:

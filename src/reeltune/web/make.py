@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from reeltune._text import counted
-from reeltune.errors import ReeltuneError
+from reeltune.errors import ReeltuneError, Unreachable
 from reeltune.fetch import plan_download
 from reeltune.files import read_bytes
 from reeltune.inventory.index import Index
@@ -100,6 +100,8 @@ def _look_up(view: View, id: str) -> str:
     ckpts.mkdir(parents=True, exist_ok=True)
     survey.remember(Index(ckpts))
     studio.reload()
+    if survey.notices:
+        raise Unreachable(" ".join(survey.notices[:3]))
     return ""
 
 
