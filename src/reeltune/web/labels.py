@@ -83,8 +83,8 @@ PREFERENCES = {
     "threads": "Threads",
     "outputs": "Output folder",
     "model_folders": "Model folders",
-    "connections": "Connections",
-    "rate_limit": "Rate limit",
+    "connections": "Connections per download",
+    "rate_limit": "Download limit (MB/s)",
     "stall_seconds": "Reconnect after (seconds)",
 }
 

@@ -132,6 +132,7 @@ def headline(studio: Studio, id: str) -> str:
     if not definition.runnable:
         return head + problem(f"It can’t run here: {definition.reason}.", "Pick another model.")
     try:
+        studio.machine.check_device(studio.preferences().device)
         explanation = studio.explain(definition)
     except ReeltuneError as error:
         return head + problem(error)
@@ -186,6 +187,10 @@ def _disk(studio: Studio, explanation: Explanation) -> str:
 def _memory(studio: Studio, explanation: Explanation) -> str:
     device = studio.machine.device(explanation.preferences.device)
     room, need = studio.machine.memory_of(device), estimate(explanation).peak
-    own = device.startswith("cuda") and room != studio.machine.ram
-    where = f"{size(room)} on the graphics card ({device})" if own else f"{size(room)} of memory here"
+    if device.startswith("cuda") and not studio.machine.gpus:
+        where = f"The memory of the graphics card ({device}) isn’t known"
+    elif device.startswith("cuda"):
+        where = f"{size(room)} on the graphics card ({device})"
+    else:
+        where = f"{size(room)} of RAM"
     return f"{where}; the weights take about {size(need)}." if need is not None else f"{where}."

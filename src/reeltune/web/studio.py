@@ -109,6 +109,7 @@ class Studio:
             definition = self.catalog()[id]
             if not definition.runnable:
                 return definition.reason
+            self.machine.check_device(self.preferences().device)
             self.explain(definition)
         except ReeltuneError as error:
             return str(error)

@@ -29,6 +29,7 @@ _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
 _COMMAND = re.compile(r"\breeltune ([a-z]+)\b")
 _KEY = re.compile(r"\b(" + "|".join(sorted((key for key in KEYS if "_" in key), key=len, reverse=True)) + r")\b")
 _SLOT = re.compile(r"\b(transformer_2|modules\[(\d+)\])")
+_PREFERENCE = re.compile(rf"(?<=for )({'|'.join(PREFERENCES)})\b(?=\.)")
 _BARE = re.compile(r"(?<=for )(prompt|seed|resolution)\b")
 
 
@@ -46,6 +47,7 @@ def _sentence(sentence: str) -> str:
     if command := _COMMAND.search(sentence):
         return _COMMANDS.get(command[1], "")
     named = _KEY.sub(lambda found: f"“{label_of(found[1])}”", _SLOT.sub(_slot, sentence))
+    named = _PREFERENCE.sub(lambda found: f"“{PREFERENCES[found[1]]}”", named)
     return _BARE.sub(lambda found: f"“{label_of(found[1])}”", named)
 
 
