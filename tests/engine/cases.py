@@ -12,7 +12,7 @@ START, END = {"image_start": "start.png"}, {"image_end": "end.png"}
 PARTS = {"i2v": "wan_image", "fun_inp": "wan_image", "fun_inp_1.3B": "wan_image", "flf2v_720p": "wan_image",
          "ti2v_2_2": "wan22", "hunyuan": "hunyuan", "hunyuan_i2v": "hunyuan_image", "ltxv_13B": "ltx"}  # fmt: skip
 CASES = {
-    "t2v": {}, "t2v_1.3B": {"guidance_scale": 1.0}, "i2v": START, "fun_inp": START | END, "fun_inp_1.3B": START,
+    "t2v": {}, "t2v_1.3B": {"guidance_scale": 1.0}, "i2v": START, "i2v, end": START | END, "fun_inp": START | END, "fun_inp_1.3B": START,
     "flf2v_720p": START | END, "vace_14B": {"video_guide": "guide.mp4", "video_mask": "mask.mp4", "image_refs": ["end.png"]},
     "vace_1.3B": {}, "t2v_2_2": {"num_inference_steps": 4}, "i2v_2_2": START | {"num_inference_steps": 4},
     "vace_14B_2_2": {"video_guide": "guide.mp4", "guidance_scale": 3.0, "guidance2_scale": 2.0}, "ti2v_2_2": {},

@@ -48,13 +48,13 @@ def test_it_makes_the_video_that_diffusers_makes(case, tmp_path):
 
 def by_diffusers(definition, settings):
     """The same video by the pipeline in one go, all parts in memory."""
-    from reeltune.engine.inputs import asked, read
+    from reeltune.engine.inputs import read
     from reeltune.engine.request import build_request, complete_settings
 
     architecture, root = definition.architecture, definition.root
     whole, _ = complete_settings(definition, settings)
     request, _ = build_request(architecture, whole, root)
-    given = read(asked(architecture, whole, root), (request.width, request.height), request.frames, request.fps, print)
+    given = read(request, print)
     loaded = {
         row.name: load_component(
             row, Path(definition.components) / row.name,
@@ -71,7 +71,9 @@ def by_diffusers(definition, settings):
     name = architecture.image_pipeline if architecture.image_pipeline and given.start else architecture.pipeline
     pipeline = assemble(getattr(diffusers, name), {**loaded, **options, "scheduler": scheduler(request)})
     pipeline.set_progress_bar_config(disable=True)
-    if architecture.id.startswith("fun_inp"):  # the pipeline would look at the end image too, and fail
+    if (
+        architecture.id.startswith(("fun_inp", "i2v")) and "image_encoder" in loaded
+    ):  # the pipeline would look at the end image too, and fail
         look = pipeline.encode_image
         pipeline.encode_image = lambda images, device: look(given.start, device)
     wanted = inspect.signature(pipeline.__call__).parameters
@@ -139,7 +141,7 @@ def test_inputs_that_are_missing_wrong_or_not_taken_are_named(case, root):
                 engine.generate(**settings | {"video_guide": "text.png"})
             with pytest.raises(SettingsError, match="needs a video_guide"):
                 engine.generate(**settings | {"video_guide": None})
-            with pytest.raises(NotRunnable, match="'P'"):
+            with pytest.raises(NotRunnable, match="P turns the control video into poses"):
                 engine.generate(**settings | {"video_prompt_type": "PV"})
             with pytest.raises(SettingsError, match="I asks for image_refs"):
                 engine.generate(**settings | {"video_prompt_type": "VMI", "image_refs": []})

@@ -24,14 +24,15 @@ from reeltune.engine.arithmetic import arithmetic
 from reeltune.engine.denoiser import Denoiser, Steering, steering
 from reeltune.engine.inputs import Given, read
 from reeltune.engine.kinds import Tensors
-from reeltune.engine.memo import Memo, key_of
+from reeltune.engine.memo import Encoded, Memo, key_of
 from reeltune.engine.models import SLOTS, Models
 from reeltune.engine.placing import Places, fits, release
+from reeltune.engine.positions import check_positions
 from reeltune.engine.preview import Previewer, RgbMap, refit
-from reeltune.engine.request import Request, build_request, complete_settings, request_of_latents
-from reeltune.engine.stages import denoise, encode, find, load_component, torch_device
+from reeltune.engine.request import Request, build_request, check_runnable, complete_settings, request_of_latents
+from reeltune.engine.stages import cut_prompts, denoise, encode, find, load_component, torch_device
 from reeltune.engine.vae import VaeAtWork
-from reeltune.errors import DecodeFailed, MediaError, NotRunnable
+from reeltune.errors import DecodeFailed, MediaError
 from reeltune.events import Batch, CancelToken, Event, Kept, Listener, Notice, Progress, ignore
 from reeltune.families import Component
 from reeltune.fetch import Explanation, pull, require
@@ -67,7 +68,7 @@ class Engine:
         save_quantized: bool = False,
         previews: bool = False,
     ) -> None:
-        self.definition = _runnable(definition)
+        self.definition = check_runnable(definition)
         self._preferences = preferences
         self._listener = listener
         self._machine = machine
@@ -99,7 +100,7 @@ class Engine:
         """Make videos with another definition from here on. What both have in common stays: components, embeddings,
         and of one architecture the model, which takes the other's weights. Raises NotRunnable.
         """
-        self.definition, self._explanation = _runnable(definition), None
+        self.definition, self._explanation = check_runnable(definition), None
         self._saving = self._save
         self._said.clear()
 
@@ -141,10 +142,9 @@ class Engine:
         request, notices = build_request(self.definition.architecture, settings, self.definition.root)
         for notice in notices:
             self._say(notice)
-        size = (request.width, request.height)
-        letters = request.settings.get("video_prompt_type", "")
-        given = read(request.inputs, size, request.frames, request.fps, self._say, letters=letters)
+        given = read(request, self._say)
         explanation = self.prepare(cancel)
+        check_positions(explanation, request)
         with arithmetic(explanation, request, self._models.config(explanation)):
             text = self._encode(request, given, cancel)
             latents = self._denoise(text, request, given, cancel)
@@ -215,20 +215,22 @@ class Engine:
         config = self._models.config(explanation)
         folders = {row.name: explanation.component(row.name) for row in rows}
         key = key_of(request, given, config, folders, self._dtype())
-        text = self._memo.get(key)
-        if text is None:
+        encoded = self._memo.get(key)
+        if encoded is None:
             self._make_room(explanation)
             parts = {row.name: load_component(row, folders[row.name], self._component_dtype(row)) for row in rows}
             models = [part for part in parts.values() if isinstance(part, nn.Module)]
             text = self._at().run(models, lambda: encode(architecture, parts, request, given, config, self._device()))
             for model in models:
                 self._at().forget(model, weights=False)
+            encoded = self._memo.keep(key, Encoded(text, cut_prompts(architecture, parts, request)))
             parts.clear()
             models.clear()
             release()
-            self._memo.keep(key, text)
+        for notice in encoded.notices:
+            self._say(notice)
         self._progress("encode", 1, 1)
-        return text
+        return encoded.tensors
 
     def _make_room(self, explanation: Explanation) -> None:
         """Let the weights of the video before make room, where the encoders don't fit beside them."""
@@ -388,13 +390,3 @@ class Engine:
         if message not in self._said:
             self._said.add(message)
             self._listener(Notice(message))
-
-
-def _runnable(definition: Definition) -> Definition:
-    """The definition. Raises NotRunnable where this program can't run it."""
-    if not definition.runnable:
-        raise NotRunnable(
-            f"{definition.id} can't run here: {definition.reason}.",
-            hint="`reeltune list` shows which do.",
-        )
-    return definition

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -15,6 +15,9 @@ from reeltune.families import Architecture, Input
 from reeltune.files import expand, is_file, is_folder
 from reeltune.media.inputs import contain, cover, read_clip, read_image
 from reeltune.media.kinds import display
+
+if TYPE_CHECKING:
+    from reeltune.engine.request import Request
 
 _GRAY, _WHITE = 128, 255
 _MOST_IMAGES = 16
@@ -75,20 +78,14 @@ def _paths(row: Input, value: Any, root: Path) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def read(
-    paths: Mapping[str, tuple[Path, ...]],
-    size: tuple[int, int],
-    count: int,
-    fps: int,
-    say: Callable[[str], None],
-    *,
-    letters: str = "",
-) -> Given:
-    """Read and fit the files for a video of `size` pixels and `count` frames. Raises MediaError.
+def read(request: Request, say: Callable[[str], None]) -> Given:
+    """Read the files of a request and fit them to its video. Raises MediaError.
 
-    What the mask leaves to the model is gray in the guide, as VACE was trained, unless the `letters` of
+    What the mask leaves to the model is gray in the guide, as VACE was trained, unless the letters of
     `video_prompt_type` ask for the video as it is.
     """
+    paths, size = request.inputs, (request.width, request.height)
+    count, fps, letters = request.frames, request.fps, request.settings.get("video_prompt_type") or ""
 
     def image(key: str) -> Image.Image | None:
         if key not in paths:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,33 @@ from reeltune.engine.request import Request
 _MOST = 8  # prompts; one is 4 to 8 MB
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A request's embeddings, and what the user should know of how they came about."""
+
+    tensors: Tensors
+    notices: tuple[str, ...] = ()
+
+
 class Memo:
     """The embeddings of the last few prompts; the one not asked for longest goes first."""
 
     def __init__(self) -> None:
-        self._rows: OrderedDict[Hashable, Tensors] = OrderedDict()
+        self._rows: OrderedDict[Hashable, Encoded] = OrderedDict()
 
-    def get(self, key: Hashable) -> Tensors | None:
+    def get(self, key: Hashable) -> Encoded | None:
         """What was kept under the key."""
         if key not in self._rows:
             return None
         self._rows.move_to_end(key)
         return self._rows[key]
 
-    def keep(self, key: Hashable, tensors: Tensors) -> Tensors:
+    def keep(self, key: Hashable, encoded: Encoded) -> Encoded:
         """Keep and return embeddings."""
-        self._rows[key] = tensors
+        self._rows[key] = encoded
         while len(self._rows) > _MOST:
             self._rows.popitem(last=False)
-        return tensors
+        return encoded
 
     def clear(self) -> None:
         """Forget all."""

@@ -23,6 +23,7 @@ from reeltune.settings import (
     listed,
     neutral,
     refusals,
+    split_prompts,
     stored_settings,
     unused,
 )
@@ -59,6 +60,14 @@ class Request:
     inputs: Mapping[str, tuple[Path, ...]]
 
 
+def check_runnable(definition: Definition) -> Definition:
+    """The definition. Raises NotRunnable where this program can't run it."""
+    if not definition.runnable:
+        message = f"{definition.id} can't run here: {definition.reason}."
+        raise NotRunnable(message, hint="`reeltune list` shows which do.")
+    return definition
+
+
 def complete_settings(definition: Definition, call: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """All layers of settings for a call, and notices about what the model leaves unused.
 
@@ -77,7 +86,25 @@ def complete_settings(definition: Definition, call: Mapping[str, Any]) -> tuple[
     notices = stored.problem_notices()
     if left or unknown:
         notices.append(f"{architecture.id} does not use: {listed([*left, *unknown])}.")
-    return settings, notices
+    return settings, [*notices, *_windows(settings), *_single(definition, settings)]
+
+
+def _single(definition: Definition, settings: Mapping[str, Any]) -> list[str]:
+    """A notice where the second of two transformers is never used."""
+    if "transformer_2" not in definition.slots or _boundary(settings) > 0:
+        return []
+    one = settings.get("guidance_phases", 1) <= 1
+    why = f"guidance_phases is {settings.get('guidance_phases', 1)}" if one else "switch_threshold is 0"
+    return [f"{why}: the first transformer makes all the steps."]
+
+
+def _windows(settings: Mapping[str, Any]) -> list[str]:
+    """A notice where prompts stand for windows of one video, and come to videos of their own."""
+    mode = settings.get("multi_prompts_gen_type", "")
+    if not mode.endswith("W") or len(split_prompts(settings["prompt"], mode)) == 1:
+        return []
+    each = "paragraph" if mode.startswith("P") else "line"
+    return [f"multi_prompts_gen_type={mode} asks for sliding windows, which aren't done: each {each} is a video."]
 
 
 def _short(value: Any) -> str:

@@ -118,9 +118,26 @@ def encode(
     `parts`: all components but the VAE, in place; `config`: the transformer's. Returns arguments of the call.
     """
     pipeline = assemble(pipeline_class(architecture, given), parts, device)
-    tokens = min(architecture.family.max_text_tokens, int(parts["tokenizer"].model_max_length))
+    tokens = _most_tokens(architecture, parts)
     with torch.no_grad():
         return KINDS[architecture.family.name].encode(pipeline, request, given, config, tokens, device)
+
+
+def _most_tokens(architecture: Architecture, parts: Mapping[str, Any]) -> int:
+    return min(architecture.family.max_text_tokens, int(parts["tokenizer"].model_max_length))
+
+
+def cut_prompts(architecture: Architecture, parts: Mapping[str, Any], request: Request) -> tuple[str, ...]:
+    """A notice for each prompt that is longer than the text encoder takes, with both numbers of tokens."""
+    most = _most_tokens(architecture, parts)
+    negative = request.negative_prompt if request.guidance > 1 else ""
+    notices = []
+    for name, text in (("prompt", request.prompt), ("negative prompt", negative)):
+        with quiet():
+            count = len(parts["tokenizer"](text)["input_ids"])
+        if count > most:
+            notices.append(f"The {name} has {count:,} tokens, and the text encoder takes {most}: its end is not used.")
+    return tuple(notices)
 
 
 def scheduler(request: Request) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reeltune.definitions import Definition
+from reeltune.engine.positions import check_positions
 from reeltune.engine.request import build_request, complete_settings
 from reeltune.errors import ReeltuneError
 from reeltune.files import write_atomic
@@ -147,7 +148,8 @@ def check(studio: Studio, definition: Definition, values: Mapping[str, Any]) -> 
     complete, notices = complete_settings(definition, settings)
     asked = videos_asked(complete)
     for one in asked[:1]:
-        _, more = build_request(definition.architecture, one, definition.root)
+        request, more = build_request(definition.architecture, one, definition.root)
+        check_positions(studio.explain(definition), request)
         notices += more
     if len(asked) > 1:
         notices.append(f"It makes {len(asked)} videos.")

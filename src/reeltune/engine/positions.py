@@ -1,0 +1,53 @@
+"""Whether a model has positions for every part of a video; one that hasn't ends in the middle of its first step."""
+
+from __future__ import annotations
+
+from reeltune.engine.request import Request
+from reeltune.errors import SettingsError
+from reeltune.families import Architecture
+from reeltune.fetch.plan import Explanation
+
+_TABLE = "rope_max_seq_len"  # of a config: the length of the table along each axis
+
+
+def check_positions(explanation: Explanation, request: Request) -> None:
+    """Raise SettingsError for a video that is larger or longer than the model's tables of positions reach.
+
+    What counts is the chosen checkpoint's header; as long as that isn't known, what is usual in the family.
+    """
+    architecture = explanation.definition.architecture
+    places = _places(explanation)
+    if not places:
+        return
+    side, step = architecture.side_step, architecture.family.frame_step
+    references = len(request.inputs.get("image_refs", ()))  # each stands before the video as a frame of its own
+    longest = (places - 1 - references) * step + 1
+    if max(request.width, request.height) <= places * side and request.frames <= longest:
+        return
+    most = f"{places * side}x{places * side} pixels and {longest} frames"
+    asked = f"{request.width}x{request.height} pixels and {request.frames} frames"
+    message = f"{explanation.definition.id} makes videos of at most {most}, and {asked} are asked for."
+    hint = _hint(architecture, request, places * side, longest)
+    raise SettingsError(message, hint=hint)
+
+
+def _places(explanation: Explanation) -> int:
+    """The length of the table; 0 where positions are computed, so that there is no limit."""
+    family = explanation.definition.architecture.family
+    choice = explanation.selection.choices.get("transformer")
+    identity = choice.facts.identity if choice else None
+    own = (identity.config or {}).get(_TABLE) if identity else None
+    return own if family.position_table and type(own) is int else family.position_table
+
+
+def _hint(architecture: Architecture, request: Request, side: int, longest: int) -> str:
+    """Settings that fit, the nearest to those asked for."""
+    fitting = []
+    if max(request.width, request.height) > side:
+        share = side / max(request.width, request.height)
+        sizes = [max(1, int(part * share / architecture.side_step)) * architecture.side_step
+                 for part in (request.width, request.height)]  # fmt: skip
+        fitting.append(f"resolution={sizes[0]}x{sizes[1]}")
+    if request.frames > longest:
+        fitting.append(f"video_length={longest}")
+    return f"Set {' and '.join(fitting)}, or less."
