@@ -1,7 +1,10 @@
+import os
+
 from conftest import safetensors_bytes
 from reeltune.definitions import Version
 from reeltune.families import ARCHITECTURES
 from reeltune.inventory import Inventory, component_files
+from reeltune.inventory.folders import walk
 
 TENSORS = {"head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])}
 URL = Version("https://h/sub/x_bf16.safetensors?download=true")
@@ -113,3 +116,19 @@ def test_wan_2_2_with_its_own_vae_does_not_take_the_one_of_2_1(root):
     put(root / "ckpts" / "Wan2.1_VAE.safetensors")
     assert Inventory(root).loose(parts()["vae"], "int8")[0] is not None
     assert Inventory(root).loose(parts("ti2v_2_2")["vae"], "int8") == (None, [])
+
+
+def test_a_folder_that_goes_while_it_is_looked_at_hides_no_other(tmp_path, monkeypatch):
+    """As folders of /proc do."""
+    for name in ("gone", "kept"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.safetensors").write_bytes(b"x")
+    real = os.path.realpath
+
+    def realpath(path, **more):
+        if str(path).endswith("gone"):
+            raise FileNotFoundError(path)
+        return real(path, **more)
+
+    monkeypatch.setattr(os.path, "realpath", realpath)
+    assert list(walk([tmp_path]).by_name) == ["kept.safetensors"]

@@ -11,7 +11,7 @@ from PIL import Image
 from reeltune.errors import DefinitionError, MediaError, PreferencesError, SettingsError
 from reeltune.jobs import Queue
 from reeltune.preferences import Preferences, load_preferences, save_preferences
-from reeltune.web import drafts, finetunes
+from reeltune.web import drafts, finetunes, states
 from reeltune.web.configuration import _build
 from reeltune.web.finetunes import Wanted
 from reeltune.web.gallery import find
@@ -204,3 +204,24 @@ def test_new_changed_and_broken_files_show_without_asking(studio, root, define):
 )
 def test_the_name_in_a_host_header(header, name):
     assert _host(header) == name
+
+
+def test_folders_are_looked_through_once_for_all_models(studio, root, monkeypatch):
+    folder = root / "models"
+    folder.mkdir()
+    (root / "reeltune.json").write_text(json.dumps({"model_folders": [str(folder)]}))
+    made = []
+
+    class Counted(states.Inventory):
+        def __init__(self, *given):
+            made.append(given)
+            super().__init__(*given)
+
+    monkeypatch.setattr(states, "Inventory", Counted)
+    for id in ("t2v", "i2v", "nano_t2v", "ti2v_2_2"):
+        studio.explain(studio.catalog()[id])
+    assert len(made) == 1
+    (root / "ckpts").mkdir(exist_ok=True)
+    (root / "ckpts" / "new.safetensors").write_bytes(b"")
+    studio.explain(studio.catalog()["t2v"])
+    assert len(made) == 2

@@ -41,10 +41,10 @@ def _walk_one(top: Path, found: Walk, seen: set[str], most: int, end: float) -> 
     count = 0
     while waiting:
         folder = waiting.popleft()
-        if (real := os.path.realpath(folder)) in seen:  # noqa: PTH  # links may lead in circles
-            continue
-        seen.add(real)
         try:
+            if (real := os.path.realpath(folder)) in seen:  # noqa: PTH  # links may lead in circles
+                continue
+            seen.add(real)
             with os.scandir(folder) as entries:
                 rows = sorted(islice(entries, most + 1), key=lambda entry: entry.name)
         except (OSError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from reeltune.preferences import Preferences
 FileFacts = tuple[tuple[str, int, int, int], ...]
 _MOST_FILES = 20_000  # of a folder whose changes are noticed; beyond them the page's refresh button helps
 _PATIENCE_SECONDS = 0.4  # a page waits this long for the states of its models; later ones arrive with a later tick
+_STALE_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -91,6 +93,7 @@ class States:
         self._standings: Mapping[str, Standing] = {}
         self._asked = 0  # the version whose states are known, or being found out
         self._explained: dict[str, Explanation | ReeltuneError] = {}
+        self._inventory: tuple[int, float, Inventory] | None = None  # of which version, and when it was made
 
     def current(self) -> tuple[int, Facts]:
         """The facts as they are now, and a number that grows whenever they change. Raises PreferencesError."""
@@ -106,13 +109,26 @@ class States:
         with self._guard:
             self._facts = None
 
+    def _on_disk(self, version: int, facts: Facts) -> Inventory:
+        """What is on disk, looked through once for all models; again after a while, as no change of a model folder is
+        noticed.
+        """
+        now = time.monotonic()
+        with self._guard:
+            known = self._inventory
+            if known is None or known[0] != version or now - known[1] > _STALE_SECONDS:
+                known = (version, now, Inventory(self._root, facts.preferences.model_folders))
+                self._inventory = known
+        return known[2]
+
     def explain(self, definition: Definition) -> Explanation:
         """The chooser's result for a definition, the last one while nothing has changed. Raises as `fetch.explain`."""
         version, facts = self.current()
         known = self._explained.get(definition.id)
         if known is None or (isinstance(known, Explanation) and known.definition is not definition):
             try:
-                known = explain(definition, facts.preferences, machine=self._machine)
+                inventory = self._on_disk(version, facts)
+                known = explain(definition, facts.preferences, machine=self._machine, inventory=inventory)
             except ReeltuneError as error:
                 known = error
             with self._guard:
@@ -135,7 +151,7 @@ class States:
 
     def _find_out(self, version: int, facts: Facts) -> None:
         found = {}
-        inventory = Inventory(self._root, facts.preferences.model_folders)  # looked through once for all models
+        inventory = self._on_disk(version, facts)
         for row in facts.catalog.summaries():
             if self._asked != version:
                 return  # a newer thread is at it
