@@ -144,3 +144,18 @@ def test_every_format_is_read_and_no_program_is_run(tmp_path):
     (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     with pytest.raises(MediaError, match="not an image"):
         read_image(tmp_path / "x.png")
+
+
+def test_an_animated_gif_keeps_its_timing_and_is_white_where_it_is_transparent(tmp_path):
+    frames = []
+    for number in range(4):
+        picture = Image.new("P", (32, 32), 0)
+        picture.putpalette([0, 0, 0, 250, 0, 0] + [0] * 750)
+        picture.paste(1, (0, 0, 8 * (number + 1), 32))
+        frames.append(picture)
+    path = tmp_path / "x.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[100, 400, 100, 200], transparency=0, disposal=2)
+    clip = read_clip(path, 50, 10, (32, 32))
+    widths = [round(float((np.asarray(frame)[16, :, 1] < 128).sum()) / 8) for frame in clip.frames]
+    assert widths == [1, 2, 2, 2, 2, 3, 4, 4]
+    assert np.asarray(clip.frames[0])[16, 30].min() > 200
