@@ -48,6 +48,8 @@ COMMANDS = [
     ("rm", "{}", "--dry-run"),
     ("verify", "{}"),
     ("settings", "export", "{}"),
+    ("settings", "read", "{}"),
+    ("generate", "nano_t2v", "--settings", "{}"),
     ("urls", "replace", "{}", "a", "b"),
     ("generate", "{}", "x"),
     ("generate", "nano_t2v", "x", "-o", "{}"),
@@ -66,7 +68,7 @@ COMMANDS = [
 def test_what_no_command_can_use_is_an_error_in_words(words, kind, bad, root, capsys):
     given = [word if word != "{}" else bad for word in words]
     with pytest.raises(SystemExit) as stop:
-        main(given if words[0] == "inspect" else [*given, "--root", str(root)])
+        main(given if words[0] == "inspect" or words[1] == "read" else [*given, "--root", str(root)])
     captured = capsys.readouterr()
     assert stop.value.code in (1, 2)
     assert not captured.out

@@ -4,11 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
 from reeltune.cli.app import app, main
-from reeltune.media.mp4 import read_metadata
+from reeltune.media.mp4 import read_frames, read_metadata
 
 PROJECT = Path(__file__).parents[2]
 WEIGHTS = ["https://h/x_bf16.safetensors"]
@@ -28,7 +31,11 @@ def run(root, capsys, monkeypatch):
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
-    return lambda *words: call(*words, "--root", str(root)) if words[0] != "inspect" else call(*words)
+    return lambda *words: (
+        call(*words, "--root", str(root))
+        if words[0] != "inspect" and words[:2] != ("settings", "read")
+        else call(*words)
+    )
 
 
 def test_list(run, define):
@@ -232,3 +239,52 @@ def test_add_ls_rm_gc_and_verify(run, root):
     assert run("rm", "t2v_1.3B_mine", "--yes")[0] == 0
     assert not file.exists()
     assert run("rm", "nothing")[0] == 1
+
+
+def test_settings_are_read_back_and_used_again(run, root, tmp_path):
+    first = root / "first.mp4"
+    fast = ("--set", "num_inference_steps=1", "--set", "video_length=5")
+    assert run("generate", "nano_t2v", "a blue square", *fast, "--seed", "4", "-o", str(first))[0] == 0
+    code, out, err = run("settings", "read", str(first))
+    assert (code, err) == (0, "")
+    stored = json.loads(out)
+    assert (stored["model_type"], stored["prompt"], stored["seed"]) == ("nano_t2v", "a blue square", 4)
+    (tmp_path / "stored.json").write_text(out, "utf-8")
+    for source in (first, tmp_path / "stored.json"):
+        again = root / "again.mp4"
+        assert run("generate", "nano_t2v", "--settings", str(source), "-o", str(again))[0] == 0
+        assert np.array_equal(read_frames(again), read_frames(first))
+    code, _, err = run(
+        "generate", "nano_neon", "a red square", "--settings", str(first), "--seed", "5", "-o", str(again)
+    )
+    assert code == 0
+    assert "was made with nano_t2v" in err
+    used = read_metadata(again)["settings"]
+    assert (used["prompt"], used["seed"], used["video_length"]) == ("a red square", 5, 5)
+
+
+def test_settings_of_wangps_images_are_read(run, tmp_path):
+    info = PngInfo()
+    info.add_text("comment", json.dumps({"model_type": "t2v", "prompt": "a fox", "seed": [], "of_later": 1}))
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png", pnginfo=info)
+    code, out, err = run("settings", "read", str(tmp_path / "x.png"))
+    assert code == 0
+    stored = json.loads(out)
+    assert (stored["model_type"], stored["prompt"]) == ("t2v", "a fox")
+    assert "seed" not in stored
+    assert "of_later" in err
+    assert "seed" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("x", "--set", "prompt=y"),
+        ("--seed", "3", "--set", "seed=4"),
+        ("--image-start", "a.png", "--set", "image_start=b"),
+    ],
+)
+def test_a_setting_that_is_given_twice_is_an_error(run, words):
+    code, _, err = run("generate", "nano_t2v", *words)
+    assert code == 1
+    assert "is given twice" in err

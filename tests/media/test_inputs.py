@@ -154,7 +154,9 @@ def test_an_animated_gif_keeps_its_timing_and_is_white_where_it_is_transparent(t
         picture.paste(1, (0, 0, 8 * (number + 1), 32))
         frames.append(picture)
     path = tmp_path / "x.gif"
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[100, 400, 100, 200], transparency=0, disposal=2)
+    frames[0].save(
+        path, save_all=True, append_images=frames[1:], duration=[100, 400, 100, 200], transparency=0, disposal=2
+    )
     clip = read_clip(path, 50, 10, (32, 32))
     widths = [round(float((np.asarray(frame)[16, :, 1] < 128).sum()) / 8) for frame in clip.frames]
     assert widths == [1, 2, 2, 2, 2, 3, 4, 4]

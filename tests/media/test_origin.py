@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from reeltune.errors import MediaError
+from reeltune.errors import MediaError, SettingsError
 from reeltune.events import Notice
 from reeltune.media import mp4
-from reeltune.media.origin import Origin, read_origin
+from reeltune.media.origin import Origin, read_origin, read_stored
 from reeltune.media.tags import read_metadata
 from reeltune.media.video import Video
 
@@ -134,6 +134,19 @@ def test_what_holds_no_settings_or_cannot_be_read(tmp_path):
     (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:20])
     with pytest.raises(MediaError, match="damaged"):
         read_origin(tmp_path / "x.png")
+
+
+def test_settings_files_are_told_by_content(tmp_path):
+    path = tmp_path / "x.mp4"
+    path.write_text(json.dumps(WANGP | {"prompt": "<svg>"}), "utf-8")
+    origin = read_stored(path)
+    assert (origin.definition, origin.settings["seed"]) == ("t2v_1.3B", 1234)
+    for content, error in (("{", SettingsError), ("text", MediaError), ("[1]", MediaError), ("", MediaError)):
+        path.write_text(content, "utf-8")
+        with pytest.raises(error):
+            read_stored(path)
+    with pytest.raises(MediaError, match="holds no settings"):
+        read_stored(video(path, {}))
 
 
 class Stop(BaseException):

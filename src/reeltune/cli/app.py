@@ -17,6 +17,7 @@ from reeltune.cli.options import RootBefore
 from reeltune.cli.output import print_error, say
 from reeltune.cli.page import ui
 from reeltune.cli.quantize import quantize
+from reeltune.cli.stored import read_command
 from reeltune.cli.usage import UsageError, explained
 from reeltune.errors import Cancelled, ReeltuneError
 
@@ -61,6 +62,7 @@ app.command("verify")(keeping.verify)
 app.command("inspect")(files.inspect)
 app.command("check")(models.check)
 app.add_typer(config.config, name="config")
+files.settings.command("read")(read_command)
 app.add_typer(files.settings, name="settings")
 app.add_typer(files.urls, name="urls")
 

@@ -24,6 +24,8 @@ _STAGES = {
     "write": "Writing",
 }
 _BAR_WIDTH = 20
+_SHORTEST_LABEL = 20
+_REST = 44  # columns that the bar, the amount and the time take
 
 
 class _Time(ProgressColumn):
@@ -54,10 +56,16 @@ class Bars:
         key = (event.stage, event.subject)
         if key not in self._tasks or event.done == 0:
             self._drawn.start()
-            label = f"{_STAGES.get(event.stage, event.stage.capitalize())} {event.subject}".rstrip()
-            self._tasks[key] = self._drawn.add_task(escape(printable(label)), total=event.total, amount="")
+            self._tasks[key] = self._drawn.add_task(escape(self._label(event)), total=event.total, amount="")
         task = self._tasks[key]
         self._drawn.update(task, completed=event.done, total=event.total, amount=self._amount(event, task))
+
+    def _label(self, event: Progress) -> str:
+        """What is being done to which file, short enough that amounts and times have room beside it."""
+        label = f"{_STAGES.get(event.stage, event.stage.capitalize())} {event.subject}"
+        label = printable(label.removesuffix(".safetensors").rstrip())
+        most = max(_SHORTEST_LABEL, self._drawn.console.width - _REST)
+        return label if len(label) <= most else f"{label[: most - 1]}…"
 
     def _amount(self, event: Progress, task: TaskID) -> str:
         if event.unit != "bytes":

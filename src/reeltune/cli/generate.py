@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,12 +16,15 @@ import typer
 from reeltune._quiet import keep_imported
 from reeltune.cli.options import Device, DType, Id, Profile, Quantization, Root, Threads, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
+from reeltune.cli.stored import stored_call
 from reeltune.files import expand, is_folder, reason
 
 if TYPE_CHECKING:
     from reeltune import Engine
+    from reeltune.definitions import Definition
     from reeltune.events import Listener
     from reeltune.media.video import Video
+    from reeltune.preferences import Preferences
 
 _ELSEWHERE = "Choose another place: -o, or `outputs` in reeltune.json."
 
@@ -31,6 +35,14 @@ def generate(
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as num_inference_steps=20."),
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            "--settings",
+            show_default=False,
+            help="Take the settings of a generated video or image, or of a settings file; other options win.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Same seed, same video; -1 picks one.")] = None,
     image_start: Annotated[str | None, typer.Option("--image-start", help="Image the video starts from.")] = None,
@@ -56,38 +68,46 @@ def generate(
     threads: Threads = None,
     root: Root = None,
 ) -> None:
-    """Make a video. Missing files are fetched first; what is used, and why, is said."""
-    from reeltune.settings import parse_assignments
-
+    """Make a video. Missing files are downloaded first; which are used, and why, is reported."""
     check_output(output)
-
     catalog = open_catalog(root)
     definition = catalog[id]
     preferences = wishes(catalog.root, quantization, dtype, device, profile, threads)
+    preferences = replace(preferences, save_quantized=save_quantized or preferences.save_quantized)
     check_writable(output or catalog.root / expand(preferences.outputs) / "video.mp4")
-    call: dict[str, Any] = parse_assignments(assignments or [])
     files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
-    call |= {key: _input_path(key, name) for key, name in files.items() if name is not None}
-    if image_refs:
-        call["image_refs"] = [_input_path("image_refs", name) for name in image_refs]
-    if seed is not None:
-        call["seed"] = seed
+    options = {"prompt": prompt, "seed": seed, **_inputs(files, image_refs or [])}
+    call = stored_call(settings, definition) if settings is not None else {}
+    _write_videos(definition, preferences, call | _given(assignments or [], options), output)
 
-    saving = save_quantized or preferences.save_quantized
 
+def _given(assignments: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings given by `--set` and by options of their own. Raises SettingsError for one that is given by both."""
+    from reeltune.errors import SettingsError
+    from reeltune.settings import parse_assignments
+
+    own = {key: value for key, value in options.items() if value is not None}
+    call = parse_assignments(assignments)
+    if twice := sorted(own.keys() & call.keys()):
+        raise SettingsError(f"{twice[0]} is given twice, once of them by --set.", hint="Leave out one of them.")
+    return call | own
+
+
+def _write_videos(definition: Definition, preferences: Preferences, call: dict[str, Any], output: Path | None) -> None:
     from reeltune import Engine  # heavy: only once everything cheap has been checked
 
     keep_imported()
-
     paths: list[Path] = []
     with (
         contextlib.ExitStack() as saved,
         interruptible() as cancel,
         showing() as listener,
-        Engine(definition, preferences=preferences, listener=listener, save_quantized=saving) as engine,
+        Engine(
+            definition, preferences=preferences, listener=listener, save_quantized=preferences.save_quantized
+        ) as engine,
     ):
         saved.callback(_print_paths, paths)
-        for number, video in enumerate(engine.generate_each(prompt, cancel=cancel, **call)):
+        for number, video in enumerate(engine.generate_each(cancel=cancel, **call)):
             target = partial(_chosen, engine, video, output, number)
             paths.append(save_video(video, target, listener))
 
@@ -96,6 +116,14 @@ def _print_paths(paths: list[Path]) -> None:
     """What has been written, also where a later video failed."""
     for path in paths:
         say(str(path))
+
+
+def _inputs(files: dict[str, str | None], references: list[str]) -> dict[str, Any]:
+    """The images and videos given, as settings."""
+    found: dict[str, Any] = {key: _input_path(key, name) for key, name in files.items() if name is not None}
+    if references:
+        found["image_refs"] = [_input_path("image_refs", name) for name in references]
+    return found
 
 
 def _input_path(key: str, name: str) -> str:

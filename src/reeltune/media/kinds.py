@@ -12,6 +12,7 @@ from reeltune.errors import FileError, MediaError
 from reeltune.files import open_regular
 from reeltune.untrusted import clean_text
 
+JSON_FILE = "a JSON file"
 HEAD_BYTES = 4096  # enough to recognize every kind
 
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof"})
@@ -108,12 +109,12 @@ def _text(head: bytes) -> Kind:
     text = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n").lower()
     if "\0" in text or text.count("\ufffd") > max(1, len(text) // 100):  # the last character may be cut in two
         return Kind("a file of an unknown kind")
+    if text.startswith("{"):
+        return Kind(JSON_FILE)
     if "<svg" in text:
         return Kind("an SVG drawing")
     if text.startswith(("<!doctype html", "<html")):
         return Kind("a web page")
-    if text.startswith("{"):
-        return Kind("a JSON file")
     return Kind("a text file")
 
 

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reeltune.errors import MediaError
 from reeltune.families.vocabulary import KEYS
+from reeltune.media.kinds import JSON_FILE, display, kind_of
 from reeltune.media.tags import read_metadata
-from reeltune.settings import portable, read_settings
+from reeltune.settings import portable, read_settings, read_settings_file
 
 METADATA_VERSION = 1
+_WANTED = "Choose a generated video or image, or a settings file."
 _FEW = 3  # settings by which an object without a model's name is recognized
 
 
@@ -60,6 +63,25 @@ def read_origin(path: Path) -> Origin | None:
     if isinstance(metadata.get("model_type"), str) or len(KEYS.keys() & metadata.keys()) >= _FEW:
         return _wangp(metadata)
     return None
+
+
+def read_stored(path: Path) -> Origin:
+    """The settings of a generated video or image, or of a settings file: told by content, whatever the name.
+
+    Raises MediaError for a file that holds none, SettingsError for a settings file that can't be read.
+    """
+    kind = kind_of(path)
+    if kind.label == JSON_FILE:
+        stored = read_settings_file(path)
+        odd = (problem.where for problem in stored.problems)
+        return Origin(stored.definition, "", "", stored.settings, {}, (*stored.unknown, *odd))
+    if not kind.image and not kind.container:
+        message = f"{display(path)} is {kind.label}, not a settings file, a video or an image."
+        raise MediaError(message, hint=_WANTED)
+    origin = read_origin(path)
+    if origin is None:
+        raise MediaError(f"{display(path)} holds no settings.", hint=_WANTED)
+    return origin
 
 
 def _own(metadata: Mapping[str, Any]) -> Origin:

@@ -18,14 +18,13 @@ from reeltune.files import expand, is_file, write_atomic
 from reeltune.inventory import PARTIAL
 from reeltune.media.inputs import read_clip, read_image
 from reeltune.media.kinds import display, kind_of_bytes
-from reeltune.media.origin import read_origin
-from reeltune.settings import read_settings_file, settings_text
+from reeltune.media.origin import read_stored
+from reeltune.settings import settings_text
 from reeltune.web.media_types import head_of, suffixes_of
 from reeltune.web.studio import Studio
 
 MOST_BYTES = 2_000_000_000  # of one upload
 MOST_JSON_BYTES = 20_000_000
-_MOST_SETTINGS_BYTES = 1_000_000
 _MOST_NAME, _MOST_NAME_BYTES = 100, 200
 _SMALL = (16, 16)
 _DECODING = threading.Lock()  # one file at a time, whatever the number of requests: it bounds the memory they take
@@ -170,17 +169,10 @@ def settings_of(path: Path) -> tuple[str, dict[str, Any], list[str]]:
 
     Told by content, whatever the name. Raises MediaError, SettingsError.
     """
-    with path.open("rb") as file:
-        head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
-    if head.startswith(b"{"):
-        if path.stat().st_size > _MOST_SETTINGS_BYTES:
-            raise SettingsError(f"{path.name} is too large for a settings file.")
-        stored = read_settings_file(path)
-        odd = [problem.where for problem in stored.problems]
-        return stored.definition, dict(stored.settings), [*stored.unknown, *odd]
-    origin = read_origin(path)
-    if origin is None:
-        raise MediaError(f"{path.name} holds no settings.", hint="Choose a generated video, or a settings file.")
+    try:
+        origin = read_stored(path)
+    except MediaError as error:
+        raise MediaError(error.message.replace(display(path), path.name), hint=error.hint) from error
     return origin.definition, dict(origin.settings), list(origin.unknown)
 
 
