@@ -43,7 +43,7 @@ _log = logging.getLogger("reeltune.page")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Incoming:
     """A request, as far as it decides whether it is answered."""
 
     method: str
@@ -52,7 +52,7 @@ class Asked:
     address: str
 
     @classmethod
-    def of(cls, scope: Any) -> Asked:
+    def of(cls, scope: Any) -> Incoming:
         """From an ASGI scope."""
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         client = scope.get("client") or ("",)
@@ -67,7 +67,7 @@ class Asked:
 class Guard:
     """ASGI middleware around the whole page.
 
-    `hosts`: names the page may be asked under, empty for any (where a password protects it): a page of a stranger in
+    `hosts`: names the page may be opened under, empty for any (where a password protects it): a page of a stranger in
     the same browser could otherwise reach it under a name of its own. `page`: the Gradio page whose events are called.
     """
 
@@ -81,7 +81,7 @@ class Guard:
         elif scope["type"] == "http":
             answer = Answer(send, scope)
             try:
-                await self._guarded(Asked.of(scope), scope, receive, answer)
+                await self._guarded(Incoming.of(scope), scope, receive, answer)
             except HTTPException as error:  # after an answer has begun; before, Gradio answers it
                 await answer.end(error.status_code, str(error.detail))
             except Exception:  # a fault of this program or of a library: the page goes on
@@ -90,38 +90,38 @@ class Guard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _guarded(self, asked: Asked, scope: Any, receive: Any, answer: Answer) -> None:
-        if refusal := self._refusal(asked):
+    async def _guarded(self, incoming: Incoming, scope: Any, receive: Any, answer: Answer) -> None:
+        if refusal := self._refusal(incoming):
             await answer.plain(*refusal)
-        elif asked.path in ("/login", "/logout"):
-            await self._at_the_door(asked, receive, answer)
-        elif self._login.needed and not self._login.known(asked.headers.get("cookie", "")):
-            if asked.path == "/":
+        elif incoming.path in ("/login", "/logout"):
+            await self._log_in_or_out(incoming, receive, answer)
+        elif self._login.needed and not self._login.known(incoming.headers.get("cookie", "")):
+            if incoming.path == "/":
                 await answer.page(401, form())
             else:
                 await answer.plain(401, "Log in first.")
-        elif asked.reads or asked.path == "/gradio_api/upload":  # uploads are bounded where they are read
+        elif incoming.reads or incoming.path == "/gradio_api/upload":  # uploads are bounded where they are read
             await self._app(scope, receive, answer)
         else:
-            await self._call(asked, scope, receive, answer)
+            await self._call(incoming, scope, receive, answer)
 
-    def _refusal(self, asked: Asked) -> tuple[int, str] | None:
-        if self._hosts and _host(asked.headers.get("host", "")) not in self._hosts:
+    def _refusal(self, incoming: Incoming) -> tuple[int, str] | None:
+        if self._hosts and _host(incoming.headers.get("host", "")) not in self._hosts:
             return 421, "This page is for this machine only."
-        if not _from_this_page(asked):
-            return 403, "Another site asked for this. Open the page itself."
-        if asked.reads:
-            return None if _READ.fullmatch(asked.path) else (404, "Not part of this page.")
-        if asked.method != "POST":
+        if not _from_this_page(incoming):
+            return 403, "Another site sent this. Open the page itself."
+        if incoming.reads:
+            return None if _READ.fullmatch(incoming.path) else (404, "Not part of this page.")
+        if incoming.method != "POST":
             return 405, "Not part of this page."
-        return None if _WRITE.fullmatch(asked.path) else (404, "Not part of this page.")
+        return None if _WRITE.fullmatch(incoming.path) else (404, "Not part of this page.")
 
-    async def _call(self, asked: Asked, scope: Any, receive: Any, answer: Answer) -> None:
+    async def _call(self, incoming: Incoming, scope: Any, receive: Any, answer: Answer) -> None:
         raw = await _body(receive, MOST_BODY_BYTES)
         if isinstance(raw, tuple):
             await answer.plain(*raw)
             return
-        body = checked_body(self._page, asked.path, raw)
+        body = checked_body(self._page, incoming.path, raw)
         if isinstance(body, tuple):
             await answer.plain(*body)
             return
@@ -130,37 +130,37 @@ class Guard:
 
     # --- logging in -----------------------------------------------------------------------------------------
 
-    async def _at_the_door(self, asked: Asked, receive: Any, answer: Answer) -> None:
-        secure = asked.headers.get("origin", "").startswith("https:")
+    async def _log_in_or_out(self, incoming: Incoming, receive: Any, answer: Answer) -> None:
+        secure = incoming.headers.get("origin", "").startswith("https:")
         if not self._login.needed:
             await answer.redirect("./")
-        elif asked.path == "/logout":
-            self._login.end(asked.headers.get("cookie", ""))
+        elif incoming.path == "/logout":
+            self._login.end(incoming.headers.get("cookie", ""))
             await answer.redirect("./", self._login.cookie("", secure=secure))
-        elif asked.reads:
+        elif incoming.reads:
             await answer.page(200, form())
-        elif self._login.busy(asked.address):
+        elif self._login.busy(incoming.address):
             await answer.page(429, form("Too many attempts at once. Wait some seconds."))
         else:
             raw = await _body(receive, MOST_FORM_BYTES)
-            token = await self._login.attempt(raw, asked.address) if isinstance(raw, bytes) else ""
+            token = await self._login.attempt(raw, incoming.address) if isinstance(raw, bytes) else ""
             if token:
                 await answer.redirect("./", self._login.cookie(token, secure=secure))
             else:
                 await answer.page(400, form("The name or the password is wrong."))
 
 
-def _from_this_page(asked: Asked) -> bool:
+def _from_this_page(incoming: Incoming) -> bool:
     """Whether a request comes from the page itself, a program, or a person who opens the page."""
-    origin = asked.headers.get("origin")
+    origin = incoming.headers.get("origin")
     if origin is not None:
-        own = (asked.headers.get("host", ""), asked.headers.get("x-forwarded-host", ""))
+        own = (incoming.headers.get("host", ""), incoming.headers.get("x-forwarded-host", ""))
         return any(_same(origin, host.partition(",")[0].strip()) for host in own)
-    site = asked.headers.get("sec-fetch-site", "none").lower()
+    site = incoming.headers.get("sec-fetch-site", "none").lower()
     if site in ("same-origin", "none"):
         return True
-    opened = asked.headers.get("sec-fetch-mode") == "navigate" and asked.headers.get("sec-fetch-dest") == "document"
-    return asked.reads and opened and asked.path in _PAGES
+    mode, destination = incoming.headers.get("sec-fetch-mode"), incoming.headers.get("sec-fetch-dest")
+    return incoming.reads and incoming.path in _PAGES and (mode, destination) == ("navigate", "document")
 
 
 def _same(origin: str, host: str) -> bool:

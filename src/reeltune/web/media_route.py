@@ -28,20 +28,20 @@ def media_route(studio: Studio) -> Route:
     """The route of all files. It stands before Gradio's own, which goes by names and by the folders at the start."""
 
     async def endpoint(request: Request) -> Response:
-        asked = _asked(request.scope)
-        return await run_in_threadpool(_answer, studio, asked)
+        requested = _requested_path(request.scope)
+        return await run_in_threadpool(_answer, studio, requested)
 
     return Route(PREFIX + "{path:path}", endpoint, methods=["GET", "HEAD"])
 
 
-def _asked(scope: Any) -> str:
+def _requested_path(scope: Any) -> str:
     """The path in a request, whatever bytes the file's name is made of."""
     raw = unquote_to_bytes(scope["raw_path"]).removeprefix(PREFIX.encode("ascii"))
     return os.fsdecode(raw)
 
 
-def _answer(studio: Studio, asked: str) -> Response:
-    path = studio.confined(asked)
+def _answer(studio: Studio, requested: str) -> Response:
+    path = studio.confined(requested)
     try:
         mime = mime_of(head_of(path)) if path is not None else ""
     except MediaError:

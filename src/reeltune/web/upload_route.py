@@ -167,7 +167,7 @@ def _kept(path: Path, folder: Path, name: str) -> Path:
     return target
 
 
-class Followed:
+class UploadTracker:
     """How far uploads are that a browser follows, by the id it gives them."""
 
     def __init__(self) -> None:
@@ -195,17 +195,17 @@ class Followed:
 
 def upload_routes(studio: Studio, most_bytes: int = MOST_BYTES) -> list[Route]:
     """The routes that take uploads of at most `most_bytes`, and report progress; they stand before Gradio's own."""
-    followed = Followed()
+    tracker = UploadTracker()
 
     async def upload(request: Request) -> Response:
         try:
-            return JSONResponse([str(path) for path in await _received(request, studio, followed, most_bytes)])
+            return JSONResponse([str(path) for path in await _received(request, studio, tracker, most_bytes)])
         except UploadError as refusal:
             return PlainTextResponse(str(refusal), refusal.status)
 
     async def progress(request: Request) -> Response:
         id = request.query_params.get("upload_id", "")
-        return StreamingResponse(_progress_events(id, followed), media_type="text/event-stream")
+        return StreamingResponse(_progress_events(id, tracker), media_type="text/event-stream")
 
     return [
         Route("/gradio_api/upload", upload, methods=["POST"]),
@@ -213,7 +213,7 @@ def upload_routes(studio: Studio, most_bytes: int = MOST_BYTES) -> list[Route]:
     ]
 
 
-async def _received(request: Request, studio: Studio, followed: Followed, most: int) -> list[Path]:
+async def _received(request: Request, studio: Studio, tracker: UploadTracker, most: int) -> list[Path]:
     """The files of an upload. Raises UploadError."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
@@ -229,7 +229,7 @@ async def _received(request: Request, studio: Studio, followed: Followed, most: 
         studio.uploads.mkdir(parents=True, exist_ok=True)
         receiver = Receiver(studio.uploads, options[b"boundary"], most)
         if id:
-            followed.begin(id, receiver)
+            tracker.begin(id, receiver)
         await _fed(request, receiver)
         return receiver.files
     except ClientDisconnect:
@@ -241,7 +241,7 @@ async def _received(request: Request, studio: Studio, followed: Followed, most: 
     except (OSError, ReeltuneError) as error:
         raise UploadError(507, f"The upload can't be stored: {getattr(error, 'strerror', None) or error}.") from error
     finally:
-        followed.end(id)
+        tracker.end(id)
         if receiver is not None:
             receiver.discard()
 
@@ -259,14 +259,14 @@ async def _fed(request: Request, receiver: Receiver) -> None:
     await run_in_threadpool(receiver.finish)
 
 
-async def _progress_events(id: str, followed: Followed) -> AsyncIterator[str]:
+async def _progress_events(id: str, tracker: UploadTracker) -> AsyncIterator[str]:
     """Server-sent events on an upload, as Gradio's components read them."""
     sent = 0
     for _ in range(_PATIENCE_TICKS):
-        if followed.get(id)[0]:
+        if tracker.get(id)[0]:
             break
         await asyncio.sleep(_TICK_SECONDS)
-    while (receiver := followed.get(id)[1]) is not None:
+    while (receiver := tracker.get(id)[1]) is not None:
         if receiver.received > sent:
             yield _event(msg="update", orig_name=receiver.current_name, chunk_size=receiver.received - sent)
             sent = receiver.received
