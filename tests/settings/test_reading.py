@@ -19,6 +19,7 @@ from reeltune.settings import (
     read_settings,
     read_settings_file,
     settings_text,
+    stored_layer,
     stored_settings,
     videos_asked,
 )
@@ -45,7 +46,8 @@ def test_a_baseline_file_is_silent_for_every_model(id, root):
     save(root, id, BASELINE | {"settings_version": 2.74, "model_type": id})
     definition = load_catalog(root)[id]
     settings, notices = complete_settings(definition, {})
-    assert notices == []
+    one = ["guidance_phases is 1: the first transformer makes all the steps."]
+    assert notices == (one if "transformer_2" in definition.slots else [])
     assert settings["num_inference_steps"] == 30
     request, notices = build_request(definition.architecture, videos_asked(settings)[0], root, inputs_needed=False)
     assert notices == ["The prompt is empty: the video shows something arbitrary."]
@@ -322,3 +324,12 @@ def test_images_to_video_take_an_end_image():
     for id in ("i2v", "fun_inp", "i2v_2_2"):
         assert [row.key for row in ARCHITECTURES[id].inputs] == ["image_start", "image_end"]
         assert [row.required for row in ARCHITECTURES[id].inputs] == [True, False]
+
+
+def test_the_guidance_of_ones_own_video_counts_and_another_programs_does_not():
+    hunyuan = ARCHITECTURES["hunyuan"]
+    own = {"guidance_scale": 4.0, "seed": 1}
+    assert stored_layer(hunyuan, own, "reeltune 0.1") == own
+    for written in ({"type": "WanGP v10"}, {}):
+        assert stored_layer(hunyuan, own | written, written.get("type", "")) == {"seed": 1, **written}
+    assert stored_layer(ARCHITECTURES["t2v"], own) == own

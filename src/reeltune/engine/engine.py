@@ -30,7 +30,7 @@ from reeltune.engine.placing import Places, fits, release
 from reeltune.engine.positions import check_positions
 from reeltune.engine.preview import Previewer, RgbMap, refit
 from reeltune.engine.request import Request, build_request, check_runnable, complete_settings, request_of_latents
-from reeltune.engine.stages import cut_prompts, denoise, encode, find, load_component, torch_device
+from reeltune.engine.stages import denoise, encode, find, load_component, prompt_notices, torch_device
 from reeltune.engine.vae import VaeAtWork
 from reeltune.errors import DecodeFailed, MediaError
 from reeltune.events import Batch, CancelToken, Event, Kept, Listener, Notice, Progress, ignore
@@ -223,7 +223,7 @@ class Engine:
             text = self._at().run(models, lambda: encode(architecture, parts, request, given, config, self._device()))
             for model in models:
                 self._at().forget(model, weights=False)
-            encoded = self._memo.keep(key, Encoded(text, cut_prompts(architecture, parts, request)))
+            encoded = self._memo.keep(key, Encoded(text, prompt_notices(architecture, parts, request, config)))
             parts.clear()
             models.clear()
             release()

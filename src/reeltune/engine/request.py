@@ -38,7 +38,8 @@ _SLOWEST, _FASTEST = 1, 240  # frames a second
 
 @dataclass(frozen=True)
 class Request:
-    """One video. `width`, `height` in pixels; `frames`, `steps`, `fps` counts; `settings`: as used, all of them.
+    """One video. `width`, `height` in pixels; `frames`, `steps`, `fps` counts; `settings`: as used, all of them but
+    those that ask for nothing the architecture has.
 
     `boundary`: share of the noise, 0 to 1, below which a second transformer takes over, if there is one; 0 where the
     first one makes all the steps. `inputs`: files by the setting that names them.
@@ -159,7 +160,7 @@ def build_request(
         solver=_solver(settings.get("sample_solver") or "", architecture.family, notices),
         seed=seed,
         fps=fps,
-        settings={key: value for key, value in used.items() if key in KEYS and not KEYS[key].display},
+        settings={key: value for key, value in used.items() if key in architecture.settings or not neutral(key, used)},
         boundary=_boundary(settings),
         inputs=inputs,
     )

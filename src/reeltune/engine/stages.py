@@ -127,11 +127,17 @@ def _most_tokens(architecture: Architecture, parts: Mapping[str, Any]) -> int:
     return min(architecture.family.max_text_tokens, int(parts["tokenizer"].model_max_length))
 
 
-def cut_prompts(architecture: Architecture, parts: Mapping[str, Any], request: Request) -> tuple[str, ...]:
-    """A notice for each prompt that is longer than the text encoder takes, with both numbers of tokens."""
+def prompt_notices(
+    architecture: Architecture, parts: Mapping[str, Any], request: Request, config: Config
+) -> tuple[str, ...]:
+    """What of the prompts is not used: ends that are longer than the text encoder takes, with both numbers of tokens,
+    and a guidance that needs a negative prompt.
+    """
     most = _most_tokens(architecture, parts)
     negative = request.negative_prompt if request.guidance > 1 else ""
     notices = []
+    if request.guidance > 1 and not negative and config.get("guidance_embeds"):
+        notices.append("guidance_scale does nothing without a negative_prompt: this model's guidance is built in.")
     for name, text in (("prompt", request.prompt), ("negative prompt", negative)):
         with quiet():
             count = len(parts["tokenizer"](text)["input_ids"])

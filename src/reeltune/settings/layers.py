@@ -30,9 +30,12 @@ def layer(
     return merged
 
 
-def stored_layer(architecture: Architecture, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a definition or file, less those that another program writes into every file and never uses."""
-    if str(settings.get("type", "")).startswith(_OWN):
+def stored_layer(architecture: Architecture, settings: Mapping[str, Any], program: str = "") -> dict[str, Any]:
+    """Settings of a definition or file, less those that another program writes into every file and never uses.
+
+    `program`: what wrote them, where that isn't among the settings as `type`.
+    """
+    if (program or str(settings.get("type", ""))).startswith(_OWN):
         return dict(settings)
     return {key: value for key, value in settings.items() if key not in architecture.only_called}
 

@@ -92,7 +92,7 @@ def of_settings(studio: Studio, id: str, settings: Mapping[str, Any], unknown: l
     except ReeltuneError:
         return base
     shown = {row.key for row in (*fields_of(definition), *inputs_of(definition.architecture))}
-    if settings.get("type"):  # it tells which program wrote them
+    if "type" in settings or "settings_version" in settings:  # a file of this or of another program
         settings = stored_layer(definition.architecture, settings)
     taken = adopted(studio, {key: value for key, value in settings.items() if key in shown})
     gone = [key for key in taken if key in {row.key for row in inputs_of(definition.architecture)} and
