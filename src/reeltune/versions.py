@@ -279,5 +279,5 @@ def _choice(slot: str, best: _Candidate, wish: _Wish) -> Choice:
     parts.append(f"runs in {dtype}" + ("" if best.dtype == dtype or fp8 else f", converted from {best.dtype}"))
     if quantized and dtype != wish.dtype:
         wish.notices.append(f"{wish.dtype} was wanted, but the int8 version of {slot} computes in {dtype}.")
-    parts.append("on disk" if best.facts.found else "to be fetched")
+    parts.append("on disk" if best.facts.found else "not downloaded")
     return Choice(slot, best.version, best.facts, best.quantization, dtype, on_load, ", ".join(parts))

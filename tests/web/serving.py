@@ -22,10 +22,10 @@ START_SECONDS = 90
 
 
 class Server:
-    """`reeltune ui` of a root, offline, on a port of its own."""
+    """`reeltune ui` of a root, offline unless told otherwise, on a port of its own."""
 
-    def __init__(self, root: Path, *options: str) -> None:
-        self.root, self.options = root, options
+    def __init__(self, root: Path, *options: str, offline: bool = True) -> None:
+        self.root, self.options, self.offline = root, options, offline
         root.mkdir(parents=True, exist_ok=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -39,7 +39,9 @@ class Server:
         return [*command, *self.options]
 
     def start(self) -> Server:
-        environment = {**os.environ, "REELTUNE_OFFLINE": "1", "HF_HOME": str(self.root / "hf")}
+        environment = {**os.environ, "HF_HOME": str(self.root / "hf")}
+        if self.offline:
+            environment["REELTUNE_OFFLINE"] = "1"
         with (self.root / "server.log").open("ab") as log:
             self.process = subprocess.Popen(self.command(), env=environment, stdout=log, stderr=log)
         end = time.monotonic() + START_SECONDS
@@ -107,6 +109,7 @@ class Window:
 
     def open(self) -> Any:
         self.page.goto(self.server.url)
+        self.page.locator("body[data-opened]").wait_for()
         self.page.locator("#generate").wait_for()
         return self.page
 

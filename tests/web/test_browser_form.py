@@ -277,9 +277,11 @@ def test_on_a_phone_the_video_comes_before_the_form_and_generate_stays_in_reach(
     page = narrow.open()
     assert place_of(page, "#now")[1] < place_of(page, "#about")[1] < place_of(page, "#jobs")[1]
     assert place_of(page, "#now")[1] < 420
-    page.locator("#field-seed").scroll_into_view_if_needed()
-    box = page.locator("#generate").bounding_box()
-    assert 0 <= box["y"] <= 860 - box["height"]
+    advanced(page)
+    for place in ("#field-prompt", "#field-seed", "#field-repeat_generation"):
+        page.locator(place).scroll_into_view_if_needed()
+        box = page.locator("#generate").bounding_box()
+        assert 0 <= box["y"] <= 860 - box["height"], place
     for name in ("Make", "Gallery", "Create", "Configuration"):
         tab(page, name)
         page.wait_for_timeout(100)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import time
 from types import SimpleNamespace
 
@@ -12,12 +13,15 @@ from reeltune.errors import DefinitionError, MediaError, PreferencesError, Setti
 from reeltune.jobs import Queue
 from reeltune.preferences import Preferences, load_preferences, save_preferences
 from reeltune.web import drafts, finetunes, states
+from reeltune.web.clock import View, attempt
 from reeltune.web.configuration import _build
+from reeltune.web.events import reporting
 from reeltune.web.finetunes import Wanted
 from reeltune.web.gallery import find
 from reeltune.web.guard import _host
 from reeltune.web.markup import button, problem, text
 from reeltune.web.pick import headline, model_list
+from reeltune.web.states import file_facts
 from reeltune.web.studio import Studio
 from reeltune.web.uploads import settings_of
 
@@ -225,3 +229,88 @@ def test_folders_are_looked_through_once_for_all_models(studio, root, monkeypatc
     (root / "ckpts" / "new.safetensors").write_bytes(b"")
     studio.explain(studio.catalog()["t2v"])
     assert len(made) == 2
+
+
+def test_while_a_file_is_downloaded_no_model_is_explained_again(studio, root, monkeypatch):
+    asked = []
+    explain = states.explain
+    monkeypatch.setattr(
+        states, "explain", lambda *given, **more: (asked.append(given[0].id), explain(*given, **more))[1]
+    )
+    settled(studio)
+    first = len(asked)
+    assert first == len([row for row in studio.catalog().summaries() if row.runnable])
+    (root / "ckpts").mkdir()
+    for count in range(1, 20):
+        (root / "ckpts" / "big.safetensors.partial").write_bytes(bytes(count))
+        (root / "ckpts" / "big.safetensors.journal.partial").write_bytes(bytes(count))
+        (root / "ckpts" / ".index.sqlite").write_bytes(bytes(count))
+        shown = model_list(studio, "t2v") + headline(studio, "nano_t2v")
+    assert "Ready" in shown
+    assert len(asked) == first + 1  # the one that is looked at, once
+    (root / "ckpts" / "sub").mkdir()
+    (root / "ckpts" / "sub" / "big.safetensors").write_bytes(b"finished")
+    settled(studio)
+    assert len(asked) == 2 * first + 1
+
+
+def settled(studio):
+    """Wait until the states of all models are found out anew."""
+    before, end = studio._states._standings, time.monotonic() + 30
+    while studio.standings() is before:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_facts_of_files_notice_every_change_and_survive_links_in_circles(root):
+    folder = root / "ckpts"
+    folder.mkdir()
+    (folder / "circle").symlink_to(folder)
+    (folder / "gone").symlink_to(root / "nothing")
+    seen = [file_facts(folder, deep=True)]
+    path = folder / "a.safetensors"
+    path.write_bytes(b"1")
+    seen.append(file_facts(folder, deep=True))
+    path.write_bytes(b"12")
+    seen.append(file_facts(folder, deep=True))
+    other = root / "other"
+    other.write_bytes(b"34")
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    other.replace(path)  # same size and time, another file
+    seen.append(file_facts(folder, deep=True))
+    assert len(set(seen)) == len(seen)
+    assert file_facts(root / "nothing") == ()
+
+
+def test_what_fails_in_a_part_of_the_page_is_shown_there_in_words():
+    view = View(None, {}, 0)
+
+    def broken(view):
+        raise RuntimeError("<b>odd</b>")
+
+    def refused(view):
+        raise SettingsError("image_start is missing.", hint="Give --image-start FILE.")
+
+    shown, error = attempt(broken, view)
+    assert isinstance(error, RuntimeError)
+    assert "&lt;b&gt;odd" in shown
+    assert "The terminal shows where" in shown
+    shown, error = attempt(refused, view)
+    assert "“Start image” is missing." in shown
+    assert "--image-start" not in shown
+    assert attempt(lambda view: "fine", view) == ("fine", None)
+
+
+def test_an_event_that_fails_answers_in_words_whatever_was_raised():
+    said = object()
+
+    @reporting(said)
+    def broken():
+        raise ValueError("odd")
+
+    @reporting(said)
+    def refused():
+        raise SettingsError("No.")
+
+    assert "ValueError: odd" in broken()[said]
+    assert "No." in refused()[said]

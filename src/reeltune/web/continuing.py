@@ -55,7 +55,7 @@ def _model(studio: Studio, current: str, origin: Origin | None) -> str:
     like = ARCHITECTURES.get(origin.architecture) if origin is not None else None
     others = [row for row in studio.catalog().summaries() if row.runnable and _takes(studio, row.id)]
     if not others:
-        raise NotRunnable("No model here takes a start image.", hint="Add one, such as i2v.")
+        raise NotRunnable("No model here takes a start image.", hint="Add a model that starts from an image.")
     return min(others, key=lambda row: _rank(studio, row, like)).id
 
 

@@ -18,6 +18,7 @@ from reeltune.web.uploads import discard, export_text, settings_of
 from reeltune.web.widgets import draw, settings_from
 
 _HINT = '<p class="rt-hint rt-keys"><kbd>Ctrl</kbd> + <kbd>Enter</kbd> generates.</p>'
+_BLOCKED = '<p class="rt-hint">This model can’t run here: the reason is above.</p>'
 
 
 def form_of(studio: Studio, draft: gr.State, parts: Make) -> None:
@@ -57,7 +58,8 @@ class Form:
             with gr.Row(elem_classes="rt-fields rt-inputs"):
                 self._draw(inputs)
         go, back = self._go()
-        message = self._given["message"] + notes(self._given["said"]) or _HINT
+        hint = _BLOCKED if self._given["blocked"] else _HINT
+        message = self._given["message"] + notes(self._given["said"]) or hint
         self._said = gr.HTML(message, elem_id="said", js_on_load=INTO_VIEW, apply_default_css=False)
         rest = [row for row in self._fields if row.key not in self._boxes]
         with gr.Row(elem_classes="rt-fields"):

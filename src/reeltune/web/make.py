@@ -35,7 +35,8 @@ def make_tab(studio: Studio, draft: gr.State, tabs: gr.Tabs) -> Make:
                 gr.HTML("<h3>Queue</h3>", apply_default_css=False)
                 queue_said = gr.HTML("", elem_id="queue-said", apply_default_css=False)
                 queue = gr.HTML(attempt(show_queue, view)[0], **LIVELY, elem_id="queue")
-                load = gr.UploadButton("Import a queue", file_types=[".json"], size="sm", elem_id="import-queue")
+                with gr.Row(elem_classes="rt-small"):
+                    load = gr.UploadButton("Import a queue", file_types=[".json"], size="sm", elem_id="import-queue")
     stale, name, content = (gr.Textbox(visible="hidden") for _ in range(3))
     parts = Make(models, about, live, queue, queue_said, stale, name, content, tabs)
     with form_place:

@@ -13,13 +13,14 @@ from reeltune.web.calls import Page
 from reeltune.web.clock import Part, View, clock
 from reeltune.web.configuration import configuration_tab
 from reeltune.web.create import base_line, choices, create_tab
-from reeltune.web.events import Make
+from reeltune.web.events import QUIET, Make
 from reeltune.web.gallery import films, gallery_tab, grid
 from reeltune.web.make import make_tab, show_model, show_models, show_now, show_queue
 from reeltune.web.studio import Studio
 
 _HEADER = """<header class="rt-header"><h1>reeltune</h1>
 <button type="button" class="rt-button" id="rt-theme" aria-label="Dark or light colours">◐</button></header>"""
+_OPENED_JS = "() => { document.body.dataset.opened = 'true'; }"  # the model it opens with is picked
 _THEME_JS = "reeltune.theme(element.querySelector('#rt-theme'));"
 
 
@@ -28,7 +29,7 @@ def first_model(studio: Studio) -> str:
     else the first that runs.
     """
     catalog = studio.catalog()
-    for job in studio.queue.jobs():
+    for job in sorted(studio.queue.jobs(), key=lambda job: job.id, reverse=True):
         if job.definition in catalog:
             return job.definition
     runnable = [row.id for row in catalog.summaries() if row.runnable]
@@ -58,8 +59,21 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Configuration", id="configuration"):
                 again = lambda given: (pick.headline(studio, given["id"]), pick.model_list(studio, given["id"]))  # noqa: E731
                 configuration_tab(studio, page, [make.about, make.models], (again, draft))
+        opening = page.load(partial(_open, studio), draft, [draft, make.about, make.models], **QUIET)
+        opening.then(None, js=_OPENED_JS, **QUIET)
         clock(partial(View, studio), [draft, look], _parts(make, cards, base, files), page)
     return page
+
+
+def _open(studio: Studio, given: drafts.Draft) -> tuple[Any, ...]:
+    """What a page that is opened begins with, where that is another model than when the server started."""
+    try:
+        id = first_model(studio)
+        if id == given["id"]:
+            return gr.skip(), gr.skip(), gr.skip()
+        return drafts.fresh(studio, id), pick.headline(studio, id), pick.model_list(studio, id)
+    except ReeltuneError:  # the parts of the page show it
+        return gr.skip(), gr.skip(), gr.skip()
 
 
 def _parts(make: Make, cards: gr.HTML, base: gr.HTML, files: gr.Dropdown) -> dict[str, Part]:

@@ -103,7 +103,7 @@ def _file(field: Field, value: Any, studio: Studio, turn: str) -> Any:
             kept[0] if kept else None, type="filepath", sources=["upload", "clipboard"], height=200, **options
         )
     if field.kind == "images":
-        return gr.File(kept or None, file_count="multiple", file_types=_IMAGES, type="filepath", **options)
+        return gr.File(kept or None, file_count="multiple", file_types=_IMAGES, type="filepath", height=200, **options)
     return gr.Video(kept[0] if kept else None, sources=["upload"], height=200, **options)
 
 
