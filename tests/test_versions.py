@@ -64,7 +64,7 @@ def test_choices(pick, urls, wish, computable, auto, chosen, dtype, on_load):
 
 
 def test_unmet_wishes_are_said_once(pick):
-    assert "not say auto_quantize" in " ".join(pick([BF16]).notices)
+    assert "not set auto_quantize" in " ".join(pick([BF16]).notices)
     assert "no usable 16-bit version" in " ".join(pick([Q_BF16], quantization="bf16").notices)
     assert "computes in bf16" in " ".join(pick([Q_BF16], dtype="fp16").notices)
     hunyuan = pick(ALL, dtype="fp16", architecture="hunyuan")
@@ -103,7 +103,7 @@ def test_fp8_alone_is_quantized_or_turned_into_16_bits(pick):
     selection = pick([FP8], quantization="bf16", dtype="fp16")
     choice = selection.choices["transformer"]
     assert (choice.quantize_on_load, choice.dtype) == (False, "fp16")
-    assert "fp8, turned into 16 bits while loading" in selection.notices[0]
+    assert "fp8, converted to 16 bits while loading" in selection.notices[0]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.names import (
@@ -24,7 +25,7 @@ from reeltune.families import Architecture
 from reeltune.inventory import Found, Unusable
 from reeltune.preferences import Preferences
 
-_TIERS = {  # by the quantization wanted, the better one first
+_TIERS = {  # by the preferred quantization, the better one first
     "int8": {QUANTO_INT8: 0, SIXTEEN_BITS: 1, **dict.fromkeys(FP8, 2)},
     "bf16": {SIXTEEN_BITS: 0, **dict.fromkeys(FP8, 1), QUANTO_INT8: 2},
 }
@@ -69,19 +70,35 @@ class Choice:
         return self.facts.found is not None
 
 
+class Cause(Enum):
+    """Why a version is passed over."""
+
+    FORMAT = "format"  # it is never loaded, or its quantization can't be
+    OTHER_MODEL = "other model"  # its header contradicts the architecture
+    DATA_TYPE = "data type"  # it is quantized, and can't be computed in its data type
+    BROKEN = "broken"  # what is behind its URL, or at its path, is no sound checkpoint
+    ABSENT = "absent"  # it is a path, and nothing is there
+    RANK = "rank"  # another one fits better
+
+
 @dataclass(frozen=True)
 class Rejection:
-    """A version passed over. `unusable`: it could not have been used; else another simply fits better."""
+    """A version passed over, and why."""
 
     slot: str
     version: Version
     reason: str
-    unusable: bool
+    cause: Cause
+
+    @property
+    def unusable(self) -> bool:
+        """Whether it could not have been used at all."""
+        return self.cause is not Cause.RANK
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Everything chosen for a definition, every version passed over, and wishes that could not be met."""
+    """Everything chosen for a definition, every version passed over, and preferences that could not be met."""
 
     choices: Mapping[str, Choice]
     rejected: tuple[Rejection, ...]
@@ -98,8 +115,8 @@ class _Candidate:
 
 
 @dataclass
-class _Wish:
-    """What is wanted of a slot: "int8" or 16 bits, in which data type, among those that can be computed."""
+class _Target:
+    """What is preferred for a slot: "int8" or 16 bits, in which data type, among those that can be computed."""
 
     quantization: str
     dtype: str
@@ -121,21 +138,21 @@ def choose(
     Modules and the second transformer follow the transformer's data type. Raises ChoiceError when a slot has no
     usable version, with every reason; DeviceError when architecture and device share no data type.
     """
-    wish = _wish(definition, preferences, computable)
+    target = _target(definition, preferences, computable)
     choices: dict[str, Choice] = {}
     rejected: list[Rejection] = []
     for slot, versions in definition.slots.items():
         role = role_of(slot, definition.slots)
-        choice, passed = _choose_slot(slot, role, versions, definition.architecture, wish, facts)
+        choice, passed = _choose_slot(slot, role, versions, definition.architecture, target, facts)
         choices[slot] = choice
         rejected += passed
-        wish.dtype = choice.dtype
-        wish.follows = True
-        wish.computable = (choice.dtype,)  # what follows must compute in the transformer's data type
-    return Selection(choices, tuple(rejected), tuple(dict.fromkeys(wish.notices)))
+        target.dtype = choice.dtype
+        target.follows = True
+        target.computable = (choice.dtype,)  # what follows must compute in the transformer's data type
+    return Selection(choices, tuple(rejected), tuple(dict.fromkeys(target.notices)))
 
 
-def _wish(definition: Definition, preferences: Preferences, computable: Sequence[str]) -> _Wish:
+def _target(definition: Definition, preferences: Preferences, computable: Sequence[str]) -> _Target:
     architecture = definition.architecture
     shared = tuple(dtype for dtype in architecture.data_types if dtype in computable)
     if not shared:
@@ -149,9 +166,9 @@ def _wish(definition: Definition, preferences: Preferences, computable: Sequence
     notices = []
     if wanted not in shared:
         by = architecture.family.label if wanted not in architecture.data_types else "the device"
-        notices.append(f"{wanted} was asked for, but {by} does not compute in it: {shared[0]} is used.")
+        notices.append(f"{wanted} is preferred, but {by} does not compute in it: {shared[0]} is used.")
         wanted = shared[0]
-    return _Wish(preferences.quantization, wanted, shared, definition.auto_quantize, notices=notices)
+    return _Target(preferences.quantization, wanted, shared, definition.auto_quantize, notices=notices)
 
 
 def _choose_slot(
@@ -159,28 +176,44 @@ def _choose_slot(
     role: str,
     versions: Sequence[Version],
     architecture: Architecture,
-    wish: _Wish,
+    target: _Target,
     facts: Mapping[str, Facts],
 ) -> tuple[Choice, list[Rejection]]:
     usable: list[_Candidate] = []
     rejected: list[Rejection] = []
     for order, version in enumerate(versions):
         candidate = _candidate(order, version, facts.get(version.url, Facts()))
-        reason = _unusable(candidate, architecture, role, wish)
-        if reason:
-            rejected.append(Rejection(slot, version, reason, True))
-        else:
+        objection = _unusable(candidate, architecture, role, target)
+        if objection is None:
             usable.append(candidate)
+        else:
+            rejected.append(Rejection(slot, version, objection[1], objection[0]))
     if not usable:
         reasons = "; ".join(f"{row.version.file_name}: {row.reason}" for row in rejected)
-        raise ChoiceError(
-            f"No version of {slot} can be used. {reasons}.",
-            rejected=rejected,
-            hint="Add a bf16 or fp16 version to the definition.",
-        )
-    best = min(usable, key=lambda row: _rank(row, wish))
-    rejected += [Rejection(slot, row.version, _worse(row, best, wish), False) for row in usable if row is not best]
-    return _choice(slot, best, wish), rejected
+        message = f"No version of {slot} can be used. {reasons}."
+        raise ChoiceError(message, rejected=rejected, hint=_advice(rejected, facts))
+    best = min(usable, key=lambda row: _rank(row, target))
+    target.notices += [
+        f"{row.version.file_name} is passed over: {row.reason}."
+        for row in rejected
+        if row.cause is Cause.ABSENT or facts.get(row.version.url, Facts()).broken
+    ]
+    rejected += [
+        Rejection(slot, row.version, _worse(row, best, target), Cause.RANK) for row in usable if row is not best
+    ]
+    return _choice(slot, best, target), rejected
+
+
+def _advice(rejected: Sequence[Rejection], facts: Mapping[str, Facts]) -> str:
+    """What to do where no version can be used."""
+    causes = {row.cause for row in rejected}
+    if Cause.ABSENT in causes:
+        return "Put the file there, or correct its path in the definition."
+    if Cause.OTHER_MODEL in causes:
+        return "List a file of this architecture, or write the architecture that the file is of."
+    if Cause.BROKEN in causes:
+        return "Correct the URL or replace the file."
+    return "Add a bf16 or fp16 version to the definition."
 
 
 def _candidate(order: int, version: Version, facts: Facts) -> _Candidate:
@@ -191,21 +224,30 @@ def _candidate(order: int, version: Version, facts: Facts) -> _Candidate:
     return _Candidate(order, version, facts, quantization, dtype or "bf16")
 
 
-def _unusable(row: _Candidate, architecture: Architecture, role: str, wish: _Wish) -> str:
-    """Why a version can't be used at all; empty if it can."""
+def _unusable(row: _Candidate, architecture: Architecture, role: str, target: _Target) -> tuple[Cause, str] | None:
+    """Why a version can't be used at all; None if it can."""
     if objection := format_objection(row.version.url) or quantization_objection(row.quantization):
-        return objection
+        return Cause.FORMAT, objection
     if row.facts.identity and (objection := contradiction(row.facts.identity, architecture, role)):
-        return objection
-    if row.quantization == QUANTO_INT8 and row.dtype not in wish.computable:
-        if wish.follows:
-            return f"its int8 weights compute in {row.dtype}, the transformer in {wish.dtype}"
-        return f"its int8 weights compute in {row.dtype}, which this model on this device does not"
+        return Cause.OTHER_MODEL, objection
     if row.facts.broken:
-        return row.facts.broken
+        return Cause.BROKEN, row.facts.broken.rstrip(".")
     if not row.version.remote and row.facts.found is None:
-        return "the local file is not there" + "".join(f"; {bad.path}: {bad.reason}" for bad in row.facts.unusable)
-    return ""
+        return _absent(row.version, row.facts)
+    if row.quantization == QUANTO_INT8 and row.dtype not in target.computable:
+        if target.follows:
+            return Cause.DATA_TYPE, f"its int8 weights compute in {row.dtype}, the transformer in {target.dtype}"
+        return Cause.DATA_TYPE, f"its int8 weights compute in {row.dtype}, which this model on this device does not"
+    return None
+
+
+def _absent(version: Version, facts: Facts) -> tuple[Cause, str]:
+    """Why a path can't be used: nothing is there, or something else than what is needed."""
+    own = next((row for row in facts.unusable if row.named), None)
+    if own is not None:
+        return (Cause.OTHER_MODEL if own.other_model else Cause.BROKEN), own.reason.rstrip(".")
+    others = "".join(f"; {row.path} can't take its place: {row.reason.rstrip('.')}" for row in facts.unusable)
+    return Cause.ABSENT, f"the file {version.url} is not there{others}"
 
 
 def contradiction(identity: Identity, architecture: Architecture, role: str = "whole") -> str:
@@ -216,7 +258,7 @@ def contradiction(identity: Identity, architecture: Architecture, role: str = "w
     if identity.family == architecture.family.name and _suits(identity, architecture, role):
         return ""
     if identity.family == architecture.family.name and role == "module":
-        return "it is a whole model, and no module"
+        return "it is a whole model, not a module"
     fits = ", ".join(identity.compatible) or identity.family or "no known model"
     return f"its header is that of {fits} ({', '.join(identity.evidence)})"
 
@@ -236,48 +278,47 @@ def role_of(slot: str, slots: Mapping[str, object]) -> str:
     return "base" if any(other.startswith("modules") for other in slots) else "whole"
 
 
-def _rank(row: _Candidate, wish: _Wish) -> tuple[int, int, int, int]:
-    """Lower is better: quantization wanted, data type wanted, on disk, order in the list."""
+def _rank(row: _Candidate, target: _Target) -> tuple[int, int, int, int]:
+    """Lower is better: quantization, data type, on disk, order in the list."""
     converts = row.quantization in FP8
     return (
-        _TIERS[wish.quantization][row.quantization],
-        int(row.dtype != wish.dtype and not converts),
+        _TIERS[target.quantization][row.quantization],
+        int(row.dtype != target.dtype and not converts),
         int(row.facts.found is None),
         row.order,
     )
 
 
-def _worse(row: _Candidate, best: _Candidate, wish: _Wish) -> str:
-    mine, winner = _rank(row, wish), _rank(best, wish)
+def _worse(row: _Candidate, best: _Candidate, target: _Target) -> str:
+    mine, winner = _rank(row, target), _rank(best, target)
     step = next(index for index in range(4) if mine[index] != winner[index])
-    wanted = "quanto int8" if wish.quantization == "int8" else "16 bits"
-    best_kind = {QUANTO_INT8: "quanto int8", SIXTEEN_BITS: "16 bits"}.get(best.quantization, "fp8")
-    return (
-        f"{wanted} is wanted" + ("" if best_kind == wanted else f", and {best_kind} comes closer"),
-        f"{wish.dtype} is wanted",
-        "another is on disk already",
-        "another stands before it in the list",
-    )[step]
+    if step == 0:
+        preferred = "quanto int8" if target.quantization == "int8" else "16 bits"
+        best_kind = {QUANTO_INT8: "quanto int8", SIXTEEN_BITS: "16 bits"}.get(best.quantization, "fp8")
+        return f"{preferred} is preferred" + ("" if best_kind == preferred else f", and {best_kind} comes closer")
+    if step == 1:
+        return f"{target.dtype} is preferred"
+    return "another is on disk already" if step == 2 else "another is listed before it"
 
 
-def _choice(slot: str, best: _Candidate, wish: _Wish) -> Choice:
+def _choice(slot: str, best: _Candidate, target: _Target) -> Choice:
     quantized, fp8 = best.quantization == QUANTO_INT8, best.quantization in FP8
-    dtype = best.dtype if quantized else wish.dtype
-    on_load = wish.quantization == "int8" and not quantized and (wish.auto_quantize or fp8)
+    dtype = best.dtype if quantized else target.dtype
+    on_load = target.quantization == "int8" and not quantized and (target.auto_quantize or fp8)
     parts = ["quanto int8" if quantized else "fp8" if fp8 else "16 bits"]
-    if wish.quantization == "int8" and not quantized:
+    if target.quantization == "int8" and not quantized:
         parts.append("no usable int8 version is listed" + (": quantized while loading" if on_load else ""))
         if not on_load:
-            wish.notices.append(
-                f"int8 was asked for, but {slot} has no usable int8 version and the definition does not say "
+            target.notices.append(
+                f"int8 is preferred, but {slot} has no usable int8 version and the definition does not set "
                 "auto_quantize: it runs in 16 bits."
             )
-    if wish.quantization != "int8" and best.quantization != SIXTEEN_BITS:
+    if target.quantization != "int8" and best.quantization != SIXTEEN_BITS:
         parts.append("no usable 16-bit version is listed")
-        kind = "int8" if quantized else "fp8, turned into 16 bits while loading,"
-        wish.notices.append(f"16 bits were asked for, but {slot} has no usable 16-bit version: {kind} is used.")
+        kind = "int8" if quantized else "fp8, converted to 16 bits while loading,"
+        target.notices.append(f"16 bits are preferred, but {slot} has no usable 16-bit version: {kind} is used.")
     parts.append(f"runs in {dtype}" + ("" if best.dtype == dtype or fp8 else f", converted from {best.dtype}"))
-    if quantized and dtype != wish.dtype:
-        wish.notices.append(f"{wish.dtype} was wanted, but the int8 version of {slot} computes in {dtype}.")
+    if quantized and dtype != target.dtype:
+        target.notices.append(f"{target.dtype} was preferred, but the int8 version of {slot} computes in {dtype}.")
     parts.append("on disk" if best.facts.found else "not downloaded")
     return Choice(slot, best.version, best.facts, best.quantization, dtype, on_load, ", ".join(parts))

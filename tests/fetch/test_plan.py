@@ -19,7 +19,7 @@ def test_explanation_as_json(root):
     assert choice["url"].endswith("wan2.1_text2video_14B_quanto_mbf16_int8.safetensors")
     assert (choice["dtype"], choice["quantize_on_load"]) == ("bf16", False)
     assert choice["file"] == str(root / "ckpts" / "wan2.1_text2video_14B_quanto_mbf16_int8.safetensors")
-    assert [row["reason"] for row in answer["rejected"]] == ["quanto int8 is wanted", "bf16 is wanted"]
+    assert [row["reason"] for row in answer["rejected"]] == ["quanto int8 is preferred", "bf16 is preferred"]
     assert all(not row["present"] and row["bytes"] is None for row in answer["downloads"])
     assert {"slot", "url", "reason"} == set(answer["rejected"][0])
     assert len(answer["downloads"]) == 4

@@ -10,7 +10,7 @@ import typer
 
 from reeltune._quiet import keep_imported
 from reeltune._version import __version__
-from reeltune.cli import config, files, keeping, models
+from reeltune.cli import config, definitions, files, keeping, models
 from reeltune.cli.decode import decode
 from reeltune.cli.generate import generate
 from reeltune.cli.options import RootBefore
@@ -60,9 +60,10 @@ app.command("rm")(keeping.rm)
 app.command("gc")(keeping.gc)
 app.command("verify")(keeping.verify)
 app.command("inspect")(files.inspect)
-app.command("check")(models.check)
+app.command("check")(definitions.check)
 app.add_typer(config.config, name="config")
 files.settings.command("read")(read_command)
+app.add_typer(definitions.definitions, name="definitions")
 app.add_typer(files.settings, name="settings")
 app.add_typer(files.urls, name="urls")
 

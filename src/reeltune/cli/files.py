@@ -109,6 +109,9 @@ def pull(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be downloaded, and download nothing.")
     ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also what can't run here, for other programs or machines.")
+    ] = False,
     quantization: Quantization = None,
     dtype: DType = None,
     device: Device = None,
@@ -124,13 +127,15 @@ def pull(
     definitions, scope = [catalog[id] for id in ids], Scope(weights_only, all_versions)
     if dry_run:
         with interruptible() as cancel:
-            explanations, plan = plan_download(definitions, preferences, scope, listener=tell, cancel=cancel)
+            explanations, plan = plan_download(
+                definitions, preferences, scope, listener=tell, cancel=cancel, anyway=anyway
+            )
         for explanation in explanations:
             print_explanation(explanation)
         _print_plan(plan, catalog.root / "ckpts")
         return
     with interruptible() as cancel, showing() as listener:
-        explanations = pull_all(definitions, preferences, scope, listener=listener, cancel=cancel)
+        explanations = pull_all(definitions, preferences, scope, listener=listener, cancel=cancel, anyway=anyway)
     for explanation in explanations:
         print_explanation(explanation)
     if still_missing(explanations, scope):

@@ -1,44 +1,60 @@
-"""`list`, `show`, `explain`, `check`: what there is and what would be used."""
+"""`list`, `show`, `explain`: what there is and what would be used."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reeltune._text import counted
 from reeltune.cli.options import AsJson, Device, DType, Id, Profile, Quantization, Root, open_catalog, wishes
-from reeltune.cli.output import interruptible, notice, out, print_json, say, size, table, tell
+from reeltune.cli.output import interruptible, notice, print_json, say, size, table, tell
 
 if TYPE_CHECKING:
     from reeltune.definitions import Definition, Summary
-    from reeltune.errors import Problem
     from reeltune.fetch import Explanation
 
+_NAMED = 6  # models that a line about many names
 
-def list_models(root: Root = None, as_json: AsJson = False) -> None:
+
+def list_models(
+    root: Root = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also definitions that ask to be hidden.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """List all models: base models and finetunes, and whether they run here."""
+    from reeltune.fetch.choosing import summaries_here
+
     catalog = open_catalog(root)
-    rows = catalog.summaries()
+    found = summaries_here(catalog, wishes(catalog.root))
+    rows = [row for row in found if row.visible or all_]
     if as_json:
-        keys = ("id", "name", "architecture", "kind", "runnable", "reason")
+        keys = ("id", "name", "architecture", "kind", "runnable", "reason", "visible")
         print_json([{key: getattr(row, key) for key in keys} for row in rows])
         return
     table(
         ("ID", "NAME", "ARCHITECTURE", "KIND", "RUNS HERE"),
         [(row.id, row.name, row.architecture, row.kind, "yes" if row.runnable else "no") for row in rows],
     )
-    for reason, ids in _reasons(rows).items():
-        notice(f"{reason}: {', '.join(ids[:6])}" + (f" and {len(ids) - 6} more" if len(ids) > 6 else ""))
+    for line in _reasons(rows):
+        notice(line)
+    if len(rows) < len(found):
+        hidden = counted(len(found) - len(rows), "definition")
+        notice(f"{hidden} not shown, as they ask to be hidden; --all shows them.")
 
 
-def _reasons(rows: list[Summary]) -> dict[str, list[str]]:
-    """Why models don't run here, each reason once with the models it holds for."""
-    reasons: dict[str, list[str]] = {}
+def _reasons(rows: list[Summary]) -> list[str]:
+    """Why models don't run here: a line for each cause, with the models it holds for."""
+    groups: dict[str, list[Summary]] = {}
     for row in rows:
         if not row.runnable:
-            reasons.setdefault(row.reason, []).append(row.id)
-    return reasons
+            groups.setdefault(row.cause, []).append(row)
+    lines = []
+    for cause, group in groups.items():
+        ids = [row.id for row in group]
+        shown = ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else "")
+        lines.append(f"{cause}: {shown}")
+    return lines
 
 
 def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
@@ -54,6 +70,8 @@ def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
     say(f"architecture  {definition.architecture.id} ({definition.architecture.family.label}), {definition.kind}")
     say(f"runs here     {'yes' if definition.runnable else 'no: ' + definition.reason}")
     say(f"components    {definition.components}")
+    if definition.resolutions:
+        say(f"resolutions   {', '.join(value for _, value in definition.resolutions)}")
     say(f"files         {', '.join(str(path) for path in definition.files)}")
     for slot, versions in definition.slots.items():
         say(f"\n{slot}")
@@ -85,6 +103,8 @@ def _as_json(definition: Definition) -> dict[str, Any]:
         "preload": [version.url for version in definition.preload],
         "auto_quantize": definition.auto_quantize,
         "components": definition.components,
+        "visible": definition.visible,
+        "resolutions": [value for _, value in definition.resolutions],
         "settings": _settings(definition),
         "files": [str(path) for path in definition.files],
         "notices": [str(problem) for problem in definition.notices],
@@ -134,7 +154,9 @@ def _with_sizes(explanation: Explanation) -> Explanation:
 
 
 def print_explanation(explanation: Explanation) -> None:
-    """Choices, rejections and files, as `explain` and `pull` show them."""
+    """Choices, rejections and files, as `explain` and `pull` show them; first of all whether the model can run."""
+    if not explanation.definition.runnable:
+        say(f"{explanation.definition.id} can't run here: {explanation.definition.reason}.\n")
     say(f"{explanation.definition.name} on {explanation.machine.device(explanation.preferences.device)}")
     for slot, choice in explanation.selection.choices.items():
         say(f"\n{slot}: {choice.version.file_name}")
@@ -151,7 +173,7 @@ def print_explanation(explanation: Explanation) -> None:
     if explanation.products_in_fp32:
         dtype = explanation.selection.choices["transformer"].dtype
         say(f"arithmetic: fp32, since this processor is slow in {dtype}; weights stay as they are stored")
-    for line in explanation.notices:
+    for line in (*map(str, explanation.definition.notices), *explanation.notices):
         notice(line)
 
 
@@ -178,37 +200,3 @@ def _print_estimate(explanation: Explanation) -> None:
         check_memory(explanation)
     except NotEnoughMemory as error:
         notice(f"Generating would be refused. {error}")
-
-
-def check(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Definition files, or folders of them (default: the root's finetunes/)."),
-    ] = None,
-    root: Root = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check definition files: every problem with its place and its fix. Exit code 1 on any error."""
-    from reeltune.definitions.checking import check_files
-
-    catalog = open_catalog(root)
-    own = catalog.root / "finetunes"
-    if not paths and not own.is_dir():
-        notice(f"There is no folder {own}: nothing to check.")
-    problems, count = check_files(catalog, paths or [own] * own.is_dir())
-    errors = [problem for problem in problems if problem.severity == "error"]
-    if as_json:
-        keys = ("file", "where", "message", "fix", "severity")
-        print_json([{key: getattr(problem, key) for key in keys} for problem in problems])
-    else:
-        for problem in problems:
-            _print_problem(problem)
-        say(f"{count} definition(s) checked: {len(errors)} error(s), {len(problems) - len(errors)} warning(s).")
-    if errors:
-        raise typer.Exit(1)
-
-
-def _print_problem(problem: Problem) -> None:
-    colour = "red" if problem.severity == "error" else "yellow"
-    out.print(f"[{colour}]{problem.severity}[/] ", end="")
-    say(str(problem))

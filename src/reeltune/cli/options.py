@@ -52,11 +52,15 @@ Threads = Annotated[
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a definition: its file name without .json.")]
 
 
-def open_catalog(root: Path | None) -> Catalog:
-    """The catalog of the root; broken files are named once and don't stop anything."""
+def open_catalog(root: Path | None, *, quiet: bool = False) -> Catalog:
+    """The catalog of the root; files that aren't read are named once, unless `quiet`, and don't stop anything."""
     from reeltune.definitions import load_catalog
 
     catalog = load_catalog(root)
+    if quiet:
+        return catalog
+    for problem in catalog.unread:
+        notice(f"{problem.message} {problem.fix}".strip())
     if catalog.broken:
         names = ", ".join(path.name for path in list(catalog.broken)[:5])
         notice(f"{len(catalog.broken)} definition(s) can't be read and are set aside: {names}. See `reeltune check`.")

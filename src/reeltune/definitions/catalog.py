@@ -25,6 +25,7 @@ from reeltune.definitions.nearest import did_you_mean
 from reeltune.definitions.offered import offered_resolutions
 from reeltune.definitions.references import References
 from reeltune.definitions.schema import DefinitionFile, read_definition
+from reeltune.definitions.section import ModelSection
 from reeltune.definitions.support import not_done, reasons_against, unloadable_by_name
 from reeltune.errors import (
     DefinitionError,
@@ -144,6 +145,14 @@ class Catalog(Mapping[str, Definition]):
     def files_of(self, id: str) -> tuple[Path, ...]:
         """The files a definition is read from, whether it can be resolved or not."""
         return self._entry(id).files
+
+    def section(self, id: str) -> ModelSection:
+        """The `model` object of a definition, its files merged; references in it are not followed."""
+        return self._entry(id).model
+
+    def loras(self, id: str) -> tuple[Version, ...]:
+        """The LoRAs a definition lists, itself or by reference. Raises DefinitionError."""
+        return self._references.urls(self._entry(id).id, "loras")
 
     def summaries(self) -> list[Summary]:
         """One row for each definition; those that can't be resolved are among them, with the reason."""

@@ -20,19 +20,26 @@ def check_files(catalog: Catalog, paths: Sequence[Path]) -> tuple[list[Problem],
 
     A file outside the root is checked on top of the catalog, so that it may override and refer to what's there.
     """
-    files = list(_files(paths))
+    files = list(files_in(paths))
     problems: list[Problem] = [row for path in paths if path.is_dir() for row in look_through(path).problems]
     for path in files:
         problems += _check(catalog, path)
     return problems, len(files)
 
 
-def _files(paths: Iterable[Path]) -> Iterable[Path]:
+def files_in(paths: Iterable[Path]) -> Iterable[Path]:
+    """The definition files that paths stand for: files themselves, and those of folders."""
     for path in paths:
         if path.is_dir():
             yield from look_through(path).files
         else:
             yield path
+
+
+def definition_in(catalog: Catalog, path: Path) -> Definition:
+    """The definition that a file makes on top of the catalog. Raises DefinitionError."""
+    file = read_definition(path)
+    return catalog.with_file(file)[file.id]
 
 
 def _check(catalog: Catalog, path: Path) -> list[Problem]:

@@ -5,23 +5,25 @@ The new text is validated before it replaces the old one, which happens in one s
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reeltune.definitions.jsontext import decode, parse_object, replace_value
-from reeltune.definitions.schema import MODEL_KEY, build_definition
+from reeltune.definitions.jsontext import MAX_BYTES, decode, parse_object, replace_value
+from reeltune.definitions.repair import repaired
+from reeltune.definitions.schema import MODEL_KEY, build_definition, parse_definition, read_text
 from reeltune.definitions.section import LISTS
 from reeltune.errors import DefinitionError
-from reeltune.files import write_atomic
+from reeltune.files import read_bytes, write_atomic
 
 _BOM = "\ufeff"
 
 
 def edit(path: Path, key_path: tuple[str, ...], value: Any) -> None:
     """Set one value in a definition file. Raises DefinitionError, and leaves the file alone, if it would break."""
-    raw = path.read_bytes()
+    raw = read_bytes(path, MAX_BYTES)
     text = decode(raw, str(path))
     parse_object(text, str(path))
     changed = replace_value(text, key_path, value)
@@ -30,12 +32,37 @@ def edit(path: Path, key_path: tuple[str, ...], value: Any) -> None:
     write_atomic(path, (bom + changed).encode("utf-8"))
 
 
+def repair(path: Path) -> Path | None:
+    """Write a file that was pasted together from pieces as one JSON object; returns where its old text is kept.
+
+    None, and the file is left alone, where it needs no such repair or that would not make a definition of it. Raises
+    DefinitionError and FileError where it can't be read or written.
+    """
+    text = read_text(path)
+    try:
+        parse_definition(path, text)
+        return None
+    except DefinitionError:
+        found = repaired(text)
+    if found is None:
+        return None
+    build_definition(path, *parse_object(found.text, str(path)))
+    kept = next(
+        row for number in itertools.count(1) if not (row := path.with_name(f"{path.name}.{number}.bak")).exists()
+    )
+    write_atomic(kept, read_bytes(path, MAX_BYTES))
+    write_atomic(path, found.text.encode("utf-8"))
+    return kept
+
+
 def replace_urls(path: Path, change: Callable[[str], str]) -> dict[str, int]:
     """Apply `change` to every URL a file lists; returns how many changed under each key.
 
     Strings that refer to other definitions are left alone.
     """
-    section = parse_object(decode(path.read_bytes(), str(path)), str(path))[0].get(MODEL_KEY, {})
+    section = parse_object(read_text(path), str(path))[0].get(MODEL_KEY)
+    if not isinstance(section, dict):
+        return {}
     counts: dict[str, int] = {}
     for key in LISTS:
         old = section.get(key)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -192,7 +191,7 @@ class Engine:
         self._places = self._places or Places(profile, device, self._say)
 
     def _save_quantized(self, cancel: CancelToken | None) -> None:
-        """Make and list the int8 versions; with any made, the definition is read again and int8 is wanted."""
+        """Make and list the int8 versions; with any made, the definition is read again."""
         root, id = self.definition.root, self.definition.id
         wish, notices = (self._preferences, []) if self._preferences else load_preferences(root)
         for notice in notices:
@@ -202,7 +201,7 @@ class Engine:
             self._say(event.message) if isinstance(event, Notice) else self._listener(event)
 
         if save_quantized(self.definition, wish, machine=self._machine, listener=listen, cancel=cancel):
-            self.definition, self._preferences = load_catalog(root)[id], replace(wish, quantization="int8")
+            self.definition, self._preferences = load_catalog(root)[id], wish
         self._saving = False
 
     # --- stages -------------------------------------------------------------------------------------------

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.names import read_name
 from reeltune.definitions import Definition, Version
-from reeltune.definitions.model import Listed
-from reeltune.errors import CheckpointError, FetchError
+from reeltune.events import CancelToken
 from reeltune.families import Component
+from reeltune.fetch.choosing import select, sum_for, wanted_file
 from reeltune.fetch.headers import Headers
-from reeltune.inventory import Inventory, Namesake, Unusable, Wanted, component_files, is_int8
+from reeltune.inventory import Inventory, Unusable, component_files, is_int8
 from reeltune.machine import Machine, probe
 from reeltune.net import hub_endpoint
 from reeltune.preferences import Preferences, load_preferences
-from reeltune.versions import Choice, Facts, Selection, choose, contradiction, role_of
+from reeltune.versions import Choice, Facts, Selection, role_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What would be used for a definition and why, and every file that takes."""
+    """What would be used for a definition and why, and every file that takes.
+
+    `headers`: what was read over the network, by URL.
+    """
 
     definition: Definition
     preferences: Preferences
@@ -60,6 +63,7 @@ class Explanation:
     selection: Selection
     items: tuple[Item, ...]
     notices: tuple[str, ...]
+    headers: Mapping[str, Identity] = field(default_factory=dict, repr=False)
 
     @property
     def missing(self) -> tuple[Item, ...]:
@@ -80,6 +84,8 @@ class Explanation:
         """Plain values for `explain --json`."""
         return {
             "id": self.definition.id,
+            "runnable": self.definition.runnable,
+            "reason": self.definition.reason,
             "architecture": self.definition.architecture.id,
             "device": self.machine.device(self.preferences.device),
             "products_in_fp32": self.products_in_fp32,
@@ -114,33 +120,34 @@ def explain(
     online: bool = False,
     machine: Machine | None = None,
     inventory: Inventory | None = None,
+    known: Mapping[str, Identity] | None = None,
+    cancel: CancelToken | None = None,
 ) -> Explanation:
     """Choose versions and list the files they take.
 
-    Without preferences those of the definition's root count. `online` reads headers of files that aren't here
-    (a few hundred KB each); what can't be reached is reported and stays unknown. `inventory`: what is on disk, where
-    several definitions are explained at one time. Raises ChoiceError, DeviceError,
-    PreferencesError.
+    Without preferences those of the definition's root count. `online` reads the headers that decide the choice of
+    files that aren't here (a few hundred KB each), as `pull` does before it downloads; what can't be reached is
+    reported and stays unknown. `inventory`: what is on disk, where several definitions are explained at one time.
+    `known`: headers that were read before, by URL. `cancel` ends the reading. Raises ChoiceError, DeviceError,
+    PreferencesError; with `online` FetchError and CheckpointError, where nothing can be used because of a file behind
+    a URL.
     """
     notices: list[str] = []
     if preferences is None:
         preferences, notices = load_preferences(definition.root)
     machine = machine or probe()
     inventory = inventory or Inventory(definition.root, preferences.model_folders)
-    with Headers(preferences.tokens) as headers:
-        facts = {
-            version.url: _facts(version, slot, definition, inventory, headers if online else None)
-            for slot, versions in definition.slots.items()
-            for version in versions
-        }
+    with Headers(preferences.tokens, cancel=cancel) as headers:
+        chosen = select(definition, preferences, machine, inventory, headers if online else None, known)
     notices += [*headers.notices, *inventory.notices]
-    selection = choose(definition, preferences, machine.data_types(preferences.device), facts)
+    selection = chosen.selection
     items = (*_files(definition, selection, inventory), *_components(definition, preferences, inventory, notices))
-    notices += [_passed_over(bad) for row in facts.values() for bad in row.unusable]
+    notices += [_passed_over(bad) for row in chosen.facts.values() for bad in row.unusable]
     for choice in selection.choices.values():
         notices += choice.facts.found.notices if choice.facts.found else ()
         notices += _size_notice(definition, choice)
-    return Explanation(definition, preferences, machine, selection, items, (*notices, *selection.notices))
+    notices += selection.notices
+    return Explanation(definition, preferences, machine, selection, items, tuple(notices), chosen.headers)
 
 
 def _size_notice(definition: Definition, choice: Choice) -> list[str]:
@@ -154,46 +161,6 @@ def _size_notice(definition: Definition, choice: Choice) -> list[str]:
         f"{choice.version.file_name} looks like {' or '.join(identity.architectures)}, "
         f"the definition says {definition.architecture.id}: the definition counts."
     ]
-
-
-def _facts(version: Version, slot: str, definition: Definition, inventory: Inventory, headers: Headers | None) -> Facts:
-    """What is known of a version; the header behind its URL is read where `headers` are given."""
-    found, unusable = inventory.find(wanted_file(definition, version, slot))
-    known = Facts(found, None, tuple(unusable))
-    if headers is None or found is not None or not version.remote:
-        return known
-    if read_name(version.url).format in ("gguf", "pickle"):
-        return known  # never loaded, whatever they hold
-    try:
-        return replace(known, remote=headers.identity(version))
-    except (CheckpointError, FetchError) as error:
-        return replace(known, broken=str(error))
-
-
-def wanted_file(definition: Definition, version: Version, slot: str) -> Wanted:
-    """What to look for on disk as a version of a slot ("preload" for other files)."""
-    architecture, weights = definition.architecture, slot != "preload"
-    role = role_of(slot, definition.slots)
-    return Wanted(
-        version,
-        weights=weights,
-        sha256=sum_for(definition.sha256, version.url, version.file_name) if weights else None,
-        objection=lambda identity: contradiction(identity, architecture, role) if weights else "",
-        namesakes=lambda: tuple(map(_namesake, definition.namesakes(version))),
-    )
-
-
-def _namesake(row: Listed) -> Namesake:
-    def fits(identity: Identity) -> bool:
-        role = role_of(row.slot, dict.fromkeys(row.slots))
-        return row.slot == "preload" or not contradiction(identity, row.architecture, role)
-
-    return Namesake(row.url, fits)
-
-
-def sum_for(sums: Mapping[str, str], *names: str) -> str | None:
-    """The sha256 a definition gives under one of several names."""
-    return next((sums[name] for name in names if name in sums), None)
 
 
 def _files(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:
@@ -281,7 +248,8 @@ def other_versions(explanation: Explanation) -> tuple[Item, ...]:
         for version in versions:
             if version.url in chosen or not version.remote or read_name(version.url).format in ("gguf", "pickle"):
                 continue
-            facts = _facts(version, slot, definition, inventory, None)
+            found, unusable = inventory.find(wanted_file(definition, version, slot))
+            facts = Facts(found, None, tuple(unusable))
             taken = {item.path for item in (*explanation.items, *items)}
             items.append(_item(slot, version, facts, definition, inventory, taken))
     return tuple(items)

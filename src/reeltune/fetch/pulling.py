@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reeltune.definitions import Definition
-from reeltune.errors import FetchError
+from reeltune.errors import CheckpointError, FetchError, NotRunnable
 from reeltune.events import CancelToken, Event, Listener, Notice, Progress, ignore
 from reeltune.fetch.download import Downloader, Link
 from reeltune.fetch.plan import Explanation, Item, explain, other_versions
@@ -17,7 +17,7 @@ from reeltune.files import make_folder, reason
 from reeltune.inventory import Inventory
 from reeltune.inventory.index import Index
 from reeltune.machine import Machine
-from reeltune.net import shown
+from reeltune.net import offline, shown
 from reeltune.preferences import Preferences
 
 TOTAL = "in total"
@@ -39,13 +39,15 @@ def plan_download(
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
     machine: Machine | None = None,
+    anyway: bool = False,
 ) -> tuple[list[Explanation], Survey]:
     """What `pull_all` would download, with sizes and the disk's room; asks the network only for what is missing.
 
     Offline, or where a server can't be reached, sizes are those that were remembered, and notices say so. Raises
     FetchError and its kinds for what is wrong with a file.
     """
-    return ask_sizes(_explained(definitions, preferences, machine), scope, listener=listener, cancel=cancel)
+    explanations = _explained(definitions, preferences, machine, cancel, anyway)
+    return ask_sizes(explanations, scope, listener=listener, cancel=cancel)
 
 
 def ask_sizes(
@@ -84,13 +86,44 @@ def require(explanation: Explanation) -> None:
 
 
 def _explained(
-    definitions: Sequence[Definition], preferences: Preferences | None, machine: Machine | None
+    definitions: Sequence[Definition],
+    preferences: Preferences | None,
+    machine: Machine | None,
+    cancel: CancelToken | None,
+    anyway: bool,
 ) -> list[Explanation]:
-    """Explanations of several definitions of one root, for which folders are looked through once."""
-    first = explain(definitions[0], preferences, machine=machine)
-    inventory = Inventory(definitions[0].root, first.preferences.model_folders)
-    rest = definitions[1:]
-    return [first, *(explain(row, first.preferences, machine=first.machine, inventory=inventory) for row in rest)]
+    """Explanations of several definitions of one root, for which folders are looked through once.
+
+    Headers of chosen files that aren't here are read: what is downloaded is chosen by its header, not only by its name.
+    Raises NotRunnable for a definition that can't run here, unless it is to be downloaded `anyway`.
+    """
+    for definition in definitions:
+        if not (definition.runnable or anyway):
+            message = f"{definition.id} can't run here: {definition.reason}."
+            raise NotRunnable(message, hint="`reeltune pull --anyway` downloads it for other programs.")
+    found: list[Explanation] = []
+    inventory: Inventory | None = None
+    for definition in definitions:
+        row = _explain(definition, preferences, machine, inventory, cancel)
+        found.append(row)
+        preferences, machine = row.preferences, row.machine
+        inventory = inventory or Inventory(definition.root, row.preferences.model_folders)
+    return found
+
+
+def _explain(
+    definition: Definition,
+    preferences: Preferences | None,
+    machine: Machine | None,
+    inventory: Inventory | None,
+    cancel: CancelToken | None,
+) -> Explanation:
+    if not offline():
+        try:
+            return explain(definition, preferences, online=True, machine=machine, inventory=inventory, cancel=cancel)
+        except (CheckpointError, FetchError):  # the download shows what is wrong, and what to do
+            pass
+    return explain(definition, preferences, machine=machine, inventory=inventory)
 
 
 def pull(
@@ -105,7 +138,8 @@ def pull(
     """Fetch everything a definition lacks under the preferences, and return what it then comes to.
 
     `weights_only` leaves components and preloaded files out. With everything here the network isn't touched.
-    Raises FetchError and its kinds (NotEnoughDisk before the first byte), Cancelled.
+    Raises NotRunnable for a definition that can't run here, FetchError and its kinds (NotEnoughDisk before the first
+    byte), ChoiceError, Cancelled.
     """
     scope = Scope(weights_only)
     return pull_all([definition], preferences, scope, listener=listener, cancel=cancel, machine=machine)[0]
@@ -119,9 +153,13 @@ def pull_all(
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
     machine: Machine | None = None,
+    anyway: bool = False,
 ) -> list[Explanation]:
-    """The same as `pull` for several definitions of one root, planned as a whole; a file they share comes once."""
-    explanations = _explained(definitions, preferences, machine)
+    """The same as `pull` for several definitions of one root, planned as a whole; a file they share comes once.
+
+    `anyway`: also for definitions that can't run here.
+    """
+    explanations = _explained(definitions, preferences, machine, cancel, anyway)
     wanted = _wanted(explanations, scope)
     if not wanted:
         return explanations
@@ -139,12 +177,22 @@ def pull_all(
             total.begin(need)
             _fetch(need, downloader, total)
             _learn(need, downloader, index)
-    after = _explained(definitions, explanations[0].preferences, explanations[0].machine)
+    after = _again(explanations)
     for item in still_missing(after, scope):
         name = label(item.path, root / "ckpts")
         why = item.obstacle or f"what {shown(item.url)} serves is not what is needed"
         listener(Notice(f"{name} is still missing: {why}."))
     return after
+
+
+def _again(explanations: Sequence[Explanation]) -> list[Explanation]:
+    """What the definitions come to after the download, on the headers that the first choice was made from."""
+    first = explanations[0]
+    inventory = Inventory(first.definition.root, first.preferences.model_folders)
+    return [
+        explain(row.definition, row.preferences, machine=row.machine, inventory=inventory, known=row.headers)
+        for row in explanations
+    ]
 
 
 def still_missing(explanations: Sequence[Explanation], scope: Scope = Scope()) -> list[Item]:

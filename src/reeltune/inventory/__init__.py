@@ -6,7 +6,7 @@ Looked through in order: `<root>/ckpts` (any depth), the user's read-only model 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -41,11 +41,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Unusable:
-    """A file of the right name that can't be the one: the reason names it. `foreign`: it is sound, but another file."""
+    """A file of the right name that can't be the one: the reason names it. `foreign`: it is sound, but another file;
+    `other_model`: its header contradicts the architecture; `named`: it is at the very path that was asked for.
+    """
 
     path: Path
     reason: str
     foreign: bool = False
+    other_model: bool = False
+    named: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class Inventory:
             found = self._look(path, wanted, path in certain)
             if isinstance(found, Found):
                 return found, unusable
-            unusable.append(found)
+            unusable.append(replace(found, named=path in certain and not wanted.version.remote))
         return None, unusable
 
     def _look(self, path: Path, wanted: Wanted, certain: bool) -> Found | Unusable:
@@ -141,7 +145,7 @@ class Inventory:
         except OSError as error:
             return Unusable(path, f"it can't be read: {error.strerror or error}")
         if identity is not None and (reason := wanted.objection(identity)):
-            return Unusable(path, reason, foreign=not certain)
+            return Unusable(path, reason, foreign=not certain, other_model=True)
         if not certain and (other := self._rival(path, identity, wanted)):
             reason = f"its name is also that of {shown(other)}, and nothing shows from which URL it is"
             return Unusable(path, reason, foreign=True)
@@ -185,9 +189,11 @@ class Inventory:
         """Where a version that isn't here is to be put: under its own name, or where that is or will be another file's,
         under one that no other URL's file has.
         """
+        if not wanted.version.remote:
+            return self._named(wanted.version.url)
         plain = self.ckpts / wanted.version.file_name
         occupied = any(row.path == plain and row.foreign for row in unusable)
-        if wanted.version.remote and (occupied or plain in taken):
+        if occupied or plain in taken:
             return self.ckpts / own_name(wanted.version.file_name, wanted.version.url)
         return plain
 

@@ -6,6 +6,7 @@ import time
 from typing import Self
 
 from reeltune.errors import FetchError, Unreachable
+from reeltune.events import CancelToken
 from reeltune.net.session import Session, chunks, encoded, natural
 from reeltune.net.urls import shown
 from reeltune.net.waiting import within
@@ -21,11 +22,19 @@ class UrlSource:
     its connections and tokens are used, and it stays open.
     """
 
-    def __init__(self, url: str, session: Session | None = None, *, seconds: float = _SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        session: Session | None = None,
+        *,
+        seconds: float = _SECONDS,
+        cancel: CancelToken | None = None,
+    ) -> None:
         self._url = url
         self._own = session is None
         self._session = session or Session()
         self._seconds = seconds
+        self._cancel = cancel
         self._end: float | None = None
         self._start = b""
         self._size: int | None = None
@@ -64,7 +73,8 @@ class UrlSource:
         if left <= 0:
             raise Unreachable(f"{self.name}: its header takes too long.", hint="Try again later.")
         self.requests += 1
-        return within(left, lambda: self._read(offset, length), stop=self._session.interrupt, what=self.name)
+        stop = self._session.interrupt
+        return within(left, lambda: self._read(offset, length), stop=stop, what=self.name, cancel=self._cancel)
 
     def _read(self, offset: int, length: int) -> bytes:
         with self._session.get(self._url, first=offset, last=offset + length - 1) as response:

@@ -28,7 +28,7 @@ KEYS = {"transformer": "URLs", "transformer_2": "URLs2"}
 @dataclass(frozen=True)
 class Saving:
     """A file to make: the definition's key whose list it joins, the entry there and the file it is made from, its place
-    and its data type.
+    and its data type. `lost`: the file that is listed already but isn't there, if any.
     """
 
     key: str
@@ -36,6 +36,7 @@ class Saving:
     source: Path
     target: Path
     dtype: str
+    lost: str = ""
 
 
 def plan_saving(explanation: Explanation) -> tuple[list[Saving], list[str]]:
@@ -48,7 +49,8 @@ def plan_saving(explanation: Explanation) -> tuple[list[Saving], list[str]]:
         if slot not in choices:
             continue
         choice = choices[slot]
-        listed = [row.file_name for row in definition.slots[slot] if _int8_dtype(explanation, row) == choice.dtype]
+        int8 = [row for row in definition.slots[slot] if _int8_dtype(explanation, row) == choice.dtype]
+        listed = [row.file_name for row in int8 if row.remote or _is_here(explanation, row)]
         if listed:
             reasons.append(f"{definition.id} lists an int8 version in {choice.dtype} already: {listed[0]}.")
         elif choice.quantization == QUANTO_INT8:
@@ -59,8 +61,14 @@ def plan_saving(explanation: Explanation) -> tuple[list[Saving], list[str]]:
             if target in [row.target for row in plan]:
                 reasons.append(f"the file of {key} would be called {target.name} as well: rename its source.")
             else:
-                plan.append(Saving(key, choice.version.url, source, target, choice.dtype))
+                lost = next((row.url for row in int8), "")
+                plan.append(Saving(key, choice.version.url, source, target, choice.dtype, lost))
     return plan, reasons
+
+
+def _is_here(explanation: Explanation, version: Version) -> bool:
+    definition = explanation.definition
+    return Inventory(definition.root, explanation.preferences.model_folders).locate(version)[0] is not None
 
 
 def _int8_dtype(explanation: Explanation, version: Version) -> str | None:
@@ -81,22 +89,25 @@ def save_quantized(
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
 ) -> list[Path]:
-    """Make the int8 versions of a definition's 16-bit files and list them; says what it does, or why nothing is done.
+    """Make the int8 versions of a definition's 16-bit files and list them; reports what it does, or why nothing.
 
-    The data type is the one that would be run in; whatever quantization is wanted, the sources are 16-bit files,
-    fetched where they are missing. Returns the files that are listed now. Raises as `quantize` and `pull`, and
-    DefinitionError where the definition can't be written (the files are there then).
+    The data type is the one that would be run in; whatever quantization is preferred, the sources are 16-bit files,
+    downloaded where they are missing. A file that is listed but isn't there is made again. Returns the files that are
+    listed now. Raises as `quantize` and `pull`, and DefinitionError where the definition can't be written (the files
+    are there then).
     """
-    wish = replace(preferences, quantization="bf16")
-    explanation = explain(definition, wish, machine=machine)
-    if plan_saving(explanation)[0]:  # else nothing need be fetched to say why
-        explanation = pull(definition, wish, weights_only=True, listener=listener, cancel=cancel, machine=machine)
+    sixteen = replace(preferences, quantization="bf16")
+    explanation = explain(definition, sixteen, machine=machine)
+    if plan_saving(explanation)[0]:  # else nothing need be downloaded to report why
+        explanation = pull(definition, sixteen, weights_only=True, listener=listener, cancel=cancel, machine=machine)
     plan, reasons = plan_saving(explanation)
     for line in explanation.notices if plan else ():
         listener(Notice(line))
     for reason in reasons:
         listener(Notice(f"No quantized file is written: {reason}"))
     for row in plan:
+        if row.lost:
+            listener(Notice(f"{row.lost} is listed, but not there: it is made again."))
         if row.target.exists():
             check(row.source, row.target, dtype=row.dtype, listener=listener, cancel=cancel)
             listener(Notice(f"{row.target.name} is there already and was verified against {row.source.name}."))
@@ -110,9 +121,10 @@ def save_quantized(
 
 def _list(root: Path, id: str, saving: Saving) -> str:
     """Append a local path to the list that counts today, in the user's own file; returns what was done."""
-    own, url = root / "finetunes" / f"{id}.json", f"ckpts/{saving.target.name}"
+    definition, url = load_catalog(root)[id], f"ckpts/{saving.target.name}"
+    own = definition.own_file or root / "finetunes" / f"{id}.json"
     slot = next(slot for slot, key in KEYS.items() if key == saving.key)
-    urls = [version.url for version in load_catalog(root)[id].slots.get(slot, ())]
+    urls = [version.url for version in definition.slots.get(slot, ())]
     if saving.url not in urls:
         return f"{saving.target} is not listed: {id} no longer lists {saving.url}, which it was made from."
     if url in urls:

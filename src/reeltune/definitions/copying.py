@@ -1,0 +1,68 @@
+"""Copies of definitions as starting points: complete files of one's own, which name everything they use."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from reeltune.definitions.catalog import Catalog
+from reeltune.definitions.model import Definition, Version
+from reeltune.definitions.writer import create
+from reeltune.errors import DefinitionError
+from reeltune.settings import layer, portable
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,118}[A-Za-z0-9_-]|[A-Za-z0-9]")
+_MODEL = "model"
+
+
+def copy_definition(catalog: Catalog, id: str, new: str, name: str = "") -> Path:
+    """Write `finetunes/<new>.json`, a complete definition equal to `id`; returns its path.
+
+    References become the lists they stand for, and every setting it starts from is written. Raises DefinitionError
+    where `new` can't be an id or exists already, or `id` can't be resolved.
+    """
+    if not _ID.fullmatch(new):
+        message = f"{new!r} can't be the id of a definition."
+        raise DefinitionError(message, hint="Use letters, digits, underscores, dots and hyphens; it names the file.")
+    if new in catalog or any(path.stem.lower() == new.lower() for path in _own_files(catalog)):
+        raise DefinitionError(f"There is a definition {new} already.", hint="Choose another id.")
+    definition = catalog[id]
+    model = _model(catalog, definition) | {"name": name or f"{definition.name} (copy)"}
+    settings = portable(layer(definition.architecture, definition.settings))
+    path = catalog.root / "finetunes" / f"{new}.json"
+    create(path, {_MODEL: model, **settings})
+    return path
+
+
+def _own_files(catalog: Catalog) -> list[Path]:
+    """Every definition file of the user, broken ones included."""
+    files = [path for id in catalog for path in catalog.files_of(id)]
+    return [path for path in (*files, *catalog.broken) if path.parent == catalog.root / "finetunes"]
+
+
+def _model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
+    """The `model` object, all in one."""
+    section = catalog.section(definition.id)
+    model: dict[str, Any] = {"name": "", "architecture": definition.architecture.id}
+    model["description"] = definition.description
+    model["URLs"] = _urls(definition.slots["transformer"])
+    if "transformer_2" in definition.slots:
+        model["URLs2"] = _urls(definition.slots["transformer_2"])
+    modules = [_urls(versions) for slot, versions in definition.slots.items() if slot.startswith("modules")]
+    lists = {
+        "modules": modules,
+        "preload_URLs": _urls(definition.preload),
+        "loras": _urls(catalog.loras(definition.id)),
+    }
+    model |= {key: rows for key, rows in lists.items() if rows}
+    if definition.components != definition.architecture.components_repo:
+        model["components"] = definition.components
+    if definition.sha256:
+        model["sha256"] = dict(definition.sha256)
+    others = section.model_dump(exclude_none=True, exclude_unset=True)
+    return model | {key: value for key, value in others.items() if key not in model and key not in lists}
+
+
+def _urls(versions: tuple[Version, ...]) -> list[str]:
+    return [version.url for version in versions]
