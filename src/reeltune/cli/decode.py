@@ -1,4 +1,4 @@
-"""`decode`: the video of latents that an interrupted run left."""
+"""`decode`: make the video of latents that an interrupted run left."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def generate(
     image_end: Annotated[str | None, typer.Option("--image-end", help="Image it ends with.")] = None,
     video_guide: Annotated[str | None, typer.Option("--video-guide", help="Control video it follows.")] = None,
     video_mask: Annotated[
-        str | None, typer.Option("--video-mask", help="Mask of the control video: white is drawn anew.")
+        str | None, typer.Option("--video-mask", help="Mask of the control video: white is generated.")
     ] = None,
     image_refs: Annotated[
         list[str] | None, typer.Option("--image-refs", help="Image of what appears in it; may be given several times.")

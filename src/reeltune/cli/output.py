@@ -28,14 +28,15 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """One plain line, as it stands."""
+    """Print one line without markup."""
     out.print(printable(text), markup=False)
 
 
 def printable(text: str) -> str:
-    """Text from strangers' files as a terminal can show it: no escapes, no halves of characters."""
+    """Text from strangers' files as a terminal can show it: control characters and lone surrogates are escaped."""
     return "".join(
-        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode() for sign in text
+        character if character.isprintable() or character in "\n\t" else character.encode("unicode_escape").decode()
+        for character in text
     )
 
 

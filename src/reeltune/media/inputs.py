@@ -1,4 +1,4 @@
-"""Images and videos that people give a model: read, bounded, cut to its size and frame rate."""
+"""Images and videos as inputs of a model: read, bounded, fitted to its size and frame rate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FASTEST, _SLOWEST = 1000.0, 0.01  # frame rates that a file may claim
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames of a video at the rate and size asked for; `rate`, `size`: its own; `more`: it goes on after them."""
+    """Frames of a video at the rate and size asked for; `rate`, `size`: its own; `more`: whether more follow."""
 
     frames: list[Image.Image]
     size: tuple[int, int]
@@ -165,10 +165,10 @@ def _upright(frame: av.VideoFrame) -> Image.Image:
 
 
 def cover(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Scaled until it covers width x height, what stands out at either side cut off evenly."""
+    """Scaled until it covers width x height, and cropped evenly to it."""
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
 def contain(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Scaled to lie within width x height whole, on white."""
+    """Scaled to fit within width x height as a whole, on white."""
     return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=(255, 255, 255))

@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes and never by its name.
+"""What a file is, by its first bytes and never by its name.
 
 kind_of(Path("x.png")).label  # "a PNG image"
 """
@@ -103,7 +103,7 @@ def _is_transport_stream(head: bytes) -> bool:
 
 
 def _text(head: bytes) -> Kind:
-    """A kind of text, or what can't be told."""
+    """A kind of text, or an unknown kind."""
     if not head:
         return Kind("an empty file")
     text = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n").lower()

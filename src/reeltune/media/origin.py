@@ -1,4 +1,4 @@
-"""How a video came to be: what is embedded in it, and what is read back, also from WanGP's videos and images.
+"""How a video was made: what is embedded in it, and what is read back, also from WanGP's videos and images.
 
 origin = read_origin(Path("outputs/fox.mp4"))
 origin.definition, origin.settings["prompt"]
@@ -27,7 +27,7 @@ class Origin:
     """How a video was made: `settings` complete, `files` by slot as (file name, sha256 or None).
 
     Of one that is read back, `unknown` holds the keys of its settings that this program doesn't have, or whose values
-    it can't read; what a file doesn't tell is empty.
+    it can't read; what a file doesn't hold is empty.
     """
 
     definition: str
@@ -50,7 +50,7 @@ class Origin:
 
 
 def read_origin(path: Path) -> Origin | None:
-    """What a video or an image tells of how it was made; None where it tells nothing.
+    """How a video or an image was made, by its tags; None where they don't hold it.
 
     Read are files of this program, and WanGP's, which hold the settings at the top level with the definition's id as
     `model_type`. Raises MediaError for a file that is neither a video nor an image, or can't be read.
@@ -66,7 +66,7 @@ def read_origin(path: Path) -> Origin | None:
 
 
 def read_stored(path: Path) -> Origin:
-    """The settings of a generated video or image, or of a settings file: told by content, whatever the name.
+    """The settings of a generated video or image, or of a settings file: recognized by content, whatever the name.
 
     Raises MediaError for a file that holds none, SettingsError for a settings file that can't be read.
     """

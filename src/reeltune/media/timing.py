@@ -52,7 +52,7 @@ def _seconds(frame: av.VideoFrame) -> float | None:
 
 
 def _duration(frame: av.VideoFrame) -> float:
-    """How long a frame shows, in seconds; 0 where the file doesn't tell."""
+    """How long a frame shows, in seconds; 0 where it is unknown."""
     if not frame.duration or frame.duration < 0 or not frame.time_base:
         return 0.0
     return float(frame.duration * frame.time_base)

@@ -1,4 +1,4 @@
-"""A made video as a value: frames and everything that tells how it came to be."""
+"""A generated video as a value: its frames, and how it was made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from reeltune.media.origin import Origin
 class Video:
     """`frames`: uint8 [frames, height, width, 3]; `fps`: frames a second.
 
-    `latents`: the file that keeps its latents until it is saved, or let go of: a process that ends before leaves it.
+    `latents`: the file of its latents, deleted once it is saved or garbage collected, and left where the process ends
+    before.
     """
 
     frames: npt.NDArray[np.uint8] = field(repr=False)
