@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from reeltune._text import size
-from reeltune.checkpoints.names import SIXTEEN_BITS
 from reeltune.definitions import Definition
 from reeltune.definitions.jsontext import decode, parse_object
 from reeltune.definitions.schema import MODEL_KEY, build_definition, parse_definition
 from reeltune.definitions.writer import create, edit
-from reeltune.errors import DefinitionError, ReeltuneError, SettingsError
-from reeltune.fetch.adding import Looked, definition_id, look_at
-from reeltune.files import expand, write_atomic
+from reeltune.errors import DefinitionError, SettingsError
+from reeltune.fetch.adding import definition_id
+from reeltune.files import read_bytes, write_atomic
 from reeltune.jobs.confine import Confinement
 from reeltune.untrusted import clean_text
-from reeltune.versions import contradiction, role_of
 from reeltune.web.studio import Studio
 
 _MOST_BYTES = 1_000_000
@@ -129,32 +127,6 @@ def _texts(value: Any) -> list[str]:
     return [text for item in value for text in _texts(item)] if isinstance(value, list) else []
 
 
-def inspected(studio: Studio, base: Definition, text: str, slot: str) -> list[tuple[str, list[str], str]]:
-    """Every file or link of a text box looked into: its name, what it is, and why it doesn't fit (empty: it does)."""
-    return [_inspected(studio, base, row, slot) for row in lines(text)]
-
-
-def _inspected(studio: Studio, base: Definition, source: str, slot: str) -> tuple[str, list[str], str]:
-    if slot == "modules" and source in studio.catalog():
-        return source, ["the modules of that definition"], ""
-    try:
-        source = allowed(studio, source)
-        inside = "://" in source or Path(source).is_absolute()
-        looked = look_at(studio.catalog(), source if inside else str(studio.root / expand(source)))
-    except ReeltuneError as error:
-        return source, [], str(error)
-    role = "module" if slot == "modules" else role_of(slot, base.slots)
-    return looked.file_name, _facts(looked), contradiction(looked.inspection.identity, base.architecture, role)
-
-
-def _facts(looked: Looked) -> list[str]:
-    identity = looked.inspection.identity
-    quantization = "16 bits or more" if identity.quantization == SIXTEEN_BITS else identity.quantization
-    what = " or ".join(looked.candidates)
-    parts = f"{identity.parameters:,} parameters, {size(identity.bytes)}"
-    return [what, identity.dtype or "data type unknown", quantization, parts, *looked.inspection.notices]
-
-
 # --- the files that are there -----------------------------------------------------------------------------------
 
 
@@ -242,3 +214,38 @@ def import_file(studio: Studio, path: Path) -> str:
 def delete(studio: Studio, id: str) -> None:
     """Delete a definition file; its weights stay."""
     own_file(studio, id).unlink(missing_ok=True)
+
+
+# --- the files that came with the program -----------------------------------------------------------------------
+
+
+def copy(studio: Studio, id: str) -> str:
+    """Copy a prebuilt finetune into the user's own, everything in it kept; returns the copy's id.
+
+    Raises DefinitionError where it is no prebuilt one.
+    """
+    if id not in prebuilt(studio):
+        raise DefinitionError(f"{id or 'That'} is no prebuilt finetune.", hint="Choose one of the list.")
+    source = studio.catalog()[id].files[0]
+    new = next(name for name in _names(f"{id}_copy") if not _taken(studio, name))
+    path = studio.root / "finetunes" / f"{new}.json"
+    write_atomic(path, read_bytes(source, _MOST_BYTES))
+    edit(path, (MODEL_KEY, "name"), f"{studio.catalog()[id].name} (copy)")
+    return new
+
+
+def prebuilt(studio: Studio) -> dict[str, str]:
+    """The names of the finetunes that came with the program, by id."""
+    folder = studio.root / "finetunes"
+    catalog = studio.catalog()
+    own = {id for id in catalog for path in catalog.files_of(id)[:1] if path.is_relative_to(folder)}
+    return {row.id: row.name for row in catalog.summaries() if row.kind == "finetune" and row.id not in own}
+
+
+def _names(stem: str) -> Iterator[str]:
+    yield stem
+    yield from (f"{stem}_{number}" for number in count(2))
+
+
+def _taken(studio: Studio, id: str) -> bool:
+    return id in studio.catalog() or (studio.root / "finetunes" / f"{id}.json").exists()

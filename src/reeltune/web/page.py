@@ -12,10 +12,11 @@ from reeltune.web import drafts, pick
 from reeltune.web.calls import Page
 from reeltune.web.clock import Part, View, clock
 from reeltune.web.configuration import configuration_tab
-from reeltune.web.create import base_line, choices, create_tab
+from reeltune.web.create import bases, create_tab
 from reeltune.web.events import QUIET, Make
 from reeltune.web.gallery import films, gallery_tab, grid
 from reeltune.web.make import make_tab, show_model, show_models, show_now, show_queue
+from reeltune.web.own import choices
 from reeltune.web.studio import Studio
 
 _HEADER = """<header class="rt-header"><h1>reeltune</h1>
@@ -76,7 +77,7 @@ def _open(studio: Studio, given: drafts.Draft) -> tuple[Any, ...]:
         return gr.skip(), gr.skip(), gr.skip()
 
 
-def _parts(make: Make, cards: gr.HTML, base: gr.HTML, files: gr.Dropdown) -> dict[str, Part]:
+def _parts(make: Make, cards: gr.HTML, base: gr.Dropdown, files: gr.Dropdown) -> dict[str, Part]:
     """What changes by itself."""
     return {
         "list of models": Part(make.models, show_models),
@@ -85,7 +86,7 @@ def _parts(make: Make, cards: gr.HTML, base: gr.HTML, files: gr.Dropdown) -> dic
         "current job": Part(make.now, show_now),
         "queue": Part(make.queue, show_queue),
         "gallery": Part(cards, lambda view: grid(films(view.studio), view.look)),
-        "base model": Part(base, lambda view: base_line(view.studio, view.draft)),
+        "base models": Part(base, lambda view: bases(view.studio), lambda rows: gr.Dropdown(choices=rows), plain=False),
         "list of finetunes": Part(
             files, lambda view: choices(view.studio), lambda ids: gr.Dropdown(choices=ids), plain=False
         ),
