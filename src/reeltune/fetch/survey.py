@@ -158,7 +158,7 @@ class _Asking:
         """All that an item takes. Raises FetchError."""
         try:
             if self._end is not None and (offline() or time.monotonic() > self._end):
-                refuse_offline(f"{shown(item.url)} was not asked: the network is switched off.")
+                refuse_offline("Servers were not asked for sizes: the network is switched off.")
                 raise Unreachable(f"{shown(item.url)} was not asked: other servers took too long.")
             return self._component(item) if item.repository else self._single(item)
         except (Offline, Unreachable) as error:
