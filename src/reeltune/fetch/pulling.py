@@ -16,36 +16,9 @@ from reeltune.fetch.survey import Need, Survey, label, survey
 from reeltune.files import make_folder, reason
 from reeltune.inventory import Inventory
 from reeltune.inventory.index import Index
-    """Explanations of several definitions of one root, for which folders are looked through once.
-
-    Headers of chosen files that aren't here are read: what is downloaded is chosen by its header, not only by its name.
-    Raises NotRunnable for a definition that can't run here, unless it is to be downloaded `anyway`.
-    """
-    for definition in definitions:
-        if not (definition.runnable or anyway):
-            message = f"{definition.id} can't run here: {definition.reason}."
-            raise NotRunnable(message, hint="`reeltune pull --anyway` downloads it for other programs.")
-    root, notices = definitions[0].root, list[str]()
-    if preferences is None:
-        preferences, notices = load_preferences(root)
-    machine, inventory = machine or probe(), Inventory(root, preferences.model_folders)
-    first, *rest = (_explain(row, preferences, machine, inventory, cancel) for row in definitions)
-    return [replace(first, notices=(*notices, *first.notices)), *rest]
-
-
-def _explain(
-    definition: Definition,
-    preferences: Preferences,
-    machine: Machine,
-    inventory: Inventory,
-    cancel: CancelToken | None,
-) -> Explanation:
-    if not offline():
-        try:
-            return explain(definition, preferences, online=True, machine=machine, inventory=inventory, cancel=cancel)
-        except (CheckpointError, FetchError):  # the download shows what is wrong, and what to do
-            pass
-    return explain(definition, preferences, machine=machine, inventory=inventory)
+from reeltune.machine import Machine, probe
+from reeltune.net import offline, shown
+from reeltune.preferences import Preferences, load_preferences
 
 TOTAL = "in total"
 
