@@ -13,6 +13,7 @@ from reeltune.definitions.keys import asks, is_silent
 from reeltune.definitions.model import Definition
 from reeltune.definitions.schema import DefinitionFile, read_definition
 from reeltune.errors import DefinitionError, Problem, UnknownArchitecture
+from reeltune.files import is_folder
 
 
 def check_files(catalog: Catalog, paths: Sequence[Path]) -> tuple[list[Problem], int]:
@@ -21,7 +22,7 @@ def check_files(catalog: Catalog, paths: Sequence[Path]) -> tuple[list[Problem],
     A file outside the root is checked on top of the catalog, so that it may override and refer to what's there.
     """
     files = list(files_in(paths))
-    problems: list[Problem] = [row for path in paths if path.is_dir() for row in look_through(path).problems]
+    problems: list[Problem] = [row for path in paths if is_folder(path) for row in look_through(path).problems]
     for path in files:
         problems += _check(catalog, path)
     return problems, len(files)
@@ -30,7 +31,7 @@ def check_files(catalog: Catalog, paths: Sequence[Path]) -> tuple[list[Problem],
 def files_in(paths: Iterable[Path]) -> Iterable[Path]:
     """The definition files that paths stand for: files themselves, and those of folders."""
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             yield from look_through(path).files
         else:
             yield path
