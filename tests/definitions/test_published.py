@@ -29,9 +29,9 @@ def test_none_of_the_217_is_set_aside(catalog):
     odd = [row for id, row in facts().items() if row["architecture"] in ARCHITECTURES for row in catalog[id].notices]
     assert all(row.severity == "warning" for row in odd)
     assert sorted({row.message for row in odd}) == [
+        "It is kept, not used: no setting has this name.",
         "It is not used: guidance and timesteps are those of the settings, not of that file.",
         "It is not used: the number of phases is the one of the settings.",
-        "sampler_solver: no known setting; kept, not used.",
     ]
 
 

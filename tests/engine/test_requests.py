@@ -239,3 +239,8 @@ def test_every_architecture_is_checked_before_its_files_are_known(root, id):
             check(5001)
     else:
         check(5001)
+
+
+def test_every_family_has_the_solver_that_replaces_others():
+    for architecture in ARCHITECTURES.values():
+        assert architecture.family.solver("causvid") in architecture.family.solvers

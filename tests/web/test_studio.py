@@ -81,6 +81,16 @@ def test_settings_of_a_file_go_into_the_form_and_what_is_gone_is_said(studio, ro
     assert draft["settings"]["seed"] == 3
     assert "image_refs" not in draft["settings"]
     assert ["of_later" in row or "image_start" in row for row in draft["said"]] == [True, True]
+    odd = {
+        "video_length": "2s",
+        "sample_solver": "causvid",
+        "skip_steps_cache_type": "mag",
+        "multi_prompts_gen_type": "PW",
+    }
+    shown = drafts.of_settings(studio, "ti2v_2_2", odd, [])["settings"]  # in the form of the page's fields
+    assert {key: shown[key] for key in odd} == {
+        "video_length": 49, "sample_solver": "euler", "skip_steps_cache_type": "tea", "multi_prompts_gen_type": "PG"
+    }  # fmt: skip
     path = root / "uploads" / "s.json"
     path.write_text('\ufeff{"model_type": "t2v", "seed": 5, "odd": 1}', encoding="utf-8")
     assert settings_of(path) == ("t2v", {"model_type": "t2v", "seed": 5}, ["odd"])

@@ -30,8 +30,6 @@ from reeltune.settings import (
 from reeltune.untrusted import clean_text
 
 _SEEDS = 2**31
-_DEFAULT_SOLVER = 0
-_REPLACEMENT = "euler"  # of solvers that no family here has: most of them are variants of it, and every family has it
 _SWITCH, _TIMESTEPS = 875, 1000
 _SLOWEST, _FASTEST = 1, 240  # frames a second
 
@@ -213,15 +211,14 @@ def _fps(
 
 def _solver(name: str, family: Family, notices: list[str]) -> str:
     """The solver asked for, or what takes its place. Raises SettingsError for a name that nobody gives a solver."""
-    if not name:
-        return family.solvers[_DEFAULT_SOLVER]
-    if name in family.solvers:
-        return name
+    used = family.solver(name)
+    if used == (name or used):
+        return used
     if name not in (*SOLVERS, *OTHER_SOLVERS):
         message = f"Invalid value {shown(name)} for sample_solver."
         raise SettingsError(message, hint=f"It must be one of {', '.join(family.solvers)}.")
-    notices.append(f"sample_solver is {name!r}, which {family.label} doesn't have here: {_REPLACEMENT} replaces it.")
-    return _REPLACEMENT
+    notices.append(f"sample_solver is {name!r}, which {family.label} doesn't have here: {used} replaces it.")
+    return used
 
 
 def _boundary(settings: Mapping[str, Any]) -> float:

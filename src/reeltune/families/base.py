@@ -118,6 +118,15 @@ class Family:
     aliases: Mapping[str, str] = field(default_factory=frozen, hash=False)
     position_table: int = 0  # places of each axis it knows, unless the model's config says so; 0: any number
 
+    def solver(self, name: str) -> str:
+        """The solver that is used where this one is asked for: its own, the first where none is, else Euler's.
+
+        Most solvers that no family has here are variants of that one, and every family has it.
+        """
+        if not name:
+            return self.solvers[0]
+        return name if name in self.solvers else "euler"
+
 
 @dataclass(frozen=True)
 class Signature:

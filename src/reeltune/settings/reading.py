@@ -96,15 +96,16 @@ def read_settings_file(path: Path) -> StoredSettings:
 
 
 def unknown_problem(unknown: tuple[str, ...], name: str) -> list[Problem]:
-    """One warning for all unknown keys of a file, with what was probably meant by the first; none where none is."""
+    """One warning for all unknown keys of a file, with what was probably meant; none where none is unknown."""
     if not unknown:
         return []
-    message = f"{listed(unknown)}: no known {'setting' if len(unknown) == 1 else 'settings'}; kept, not used."
     near = [(key, nearest_setting(key)) for key in unknown[:_LISTED]]
-    meant = [(key, name) for key, name in near if name]
-    fix = f"Did you mean {meant[0][1]!r}?" if len(unknown) == len(meant) == 1 else ""
-    fix = fix or " ".join(f"{_cut(key)} may be {name!r}." for key, name in meant)
-    return [Problem(name, unknown[0], message, fix, "warning")]
+    meant = [(key, found) for key, found in near if found]
+    if len(unknown) == 1:
+        fix = f"Did you mean {meant[0][1]!r}?" if meant else ""
+        return [Problem(name, _cut(unknown[0]), "It is kept, not used: no setting has this name.", fix, "warning")]
+    fix = " ".join(f"{_cut(key)} may be {found!r}." for key, found in meant)
+    return [Problem(name, "", f"Unknown settings are kept, not used: {listed(unknown)}.", fix, "warning")]
 
 
 def stored_settings(root: Path, id: str) -> StoredSettings:

@@ -15,7 +15,7 @@ from reeltune.errors import ReeltuneError
 from reeltune.files import write_atomic
 from reeltune.jobs import Job
 from reeltune.settings import check_call, listed, settings_text, stored_layer, stored_settings, videos_asked
-from reeltune.web.fields import collect, defaults, fields_of, inputs_of
+from reeltune.web.fields import as_shown, collect, defaults, fields_of, inputs_of
 from reeltune.web.markup import good, notes
 from reeltune.web.studio import Studio
 from reeltune.web.uploads import adopted, checked_inputs
@@ -102,7 +102,8 @@ def of_settings(studio: Studio, id: str, settings: Mapping[str, Any], unknown: l
     said = [f"Unknown settings are left out: {listed(unknown)}."] if unknown else []
     if gone:
         said.append(f"The files of {', '.join(gone)} aren’t here any more: upload them again.")
-    return {**base, "settings": base["settings"] | taken, "said": [*base["said"], *said]}
+    complete = as_shown(base["settings"] | taken, definition.architecture)
+    return {**base, "settings": complete, "said": [*base["said"], *said]}
 
 
 def of_file(

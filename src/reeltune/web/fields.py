@@ -48,15 +48,16 @@ class Field:
 
 def defaults(definition: Definition, stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The settings a model starts from, those saved as its defaults on top."""
-    settings = layer(definition.architecture, definition.settings, stored or {})
-    return {**settings, **_shown_values(settings, definition.architecture)}
+    return as_shown(layer(definition.architecture, definition.settings, stored or {}), definition.architecture)
 
 
-def _shown_values(settings: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
-    """Values in the form the page's fields have: a length in frames, one of the choices."""
-    shown: dict[str, Any] = {}
+def as_shown(settings: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
+    """Complete settings with values in the form the page's fields have: a length in frames, one of the choices."""
+    shown = dict(settings)
     if isinstance(settings["video_length"], str):
         shown["video_length"] = frame_count(settings, architecture)
+    if solver := settings.get("sample_solver"):
+        shown["sample_solver"] = architecture.family.solver(solver)
     if settings.get("skip_steps_cache_type"):
         shown["skip_steps_cache_type"] = "tea"
     if mode := settings.get("multi_prompts_gen_type"):
