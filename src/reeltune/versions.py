@@ -179,24 +179,27 @@ def _choose_slot(
     target: _Target,
     facts: Mapping[str, Facts],
 ) -> tuple[Choice, list[Rejection]]:
+    candidates = [_candidate(order, row, facts.get(row.url, Facts())) for order, row in enumerate(versions)]
     usable: list[_Candidate] = []
     rejected: list[Rejection] = []
-    for order, version in enumerate(versions):
-        candidate = _candidate(order, version, facts.get(version.url, Facts()))
-        objection = _unusable(candidate, architecture, role, target)
+    lost: list[_Candidate] = []
+    for row in candidates:
+        objection = _unusable(row, architecture, role, target)
         if objection is None:
-            usable.append(candidate)
-        else:
-            rejected.append(Rejection(slot, version, objection[1], objection[0]))
+            usable.append(row)
+            continue
+        cause, reason = objection
+        rejected.append(Rejection(slot, row.version, reason, cause))
+        if cause is Cause.ABSENT or (cause is Cause.BROKEN and row.facts.broken):
+            lost.append(row)
     if not usable:
         reasons = "; ".join(f"{row.version.file_name}: {row.reason}" for row in rejected)
         message = f"No version of {slot} can be used. {reasons}."
-        raise ChoiceError(message, rejected=rejected, hint=_advice(rejected, facts))
+        raise ChoiceError(message, rejected=rejected, hint=_advice(rejected))
     best = min(usable, key=lambda row: _rank(row, target))
+    better = [row.version for row in lost if _rank(row, target) < _rank(best, target)]
     target.notices += [
-        f"{row.version.file_name} is passed over: {row.reason}."
-        for row in rejected
-        if row.cause is Cause.ABSENT or facts.get(row.version.url, Facts()).broken
+        f"{row.version.file_name} is passed over: {row.reason}." for row in rejected if row.version in better
     ]
     rejected += [
         Rejection(slot, row.version, _worse(row, best, target), Cause.RANK) for row in usable if row is not best
@@ -204,7 +207,7 @@ def _choose_slot(
     return _choice(slot, best, target), rejected
 
 
-def _advice(rejected: Sequence[Rejection], facts: Mapping[str, Facts]) -> str:
+def _advice(rejected: Sequence[Rejection]) -> str:
     """What to do where no version can be used."""
     causes = {row.cause for row in rejected}
     if Cause.ABSENT in causes:

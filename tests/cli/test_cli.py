@@ -45,7 +45,7 @@ def test_list(run, define):
     assert "nano_t2v" in out
     assert "it applies LoRAs, which are not supported yet: styled" in err
     rows = json.loads(run("list", "--json")[1])
-    assert set(rows[0]) == {"id", "name", "architecture", "kind", "runnable", "reason"}
+    assert set(rows[0]) == {"id", "name", "architecture", "kind", "runnable", "reason", "visible"}
     nano = next(row for row in rows if row["id"] == "nano_t2v")
     assert nano["runnable"]
     assert all(row["runnable"] or row["reason"] for row in rows)

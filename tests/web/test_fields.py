@@ -141,3 +141,14 @@ def test_nothing_in_the_page_names_a_model():
         for name in names - {"wan"}:
             assert name.lower() not in text, (path, name)
         assert '"wan' not in text
+
+
+def test_the_resolutions_a_definition_offers(root, define):
+    offered = [["1024x1024 (1:1)", "1024x1024"], "768x1344"]
+    define(
+        "mine",
+        {"architecture": "t2v", "URLs": ["https://h/x.safetensors"], "resolutions": offered},
+        resolution="832x480",
+    )
+    field = next(row for row in fields_of(load_catalog(root)["mine"]) if row.key == "resolution")
+    assert [value for _, value in field.choices] == ["832x480", "1024x1024", "768x1344"]

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from importlib import resources
+from pathlib import Path
 
 import pytest
 import tiny
@@ -120,3 +122,50 @@ def test_definitions_with_modules_get_the_reason(here, root):
     paths, said, _ = here("vace_14B")
     assert paths == []
     assert "merges modules" in said[0]
+
+
+def test_a_listed_file_that_was_deleted_is_made_again(here, root, define):
+    file(root, "mine_bf16.safetensors")
+    path = define("mine", model={"name": "Mine", "architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"]})
+    (made,), _, _ = here("mine")
+    content, listed = made.read_bytes(), path.read_bytes()
+    made.unlink()
+    paths, said, definition = here("mine")
+    assert paths == [made]
+    assert made.read_bytes() == content
+    assert said[0] == "ckpts/mine_quanto_bf16_int8.safetensors is listed, but not there: it is made again."
+    assert path.read_bytes() == listed
+    assert len(urls(definition)) == 2
+
+
+def test_a_lost_file_of_another_name_is_reported_and_the_new_one_listed(here, root, define):
+    file(root, "mine_bf16.safetensors")
+    listed = ["ckpts/mine_bf16.safetensors", "models/old_quanto_bf16_int8.safetensors"]
+    define("mine", model={"name": "Mine", "architecture": "t2v_1.3B", "URLs": listed})
+    _, said, definition = here("mine")
+    assert said[0] == "models/old_quanto_bf16_int8.safetensors is listed, but not there: it is made again."
+    assert urls(definition) == [*listed, "ckpts/mine_quanto_bf16_int8.safetensors"]
+
+
+def test_the_users_own_file_may_have_its_ending_in_capitals(here, root, define):
+    file(root, "mine_bf16.safetensors")
+    path = define("mine", model={"name": "Mine", "architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"]})
+    path = path.rename(path.with_suffix(".JSON"))
+    _, _, definition = here("mine")
+    assert len(urls(definition)) == 2
+    assert [row.name for row in (root / "finetunes").iterdir()] == ["mine.JSON"]
+
+
+def test_saving_int8_changes_nothing_about_what_is_preferred(root, define):
+    """Asked for 16 bits, the video is made in 16 bits, whatever is saved beside it."""
+    from reeltune import Engine
+
+    shutil.copytree(Path(str(resources.files("reeltune"))) / "nano", root / "ckpts")
+    (root / "ckpts" / "nano_t2v_quanto_bf16_int8.safetensors").unlink()
+    define("nano_t2v", model={"URLs": ["ckpts/nano_t2v_bf16.safetensors"]})
+    for quantization in ("bf16", "int8"):
+        preferences = Preferences(quantization=quantization)
+        with Engine(load_catalog(root)["nano_t2v"], preferences=preferences, save_quantized=True) as engine:
+            choice = engine.prepare().selection.choices["transformer"]
+            assert (root / "ckpts" / "nano_t2v_quanto_bf16_int8.safetensors").is_file()
+            assert (choice.quantization == "quanto_int8") == (quantization == "int8")

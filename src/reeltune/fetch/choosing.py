@@ -25,9 +25,10 @@ class Chosen:
     facts: Mapping[str, Facts]
 
     @property
-    def headers(self) -> dict[str, Identity]:
-        """Headers that were read over the network, by URL."""
-        return {url: row.remote for url, row in self.facts.items() if row.remote is not None}
+    def learned(self) -> dict[str, Facts]:
+        """What was read over the network, by URL: headers, and why there are none."""
+        found = {url: Facts(remote=row.remote, broken=row.broken) for url, row in self.facts.items()}
+        return {url: row for url, row in found.items() if row != Facts()}
 
 
 def select(
@@ -36,12 +37,12 @@ def select(
     machine: Machine,
     inventory: Inventory,
     headers: Headers | None = None,
-    known: Mapping[str, Identity] | None = None,
+    known: Mapping[str, Facts] | None = None,
 ) -> Chosen:
     """Choose a version for every slot.
 
     With `headers` those are read that may change the choice: of the versions chosen that aren't on disk, and of those
-    whose names hide what they hold, until the choice stands. `known`: headers that were read before. Raises
+    whose names hide what they hold, until the choice stands. `known`: what was read before. Raises
     ChoiceError, DeviceError; FetchError or CheckpointError where nothing can be used because of a file behind a URL.
     """
     facts = _on_disk(definition, inventory, known or {})
@@ -66,15 +67,16 @@ class _Looked:
     final: bool
 
 
-def _on_disk(definition: Definition, inventory: Inventory, known: Mapping[str, Identity]) -> dict[str, _Looked]:
+def _on_disk(definition: Definition, inventory: Inventory, known: Mapping[str, Facts]) -> dict[str, _Looked]:
     looked: dict[str, _Looked] = {}
     for slot, versions in definition.slots.items():
         for version in versions:
             found, unusable = inventory.find(wanted_file(definition, version, slot))
-            remote = known.get(version.url) if found is None else None
-            final = found is not None or remote is not None or not version.remote
-            never_loaded = bool(format_objection(version.url))
-            looked[version.url] = _Looked(Facts(found, remote, tuple(unusable)), final or never_loaded)
+            facts = Facts(found, None, tuple(unusable))
+            final = found is not None or not version.remote or bool(format_objection(version.url))
+            if version.url in known and not final:
+                facts, final = replace(known[version.url], unusable=tuple(unusable)), True
+            looked[version.url] = _Looked(facts, final)
     return looked
 
 

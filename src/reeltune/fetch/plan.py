@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.names import read_name
 from reeltune.definitions import Definition, Version
 from reeltune.events import CancelToken
@@ -54,7 +53,7 @@ class Item:
 class Explanation:
     """What would be used for a definition and why, and every file that takes.
 
-    `headers`: what was read over the network, by URL.
+    `learned`: what was read of headers over the network, by URL.
     """
 
     definition: Definition
@@ -63,7 +62,7 @@ class Explanation:
     selection: Selection
     items: tuple[Item, ...]
     notices: tuple[str, ...]
-    headers: Mapping[str, Identity] = field(default_factory=dict, repr=False)
+    learned: Mapping[str, Facts] = field(default_factory=dict, repr=False)
 
     @property
     def missing(self) -> tuple[Item, ...]:
@@ -120,7 +119,7 @@ def explain(
     online: bool = False,
     machine: Machine | None = None,
     inventory: Inventory | None = None,
-    known: Mapping[str, Identity] | None = None,
+    known: Mapping[str, Facts] | None = None,
     cancel: CancelToken | None = None,
 ) -> Explanation:
     """Choose versions and list the files they take.
@@ -128,7 +127,7 @@ def explain(
     Without preferences those of the definition's root count. `online` reads the headers that decide the choice of
     files that aren't here (a few hundred KB each), as `pull` does before it downloads; what can't be reached is
     reported and stays unknown. `inventory`: what is on disk, where several definitions are explained at one time.
-    `known`: headers that were read before, by URL. `cancel` ends the reading. Raises ChoiceError, DeviceError,
+    `known`: what was read before, by URL. `cancel` ends the reading. Raises ChoiceError, DeviceError,
     PreferencesError; with `online` FetchError and CheckpointError, where nothing can be used because of a file behind
     a URL.
     """
@@ -147,7 +146,7 @@ def explain(
         notices += choice.facts.found.notices if choice.facts.found else ()
         notices += _size_notice(definition, choice)
     notices += selection.notices
-    return Explanation(definition, preferences, machine, selection, items, tuple(notices), chosen.headers)
+    return Explanation(definition, preferences, machine, selection, items, tuple(notices), chosen.learned)
 
 
 def _size_notice(definition: Definition, choice: Choice) -> list[str]:

@@ -188,7 +188,7 @@ def _again(explanations: Sequence[Explanation]) -> list[Explanation]:
     first = explanations[0]
     inventory = Inventory(first.definition.root, first.preferences.model_folders)
     return [
-        explain(row.definition, row.preferences, machine=row.machine, inventory=inventory, known=row.headers)
+        explain(row.definition, row.preferences, machine=row.machine, inventory=inventory, known=row.learned)
         for row in explanations
     ]
 

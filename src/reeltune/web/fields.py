@@ -96,9 +96,9 @@ def _field(key: str, definition: Definition) -> Field:
         solvers = definition.architecture.family.solvers
         return _with(row, kind="choice", choices=tuple((name, name) for name in solvers))
     if kind is SIZE:
-        return _with(
-            row, kind="size", choices=tuple((size, size) for size in _sizes(own[key], definition.architecture))
-        )
+        offered = [value for _, value in definition.resolutions]
+        sizes = list(dict.fromkeys([own[key], *offered])) if offered else _sizes(own[key], definition.architecture)
+        return _with(row, kind="size", choices=tuple((size, size) for size in sizes))
     if kind is SEED:
         return _with(row, kind="seed")
     if kind in (LENGTH, REPEATS) and key in BASIC:

@@ -39,7 +39,8 @@ def model_list(studio: Studio, chosen: str) -> str:
         standing = standings.get(row.id)
         return not (standing is not None and standing.ready), row.kind != "base", row.name.lower()
 
-    for row in sorted(catalog.summaries(), key=order):
+    rows = [row for row in catalog.summaries() if row.visible or row.id == chosen]
+    for row in sorted(rows, key=order):
         groups.setdefault(_family(row), []).append(row)
     labels = [family.label for family in FAMILIES] + [_UNKNOWN]
     parts = [_group(label, groups[label], standings, chosen) for label in labels if label in groups]

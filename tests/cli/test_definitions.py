@@ -1,0 +1,136 @@
+"""`list`, `explain`, `pull`, `check`, `definitions copy` on definitions of all kinds, as a user sees them."""
+
+import io
+import json
+
+import pytest
+
+from reeltune import load_catalog
+from reeltune.cli.app import main
+
+WEIGHTS = ["https://h/x_bf16.safetensors"]
+GOOD = {"architecture": "t2v", "URLs": WEIGHTS}
+
+
+@pytest.fixture
+def run(root, capsys, monkeypatch):
+    """Run a command as a user does; returns exit code, stdout, stderr."""
+
+    def call(*words: str):
+        code = 0
+        monkeypatch.setattr("sys.stdin", io.StringIO())
+        try:
+            main([*words, "--root", str(root)])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_one_cause_is_one_line(run, define):
+    for number in range(170):
+        define(f"m{number}", {"architecture": f"other_{number % 90}", "URLs": WEIGHTS})
+    _, out, err = run("list")
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert "an architecture this program doesn't have: m0, m1, m10, m100, m101, m102 and 164 more" in lines[0]
+    assert sum(line.endswith("no") for line in out.splitlines()) == 170
+
+
+def test_hidden_definitions(run, define):
+    define("hidden", GOOD | {"visible": False})
+    _, out, err = run("list")
+    assert "hidden" not in out
+    assert "1 definition not shown" in err
+    assert "hidden" in run("list", "--all")[1]
+    assert [row["visible"] for row in json.loads(run("list", "--all", "--json")[1]) if row["id"] == "hidden"] == [False]
+    assert "hidden" not in run("list", "--json")[1]
+
+
+def test_explain_begins_with_why_a_model_can_not_run(run, define):
+    define("styled", GOOD | {"loras": ["https://h/l.safetensors"], "LTXV_config": "x.yaml"})
+    code, out, err = run("explain", "styled")
+    assert out.splitlines()[0] == "styled can't run here: it applies LoRAs, which are not supported yet."
+    assert "model.LTXV_config: It is not used" in err
+    code, out, err = run("pull", "styled", "--dry-run")
+    assert code == 1
+    assert "can't run here" in err
+    assert "--anyway" in err
+
+
+def test_what_other_programs_act_on_is_reported_once(run, define):
+    define(
+        "mine", GOOD | {"configs": {"a": {}}, "text_encoder_folder": "x", "group": "g", "profiles_dir": [""], "zz": 1}
+    )
+    _, _, err = run("explain", "mine")
+    assert [err.count(word) for word in ("model.configs", "model.text_encoder_folder", "no known key")] == [1, 1, 1]
+    assert "group" not in err
+    code, out, _ = run("check")
+    assert code == 0
+    assert "group: kept for other programs" in out
+
+
+def test_subfolders_are_reported_where_models_are_listed(run, root):
+    (root / "finetunes" / "sub").mkdir()
+    (root / "finetunes" / "sub" / "x.json").write_text(json.dumps({"model": GOOD}), encoding="utf-8")
+    assert "sub/x.json" in run("list")[2]
+    code, out, _ = run("check")
+    assert code == 0
+    assert "Move them into finetunes/ itself." in out
+
+
+def test_check_fix_joins_what_was_pasted(run, root):
+    path = root / "finetunes" / "pasted.json"
+    text = f'"model": {json.dumps(GOOD)},\n{{"seed": 3}}\n'
+    path.write_text(text, encoding="utf-8")
+    code, out, _ = run("check")
+    assert code == 1
+    assert 'Write {"model": {"architecture": …, "URLs": …}, "seed": …}. `reeltune check --fix` does it.' in out
+    assert path.read_text(encoding="utf-8") == text
+    code, out, err = run("check", "--fix")
+    assert code == 0
+    assert "pasted.json.1.bak" in err
+    assert (root / "finetunes" / "pasted.json.1.bak").read_text(encoding="utf-8") == text
+    assert load_catalog(root)["pasted"].settings["seed"] == 3
+    assert run("check", "--fix")[2] == ""
+
+
+def test_check_reports_files_that_are_not_there(run, define):
+    define("mine", {"architecture": "t2v", "URLs": ["models/gone.safetensors"], "preload_URLs": ["x.json"]})
+    code, out, _ = run("check")
+    assert "models/gone.safetensors is not there" in out
+    assert "x.json is not there" in out
+    assert code == 0
+
+
+@pytest.mark.parametrize("id", ["nano_t2v", "vace_14B_2_2", "i2v_720p", "hunyuan_t2v_fast", "nano_vace"])
+def test_a_copy_is_complete_and_equal(run, root, id):
+    code, out, _ = run("definitions", "copy", id, "mine", "--name", "My own")
+    assert code == 0
+    assert out.strip() == str(root / "finetunes" / "mine.json")
+    catalog = load_catalog(root)
+    copy, source = catalog["mine"], catalog[id]
+    assert copy.name == "My own"
+    assert not copy.notices
+    for field in ("architecture", "slots", "preload", "components", "auto_quantize", "description"):
+        assert getattr(copy, field) == getattr(source, field), field
+    show = [json.loads(run("show", name, "--json")[1])["settings"] for name in ("mine", id)]
+    assert show[0] == show[1]
+    value = json.loads((root / "finetunes" / "mine.json").read_text(encoding="utf-8"))
+    assert isinstance(value["model"]["URLs"], list)
+
+
+@pytest.mark.parametrize(
+    ("id", "new", "words"),
+    [
+        ("nano_t2v", "t2v", "already"), ("nano_t2v", "../x", "can't be the id"), ("nano_t2v", ".x", "can't be the id"),
+        ("nano_t2v", "a/b", "can't be the id"), ("nano_t2w", "mine", "Did you mean 'nano_t2v'?"), ("nano_t2v", "", "id"),
+    ],
+)  # fmt: skip
+def test_copies_that_are_refused(run, root, id, new, words):
+    code, _, err = run("definitions", "copy", id, new)
+    assert code == 1
+    assert words in err
+    assert not list((root / "finetunes").iterdir())
