@@ -134,3 +134,11 @@ def test_copies_that_are_refused(run, root, id, new, words):
     assert code == 1
     assert words in err
     assert not list((root / "finetunes").iterdir())
+
+
+def test_show_knows_whether_the_files_can_be_used(run, define):
+    define("gone", {"architecture": "t2v", "URLs": ["models/gone.safetensors"]})
+    assert "no: No version of transformer can be used" in run("show", "gone")[1]
+    shown = json.loads(run("show", "gone", "--json")[1])
+    assert not shown["runnable"]
+    assert "is not there" in shown["reason"]

@@ -5,6 +5,7 @@ import pytest
 
 from conftest import DATA
 from reeltune import load_catalog
+from reeltune.definitions.roots import prepare_root
 from reeltune.errors import DefinitionNotFound, DefinitionReference
 from reeltune.settings import layer, read_settings
 
@@ -123,3 +124,70 @@ def test_thousands_load_fast_enough_to_list(root, define):
     start = time.perf_counter()
     assert len(load_catalog(root).summaries()) > 2000
     assert time.perf_counter() - start < 20  # a guard against quadratic work, not a benchmark
+
+
+def test_keys_that_other_programs_act_on_are_done_or_reported(root, define):
+    define("mine", {"architecture": "t2v", "URLs": WEIGHTS, "fps": 24, "visible": False, "configs": {"a": {}},
+                    "resolutions": [["832x480 (16:9)", "832x480"], "64x64"], "LTXV_config": "", "group": "x"})  # fmt: skip
+    definition = load_catalog(root)["mine"]
+    assert definition.architecture.frame_rate == 24
+    assert definition.architecture.id == "t2v"
+    assert not definition.visible
+    assert definition.resolutions == (("832x480 (16:9)", "832x480"), ("64x64", "64x64"))
+    (notice,) = definition.notices
+    assert "model.configs: It is not used" in str(notice)
+
+
+def test_an_override_that_names_itself_means_what_it_overrides(root, define):
+    built_in = load_catalog(root)["vace_14B"]
+    define("vace_14B", {"URLs": "vace_14B", "modules": ["vace_14B", ["https://h/m.safetensors"]]})
+    definition = load_catalog(root)["vace_14B"]
+    assert definition.slots["transformer"] == built_in.slots["transformer"]
+    assert definition.slots["modules[0]"] == built_in.slots["modules[0]"]
+    assert [version.url for version in definition.slots["modules[1]"]] == ["https://h/m.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("t2v_2_2#URLs2", True),
+        ("t2v_2_2#URLs", True),
+        ("t2v_2_2#zzz", False),
+        ("nowhere#URLs", False),
+        ("#URLs", False),
+    ],
+)
+def test_lists_of_other_keys(root, define, value, expected):
+    define("mine", {"architecture": "t2v_2_2", "URLs": "t2v_2_2", "URLs2": value})
+    catalog = load_catalog(root)
+    if not expected:
+        with pytest.raises(DefinitionReference):
+            catalog["mine"]
+        return
+    slot = "transformer_2" if value.endswith("2") and value != "t2v_2_2#URLs" else "transformer"
+    assert catalog["mine"].slots["transformer_2"] == catalog["t2v_2_2"].slots[slot]
+
+
+def test_a_module_by_the_list_of_another_key(root, define):
+    define("mine", {"architecture": "vace_14B", "URLs": "t2v", "modules": ["other#URLs"]})
+    define("all", {"architecture": "vace_14B", "URLs": "t2v", "modules": "vace_14B"})
+    define("other", {"architecture": "t2v", "URLs": WEIGHTS})
+    catalog = load_catalog(root)
+    assert [version.url for version in catalog["mine"].slots["modules[0]"]] == WEIGHTS
+    assert catalog["all"].slots["modules[0]"] == catalog["vace_14B"].slots["modules[0]"]
+
+
+def test_get_has_a_default(root):
+    catalog = load_catalog(root)
+    assert catalog.get("nowhere") is None
+    assert catalog.get("t2v").id == "t2v"
+
+
+def test_a_new_working_folder_says_what_belongs_where(root):
+    fresh = root / "fresh"
+    prepare_root(fresh)
+    assert "settings export" in (fresh / "settings" / "README.txt").read_text(encoding="utf-8")
+    assert not load_catalog(fresh).problems()
+    (fresh / "settings" / "README.txt").unlink()
+    prepare_root(fresh)
+    assert not list((fresh / "settings").iterdir())

@@ -59,16 +59,21 @@ def _reasons(rows: list[Summary]) -> list[str]:
 
 def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
     """Show one definition: its versions, its settings, and where they come from."""
-    definition = open_catalog(root)[id]
+    from reeltune.fetch.choosing import reason_here
+    from reeltune.machine import probe
+
+    catalog = open_catalog(root)
+    definition = catalog[id]
+    reason = reason_here(definition, wishes(catalog.root), probe())
     if as_json:
-        print_json(_as_json(definition))
+        print_json(_as_json(definition, reason))
         return
     say(f"{definition.name}  ({definition.id})")
     if definition.description:
         say(definition.description)
     say("")
     say(f"architecture  {definition.architecture.id} ({definition.architecture.family.label}), {definition.kind}")
-    say(f"runs here     {'yes' if definition.runnable else 'no: ' + definition.reason}")
+    say(f"runs here     {'no: ' + reason if reason else 'yes'}")
     say(f"components    {definition.components}")
     if definition.resolutions:
         say(f"resolutions   {', '.join(value for _, value in definition.resolutions)}")
@@ -90,15 +95,15 @@ def _settings(definition: Definition) -> dict[str, Any]:
     return layer(definition.architecture, definition.settings)
 
 
-def _as_json(definition: Definition) -> dict[str, Any]:
+def _as_json(definition: Definition, reason: str) -> dict[str, Any]:
     return {
         "id": definition.id,
         "name": definition.name,
         "description": definition.description,
         "kind": definition.kind,
         "architecture": definition.architecture.id,
-        "runnable": definition.runnable,
-        "reason": definition.reason,
+        "runnable": not reason,
+        "reason": reason,
         "slots": {slot: [version.url for version in versions] for slot, versions in definition.slots.items()},
         "preload": [version.url for version in definition.preload],
         "auto_quantize": definition.auto_quantize,

@@ -43,9 +43,12 @@ def ui(
     """Open the web page: choose a model, make videos, create finetunes. Only this machine can reach it by default."""
     from reeltune.cli.logs import show_log
     from reeltune.definitions import resolve_root
+    from reeltune.definitions.roots import prepare_root
     from reeltune.web.server import Serving, check, serve
 
     serving = Serving(host, port, share, auth_file, insecure, browser)
     check(serving)  # before the seconds that the rest takes
     show_log(quiet=quiet, verbose=verbose)
-    serve(resolve_root(root), serving, save_quantized=save_quantized, say=say)
+    folder = resolve_root(root)
+    prepare_root(folder)
+    serve(folder, serving, save_quantized=save_quantized, say=say)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from reeltune.definitions import lineage
 from reeltune.definitions.entries import Entry, first_entry
@@ -141,6 +142,10 @@ class Catalog(Mapping[str, Definition]):
         if id not in self._resolved:
             self._resolved[id] = self._resolve(self._entry(id))
         return self._resolved[id]
+
+    def get(self, id: object, default: Any = None) -> Any:
+        """The definition, or `default` where there is none of that id. Raises as access does where it is broken."""
+        return self[id] if isinstance(id, str) and id in self else default
 
     def files_of(self, id: str) -> tuple[Path, ...]:
         """The files a definition is read from, whether it can be resolved or not."""

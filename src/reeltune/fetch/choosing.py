@@ -154,16 +154,26 @@ def summaries_here(catalog: Catalog, preferences: Preferences, machine: Machine 
     return [_summary_here(catalog, row, preferences, machine, inventory) for row in catalog.summaries()]
 
 
+def reason_here(
+    definition: Definition, preferences: Preferences, machine: Machine, inventory: Inventory | None = None
+) -> str:
+    """Why a definition can't run here, as far as the files on disk and the device show; empty where it can."""
+    if not definition.runnable:
+        return definition.reason
+    try:
+        select(definition, preferences, machine, inventory or Inventory(definition.root, preferences.model_folders))
+    except (ChoiceError, DeviceError) as error:
+        return error.message
+    return ""
+
+
 def _summary_here(
     catalog: Catalog, row: Summary, preferences: Preferences, machine: Machine, inventory: Inventory
 ) -> Summary:
     try:
-        definition = catalog[row.id]
-        if not definition.runnable:
-            return row
-        select(definition, preferences, machine, inventory)
-    except (ChoiceError, DeviceError) as error:
-        return replace(row, runnable=False, reason=row.reason or error.message, cause=row.cause or error.message)
-    except ReeltuneError:
+        reason = reason_here(catalog[row.id], preferences, machine, inventory)
+    except ReeltuneError:  # it can't be resolved, as the summary says
         return row
-    return replace(row, runnable=True, reason="", cause="")
+    if not reason:  # a header may know better than the name that a summary goes by
+        return replace(row, runnable=True, reason="", cause="")
+    return replace(row, runnable=False, reason=row.reason or reason, cause=row.cause or reason)
