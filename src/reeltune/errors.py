@@ -116,15 +116,21 @@ class DefinitionNotFound(DefinitionError):
 
 
 class DefinitionReference(DefinitionError):
-    """A definition refers to another that is missing, broken, or refers back to it."""
+    """A definition refers to another that is missing, broken, or refers back to it; `problem` has the place."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
 
 
 class UnknownArchitecture(DefinitionReference):
-    """A definition derives from an architecture that this program doesn't have; `architecture` is its name."""
+    """A definition derives from an architecture that this program doesn't have; `architecture` is its name, `meant` the
+    one that it is a misspelling of, if it is one.
+    """
 
-    def __init__(self, message: str, *, architecture: str) -> None:
-        super().__init__(message)
-        self.architecture = architecture
+    def __init__(self, problem: Problem, *, architecture: str, meant: str = "") -> None:
+        super().__init__(problem)
+        self.architecture, self.meant = architecture, meant
 
 
 class SettingsError(ReeltuneError):

@@ -142,3 +142,27 @@ def test_show_knows_whether_the_files_can_be_used(run, define):
     shown = json.loads(run("show", "gone", "--json")[1])
     assert not shown["runnable"]
     assert "is not there" in shown["reason"]
+
+
+def test_many_definitions_of_other_architectures_are_a_line_in_check_and_export(run, define):
+    for number in range(40):
+        define(f"m{number}", {"architecture": "ltx2_22B", "URLs": WEIGHTS})
+    define("typo", {"architecture": "t2w", "URLs": WEIGHTS})
+    code, out, _ = run("check")
+    assert code == 1
+    assert len(out.splitlines()) == 3
+    assert "40 definitions have an architecture this program doesn't have" in out
+    assert (
+        "typo.json: model.architecture: 't2w' is an architecture this program doesn't have. Did you mean 't2v'?" in out
+    )
+    assert "did you mean 't2v'?: typo" in run("list")[2]
+    assert len(json.loads(run("check", "--json")[1])) == 41
+    _, out, err = run("settings", "export", "--all")
+    assert err.count("\n") == 1
+    assert "41 definitions left out" in err
+
+
+def test_urls_of_a_definition_that_can_not_run_can_be_replaced(run, define):
+    path = define("mine", {"architecture": "ltx2_22B", "URLs": WEIGHTS})
+    assert run("urls", "replace", "mine", "https://h/", "https://i/")[0] == 0
+    assert "https://i/x_bf16.safetensors" in path.read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from reeltune import load_catalog
 from reeltune.definitions.schema import MODEL_KEY, parse_definition
 from reeltune.errors import DefinitionError, ReeltuneError
 
-TRIES = 1000
+TRIES = 2000
 VALUES = [
     None, True, False, 0, -1, 1e308, 10**18, "", "x", "t2v", "f", "t2v#URLs", "t2v#", "#", "nano_t2v", "\ud800", "a\0",
     [], {}, [[]], [[[]]], ["t2v"], [["t2v"]], [None], "9" * 5000, {"a": {"b": []}}, ["https://[x"], "\u2028", "G" * 9999,

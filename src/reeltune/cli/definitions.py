@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from reeltune.definitions import Catalog
     from reeltune.errors import Problem
 
+_NAMED, _MANY = 6, 8  # files that a line about many names; as many have a line in common
 definitions = typer.Typer(help="Definition files.", no_args_is_help=True)
 
 
@@ -46,7 +48,7 @@ def check(
         keys = ("file", "where", "message", "fix", "severity")
         print_json([{key: getattr(problem, key) for key in keys} for problem in problems])
     else:
-        for problem in problems:
+        for problem in _grouped(problems):
             _print_problem(problem)
         say(f"{count} definition(s) checked: {len(errors)} error(s), {len(problems) - len(errors)} warning(s).")
     if errors:
@@ -86,6 +88,22 @@ def _missing_files(catalog: Catalog, files: list[Path]) -> list[Problem]:
         except DefinitionError:
             continue
     return found
+
+
+def _grouped(problems: list[Problem]) -> list[Problem]:
+    """The problems, with one line for all definitions of architectures that this program doesn't have."""
+    from reeltune.definitions.catalog import UNKNOWN_ARCHITECTURE
+
+    unknown = [row for row in problems if row.severity == "warning" and row.where == "model.architecture"]
+    if len(unknown) < _MANY:
+        return problems
+    names = ", ".join(Path(row.file).name for row in unknown[:_NAMED])
+    message = f"{len(unknown):,} definitions have {UNKNOWN_ARCHITECTURE}: {names} and {len(unknown) - _NAMED:,} more."
+    folder = str(Path(unknown[0].file).parent)
+    return [
+        *(row for row in problems if row not in unknown),
+        replace(unknown[0], file=folder, where="", message=message),
+    ]
 
 
 def _print_problem(problem: Problem) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reeltune._text import counted
 from reeltune.cli.models import print_explanation
 from reeltune.cli.options import AsJson, Device, DType, Id, Quantization, Root, open_catalog, wishes
 from reeltune.cli.output import interruptible, notice, print_json, say, showing, size, table, tell
@@ -176,8 +177,7 @@ def replace_urls(
     from reeltune.errors import DefinitionError
 
     catalog = open_catalog(root)
-    definition = catalog[id]
-    own = [path for path in definition.files if path.parent == catalog.root / "finetunes"]
+    own = [path for path in catalog.files_of(id) if path.parent == catalog.root / "finetunes"]
     if not own:
         raise DefinitionError(
             f"{id} is built in and never edited.",
@@ -207,14 +207,15 @@ def export_settings(
     if everything == (id is not None):
         raise SettingsError("Nothing to export.", hint="Give an id, or --all.")
     folder = catalog.root / "settings"
+    unresolved = 0
     for name in list(catalog) if everything else [id or ""]:
         path = folder / f"{name}_settings.json"
         try:
             definition = catalog[name]
-        except DefinitionError as error:
+        except DefinitionError:
             if not everything:
                 raise
-            notice(str(error))
+            unresolved += 1
             continue
         if path.exists() and not force:
             if not everything:
@@ -224,3 +225,5 @@ def export_settings(
         text = settings_text(name, layer(definition.architecture, definition.settings))
         write_atomic(path, text.encode("utf-8"))
         say(str(path))
+    if unresolved:
+        notice(f"{counted(unresolved, 'definition')} left out that can't be resolved; `reeltune list` shows why.")

@@ -171,6 +171,8 @@ class Catalog(Mapping[str, Definition]):
             if isinstance(error, UnknownArchitecture):
                 reason = f"{error.architecture!r} is {UNKNOWN_ARCHITECTURE}"
                 cause = UNKNOWN_ARCHITECTURE
+                if error.meant:
+                    reason = cause = f"{reason}; did you mean {error.meant!r}?"
         else:
             architecture, reason = definition.architecture.id, definition.reason
             reason = cause = reason or unloadable_by_name(definition.slots)
@@ -229,7 +231,7 @@ class Catalog(Mapping[str, Definition]):
         if empty:
             key = "URLs" if empty == "transformer" else empty
             problem = Problem(str(entry.files[-1]), f"model.{key}", "It lists no weights.", "List at least one URL.")
-            raise DefinitionReference(str(problem))
+            raise DefinitionReference(problem)
         return slots
 
     def problems(self) -> list[Problem]:
@@ -249,6 +251,6 @@ def problems_of(error: DefinitionError, path: Path) -> list[Problem]:
     """The problems a definition error carries."""
     if isinstance(error, DefinitionInvalid):
         return list(error.problems)
-    if isinstance(error, DefinitionSyntaxError):
+    if isinstance(error, DefinitionSyntaxError | DefinitionReference):
         return [error.problem]
     return [Problem(str(path), "", error.message.removeprefix(f"{path}: "), error.hint)]

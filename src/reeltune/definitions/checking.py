@@ -47,8 +47,9 @@ def _check(catalog: Catalog, path: Path) -> list[Problem]:
     try:
         file = read_definition(path)
         definition = catalog.with_file(file)[file.id]
-    except UnknownArchitecture as error:  # nothing is wrong with the file
-        return [replace(row, severity="warning") for row in problems_of(error, path)]
+    except UnknownArchitecture as error:
+        severity = "error" if error.meant else "warning"  # else nothing is wrong with the file
+        return [replace(row, severity=severity) for row in problems_of(error, path)]
     except DefinitionError as error:
         return problems_of(error, path)
     own = [problem for problem in definition.notices if Path(problem.file) == path]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from reeltune.definitions.entries import Entry
-from reeltune.definitions.nearest import did_you_mean
+from reeltune.definitions.nearest import nearest_name
 from reeltune.errors import DefinitionReference, Problem, UnknownArchitecture
 from reeltune.families import ARCHITECTURES, Architecture
 from reeltune.families.others import OTHER_ARCHITECTURES, makes
@@ -27,7 +27,8 @@ def architecture_of(entry: Entry, entries: Mapping[str, Entry]) -> Architecture:
         _fail(entry, f"{name!r} is a finetune.", f"Write its architecture: {end!r}.")
     if len(set(passed)) > 1 and end in passed[:-1]:
         _fail(entry, f"It leads back to itself: {' -> '.join([*passed, end])}.", "Name an architecture.")
-    raise UnknownArchitecture(str(_problem(entry, _unknown(end), _advice(end, entries))), architecture=end)
+    meant = _meant(end, entries)
+    raise UnknownArchitecture(_problem(entry, _unknown(end), _advice(end, meant)), architecture=end, meant=meant)
 
 
 def _end_of(name: str, entries: Mapping[str, Entry]) -> tuple[str, list[str]]:
@@ -39,11 +40,17 @@ def _end_of(name: str, entries: Mapping[str, Entry]) -> tuple[str, list[str]]:
     return name, list(passed)
 
 
-def _advice(name: str, entries: Mapping[str, Entry]) -> str:
+def _meant(name: str, entries: Mapping[str, Entry]) -> str:
+    """The architecture or base model that a name is a misspelling of; empty where it is none."""
     if name in OTHER_ARCHITECTURES:
         return ""
-    known = {*ARCHITECTURES, *(id for id, row in entries.items() if row.kind == "base")}
-    return did_you_mean(name, known) or f"It has {', '.join(sorted(ARCHITECTURES))}."
+    return nearest_name(name, {*ARCHITECTURES, *(id for id, row in entries.items() if row.kind == "base")})
+
+
+def _advice(name: str, meant: str) -> str:
+    if meant:
+        return f"Did you mean {meant!r}?"
+    return "" if name in OTHER_ARCHITECTURES else f"It has {', '.join(sorted(ARCHITECTURES))}."
 
 
 def _unknown(name: str) -> str:
@@ -91,4 +98,4 @@ def _problem(entry: Entry, message: str, fix: str) -> Problem:
 
 
 def _fail(entry: Entry, message: str, fix: str) -> NoReturn:
-    raise DefinitionReference(str(_problem(entry, message, fix)))
+    raise DefinitionReference(_problem(entry, message, fix))

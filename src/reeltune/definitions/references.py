@@ -127,7 +127,7 @@ class References:
         return did_you_mean(id, self._entries) or "`reeltune list` shows all ids."
 
     def _fail(self, entry: Entry, key: str, message: str, fix: str) -> NoReturn:
-        raise DefinitionReference(str(Problem(str(entry.files[-1]), f"model.{key}", message, fix)))
+        raise DefinitionReference(Problem(str(entry.files[-1]), f"model.{key}", message, fix))
 
 
 def _follow(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,11 +122,20 @@ def _takes_modules(catalog: Catalog, base: Definition, looked: Looked) -> bool:
     """Whether the file is what a base model merges its modules into, as any T2V model is for VACE."""
     if "modules[0]" not in base.slots:
         return False
-    siblings = [catalog[row.id] for row in catalog.summaries() if row.kind == "base" and row.id != base.id]
+    siblings = _without_broken(
+        catalog, [row.id for row in catalog.summaries() if row.kind == "base" and row.id != base.id]
+    )
     return any(
         row.slots["transformer"] == base.slots["transformer"] and looked.inspection.identity.fits(row.architecture.id)
         for row in siblings
     )
+
+
+def _without_broken(catalog: Catalog, ids: list[str]) -> Iterator[Definition]:
+    """The definitions among `ids` that can be resolved: a user's override may have broken a base model."""
+    for id in ids:
+        with contextlib.suppress(DefinitionError):
+            yield catalog[id]
 
 
 def definition_id(architecture: str, text: str) -> str:
