@@ -61,7 +61,7 @@ def bare(engine: Engine, steps: int) -> Callable[[], object]:
     settings, _ = complete_settings(engine.definition, {"num_inference_steps": steps, "seed": 3})
     request, _ = build_request(architecture, settings, engine.definition.root)
     text = next(iter(engine._memo._rows.values()))
-    model, vae = engine._models._loaded["transformer"][1], engine._vae.vae
+    model, vae = engine._models._loaded["transformer"][1], engine._loaded_vae().vae
 
     def make() -> None:
         parts = {"transformer": model, "vae": vae, "scheduler": scheduler(request)}

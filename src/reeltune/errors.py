@@ -30,6 +30,7 @@
     ├── GenerationError          while making a video
     │   ├── Cancelled                the caller asked to stop
     │   ├── NotEnoughMemory          the weights are more than the device holds (carries both numbers)
+    │   ├── NotFinite                the weights make NaN or infinity (carries the files)
     │   └── DecodeFailed             decoding failed; the latents are kept (carries them)
     ├── QueueError               the queue of jobs, or something asked of a job
     │   └── WorkerDied               the process that makes the videos ended on its own
@@ -241,6 +242,14 @@ class NotEnoughMemory(GenerationError):
         self.needed, self.available = needed, available
 
 
+class NotFinite(GenerationError):
+    """What was computed holds NaN or infinity; `files` are those whose weights made it."""
+
+    def __init__(self, message: str, *, files: Sequence[Any], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.files = tuple(files)
+
+
 class DecodeFailed(GenerationError):
     """Decoding failed after denoising; `latents` is the file that keeps the work."""
 
@@ -254,7 +263,11 @@ class QueueError(ReeltuneError):
 
 
 class WorkerDied(QueueError):
-    """The process that makes the videos ended on its own; the message says how."""
+    """The process that makes the videos ended on its own; the message says how, `signal` by which signal, if any."""
+
+    def __init__(self, message: str, *, hint: str = "", signal: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.signal = signal
 
 
 class ServeError(ReeltuneError):

@@ -73,7 +73,22 @@ class Batch:
     total: int
 
 
-Event = Progress | Notice | Planned | Preview | Kept | Batch
+@dataclass(frozen=True)
+class UsedFile:
+    """A file that the weights of the video under way are read from, and its size in bytes as the video began."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Using:
+    """All files that the weights of the video under way are read from, before any of them is."""
+
+    files: tuple[UsedFile, ...]
+
+
+Event = Progress | Notice | Planned | Preview | Kept | Batch | Using
 Listener = Callable[[Event], None]
 
 

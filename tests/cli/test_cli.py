@@ -43,7 +43,8 @@ def test_list(run, define):
     code, out, err = run("list")
     assert code == 0
     assert "nano_t2v" in out
-    assert "it applies LoRAs, which are not supported yet: styled" in err
+    assert "it applies LoRAs, which are not supported yet (merge them into its file with `reeltune quantize" in err
+    assert ": styled" in err
     rows = json.loads(run("list", "--json")[1])
     assert set(rows[0]) == {"id", "name", "architecture", "kind", "runnable", "reason", "visible"}
     nano = next(row for row in rows if row["id"] == "nano_t2v")

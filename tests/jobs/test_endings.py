@@ -328,3 +328,41 @@ def test_a_queue_of_a_shared_page_tells_the_worker_to_confine(running, root):
     runner.wake()
     until(lambda: len(workers[0].requests) == 2)
     assert [request["confined"] for request in workers[0].requests] == [True, False]
+
+
+def test_a_file_cut_while_its_weights_were_in_use_is_named(running, tmp_path):
+    """Reading past the end of a mapped file ends the process with SIGBUS, which names nothing."""
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    for path in (whole, cut):
+        path.write_bytes(bytes(100))
+    sizes = [{"path": str(path), "bytes": 100} for path in (whole, cut)]
+
+    class Crashing(FakeWorker):
+        def death(self):
+            return WorkerDied("The worker process crashed (SIGBUS).", signal="SIGBUS")
+
+    def crash(worker, request):
+        worker.tell(event="progress", stage="prepare", done=0, total=None)
+        worker.tell(event="using", files=sizes)
+        if request["definition"] == "cut":
+            os.truncate(cut, 10)
+        worker._messages.put(None)
+
+    runner, _ = running(start=lambda: Crashing(crash))
+    for definition, words in (("whole", "could not be read, one of"), ("cut", "became shorter while in use")):
+        id = runner.queue.add(definition, {"prompt": "a boat"}).id
+        runner.wake()
+        job = ended(runner, id)
+        assert job.state is State.FAILED
+        assert words in job.error
+        assert str(cut) in job.error
+        assert (str(whole) in job.error) == (definition == "whole")
+        assert "reeltune verify" in job.hint
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGBUS"), reason="a signal of POSIX")
+def test_the_signal_of_a_crash_is_known(root):
+    worker = WorkerProcess(root)
+    os.kill(worker.pid, signal.SIGBUS)
+    assert worker.death().signal == "SIGBUS"
+    worker.close()

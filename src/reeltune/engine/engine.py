@@ -7,8 +7,8 @@ video.save("out.mp4")
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -16,32 +16,31 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from reeltune._version import __version__
 from reeltune.definitions import Definition, load_catalog
 from reeltune.engine import latents as latents_files
+from reeltune.engine import outputs
 from reeltune.engine.arithmetic import arithmetic
 from reeltune.engine.denoiser import Denoiser, Steering, steering
+from reeltune.engine.finite import check_embeddings, check_finite, decode_failed
 from reeltune.engine.inputs import Given, read
 from reeltune.engine.kinds import Tensors
 from reeltune.engine.memo import Encoded, Memo, key_of
 from reeltune.engine.models import SLOTS, Models
 from reeltune.engine.placing import Places, fits, release
 from reeltune.engine.positions import check_positions
-from reeltune.engine.preview import Previewer, RgbMap, refit
+from reeltune.engine.preview import Previewer, refit
 from reeltune.engine.request import Request, build_request, check_runnable, complete_settings, request_of_latents
-from reeltune.engine.stages import denoise, encode, find, load_component, prompt_notices, torch_device
-from reeltune.engine.vae import VaeAtWork
-from reeltune.errors import DecodeFailed, MediaError
-from reeltune.events import Batch, CancelToken, Event, Kept, Listener, Notice, Progress, ignore
+from reeltune.engine.room import allocating, check_room
+from reeltune.engine.stages import denoise, encode, load_component, prompt_notices, torch_device
+from reeltune.engine.stamps import Seen
+from reeltune.engine.vae import VaeAtWork, VaeSlot
+from reeltune.errors import MediaError
+from reeltune.events import Batch, CancelToken, Event, Kept, Listener, Notice, Progress, UsedFile, Using, ignore
 from reeltune.families import Component
 from reeltune.fetch import Explanation, pull, require
 from reeltune.fetch.estimate import check_memory
 from reeltune.fetch.profiles import MemoryProfile, pick
-from reeltune.files import expand
-from reeltune.inventory.index import Index
 from reeltune.machine import Machine, probe
-from reeltune.media.mp4 import free_name
-from reeltune.media.origin import Origin
 from reeltune.media.video import Video
 from reeltune.preferences import Preferences, load_preferences
 from reeltune.settings import videos_asked
@@ -73,14 +72,13 @@ class Engine:
         self._machine = machine
         self._save, self._saving = save_quantized, save_quantized  # wished for; and still to be done
         self._explanation: Explanation | None = None
-        self._models = Models(listener, self._say)
-        self._vae: VaeAtWork | None = None
-        self._vae_path: Path | None = None
+        self._seen = Seen()
+        self._models = Models(listener, self._say, self._seen)
+        self._vae = VaeSlot(self._say, self._seen)
         self._places: Places | None = None
         self._memo = Memo()
         self._said: set[str] = set()
         self._previews = previews
-        self._rgb: RgbMap | None = None  # of the VAE, fitted on first use
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +89,7 @@ class Engine:
     def close(self) -> None:
         """Let go of all weights."""
         self._models.drop(self._places)
-        self._drop_vae()
+        self._vae.drop()
         self._places = None
         self._memo.clear()
 
@@ -141,13 +139,24 @@ class Engine:
         request, notices = build_request(self.definition.architecture, settings, self.definition.root)
         for notice in notices:
             self._say(notice)
-        given = read(request, self._say)
+        check_room(request, self._machine)
+        with allocating(request):
+            given = read(request, self._say)
+            explanation = self._begin(cancel)
+            check_positions(explanation, request)
+            with arithmetic(explanation, request, self._models.config(explanation)):
+                text = self._encode(request, given, cancel)
+                latents = self._denoise(text, request, given, cancel)
+                return self._finish(latents, request, self._keep(latents, request))
+
+    def _begin(self, cancel: CancelToken | None) -> Explanation:
+        """The plan of the next video. Files that changed since the one before are looked at again."""
+        if self._explanation is not None and self._seen.changed():
+            self._explanation = None
         explanation = self.prepare(cancel)
-        check_positions(explanation, request)
-        with arithmetic(explanation, request, self._models.config(explanation)):
-            text = self._encode(request, given, cancel)
-            latents = self._denoise(text, request, given, cancel)
-            return self._finish(latents, request, self._keep(latents, request))
+        found = self._seen.look(item.path for item in explanation.items)
+        self._listener(Using(tuple(UsedFile(str(stamp.path), stamp.size) for stamp in found)))
+        return explanation
 
     def prepare(self, cancel: CancelToken | None = None) -> Explanation:
         """Fetch what is missing and say which files are used and why; loads no weights."""
@@ -187,7 +196,7 @@ class Engine:
         if self._places is not None and (self._places.wished, self._places.device) != (profile.name, device):
             self._places.clear()
             self._places = None
-            self._drop_vae()
+            self._vae.drop()
         self._places = self._places or Places(profile, device, self._say)
 
     def _save_quantized(self, cancel: CancelToken | None) -> None:
@@ -213,19 +222,23 @@ class Engine:
         rows = [row for row in architecture.parts if row.name != "vae"]
         config = self._models.config(explanation)
         folders = {row.name: explanation.component(row.name) for row in rows}
-        key = key_of(request, given, config, folders, self._dtype())
+        stamps = {name: self._seen.of(folder) for name, folder in folders.items()}
+        key = key_of(request, given, config, stamps, self._dtype())
         encoded = self._memo.get(key)
         if encoded is None:
             self._make_room(explanation)
             parts = {row.name: load_component(row, folders[row.name], self._component_dtype(row)) for row in rows}
             models = [part for part in parts.values() if isinstance(part, nn.Module)]
             text = self._at().run(models, lambda: encode(architecture, parts, request, given, config, self._device()))
+            notices = prompt_notices(architecture, parts, request, config)
             for model in models:
                 self._at().forget(model, weights=False)
-            encoded = self._memo.keep(key, Encoded(text, prompt_notices(architecture, parts, request, config)))
             parts.clear()
             models.clear()
             release()
+            encoders = [folders[row.name] for row in rows if "encoder" in row.name]
+            check_embeddings(text, encoders, self.definition.id, self._dtype_name())
+            encoded = self._memo.keep(key, Encoded(text, notices))
         for notice in encoded.notices:
             self._say(notice)
         self._progress("encode", 1, 1)
@@ -251,17 +264,24 @@ class Engine:
             self._progress("denoise", done, request.steps)
             cancel.check()
 
+        def on_latents(values: torch.Tensor, noise: float) -> None:
+            if steered.step == 1:  # the first step shows damaged weights, before all others are made in vain
+                self._check_latents(values, given)
+            if previewer is not None:
+                previewer(values, noise)
+
         vae.fit(architecture, request)
         try:
             parts = {"vae": vae.vae, **self._transformers(steered, cancel)}
             cancel.check()
             self._progress("denoise", 0, request.steps)
             previewer = self._previewer(vae.vae, request)
-            latents = denoise(architecture, parts, text, request, given, on_step, self._device(), previewer)
+            latents = denoise(architecture, parts, text, request, given, on_step, self._device(), on_latents)
+            self._check_latents(latents, given)
         finally:
             steered.close()
         if previewer is not None:
-            self._rgb = previewer.rgb
+            self._vae.rgb = previewer.rgb
         self._at().rest()
         if steered.lengthened and not steered.stretched:
             self._say("RIFLEx changed nothing: the video is not long enough to repeat itself.")
@@ -269,11 +289,19 @@ class Engine:
             self._say(f"The step cache skipped most of {steered.cache.skipped} passes of {steered.cache.passes}.")
         return latents
 
+    def _check_latents(self, latents: torch.Tensor, given: Given) -> None:
+        """Raise NotFinite for latents that damaged weights have made: the transformer's, or the VAE's by an input."""
+        explanation = self.prepare()
+        files = self._models.files(explanation)
+        if any(getattr(given, row.name) for row in fields(given)):
+            files.append(explanation.component("vae"))
+        check_finite(latents, "The latents", files, self.definition.id, self._dtype_name())
+
     def _previewer(self, vae: Any, request: Request) -> Previewer | None:
         """Shows the emerging video, where someone wants to see it."""
         if not self._previews:
             return None
-        return Previewer(self._rgb, vae, self.definition.architecture, request, self._listener)
+        return Previewer(self._vae.rgb, vae, self.definition.architecture, request, self._listener)
 
     def _finish(self, latents: torch.Tensor, request: Request, kept: Path | None) -> Video:
         """The video of latents; `kept`: the file they are in until it is written."""
@@ -283,19 +311,19 @@ class Engine:
             vae.fit(self.definition.architecture, request)
             frames = vae.decode(self.definition.architecture, latents, request)
         except Exception as error:  # whatever it was, the denoising must not be lost
-            where = f"the latents are kept in {kept}" if kept else "the latents could not be kept"
-            message = f"Decoding failed ({type(error).__name__}: {error}); {where}."
-            raise DecodeFailed(message, latents=kept, hint=f"`reeltune decode {kept}` tries again.") from error
+            vae_path = self.prepare().component("vae")
+            raise decode_failed(error, kept, vae_path, self.definition.id) from error
         self._at().rest()
         self._progress("decode", 1, 1)
-        if self._rgb is not None:
-            self._rgb = refit(latents, frames, self._rgb)
-        return Video(frames, request.fps, self._origin(request.settings), kept)
+        if self._vae.rgb is not None:
+            self._vae.rgb = refit(latents, frames, self._vae.rgb)
+        return Video(frames, request.fps, outputs.origin(self.prepare(), request.settings), kept)
 
     def _keep(self, latents: torch.Tensor, request: Request) -> Path | None:
         """Write the latents down until the video is written; that they can't be is said, and stops nothing."""
+        folder = outputs.folder(self.prepare()) / latents_files.FOLDER
         try:
-            path = latents_files.keep(latents, request.settings, self.definition.id, self._latents_folder())
+            path = latents_files.keep(latents, request.settings, self.definition.id, folder)
         except MediaError as error:
             self._say(f"The latents are not kept, should decoding fail: {error}")
             return None
@@ -307,7 +335,7 @@ class Engine:
         path = Path(latents)
         kept = latents_files.read(path)
         request = request_of_latents(self.definition, kept.settings)
-        explanation = self.prepare(cancel)
+        explanation = self._begin(cancel)
         with arithmetic(explanation, request, self._models.config(explanation)):
             return self._finish(kept.latents, request, path)
 
@@ -335,20 +363,7 @@ class Engine:
         return self._places
 
     def _loaded_vae(self) -> VaeAtWork:
-        folder = self.prepare().component("vae")
-        if self._vae is None or self._vae_path != folder:
-            self._drop_vae()
-            vae = load_component(find(self.definition.architecture, "vae"), folder, torch.float32)
-            self._vae, self._vae_path = VaeAtWork(vae, self._at(), self._say), folder
-        return self._vae
-
-    def _drop_vae(self) -> None:
-        if self._vae is not None:
-            if self._places is not None:
-                self._places.forget(self._vae.vae, weights=False)
-            self._vae.detach()
-            self._vae = self._rgb = None
-            release()
+        return self._vae.get(self.definition.architecture, self.prepare().component("vae"), self._at())
 
     def _component_dtype(self, component: Component) -> torch.dtype:
         return torch.float32 if component.name == "image_encoder" else self._dtype()
@@ -357,29 +372,15 @@ class Engine:
         explanation = self.prepare()
         return torch_device(explanation.machine.device(explanation.preferences.device))
 
+    def _dtype_name(self) -> str:
+        return self.prepare().selection.choices["transformer"].dtype
+
     def _dtype(self) -> torch.dtype:
-        return RUN_DTYPES[self.prepare().selection.choices["transformer"].dtype]
-
-    def _outputs(self) -> Path:
-        return self.definition.root / expand(self.prepare().preferences.outputs)
-
-    def _latents_folder(self) -> Path:
-        return self._outputs() / latents_files.FOLDER
-
-    def _origin(self, settings: Mapping[str, Any]) -> Origin:
-        sums, index = self.definition.sha256, Index(self.definition.root / "ckpts")
-        files = {
-            item.subject: (item.path.name, index.sha256(item.path) or sums.get(item.path.name))
-            for item in self.prepare().items
-            if not item.repository
-        }
-        program = f"reeltune {__version__}"
-        return Origin(self.definition.id, self.definition.architecture.id, program, settings, files)
+        return RUN_DTYPES[self._dtype_name()]
 
     def output_path(self, video: Video) -> Path:
         """A fresh name for a video in the outputs folder, from the time, the definition and the seed."""
-        stamp = time.strftime("%Y-%m-%d %H%M%S")
-        return free_name(self._outputs(), f"{stamp} {video.origin.definition} seed {video.origin.settings['seed']}")
+        return outputs.free_path(self.prepare(), video)
 
     def _progress(self, stage: str, done: int, total: int) -> None:
         self._listener(Progress(stage, done, total))

@@ -6,7 +6,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -14,6 +13,7 @@ from PIL import Image
 from reeltune.engine.inputs import Given
 from reeltune.engine.kinds import Tensors
 from reeltune.engine.request import Request
+from reeltune.engine.stamps import Stamps
 
 _MOST = 8  # prompts; one is 4 to 8 MB
 
@@ -52,10 +52,10 @@ class Memo:
 
 
 def key_of(
-    request: Request, given: Given, config: Mapping[str, Any], components: Mapping[str, Path], dtype: object
+    request: Request, given: Given, config: Mapping[str, Any], components: Mapping[str, Stamps], dtype: object
 ) -> Hashable:
     """All that enters embeddings: texts, guidance, images, what the encoders are, and what the transformer expects."""
-    files = tuple(sorted((name, str(path), _stamp(path)) for name, path in components.items()))
+    files = tuple(sorted(components.items()))
     return (
         request.prompt, request.negative_prompt, request.guidance > 1, (request.width, request.height),
         tuple(_digest(getattr(given, row.name)) for row in fields(given) if row.name in ("start", "end")),
@@ -66,9 +66,3 @@ def key_of(
 
 def _digest(image: Image.Image | None) -> str:
     return hashlib.sha256(image.tobytes()).hexdigest() + str(image.size) if image else ""
-
-
-def _stamp(path: Path) -> int:
-    """When a component's weights were last written."""
-    files = [path] if path.is_file() else list(path.glob("*"))
-    return max((file.stat().st_mtime_ns for file in files), default=0)

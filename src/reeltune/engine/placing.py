@@ -33,7 +33,12 @@ Result = TypeVar("Result")
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device's memory ran out."""
-    words = ("MPS backend out of memory", "CUDA error: out of memory")  # the latter: of pinned memory, too
+    words = (
+        "MPS backend out of memory",
+        "CUDA error: out of memory",  # of pinned memory, too
+        "DefaultCPUAllocator: ",
+        "Storage size calculation overflowed",
+    )
     return isinstance(error, torch.OutOfMemoryError) or any(row in str(error) for row in words)
 
 

@@ -23,7 +23,7 @@ from reeltune._quiet import importing, quiet
 from reeltune.engine.inputs import Given
 from reeltune.engine.kinds import KINDS, Config, Tensors
 from reeltune.engine.request import Request
-from reeltune.errors import DeviceMissing, GenerationError
+from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
 from reeltune.settings import neutral
 from reeltune.weights.components import check_folder, load_component_file
@@ -221,6 +221,8 @@ def decode(architecture: Architecture, vae: Any, latents: torch.Tensor, request:
     with torch.no_grad():
         pixels = KINDS[architecture.family.name].decode(vae, latents.to(weight.device, weight.dtype), request)
     pixels = pixels[0, :, -request.frames :].float()  # [3, frames, height, width]
+    if not bool(torch.isfinite(pixels).all()):
+        raise NotFinite("The decoded frames hold NaN or infinity", files=())
     pixels = ((pixels + 1) * 127.5).round().clamp(0, 255)
     return pixels.permute(1, 2, 3, 0).to(torch.uint8).cpu().numpy()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,48 @@ import torch
 
 from reeltune.engine.kinds import KINDS
 from reeltune.engine.placing import Places, Result, free_memory, out_of_memory, release
+from reeltune.engine.preview import RgbMap
 from reeltune.engine.request import Request
-from reeltune.engine.stages import decode
+from reeltune.engine.stages import decode, find, load_component
+from reeltune.engine.stamps import Seen, Stamps
 from reeltune.errors import NotEnoughMemory
 from reeltune.families import Architecture
 
 _TILES = ((256, 192), (128, 96))  # side and stride in pixels: neighbours overlap by the rest
 _ROOM = 0.8  # of the free memory may be planned with
+
+
+class VaeSlot:
+    """The VAE of an engine, loaded on first use, and again where its files are others."""
+
+    def __init__(self, say: Callable[[str], None], seen: Seen) -> None:
+        self._say, self._seen = say, seen
+        self._loaded: tuple[Stamps, VaeAtWork] | None = None
+        self._places: Places | None = None
+        self.rgb: RgbMap | None = None  # what a preview shows latents by, fitted on first use
+
+    def get(self, architecture: Architecture, path: Path, places: Places) -> VaeAtWork:
+        """The VAE in a file or folder, in these places. Raises CheckpointError, GenerationError."""
+        stamps = self._seen.of(path)
+        if self._loaded is not None and self._loaded[0] == stamps:
+            return self._loaded[1]
+        self.drop()
+        vae = load_component(find(architecture, "vae"), path, torch.float32)
+        self._places = places
+        self._loaded = stamps, VaeAtWork(vae, places, self._say)
+        return self._loaded[1]
+
+    def drop(self) -> None:
+        """Release it."""
+        if self._loaded is None:
+            return
+        loaded, self._loaded = self._loaded[1], None
+        if self._places is not None:
+            self._places.forget(loaded.vae, weights=False)
+        loaded.detach()
+        self._places = self.rgb = None
+        del loaded
+        release()
 
 
 class VaeAtWork:

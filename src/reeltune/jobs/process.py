@@ -146,4 +146,4 @@ def _words(code: int) -> WorkerDied:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    return WorkerDied(f"The worker process crashed ({name}).", hint=_NEXT)
+    return WorkerDied(f"The worker process crashed ({name}).", hint=_NEXT, signal=name)

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from reeltune.errors import QueueError, WorkerDied
 from reeltune.events import Kept
 from reeltune.files import reason
+from reeltune.jobs.crash import explained
 from reeltune.jobs.job import Job, State
 from reeltune.jobs.live import Ended, Live
 from reeltune.jobs.process import WorkerLike, WorkerProcess
@@ -251,6 +252,8 @@ class Runner:
             return Ended(job, State.INTERRUPTED, "The program ended while it ran.", "Resume it, or remove it.")
         if live is not None and live.cancelling:
             return Ended(job, State.CANCELLED)
+        if live is not None:
+            death = explained(death, live.using)
         begun = live is not None and live.progress is not None
         return Ended(job, State.FAILED, death.message, death.hint, shared=not begun)
 

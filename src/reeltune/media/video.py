@@ -48,20 +48,20 @@ class Video:
         try:
             written = write_mp4(Path(path), self.frames, self.fps, self.origin.as_metadata(), _report(listener))
         except MediaError as error:
-            self._keep_latents()
+            self.keep_latents()
             if self.latents is None:
                 raise
             message = f"{error.message} The latents are kept in {display(self.latents)}."
             hint = f"{error.hint} `reeltune decode {display(self.latents)}` tries again."
             raise MediaError(message, hint=hint) from error
         except BaseException:
-            self._keep_latents()
+            self.keep_latents()
             raise
         if self.latents is not None:
             _remove(self.latents)
         return written
 
-    def _keep_latents(self) -> None:
+    def keep_latents(self) -> None:
         """Leave the file of latents on the disk when this value goes."""
         if self._leaving is not None:
             self._leaving.detach()

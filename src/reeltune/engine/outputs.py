@@ -1,0 +1,44 @@
+"""What a video carries with it, and where it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reeltune._version import __version__
+from reeltune.fetch import Explanation
+from reeltune.files import expand
+from reeltune.inventory.index import Index
+from reeltune.media.mp4 import free_name
+from reeltune.media.origin import Origin
+from reeltune.media.video import Video
+
+
+def folder(explanation: Explanation) -> Path:
+    """Where videos are written."""
+    return explanation.definition.root / expand(explanation.preferences.outputs)
+
+
+def origin(explanation: Explanation, settings: Mapping[str, Any]) -> Origin:
+    """How a video was made, with the sha256 of its files where they are known."""
+    definition = explanation.definition
+    index = Index(definition.root / "ckpts")
+    files = {
+        item.subject: (item.path.name, index.sha256(item.path) or definition.sha256.get(item.path.name))
+        for item in explanation.items
+        if not item.repository
+    }
+    return Origin(definition.id, definition.architecture.id, f"reeltune {__version__}", settings, files)
+
+
+def free_path(explanation: Explanation, video: Video) -> Path:
+    """A fresh name for a video, from the time, the definition and the seed. Raises MediaError: the latents stay."""
+    stamp = time.strftime("%Y-%m-%d %H%M%S")
+    stem = f"{stamp} {video.origin.definition} seed {video.origin.settings['seed']}"
+    try:
+        return free_name(folder(explanation), stem)
+    except BaseException:
+        video.keep_latents()
+        raise
