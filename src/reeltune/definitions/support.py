@@ -22,7 +22,8 @@ def reasons_against(
     """Clauses such as "it applies LoRAs …"; none where videos can be made with the definition."""
     found = []
     if any(loras):
-        found.append("it applies LoRAs, which are not supported yet")
+        merge = "merge them into its file with `reeltune quantize FILE --lora LORA`, and list that one"
+        found.append(f"it applies LoRAs, which are not supported yet ({merge})")
     if "transformer_2" in slots and not _takes_two(architecture):
         found.append(f"it has a second transformer (URLs2), which {architecture.id} does not use")
     if any(slot.startswith("modules") for slot in slots) and not _takes_modules(architecture):

@@ -11,7 +11,7 @@ _MOST_FILES = 1000  # of a component's folder
 
 @dataclass(frozen=True)
 class Stamp:
-    """One file: its size in bytes, when it was changed (nanoseconds), its inode. A missing file has size -1."""
+    """One file: its size in bytes, when it was changed (ns), its inode. A missing file has size -1."""
 
     path: Path
     size: int
