@@ -86,7 +86,7 @@ def _values(studio: Studio, drafts: Iterable[Any]) -> Iterator[Any]:
         yield dict(job.settings)
         yield dict(job.extra)
     for folder in ("settings", "finetunes"):
-        for path in sorted((studio.root / folder).glob("*.json")):
+        for path in sorted((studio.root / folder).rglob("*.json")):
             with contextlib.suppress(ReeltuneError):  # a file that can't be read names nothing that could be used
                 yield parse_json(read_bytes(path, _MOST_FILE_BYTES), path.name)
     for path in sorted(studio.outputs.glob("*.mp4")):

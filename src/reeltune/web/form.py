@@ -13,6 +13,7 @@ from reeltune.web import drafts, line, now, pick
 from reeltune.web.events import DOWNLOAD, INTO_VIEW, QUIET, Make, Updates, reporting
 from reeltune.web.fields import Field, fields_of, inputs_of
 from reeltune.web.markup import good, notes, text
+from reeltune.web.preset_row import PresetRow
 from reeltune.web.studio import Studio
 from reeltune.web.uploads import discard, export_text, settings_of
 from reeltune.web.widgets import draw, settings_from
@@ -66,6 +67,7 @@ class Form:
             self._draw([row for row in rest if row.basic])
         with gr.Accordion("More settings", open=False, elem_id="advanced"), gr.Row(elem_classes="rt-fields"):
             self._draw([row for row in rest if not row.basic])
+        PresetRow(self._studio, self._definition, self._draft, self._said, self._all, self._checked).draw()
         self._attach(go, back)
         self._more()
         turn, id = self._given["turn"], text(self._definition.id)
