@@ -173,12 +173,12 @@ def test_a_version_of_two_files_gives_both(both, root):
     assert (root / "ckpts" / "low_noise.safetensors").read_bytes() == LOW
 
 
-def test_pull_ends_with_1_while_something_is_missing(api, define, root, capsys):
+def test_pull_ends_with_1_where_a_file_is_another_models(api, define, root, capsys):
     """What the URL serves is sound, and the weights of another model."""
     api.files["/x.safetensors"] = safetensors_bytes({"adaln_single.emb.timestep_embedder.linear_1.bias": ("BF16", [8])})
     define("mine", {"architecture": "t2v", "URLs": [f"{api.url}/x.safetensors"], "components": "o/r"})
     assert run("pull", "mine", "--weights-only", "--root", str(root)) == 1
-    assert "still missing" in capsys.readouterr().err
+    assert "its header is that of ltxv_13B" in capsys.readouterr().err
 
 
 def test_a_refusal_in_the_sites_own_words_with_the_right_token(api, define, root, monkeypatch):

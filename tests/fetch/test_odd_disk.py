@@ -13,7 +13,7 @@ import pytest
 from conftest import safetensors_bytes
 from reeltune import explain, load_catalog, pull
 from reeltune.cli import main
-from reeltune.errors import FetchError, Offline, ReeltuneError
+from reeltune.errors import ChoiceError, FetchError, Offline, ReeltuneError
 from reeltune.fetch import Scope, plan_download
 from reeltune.fetch.adding import look_at
 from reeltune.fetch.download import Downloader, Link
@@ -484,11 +484,9 @@ def test_quantize_with_nothing_to_do_says_so(root, define, capsys):
     assert "Nothing to do" in capsys.readouterr().out
 
 
-def test_what_pull_could_not_bring_is_named_by_generate(server, define, root):
-    from reeltune.fetch import require
-
+def test_a_file_of_another_model_is_refused_before_it_is_downloaded(server, define, root):
     server.files["/" + NAME] = safetensors_bytes({"adaln_single.emb.timestep_embedder.linear_1.bias": ("BF16", [8])})
     define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/{NAME}"], "components": "o/r"})
-    explanation = pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
-    with pytest.raises(FetchError, match=f"{NAME} .transformer. is missing: its header is that of"):
-        require(explanation)
+    with pytest.raises(ChoiceError, match=f"{NAME}: its header is that of"):
+        pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
+    assert not list((root / "ckpts").glob(NAME))

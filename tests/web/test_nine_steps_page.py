@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from acting import generate, pick, quick, tab, wait_for
 from serving import Server, Window, chromium, module_root
-from test_browser import generate, pick, quick, tab, wait_for
 
 from reeltune import Engine
 
