@@ -345,3 +345,108 @@ def test_a_changed_twin_is_not_used(two_repositories, root):
     first.write_bytes(B + b"")
     pull(two_repositories["two"], machine=MACHINE)
     assert second.read_bytes() == A
+
+
+# --- what is left of interrupted attempts ----------------------------------------------------------------------
+
+
+def test_what_came_of_one_url_is_not_continued_with_another(server, tmp_path, monkeypatch):
+    """The server's ETags are made from sizes and dates, so that both files have the same one."""
+    from reeltune import CancelToken
+    from reeltune.errors import Cancelled
+    from reeltune.fetch import transfer
+    from reeltune.fetch.download import Downloader, Link
+    from reeltune.fetch.journal import BLOCK
+
+    monkeypatch.setattr(transfer, "_PIECE", (2 * BLOCK, 2 * BLOCK))
+    contents = {f"/{letter}/{NAME}": safetensors_bytes({"w": ("BF16", [10 * BLOCK])}, data=letter.encode() * 20 * BLOCK)
+                for letter in "ab"}  # fmt: skip
+    server.files |= contents
+    server.etags |= dict.fromkeys(contents, '"same"')
+    cancel = CancelToken()
+
+    def stop(handler, body):
+        if handler.headers.get("Range", "") > f"bytes={8 * BLOCK}":
+            cancel.cancel()
+        return False
+
+    server.faults[f"/a/{NAME}"] = stop
+    target = tmp_path / NAME
+    with Downloader(cancel=cancel) as downloader, pytest.raises(Cancelled):
+        downloader.fetch(Link(f"{server.url}/a/{NAME}", target, True))
+    assert target.with_name(f"{NAME}.partial").exists()
+    with Downloader() as downloader:
+        downloader.fetch(Link(f"{server.url}/b/{NAME}", target, True))
+    assert target.read_bytes() == contents[f"/b/{NAME}"]
+
+
+def test_a_component_is_never_made_of_two_revisions(two_repositories, server, root):
+    """The second file fails; meanwhile the first one changes on the server, to one of the same size."""
+    rows = json.loads(server.files["/api/models/o/r/tree/main/text_encoder"])
+    rows.reverse()
+    path = "/o/r/resolve/main/text_encoder"
+    server.files["/api/models/o/r/tree/main/text_encoder"] = json.dumps(rows).encode()
+    config = server.files.pop(f"{path}/config.json")
+    from reeltune.errors import FetchError
+
+    with pytest.raises(FetchError, match="404"):
+        pull(two_repositories["one"], machine=MACHINE)
+    server.files[f"{path}/config.json"] = config
+    linked(server, f"{path}/model.safetensors", B)
+    rows[0]["lfs"]["oid"] = hashlib.sha256(B).hexdigest()
+    server.files["/api/models/o/r/tree/main/text_encoder"] = json.dumps(rows).encode()
+    pull(two_repositories["one"], machine=MACHINE)
+    assert encoders(root)[0].read_bytes() == B
+
+
+def test_a_url_that_is_listed_twice_is_one_file(served, define, root):
+    url = f"{served.url}/a/{NAME}"
+    define("twice", {"architecture": "t2v", "URLs": [url], "preload_URLs": [url], "components": "o/r"})
+    definition = load_catalog(root)["twice"]
+    first, second = explain(definition, machine=MACHINE).items[:2]
+    assert first.path == second.path
+    assert get(definition).path.name == NAME
+    assert [path.name for path in (root / "ckpts").glob("*.safetensors")] == [NAME]
+
+
+def test_a_components_file_is_no_version(define, root, monkeypatch):
+    folder = root / "ckpts" / "o--r" / "transformer"
+    folder.mkdir(parents=True)
+    (folder / NAME).write_bytes(A)
+    define("mine", {"architecture": "t2v", "URLs": [f"https://h/x/{NAME}"], "preload_URLs": ["https://h/config.json"]})
+    items = explain(load_catalog(root)["mine"], machine=MACHINE).items[:2]
+    assert not items[0].present
+    assert not items[1].present  # the package's own components have files of that name too
+    define("mine", {"architecture": "t2v", "URLs": [f"https://huggingface.co/o/r/resolve/main/transformer/{NAME}"]})
+    assert transformer(load_catalog(root)["mine"]).path == folder / NAME
+    cache = root / "cache" / "models--o--r" / "snapshots" / "1"
+    cache.mkdir(parents=True)
+    (cache / "x.safetensors").write_bytes(A)
+    (root / "reeltune.json").write_text(json.dumps({"model_folders": ["cache"]}))
+    define("mine", {"architecture": "t2v", "URLs": ["https://huggingface.co/o/r/resolve/main/x.safetensors"]})
+    assert transformer(load_catalog(root)["mine"]).path == cache / "x.safetensors"
+
+
+def test_names_that_differ_in_case_alone_are_kept_apart(server, define, root):
+    server.files |= {"/a/Model.safetensors": A, "/b/model.safetensors": B}
+    urls = {"URLs": [f"{server.url}/a/Model.safetensors"], "URLs2": [f"{server.url}/b/model.safetensors"]}
+    define("wan22", {"architecture": "t2v_2_2", "components": "o/r", **urls})
+    items = pull(load_catalog(root)["wan22"], weights_only=True, machine=MACHINE).items
+    assert [item.path.read_bytes() for item in items[:2]] == [A, B]
+    assert len({item.path.name.lower() for item in items[:2]}) == 2
+
+
+def test_a_file_under_another_spelling_of_its_name_is_known(root, monkeypatch):
+    """As on a file system that makes no difference between cases."""
+    from pathlib import Path
+
+    ckpts = root / "ckpts"
+    ckpts.mkdir()
+    (ckpts / "Model.safetensors").write_bytes(A)
+    index = Index(ckpts)
+    index.learn(ckpts / "Model.safetensors", "https://h/a/Model.safetensors", "a" * 64)
+    same = Path.samefile
+    monkeypatch.setattr(Path, "samefile", lambda one, other: one.name == "model.safetensors" or same(one, other))
+    assert index.sources(ckpts / "model.safetensors") == {"https://h/a/Model.safetensors"}
+    monkeypatch.setattr(Path, "samefile", same)
+    assert index.sources(ckpts / "model.safetensors") == frozenset()

@@ -249,3 +249,23 @@ def test_an_unknown_encoding_is_refused(server, tmp_path):
     with Downloader() as downloader, pytest.raises(FetchError, match="'zstd'"):
         downloader.fetch(Link(server.url + PATH, tmp_path / NAME, True))
     assert not (tmp_path / NAME).exists()
+
+
+def test_the_pages_text_box_of_slow_urls_comes_to_an_end(server, dripping, root, monkeypatch):
+    from types import SimpleNamespace
+
+    from reeltune.web import fitting
+
+    monkeypatch.setattr(fitting, "_SECONDS", 0.8)
+    monkeypatch.setattr(fitting, "_SECONDS_EACH", 0.3)
+    urls = [f"{server.url}/{number}.safetensors" for number in range(45)]
+    for url in urls:
+        dripping(url.removeprefix(server.url))
+    catalog = load_catalog(root)
+    studio = SimpleNamespace(catalog=lambda: catalog, local=True, root=root)
+    began = time.monotonic()
+    rows = fitting.inspected(studio, catalog["t2v"], "\n".join(urls), "transformer")
+    assert time.monotonic() - began < 5
+    assert len(rows) == 45
+    assert all(row.objection for row in rows)
+    assert "took too long" in rows[-1].objection

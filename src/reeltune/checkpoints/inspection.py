@@ -11,7 +11,7 @@ from reeltune.checkpoints.identify import Identity, identify
 from reeltune.checkpoints.names import SIXTEEN_BITS, read_name
 from reeltune.errors import CheckpointError
 from reeltune.files import expand, is_file, is_folder
-from reeltune.net import Session, UrlSource
+from reeltune.net import HEADER_SECONDS, Session, UrlSource
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,17 @@ class Inspection:
         }
 
 
-def inspect(source: str | os.PathLike[str], *, session: Session | None = None) -> Inspection:
+def inspect(
+    source: str | os.PathLike[str], *, session: Session | None = None, seconds: float = HEADER_SECONDS
+) -> Inspection:
     """Inspect a local file, or a URL by Range requests (no body is downloaded).
 
-    `session`: connections and tokens to use; without one the tokens of the environment. Raises HeaderError,
-    UnsupportedFormat, FetchError, Offline.
+    `session`: connections and tokens to use; without one the tokens of the environment. `seconds`: for all that is read
+    over the network. Raises HeaderError, UnsupportedFormat, FetchError, Offline.
     """
     text = os.fspath(source)
     if text.lower().startswith(("http://", "https://")):
-        with UrlSource(text, session) as remote:
+        with UrlSource(text, session, seconds=seconds) as remote:
             header = parse_header(remote)
         text = remote.name
     else:

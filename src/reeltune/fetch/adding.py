@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from reeltune.preferences import load_preferences
 _TOKENS = re.compile(
     r"[_.-]?(quanto[_-]?)?(m?bf16|m?fp16|fp32|int8|fp8(_e4m3fn|_e5m2)?|scaled)(?![a-z0-9])", re.IGNORECASE
 )
-_RESOLVE_SECONDS = 60.0
+SECONDS = 60.0  # for all that is read of one file
 _PART = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 
 
@@ -41,12 +42,19 @@ class Looked:
         return self.inspection.identity.architectures
 
 
-def look_at(catalog: Catalog, source: str) -> Looked:
-    """Inspect a file or URL for `add`. Raises CheckpointError, FetchError; UnsupportedFormat for what is no model."""
+def look_at(catalog: Catalog, source: str, *, seconds: float = SECONDS) -> Looked:
+    """Inspect a file or URL for `add`, for at most `seconds`.
+
+    Raises CheckpointError, FetchError; UnsupportedFormat for what is no model.
+    """
     url, name = _where(catalog.root, source)
+    end = time.monotonic() + seconds
     with Session(tokens=load_preferences(catalog.root)[0].tokens) as session:
-        real = _resolved(session, url) if "://" in url else None
-        inspection = inspect(real.url if real else expand(source), session=session)
+        real = _resolved(session, url, seconds) if "://" in url else None
+        left = max(0.1, end - time.monotonic())
+        inspection = inspect(real.url if real else expand(source), session=session, seconds=left)
+    if real:
+        inspection = replace(inspection, notices=(*inspection.notices, *real.notices))
     looked = Looked(url, (real.name if real else None) or name, inspection)
     if _PART.search(looked.file_name):
         raise UnsupportedFormat(
@@ -61,8 +69,8 @@ def look_at(catalog: Catalog, source: str) -> Looked:
     return looked
 
 
-def _resolved(session: Session, url: str) -> Resolved:
-    return within(_RESOLVE_SECONDS, lambda: resolve(session, url), stop=session.interrupt, what=shown(url))
+def _resolved(session: Session, url: str, seconds: float) -> Resolved:
+    return within(seconds, lambda: resolve(session, url), stop=session.interrupt, what=shown(url))
 
 
 def _where(root: Path, source: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from reeltune.errors import BadDownload, FetchError, Unreachable
 from reeltune.events import CancelToken, Listener, Notice, Progress, ignore
 from reeltune.fetch.link import Link as Link
+from reeltune.fetch.link import is_whole
 from reeltune.fetch.remote import Remote, look
 from reeltune.fetch.transfer import MOST_BYTES, Changed, Pace, Transfer, pause_after
 from reeltune.fetch.verifying import check_disk, expected_sum, share, verify_download
@@ -89,8 +90,8 @@ class Downloader:
 
     def _stands(self, link: Link) -> str:
         """Whose the file is that stands at the target: "ours", "another's" or "unknown"."""
-        if link.in_folder:  # nothing else ever gets this name
-            return "ours" if link.listed in (None, link.target.stat().st_size) else "unknown"
+        if link.in_folder:  # nothing else ever gets this name, but it may be of another day
+            return "ours" if is_whole(link, self.index) else "unknown"
         sources = self.index.sources(link.target) if self.index else frozenset()
         digest = self.index.sha256(link.target) if self.index else None
         same = bool(link.sha256 and digest and link.sha256.lower() == digest)
@@ -110,6 +111,7 @@ class Downloader:
                 return None
             link.target.unlink(missing_ok=True)
             share(link, twin)
+            self.index.learn(link.target, link.origin, link.sha256 or "")
             self.sums[link.target] = link.sha256 or ""
             return link.target
         self.index.learn(twin, link.origin, link.sha256 or "")
@@ -175,7 +177,13 @@ class Downloader:
         for restarted in (False, True):
             most = link.listed or (_MOST_SMALL_BYTES if link.target.name.lower().endswith(_SMALL_NAMES) else MOST_BYTES)
             transfer = Transfer(
-                self.session, remote, link.partial, connections=self._connections, pace=self._pace, most=most
+                self.session,
+                remote,
+                link.partial,
+                connections=self._connections,
+                pace=self._pace,
+                most=most,
+                origin=link.origin,
             )
             try:
                 return transfer.run(link.journal, self._reporter(link), self._cancel)
@@ -206,7 +214,7 @@ class Downloader:
         return report
 
     def _rename(self, link: Link, digest: str) -> None:
-        if link.target.exists():
+        if link.target.exists() and not link.in_folder:
             aside = _free(link.target)
             link.target.replace(aside)
             self.say(f"The {link.target.name} that was there could not be used; it is now {aside.name}.")
@@ -214,7 +222,7 @@ class Downloader:
         _sync_folder(link.target.parent)
         link.journal.unlink(missing_ok=True)
         self.sums[link.target] = digest
-        if self.index is not None and not link.in_folder:
+        if self.index is not None:
             self.index.learn(link.target, link.origin, digest)  # before the lock is released
         size = link.target.stat().st_size
         self._listener(Notice(f"Downloaded {link.name} ({size:,} bytes, sha256 {digest[:12]}…)."))

@@ -7,6 +7,7 @@ middle of; after a restart of the machine only 2 counts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -22,7 +23,7 @@ from reeltune.files import read_bytes, write_all
 from reeltune.untrusted import parse_json
 
 BLOCK = 256 * 1024
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _HEAD = 1024
 _ABSENT, _WRITTEN, _SYNCED = 0, 1, 2
 _MAX_BYTES = 64_000_000  # marks of a file of 16 TB
@@ -31,11 +32,15 @@ _CLOCK_SECONDS = 5  # the boot time the system reports wavers with its clock
 
 @dataclass(frozen=True)
 class Known:
-    """By what a file is known again: its size in bytes, what the server calls this state of it, its sum."""
+    """By what a file is known again: its size in bytes, what the server calls this state of it, its sha256, its URL.
+
+    Servers give different files the same ETag (made from size and date) or date: the URL tells them apart.
+    """
 
     size: int
     validator: str  # strong ETag or Last-Modified; may be empty
     sha256: str | None
+    url: str = ""  # any text that is the same for the same file
 
     @property
     def recognisable(self) -> bool:
@@ -71,7 +76,7 @@ class Journal:
     def _matches(self) -> bool:
         """Whether the journal on disk is about this very file, and whole."""
         head = read_head(self.path)
-        wanted = {"size": self.known.size, "block": BLOCK, "schema_version": SCHEMA_VERSION}
+        wanted = {"size": self.known.size, "block": BLOCK, "schema_version": SCHEMA_VERSION, "url": self._url()}
         if head is None or any(head.get(key) != value for key, value in wanted.items()):
             return False
         if self.path.stat().st_size != _HEAD + self.blocks or not self.known.recognisable:
@@ -82,10 +87,13 @@ class Journal:
     def _create(self) -> None:
         head = {
             "schema_version": SCHEMA_VERSION, "size": self.known.size, "validator": self.known.validator[:256],
-            "sha256": self.known.sha256, "block": BLOCK, "boot": psutil.boot_time(),
+            "sha256": self.known.sha256, "block": BLOCK, "boot": psutil.boot_time(), "url": self._url(),
         }  # fmt: skip
         line = json.dumps(head).encode("utf-8").ljust(_HEAD - 1) + b"\n"
         self.path.write_bytes(line + self._marks)
+
+    def _url(self) -> str:
+        return hashlib.sha256(self.known.url.encode("utf-8", "replace")).hexdigest()
 
     def _load(self) -> None:
         """Take over the marks on disk; after a restart of the machine only those of blocks that were synced."""

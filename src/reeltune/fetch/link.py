@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reeltune.fetch.journal import bytes_in
+from reeltune.files import is_file
+from reeltune.inventory.index import Index
 from reeltune.inventory.places import PARTIAL, own_name
 
 
@@ -65,3 +67,12 @@ class Link:
         """The same under the name that only the file of its URL has."""
         target = self.target.with_name(own_name(self.target.name, self.origin))
         return replace(self, target=target, label="", moved=True)
+
+
+def is_whole(link: Link, index: Index | None) -> bool:
+    """Whether a component's file of an interrupted attempt is there, and of the state that is listed now: each is
+    verified before it gets its name.
+    """
+    if not is_file(link.target) or link.listed not in (None, link.target.stat().st_size):
+        return False
+    return index is None or link.sha256 is None or index.sha256(link.target) == link.sha256.lower()

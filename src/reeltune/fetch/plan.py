@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from reeltune.families import Component
 from reeltune.fetch.choosing import select, sum_for, wanted_file
 from reeltune.fetch.headers import Headers
 from reeltune.inventory import Inventory, Unusable, component_files, is_int8
+from reeltune.inventory.index import fold
 from reeltune.machine import Machine, probe
-from reeltune.net import hub_endpoint
+from reeltune.net import file_key, hub_endpoint
 from reeltune.preferences import Preferences, load_preferences
 from reeltune.versions import Choice, Facts, Selection, role_of
 
@@ -163,14 +164,14 @@ def _size_notice(definition: Definition, choice: Choice) -> list[str]:
 
 
 def _files(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:
-    taken: set[Path] = set()
+    taken: dict[str, str] = {}
     rows = [(slot, row.version, row.facts) for slot, row in selection.choices.items()]
     for version in definition.preload:
         found, unusable = inventory.find(wanted_file(definition, version, "preload"))
         rows.append(("preload", version, Facts(found, None, tuple(unusable))))
     for slot, version, facts in rows:
         item = _item(slot, version, facts, definition, inventory, taken)
-        taken.add(item.path)
+        taken.setdefault(fold(item.path.name), file_key(item.url))
         yield item
 
 
@@ -180,7 +181,7 @@ def _item(
     facts: Facts,
     definition: Definition,
     inventory: Inventory,
-    taken: Collection[Path],
+    taken: Mapping[str, str],
 ) -> Item:
     here = facts.found
     size = here.bytes if here else facts.bytes or inventory.index.size_of(version.url)
@@ -249,6 +250,6 @@ def other_versions(explanation: Explanation) -> tuple[Item, ...]:
                 continue
             found, unusable = inventory.find(wanted_file(definition, version, slot))
             facts = Facts(found, None, tuple(unusable))
-            taken = {item.path for item in (*explanation.items, *items)}
+            taken = {fold(item.path.name): file_key(item.url) for item in (*explanation.items, *items)}
             items.append(_item(slot, version, facts, definition, inventory, taken))
     return tuple(items)

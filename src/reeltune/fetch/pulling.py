@@ -11,6 +11,7 @@ from reeltune.definitions import Definition
 from reeltune.errors import CheckpointError, FetchError, NotRunnable
 from reeltune.events import CancelToken, Event, Listener, Notice, Progress, ignore
 from reeltune.fetch.download import Downloader, Link
+from reeltune.fetch.link import is_whole
 from reeltune.fetch.plan import Explanation, Item, explain, other_versions
 from reeltune.fetch.survey import Need, Survey, label, survey
 from reeltune.files import make_folder, reason
@@ -173,8 +174,7 @@ def pull_all(
         downloader.listen(total)
         for need in plan.needs:
             total.begin(need)
-            _fetch(need, downloader, total)
-            _learn(need, downloader, index)
+            _fetch(need, downloader, index, total)
     after = _again(explanations)
     for item in still_missing(after, scope):
         name = label(item.path, root / "ckpts")
@@ -208,18 +208,18 @@ def _wanted(explanations: Sequence[Explanation], scope: Scope) -> list[Item]:
     return items
 
 
-def _fetch(need: Need, downloader: Downloader, total: _Total) -> None:
+def _fetch(need: Need, downloader: Downloader, index: Index, total: _Total) -> None:
     for link in need.links:
-        if need.aside is None or not _is_whole(link):
+        if need.aside is None or not is_whole(link, index):
             downloader.fetch(link)
         total.finish(link)
     if need.aside is not None:
+        digests = {link: downloader.sums.get(link.target) or index.sha256(link.target) or "" for link in need.links}
         _rename(need.aside, need.item.path)
-
-
-def _is_whole(link: Link) -> bool:
-    """Whether a component's file of an interrupted attempt is there: each is verified before it gets its name."""
-    return link.target.is_file() and link.listed in (None, link.target.stat().st_size)
+        for link, digest in digests.items():  # by their own URLs, under the name they have now
+            path = need.item.path / link.target.name
+            if path.is_file():  # another process may have brought it
+                index.learn(path, link.url, digest or index.sha256(path) or "")
 
 
 def _rename(aside: Path, folder: Path) -> None:
@@ -234,14 +234,6 @@ def _rename(aside: Path, folder: Path) -> None:
     except OSError as error:
         message = f"{aside} can't be renamed to {folder}: {reason(error)}."
         raise FetchError(message, hint="Check the folder, and start again.") from error
-
-
-def _learn(need: Need, downloader: Downloader, index: Index) -> None:
-    """Keep the sha256 of a component's files, each by its own URL; other files are learned as they come."""
-    for link in need.links if need.aside is not None else ():
-        path = need.item.path / link.target.name
-        if path.is_file():  # another process may have brought it
-            index.learn(path, link.url, downloader.sums.get(link.target) or index.sha256(path) or "")
 
 
 class _Total:

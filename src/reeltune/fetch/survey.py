@@ -16,10 +16,11 @@ from reeltune.errors import CheckpointError, FetchError, InvalidJSON, NotEnoughD
 from reeltune.events import Planned, PlannedFile
 from reeltune.fetch.civitai import resolve
 from reeltune.fetch.download import Downloader, Link, check_name
+from reeltune.fetch.link import is_whole
 from reeltune.fetch.plan import Item
 from reeltune.fetch.remote import Remote, look
 from reeltune.inventory import CHECKPOINT_SUFFIXES, PARTIAL
-from reeltune.inventory.index import Index
+from reeltune.inventory.index import Index, fold
 from reeltune.inventory.places import own_name, usable_name
 from reeltune.machine import free_disk
 from reeltune.net import file_key, hub_endpoint, offline, refuse_offline, shown
@@ -151,7 +152,7 @@ class _Asking:
 
     def __init__(self, downloader: Downloader, index: Index, ckpts: Path, end: float | None) -> None:
         self._downloader, self._index, self._ckpts, self._end = downloader, index, ckpts, end
-        self._taken: dict[Path, str] = {}
+        self._taken: dict[str, str] = {}
         self._coming: set[str] = set()
 
     def need(self, item: Item) -> Need:
@@ -200,11 +201,11 @@ class _Asking:
         plain = item.path if name == base_name(item.url) else item.path.with_name(name)
         if not self._free(plain, key, item, remote, sha256):
             plain = plain.with_name(own_name(name, item.url))
-        self._taken[plain] = key
+        self._taken[fold(str(plain))] = key
         return plain
 
     def _free(self, place: Path, key: str, item: Item, remote: Remote, sha256: str | None) -> bool:
-        if self._taken.get(place, key) != key:
+        if self._taken.get(fold(str(place)), key) != key:
             return False
         if place == item.path or not place.exists():  # the plan has looked at its own path
             return True
@@ -246,13 +247,14 @@ class _Asking:
             link = f"{hub_endpoint()}/{item.repository}/resolve/main/{quote(str(path))}"
             yield Link(
                 link, aside / path.name, sha256=digest, size=size, listed=size, in_folder=True,
-                label=label(item.path, self._ckpts), here=(aside / path.name).exists(),
+                label=label(item.path, self._ckpts),
             )  # fmt: skip
 
     def _shared(self, link: Link) -> Link:
         """A link marked as here, where a file of its sha256 is on disk or comes with an earlier link."""
         digest = (link.sha256 or "").lower()
-        here = link.here or bool(digest and (digest in self._coming or self._index.with_sha256(digest)))
+        known = digest and (digest in self._coming or self._index.with_sha256(digest))
+        here = bool(known) or (link.in_folder and is_whole(link, self._index))
         if digest:
             self._coming.add(digest)
         return replace(link, here=here)

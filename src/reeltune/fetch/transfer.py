@@ -23,7 +23,7 @@ from reeltune.fetch.journal import BLOCK, Journal, Known
 from reeltune.fetch.remote import Remote, total_size
 from reeltune.files import write_all
 from reeltune.machine import free_disk
-from reeltune.net import Session, chunks, shown, within
+from reeltune.net import Session, chunks, file_key, shown, within
 
 if TYPE_CHECKING:
     import httpx
@@ -75,14 +75,23 @@ def pause_after(failures: int, asked: float | None) -> float:
 class Transfer:
     """One file on its way into `partial`. `run` returns its sha256; raises FetchError and its kinds, Cancelled.
 
-    `most`: bytes, of a body whose length the server doesn't announce.
+    `most`: bytes, of a body whose length the server doesn't announce. `origin`: the URL the file is known by.
     """
 
     def __init__(
-        self, session: Session, remote: Remote, partial: Path, *, connections: int, pace: Pace, most: int = MOST_BYTES
+        self,
+        session: Session,
+        remote: Remote,
+        partial: Path,
+        *,
+        connections: int,
+        pace: Pace,
+        most: int = MOST_BYTES,
+        origin: str = "",
     ) -> None:
         self._session, self._remote, self._partial = session, remote, partial
         self._connections, self._pace, self._most = connections, pace, most
+        self._origin = origin or remote.url
         self._stop = threading.Event()
         self._received = 0
         self._announced: int | None = None  # bytes, of a file that comes in one stream
@@ -92,7 +101,7 @@ class Transfer:
         """Fetch what is missing. On any way out what came is kept, where it can be used again."""
         if not self._remote.ranges or self._remote.size is None:
             return self._in_one_stream(report, cancel)
-        known = Known(self._remote.size, self._remote.validator, self._remote.sha256)
+        known = Known(self._remote.size, self._remote.validator, self._remote.sha256, file_key(self._origin))
         whole = self._partial.is_file() and self._partial.stat().st_size == known.size  # else its journal means nothing
         with (
             Journal(journal_path, known, resume=whole) as journal,

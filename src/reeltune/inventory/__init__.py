@@ -5,7 +5,7 @@ Looked through in order: `<root>/ckpts` (any depth), the user's read-only model 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
@@ -20,12 +20,13 @@ from reeltune.errors import CheckpointError
 from reeltune.families import Component
 from reeltune.files import expand, is_file
 from reeltune.inventory.folders import Walk, walk
-from reeltune.inventory.index import Index
+from reeltune.inventory.index import Index, fold
 from reeltune.inventory.places import PARTIAL as PARTIAL
 from reeltune.inventory.places import own_name
-from reeltune.net import shown
+from reeltune.net import HUB, file_key, shown
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".sft")
+_HUB_CACHE = "models--"  # folders of huggingface_hub's cache, which hold whatever was downloaded
 _INDEX = ".index.json"  # only of weights in several files
 
 
@@ -153,6 +154,8 @@ class Inventory:
 
     def _foreign(self, path: Path, version: Version) -> str:
         """Why a file that only has the name of a version is known to be another; empty where nothing says so."""
+        if (repository := self._repository_of(path, version)) is not None:
+            return f"it belongs to the components of {repository}"
         if not version.remote:
             return ""
         size, digest, known = self.index.size_of(version.url), self.index.sum_of(version.url), self.index.sha256(path)
@@ -167,6 +170,17 @@ class Inventory:
         if size is not None and size != count:
             return f"it holds {count:,} bytes, and {shown(version.url)} serves {size:,}"
         return ""
+
+    def _repository_of(self, path: Path, version: Version) -> str | None:
+        """The repository whose component a file is part of; None for other files, and for a URL of this very file."""
+        for top in self.folders:
+            parts = path.relative_to(top).parts if path.is_relative_to(top) else ()
+            if len(parts) < 3 or "--" not in parts[0] or parts[0].startswith(_HUB_CACHE):
+                continue
+            repository = parts[0].replace("--", "/", 1)
+            if file_key(version.url) != file_key(f"{HUB}/{repository}/resolve/main/{'/'.join(parts[1:])}"):
+                return repository
+        return None
 
     def _rival(self, path: Path, identity: Identity | None, wanted: Wanted) -> str:
         """Another URL that this file could be the file of just as well; empty where there is none."""
@@ -185,15 +199,16 @@ class Inventory:
                 return other.url
         return ""
 
-    def place(self, wanted: Wanted, unusable: Sequence[Unusable], taken: Collection[Path] = ()) -> Path:
+    def place(self, wanted: Wanted, unusable: Sequence[Unusable], taken: Mapping[str, str] | None = None) -> Path:
         """Where a version that isn't here is to be put: under its own name, or where that is or will be another file's,
-        under one that no other URL's file has.
+        under one that no other URL's file has. `taken`: keys of URLs by the names, folded, that their files will have.
         """
-        if not wanted.version.remote:
-            return self._named(wanted.version.url)
-        plain = self.ckpts / wanted.version.file_name
+        version, plain = wanted.version, self.ckpts / wanted.version.file_name
+        if not version.remote:
+            return self._named(version.url)
         occupied = any(row.path == plain and row.foreign for row in unusable)
-        if occupied or plain in taken:
+        key = file_key(version.url)
+        if occupied or (taken or {}).get(fold(plain.name), key) != key:
             return self.ckpts / own_name(wanted.version.file_name, wanted.version.url)
         return plain
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -48,14 +49,19 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Content:
-    """Everything in an index: rows by file name, by the key of their URL and by sha256; sizes and sha256 by URL."""
+    """Everything in an index: rows by file name, by the key of their URL and by sha256; sizes and sha256 by URL; names
+    by what file systems may take for the same.
+    """
 
     by_name: dict[str, list[_Row]] = field(default_factory=dict)
     by_url: dict[str, list[_Row]] = field(default_factory=dict)
     by_sha256: dict[str, list[_Row]] = field(default_factory=dict)
     urls: dict[str, tuple[int | None, str]] = field(default_factory=dict)
+    folded: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, row: _Row) -> None:
+        if row.name not in self.by_name:
+            self.folded.setdefault(fold(row.name), []).append(row.name)
         self.by_name.setdefault(row.name, []).append(row)
         if row.url:
             self.by_url.setdefault(file_key(row.url), []).append(row)
@@ -164,7 +170,16 @@ class Index:
     def _of(self, path: Path) -> list[_Row]:
         if not path.is_relative_to(self._ckpts):
             return []
-        return self._content().by_name.get(path.relative_to(self._ckpts).as_posix(), [])
+        name, content = path.relative_to(self._ckpts).as_posix(), self._content()
+        return content.by_name.get(name) or self._same_file(path, content.folded.get(fold(name), ()))
+
+    def _same_file(self, path: Path, names: Collection[str]) -> list[_Row]:
+        """Rows of a file by another spelling of its name, where the file system makes no difference."""
+        for name in names:
+            with contextlib.suppress(OSError, ValueError):
+                if path.samefile(self._ckpts / name):
+                    return self._content().by_name[name]
+        return []
 
     def _content(self) -> _Content:
         """All of it, read again when the file has changed."""
@@ -207,6 +222,11 @@ class Index:
         except (OSError, ValueError):
             return False
         return (facts.st_size, facts.st_mtime_ns) == (row.bytes, row.changed_ns)
+
+
+def fold(name: str) -> str:
+    """A name as file systems compare it that make no difference between cases and compositions of characters."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _inside(name: str) -> bool:

@@ -8,7 +8,7 @@ The Hub's token (given, else `HF_TOKEN` or the stored login) is sent to the Hub 
 from __future__ import annotations
 
 from reeltune.net.session import STALL_SECONDS, Session, chunks, encoded, natural
-from reeltune.net.source import UrlSource
+from reeltune.net.source import HEADER_SECONDS, UrlSource
 from reeltune.net.tokens import hub_token
 from reeltune.net.urls import (
     CIVITAI,
@@ -27,6 +27,7 @@ from reeltune.net.waiting import within
 
 __all__ = [
     "CIVITAI",
+    "HEADER_SECONDS",
     "HUB",
     "STALL_SECONDS",
     "Session",

@@ -12,7 +12,7 @@ from reeltune.net.urls import shown
 from reeltune.net.waiting import within
 
 _FIRST_READ = 512 * 1024  # covers the header of every 14B file seen, so that one request is enough
-_SECONDS = 60.0  # for all that is read of a file
+HEADER_SECONDS = 60.0  # for all that is read of a file
 
 
 class UrlSource:
@@ -27,7 +27,7 @@ class UrlSource:
         url: str,
         session: Session | None = None,
         *,
-        seconds: float = _SECONDS,
+        seconds: float = HEADER_SECONDS,
         cancel: CancelToken | None = None,
     ) -> None:
         self._url = url

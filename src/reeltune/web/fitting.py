@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,15 @@ from reeltune._text import size
 from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.names import SIXTEEN_BITS
 from reeltune.definitions import Definition
-from reeltune.errors import DefinitionError, FetchError, ReeltuneError
+from reeltune.errors import DefinitionError, FetchError, ReeltuneError, Unreachable
 from reeltune.fetch.adding import Looked, look_at
 from reeltune.files import expand
 from reeltune.versions import contradiction, role_of
 from reeltune.web.finetunes import Wanted, allowed, lines
 from reeltune.web.studio import Studio
+
+_SECONDS = 60.0  # for all lines of a text box
+_SECONDS_EACH = 20.0
 
 
 @dataclass(frozen=True)
@@ -31,17 +35,22 @@ class Seen:
 
 
 def inspected(studio: Studio, base: Definition, text: str, slot: str) -> list[Seen]:
-    """Every file or URL of a text box, looked into."""
-    return [_inspected(studio, base, row, slot) for row in lines(text)]
+    """Every file or URL of a text box, looked into; for no longer than a minute, however slow their servers are."""
+    end = time.monotonic() + _SECONDS
+    return [_inspected(studio, base, row, slot, end) for row in lines(text)]
 
 
-def _inspected(studio: Studio, base: Definition, source: str, slot: str) -> Seen:
+def _inspected(studio: Studio, base: Definition, source: str, slot: str, end: float) -> Seen:
     if slot == "modules" and source in studio.catalog():
         return Seen(source, ("the modules of that definition",))
     try:
         source = allowed(studio, source)
         inside = "://" in source or Path(source).is_absolute()
-        looked = look_at(studio.catalog(), source if inside else str(studio.root / expand(source)))
+        left = min(_SECONDS_EACH, end - time.monotonic())
+        if left <= 0:
+            raise Unreachable("It was not looked into, as the servers of others took too long.")
+        path = source if inside else str(studio.root / expand(source))
+        looked = look_at(studio.catalog(), path, seconds=left)
     except FetchError as error:
         return Seen(source, objection=str(error), unknown=True)
     except ReeltuneError as error:
