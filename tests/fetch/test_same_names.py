@@ -138,7 +138,7 @@ def test_local_paths_that_end_alike(define, root):
         "wan22",
         {"architecture": "t2v_2_2", "URLs": ["ckpts/high/model.safetensors"], "URLs2": ["low/model.safetensors"]},
     )
-    with pytest.raises(ChoiceError, match="local file"):
+    with pytest.raises(ChoiceError, match=r"low/model\.safetensors is not there.*it is the file ckpts/high/model"):
         explain(load_catalog(root)["wan22"], machine=MACHINE)
 
 

@@ -121,12 +121,14 @@ class Inventory:
         """The first sound file of a version, and those passed over with the reason."""
         unusable: list[Unusable] = []
         certain = self.candidates(wanted.version, wanted.sha256)
-        named_alike = self._walk.by_name.get(wanted.version.file_name, [])
-        for path in [*certain, *(path for path in named_alike if path not in certain)]:
+        version = wanted.version
+        named_alike = self._walk.by_name.get(version.file_name, [])
+        others = [path for path in named_alike if path not in certain and not self._is_of_a_component(path, version)]
+        for path in [*certain, *others]:
             found = self._look(path, wanted, path in certain)
             if isinstance(found, Found):
                 return found, unusable
-            unusable.append(replace(found, named=path in certain and not wanted.version.remote))
+            unusable.append(replace(found, named=path in certain and not version.remote))
         return None, unusable
 
     def _look(self, path: Path, wanted: Wanted, certain: bool) -> Found | Unusable:
@@ -149,13 +151,12 @@ class Inventory:
             return Unusable(path, reason, foreign=not certain, other_model=True)
         if not certain and (other := self._rival(path, identity, wanted)):
             reason = f"its name is also that of {shown(other)}, and nothing shows from which URL it is"
+            reason = reason if wanted.version.remote else f"it is the file {other}"
             return Unusable(path, reason, foreign=True)
         return Found(path, size, identity, header.notices if header else ())
 
     def _foreign(self, path: Path, version: Version) -> str:
         """Why a file that only has the name of a version is known to be another; empty where nothing says so."""
-        if (repository := self._repository_of(path, version)) is not None:
-            return f"it belongs to the components of {repository}"
         if not version.remote:
             return ""
         size, digest, known = self.index.size_of(version.url), self.index.sum_of(version.url), self.index.sha256(path)
@@ -171,16 +172,16 @@ class Inventory:
             return f"it holds {count:,} bytes, and {shown(version.url)} serves {size:,}"
         return ""
 
-    def _repository_of(self, path: Path, version: Version) -> str | None:
-        """The repository whose component a file is part of; None for other files, and for a URL of this very file."""
+    def _is_of_a_component(self, path: Path, version: Version) -> bool:
+        """Whether a file is part of a repository's component, and not what the version's URL means."""
         for top in self.folders:
             parts = path.relative_to(top).parts if path.is_relative_to(top) else ()
             if len(parts) < 3 or "--" not in parts[0] or parts[0].startswith(_HUB_CACHE):
                 continue
             repository = parts[0].replace("--", "/", 1)
             if file_key(version.url) != file_key(f"{HUB}/{repository}/resolve/main/{'/'.join(parts[1:])}"):
-                return repository
-        return None
+                return True
+        return False
 
     def _rival(self, path: Path, identity: Identity | None, wanted: Wanted) -> str:
         """Another URL that this file could be the file of just as well; empty where there is none."""
