@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import time
 from types import SimpleNamespace
 
@@ -13,13 +14,13 @@ from reeltune.errors import DefinitionError, MediaError, PreferencesError, Setti
 from reeltune.jobs import Queue
 from reeltune.preferences import Preferences, load_preferences, save_preferences
 from reeltune.web import drafts, finetunes, states
-from reeltune.web.clock import View, attempt
+from reeltune.web.clock import Part, View, attempt, changes
 from reeltune.web.configuration import _build
 from reeltune.web.events import reporting
 from reeltune.web.finetunes import Wanted
 from reeltune.web.gallery import find
 from reeltune.web.guard import _host
-from reeltune.web.markup import button, problem, text
+from reeltune.web.markup import button, marked, problem, text
 from reeltune.web.pick import headline, model_list
 from reeltune.web.states import file_facts
 from reeltune.web.studio import Studio
@@ -324,3 +325,27 @@ def test_an_event_that_fails_answers_in_words_whatever_was_raised():
 
     assert "ValueError: odd" in broken()[said]
     assert "No." in refused()[said]
+
+
+def test_the_clock_sends_what_the_browser_does_not_show_and_logs_a_failure_once(caplog):
+    def broken(view):
+        raise RuntimeError("odd")
+
+    parts = {
+        "fine": Part(None, lambda view: "<p>fine</p>"),
+        "broken": Part(None, broken),
+        "list": Part(None, lambda view: ["a"], lambda rows: {"choices": rows}, html=False),
+        "broken list": Part(None, broken, html=False),
+    }
+    view = View(None, {}, None)
+    marks, updates = changes(view, parts, {})
+    assert updates[0] == marked("fine", "<p>fine</p>")
+    assert "RuntimeError: odd" in updates[1]
+    assert updates[2] == {"choices": ["a"]}
+    assert "__type__" in updates[3]  # nothing that a list could show
+    assert caplog.text.count("could not be shown") == 2
+    shown = {name: re.search('data-mark="(.*?)"', html)[1] for name, html in zip(parts, updates[:2], strict=False)}
+    assert all("__type__" in row for row in changes(view, parts, marks | shown)[1])
+    assert caplog.text.count("could not be shown") == 2
+    again = changes(view, parts, marks | shown | {"fine": "what an answer that came late has put there"})[1]
+    assert again[0] == updates[0]

@@ -5,7 +5,7 @@ Each part has a boundary of its own: what goes wrong in it is shown there, and t
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,13 +16,16 @@ import gradio as gr
 
 from reeltune.errors import ReeltuneError
 from reeltune.jobs import Job
+from reeltune.untrusted import parse_json
 from reeltune.web.drafts import Draft
 from reeltune.web.events import QUIET
 from reeltune.web.look import Look
-from reeltune.web.markup import failed, problem
+from reeltune.web.markup import failed, mark_of, marked, problem
 from reeltune.web.studio import Studio
 
 _TICK_SECONDS = 1.0
+_SHOWN_JS = "(draft, look, seen) => [draft, look, reeltune.marks(seen)]"
+MODELS, MODEL, NOW, QUEUE = "list of models", "model", "current job", "queue"  # parts that answers to clicks show too
 _log = logging.getLogger(__name__)
 
 
@@ -42,12 +45,14 @@ class View:
 
 @dataclass(frozen=True)
 class Part:
-    """A component that changes by itself: `show` gives its value, which `update` makes the component's."""
+    """A component that changes by itself: `show` gives its value; where that isn't HTML, `update` makes it the
+    component's.
+    """
 
     component: Any
     show: Callable[[View], Any]
     update: Callable[[Any], Any] = field(default=lambda value: value)
-    plain: bool = True  # an error can be shown in it
+    html: bool = True  # HTML, which carries its own mark, and can show an error
 
 
 def attempt(show: Callable[[View], Any], view: View) -> tuple[Any, Exception | None]:
@@ -63,22 +68,48 @@ def attempt(show: Callable[[View], Any], view: View) -> tuple[Any, Exception | N
 def clock(
     view_of: Callable[[Draft, Look], View], inputs: list[gr.State], parts: Mapping[str, Part], page: gr.Blocks
 ) -> None:
-    """Keep the parts of a page up to date. `inputs`: the states that `view_of` takes."""
-    seen = gr.State({})
+    """Keep the parts of a page up to date. `inputs`: the states that `view_of` takes.
+
+    Which parts are as they should be is read off what the browser shows: answers to clicks change parts too, and may
+    arrive later than one of the clock that was worked out after them.
+    """
+    seen = gr.Textbox(visible="hidden")  # JSON: marks by part, of those that can't carry one
     outputs = [part.component for part in parts.values()]
 
-    def tick(draft: Draft, look: Look, before: dict[str, str]) -> tuple[Any, ...]:
-        view, marks, updates = view_of(draft, look), dict[str, str](), list[Any]()
-        for name, part in parts.items():
-            value, error = attempt(part.show, view)
-            marks[name] = hashlib.sha1(repr(value).encode("utf-8", "replace")).hexdigest()
-            changed = before.get(name) != marks[name]
-            if changed and error is not None and not isinstance(error, ReeltuneError):
-                _log.error("The page's %s could not be shown.", name, exc_info=error)
-            shown = changed and (error is None or part.plain)
-            updates.append(part.update(value) if shown and error is None else value if shown else gr.skip())
-        return (marks if marks != before else gr.skip(), *updates)
+    def tick(draft: Draft, look: Look, shown: str) -> tuple[Any, ...]:
+        marks, updates = changes(view_of(draft, look), parts, _marks(shown))
+        return json.dumps(marks), *updates
 
     timer = gr.Timer(_TICK_SECONDS)
     for event in (timer.tick, page.load):
-        event(tick, [*inputs, seen], [seen, *outputs], queue=False, **QUIET)
+        event(tick, [*inputs, seen], [seen, *outputs], queue=False, js=_SHOWN_JS, **QUIET)
+
+
+def changes(view: View, parts: Mapping[str, Part], before: Mapping[str, Any]) -> tuple[dict[str, str], list[Any]]:
+    """Marks of the parts that aren't HTML, and an update for each part. `before`: marks of what the browser shows."""
+    marks, updates = dict[str, str](), list[Any]()
+    for name, part in parts.items():
+        value, error = attempt(part.show, view)
+        mark = mark_of(value)
+        changed = before.get(name) != mark
+        if not part.html:
+            marks[name] = mark
+        if changed and error is not None and not isinstance(error, ReeltuneError):
+            _log.error("The page's %s could not be shown.", name, exc_info=error)
+        updates.append(_update(name, part, value, error) if changed else gr.skip())
+    return marks, updates
+
+
+def _update(name: str, part: Part, value: Any, error: Exception | None) -> Any:
+    if part.html:
+        return marked(name, value)
+    return part.update(value) if error is None else gr.skip()
+
+
+def _marks(shown: str) -> dict[str, Any]:
+    """Marks by part, as the browser gives them; none where they can't be read: then everything is shown again."""
+    try:
+        value = parse_json(shown or "{}", "what the browser shows")
+    except ReeltuneError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -10,9 +10,10 @@ import gradio as gr
 from reeltune.definitions import Definition
 from reeltune.errors import NotRunnable, ReeltuneError
 from reeltune.web import drafts, line, now, pick
+from reeltune.web.clock import MODEL, NOW, QUEUE
 from reeltune.web.events import DOWNLOAD, INTO_VIEW, QUIET, Make, Updates, reporting
 from reeltune.web.fields import Field, fields_of, inputs_of
-from reeltune.web.markup import good, notes, text
+from reeltune.web.markup import good, marked, notes, text
 from reeltune.web.preset_row import PresetRow
 from reeltune.web.studio import Studio
 from reeltune.web.uploads import discard, export_text, settings_of
@@ -142,7 +143,8 @@ class Form:
             changed = {"settings": self._given["settings"] | settings, "job": None, "message": message}
             answer = {self._draft: {**self._given, **changed}}
         jobs = studio.queue.jobs()
-        return {**answer, self._parts.queue: line.panel(studio, jobs), self._parts.now: now.panel(studio, jobs)}
+        shown = marked(QUEUE, line.panel(studio, jobs)), marked(NOW, now.panel(studio, jobs))
+        return {**answer, self._parts.queue: shown[0], self._parts.now: shown[1]}
 
     def _renew(self, *values: Any) -> Updates:
         """Follow the definition, which was edited, with what was entered."""
@@ -173,7 +175,7 @@ class Form:
 
     def _take(self, path: str) -> Updates:
         draft = take_file(self._studio, self._definition.id, path)
-        return {self._draft: draft, self._parts.about: pick.headline(self._studio, draft["id"])}
+        return {self._draft: draft, self._parts.about: marked(MODEL, pick.headline(self._studio, draft["id"]))}
 
 
 def take_file(studio: Studio, current: str, path: str) -> drafts.Draft:

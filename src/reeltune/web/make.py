@@ -11,11 +11,11 @@ from reeltune.files import read_bytes
 from reeltune.inventory.index import Index
 from reeltune.untrusted import decode_text
 from reeltune.web import drafts, line, now, pick
-from reeltune.web.clock import View, attempt
+from reeltune.web.clock import MODEL, MODELS, NOW, QUEUE, View, attempt
 from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, Updates, listen, reporting
 from reeltune.web.form import form_of
 from reeltune.web.look import Look
-from reeltune.web.markup import good
+from reeltune.web.markup import good, marked
 from reeltune.web.studio import Studio
 from reeltune.web.uploads import MOST_JSON_BYTES, discard
 
@@ -76,20 +76,20 @@ def show_queue(view: View) -> str:
 
 
 def _picking(studio: Studio, draft: gr.State, parts: Make) -> None:
-    @reporting(parts.about)
+    @reporting(parts.queue_said)
     def picked(event: gr.EventData, given: drafts.Draft) -> Updates:
         if event._data.get("do") == "refresh":
             studio.reload()
-            shown = pick.model_list(studio, given["id"])
-            return {parts.about: pick.headline(studio, given["id"]), parts.models: shown}
+            shown = marked(MODELS, pick.model_list(studio, given["id"]))
+            return {parts.about: marked(MODEL, pick.headline(studio, given["id"])), parts.models: shown}
         id = str(event._data.get("pick", ""))
-        return {draft: drafts.fresh(studio, id), parts.about: pick.headline(studio, id)}
+        return {draft: drafts.fresh(studio, id), parts.about: marked(MODEL, pick.headline(studio, id))}
 
     def asked(given: drafts.Draft) -> str:
         shown, error = attempt(lambda view: _look_up(view, given["id"]), View(studio, given, Look()))
-        return pick.headline(studio, given["id"]) + (shown if error is not None else "")
+        return marked(MODEL, pick.headline(studio, given["id"])) + (shown if error is not None else "")
 
-    listen(parts.models, picked, draft, [draft, parts.about, parts.models])
+    listen(parts.models, picked, draft, [draft, parts.about, parts.models, parts.queue_said])
     listen(parts.about, asked, draft, parts.about, queue=True, concurrency_limit=4, show_progress="minimal")
 
 
@@ -118,11 +118,12 @@ def _queueing(studio: Studio, draft: gr.State, parts: Make) -> None:
             answer |= {parts.name: "queue.json", parts.content: studio.queue.export()}
         elif do in ("edit", "reuse"):
             answer[draft] = _reused(studio, id, edited=do == "edit")
-            answer[parts.about] = pick.headline(studio, answer[draft]["id"])
+            answer[parts.about] = marked(MODEL, pick.headline(studio, answer[draft]["id"]))
         else:
             line.act(studio, do, id)
         jobs = studio.queue.jobs()
-        return {**answer, parts.queue: line.panel(studio, jobs), parts.now: now.panel(studio, jobs)}
+        shown = marked(QUEUE, line.panel(studio, jobs)), marked(NOW, now.panel(studio, jobs))
+        return {**answer, parts.queue: shown[0], parts.now: shown[1]}
 
     outputs = [draft, parts.about, parts.queue_said, parts.queue, parts.now, parts.name, parts.content]
     for html in (parts.queue, parts.now):
@@ -147,4 +148,4 @@ def _import(studio: Studio, parts: Make, path: str) -> Updates:
         discard([path], studio)
     studio.runner.wake()
     message = f"{counted(len(added), 'job')} added to the queue."
-    return {parts.queue_said: good(message), parts.queue: line.panel(studio, studio.queue.jobs())}
+    return {parts.queue_said: good(message), parts.queue: marked(QUEUE, line.panel(studio, studio.queue.jobs()))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import os
 from collections.abc import Iterable
@@ -68,6 +69,16 @@ def failed(error: Exception) -> str:
 def good(message: str) -> str:
     """Something that went well."""
     return f'<div class="rt-good" role="status">{text(message)}</div>'
+
+
+def marked(name: str, value: str) -> str:
+    """HTML of a part of the page that changes by itself, with a mark that tells one content from another."""
+    return f'<div class="rt-part" data-part="{text(name)}" data-mark="{mark_of(value)}">{value}</div>'
+
+
+def mark_of(value: object) -> str:
+    """A short mark, the same for the same content."""
+    return hashlib.sha1(repr(value).encode("utf-8", "replace")).hexdigest()
 
 
 def notes(lines: Iterable[str]) -> str:

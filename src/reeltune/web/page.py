@@ -10,12 +10,13 @@ import gradio as gr
 from reeltune.errors import ReeltuneError
 from reeltune.web import drafts, pick
 from reeltune.web.calls import Page
-from reeltune.web.clock import Part, View, clock
+from reeltune.web.clock import MODEL, MODELS, NOW, QUEUE, Part, View, clock
 from reeltune.web.configuration import configuration_tab
 from reeltune.web.create import bases, create_tab
 from reeltune.web.events import QUIET, Make
 from reeltune.web.gallery import films, gallery_tab, grid
 from reeltune.web.make import make_tab, show_model, show_models, show_now, show_queue
+from reeltune.web.markup import marked
 from reeltune.web.own import choices
 from reeltune.web.studio import Studio
 
@@ -72,7 +73,8 @@ def _open(studio: Studio, given: drafts.Draft) -> tuple[Any, ...]:
         id = first_model(studio)
         if id == given["id"]:
             return gr.skip(), gr.skip(), gr.skip()
-        return drafts.fresh(studio, id), pick.headline(studio, id), pick.model_list(studio, id)
+        about, models = marked(MODEL, pick.headline(studio, id)), marked(MODELS, pick.model_list(studio, id))
+        return drafts.fresh(studio, id), about, models
     except ReeltuneError:  # the parts of the page show it
         return gr.skip(), gr.skip(), gr.skip()
 
@@ -80,15 +82,15 @@ def _open(studio: Studio, given: drafts.Draft) -> tuple[Any, ...]:
 def _parts(make: Make, cards: gr.HTML, base: gr.Dropdown, files: gr.Dropdown) -> dict[str, Part]:
     """What changes by itself."""
     return {
-        "list of models": Part(make.models, show_models),
-        "model": Part(make.about, show_model),
-        "form": Part(make.stale, lambda view: drafts.stale(view.studio, view.draft), _unless_empty, plain=False),
-        "current job": Part(make.now, show_now),
-        "queue": Part(make.queue, show_queue),
+        MODELS: Part(make.models, show_models),
+        MODEL: Part(make.about, show_model),
+        "form": Part(make.stale, lambda view: drafts.stale(view.studio, view.draft), _unless_empty, html=False),
+        NOW: Part(make.now, show_now),
+        QUEUE: Part(make.queue, show_queue),
         "gallery": Part(cards, lambda view: grid(films(view.studio), view.look)),
-        "base models": Part(base, lambda view: bases(view.studio), lambda rows: gr.Dropdown(choices=rows), plain=False),
+        "base models": Part(base, lambda view: bases(view.studio), lambda rows: gr.Dropdown(choices=rows), html=False),
         "list of finetunes": Part(
-            files, lambda view: choices(view.studio), lambda ids: gr.Dropdown(choices=ids), plain=False
+            files, lambda view: choices(view.studio), lambda ids: gr.Dropdown(choices=ids), html=False
         ),
     }
 

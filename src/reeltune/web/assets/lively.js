@@ -2,6 +2,12 @@
 // something has changed; what a person has typed, opened, filtered and focused in it outlives that.
 window.reeltune = {};
 
+// What is shown now, for the clock: the marks of all parts of HTML, and those of other components as they were given.
+reeltune.marks = seen => JSON.stringify({
+  ...JSON.parse(seen || '{}'),
+  ...Object.fromEntries([...document.querySelectorAll('[data-part]')].map(part => [part.dataset.part, part.dataset.mark])),
+});
+
 reeltune.lively = (element, trigger, watch) => {
   const state = { words: '', filters: new Set(), open: new Map(), focused: null, scrolled: null };
   const all = selector => [...element.querySelectorAll(selector)];
