@@ -67,7 +67,7 @@ def test_values_become_their_kind(key, value, result):
     ("key", "value"),
     [
         ("num_inference_steps", 0), ("num_inference_steps", 2.5), ("seed", -2), ("seed", 2**63), ("seed", None), ("seed", float("nan")), ("seed", []), ("guidance_scale", "nan"),
-        ("guidance_scale", 1e300), ("prompt", 5), ("resolution", "832"), ("video_length", None), ("seed", True),
+        ("guidance_scale", 1e300), ("prompt", 5), ("resolution", "832"), ("video_length", None), ("seed", True), ("flow_shift", 0), ("flow_shift", -3), ("flow_shift", "nan"),
     ],
 )  # fmt: skip
 def test_impossible_values_are_named(key, value):

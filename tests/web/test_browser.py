@@ -225,12 +225,12 @@ def test_images_and_videos_are_uploaded_looked_into_and_named_in_the_job(window)
     fill(page, "perturbation_start_perc", 33)
     pick(page, "vace_1.3B")  # nothing that was put into the other model's form shows up in this one's
     page.locator("#advanced button").first.click()
-    assert value_of(page, "perturbation_start_perc") == ""
+    assert value_of(page, "perturbation_start_perc") == "10"
     fill(page, "perturbation_start_perc", 33)
     turn = page.locator(".rt-form-of").get_attribute("data-turn")
     page.locator("#reset").click()
     page.locator(f".rt-form-of:not([data-turn='{turn}'])").wait_for(state="attached")
-    assert page.locator("#field-perturbation_start_perc input").first.input_value() == ""
+    assert page.locator("#field-perturbation_start_perc input").first.input_value() == "10"
     page.locator("#field-video_guide input[type=file]").set_input_files(str(root / "guide.mp4"))
     page.locator("#field-video_guide video").wait_for()
     page.locator("#field-image_refs input[type=file]").set_input_files([str(root / "start.png")])

@@ -15,9 +15,8 @@ import torch
 from torch import nn
 
 from reeltune.errors import SettingsError
+from reeltune.families.vocabulary import ASSUMED
 from reeltune.settings import neutral
-
-_LAYERS, _START, _END = (9,), 10, 90  # where the settings don't say
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,11 @@ class Guidance:
 
 def guidance(settings: Mapping[str, Any], steps: int, blocks: int) -> Guidance:
     """What the settings ask for, of a model with so many blocks. Raises SettingsError."""
+    settings = {**ASSUMED, **settings}
     optimized = not neutral("cfg_star_switch", settings)
-    zero = settings.get("cfg_zero_step", -1) + 1 if optimized else 0
+    zero = settings["cfg_zero_step"] + 1 if optimized else 0
     layers = _layers(settings, blocks)
-    begin, end = (
-        settings.get(key, default) / 100
-        for key, default in (("perturbation_start_perc", _START), ("perturbation_end_perc", _END))
-    )
+    begin, end = settings["perturbation_start_perc"] / 100, settings["perturbation_end_perc"] / 100
     return Guidance(optimized, min(zero, steps), layers, int(begin * steps), int(end * steps))
 
 
@@ -53,7 +50,7 @@ def _layers(settings: Mapping[str, Any], blocks: int) -> tuple[int, ...]:
     """Blocks that skip-layer guidance leaves out; none where it is off."""
     if neutral("perturbation_switch", settings):
         return ()
-    layers = tuple(settings.get("perturbation_layers") or _LAYERS)
+    layers = tuple(settings["perturbation_layers"] or ASSUMED["perturbation_layers"])
     if max(layers) >= blocks:
         message = f"perturbation_layers is {list(layers)}, and the model has {blocks} blocks."
         hint = f"Give numbers from 0 to {blocks - 1}, such as perturbation_layers=[{blocks // 3}]."

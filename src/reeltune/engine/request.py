@@ -13,7 +13,7 @@ from reeltune.engine.inputs import asked
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import Architecture, Family
 from reeltune.families.values import OTHER_SOLVERS, RATE_SOURCES, SOLVERS, seconds_of
-from reeltune.families.vocabulary import INPUT_KEYS, KEYS, coerce, shown
+from reeltune.families.vocabulary import ASSUMED, INPUT_KEYS, KEYS, coerce, shown
 from reeltune.media.inputs import video_rate
 from reeltune.settings import (
     check_call,
@@ -30,7 +30,7 @@ from reeltune.settings import (
 from reeltune.untrusted import clean_text
 
 _SEEDS = 2**31
-_SWITCH, _TIMESTEPS = 875, 1000
+_TIMESTEPS = 1000
 _SLOWEST, _FASTEST = 1, 240  # frames a second
 
 
@@ -224,7 +224,7 @@ def _solver(name: str, family: Family, notices: list[str]) -> str:
 def _boundary(settings: Mapping[str, Any]) -> float:
     if settings.get("guidance_phases", 1) <= 1:
         return 0.0
-    return float(settings.get("switch_threshold", _SWITCH)) / _TIMESTEPS
+    return float(settings.get("switch_threshold", ASSUMED["switch_threshold"])) / _TIMESTEPS
 
 
 def _note_what_does_nothing(

@@ -15,10 +15,10 @@ from typing import Any
 from diffusers.hooks import FirstBlockCacheConfig
 from torch import nn
 
+from reeltune.families.vocabulary import ASSUMED
 from reeltune.settings import neutral
 
 _THRESHOLD = 0.08  # for twice the speed, by rule of thumb: what was skipped is said after each video
-_SPEED = 1.75  # where the settings don't say
 _HEAD = "fbc_leader_block_hook"
 States = dict[str, Any]  # by the name of the pass
 
@@ -75,10 +75,11 @@ def step_cache(settings: Mapping[str, Any], steps: int) -> StepCache | None:
     """The cache the settings ask for: at `skip_steps_multiplier`, from `skip_steps_start_step_perc` percent of the
     steps on. None where `skip_steps_cache_type` is empty, or the factor is 1.
     """
-    speed = settings.get("skip_steps_multiplier", _SPEED)
+    settings = {**ASSUMED, **settings}
+    speed = settings["skip_steps_multiplier"]
     if neutral("skip_steps_cache_type", settings) or speed <= 1:
         return None
-    start = settings.get("skip_steps_start_step_perc", 0) / 100 * steps
+    start = settings["skip_steps_start_step_perc"] / 100 * steps
     return StepCache(threshold(speed), max(1, round(start)))
 
 

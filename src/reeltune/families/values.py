@@ -94,6 +94,13 @@ def _number(value: Any) -> float:
     return number
 
 
+def _positive(value: Any) -> float:
+    number = _number(value)
+    if number <= 0:
+        raise ValueError("a number above 0")
+    return number
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("text")
@@ -233,6 +240,7 @@ REPEATS = Kind("repeats", _whole(1, 1000), {"type": ["integer", "string"]})
 SEED = Kind("seed", _whole(-1, _LARGEST_SEED), {"type": ["integer", "string"]})
 OFF_OR_COUNT = Kind("whole from -1", _whole(-1), {"type": ["integer", "string"]})
 NUMBER = Kind("number", _number, {"type": ["number", "string"]})
+POSITIVE = Kind("positive number", _positive, {"type": ["number", "string"]})
 TEXT = Kind("text", _text, {"type": "string"})
 TEXTS = Kind("texts", _texts, {"type": ["string", "array"]})
 SIZE = Kind("size", _size, {"type": "string", "pattern": r"^\s*\d{2,5}\s*[xX×*]\s*\d{2,5}\s*$"})

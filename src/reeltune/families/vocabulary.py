@@ -20,6 +20,7 @@ from reeltune.families.values import (
     NUMBER,
     OFF_OR_COUNT,
     PATHS,
+    POSITIVE,
     PROMPT_MODE,
     RATE,
     REPEATS,
@@ -68,7 +69,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "switch_threshold": Key(WHOLE, "Timestep, 0 to 1000, where phase two starts.", (0,), "guidance_phases"),
         "switch_threshold2": Key(WHOLE, "Timestep where phase three starts.", (0,), "guidance_phases"),
         "model_switch_phase": Key(WHOLE, "Phase after which the second transformer works.", (0, 1), "guidance_phases"),
-        "flow_shift": Key(NUMBER, "Shift of the noise schedule.", (3, 5)),
+        "flow_shift": Key(POSITIVE, "Shift of the noise schedule.", (3, 5)),
         "sample_solver": Key(SOLVER, "Solver: unipc, euler or dpm++.", ("",)),
         "repeat_generation": Key(REPEATS, "Videos per prompt.", (1,)),
         "multi_prompts_gen_type": Key(
@@ -175,6 +176,19 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "client_id": Key(ANY, "What asked for the video.", display=True),
     }
 )  # fmt: skip
+
+# What counts where a setting isn't given, of those that no architecture has a value of its own for.
+ASSUMED: Mapping[str, Any] = MappingProxyType(
+    {
+        "switch_threshold": 875,
+        "skip_steps_multiplier": 1.75,
+        "skip_steps_start_step_perc": 0.0,
+        "perturbation_layers": [9],
+        "perturbation_start_perc": 10.0,
+        "perturbation_end_perc": 90.0,
+        "cfg_zero_step": -1,
+    }
+)
 
 INPUT_KEYS = (
     "image_start", "image_end", "video_source", "video_guide", "video_guide2", "custom_guide", "image_guide",

@@ -12,8 +12,8 @@ from typing import Any
 
 from reeltune.definitions import Definition
 from reeltune.families import Architecture
-from reeltune.families.values import LENGTH, NUMBER, OFF_OR_COUNT, REPEATS, SEED, SIZE, TEXT, TEXTS, WHOLE
-from reeltune.families.vocabulary import KEYS
+from reeltune.families.values import LENGTH, NUMBER, OFF_OR_COUNT, POSITIVE, REPEATS, SEED, SIZE, TEXT, TEXTS, WHOLE
+from reeltune.families.vocabulary import ASSUMED, KEYS
 from reeltune.settings import frame_count, layer
 from reeltune.web.labels import choices_of, help_of, label_of, length
 
@@ -52,8 +52,13 @@ def defaults(definition: Definition, stored: Mapping[str, Any] | None = None) ->
 
 
 def as_shown(settings: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
-    """Complete settings with values in the form the page's fields have: a length in frames, one of the choices."""
-    shown = dict(settings)
+    """Complete settings with values in the form the page's fields have: a length in frames, one of the choices,
+    and what counts where nothing is set, so that no field for a number is empty.
+    """
+    assumed = {key: value for key, value in ASSUMED.items() if key in architecture.settings}
+    shown = {**assumed, **settings}
+    if "guidance2_scale" in architecture.settings:
+        shown.setdefault("guidance2_scale", settings["guidance_scale"])
     if isinstance(settings["video_length"], str):
         shown["video_length"] = frame_count(settings, architecture)
     if solver := settings.get("sample_solver"):
@@ -107,7 +112,7 @@ def _field(key: str, definition: Definition) -> Field:
         return _with(row, kind="whole", least=_LEAST[kind.name])
     if key in _LISTS:
         return _with(row, kind="numbers")
-    if kind is NUMBER:
+    if kind in (NUMBER, POSITIVE):
         return _with(row, kind="number", step=0.1)
     return _with(row, kind="lines") if kind in (TEXT, TEXTS) else row
 
