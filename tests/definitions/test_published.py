@@ -11,7 +11,11 @@ from reeltune import load_catalog
 from reeltune.definitions.checking import check_files
 from reeltune.families import ARCHITECTURES
 
-UNKNOWN, LORAS = "an architecture this program doesn't have", "it applies LoRAs, which are not supported yet"
+UNKNOWN = "an architecture this program doesn't have"
+LORAS = (
+    "it applies LoRAs, which are not supported yet (merge them into its file with `reeltune quantize FILE --lora LORA`, "
+    "and list that one)"
+)
 NVFP4 = "it lists no version of transformer that can be loaded: nvfp4 weights can't be loaded"
 PHASES = "it asks for 3 phases of guidance (guidance_phases), and 2 are supported"
 

@@ -4,6 +4,7 @@ import pytest
 
 from conftest import safetensors_bytes
 from reeltune import Preferences, explain, load_catalog, pull
+from reeltune.checkpoints.header import read_header
 from reeltune.errors import BadDownload, CheckpointError, ChoiceError, FetchError, NotRunnable
 from reeltune.fetch.choosing import summaries_here
 from reeltune.fetch.local import local_problems
@@ -216,3 +217,20 @@ def test_modules_name_the_architecture_that_takes_them(root, define, architectur
     reason = load_catalog(root)["mine"].reason
     assert f"it merges modules, which {architecture} does not take" in reason
     assert (f'write "architecture": "{takes}"' in reason) == bool(takes)
+
+
+def test_a_file_that_many_definitions_list_is_read_once(root, define, monkeypatch):
+    (root / "ckpts").mkdir()
+    path = root / "ckpts" / "x_bf16.safetensors"
+    path.write_bytes(safetensors_bytes(T2V))
+    for number in range(20):
+        define(f"d{number}", {"architecture": "t2v", "URLs": ["ckpts/x_bf16.safetensors"]})
+    read, inventory = [], Inventory(root)
+    monkeypatch.setattr("reeltune.inventory.read_header", lambda path: read.append(path) or read_header(path))
+    catalog = load_catalog(root)
+    for number in range(20):
+        assert explain(catalog[f"d{number}"], machine=MACHINE, inventory=inventory).items[0].present
+    assert read.count(path) == 1
+    path.write_bytes(safetensors_bytes(I2V))  # replaced, it is another file
+    with pytest.raises(ChoiceError):
+        explain(catalog["d0"], machine=MACHINE, inventory=inventory)

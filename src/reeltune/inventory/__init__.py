@@ -87,6 +87,7 @@ class Inventory:
         extra = tuple(root / expand(folder) for folder in model_folders)
         self.index = Index(self.ckpts)
         self.folders = (self.ckpts, *extra, package)
+        self._read: dict[tuple[Path, int, int, int], tuple[int, Identity | None, tuple[str, ...]]] = {}
 
     @cached_property
     def _walk(self) -> Walk:
@@ -140,9 +141,7 @@ class Inventory:
             return Unusable(path, reason, foreign=True)
         checkpoint = wanted.weights or path.name.lower().endswith(CHECKPOINT_SUFFIXES)
         try:
-            header = read_header(path) if checkpoint else None
-            identity = identify(header) if header else None
-            size = header.file_bytes if header else path.stat().st_size
+            size, identity, notices = self._identified(path) if checkpoint else (path.stat().st_size, None, ())
         except CheckpointError as error:
             return Unusable(path, str(error))
         except OSError as error:
@@ -153,7 +152,16 @@ class Inventory:
             reason = f"its name is also that of {shown(other)}, and nothing shows from which URL it is"
             reason = reason if wanted.version.remote else f"it is the file {other}"
             return Unusable(path, reason, foreign=True)
-        return Found(path, size, identity, header.notices if header else ())
+        return Found(path, size, identity, notices)
+
+    def _identified(self, path: Path) -> tuple[int, Identity | None, tuple[str, ...]]:
+        """Size, identity and notices of a checkpoint; many definitions may list one file, which is read once."""
+        facts = path.stat()
+        key = (path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        if key not in self._read:
+            header = read_header(path)
+            self._read[key] = (header.file_bytes, identify(header), header.notices)
+        return self._read[key]
 
     def _foreign(self, path: Path, version: Version) -> str:
         """Why a file that only has the name of a version is known to be another; empty where nothing says so."""
