@@ -63,7 +63,9 @@ def test_a_header_that_drips_in_has_a_deadline(server, dripping, headers):
 
 
 def test_many_slow_urls_take_no_longer_than_one(server, dripping, define, root, monkeypatch):
-    monkeypatch.setattr("reeltune.fetch.plan.Headers", lambda tokens: Headers(tokens, each=0.3, seconds=0.6))
+    monkeypatch.setattr(
+        "reeltune.fetch.plan.Headers", lambda tokens, **options: Headers(tokens, each=0.3, seconds=0.6, **options)
+    )
     monkeypatch.setattr("reeltune.fetch.headers._PATIENCE_SECONDS", 0.2)
     urls = [f"{server.url}/{number}_bf16.safetensors" for number in range(45)]
     for url in urls:
