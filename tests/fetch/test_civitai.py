@@ -181,6 +181,22 @@ def test_pull_ends_with_1_where_a_file_is_another_models(api, define, root, caps
     assert "its header is that of ltxv_13B" in capsys.readouterr().err
 
 
+def test_pull_ends_with_1_where_a_file_became_another_models(api, define, root, capsys):
+    """It does while it is downloaded: what came is sound, and of no use."""
+    api.files["/x.safetensors"] = HIGH
+
+    def replaced(handler, body):
+        if len(api.requests) > 1:
+            other = {"adaln_single.emb.timestep_embedder.linear_1.bias": ("BF16", [8])}
+            api.files["/x.safetensors"] = safetensors_bytes(other)
+        return False
+
+    api.faults["/x.safetensors"] = replaced
+    define("mine", {"architecture": "t2v", "URLs": [f"{api.url}/x.safetensors"], "components": "o/r"})
+    assert run("pull", "mine", "--weights-only", "--root", str(root)) == 1
+    assert "its header is that of ltxv_13B" in capsys.readouterr().err
+
+
 def test_a_refusal_in_the_sites_own_words_with_the_right_token(api, define, root, monkeypatch):
     sentence = "The creator of this asset requires you to be logged in to download it"
 

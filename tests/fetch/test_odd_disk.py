@@ -471,19 +471,6 @@ def test_explain_online_and_a_dry_run_show_all_sizes(server, define, root, monke
     assert "404" in capsys.readouterr().err
 
 
-def test_quantize_with_nothing_to_do_says_so(root, define, capsys):
-    (root / "ckpts").mkdir()
-    (root / "ckpts" / "x_quanto_bf16_int8.safetensors").write_bytes(
-        safetensors_bytes(
-            {"head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2]),
-             "blocks.0.self_attn.q.weight._data": ("I8", [4, 4]), "blocks.0.self_attn.q.weight._scale": ("BF16", [4, 1])}
-        )
-    )  # fmt: skip
-    define("mine", {"architecture": "t2v", "URLs": ["ckpts/x_quanto_bf16_int8.safetensors"]})
-    assert run("quantize", "mine", "--root", str(root)) == 0
-    assert "Nothing to do" in capsys.readouterr().out
-
-
 def test_a_file_of_another_model_is_refused_before_it_is_downloaded(server, define, root):
     server.files["/" + NAME] = safetensors_bytes({"adaln_single.emb.timestep_embedder.linear_1.bias": ("BF16", [8])})
     define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/{NAME}"], "components": "o/r"})

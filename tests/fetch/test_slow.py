@@ -62,12 +62,15 @@ def test_a_header_that_drips_in_has_a_deadline(server, dripping, headers):
     assert time.monotonic() - began < 3
 
 
+def impatient(tokens=None, cancel=None):
+    """Headers in less time than people have."""
+    return Headers(tokens, each=0.3, seconds=0.6, cancel=cancel)
+
+
 def test_many_slow_urls_take_no_longer_than_one(server, dripping, define, root, monkeypatch):
-    monkeypatch.setattr(
-        "reeltune.fetch.plan.Headers", lambda tokens, **options: Headers(tokens, each=0.3, seconds=0.6, **options)
-    )
+    monkeypatch.setattr("reeltune.fetch.plan.Headers", impatient)
     monkeypatch.setattr("reeltune.fetch.headers._PATIENCE_SECONDS", 0.2)
-    urls = [f"{server.url}/{number}_bf16.safetensors" for number in range(45)]
+    urls = [f"{server.url}/{number}.safetensors" for number in range(45)]  # names that hide what they hold
     for url in urls:
         dripping(url.removeprefix(server.url))
     define("slow", {"architecture": "t2v", "URLs": urls, "components": "o/r"})
@@ -81,6 +84,7 @@ def test_many_slow_urls_take_no_longer_than_one(server, dripping, define, root, 
 def test_a_plan_that_is_only_shown_doesnt_wait_for_slow_servers(server, dripping, define, root, monkeypatch):
     monkeypatch.setattr("reeltune.fetch.download._LOOK_SECONDS", 0.3)
     monkeypatch.setattr("reeltune.fetch.survey._SURVEY_SECONDS", 0.6)
+    monkeypatch.setattr("reeltune.fetch.pulling.Headers", impatient)
     for number in range(20):
         dripping(f"/{number}_bf16.safetensors", headers=True)
         define(f"d{number}", {"architecture": "t2v", "URLs": [f"{server.url}/{number}_bf16.safetensors"]})

@@ -9,7 +9,9 @@ import pytest
 import tiny
 import torch
 
+from conftest import safetensors_bytes
 from reeltune import Preferences, load_catalog
+from reeltune.cli import main
 from reeltune.errors import CheckpointError
 from reeltune.events import Notice
 from reeltune.weights.saving import save_quantized
@@ -169,3 +171,16 @@ def test_saving_int8_changes_nothing_about_what_is_preferred(root, define):
             choice = engine.prepare().selection.choices["transformer"]
             assert (root / "ckpts" / "nano_t2v_quanto_bf16_int8.safetensors").is_file()
             assert (choice.quantization == "quanto_int8") == (quantization == "int8")
+
+
+def test_quantize_with_nothing_to_do_says_so(root, define, capsys):
+    (root / "ckpts").mkdir()
+    (root / "ckpts" / "x_quanto_bf16_int8.safetensors").write_bytes(
+        safetensors_bytes(
+            {"head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2]),
+             "blocks.0.self_attn.q.weight._data": ("I8", [4, 4]), "blocks.0.self_attn.q.weight._scale": ("BF16", [4, 1])}
+        )
+    )  # fmt: skip
+    define("mine", {"architecture": "t2v", "URLs": ["ckpts/x_quanto_bf16_int8.safetensors"]})
+    main(["quantize", "mine", "--root", str(root)])
+    assert "Nothing to do" in capsys.readouterr().out

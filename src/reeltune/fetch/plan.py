@@ -122,13 +122,15 @@ def explain(
     inventory: Inventory | None = None,
     known: Mapping[str, Facts] | None = None,
     cancel: CancelToken | None = None,
+    headers: Headers | None = None,
 ) -> Explanation:
     """Choose versions and list the files they take.
 
     Without preferences those of the definition's root count. `online` reads the headers that decide the choice of
     files that aren't here (a few hundred KB each), as `pull` does before it downloads; what can't be reached is
     reported and stays unknown. `inventory`: what is on disk, where several definitions are explained at one time.
-    `known`: what was read before, by URL. `cancel` ends the reading. Raises ChoiceError, DeviceError,
+    `known`: what was read before, by URL. `cancel` ends the reading. `headers` reads them instead, in the time that all
+    definitions have together. Raises ChoiceError, DeviceError,
     PreferencesError; with `online` FetchError and CheckpointError, where nothing can be used because of a file behind
     a URL.
     """
@@ -137,9 +139,11 @@ def explain(
         preferences, notices = load_preferences(definition.root)
     machine = machine or probe()
     inventory = inventory or Inventory(definition.root, preferences.model_folders)
-    with Headers(preferences.tokens, cancel=cancel) as headers:
-        chosen = select(definition, preferences, machine, inventory, headers if online else None, known)
-    notices += [*headers.notices, *inventory.notices]
+    with contextlib.ExitStack() as stack:
+        reading = headers or stack.enter_context(Headers(preferences.tokens, cancel=cancel))
+        before = len(reading.notices)
+        chosen = select(definition, preferences, machine, inventory, reading if online else None, known)
+    notices += [*reading.notices[before:], *inventory.notices]
     selection = chosen.selection
     items = (*_files(definition, selection, inventory), *_components(definition, preferences, inventory, notices))
     notices += [_passed_over(bad) for row in chosen.facts.values() for bad in row.unusable]

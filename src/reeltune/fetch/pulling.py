@@ -11,6 +11,7 @@ from reeltune.definitions import Definition
 from reeltune.errors import CheckpointError, FetchError, NotRunnable
 from reeltune.events import CancelToken, Event, Listener, Notice, Progress, ignore
 from reeltune.fetch.download import Downloader, Link
+from reeltune.fetch.headers import Headers
 from reeltune.fetch.link import is_whole
 from reeltune.fetch.plan import Explanation, Item, explain, other_versions
 from reeltune.fetch.survey import Need, Survey, label, survey
@@ -106,7 +107,8 @@ def _explained(
     if preferences is None:
         preferences, notices = load_preferences(root)
     machine, inventory = machine or probe(), Inventory(root, preferences.model_folders)
-    first, *rest = (_explain(row, preferences, machine, inventory, cancel) for row in definitions)
+    with Headers(preferences.tokens, cancel=cancel) as headers:
+        first, *rest = (_explain(row, preferences, machine, inventory, headers) for row in definitions)
     return [replace(first, notices=(*notices, *first.notices)), *rest]
 
 
@@ -115,11 +117,11 @@ def _explain(
     preferences: Preferences,
     machine: Machine,
     inventory: Inventory,
-    cancel: CancelToken | None,
+    headers: Headers,
 ) -> Explanation:
     if not offline():
         try:
-            return explain(definition, preferences, online=True, machine=machine, inventory=inventory, cancel=cancel)
+            return explain(definition, preferences, online=True, machine=machine, inventory=inventory, headers=headers)
         except (CheckpointError, FetchError):  # the download shows what is wrong, and what to do
             pass
     return explain(definition, preferences, machine=machine, inventory=inventory)
