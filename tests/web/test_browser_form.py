@@ -121,7 +121,7 @@ def test_no_dropdown_is_clipped_and_all_of_its_options_can_be_seen(window):
     for id in ("t2v_2_2", "hunyuan", "ltxv_13B", "vace_14B"):
         pick(page, id)
         advanced(page)
-        boxes = page.locator("#form input[role=combobox]")
+        boxes = page.locator("#form input[role=combobox]:visible")  # presets are folded away
         for number in range(boxes.count()):
             box = boxes.nth(number)
             assert box.evaluate("e => e.scrollWidth <= e.clientWidth"), (
