@@ -64,8 +64,14 @@ def sound(tmp_path_factory):
         "diffusion_model.blocks.1.ffn.2.diff": torch.ones(48, 64),
         "diffusion_model.blocks.1.diff_m": torch.ones(1, 6, 48),
     }
+    lora |= {f"blocks.0.ffn.2.{key}": torch.ones(shape) for key, shape in
+             {"lokr_w1": (4, 4), "lokr_w2_a": (12, 2), "lokr_w2_b": (2, 16), "alpha": ()}.items()}  # fmt: skip
+    lora |= {f"lora_unet_blocks_1_ffn_0.hada_w{number}_{side}": torch.ones((64, 2) if side == "a" else (2, 48))
+             for number in "12" for side in "ab"}  # fmt: skip
+    lora |= {f"blocks.1.self_attn.q.{key}": torch.ones(shape) for key, shape in
+             {"lora_down.weight": (2, 48), "lora_up.weight": (48, 2), "dora_scale": (1, 48), "lora_up.bias": (48,)}.items()}  # fmt: skip
     files.append(tiny.write(folder / "lora.safetensors", lora, {}))
-    return [parts(path) for path in files]
+    return [parts(path) for path in (*files, files[-1])]  # LoRAs twice as often: there is more to them
 
 
 def damaged(rng, header, data):
@@ -126,3 +132,33 @@ def test_damaged_files_are_typed_errors_or_sound(tmp_path, sound, seed):
                 use()
             except ReeltuneError as error:
                 str(error).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rope_max_seq_len": 10**11}, {"rope_max_seq_len": -1}, {"num_attention_heads": 1, "rope_max_seq_len": 10**10},
+        {"eps": 1e300}, {"eps": -1.0},
+    ],
+)  # fmt: skip
+def test_numbers_of_a_stored_config_never_decide_how_much_is_allocated(tmp_path, config):
+    """Tables of positions are computed as the model is built, before its weights are compared."""
+    weights = {name: row.to(torch.bfloat16) for name, row in tiny.original_weights().items()}
+    stored = {"num_attention_heads": 2} | config
+    model = load_transformer(tiny.write(tmp_path / "x.safetensors", weights, {"config": json.dumps(stored)}), "bf16")
+    assert model.config.rope_max_seq_len == 1024
+    assert 0 < model.config.eps < 1
+
+
+def test_axes_of_another_size_than_a_head_are_not_taken(tmp_path):
+    family, model_class, config, _ = CASES["hunyuan"]
+    state = original_layout(random_model(model_class, config).state_dict(), family)
+    path = tiny.write(tmp_path / "x.safetensors", state, {"config": json.dumps({"rope_axes_dim": [10**12, 2, 2]})})
+    assert sum(load_transformer(path, "bf16").config.rope_axes_dim) <= config["attention_head_dim"]
+
+
+def test_an_empty_tensor_that_hides_a_huge_side_is_named(tmp_path):
+    weights = {name: row.to(torch.bfloat16) for name, row in tiny.original_weights().items()}
+    weights["patch_embedding.weight"] = torch.empty(10**9, 0, 1, 2, 2, dtype=torch.bfloat16)
+    with pytest.raises(ReeltuneError, match=r"patch_embedding\.weight is empty"):
+        load_transformer(tiny.write(tmp_path / "x.safetensors", weights), "bf16")

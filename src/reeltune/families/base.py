@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+MOST_HEAD_SIZE = 1024  # of a config in a file's metadata: tables of positions are as wide
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")  # of a component in diffusers layout
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]  # tensor name in the family's original layout -> shape

@@ -142,7 +142,8 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
 
 
 def _axes(stored: object, head: int) -> tuple[int, ...]:
-    if isinstance(stored, list | tuple) and len(stored) == 3 and all(type(row) is int and row > 0 for row in stored):
+    numbers = isinstance(stored, list | tuple) and len(stored) == 3 and all(type(row) is int for row in stored)
+    if isinstance(stored, list | tuple) and numbers and min(stored) > 0 and sum(stored) == head:
         return tuple(stored)
     return head // 8, head * 7 // 16, head * 7 // 16
 

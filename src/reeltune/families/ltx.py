@@ -9,6 +9,7 @@ from reeltune.families import components
 from reeltune.families.base import (
     END_IMAGE,
     LONGER,
+    MOST_HEAD_SIZE,
     SKIPPED_LAYERS,
     START_IMAGE,
     STEP_CACHE,
@@ -71,7 +72,9 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
     if layers > len(shapes):
         raise ValueError(f"{layers} blocks in {len(shapes)} tensors")
     wish = stored.get("num_attention_heads")
-    heads = wish if type(wish) is int and wish > 0 and dim % wish == 0 else HEADS
+    heads = HEADS
+    if type(wish) is int and wish > 0 and dim % wish == 0 and dim // wish <= MOST_HEAD_SIZE:
+        heads = wish
     return {
         "in_channels": in_channels,
         "out_channels": shapes["proj_out.weight"][0],

@@ -12,6 +12,7 @@ from reeltune.families.base import (
     END_IMAGE,
     LONGER,
     MASK_VIDEO,
+    MOST_HEAD_SIZE,
     REFERENCE_IMAGES,
     SKIPPED_LAYERS,
     START_IMAGE,
@@ -30,6 +31,7 @@ from reeltune.families.base import (
     refuse,
 )
 
+_MOST_POSITIONS = 65_536  # of a table that is computed as the model is built; the published models have 1,024
 HEAD_SIZE = 128  # of every published Wan; other sizes need a config in the file's metadata
 
 
@@ -117,8 +119,12 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         config["_class_name"] = "WanVACETransformer3DModel"
         config["vace_in_channels"] = shapes["vace_patch_embedding.weight"][1]
         config["vace_layers"] = _vace_layers(shapes, stored, config["num_layers"])
-    kinds = {"eps": float, "rope_max_seq_len": int}
-    return config | {key: stored[key] for key, kind in kinds.items() if type(stored.get(key)) is kind}
+    eps, positions = stored.get("eps"), stored.get("rope_max_seq_len")
+    if type(eps) is float and 0 < eps < 1:
+        config["eps"] = eps
+    if type(positions) is int and 0 < positions <= _MOST_POSITIONS:
+        config["rope_max_seq_len"] = positions
+    return config
 
 
 def _layers(shapes: Shapes, block: re.Pattern[str] = _BLOCK) -> int:
@@ -144,7 +150,7 @@ def _vace_layers(shapes: Shapes, stored: Config, layers: int) -> list[int]:
 
 def _heads(dim: int, stored: Config) -> int:
     heads = stored.get("num_attention_heads") or stored.get("num_heads")
-    if type(heads) is int and heads > 0 and dim % heads == 0:
+    if type(heads) is int and heads > 0 and dim % heads == 0 and dim // heads <= MOST_HEAD_SIZE:
         return heads
     return max(1, dim // HEAD_SIZE)
 

@@ -130,6 +130,9 @@ def model_config(family: Family, sources: Sequence[Source], config: Mapping[str,
     stored: dict[str, Any] = {}
     for source in sources:
         shapes |= original_shapes(source.header, source.names)
+        if empty := next((name for name, shape in shapes.items() if 0 in shape), ""):
+            message = f"{source.header.file}: {empty} is empty, of shape {list(shapes[empty])}."
+            raise CheckpointError(message, hint="It is damaged: download it again.")
         stored |= config_if_any(source.header.metadata)
     try:
         return {**config, **family.derive_config(shapes, stored)}
