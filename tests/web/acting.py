@@ -30,7 +30,7 @@ def quick(page, prompt, seed=7, steps=2):
 
 def generate(page):
     page.locator("#generate").click()
-    said = page.locator("#said .rt-good, #said .rt-problem")
+    said = page.locator("#said .rt-good:has-text('is in the queue'), #said .rt-problem")
     said.first.wait_for()
     words = said.first.inner_text()
     assert "is in the queue" in words, words

@@ -160,6 +160,7 @@ def test_a_file_dropped_anywhere_goes_to_the_field_that_takes_it_and_never_chang
     page.locator(".rt-toast", has_text="takes no video").wait_for()
     assert value_of(page, "prompt") == "mine"
     pick(page, "nano_vace")
+    page.locator("#field-video_guide input[type=file]").wait_for(state="attached")
     drop(page, root / "guide.mp4", "video/mp4", "#models")
     page.locator("#field-video_guide video").wait_for()
     drop(page, root / "red.png", "image/png", "#models")

@@ -45,6 +45,14 @@ def post(server, path, body):
         connection.close()
 
 
+def markup(shown):
+    """The HTML in an answer of the page's clock; choices of lists are text, which the browser never takes for HTML."""
+    values = [item.get("value") if isinstance(item, dict) else item for item in json.loads(shown)["data"]]
+    found = [value for value in values if isinstance(value, str)]
+    assert any("<" in value for value in found)
+    return "\n".join(found)
+
+
 class Visitor:
     """Somebody who opens the page anew each time they look."""
 
@@ -78,7 +86,7 @@ def test_definitions_that_cannot_be_used_leave_the_others(server, visitor, name)
     (folder / "good.json").write_text('{"model": {"name": "Good One", "architecture": "t2v", "URLs": "t2v"}}')
     shown = visitor.look()
     assert "Good One" in shown
-    assert "<script>alert" not in shown
+    assert "<script>alert" not in markup(shown)
     (folder / "good.json").unlink()
     visitor.look()
 

@@ -49,10 +49,7 @@ class Page(gr.Blocks):  # type: ignore[misc]
         try:
             confine(self._studio, inputs)
             values = await super().preprocess_data(block_fn, inputs, *args, **more)
-            return [
-                _as_text(value) if _is_text(block) else value
-                for block, value in zip(block_fn.inputs, values, strict=True)
-            ]
+            return [_fitting(block, value) for block, value in zip(block_fn.inputs, values, strict=True)]
         except gr.Error as error:
             raise _refusal(error.message) from error
         except Exception as error:  # whatever Gradio's components raise for values they can't take
@@ -91,8 +88,13 @@ def encodable(value: Any) -> Any:
     return value
 
 
-def _is_text(block: Any) -> bool:
-    return isinstance(block, gr.Textbox | gr.Code)
+def _fitting(block: Any, value: Any) -> Any:
+    """A component's value as the functions of events expect it. Raises gr.Error for one of another kind."""
+    if isinstance(block, gr.Textbox | gr.Code):
+        return _as_text(value)
+    if isinstance(block, gr.Dropdown) and not block.multiselect and isinstance(value, list | dict):
+        raise _refusal("One of the list was expected.")
+    return value
 
 
 def _as_text(value: Any) -> str:
