@@ -84,7 +84,10 @@ class Guard:
                 await self._guarded(Incoming.of(scope), scope, receive, answer)
             except HTTPException as error:  # after an answer has begun; before, Gradio answers it
                 await answer.end(error.status_code, str(error.detail))
-            except Exception:  # a fault of this program or of a library: the page goes on
+            except Exception as error:  # a fault of this program or of a library: the page goes on
+                if isinstance(error.__cause__, HTTPException):  # in a stream that has begun: a tab that was closed, say
+                    await answer.end(error.__cause__.status_code, str(error.__cause__.detail))
+                    return
                 _log.exception("A request failed: %s", scope.get("path", "")[:80])
                 await answer.end(500, "Something went wrong in this program; the terminal has the details.")
         elif scope["type"] == "websocket":

@@ -51,7 +51,7 @@ class PresetRow:
 
     def _save(self, name: str, chosen: str, *values: Any) -> Updates:
         """Under the name entered, else that of the preset chosen."""
-        kept = presets.save(self._studio, self._definition.id, name or chosen, self._checked(values)[0])
+        kept = presets.save(self._studio, self._definition.id, name or chosen or "", self._checked(values)[0])
         return self._listed(f"The preset {kept} is saved.", kept)
 
     def _delete(self, name: str) -> Updates:
