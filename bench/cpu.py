@@ -55,7 +55,7 @@ def timed(work: Callable[[], object]) -> float:
 def bare(engine: Engine, steps: int) -> Callable[[], object]:
     """The same denoising and decoding by the pipeline alone, of the engine's own parts."""
     from reeltune.engine.inputs import Given
-    from reeltune.engine.request import build_request, complete_settings
+    from reeltune.request.parse import build_request, complete_settings
 
     architecture = engine.definition.architecture
     settings, _ = complete_settings(engine.definition, {"num_inference_steps": steps, "seed": 3})

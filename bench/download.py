@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
-from reeltune.fetch.journal import bytes_in
+from reeltune.library.journal import bytes_in
 
 MB = 1_000_000
 CHILD = """

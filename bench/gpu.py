@@ -147,7 +147,7 @@ def _by_reeltune(
     from reeltune import Preferences
     from reeltune.engine.placing import Places
     from reeltune.engine.speed import speed_up
-    from reeltune.fetch.profiles import MemoryProfile
+    from reeltune.planning.memory import MemoryProfile
     from reeltune.weights.load import load_transformer
 
     model = load_transformer(path, "bf16")

@@ -11,8 +11,8 @@ import reeltune
 
 SOURCE = Path(reeltune.__file__).parent
 ORDER = [
-    "errors", "events", "untrusted", "files", "net", "families", "checkpoints", "settings", "definitions", "preferences", "machine", "inventory",
-    "versions", "fetch", "weights", "media", "engine", "jobs", "api", "web", "cli",
+    "errors", "events", "untrusted", "files", "dtypes", "net", "machine", "families", "checkpoints", "settings", "definitions",
+    "preferences", "media", "request", "library", "planning", "fetch", "weights", "engine", "jobs", "service", "api", "web", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "torchao", "safetensors"}
 HEAVY_HOMES = {"weights", "engine"}
@@ -89,7 +89,7 @@ def test_no_module_names_a_model_that_is_data():
     for path in modules():
         text = path.read_text(encoding="utf-8")
         code = "\n".join(line for line in text.splitlines() if '"nano_t2v"' not in line)  # examples in docstrings
-        allowed = 2 if path.parent.name == "inventory" else 0  # the package's data folder
+        allowed = 2 if path.parent.name == "library" else 0  # the package's data folder
         assert code.lower().count("nano") <= allowed, path
 
 

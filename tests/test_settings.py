@@ -3,10 +3,10 @@ import json
 import pytest
 
 from reeltune import load_catalog
-from reeltune.engine.request import build_request, complete_settings
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import ARCHITECTURES
 from reeltune.families.vocabulary import KEYS, coerce
+from reeltune.request.parse import build_request, complete_settings
 from reeltune.settings import check_call, layer, parse_assignments, unused, videos_asked
 
 T2V = ARCHITECTURES["t2v"]
@@ -107,7 +107,7 @@ def test_frame_counts(root, asked, frames):
 
 
 def test_every_seed_that_is_picked_can_be_given_again():
-    from reeltune.engine.request import _SEEDS
+    from reeltune.request.parse import _SEEDS
 
     assert coerce("seed", _SEEDS - 1) == _SEEDS - 1
 

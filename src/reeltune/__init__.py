@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from reeltune.definitions import Catalog, Definition, Summary, Version, load_catalog
     from reeltune.engine.engine import Engine
     from reeltune.events import CancelToken, Event, Notice, Planned, PlannedFile, Progress
-    from reeltune.fetch import Explanation, Item, explain, pull
+    from reeltune.fetch import pull
     from reeltune.media.origin import Origin
     from reeltune.media.video import Video
+    from reeltune.planning.choose import Choice, Rejection, Selection
+    from reeltune.planning.plan import Explanation, Item, explain
     from reeltune.preferences import Preferences
-    from reeltune.versions import Choice, Rejection, Selection
     from reeltune.weights.quantize import Quantized, quantize
 
 _HOMES = {
@@ -46,16 +47,16 @@ _HOMES = {
     "Planned": "reeltune.events",
     "PlannedFile": "reeltune.events",
     "Progress": "reeltune.events",
-    "Explanation": "reeltune.fetch",
-    "Item": "reeltune.fetch",
-    "explain": "reeltune.fetch",
+    "Explanation": "reeltune.planning.plan",
+    "Item": "reeltune.planning.plan",
+    "explain": "reeltune.planning.plan",
     "pull": "reeltune.fetch",
     "Origin": "reeltune.media.origin",
     "Video": "reeltune.media.video",
     "Preferences": "reeltune.preferences",
-    "Choice": "reeltune.versions",
-    "Rejection": "reeltune.versions",
-    "Selection": "reeltune.versions",
+    "Choice": "reeltune.planning.choose",
+    "Rejection": "reeltune.planning.choose",
+    "Selection": "reeltune.planning.choose",
     "Quantized": "reeltune.weights.quantize",
     "quantize": "reeltune.weights.quantize",
 }

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from reeltune import explain, load_catalog
-from reeltune.engine.request import build_request, complete_settings
 from reeltune.errors import ReeltuneError
 from reeltune.families.vocabulary import KEYS
 from reeltune.machine import Machine
+from reeltune.request.parse import build_request, complete_settings
 from reeltune.settings import videos_asked
 
 JUNK = [

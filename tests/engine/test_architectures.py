@@ -49,7 +49,7 @@ def test_it_makes_the_video_that_diffusers_makes(case, tmp_path):
 def by_diffusers(definition, settings):
     """The same video by the pipeline in one go, all parts in memory."""
     from reeltune.engine.inputs import read
-    from reeltune.engine.request import build_request, complete_settings
+    from reeltune.request.parse import build_request, complete_settings
 
     architecture, root = definition.architecture, definition.root
     whole, _ = complete_settings(definition, settings)

@@ -5,10 +5,10 @@ import torch
 
 from reeltune import Engine, Preferences, load_catalog
 from reeltune.engine.arithmetic import arithmetic, threads_for
-from reeltune.engine.request import build_request
 from reeltune.families import ARCHITECTURES
-from reeltune.fetch import explain
 from reeltune.machine import Machine
+from reeltune.planning.plan import explain
+from reeltune.request.parse import build_request
 from reeltune.settings import layer
 
 SMALL = {"num_attention_heads": 6, "attention_head_dim": 32}

@@ -16,7 +16,7 @@ from cases import write_case
 from reeltune import Engine, Notice, Preferences, load_catalog
 from reeltune.engine import placing
 from reeltune.errors import DecodeFailed, MediaError, NotEnoughMemory
-from reeltune.fetch.profiles import PROFILES
+from reeltune.planning.memory import PROFILES
 
 FAST = {"num_inference_steps": 2, "guidance_scale": 3.0, "seed": 3, "video_length": 5}
 FAMILIES = [

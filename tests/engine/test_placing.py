@@ -10,7 +10,7 @@ from torchao.quantization import Int8Tensor
 
 from reeltune.engine import placing, stages
 from reeltune.engine.placing import Places, at_home, in_mapped_file, offload
-from reeltune.fetch.profiles import MemoryProfile
+from reeltune.planning.memory import MemoryProfile
 from reeltune.weights.load import int8_tensor
 from reeltune.weights.tensors import TensorFile
 from reeltune.weights.upload import move

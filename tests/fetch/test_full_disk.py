@@ -16,8 +16,8 @@ from conftest import safetensors_bytes
 from reeltune.errors import FetchError
 from reeltune.fetch import transfer
 from reeltune.fetch.download import Downloader, Link
-from reeltune.fetch.journal import BLOCK, Journal, Known
 from reeltune.files import write_all
+from reeltune.library.journal import BLOCK, Journal, Known
 from reeltune.preferences import Preferences
 
 NAME = "x_bf16.safetensors"

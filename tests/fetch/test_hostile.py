@@ -11,7 +11,7 @@ from reeltune import CancelToken, Notice, Progress
 from reeltune.errors import BadDownload, Cancelled, FetchError, Unreachable
 from reeltune.fetch import transfer
 from reeltune.fetch.download import Downloader, Link
-from reeltune.fetch.journal import BLOCK
+from reeltune.library.journal import BLOCK
 from reeltune.preferences import Preferences
 
 PATH, NAME = "/m/x_bf16.safetensors", "x_bf16.safetensors"

@@ -15,14 +15,14 @@ from reeltune import explain, load_catalog, pull
 from reeltune.cli import main
 from reeltune.errors import ChoiceError, FetchError, Offline, ReeltuneError
 from reeltune.fetch import Scope, plan_download
-from reeltune.fetch.adding import look_at
 from reeltune.fetch.download import Downloader, Link
-from reeltune.fetch.keeping import listing
-from reeltune.fetch.verify import verify
-from reeltune.inventory import Inventory
-from reeltune.inventory.folders import walk
-from reeltune.inventory.index import FILE_NAME, Index
-from reeltune.inventory.places import check_name
+from reeltune.library.adding import look_at
+from reeltune.library.cleanup import listing
+from reeltune.library.folders import walk
+from reeltune.library.index import FILE_NAME, Index
+from reeltune.library.inventory import Inventory
+from reeltune.library.places import check_name
+from reeltune.library.verify import verify
 from reeltune.machine import Machine
 from reeltune.preferences import Preferences
 
@@ -162,7 +162,7 @@ def learned(root):
 
 
 def test_a_locked_index_is_waited_for_and_never_deleted(learned, monkeypatch):
-    monkeypatch.setattr("reeltune.inventory.index._WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("reeltune.library.index._WAIT_SECONDS", 0.05)
     other = sqlite3.connect(learned / FILE_NAME, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     inode = (learned / FILE_NAME).stat().st_ino
@@ -360,7 +360,9 @@ def test_folders_are_looked_through_once_for_many_definitions(server, define, ro
     from reeltune.fetch import pull_all
 
     walks = []
-    monkeypatch.setattr("reeltune.inventory.walk", lambda *args, **kwargs: walks.append(args) or walk(*args, **kwargs))
+    monkeypatch.setattr(
+        "reeltune.library.inventory.walk", lambda *args, **kwargs: walks.append(args) or walk(*args, **kwargs)
+    )
     for number in range(5):
         server.files[f"/{number}.safetensors"] = GOOD
         define(
@@ -380,7 +382,7 @@ def test_a_model_folder_of_everything_is_a_notice(mine, root, tmp_path, monkeypa
     for number in range(30):
         (tmp_path / "all" / f"f{number}").mkdir(parents=True)
     (root / "reeltune.json").write_text(json.dumps({"model_folders": [str(tmp_path / "all")]}))
-    monkeypatch.setattr("reeltune.inventory.walk", lambda tops: walk(tops, most=10))
+    monkeypatch.setattr("reeltune.library.inventory.walk", lambda tops: walk(tops, most=10))
     began = time.monotonic()
     assert any("holds too much" in line for line in explain(mine, machine=MACHINE).notices)
     assert time.monotonic() - began < 5

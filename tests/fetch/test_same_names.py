@@ -10,10 +10,10 @@ from conftest import safetensors_bytes
 from reeltune import explain, load_catalog, pull
 from reeltune.errors import ChoiceError
 from reeltune.fetch import Scope, plan_download, pull_all
-from reeltune.fetch.keeping import leftovers, listing, remove
-from reeltune.fetch.verify import verify
-from reeltune.inventory.index import FILE_NAME, Index
-from reeltune.inventory.places import own_name
+from reeltune.library.cleanup import leftovers, listing, remove
+from reeltune.library.index import FILE_NAME, Index
+from reeltune.library.places import own_name
+from reeltune.library.verify import verify
 from reeltune.machine import Machine
 
 MACHINE = Machine(2**34, 2**33)
@@ -328,7 +328,7 @@ def test_where_hard_links_dont_work_it_is_copied(two_repositories, server, root,
 
 
 def test_a_linked_file_outlives_the_other_and_counts_once(two_repositories, root):
-    from reeltune.fetch.keeping import total_bytes
+    from reeltune.library.cleanup import total_bytes
 
     pull_all([two_repositories["one"], two_repositories["two"]], machine=MACHINE)
     entries = listing(two_repositories)
@@ -356,7 +356,7 @@ def test_what_came_of_one_url_is_not_continued_with_another(server, tmp_path, mo
     from reeltune.errors import Cancelled
     from reeltune.fetch import transfer
     from reeltune.fetch.download import Downloader, Link
-    from reeltune.fetch.journal import BLOCK
+    from reeltune.library.journal import BLOCK
 
     monkeypatch.setattr(transfer, "_PIECE", (2 * BLOCK, 2 * BLOCK))
     contents = {f"/{letter}/{NAME}": safetensors_bytes({"w": ("BF16", [10 * BLOCK])}, data=letter.encode() * 20 * BLOCK)

@@ -15,9 +15,9 @@ from reeltune.checkpoints.header import parse_header
 from reeltune.errors import BadDownload, Cancelled, FetchError, NotEnoughDisk, Unreachable
 from reeltune.fetch import Scope, plan_download, transfer
 from reeltune.fetch.download import Downloader, Link
-from reeltune.fetch.headers import Headers
 from reeltune.machine import Machine
 from reeltune.net import Session, UrlSource, within
+from reeltune.planning.headers import Headers
 
 SHAPES = {"head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])}
 GOOD = safetensors_bytes(SHAPES)
@@ -68,8 +68,8 @@ def impatient(tokens=None, cancel=None):
 
 
 def test_many_slow_urls_take_no_longer_than_one(server, dripping, define, root, monkeypatch):
-    monkeypatch.setattr("reeltune.fetch.plan.Headers", impatient)
-    monkeypatch.setattr("reeltune.fetch.headers._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("reeltune.planning.plan.Headers", impatient)
+    monkeypatch.setattr("reeltune.planning.headers._PATIENCE_SECONDS", 0.2)
     urls = [f"{server.url}/{number}.safetensors" for number in range(45)]  # names that hide what they hold
     for url in urls:
         dripping(url.removeprefix(server.url))
@@ -260,7 +260,7 @@ def test_an_unknown_encoding_is_refused(server, tmp_path):
 def test_the_pages_text_box_of_slow_urls_comes_to_an_end(server, dripping, root, monkeypatch):
     from types import SimpleNamespace
 
-    from reeltune.web import fitting
+    from reeltune.service import fitting
 
     monkeypatch.setattr(fitting, "_SECONDS", 0.8)
     monkeypatch.setattr(fitting, "_SECONDS_EACH", 0.3)

@@ -3,8 +3,8 @@
 import pytest
 
 from reeltune import load_catalog
-from reeltune.engine.request import build_request, complete_settings
 from reeltune.errors import SettingsError
+from reeltune.request.parse import build_request, complete_settings
 from reeltune.settings import check_call, parse_assignments, split_prompts, videos_asked
 
 MACRO = '! {Animal}="cat","dog","fox" : {Place}="a forest","a city"\nA {Animal} runs through {Place}.\nNight falls on { Place }.'

@@ -7,11 +7,11 @@ import pytest
 
 from conftest import DATA
 from reeltune import load_catalog
-from reeltune.engine.request import build_request, complete_settings
 from reeltune.errors import ReeltuneError, SettingsError
 from reeltune.families import ARCHITECTURES
 from reeltune.families.vocabulary import KEYS, coerce
 from reeltune.media.origin import Origin, read_origin
+from reeltune.request.parse import build_request, complete_settings
 from reeltune.settings import (
     check_call,
     parse_assignments,

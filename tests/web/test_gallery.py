@@ -15,12 +15,12 @@ from PIL import Image
 from reeltune.errors import MediaError
 from reeltune.jobs.queue import Queue
 from reeltune.media.mp4 import write_mp4
-from reeltune.web.continuing import continued
-from reeltune.web.drafts import of_settings
+from reeltune.service.continuing import continued
+from reeltune.service.drafts import of_settings
+from reeltune.service.studio import Studio
+from reeltune.service.uploads import settings_of
 from reeltune.web.gallery import arranged, detail, films, find, grid
 from reeltune.web.look import Look
-from reeltune.web.studio import Studio
-from reeltune.web.uploads import settings_of
 
 FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
 

@@ -22,12 +22,12 @@ from starlette.applications import Starlette
 
 from reeltune.jobs import Runner
 from reeltune.media.mp4 import write_mp4
-from reeltune.web.cleanup import remove_unused
+from reeltune.service.cleanup import remove_unused
+from reeltune.service.labels import label_of
+from reeltune.service.studio import Studio
+from reeltune.service.uploads import discard
 from reeltune.web.connections import WebServer, listen
-from reeltune.web.labels import label_of
-from reeltune.web.studio import Studio
 from reeltune.web.upload_route import upload_routes
-from reeltune.web.uploads import discard
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc000000301010018dd8db00000000049454e44ae426082"

@@ -76,8 +76,8 @@ def _missing_files(catalog: Catalog, files: list[Path]) -> list[Problem]:
     """Paths on this machine that definitions list and that lead nowhere, or to what can't be used."""
     from reeltune.definitions.checking import definition_in
     from reeltune.errors import DefinitionError
-    from reeltune.fetch.local import local_problems
-    from reeltune.inventory import Inventory
+    from reeltune.library.inventory import Inventory
+    from reeltune.planning.local import local_problems
     from reeltune.preferences import load_preferences
 
     inventory = Inventory(catalog.root, load_preferences(catalog.root)[0].model_folders)

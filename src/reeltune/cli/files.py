@@ -71,8 +71,8 @@ def add(
 ) -> None:
     """Write a finetune definition for a weight file, told by its header. Nothing is downloaded."""
     from reeltune.errors import AmbiguousArchitecture
-    from reeltune.fetch.adding import add as write
-    from reeltune.fetch.adding import look_at
+    from reeltune.library.adding import add as write
+    from reeltune.library.adding import look_at
 
     catalog = open_catalog(root)
     looked = look_at(catalog, source)
@@ -145,7 +145,7 @@ def pull(
 
 def _print_plan(plan: Survey, ckpts: Path) -> None:
     """Every file and component of a plan with its size and what of it is here, and whether it fits."""
-    from reeltune.fetch.survey import label
+    from reeltune.library.places import label
 
     say("")
     if not plan.needs:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from reeltune.fetch.keeping import Kept
-    from reeltune.fetch.verify import Verdict
+    from reeltune.library.cleanup import Kept
+    from reeltune.library.verify import Verdict
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
@@ -22,7 +22,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 def ls(root: Root = None, as_json: AsJson = False) -> None:
     """List the files in ckpts/: their size, which definitions use them, and interrupted downloads."""
-    from reeltune.fetch.keeping import listing, total_bytes
+    from reeltune.library.cleanup import listing, total_bytes
 
     catalog = open_catalog(root)
     entries = listing(catalog)
@@ -70,8 +70,8 @@ def rm(
     yes: Yes = False,
 ) -> None:
     """Delete a model's files, but those another definition uses. The definition stays."""
-    from reeltune.fetch.keeping import listing
-    from reeltune.fetch.survey import label
+    from reeltune.library.cleanup import listing
+    from reeltune.library.places import label
 
     catalog = open_catalog(root)
     catalog.files_of(id)  # there must be one
@@ -85,7 +85,7 @@ def rm(
 
 def gc(root: Root = None, dry_run: DryRun = False, yes: Yes = False) -> None:
     """Delete what was fetched and no definition lists any more, and leftovers. Other programs' files stay."""
-    from reeltune.fetch.keeping import leftovers, listing
+    from reeltune.library.cleanup import leftovers, listing
 
     catalog = open_catalog(root)
     entries, leftover = listing(catalog), leftovers(catalog)
@@ -97,8 +97,8 @@ def gc(root: Root = None, dry_run: DryRun = False, yes: Yes = False) -> None:
 
 
 def _sweep(entries: Sequence[Kept], ckpts: Path, dry_run: bool, yes: bool) -> None:
-    from reeltune.fetch.keeping import remove
-    from reeltune.fetch.survey import label
+    from reeltune.library.cleanup import remove
+    from reeltune.library.places import label
 
     if not entries:
         say("Nothing to delete.")
@@ -124,9 +124,9 @@ def verify(
     root: Root = None,
 ) -> None:
     """Read files in full and hold them against their sums and headers. Exit code 1 on any fault."""
-    from reeltune.fetch.keeping import listing
-    from reeltune.fetch.survey import label
-    from reeltune.fetch.verify import verify as check
+    from reeltune.library.cleanup import listing
+    from reeltune.library.places import label
+    from reeltune.library.verify import verify as check
 
     catalog = open_catalog(root)
     for id in ids or []:

@@ -12,7 +12,7 @@ from reeltune.cli.output import interruptible, notice, print_json, say, size, ta
 
 if TYPE_CHECKING:
     from reeltune.definitions import Definition, Summary
-    from reeltune.fetch import Explanation
+    from reeltune.planning.plan import Explanation
 
 _NAMED = 6  # models that a line about many names
 
@@ -23,7 +23,7 @@ def list_models(
     as_json: AsJson = False,
 ) -> None:
     """List all models: base models and finetunes, and whether they run here."""
-    from reeltune.fetch.choosing import summaries_here
+    from reeltune.planning.facts import summaries_here
 
     catalog = open_catalog(root)
     found = summaries_here(catalog, wishes(catalog.root))
@@ -59,8 +59,8 @@ def _reasons(rows: list[Summary]) -> list[str]:
 
 def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
     """Show one definition: its versions, its settings, and where they come from."""
-    from reeltune.fetch.choosing import reason_here
     from reeltune.machine import probe
+    from reeltune.planning.facts import reason_here
 
     catalog = open_catalog(root)
     definition = catalog[id]
@@ -129,8 +129,8 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Explain which version of a model would be used, why, and which files that takes."""
-    from reeltune.fetch import explain as explain_definition
-    from reeltune.fetch.profiles import pick
+    from reeltune.planning.memory import pick
+    from reeltune.planning.plan import explain as explain_definition
 
     catalog = open_catalog(root)
     preferences = wishes(catalog.root, quantization, dtype, device, profile)
@@ -185,8 +185,8 @@ def print_explanation(explanation: Explanation) -> None:
 def _print_estimate(explanation: Explanation) -> None:
     """What the choice takes, as far as headers are known."""
     from reeltune.errors import NotEnoughMemory
-    from reeltune.fetch.estimate import check_memory, estimate
-    from reeltune.fetch.profiles import pick
+    from reeltune.planning.estimate import check_memory, estimate
+    from reeltune.planning.memory import pick
 
     found = estimate(explanation)
     device = explanation.machine.device(explanation.preferences.device)

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from reeltune.engine.request import Request
 from reeltune.families import Architecture
-from reeltune.fetch import Explanation
+from reeltune.planning.plan import Explanation
+from reeltune.request.parse import Request
 from reeltune.weights.wide import products_in_fp32
 
 _WORTH_SHARING = 200_000_000  # multiplications of one layer: a few milliseconds on one core

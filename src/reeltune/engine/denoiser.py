@@ -16,12 +16,12 @@ from torch import nn
 
 from reeltune.engine.guidance import Guidance, guidance, rescaled, without
 from reeltune.engine.placing import Places
-from reeltune.engine.request import Request
 from reeltune.engine.riflex import stretch, stretched
 from reeltune.engine.speed import compilation_failed, compiled, undo_compile
 from reeltune.engine.stepcache import StepCache, step_cache
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture
+from reeltune.request.parse import Request
 
 _AUTO, _ON, _OFF = range(3)  # RIFLEx_setting
 _BRANCHES = ("cond", "uncond")  # in the order of the pipelines' passes

@@ -29,7 +29,6 @@ from reeltune.engine.models import SLOTS, Models
 from reeltune.engine.placing import Places, fits, release
 from reeltune.engine.positions import check_positions
 from reeltune.engine.preview import Previewer, refit
-from reeltune.engine.request import Request, build_request, check_runnable, complete_settings, request_of_latents
 from reeltune.engine.room import allocating, check_room
 from reeltune.engine.stages import denoise, encode, load_component, prompt_notices, torch_device
 from reeltune.engine.stamps import Seen
@@ -37,12 +36,14 @@ from reeltune.engine.vae import VaeAtWork, VaeSlot
 from reeltune.errors import MediaError
 from reeltune.events import Batch, CancelToken, Event, Kept, Listener, Notice, Progress, UsedFile, Using, ignore
 from reeltune.families import Component
-from reeltune.fetch import Explanation, pull, require
-from reeltune.fetch.estimate import check_memory
-from reeltune.fetch.profiles import MemoryProfile, pick
+from reeltune.fetch import pull, require
 from reeltune.machine import Machine, probe
 from reeltune.media.video import Video
+from reeltune.planning.estimate import check_memory
+from reeltune.planning.memory import MemoryProfile, pick
+from reeltune.planning.plan import Explanation
 from reeltune.preferences import Preferences, load_preferences
+from reeltune.request.parse import Request, build_request, check_runnable, complete_settings, request_of_latents
 from reeltune.settings import videos_asked
 from reeltune.weights.saving import save_quantized
 from reeltune.weights.tensors import RUN_DTYPES

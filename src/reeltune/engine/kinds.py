@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from reeltune.engine.inputs import Given
-from reeltune.engine.request import Request
+from reeltune.request.parse import Request
 
 Tensors = dict[str, torch.Tensor | None]
 Config = Mapping[str, Any]  # of the transformer

@@ -12,8 +12,8 @@ from PIL import Image
 
 from reeltune.engine.inputs import Given
 from reeltune.engine.kinds import Tensors
-from reeltune.engine.request import Request
 from reeltune.engine.stamps import Stamps
+from reeltune.request.parse import Request
 
 _MOST = 8  # prompts; one is 4 to 8 MB
 

@@ -13,7 +13,7 @@ from reeltune.engine.placing import Places, fits, release
 from reeltune.engine.speed import speed_up
 from reeltune.engine.stamps import Seen, Stamps
 from reeltune.events import CancelToken, Listener
-from reeltune.fetch import Explanation
+from reeltune.planning.plan import Explanation
 from reeltune.weights.load import load_transformer, peek_config
 
 SLOTS = ("transformer", "transformer_2")

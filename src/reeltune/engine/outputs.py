@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from reeltune._version import __version__
-from reeltune.fetch import Explanation
 from reeltune.files import expand
-from reeltune.inventory.index import Index
+from reeltune.library.index import Index
 from reeltune.media.mp4 import free_name
 from reeltune.media.origin import Origin
 from reeltune.media.video import Video
+from reeltune.planning.plan import Explanation
 
 
 def folder(explanation: Explanation) -> Path:

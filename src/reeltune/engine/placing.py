@@ -21,7 +21,7 @@ from torch import nn
 from torchao.quantization import Int8Tensor
 
 from reeltune.errors import NotEnoughMemory
-from reeltune.fetch.profiles import MemoryProfile
+from reeltune.planning.memory import MemoryProfile
 from reeltune.weights.upload import upload
 
 _CPU = torch.device("cpu")

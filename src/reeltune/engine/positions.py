@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reeltune.engine.request import Request
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture
-from reeltune.fetch.plan import Explanation
+from reeltune.planning.plan import Explanation
+from reeltune.request.parse import Request
 
 _TABLE = "rope_max_seq_len"  # of a config: the length of the table along each axis
 

@@ -21,9 +21,9 @@ from PIL import Image, features
 from torch.nn import functional
 
 from reeltune.engine.kinds import KINDS
-from reeltune.engine.request import Request
 from reeltune.events import Listener, Notice, Preview
 from reeltune.families import Architecture
+from reeltune.request.parse import Request
 
 _SECONDS = 1.0  # between two previews
 _PART, _PART_FRAMES = 24, 2  # latents a side, and frames of them, that are decoded to fit the map at first

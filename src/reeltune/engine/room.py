@@ -9,9 +9,9 @@ import psutil
 import torch
 
 from reeltune.engine.placing import free_memory, out_of_memory
-from reeltune.engine.request import Request
 from reeltune.errors import NotEnoughMemory
 from reeltune.machine import Machine
+from reeltune.request.parse import Request
 
 _BYTES_A_PIXEL = 3 * (4 + 1)  # decoded in fp32, and as the frames that are written
 _CPU = torch.device("cpu")

@@ -22,9 +22,9 @@ from safetensors import SafetensorError
 from reeltune._quiet import importing, quiet
 from reeltune.engine.inputs import Given
 from reeltune.engine.kinds import KINDS, Config, Tensors
-from reeltune.engine.request import Request
 from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
+from reeltune.request.parse import Request
 from reeltune.settings import neutral
 from reeltune.weights.components import check_folder, load_component_file
 

@@ -13,11 +13,11 @@ import torch
 from reeltune.engine.kinds import KINDS
 from reeltune.engine.placing import Places, Result, free_memory, out_of_memory, release
 from reeltune.engine.preview import RgbMap
-from reeltune.engine.request import Request
 from reeltune.engine.stages import decode, find, load_component
 from reeltune.engine.stamps import Seen, Stamps
 from reeltune.errors import NotEnoughMemory
 from reeltune.families import Architecture
+from reeltune.request.parse import Request
 
 _TILES = ((256, 192), (128, 96))  # side and stride in pixels: neighbours overlap by the rest
 _ROOM = 0.8  # of the free memory may be planned with

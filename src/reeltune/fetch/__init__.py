@@ -1,19 +1,7 @@
-"""What is needed, what is here, and fetching the rest."""
+"""Downloading: what a plan lacks, surveyed as a whole, then transferred, resumed and verified."""
 
 from __future__ import annotations
 
-from reeltune.fetch.plan import Explanation, Item, explain
 from reeltune.fetch.pulling import Scope, ask_sizes, plan_download, pull, pull_all, require, still_missing
 
-__all__ = [
-    "Explanation",
-    "Item",
-    "Scope",
-    "ask_sizes",
-    "explain",
-    "plan_download",
-    "pull",
-    "pull_all",
-    "require",
-    "still_missing",
-]
+__all__ = ["Scope", "ask_sizes", "plan_download", "pull", "pull_all", "require", "still_missing"]

@@ -19,8 +19,8 @@ from reeltune.fetch.remote import Remote, look
 from reeltune.fetch.transfer import MOST_BYTES, Changed, Pace, Transfer, pause_after
 from reeltune.fetch.verifying import check_disk, expected_sum, share, verify_download
 from reeltune.files import reason
-from reeltune.inventory.index import Index
-from reeltune.inventory.places import check_name as check_name
+from reeltune.library.index import Index
+from reeltune.library.places import check_name as check_name
 from reeltune.net import Session, file_key, within
 from reeltune.preferences import Preferences
 

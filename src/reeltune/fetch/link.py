@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reeltune.fetch.journal import bytes_in
 from reeltune.files import is_file
-from reeltune.inventory.index import Index
-from reeltune.inventory.places import PARTIAL, own_name
+from reeltune.library.index import Index
+from reeltune.library.journal import bytes_in
+from reeltune.library.places import PARTIAL, own_name
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,16 @@ from reeltune.definitions import Definition
 from reeltune.errors import CheckpointError, FetchError, NotRunnable
 from reeltune.events import CancelToken, Event, Listener, Notice, Progress, ignore
 from reeltune.fetch.download import Downloader, Link
-from reeltune.fetch.headers import Headers
 from reeltune.fetch.link import is_whole
-from reeltune.fetch.plan import Explanation, Item, explain, other_versions
-from reeltune.fetch.survey import Need, Survey, label, survey
+from reeltune.fetch.survey import Need, Survey, survey
 from reeltune.files import make_folder, reason
-from reeltune.inventory import Inventory
-from reeltune.inventory.index import Index
+from reeltune.library.index import Index
+from reeltune.library.inventory import Inventory
+from reeltune.library.places import label
 from reeltune.machine import Machine, probe
 from reeltune.net import offline, shown
+from reeltune.planning.headers import Headers
+from reeltune.planning.plan import Explanation, Item, explain, other_versions
 from reeltune.preferences import Preferences, load_preferences
 
 TOTAL = "in total"

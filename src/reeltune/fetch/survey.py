@@ -14,16 +14,16 @@ from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.names import base_name
 from reeltune.errors import CheckpointError, FetchError, InvalidJSON, NotEnoughDisk, Offline, Unreachable
 from reeltune.events import Planned, PlannedFile
-from reeltune.fetch.civitai import resolve
 from reeltune.fetch.download import Downloader, Link, check_name
 from reeltune.fetch.link import is_whole
-from reeltune.fetch.plan import Item
 from reeltune.fetch.remote import Remote, look
-from reeltune.inventory import CHECKPOINT_SUFFIXES, PARTIAL
-from reeltune.inventory.index import Index, fold
-from reeltune.inventory.places import own_name, usable_name
+from reeltune.library.index import Index, fold
+from reeltune.library.inventory import CHECKPOINT_SUFFIXES, PARTIAL
+from reeltune.library.places import label, own_name, usable_name
 from reeltune.machine import free_disk
 from reeltune.net import file_key, hub_endpoint, offline, refuse_offline, shown
+from reeltune.net.civitai import resolve
+from reeltune.planning.plan import Item
 from reeltune.untrusted import parse_json
 
 _MAX_LISTING = 4_000_000
@@ -140,11 +140,6 @@ def _missing(item: Item, index: Index, ckpts: Path) -> str:
     name = label(item.path, ckpts)
     why = f", since the file here can't be used: {item.obstacle}" if item.obstacle else ""
     return f"{name} from {shown(item.url)} ({size}){why}"
-
-
-def label(path: Path, ckpts: Path) -> str:
-    """A path as lists, bars and messages show it: relative to `ckpts`."""
-    return path.relative_to(ckpts).as_posix() if path.is_relative_to(ckpts) else str(path)
 
 
 class _Asking:

@@ -19,9 +19,9 @@ from typing import IO, TYPE_CHECKING
 
 from reeltune.errors import BadDownload, FetchError, NotEnoughDisk, Unreachable
 from reeltune.events import CancelToken
-from reeltune.fetch.journal import BLOCK, Journal, Known
 from reeltune.fetch.remote import Remote, total_size
 from reeltune.files import write_all
+from reeltune.library.journal import BLOCK, Journal, Known
 from reeltune.machine import free_disk
 from reeltune.net import Session, chunks, file_key, shown, within
 

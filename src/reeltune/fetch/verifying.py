@@ -10,7 +10,7 @@ from reeltune.errors import BadDownload, CheckpointError, FetchError, NotEnoughD
 from reeltune.fetch.link import Link
 from reeltune.fetch.remote import Remote
 from reeltune.files import reason
-from reeltune.inventory import CHECKPOINT_SUFFIXES
+from reeltune.library.inventory import CHECKPOINT_SUFFIXES
 from reeltune.machine import free_disk
 from reeltune.net import shown
 

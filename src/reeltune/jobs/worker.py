@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from reeltune.definitions import Definition, load_catalog
-from reeltune.engine.request import complete_settings
 from reeltune.errors import (
     Cancelled,
     DeviceMissing,
@@ -36,6 +35,7 @@ from reeltune.events import CancelToken, Event, Notice, Progress
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.wire import line, pack, parse
 from reeltune.preferences import Preferences, load_preferences
+from reeltune.request.parse import complete_settings
 from reeltune.settings import read_settings
 
 if TYPE_CHECKING:

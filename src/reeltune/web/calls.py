@@ -14,8 +14,8 @@ from typing import Any
 import gradio as gr
 
 from reeltune.errors import InvalidJSON, ReeltuneError
+from reeltune.service.studio import Studio
 from reeltune.untrusted import clean_text, parse_json
-from reeltune.web.studio import Studio
 
 MOST_BODY_BYTES = 8_000_000
 REFUSED = "reeltune.refused"  # in a request's scope: its arguments, not this program, are at fault

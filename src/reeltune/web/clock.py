@@ -16,12 +16,12 @@ import gradio as gr
 
 from reeltune.errors import ReeltuneError
 from reeltune.jobs import Job
+from reeltune.service.drafts import Draft
+from reeltune.service.studio import Studio
 from reeltune.untrusted import parse_json
-from reeltune.web.drafts import Draft
 from reeltune.web.events import QUIET
 from reeltune.web.look import Look
 from reeltune.web.markup import failed, mark_of, marked, problem
-from reeltune.web.studio import Studio
 
 _TICK_SECONDS = 1.0
 _SHOWN_JS = "(draft, look, seen) => [draft, look, reeltune.marks(seen)]"

@@ -14,10 +14,10 @@ from reeltune.errors import DeviceMissing, PreferencesError, ReeltuneError
 from reeltune.files import expand
 from reeltune.machine import Machine
 from reeltune.preferences import CHOICES, TOKENS, Preferences, load_preferences, save_preferences
+from reeltune.service.labels import PREFERENCES
+from reeltune.service.studio import Studio, preferences_file
 from reeltune.web.events import QUIET
-from reeltune.web.labels import PREFERENCES
 from reeltune.web.markup import good, problem
-from reeltune.web.studio import Studio, preferences_file
 
 _HELP = {
     "quantization": "Int8 takes half the memory of 16-bit.",

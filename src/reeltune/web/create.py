@@ -8,12 +8,12 @@ from typing import Any
 import gradio as gr
 
 from reeltune.errors import ReeltuneError
-from reeltune.web import drafts, finetunes, fitting
+from reeltune.service import drafts, finetunes, fitting
+from reeltune.service.studio import Studio
 from reeltune.web.events import INTO_VIEW, LIVELY, QUIET, Updates, listen, reporting
 from reeltune.web.markup import button, good, problem, text
 from reeltune.web.own import choices, own_tab
 from reeltune.web.pick import headline
-from reeltune.web.studio import Studio
 
 _LIST = "One URL or path per line, all of them versions of the same weights."
 _MOST_OFFERED = 4  # base models that a file fits, as buttons

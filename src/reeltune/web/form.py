@@ -9,14 +9,15 @@ import gradio as gr
 
 from reeltune.definitions import Definition
 from reeltune.errors import NotRunnable, ReeltuneError
-from reeltune.web import drafts, line, now, pick
+from reeltune.service import drafts
+from reeltune.service.fields import Field, fields_of, inputs_of
+from reeltune.service.studio import Studio
+from reeltune.service.uploads import discard, export_text, settings_of
+from reeltune.web import line, now, pick
 from reeltune.web.clock import MODEL, NOW, QUEUE
 from reeltune.web.events import DOWNLOAD, INTO_VIEW, QUIET, Make, Updates, reporting
-from reeltune.web.fields import Field, fields_of, inputs_of
 from reeltune.web.markup import good, marked, notes, text
 from reeltune.web.preset_row import PresetRow
-from reeltune.web.studio import Studio
-from reeltune.web.uploads import discard, export_text, settings_of
 from reeltune.web.widgets import draw, settings_from
 
 _HINT = '<p class="rt-hint rt-keys"><kbd>Ctrl</kbd> + <kbd>Enter</kbd> generates.</p>'

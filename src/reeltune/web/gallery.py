@@ -14,14 +14,14 @@ import gradio as gr
 
 from reeltune.errors import MediaError, ReeltuneError
 from reeltune.media.origin import Origin, read_origin
-from reeltune.web import continuing, drafts
+from reeltune.service import continuing, drafts
+from reeltune.service.labels import label_of, value_in_words
+from reeltune.service.studio import Studio
+from reeltune.service.uploads import export_text, settings_of
 from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, Updates, listen, reporting
-from reeltune.web.labels import label_of, value_in_words
 from reeltune.web.look import Look
 from reeltune.web.markup import button, download_link, problem, text, video
 from reeltune.web.pick import headline, model_list
-from reeltune.web.studio import Studio
-from reeltune.web.uploads import export_text, settings_of
 from reeltune.web.words import slot_words
 
 PAGE = 24

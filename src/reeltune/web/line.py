@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from reeltune._text import counted
 from reeltune.errors import QueueError
 from reeltune.jobs import Job, State
+from reeltune.service.studio import Studio
 from reeltune.web.markup import button, problem, text, video
 from reeltune.web.now import films_of
-from reeltune.web.studio import Studio
 
 _MOST_SHOWN = 60
 _EMPTY = '<p class="rt-hint">Nothing is waiting. Videos are made one after the other.</p>'

@@ -8,16 +8,17 @@ from reeltune._text import counted
 from reeltune.errors import ReeltuneError, Unreachable
 from reeltune.fetch import plan_download
 from reeltune.files import read_bytes
-from reeltune.inventory.index import Index
+from reeltune.library.index import Index
+from reeltune.service import drafts
+from reeltune.service.studio import Studio
+from reeltune.service.uploads import MOST_JSON_BYTES, discard
 from reeltune.untrusted import decode_text
-from reeltune.web import drafts, line, now, pick
+from reeltune.web import line, now, pick
 from reeltune.web.clock import MODEL, MODELS, NOW, QUEUE, View, attempt
 from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, Updates, listen, reporting
 from reeltune.web.form import form_of
 from reeltune.web.look import Look
 from reeltune.web.markup import good, marked
-from reeltune.web.studio import Studio
-from reeltune.web.uploads import MOST_JSON_BYTES, discard
 
 
 def make_tab(studio: Studio, draft: gr.State, tabs: gr.Tabs) -> Make:

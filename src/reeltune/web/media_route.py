@@ -13,8 +13,8 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from reeltune.errors import MediaError
-from reeltune.web.media_types import head_of, mime_of
-from reeltune.web.studio import Studio
+from reeltune.service.media_types import head_of, mime_of
+from reeltune.service.studio import Studio
 
 PREFIX = "/gradio_api/file="  # Gradio's own components ask for files under it
 _HEADERS = {

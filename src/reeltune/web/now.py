@@ -10,8 +10,8 @@ from reeltune._text import counted, duration, size
 from reeltune.events import Progress
 from reeltune.jobs import Job, Live, State
 from reeltune.jobs.pace import Pace
+from reeltune.service.studio import Studio
 from reeltune.web.markup import button, notes, problem, text, video
-from reeltune.web.studio import Studio
 
 _STAGES = {
     "prepare": "Getting ready",

@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 
 from reeltune.errors import ReeltuneError
-from reeltune.web import finetunes
+from reeltune.service import finetunes
+from reeltune.service.studio import Studio
+from reeltune.service.uploads import discard
 from reeltune.web.events import DOWNLOAD, QUIET
 from reeltune.web.markup import good, problem
-from reeltune.web.studio import Studio
-from reeltune.web.uploads import discard
 
 
 def choices(studio: Studio) -> list[str]:

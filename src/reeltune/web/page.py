@@ -8,7 +8,9 @@ from typing import Any
 import gradio as gr
 
 from reeltune.errors import ReeltuneError
-from reeltune.web import drafts, pick
+from reeltune.service import drafts
+from reeltune.service.studio import Studio
+from reeltune.web import pick
 from reeltune.web.calls import Page
 from reeltune.web.clock import MODEL, MODELS, NOW, QUEUE, Part, View, clock
 from reeltune.web.configuration import configuration_tab
@@ -18,7 +20,6 @@ from reeltune.web.gallery import films, gallery_tab, grid
 from reeltune.web.make import make_tab, show_model, show_models, show_now, show_queue
 from reeltune.web.markup import marked
 from reeltune.web.own import choices
-from reeltune.web.studio import Studio
 
 _HEADER = """<header class="rt-header"><h1>reeltune</h1>
 <button type="button" class="rt-button" id="rt-theme" aria-label="Dark or light colours">◐</button></header>"""

@@ -8,13 +8,13 @@ from reeltune._text import counted, size
 from reeltune.definitions import Catalog, Definition, Summary
 from reeltune.errors import PreferencesError, ReeltuneError
 from reeltune.families import ARCHITECTURES, FAMILIES, Architecture
-from reeltune.fetch import Explanation
-from reeltune.fetch.estimate import estimate
 from reeltune.machine import free_disk
-from reeltune.versions import Choice
+from reeltune.planning.choose import Choice
+from reeltune.planning.estimate import estimate
+from reeltune.planning.plan import Explanation
+from reeltune.service.states import Standing
+from reeltune.service.studio import Studio
 from reeltune.web.markup import button, notes, problem, text
-from reeltune.web.states import Standing
-from reeltune.web.studio import Studio
 from reeltune.web.words import slot_words
 
 _UNKNOWN = "Others"

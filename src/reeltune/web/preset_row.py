@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 
 from reeltune.definitions import Definition
-from reeltune.web import drafts, presets
+from reeltune.service import drafts, presets
+from reeltune.service.studio import Studio
 from reeltune.web.events import QUIET, Updates, reporting
 from reeltune.web.markup import good
-from reeltune.web.studio import Studio
 
 Checked = Callable[[tuple[Any, ...]], tuple[dict[str, Any], list[str]]]
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from reeltune.errors import ServeError
 from reeltune.jobs import Runner
 from reeltune.preferences import load_preferences
+from reeltune.service.studio import UPLOADS, Studio
 from reeltune.web.desktop import has_desktop, open_browser
 from reeltune.web.login import read_passwords
-from reeltune.web.studio import UPLOADS, Studio
 
 if TYPE_CHECKING:
-    from reeltune.web.cleanup import Cleanup
+    from reeltune.service.cleanup import Cleanup
     from reeltune.web.connections import WebServer
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -116,7 +116,7 @@ class Running:
 
 def launch(studio: Studio, serving: Serving, passwords: Mapping[str, str]) -> Running:
     """Start to listen. Raises ServeError where the port can't be had."""
-    from reeltune.web.cleanup import Cleanup
+    from reeltune.service.cleanup import Cleanup
     from reeltune.web.connections import WebServer, listen
     from reeltune.web.guard import Guard
     from reeltune.web.login import Login
@@ -146,12 +146,12 @@ def _application(studio: Studio) -> tuple[Any, Any]:
     from fastapi import FastAPI
     from starlette.routing import BaseRoute
 
+    from reeltune.service.uploads import MOST_BYTES
     from reeltune.web.markup import asset
     from reeltune.web.media_route import media_route
     from reeltune.web.page import build
     from reeltune.web.theme import theme
     from reeltune.web.upload_route import upload_routes
-    from reeltune.web.uploads import MOST_BYTES
 
     page = build(studio)
     page.state_session_capacity = _MOST_SESSIONS

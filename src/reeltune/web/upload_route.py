@@ -24,9 +24,9 @@ from starlette.routing import Route
 
 from reeltune.errors import MediaError, ReeltuneError
 from reeltune.machine import free_disk
+from reeltune.service.studio import Studio
+from reeltune.service.uploads import MOST_BYTES, accepted_name
 from reeltune.untrusted import clean_text
-from reeltune.web.studio import Studio
-from reeltune.web.uploads import MOST_BYTES, accepted_name
 
 PARTIAL = ".partial"
 _KEPT_FREE = 1_000_000_000  # bytes of the disk that uploads leave

@@ -9,10 +9,10 @@ from typing import Any
 import gradio as gr
 from gradio.data_classes import FileData, ImageData, ListFiles
 
+from reeltune.service.fields import Field
+from reeltune.service.labels import placeholder_of
+from reeltune.service.studio import Studio
 from reeltune.web.events import QUIET
-from reeltune.web.fields import Field
-from reeltune.web.labels import placeholder_of
-from reeltune.web.studio import Studio
 
 _IMAGES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
 

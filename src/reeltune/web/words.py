@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from reeltune.families.vocabulary import INPUT_KEYS, KEYS
-from reeltune.web.labels import PREFERENCES, label_of
+from reeltune.service.labels import PREFERENCES, label_of
 
 _SETTINGS = {
     "prompt": "prompt", "seed": "seed", "resolution": "resolution", "frames": "video_length",

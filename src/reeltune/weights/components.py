@@ -29,7 +29,7 @@ from reeltune.checkpoints.quanto import ACTIVATION_SCALES, SCALE, config_if_any
 from reeltune.errors import CheckpointError, TensorMismatch, UnsupportedFormat
 from reeltune.families import Component
 from reeltune.families.components import LAYOUTS, WAN_VAE, Layout
-from reeltune.inventory import CHECKPOINT_SUFFIXES, component_files
+from reeltune.library.inventory import CHECKPOINT_SUFFIXES, component_files
 from reeltune.weights.load import Loader
 from reeltune.weights.matching import Source, check_names, parameter_name
 from reeltune.weights.tensors import TensorFile

@@ -16,7 +16,7 @@ from reeltune.checkpoints.names import FP8, QUANTO_INT8, SIXTEEN_BITS
 from reeltune.checkpoints.quanto import config_if_any, quantization_metadata
 from reeltune.errors import CheckpointError, UnsupportedFormat
 from reeltune.families import ARCHITECTURES, FAMILIES, Family
-from reeltune.inventory.index import FILE_NAME, Index
+from reeltune.library.index import FILE_NAME, Index
 from reeltune.weights.edits import Edit
 from reeltune.weights.load import check_notes, empty_model, model_config, transformer_class
 from reeltune.weights.lora import Applied, Targets, match, second_of_two

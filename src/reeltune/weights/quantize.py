@@ -25,7 +25,7 @@ from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS, converted_name, quantized_name
 from reeltune.errors import CheckpointError, NotEnoughDisk
 from reeltune.events import CancelToken, Listener, Notice, ignore
-from reeltune.inventory import PARTIAL
+from reeltune.library.inventory import PARTIAL
 from reeltune.machine import free_disk
 from reeltune.weights.draft import prepare
 from reeltune.weights.lora import Applied

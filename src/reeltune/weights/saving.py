@@ -15,9 +15,10 @@ from reeltune.definitions import Definition, Version, load_catalog
 from reeltune.definitions.schema import MODEL_KEY
 from reeltune.definitions.writer import create, edit
 from reeltune.events import CancelToken, Listener, Notice, ignore
-from reeltune.fetch import Explanation, explain, pull
-from reeltune.inventory import Inventory
+from reeltune.fetch import pull
+from reeltune.library.inventory import Inventory
 from reeltune.machine import Machine
+from reeltune.planning.plan import Explanation, explain
 from reeltune.preferences import Preferences
 from reeltune.weights.parts import name_of_all
 from reeltune.weights.quantize import check, quantize

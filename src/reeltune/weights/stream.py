@@ -25,7 +25,7 @@ from reeltune.checkpoints.header import Tensor
 from reeltune.errors import Cancelled, CheckpointError
 from reeltune.events import CancelToken, Listener, Progress
 from reeltune.files import write_all
-from reeltune.inventory import PARTIAL
+from reeltune.library.inventory import PARTIAL
 from reeltune.weights.edits import LEAST
 from reeltune.weights.quanto import CHUNK, check_finite, off, quantize_rows
 from reeltune.weights.recipe import Piece, Recipe, Task, pieces

@@ -1,0 +1,29 @@
+"""Data types that models compute in, and the ways in which their weights are stored.
+
+Both are texts as well, as they stand in preferences, in reports and in file names.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class DType(StrEnum):
+    """A data type that models compute in."""
+
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+class Quantization(StrEnum):
+    """How the weights of a checkpoint are stored. The value is the name that reports show."""
+
+    NONE = "none"  # 16 or 32 bits
+    QUANTO_INT8 = "quanto_int8"
+    FP8 = "fp8"
+    FP8_SCALED = "fp8_scaled"
+    GGUF = "gguf"
+    NVFP4 = "nvfp4"
+    OTHER_INT8 = "int8 (not quanto)"
+    OTHER_QUANTO = "quanto (not int8)"

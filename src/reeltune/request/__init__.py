@@ -1,0 +1,1 @@
+"""The settings of one video, complete, checked and typed: what the engine is given."""

@@ -1,0 +1,151 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from reeltune import Preferences, load_catalog
+from reeltune.checkpoints.identify import Identity
+from reeltune.errors import ChoiceError, DeviceError
+from reeltune.library.inventory import Found
+from reeltune.planning.choose import Facts, choose
+
+H = "https://h/"
+BF16, FP16 = H + "x_bf16.safetensors", H + "x_fp16.safetensors"
+Q_BF16, Q_FP16 = H + "x_quanto_bf16_int8.safetensors", H + "x_quanto_fp16_int8.safetensors"
+BOTH = ("bf16", "fp16")
+
+
+@pytest.fixture
+def pick(root, define):
+    def run(urls, *, quantization="int8", dtype="auto", computable=BOTH, auto=False, facts=None, architecture="t2v"):
+        define("mine", {"architecture": architecture, "URLs": urls, "auto_quantize": auto})
+        definition = load_catalog(root)["mine"]
+        return choose(definition, Preferences(quantization=quantization, dtype=dtype), computable, facts or {})
+
+    return run
+
+
+def here(identity=None):
+    return Facts(Found(Path("/x"), 10, identity))
+
+
+def identity(**changes):
+    base = Identity("wan", ("t2v",), ("t2v", "t2v_2_2"), "model", "original", "", "none", "bf16", {}, 1, 2, {}, ())
+    return dataclasses.replace(base, **changes)
+
+
+ALL = [BF16, FP16, Q_BF16, Q_FP16]
+
+
+@pytest.mark.parametrize(
+    ("urls", "wish", "computable", "auto", "chosen", "dtype", "on_load"),
+    [
+        (ALL, ("int8", "auto"), BOTH, False, Q_BF16, "bf16", False),
+        (ALL, ("int8", "fp16"), BOTH, False, Q_FP16, "fp16", False),
+        (ALL, ("bf16", "auto"), BOTH, False, BF16, "bf16", False),
+        (ALL, ("bf16", "fp16"), BOTH, False, FP16, "fp16", False),
+        (ALL, ("int8", "auto"), ("fp16",), False, Q_FP16, "fp16", False),
+        ([BF16], ("int8", "fp16"), BOTH, False, BF16, "fp16", False),  # converts while loading
+        ([BF16], ("int8", "auto"), BOTH, True, BF16, "bf16", True),
+        ([BF16, Q_BF16], ("int8", "auto"), ("fp16",), True, BF16, "fp16", True),  # every quanto file is rejected
+        ([BF16, Q_BF16], ("int8", "auto"), ("fp16",), False, BF16, "fp16", False),
+        ([BF16], ("bf16", "auto"), BOTH, True, BF16, "bf16", False),  # 16 bits asked: never quantized
+        ([Q_BF16], ("bf16", "auto"), BOTH, False, Q_BF16, "bf16", False),
+        ([Q_BF16, BF16], ("int8", "fp16"), BOTH, False, Q_BF16, "bf16", False),  # quantization outranks data type
+        ([H + "x.safetensors"], ("int8", "auto"), BOTH, False, H + "x.safetensors", "bf16", False),
+    ],
+)
+def test_choices(pick, urls, wish, computable, auto, chosen, dtype, on_load):
+    selection = pick(urls, quantization=wish[0], dtype=wish[1], computable=computable, auto=auto)
+    choice = selection.choices["transformer"]
+    assert (choice.version.url, choice.dtype, choice.quantize_on_load) == (chosen, dtype, on_load)
+    assert len(selection.rejected) == len(urls) - 1
+    assert all(row.reason for row in selection.rejected)
+
+
+def test_unmet_wishes_are_said_once(pick):
+    assert "not set auto_quantize" in " ".join(pick([BF16]).notices)
+    assert "no usable 16-bit version" in " ".join(pick([Q_BF16], quantization="bf16").notices)
+    assert "computes in bf16" in " ".join(pick([Q_BF16], dtype="fp16").notices)
+    hunyuan = pick(ALL, dtype="fp16", architecture="hunyuan")
+    assert hunyuan.choices["transformer"].version.url == Q_BF16
+    assert "Hunyuan Video does not compute in it: bf16 is used" in " ".join(hunyuan.notices)
+    assert not pick(ALL).notices
+
+
+def test_what_is_on_disk_wins_among_equals_but_not_over_the_wish(pick):
+    other = H + "y_quanto_bf16_int8.safetensors"
+    assert pick([Q_BF16, other], facts={other: here()}).choices["transformer"].version.url == other
+    assert pick([BF16, Q_BF16], facts={BF16: here()}).choices["transformer"].version.url == Q_BF16
+
+
+def test_the_header_beats_the_name(pick):
+    facts = {BF16: here(identity(quantization="quanto_int8", dtype="fp16"))}
+    choice = pick([BF16], facts=facts).choices["transformer"]
+    assert (choice.quantization, choice.dtype) == ("quanto_int8", "fp16")
+
+
+FP8 = H + "x_fp8_e4m3fn_scaled.safetensors"
+
+
+def test_fp8_comes_after_what_was_asked_for(pick):
+    assert pick([FP8, BF16], quantization="bf16").choices["transformer"].version.url == BF16
+    assert pick([FP8, Q_BF16]).choices["transformer"].version.url == Q_BF16
+    assert pick([Q_BF16, FP8], quantization="bf16").choices["transformer"].version.url == FP8
+    assert pick([FP8, BF16]).choices["transformer"].version.url == BF16
+
+
+def test_fp8_alone_is_quantized_or_turned_into_16_bits(pick):
+    selection = pick([FP8])
+    assert selection.choices["transformer"].quantize_on_load
+    assert selection.choices["transformer"].reason.startswith("fp8, no usable int8 version is listed: quantized")
+    assert not selection.notices
+    selection = pick([FP8], quantization="bf16", dtype="fp16")
+    choice = selection.choices["transformer"]
+    assert (choice.quantize_on_load, choice.dtype) == (False, "fp16")
+    assert "fp8, converted to 16 bits while loading" in selection.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        (H + "x-Q4_K_M.gguf", "GGUF"),
+        (H + "x.ckpt", "pickle"),
+        (H + "x_int8_convrot.safetensors", "not the quanto format"),
+        (H + "x_nvfp4.safetensors", "nvfp4"),
+        ("ckpts/gone.safetensors", "not there"),
+    ],
+)
+def test_what_cannot_be_loaded_is_rejected_by_name(pick, url, reason):
+    selection = pick([url, BF16])
+    assert selection.choices["transformer"].version.url == BF16
+    assert reason in selection.rejected[0].reason
+    with pytest.raises(ChoiceError, match=reason) as caught:
+        pick([url])
+    assert len(caught.value.rejected) == 1
+
+
+def test_another_models_header_is_rejected_with_the_evidence(pick):
+    wrong = identity(architectures=("i2v",), compatible=("i2v", "fun_inp"), evidence=("36 input channels",))
+    selection = pick([BF16, FP16], facts={BF16: here(wrong)})
+    assert selection.choices["transformer"].version.url == FP16
+    assert "36 input channels" in next(row.reason for row in selection.rejected if row.version.url == BF16)
+
+
+def test_a_device_that_shares_no_data_type(pick):
+    with pytest.raises(DeviceError, match="computes in bf16"):
+        pick(ALL, computable=("fp16",), architecture="hunyuan")
+
+
+def test_modules_and_the_second_transformer_follow_the_data_type(root):
+    catalog = load_catalog(root)
+    for wish, token in (("fp16", "mfp16"), ("bf16", "mbf16")):
+        selection = choose(catalog["vace_14B_2_2"], Preferences(dtype=wish), BOTH, {})
+        assert set(selection.choices) == {"transformer", "transformer_2", "modules[0]"}
+        assert all(
+            token in choice.version.url and "int8" in choice.version.url for choice in selection.choices.values()
+        )
+
+
+def test_nothing_is_computed_from_the_world_outside(pick):
+    assert pick(ALL) == pick(ALL)

@@ -1,0 +1,236 @@
+"""What is chosen, listed and refused on the facts on disk and behind URLs."""
+
+import pytest
+
+from conftest import safetensors_bytes
+from reeltune import Preferences, explain, load_catalog, pull
+from reeltune.checkpoints.header import read_header
+from reeltune.errors import BadDownload, CheckpointError, ChoiceError, FetchError, NotRunnable
+from reeltune.fetch.pulling import plan_download, pull_all
+from reeltune.library.inventory import Inventory
+from reeltune.machine import Machine
+from reeltune.planning.facts import summaries_here
+from reeltune.planning.local import local_problems
+
+MACHINE = Machine(2**34, 2**33)
+T2V = {
+    "head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2]),
+    "head.head.weight": ("BF16", [64, 4]), "text_embedding.0.weight": ("BF16", [4, 8]),
+    "time_embedding.0.weight": ("BF16", [4, 8]), "blocks.0.ffn.0.weight": ("BF16", [8, 4]),
+}  # fmt: skip
+I2V = T2V | {"patch_embedding.weight": ("BF16", [4, 36, 1, 2, 2])}
+INT8 = {name: row for name, row in T2V.items() if name != "blocks.0.ffn.0.weight"} | {
+    "blocks.0.ffn.0.weight._data": ("I8", [8, 4]), "blocks.0.ffn.0.weight._scale": ("BF16", [8, 1]),
+}  # fmt: skip
+NVFP4 = T2V | {"blocks.0.ffn.0.weight_scale_2": ("F32", [1])}
+
+
+def chosen(explanation):
+    return explanation.selection.choices["transformer"].version.file_name
+
+
+def here(root, id):
+    return next(row for row in summaries_here(load_catalog(root), Preferences(), MACHINE) if row.id == id)
+
+
+# --- a name that hides or lies about what a file holds -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"plain.safetensors": INT8, "x_bf16.safetensors": T2V}, "plain.safetensors"),  # it hides its type
+        ({"x_bf16.safetensors": T2V, "plain.safetensors": INT8}, "plain.safetensors"),
+        ({"x_quanto_bf16_int8.safetensors": NVFP4, "x_bf16.safetensors": T2V}, "x_bf16.safetensors"),  # it lies
+        ({"x_quanto_bf16_int8.safetensors": I2V, "x_bf16.safetensors": T2V}, "x_bf16.safetensors"),
+        ({"x_nvfp4.safetensors": T2V}, "x_nvfp4.safetensors"),
+        ({"x_quanto_bf16_int8.safetensors": INT8, "plain.safetensors": T2V}, "x_quanto_bf16_int8.safetensors"),
+    ],
+)
+def test_explain_online_and_pull_choose_the_same_file(server, define, root, files, expected):
+    for name, tensors in files.items():
+        server.files[f"/{name}"] = safetensors_bytes(tensors)
+    define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/{name}" for name in files]})
+    definition = load_catalog(root)["mine"]
+    assert chosen(explain(definition, machine=MACHINE, online=True)) == expected
+    pulled = pull(definition, weights_only=True, machine=MACHINE)
+    assert chosen(pulled) == expected
+    assert not [item for item in pulled.missing if item.weights]
+    assert [path.name for path in (root / "ckpts").glob("*.safetensors")] == [expected]
+    assert chosen(plan_download([definition], machine=MACHINE)[0][0]) == expected
+
+
+def test_a_dead_url_is_passed_over_and_named(server, define, root):
+    server.files["/x_bf16.safetensors"] = safetensors_bytes(T2V)
+    urls = [f"{server.url}/gone_quanto_bf16_int8.safetensors", f"{server.url}/x_bf16.safetensors"]
+    define("mine", {"architecture": "t2v", "URLs": urls})
+    for explanation in (
+        explain(load_catalog(root)["mine"], machine=MACHINE, online=True),
+        pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE),
+    ):
+        assert chosen(explanation) == "x_bf16.safetensors"
+        (notice,) = [row for row in explanation.notices if "404" in row]
+        assert "gone_quanto_bf16_int8.safetensors is passed over" in notice
+
+
+def test_where_every_url_is_dead_the_error_is_the_servers(server, define, root):
+    define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/gone_bf16.safetensors"]})
+    with pytest.raises(FetchError, match="404"):
+        explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
+    with pytest.raises(FetchError, match="404"):
+        pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
+    server.files["/gone_bf16.safetensors"] = b"<!doctype html>" + bytes(99)
+    with pytest.raises(CheckpointError, match="web page"):
+        explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
+    with pytest.raises(BadDownload):
+        pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
+
+
+def test_with_everything_here_nothing_is_asked(server, define, root):
+    server.files["/x_bf16.safetensors"] = safetensors_bytes(T2V)
+    define(
+        "mine", {"architecture": "t2v", "URLs": [f"{server.url}/x_bf16.safetensors", f"{server.url}/plain.safetensors"]}
+    )
+    pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
+    before = len(server.requests)
+    explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
+    pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
+    assert len(server.requests) == before
+
+
+# --- what can't run ------------------------------------------------------------------------------------------------
+
+
+def test_what_can_not_run_is_not_downloaded_unless_asked(server, define, root):
+    server.files["/x_bf16.safetensors"] = safetensors_bytes(T2V)
+    urls = [f"{server.url}/x_bf16.safetensors"]
+    define("styled", {"architecture": "t2v", "URLs": urls, "loras": ["https://h/l.safetensors"]})
+    define("phases", {"architecture": "t2v", "URLs": urls}, guidance_phases=3)
+    define("images", {"architecture": "t2v", "URLs": urls, "image_outputs": True})
+    catalog = load_catalog(root)
+    for id, words in (("styled", "LoRAs"), ("phases", "3 phases"), ("images", "images in place of videos")):
+        assert words in here(root, id).reason
+        assert words in explain(catalog[id], machine=MACHINE).as_json()["reason"]
+        for act in (pull_all, plan_download):
+            with pytest.raises(NotRunnable, match=words):
+                act([catalog[id]], machine=MACHINE)
+    assert not server.requests
+    with pytest.raises(FetchError):  # of its components, which this server doesn't have
+        pull_all([catalog["styled"]], machine=Machine(2**34, 2**33), anyway=True)
+    assert server.requests
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://h/x_nvfp4.safetensors", "nvfp4 weights can't be loaded"),
+        ("https://h/x-Q4_K_M.gguf", "GGUF files can't be loaded"),
+        ("https://h/x.pth", "pickle files can run code"),
+        ("https://h/x_int8_convrot.safetensors", "not the quanto format"),
+    ],
+)
+def test_versions_that_can_not_be_loaded(define, root, url, words):
+    define("mine", {"architecture": "t2v", "URLs": [url, url + "?again"]})
+    define("module", {"architecture": "vace_14B", "URLs": "t2v", "modules": [[url]]})
+    rows = {row.id: row for row in load_catalog(root).summaries()}
+    for id in ("mine", "module"):
+        assert words in rows[id].reason
+        assert words in here(root, id).reason
+        assert not here(root, id).runnable
+        with pytest.raises((ChoiceError, NotRunnable), match=words.split(" can")[0]):
+            pull(load_catalog(root)[id], machine=MACHINE)
+
+
+def test_a_header_knows_better_than_a_name(define, root):
+    define("mine", {"architecture": "t2v", "URLs": ["https://h/x_nvfp4.safetensors"]})
+    (root / "ckpts").mkdir()
+    (root / "ckpts" / "x_nvfp4.safetensors").write_bytes(safetensors_bytes(T2V))
+    assert here(root, "mine").runnable
+
+
+# --- files on this machine ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def local(root, define):
+    (root / "models").mkdir()
+    (root / "models" / "i2v_bf16.safetensors").write_bytes(safetensors_bytes(I2V))
+    (root / "models" / "cut_bf16.safetensors").write_bytes(safetensors_bytes(T2V)[:-1])
+    define("gone", {"architecture": "t2v", "URLs": ["models/gone_bf16.safetensors"]})
+    define("other", {"architecture": "t2v", "URLs": ["models/i2v_bf16.safetensors"]})
+    define("cut", {"architecture": "t2v", "URLs": ["models/cut_bf16.safetensors"]})
+    return load_catalog(root)
+
+
+def test_local_files_that_can_not_be_used_are_listed_so(local, root):
+    assert "models/gone_bf16.safetensors is not there" in here(root, "gone").reason
+    assert "its header is that of i2v" in here(root, "other").reason
+    assert "not there" not in here(root, "other").reason
+    assert not any(here(root, id).runnable for id in ("gone", "other", "cut"))
+
+
+@pytest.mark.parametrize(
+    ("id", "hint"),
+    [
+        ("gone", "Put the file there"),
+        ("other", "write the architecture that the file is of"),
+        ("cut", "replace the file"),
+    ],
+)
+def test_the_advice_fits_the_cause(local, id, hint):
+    with pytest.raises(ChoiceError) as caught:
+        explain(local[id], machine=MACHINE)
+    assert hint in caught.value.hint
+
+
+def test_check_reports_paths_that_lead_nowhere(local, root, define):
+    define(
+        "preload", {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"], "preload_URLs": ["loras/x.json"]}
+    )
+    catalog, inventory = load_catalog(root), Inventory(root)
+    own = [id for id in catalog if catalog[id].own_file]
+    found = {id: [str(row) for row in local_problems(catalog[id], root / id, inventory)] for id in own}
+    assert {id for id, rows in found.items() if rows} == {"gone", "other", "cut", "preload"}
+    assert str(root / "loras" / "x.json") in found["preload"][0]
+    assert "its header is that of i2v" in found["other"][0]
+    items = explain(catalog["preload"], machine=MACHINE).items
+    assert [item.path for item in items if item.subject == "preload"] == [root / "loras" / "x.json"]
+
+
+def test_a_listed_file_that_is_gone_is_a_notice_where_another_is_used(root, define):
+    define(
+        "mine",
+        {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors", "ckpts/x_quanto_bf16_int8.safetensors"]},
+    )
+    notices = explain(load_catalog(root)["mine"], machine=MACHINE).notices
+    assert any("ckpts/x_quanto_bf16_int8.safetensors is not there" in row for row in notices)
+    plain = explain(load_catalog(root)["mine"], Preferences(quantization="bf16"), machine=MACHINE).notices
+    assert not any("not there" in row for row in plain)  # it would not have been used
+
+
+@pytest.mark.parametrize(
+    ("architecture", "takes"),
+    [("t2v", "vace_14B"), ("t2v_1.3B", "vace_1.3B"), ("t2v_2_2", "vace_14B_2_2"), ("hunyuan", "")],
+)
+def test_modules_name_the_architecture_that_takes_them(root, define, architecture, takes):
+    define("mine", {"architecture": architecture, "URLs": ["https://h/x.safetensors"], "modules": ["vace_14B"]})
+    reason = load_catalog(root)["mine"].reason
+    assert f"it merges modules, which {architecture} does not take" in reason
+    assert (f'write "architecture": "{takes}"' in reason) == bool(takes)
+
+
+def test_a_file_that_many_definitions_list_is_read_once(root, define, monkeypatch):
+    (root / "ckpts").mkdir()
+    path = root / "ckpts" / "x_bf16.safetensors"
+    path.write_bytes(safetensors_bytes(T2V))
+    for number in range(20):
+        define(f"d{number}", {"architecture": "t2v", "URLs": ["ckpts/x_bf16.safetensors"]})
+    read, inventory = [], Inventory(root)
+    monkeypatch.setattr("reeltune.library.inventory.read_header", lambda path: read.append(path) or read_header(path))
+    catalog = load_catalog(root)
+    for number in range(20):
+        assert explain(catalog[f"d{number}"], machine=MACHINE, inventory=inventory).items[0].present
+    assert read.count(path) == 1
+    path.write_bytes(safetensors_bytes(I2V))  # replaced, it is another file
+    with pytest.raises(ChoiceError):
+        explain(catalog["d0"], machine=MACHINE, inventory=inventory)

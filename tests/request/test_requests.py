@@ -1,0 +1,246 @@
+"""What settings ask of one video: letters, frame rates, lengths, solvers, phases, positions. Nothing is loaded."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reeltune import explain, load_catalog
+from reeltune.engine.inputs import read
+from reeltune.engine.positions import check_positions
+from reeltune.errors import NotRunnable, SettingsError
+from reeltune.families import ARCHITECTURES
+from reeltune.machine import Machine
+from reeltune.media.mp4 import write_mp4
+from reeltune.request.parse import build_request, complete_settings
+from reeltune.settings import layer
+
+URLS = ["https://h/x_bf16.safetensors"]
+
+
+@pytest.fixture
+def files(root):
+    """A control video of 10 frames a second, a mask whose left half is white, and an image."""
+    frames = np.full((9, 64, 64, 3), 200, np.uint8)
+    mask = np.zeros((9, 64, 64, 3), np.uint8)
+    mask[:, :, :32] = 255
+    write_mp4(root / "guide.mp4", frames, 10, {})
+    write_mp4(root / "mask.mp4", mask, 10, {})
+    Image.new("RGB", (64, 64), "red").save(root / "image.png")
+    return {"video_guide": "guide.mp4", "video_mask": "mask.mp4", "image_refs": ["image.png"]}
+
+
+def request(root, id, **settings):
+    architecture = ARCHITECTURES[id]
+    whole = layer(architecture, {"resolution": "64x64", "video_length": 9, "prompt": "x"}, call=settings)
+    return build_request(architecture, whole, root)
+
+
+# --- letters ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "letters", ["", "V", "VA", "AV", "VAI", "MVA", "UVA", "UV", "VI", "KVI", "NVA", "V A", "I", "KI", "U", "M", "N", "K",
+                "P", "XI", "Z", "D", "IW"],
+)  # fmt: skip
+def test_letters_of_control_videos_that_are_done(root, files, letters):
+    given = {key: path for key, path in files.items() if _letter(key) in letters}
+    found, _ = request(root, "vace_1.3B", video_prompt_type=letters, **given)
+    assert set(found.inputs) == set(given)
+
+
+def _letter(key):
+    return {"video_guide": "V", "video_mask": "A", "image_refs": "I"}[key]
+
+
+@pytest.mark.parametrize(
+    ("letters", "words"),
+    [
+        ("PV", "poses, which is not supported"), ("DV", "depth"), ("SVA", "a scribble"), ("LV", "optical flow"), ("CV", "gray"),
+        ("VXA", "outside the mask"), ("VAY", "outside the mask"), ("ZVA", "outside"), ("WVA", "outside"),
+        ("QV", "Q means nothing"), ("v", "v means nothing"), ("VA1", "1 means nothing"),
+    ],
+)  # fmt: skip
+def test_letters_that_would_change_the_video_are_refused_in_words(root, files, letters, words):
+    with pytest.raises(NotRunnable, match=words) as caught:
+        request(root, "vace_1.3B", video_prompt_type=letters, **files)
+    odd = letters.strip("VAI")
+    assert f"{odd} out of" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("letters", "option"), [("V", "--video-guide"), ("VA", "--video-guide"), ("I", "--image-refs")]
+)
+def test_a_letter_asks_for_its_file(root, letters, option):
+    with pytest.raises(SettingsError, match="isn't given") as caught:
+        request(root, "vace_1.3B", video_prompt_type=letters)
+    assert option in caught.value.hint
+
+
+def test_the_mask_is_gray_kept_or_inverted_as_the_letters_say(root, files):
+    def left_and_right(letters):
+        one, _ = request(root, "vace_1.3B", video_prompt_type=letters, **files)
+        given = read(one, print)
+        return [given.guide[0].getpixel((x, 32))[0] // 8 * 8 for x in (8, 56)], [
+            given.mask[0].getpixel((x, 32)) for x in (8, 56)
+        ]
+
+    assert left_and_right("VA") == left_and_right("MVA") == ([128, 200], [255, 0])
+    assert left_and_right("NVA") == ([200, 128], [0, 255])
+    assert left_and_right("UVA") == ([200, 200], [255, 0])
+
+
+@pytest.mark.parametrize("letters", ["T", "", "S", "ST"])
+def test_letters_of_images_that_are_done(root, files, letters):
+    image = {"image_start": "image.png"} if "S" in letters else {}
+    found, notices = request(root, "ti2v_2_2", image_prompt_type=letters, **image)
+    assert set(found.inputs) == set(image)
+    assert notices == []
+
+
+@pytest.mark.parametrize("letters", ["V", "L", "VL", "SV"])
+def test_a_video_to_continue_that_is_not_there_is_reported_and_one_that_is_there_is_refused(root, files, letters):
+    given = {"image_prompt_type": letters, "image_start": "image.png"}
+    _, notices = request(root, "ti2v_2_2", **given)
+    assert len(notices) == len(set(letters) & {"V", "L"})
+    assert "continues" in notices[0]
+    with pytest.raises(NotRunnable, match="continues"):
+        request(root, "ti2v_2_2", video_source="guide.mp4", **given)
+
+
+def test_other_letters_of_images_are_refused(root, files):
+    with pytest.raises(NotRunnable, match=r"knows S \(image_start\), E \(image_end\)"):
+        request(root, "i2v", image_prompt_type="SQ", image_start="image.png")
+
+
+# --- rates, lengths, solvers, phases ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "fps"),
+    [("", 16), (None, 16), ("auto", 16), ("control", 10), ("source", 16), (24, 24), (23.976, 24), ("30", 30), (0, 16)],
+)
+def test_frame_rates(root, files, rate, fps):
+    found, notices = request(root, "vace_1.3B", force_fps=rate, video_prompt_type="V", video_guide="guide.mp4")
+    assert found.fps == fps
+    assert ["video_source" in line for line in notices] == [True] * (rate == "source")
+    assert found.settings.get("force_fps") in ((rate, fps) if rate not in ("control", "source", "auto") else (fps,))
+
+
+def test_a_rate_that_follows_nothing_is_reported(root):
+    found, notices = request(root, "t2v", force_fps="control")
+    assert found.fps == 16
+    assert "there is no video_guide" in notices[0]
+
+
+@pytest.mark.parametrize(
+    ("length", "more", "frames"),
+    [("10s", {}, 161), ("1s", {}, 17), ("2.5s", {}, 41), ("0.01s", {}, 1), ("10s", {"force_fps": 24}, 241)],
+)
+def test_durations(root, length, more, frames):
+    found, notices = request(root, "t2v", video_length=length, **more)
+    assert found.frames == found.settings["video_length"] == frames
+    assert notices == []
+
+
+def test_durations_follow_the_control_videos_rate(root, files):
+    found, _ = request(
+        root, "vace_1.3B", video_length="2s", force_fps="control", video_prompt_type="V", video_guide="guide.mp4"
+    )
+    assert (found.frames, found.fps) == (21, 10)
+
+
+@pytest.mark.parametrize("name", ["causvid", "lcm", "flowmatch_causvid", "dpm++_sde"])
+@pytest.mark.parametrize("id", ["t2v", "hunyuan", "ltxv_13B"])
+def test_solvers_that_no_family_has_are_replaced_and_it_is_reported(root, name, id):
+    found, (notice,) = request(root, id, sample_solver=name)
+    assert found.solver == "euler"
+    assert name in notice
+    assert "euler" in notice
+
+
+def test_a_solver_of_another_family_is_replaced_too(root):
+    found, (notice,) = request(root, "hunyuan", sample_solver="unipc")
+    assert found.solver == "euler"
+    assert "Hunyuan" in notice
+
+
+@pytest.mark.parametrize(
+    ("settings", "boundary"),
+    [({}, 0.875), ({"switch_threshold": 900}, 0.9), ({"guidance_phases": 1}, 0), ({"guidance_phases": 1, "switch_threshold": 900}, 0),
+     ({"guidance_phases": 0}, 0), ({"switch_threshold": 0}, 0)],
+)  # fmt: skip
+def test_with_one_phase_the_first_transformer_makes_all_steps(root, settings, boundary):
+    assert request(root, "t2v_2_2", **settings)[0].boundary == boundary
+    assert request(root, "t2v", **settings)[0].boundary in (0, boundary)
+
+
+@pytest.mark.parametrize("where", ["definition", "file", "call"])
+def test_a_third_phase_is_refused_wherever_it_is_asked_for(root, define, where):
+    asks = {"guidance_phases": 3, "switch_threshold": 965, "switch_threshold2": 800, "model_switch_phase": 2}
+    define("mine", {"architecture": "t2v_2_2", "URLs": URLS, "URLs2": URLS}, **(asks if where == "definition" else {}))
+    if where == "file":
+        (root / "settings").mkdir()
+        (root / "settings" / "mine_settings.json").write_text(str(asks).replace("'", '"'))
+    definition = load_catalog(root)["mine"]
+    with pytest.raises(NotRunnable, match="3 phases of guidance"):
+        complete_settings(definition, asks if where == "call" else {})
+
+
+# --- positions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "most", "fits"),
+    [
+        ({"resolution": "1280x720"}, "1024x1024", "resolution=1024x576"),
+        ({"resolution": "16x2048"}, "1024x1024", "resolution=16x1024"),
+        ({"video_length": 300}, "253 frames", "video_length=253"),
+        ({"video_length": 300, "resolution": "2048x64"}, "253 frames", "resolution=1024x32 and video_length=253"),
+    ],
+)
+@pytest.mark.parametrize("id", ["nano_t2v", "nano_vace", "nano_i2v"])
+def test_a_video_beyond_the_models_positions_is_an_error_before_anything_is_loaded(
+    root, files, id, settings, most, fits
+):
+    definition = load_catalog(root)[id]
+    whole, _ = complete_settings(definition, settings)
+    explanation = explain(definition, machine=Machine(1, 1))
+    one, _ = build_request(definition.architecture, whole, root, inputs_needed=False)
+    with pytest.raises(SettingsError, match=most) as caught:
+        check_positions(explanation, one)
+    assert fits in caught.value.hint
+    fitting = dict(
+        pair.split("=") for pair in caught.value.hint.removeprefix("Set ").removesuffix(", or less.").split(" and ")
+    )
+    whole, _ = complete_settings(definition, settings | fitting)
+    check_positions(explanation, build_request(definition.architecture, whole, root, inputs_needed=False)[0])
+
+
+def test_reference_images_take_positions_too(root, files):
+    definition = load_catalog(root)["nano_vace"]
+    settings = {"video_length": 253, "image_refs": ["image.png"]}
+    one, _ = build_request(definition.architecture, complete_settings(definition, settings)[0], root)
+    with pytest.raises(SettingsError, match="249 frames"):
+        check_positions(explain(definition, machine=Machine(1, 1)), one)
+
+
+@pytest.mark.parametrize("id", ["t2v", "ti2v_2_2", "vace_14B", "hunyuan", "ltxv_13B"])
+def test_every_architecture_is_checked_before_its_files_are_known(root, id):
+    definition = load_catalog(root)[id]
+    explanation = explain(definition, machine=Machine(1, 1))
+
+    def check(length):
+        whole, _ = complete_settings(definition, {"video_length": length})
+        check_positions(explanation, build_request(definition.architecture, whole, root, inputs_needed=False)[0])
+
+    check(81)
+    if definition.architecture.family.position_table:
+        with pytest.raises(SettingsError, match="4093 frames"):
+            check(5001)
+    else:
+        check(5001)
+
+
+def test_every_family_has_the_solver_that_replaces_others():
+    for architecture in ARCHITECTURES.values():
+        assert architecture.family.solver("causvid") in architecture.family.solvers

@@ -1,0 +1,156 @@
+"""What the page asks of a model: nothing that the model doesn't use, and everything it does."""
+
+import re
+
+import pytest
+
+from reeltune import load_catalog
+from reeltune.families import ARCHITECTURES
+from reeltune.families.vocabulary import KEYS
+from reeltune.request.parse import complete_settings
+from reeltune.service.fields import collect, defaults, fields_of, inputs_of
+from reeltune.settings import unused
+from reeltune.web.words import in_words
+
+DERIVED = ("image_prompt_type", "video_prompt_type")  # letters, which follow from the inputs given
+
+
+def definitions():
+    catalog = load_catalog("/nonexistent")
+    found = [catalog[id] for id in catalog]
+    assert {row.architecture.id for row in found} == set(ARCHITECTURES)
+    return found
+
+
+@pytest.mark.parametrize("definition", definitions(), ids=lambda row: row.id)
+def test_every_setting_on_the_page_is_used_by_the_model_and_none_is_missing(definition):
+    architecture = definition.architecture
+    fields, inputs = fields_of(definition), inputs_of(architecture)
+    shown = {row.key for row in (*fields, *inputs)}
+    assert shown <= architecture.settings
+    hidden = architecture.settings - shown - set(DERIVED)
+    second = {"guidance_phases", "guidance2_scale", "switch_threshold"}
+    one_solver = {"sample_solver"} if len(architecture.family.solvers) == 1 else set()
+    assert hidden <= one_solver | (set() if "transformer_2" in definition.slots else second)
+    assert {row.key for row in inputs} == {row.key for row in architecture.inputs}
+    for field in fields:  # whatever is put there, the model does something with it
+        value = {
+            "size": "64x64",
+            "seed": "3",
+            "slider": 5,
+            "whole": 2,
+            "numbers": [9],
+            "number": 2.5,
+            "choice": field.choices[-1][1] if field.choices else None,
+        }
+        one = {field.key: value.get(field.kind, "12")}
+        assert unused(one, architecture) == []
+    settings, notices = complete_settings(
+        definition, collect(definition, {row.key: defaults(definition).get(row.key) for row in fields})
+    )
+    assert [row for row in notices if "does not use" in row and any(key in row for key in shown)] == []
+    assert set(settings) <= set(KEYS)
+
+
+@pytest.mark.parametrize("definition", definitions(), ids=lambda row: row.id)
+def test_fields_can_hold_what_the_model_starts_from(definition):
+    own = defaults(definition)
+    for field in fields_of(definition):
+        if field.kind == "slider":
+            assert field.least <= own[field.key] <= field.most
+            assert (own[field.key] - field.least) % field.step == 0
+        if field.kind in ("number", "whole"):
+            assert isinstance(own[field.key], int | float)  # an empty field for a number may be sent as 0
+        if field.kind == "size":
+            assert own[field.key] == field.choices[0][0]
+        assert field.label
+        others = [
+            row.family.label for row in ARCHITECTURES.values() if row.family is not definition.architecture.family
+        ]
+        assert not any(label in field.help for label in others)
+
+
+@pytest.mark.parametrize("definition", definitions(), ids=lambda row: row.id)
+def test_help_adds_to_the_label_and_names_no_value_the_field_cannot_hold(definition):
+    for field in (*fields_of(definition), *inputs_of(definition.architecture)):
+        label, help = (set(re.findall(r"[a-z]+", words.lower())) for words in (field.label, field.help))
+        assert not help or help - label, f"{field.key}: {field.help!r} repeats {field.label!r}"
+        assert field.key not in field.help
+        if field.kind == "choice":
+            shown = {str(words) for words, _ in field.choices}
+            named = re.findall(r"-?\b\d+\b", field.help)
+            assert set(named) <= shown, f"{field.key}: {field.help!r}"
+
+
+def test_the_page_names_settings_by_their_labels_and_no_option_of_the_command_line():
+    assert in_words("i2v needs image_start: an image. Give --image-start FILE, or image_start=… as a setting.") == (
+        "i2v needs “Start image”: an image. Add a file to “Start image”."
+    )
+    assert in_words("Make it smaller, or take an int8 version (`--quantization int8`).") == (
+        "Make it smaller, or take an int8 version."
+    )
+    assert in_words("Check the folder, or name another with --root.") == "Check the folder."
+    assert in_words("Choose another with --device.") == "Change “Device” under Configuration."
+    assert in_words("`reeltune decode x.safetensors` tries again.") == "“Resume” tries again."
+    assert in_words("transformer_2 makes room for modules[0].") == "second model makes room for module 1."
+    assert in_words("A size of 64x64, as it is.") == "A size of 64x64, as it is."
+
+
+def test_no_hint_or_notice_of_the_package_brings_the_command_line_to_the_page():
+    """Every text in the package's source that names an option or a command, as the page would show it."""
+    import ast
+    from pathlib import Path
+
+    import reeltune
+
+    folder, seen = Path(reeltune.__file__).parent, 0
+    for path in sorted(folder.rglob("*.py")):
+        if path.relative_to(folder).parts[0] in ("cli", "web"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or "Error" not in ast.unparse(node.func):
+                continue
+            for value in (*node.args, *(row.value for row in node.keywords)):
+                text = "".join(
+                    part.value if isinstance(part, ast.Constant) else "x"
+                    for part in (value.values if isinstance(value, ast.JoinedStr) else [value])
+                    if not isinstance(part, ast.Constant) or isinstance(part.value, str)
+                )
+                seen += bool(re.search(r"--[a-z]|reeltune [a-z]+", text))
+                assert not re.search(r"--[a-z]|`reeltune [a-z]", in_words(text)), f"{path}: {text!r}"
+    assert seen > 5
+
+
+def test_letters_follow_from_the_inputs_given():
+    catalog = load_catalog("/nonexistent")
+    wan = catalog["vace_14B"]
+    assert collect(wan, {"prompt": "", "seed": None, "video_guide": "a.mp4", "image_refs": ["b.png"]}) == {
+        "prompt": "", "video_guide": "a.mp4", "image_refs": ["b.png"], "video_prompt_type": "VI"
+    }  # fmt: skip
+    assert collect(catalog["ti2v_2_2"], {"image_start": None})["image_prompt_type"] == ""
+    assert collect(catalog["ti2v_2_2"], {"image_start": "a.png"})["image_prompt_type"] == "S"
+
+
+def test_nothing_in_the_page_names_a_model():
+    from pathlib import Path
+
+    import reeltune.web
+
+    folder = Path(reeltune.web.__file__).parent
+    names = {*ARCHITECTURES, *(row.family.label.lower() for row in ARCHITECTURES.values()), "vace", "hunyuan", "ltx"}
+    for path in [*folder.glob("*.py"), *folder.glob("assets/*")]:
+        text = path.read_text(encoding="utf-8").lower()
+        for name in names - {"wan"}:
+            assert name.lower() not in text, (path, name)
+        assert '"wan' not in text
+
+
+def test_the_resolutions_a_definition_offers(root, define):
+    offered = [["1024x1024 (1:1)", "1024x1024"], "768x1344"]
+    define(
+        "mine",
+        {"architecture": "t2v", "URLs": ["https://h/x.safetensors"], "resolutions": offered},
+        resolution="832x480",
+    )
+    field = next(row for row in fields_of(load_catalog(root)["mine"]) if row.key == "resolution")
+    assert [value for _, value in field.choices] == ["832x480", "1024x1024", "768x1344"]

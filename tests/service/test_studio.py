@@ -1,0 +1,351 @@
+"""What stands behind the page, without a browser: files that may be named, finetunes written, settings checked."""
+
+import dataclasses
+import json
+import os
+import re
+import time
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from reeltune.errors import DefinitionError, MediaError, PreferencesError, SettingsError
+from reeltune.jobs import Queue
+from reeltune.preferences import Preferences, load_preferences, save_preferences
+from reeltune.service import drafts, finetunes, states
+from reeltune.service.finetunes import Wanted
+from reeltune.service.states import file_facts
+from reeltune.service.studio import Studio
+from reeltune.service.uploads import settings_of
+from reeltune.web.clock import Part, View, attempt, changes
+from reeltune.web.configuration import _build
+from reeltune.web.events import reporting
+from reeltune.web.gallery import find
+from reeltune.web.guard import _host
+from reeltune.web.markup import button, marked, problem, text
+from reeltune.web.pick import headline, model_list
+
+
+def studio_of(root, local=True):
+    return Studio(root, SimpleNamespace(queue=Queue(root), live=None, trouble=None, wake=lambda: None), local=local)
+
+
+@pytest.fixture
+def studio(root):
+    (root / "uploads").mkdir()
+    (root / "outputs").mkdir()
+    return studio_of(root)
+
+
+def test_only_outputs_and_uploads_may_be_named(studio, root):
+    (root / "outputs" / "a.mp4").write_bytes(b"x")
+    (root / "secret.mp4").write_bytes(b"x")
+    (root / "outputs" / "link.mp4").symlink_to(root / "secret.mp4")
+    assert studio.confined("outputs/a.mp4") == root / "outputs" / "a.mp4"
+    assert studio.confined(root / "uploads" / "b.png") == root / "uploads" / "b.png"
+    for name in (
+        "secret.mp4",
+        "outputs/../secret.mp4",
+        "/etc/passwd",
+        "outputs/link.mp4",
+        "",
+        "a\0b",
+        "x" * 5000,
+        "~/x",
+    ):
+        assert studio.confined(name) is None, name
+    assert find(studio, "a.mp4") == root / "outputs" / "a.mp4"
+    for name in ("link.mp4", "../secret.mp4", "a.txt", "x/a.mp4", ""):
+        assert find(studio, name) is None
+
+
+def test_inputs_are_looked_into_and_stay_inside(studio, root):
+    definition = studio.catalog()["i2v"]
+    Image.new("RGB", (32, 32)).save(root / "uploads" / "a.png")
+    (root / "uploads" / "no.png").write_bytes(b"no image")
+    Image.new("RGB", (32, 32)).save(root / "private.png")
+    settings, _ = drafts.check(studio, definition, {"prompt": "x", "image_start": str(root / "uploads" / "a.png")})
+    assert (settings["image_start"], settings["image_prompt_type"]) == ("uploads/a.png", "S")
+    with pytest.raises(MediaError, match="not an image"):
+        drafts.check(studio, definition, {"prompt": "x", "image_start": "uploads/no.png"})
+    with pytest.raises(SettingsError, match="not among the uploads"):
+        drafts.check(studio, definition, {"prompt": "x", "image_start": str(root / "private.png")})
+    with pytest.raises(SettingsError, match="needs image_start"):
+        drafts.check(studio, definition, {"prompt": "x"})
+
+
+def test_settings_of_a_file_go_into_the_form_and_what_is_gone_is_said(studio, root):
+    draft = drafts.of_settings(
+        studio, "ti2v_2_2", {"seed": 3, "image_start": "uploads/gone.png", "image_refs": []}, ["of_later"]
+    )
+    assert draft["settings"]["seed"] == 3
+    assert "image_refs" not in draft["settings"]
+    assert ["of_later" in row or "image_start" in row for row in draft["said"]] == [True, True]
+    odd = {
+        "video_length": "2s",
+        "sample_solver": "causvid",
+        "skip_steps_cache_type": "mag",
+        "multi_prompts_gen_type": "PW",
+    }
+    shown = drafts.of_settings(studio, "ti2v_2_2", odd, [])["settings"]  # in the form of the page's fields
+    assert {key: shown[key] for key in odd} == {
+        "video_length": 49, "sample_solver": "euler", "skip_steps_cache_type": "tea", "multi_prompts_gen_type": "PG"
+    }  # fmt: skip
+    path = root / "uploads" / "s.json"
+    path.write_text('\ufeff{"model_type": "t2v", "seed": 5, "odd": 1}', encoding="utf-8")
+    assert settings_of(path) == ("t2v", {"model_type": "t2v", "seed": 5}, ["odd"])
+    for content in ("{", "[1]", "film"):
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises((SettingsError, MediaError)):
+            settings_of(path)
+
+
+def test_finetunes_are_written_changed_and_deleted_losslessly(studio, root):
+    base = studio.catalog()["t2v"]
+    wanted = Wanted(
+        "", "Water Colour", "Soft.", "https://example.org/water_bf16.safetensors\n\nckpts/water_fp16.safetensors\n"
+    )
+    id = finetunes.write_new(studio, base, wanted, {"seed": 4})
+    path = root / "finetunes" / "t2v_water_colour.json"
+    assert id == path.stem
+    value = json.loads(path.read_text(encoding="utf-8"))
+    assert value["model"]["architecture"] == "t2v"
+    assert len(value["model"]["URLs"]) == 2
+    assert value["seed"] == 4
+    with pytest.raises(DefinitionError, match="already"):
+        finetunes.write_new(studio, base, wanted, {})
+    with pytest.raises(DefinitionError, match="name"):
+        finetunes.write_new(studio, base, dataclasses.replace(wanted, name=" "), {})
+    with pytest.raises(DefinitionError):
+        finetunes.write_new(studio, base, dataclasses.replace(wanted, name="Odd", urls="ftp://x/y"), {})
+    odd = path.read_text(encoding="utf-8").replace('"seed": 4', '"seed": 4,\n    "of_later": {"a": 1}')
+    finetunes.save_text(studio, id, odd)
+    assert finetunes.change(studio, id, {"name": "Other", "description": "Soft."}) == ["name"]
+    assert path.read_text(encoding="utf-8") == odd.replace("Water Colour", "Other")
+    for bad in ("{", '{"model": {"name": 3}}', '{"model": {"architecture": "nothing", "URLs": ["x"]}}'):
+        with pytest.raises(DefinitionError):
+            finetunes.save_text(studio, id, bad)
+        assert path.read_text(encoding="utf-8") == odd.replace("Water Colour", "Other")
+    given = root / "uploads" / "mine.json"
+    given.write_bytes(b'{ "model": {"name": "Mine", "architecture": "t2v", "URLs": "t2v"},  "odd" : 1 }')
+    assert finetunes.import_file(studio, given) == "mine"
+    assert (root / "finetunes" / "mine.json").read_bytes() == given.read_bytes()
+    with pytest.raises(DefinitionError, match="already"):
+        finetunes.import_file(studio, given)
+    finetunes.delete(studio, "mine")
+    assert list(finetunes.own_files(studio)) == [id]
+    with pytest.raises(DefinitionError, match="no finetune of yours"):
+        finetunes.delete(studio, "t2v")
+    with pytest.raises(DefinitionError, match="no finetune of yours"):
+        finetunes.own_file(studio, "../outside")
+
+
+def test_whoever_comes_from_elsewhere_names_no_files_of_this_machine_and_no_folders(root):
+    studio = studio_of(root, local=False)
+    for path in ("/etc/passwd", "../x.safetensors", "~/x.safetensors"):
+        with pytest.raises(DefinitionError, match="outside"):
+            finetunes.allowed(studio, path)
+    assert finetunes.allowed(studio, "ckpts/x.safetensors") == "ckpts/x.safetensors"
+    assert finetunes.allowed(studio, "https://example.org/x") == "https://example.org/x"
+    given = {"outputs": "/", "model_folders": "/etc", "dtype": "fp16"}
+    built = _build(studio, given, {})
+    assert (built.outputs, built.model_folders, built.dtype) == ("outputs", (), "fp16")
+
+
+def test_configuration_keeps_what_it_does_not_know_and_refuses_what_cannot_be(studio, root):
+    save_preferences(root, Preferences(tokens={"hub": "hf_1"}, extra={"of_later": 1}))
+    built = _build(studio, {"model_folders": "", "dtype": "bf16"}, {"hub": "", "civitai": "new"})
+    assert (built.tokens, built.extra, built.dtype) == ({"hub": "hf_1", "civitai": "new"}, {"of_later": 1}, "bf16")
+    save_preferences(root, built)
+    assert load_preferences(root)[0] == built
+    assert (root / "reeltune.json").stat().st_mode & 0o077 == 0
+    assert "hf_1" not in repr(built)
+    assert _build(studio, {"model_folders": ""}, {"hub": "-"}).tokens == {"civitai": "new"}
+    for values in (
+        {"outputs": "."},
+        {"outputs": ".."},
+        {"outputs": "/"},
+        {"model_folders": "nowhere"},
+        {"connections": 99},
+        {"dtype": "fp4"},
+    ):
+        with pytest.raises(PreferencesError):
+            _build(studio, {"model_folders": "", **values}, {})
+    with pytest.raises(PreferencesError, match="tokens"):
+        _build(studio, {"model_folders": ""}, {"hub": "two words"})
+
+
+def test_what_strangers_wrote_is_text_and_never_markup(studio, root, define):
+    evil = '<img src=x onerror="alert(1)">\u202e'
+    define(
+        "t2v_evil",
+        {
+            "name": "Evil",
+            "architecture": "t2v",
+            "URLs": ["https://example.org/<b>.safetensors"],
+            "description": evil.rstrip("\u202e"),
+        },
+    )
+    assert "<img" not in headline(studio, "t2v_evil")
+    assert "&lt;img" in headline(studio, "t2v_evil")
+    assert text(evil) == "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;\ufffd"
+    assert "<b>" not in button("do", "<b>", title="<b>", sure="<b>", name="<b>")
+    assert "<b>" not in problem("<b>", "<b>")
+    assert "<script" not in model_list(studio, "t2v")
+
+
+def test_new_changed_and_broken_files_show_without_asking(studio, root, define):
+    assert "t2v_own" not in studio.catalog()
+    define("t2v_own", {"name": "Own", "architecture": "t2v", "URLs": "t2v"})
+    assert studio.catalog()["t2v_own"].name == "Own"
+    define("t2v_own", {"name": "Own, changed", "architecture": "t2v", "URLs": "t2v"})
+    assert studio.catalog()["t2v_own"].name == "Own, changed"
+    (root / "finetunes" / "bad.json").write_text("{")
+    shown = model_list(studio, "t2v")
+    assert "bad.json" in shown
+    assert "ends too early" in shown
+    end = time.monotonic() + 20
+    while not studio.standings().get("nano_t2v"):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert studio.standings()["nano_t2v"].ready
+    assert not studio.standings()["t2v"].ready
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [("localhost:7860", "localhost"), ("LOCALHOST", "localhost"), ("[::1]:80", "::1"), ("", ""), ("a.b:1:2", "a.b")],
+)
+def test_the_name_in_a_host_header(header, name):
+    assert _host(header) == name
+
+
+def test_folders_are_looked_through_once_for_all_models(studio, root, monkeypatch):
+    folder = root / "models"
+    folder.mkdir()
+    (root / "reeltune.json").write_text(json.dumps({"model_folders": [str(folder)]}))
+    made = []
+
+    class Counted(states.Inventory):
+        def __init__(self, *given):
+            made.append(given)
+            super().__init__(*given)
+
+    monkeypatch.setattr(states, "Inventory", Counted)
+    for id in ("t2v", "i2v", "nano_t2v", "ti2v_2_2"):
+        studio.explain(studio.catalog()[id])
+    assert len(made) == 1
+    (root / "ckpts").mkdir(exist_ok=True)
+    (root / "ckpts" / "new.safetensors").write_bytes(b"")
+    studio.explain(studio.catalog()["t2v"])
+    assert len(made) == 2
+
+
+def test_while_a_file_is_downloaded_no_model_is_explained_again(studio, root, monkeypatch):
+    asked = []
+    explain = states.explain
+    monkeypatch.setattr(
+        states, "explain", lambda *given, **more: (asked.append(given[0].id), explain(*given, **more))[1]
+    )
+    settled(studio)
+    first = len(asked)
+    assert first == len([row for row in studio.catalog().summaries() if row.runnable])
+    (root / "ckpts").mkdir()
+    for count in range(1, 20):
+        (root / "ckpts" / "big.safetensors.partial").write_bytes(bytes(count))
+        (root / "ckpts" / "big.safetensors.journal.partial").write_bytes(bytes(count))
+        (root / "ckpts" / ".index.sqlite").write_bytes(bytes(count))
+        shown = model_list(studio, "t2v") + headline(studio, "nano_t2v")
+    assert "Ready" in shown
+    assert len(asked) == first + 1  # the one that is looked at, once
+    (root / "ckpts" / "sub").mkdir()
+    (root / "ckpts" / "sub" / "big.safetensors").write_bytes(b"finished")
+    settled(studio)
+    assert len(asked) == 2 * first + 1
+
+
+def settled(studio):
+    """Wait until the states of all models are found out anew."""
+    before, end = studio._states._standings, time.monotonic() + 30
+    while studio.standings() is before:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_facts_of_files_notice_every_change_and_survive_links_in_circles(root):
+    folder = root / "ckpts"
+    folder.mkdir()
+    (folder / "circle").symlink_to(folder)
+    (folder / "gone").symlink_to(root / "nothing")
+    seen = [file_facts(folder, deep=True)]
+    path = folder / "a.safetensors"
+    path.write_bytes(b"1")
+    seen.append(file_facts(folder, deep=True))
+    path.write_bytes(b"12")
+    seen.append(file_facts(folder, deep=True))
+    other = root / "other"
+    other.write_bytes(b"34")
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    other.replace(path)  # same size and time, another file
+    seen.append(file_facts(folder, deep=True))
+    assert len(set(seen)) == len(seen)
+    assert file_facts(root / "nothing") == ()
+
+
+def test_what_fails_in_a_part_of_the_page_is_shown_there_in_words():
+    view = View(None, {}, 0)
+
+    def broken(view):
+        raise RuntimeError("<b>odd</b>")
+
+    def refused(view):
+        raise SettingsError("image_start is missing.", hint="Give --image-start FILE.")
+
+    shown, error = attempt(broken, view)
+    assert isinstance(error, RuntimeError)
+    assert "&lt;b&gt;odd" in shown
+    assert "The terminal shows where" in shown
+    shown, error = attempt(refused, view)
+    assert "“Start image” is missing." in shown
+    assert "--image-start" not in shown
+    assert attempt(lambda view: "fine", view) == ("fine", None)
+
+
+def test_an_event_that_fails_answers_in_words_whatever_was_raised():
+    said = object()
+
+    @reporting(said)
+    def broken():
+        raise ValueError("odd")
+
+    @reporting(said)
+    def refused():
+        raise SettingsError("No.")
+
+    assert "ValueError: odd" in broken()[said]
+    assert "No." in refused()[said]
+
+
+def test_the_clock_sends_what_the_browser_does_not_show_and_logs_a_failure_once(caplog):
+    def broken(view):
+        raise RuntimeError("odd")
+
+    parts = {
+        "fine": Part(None, lambda view: "<p>fine</p>"),
+        "broken": Part(None, broken),
+        "list": Part(None, lambda view: ["a"], lambda rows: {"choices": rows}, html=False),
+        "broken list": Part(None, broken, html=False),
+    }
+    view = View(None, {}, None)
+    marks, updates = changes(view, parts, {})
+    assert updates[0] == marked("fine", "<p>fine</p>")
+    assert "RuntimeError: odd" in updates[1]
+    assert updates[2] == {"choices": ["a"]}
+    assert "__type__" in updates[3]  # nothing that a list could show
+    assert caplog.text.count("could not be shown") == 2
+    shown = {name: re.search('data-mark="(.*?)"', html)[1] for name, html in zip(parts, updates[:2], strict=False)}
+    assert all("__type__" in row for row in changes(view, parts, marks | shown)[1])
+    assert caplog.text.count("could not be shown") == 2
+    again = changes(view, parts, marks | shown | {"fine": "what an answer that came late has put there"})[1]
+    assert again[0] == updates[0]
