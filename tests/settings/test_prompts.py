@@ -4,7 +4,8 @@ import pytest
 
 from reeltune import load_catalog
 from reeltune.errors import SettingsError
-from reeltune.request.parse import build_request, complete_settings
+from reeltune.request.build import build_request
+from reeltune.request.parse import complete_settings
 from reeltune.settings import check_call, parse_assignments, split_prompts, videos_asked
 
 MACRO = '! {Animal}="cat","dog","fox" : {Place}="a forest","a city"\nA {Animal} runs through {Place}.\nNight falls on { Place }.'
@@ -93,7 +94,9 @@ def test_seeds_stay_within_what_a_generator_takes():
 def test_lines_that_stand_for_windows_are_videos_and_it_is_reported(root):
     definition = load_catalog(root)["nano_t2v"]
     _, notices = complete_settings(definition, {"prompt": "a\nb", "multi_prompts_gen_type": "W"})
-    assert notices == ["multi_prompts_gen_type=W asks for sliding windows, which aren't done: each line is a video."]
+    assert notices == [
+        "multi_prompts_gen_type=W asks for sliding windows, which aren't supported: each line is a video."
+    ]
     assert complete_settings(definition, {"prompt": "a", "multi_prompts_gen_type": "W"})[1] == []
 
 

@@ -27,6 +27,7 @@ from reeltune.definitions.offered import offered_resolutions
 from reeltune.definitions.references import References
 from reeltune.definitions.schema import DefinitionFile, read_definition
 from reeltune.definitions.section import ModelSection
+from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, Slot
 from reeltune.definitions.support import not_done, reasons_against, unloadable_by_name
 from reeltune.errors import (
     DefinitionError,
@@ -192,7 +193,7 @@ class Catalog(Mapping[str, Definition]):
         model = entry.model
         architecture = lineage.architecture_of(entry, self._entries)
         slots = self._slots(entry)
-        if "transformer_2" in slots and "guidance_phases" not in architecture.defaults:
+        if TRANSFORMER_2 in slots and "guidance_phases" not in architecture.defaults:
             architecture = lineage.two_transformers(architecture)
         if model.fps and model.fps != architecture.frame_rate:
             architecture = replace(architecture, fps=model.fps)
@@ -220,16 +221,16 @@ class Catalog(Mapping[str, Definition]):
             resolutions=resolutions,
         )
 
-    def _slots(self, entry: Entry) -> dict[str, tuple[Version, ...]]:
+    def _slots(self, entry: Entry) -> dict[Slot, tuple[Version, ...]]:
         """Versions by slot, in the order of the file. Raises DefinitionReference where there are no weights."""
-        slots = {"transformer": self._references.urls(entry.id, "URLs")}
+        slots = {TRANSFORMER: self._references.urls(entry.id, "URLs")}
         if second := self._references.urls(entry.id, "URLs2"):
-            slots["transformer_2"] = second
+            slots[TRANSFORMER_2] = second
         for index, urls in enumerate(self._references.modules(entry.id)):
-            slots[f"modules[{index}]"] = urls
-        empty = next((slot for slot, versions in slots.items() if not versions), "")
-        if empty:
-            key = "URLs" if empty == "transformer" else empty
+            slots[Slot.module(index)] = urls
+        empty = next((slot for slot, versions in slots.items() if not versions), None)
+        if empty is not None:
+            key = empty if empty.is_module else empty.key
             problem = Problem(str(entry.files[-1]), f"model.{key}", "It lists no weights.", "List at least one URL.")
             raise DefinitionReference(problem)
         return slots
