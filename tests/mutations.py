@@ -20,7 +20,8 @@ VALUES = [
     "1e999", "9" * 5000, "\ud800", "a\udfffb", "a\0b", "\u2028", "\u202e", "\x1b[31m", "é" * 3000, "x" * 200_000, "𝟙𝟘",
     "https://[x", "https://h/x_bf16.safetensors", "file:///etc/passwd", "../../x", "~nobody-here/x", "C:\\x", "{Name}", "! {",
     '! {A}="a","b" : {B}="c"\n{A} {B}', "a\nb\nc", "[" * 300, [], {}, [None], [[]], [[[]]], ["t2v"], [["t2v"]], ["a", 5],
-    [0] * 5000, ["x"] * 5000, {"a": {"b": []}}, {"": None}, {"\ud800": "\ud800"},
+    " " * 20_000, "\n" * 20_000, "_" * 20_000, "{" * 20_000, "! {" + " " * 20_000, '! {A}="x"\n{' + " " * 20_000, "a/" * 9000,
+    "../" * 9000, '"' * 20_000, "# " * 9000, [0] * 5000, ["x"] * 5000, {"a": {"b": []}}, {"": None}, {"\ud800": "\ud800"},
 ]  # fmt: skip
 DEPTHS = (60, 70, 900, 3000)
 ENCODINGS = ("utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252", "utf-7")
@@ -94,7 +95,8 @@ def mutated_text(random: Random, text: str) -> str:
         stop = min(len(text), start + random.choice((1, 1, 1, 5, 50)))
         new = random.choice(
             ("", random.choice(string.printable), random.choice('{}[]",:\\'), text[start:stop] * 2, "\\ud800", "\0", "NaN",
-             "1" * 400, '"seed": 1, "seed": 2,', '"model": {}, ', "// x", "True", "\ufeff")
+             "1" * 400, '"seed": 1, "seed": 2,', '"model": {}, ', "// x", "True", "\ufeff",
+             random.choice((" ", "\n", "{}", '"', "a,", "```\n", "\\")) * 100_000)
         )  # fmt: skip
         if random.random() < 0.05:
             depth = random.choice(DEPTHS)

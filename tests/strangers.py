@@ -81,13 +81,13 @@ def definitions() -> list[dict[str, Any]]:
 
 
 class Definitions:
-    """A definition beside a sound one."""
+    """A definition beside a sound one that isn't over it."""
 
     def __init__(self, root: Path) -> None:
         self._root, self._samples = root, definitions()
         self._folder = root / "finetunes"
         self._folder.mkdir(parents=True, exist_ok=True)
-        good = {"model": {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"]}}
+        good = {"model": {"architecture": "i2v", "URLs": ["https://h/x_bf16.safetensors"]}}
         (self._folder / "good.json").write_text(json.dumps(good), encoding="utf-8")
         self._path = self._folder / "f.json"
 
