@@ -10,7 +10,7 @@ from reeltune._text import counted, duration, size
 from reeltune.events import Progress
 from reeltune.jobs import Job, Live, State
 from reeltune.jobs.pace import Pace
-from reeltune.web.markup import button, notes, problem, text, video
+from reeltune.web.markup import button, notes, problem, prompt_text, text, video
 from reeltune.web.studio import Studio
 
 _STAGES = {
@@ -57,7 +57,7 @@ def _running(job: Job, live: Live) -> str:
         f'<div class="rt-line"><span class="rt-words">{_which(live)}{text(words)}</span>'
         f"{button('cancel', stop, kind='rt-stop', job=job.id)}</div>"
         f'<p class="rt-time">{text(_times(live))}</p>'
-        f'<p class="rt-prompt">{text(job.prompt)}</p>' + notes(row for row in lines if row)
+        f'<p class="rt-prompt">{prompt_text(job.prompt)}</p>' + notes(row for row in lines if row)
     )
 
 
@@ -148,4 +148,4 @@ def _stage(words: str) -> str:
 
 
 def _caption(job: Job) -> str:
-    return f'<p class="rt-prompt">{text(job.prompt)}</p>'
+    return f'<p class="rt-prompt">{prompt_text(job.prompt)}</p>'
