@@ -21,7 +21,7 @@ from reeltune.errors import (
 from reeltune.jobs.worker import Worker, is_shared
 from reeltune.machine import Machine
 from reeltune.media.mp4 import read_metadata
-from reeltune.preferences import Preferences, load_preferences
+from reeltune.preferences import Preferences
 
 QUICK = {"num_inference_steps": 1, "video_length": 1, "resolution": "32x32", "seed": 1}
 
@@ -207,7 +207,9 @@ def told(worker, event):
 def test_a_job_goes_on_from_its_latents_and_makes_only_what_is_not_made(worker, monkeypatch):
     asked = {"job": 1, "definition": "nano_t2v", "settings": QUICK | {"repeat_generation": 3}}
     with monkeypatch.context() as patch:
-        patch.setattr("reeltune.engine.run.Run.decode", lambda *_: (_ for _ in ()).throw(RuntimeError("the power went")))
+        patch.setattr(
+            "reeltune.engine.run.Run.decode", lambda *_: (_ for _ in ()).throw(RuntimeError("the power went"))
+        )
         worker._do(asked)
     (kept,) = told(worker, "kept")
     assert told(worker, "failed")

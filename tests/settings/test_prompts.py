@@ -1,5 +1,8 @@
 """From the text of a prompt to single videos: comments, macros, lines, paragraphs, odd characters."""
 
+import contextlib
+import time
+
 import pytest
 
 from reeltune import load_catalog
@@ -126,3 +129,18 @@ def test_an_empty_prompt_is_reported(root):
         settings, _ = complete_settings(definition, {"prompt": prompt})
         _, notices = build_request(definition.architecture, videos_asked(settings)[0], root)
         assert notices == ["The prompt is empty: the video shows something arbitrary."]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["! {" + " " * 100_000, '! {A}="x"\n{' + " " * 100_000, "! {A}=" + '"a" ' * 30_000 + "{", "! {A" + " " * 100_000],
+)
+def test_long_rows_of_spaces_in_macros_take_no_time(text):
+    begin = time.process_time()
+    with contextlib.suppress(SettingsError):
+        assert len(split_prompts(text, "G")[0]) <= len(text)
+    assert time.process_time() - begin < 2
+
+
+def test_spaces_around_names_in_macros_do_not_count():
+    assert split_prompts('! { A b } = "x" , "y"\n{A b} and { A b }', "G") == ["x and x", "y and y"]
