@@ -46,7 +46,8 @@ def make():
     )
     pipeline.set_progress_bar_config(disable=True)
     pipeline(
-        **text, height=request.height, width=request.width, num_frames=request.frames, num_inference_steps=request.steps,
+        **text, height=request.height, width=request.width, num_frames=request.frames,
+        num_inference_steps=request.steps,
         guidance_scale=request.guidance.scale, generator=torch.Generator().manual_seed(3), output_type="np",
     )
 """
