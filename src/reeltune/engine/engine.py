@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from reeltune.definitions import Definition, load_catalog
+from reeltune.dtypes import DType
 from reeltune.engine import latents as latents_files
 from reeltune.engine import outputs
 from reeltune.engine.arithmetic import arithmetic
@@ -373,7 +374,7 @@ class Engine:
         explanation = self.prepare()
         return torch_device(explanation.machine.device(explanation.preferences.device))
 
-    def _dtype_name(self) -> str:
+    def _dtype_name(self) -> DType:
         return self.prepare().selection.choices["transformer"].dtype
 
     def _dtype(self) -> torch.dtype:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
 from reeltune.request.parse import Request
 from reeltune.settings import neutral
+from reeltune.weights._libraries import pinned_pipeline
 from reeltune.weights.components import check_folder, load_component_file
 
 _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
@@ -92,17 +92,11 @@ def assemble(kind: Any, parts: Mapping[str, Any], device: torch.device | None = 
     """
     wanted = inspect.signature(kind.__init__).parameters
     empty = {name: None for name, row in wanted.items() if name != "self" and row.default is row.empty}
-    pipeline = (kind if device is None else _pinned(kind))(
+    pipeline = (kind if device is None else pinned_pipeline(kind))(
         **empty | {name: part for name, part in parts.items() if name in wanted}
     )
     pipeline.computes_on = device
     return pipeline
-
-
-@cache
-def _pinned(kind: Any) -> Any:
-    """The pipeline's class, computing where it is told to."""
-    return type(kind.__name__, (kind,), {"_execution_device": property(lambda pipeline: pipeline.computes_on)})
 
 
 def encode(

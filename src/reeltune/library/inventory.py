@@ -14,8 +14,9 @@ from typing import Any
 
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import Identity, identify
-from reeltune.checkpoints.names import QUANTO_INT8, read_name
+from reeltune.checkpoints.names import read_name
 from reeltune.definitions.model import Version
+from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError
 from reeltune.families import Component
 from reeltune.files import expand, is_file
@@ -257,7 +258,7 @@ class Inventory:
 
 def is_int8(name: str) -> bool:
     """Whether a file's name says that its weights are quanto int8."""
-    return read_name(name).quantization == QUANTO_INT8
+    return read_name(name).quantization == Quantization.QUANTO_INT8
 
 
 def component_files(path: Path, component: Component) -> list[Path]:

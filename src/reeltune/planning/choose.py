@@ -10,25 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from reeltune.checkpoints.formats import format_of
 from reeltune.checkpoints.identify import Identity
-from reeltune.checkpoints.names import (
-    FP8,
-    QUANTO_INT8,
-    SIXTEEN_BITS,
-    format_objection,
-    quantization_objection,
-    read_name,
-)
+from reeltune.checkpoints.names import format_objection, quantization_objection, read_name
 from reeltune.definitions.model import Definition, Version
+from reeltune.dtypes import DType, Quantization
 from reeltune.errors import ChoiceError, DeviceError
 from reeltune.families import Architecture
 from reeltune.library.inventory import Found, Unusable
 from reeltune.preferences import Preferences
-
-_TIERS = {  # by the preferred quantization, the better one first
-    "int8": {QUANTO_INT8: 0, SIXTEEN_BITS: 1, **dict.fromkeys(FP8, 2)},
-    "bf16": {SIXTEEN_BITS: 0, **dict.fromkeys(FP8, 1), QUANTO_INT8: 2},
-}
 
 
 @dataclass(frozen=True)
@@ -54,13 +44,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Choice:
-    """The version chosen for a slot. `dtype` is the run's ("bf16" | "fp16"); `reason` says why it won."""
+    """The version chosen for a slot. `dtype` is the run's; `reason` says why it won."""
 
     slot: str
     version: Version
     facts: Facts
-    quantization: str
-    dtype: str
+    quantization: Quantization
+    dtype: DType
     quantize_on_load: bool
     reason: str
 
@@ -110,8 +100,8 @@ class _Candidate:
     order: int
     version: Version
     facts: Facts
-    quantization: str
-    dtype: str
+    quantization: Quantization
+    dtype: DType
 
 
 @dataclass
@@ -119,7 +109,7 @@ class _Target:
     """What is preferred for a slot: "int8" or 16 bits, in which data type, among those that can be computed."""
 
     quantization: str
-    dtype: str
+    dtype: DType
     computable: tuple[str, ...]
     auto_quantize: bool
     follows: bool = False  # the transformer has set the data type
@@ -168,7 +158,7 @@ def _target(definition: Definition, preferences: Preferences, computable: Sequen
         by = architecture.family.label if wanted not in architecture.data_types else "the device"
         notices.append(f"{wanted} is preferred, but {by} does not compute in it: {shared[0]} is used.")
         wanted = shared[0]
-    return _Target(preferences.quantization, wanted, shared, definition.auto_quantize, notices=notices)
+    return _Target(preferences.quantization, DType(wanted), shared, definition.auto_quantize, notices=notices)
 
 
 def _choose_slot(
@@ -223,8 +213,8 @@ def _candidate(order: int, version: Version, facts: Facts) -> _Candidate:
     """The version with its header's facts where known, its name's otherwise; no token means bf16."""
     name, identity = read_name(version.url), facts.identity
     quantization = identity.quantization if identity else name.quantization
-    dtype = identity.dtype if identity and identity.dtype in ("bf16", "fp16") else name.dtype
-    return _Candidate(order, version, facts, quantization, dtype or "bf16")
+    dtype = identity.dtype if identity and identity.dtype in (DType.BF16, DType.FP16) else name.dtype
+    return _Candidate(order, version, facts, quantization, dtype or DType.BF16)
 
 
 def _unusable(row: _Candidate, architecture: Architecture, role: str, target: _Target) -> tuple[Cause, str] | None:
@@ -237,7 +227,7 @@ def _unusable(row: _Candidate, architecture: Architecture, role: str, target: _T
         return Cause.BROKEN, row.facts.broken.rstrip(".")
     if not row.version.remote and row.facts.found is None:
         return _absent(row.version, row.facts)
-    if row.quantization == QUANTO_INT8 and row.dtype not in target.computable:
+    if format_of(row.quantization).stays_quantized and row.dtype not in target.computable:
         if target.follows:
             return Cause.DATA_TYPE, f"its int8 weights compute in {row.dtype}, the transformer in {target.dtype}"
         return Cause.DATA_TYPE, f"its int8 weights compute in {row.dtype}, which this model on this device does not"
@@ -283,13 +273,23 @@ def role_of(slot: str, slots: Mapping[str, object]) -> str:
 
 def _rank(row: _Candidate, target: _Target) -> tuple[int, int, int, int]:
     """Lower is better: quantization, data type, on disk, order in the list."""
-    converts = row.quantization in FP8
     return (
-        _TIERS[target.quantization][row.quantization],
-        int(row.dtype != target.dtype and not converts),
+        _tier(row.quantization, target.quantization),
+        int(row.dtype != target.dtype and not format_of(row.quantization).converted_on_load),
         int(row.facts.found is None),
         row.order,
     )
+
+
+def _tier(quantization: Quantization, preferred: str) -> int:
+    """How close a quantization comes to the preferred one ("int8" or 16 bits): 0 is what is preferred, 2 the least."""
+    weight_format = format_of(quantization)
+    sixteen_bits = not weight_format.stays_quantized and not weight_format.converted_on_load
+    if preferred == "int8":
+        order = (weight_format.stays_quantized, sixteen_bits, weight_format.converted_on_load)
+    else:
+        order = (sixteen_bits, weight_format.converted_on_load, weight_format.stays_quantized)
+    return order.index(True)
 
 
 def _worse(row: _Candidate, best: _Candidate, target: _Target) -> str:
@@ -297,7 +297,7 @@ def _worse(row: _Candidate, best: _Candidate, target: _Target) -> str:
     step = next(index for index in range(4) if mine[index] != winner[index])
     if step == 0:
         preferred = "quanto int8" if target.quantization == "int8" else "16 bits"
-        best_kind = {QUANTO_INT8: "quanto int8", SIXTEEN_BITS: "16 bits"}.get(best.quantization, "fp8")
+        best_kind = format_of(best.quantization).label
         return f"{preferred} is preferred" + ("" if best_kind == preferred else f", and {best_kind} comes closer")
     if step == 1:
         return f"{target.dtype} is preferred"
@@ -305,10 +305,11 @@ def _worse(row: _Candidate, best: _Candidate, target: _Target) -> str:
 
 
 def _choice(slot: str, best: _Candidate, target: _Target) -> Choice:
-    quantized, fp8 = best.quantization == QUANTO_INT8, best.quantization in FP8
+    weight_format = format_of(best.quantization)
+    quantized, converted = weight_format.stays_quantized, weight_format.converted_on_load
     dtype = best.dtype if quantized else target.dtype
-    on_load = target.quantization == "int8" and not quantized and (target.auto_quantize or fp8)
-    parts = ["quanto int8" if quantized else "fp8" if fp8 else "16 bits"]
+    on_load = target.quantization == "int8" and not quantized and (target.auto_quantize or converted)
+    parts = [weight_format.label]
     if target.quantization == "int8" and not quantized:
         parts.append("no usable int8 version is listed" + (": quantized while loading" if on_load else ""))
         if not on_load:
@@ -316,11 +317,11 @@ def _choice(slot: str, best: _Candidate, target: _Target) -> Choice:
                 f"int8 is preferred, but {slot} has no usable int8 version and the definition does not set "
                 "auto_quantize: it runs in 16 bits."
             )
-    if target.quantization != "int8" and best.quantization != SIXTEEN_BITS:
+    if target.quantization != "int8" and (quantized or converted):
         parts.append("no usable 16-bit version is listed")
-        kind = "int8" if quantized else "fp8, converted to 16 bits while loading,"
+        kind = "int8" if quantized else f"{weight_format.label}, converted to 16 bits while loading,"
         target.notices.append(f"16 bits are preferred, but {slot} has no usable 16-bit version: {kind} is used.")
-    parts.append(f"runs in {dtype}" + ("" if best.dtype == dtype or fp8 else f", converted from {best.dtype}"))
+    parts.append(f"runs in {dtype}" + ("" if best.dtype == dtype or converted else f", converted from {best.dtype}"))
     if quantized and dtype != target.dtype:
         target.notices.append(f"{target.dtype} was preferred, but the int8 version of {slot} computes in {dtype}.")
     parts.append("on disk" if best.facts.found else "not downloaded")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reeltune.checkpoints.names import QUANTO_INT8
+from reeltune.checkpoints.formats import format_of
 from reeltune.errors import NotEnoughMemory
 from reeltune.planning.choose import Choice
 from reeltune.planning.plan import Explanation
 
 _KEPT = 1.03  # share of an int8 model with its scales, and the layers that stay in 16 bits
-_SIXTEEN_BITS = 2  # bytes
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ def _in_memory(choice: Choice) -> int | None:
     identity = choice.facts.identity
     if identity is None:
         return None
-    if choice.quantization == QUANTO_INT8:
-        return identity.bytes
-    return round(identity.parameters * (_KEPT if choice.quantize_on_load else _SIXTEEN_BITS))
+    if choice.quantize_on_load:
+        return round(identity.parameters * _KEPT)
+    return identity.memory_bytes
 
 
 def _sum(counts: list[int | None]) -> int | None:
@@ -84,5 +83,6 @@ def check_memory(explanation: Explanation) -> None:
 
 def _advice(explanation: Explanation) -> str:
     choices = explanation.selection.choices.values()
-    wide = any(choice.quantization != QUANTO_INT8 and not choice.quantize_on_load for choice in choices)
+    kept = [choice for choice in choices if not choice.quantize_on_load]
+    wide = any(not format_of(choice.quantization).stays_quantized for choice in kept)
     return "Take an int8 version (`--quantization int8`)." if wide else "Take a smaller model, such as a 1.3B one."

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reeltune.checkpoints.names import read_name
+from reeltune.checkpoints.names import format_objection
 from reeltune.definitions import Definition, Version
 from reeltune.events import CancelToken
 from reeltune.families import Component
@@ -250,7 +250,7 @@ def other_versions(explanation: Explanation) -> tuple[Item, ...]:
     items: list[Item] = []
     for slot, versions in definition.slots.items():
         for version in versions:
-            if version.url in chosen or not version.remote or read_name(version.url).format in ("gguf", "pickle"):
+            if version.url in chosen or not version.remote or format_objection(version.url):
                 continue
             found, unusable = inventory.find(wanted_file(definition, version, slot))
             facts = Facts(found, None, tuple(unusable))

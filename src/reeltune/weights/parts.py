@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reeltune.checkpoints.header import Header, Tensor, read_header
+from reeltune.checkpoints.contents import Header, Tensor
+from reeltune.checkpoints.header import read_header
 from reeltune.errors import HeaderError
 
 _SET = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.safetensors)", re.IGNORECASE)

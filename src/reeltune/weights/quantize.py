@@ -22,7 +22,8 @@ import torch
 
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify
-from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS, converted_name, quantized_name
+from reeltune.checkpoints.names import converted_name, quantized_name
+from reeltune.dtypes import DType, Quantization
 from reeltune.errors import CheckpointError, NotEnoughDisk
 from reeltune.events import CancelToken, Listener, Notice, ignore
 from reeltune.library.inventory import PARTIAL
@@ -30,7 +31,7 @@ from reeltune.machine import free_disk
 from reeltune.weights.draft import prepare
 from reeltune.weights.lora import Applied
 from reeltune.weights.parts import name_of_all, read_parts
-from reeltune.weights.recipe import Recipe
+from reeltune.weights.recipe import INT8, Recipe
 from reeltune.weights.stream import UNFINISHED, Sums, verify_piece, work_through, write_piece
 from reeltune.weights.tensors import TORCH_DTYPES
 
@@ -134,7 +135,9 @@ def default_name(source: Path, to: str, dtype: str, merged: bool) -> str:
     name = name_of_all(source)
     if merged:
         name = f"{Path(name).stem}_merged{Path(name).suffix}"
-    return quantized_name(name, dtype) if to == "int8" else converted_name(name, to)
+    if to == INT8:
+        return quantized_name(name, DType(dtype))
+    return converted_name(name, DType(to))
 
 
 # --- doing it -------------------------------------------------------------------------------------------------
@@ -214,7 +217,7 @@ def verify(recipe: Recipe, partial: Path, sums: Sums, listener: Listener, cancel
         written = {tensor.name: tensor for task in recipe.tasks for tensor in task.outputs}
         written |= {tensor.name: tensor for tensor in recipe.ones}
         found = identify(header)
-        quantization = QUANTO_INT8 if recipe.modules else SIXTEEN_BITS
+        quantization = Quantization.QUANTO_INT8 if recipe.modules else Quantization.NONE
         if dict(header.tensors) != written or header.file_bytes != recipe.bytes or found.quantization != quantization:
             raise CheckpointError(f"{partial.name} does not read as it was written.", hint="Check the disk.")
         work_through(recipe, partial, verify_piece, "verify", listener, cancel, sums)

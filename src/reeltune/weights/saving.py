@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reeltune.checkpoints.names import QUANTO_INT8, quantized_name, read_name
+from reeltune.checkpoints.names import quantized_name, read_name
 from reeltune.definitions import Definition, Version, load_catalog
 from reeltune.definitions.schema import MODEL_KEY
 from reeltune.definitions.writer import create, edit
+from reeltune.dtypes import DType, Quantization
 from reeltune.events import CancelToken, Listener, Notice, ignore
 from reeltune.fetch import pull
 from reeltune.library.inventory import Inventory
@@ -36,7 +37,7 @@ class Saving:
     url: str
     source: Path
     target: Path
-    dtype: str
+    dtype: DType
     lost: str = ""
 
 
@@ -54,7 +55,7 @@ def plan_saving(explanation: Explanation) -> tuple[list[Saving], list[str]]:
         listed = [row.file_name for row in int8 if row.remote or _is_here(explanation, row)]
         if listed:
             reasons.append(f"{definition.id} lists an int8 version in {choice.dtype} already: {listed[0]}.")
-        elif choice.quantization == QUANTO_INT8:
+        elif choice.quantization is Quantization.QUANTO_INT8:
             reasons.append(f"{definition.id} lists no 16-bit version under {key} that could be quantized.")
         else:
             source = next(item.path for item in explanation.items if item.subject == slot)
@@ -72,14 +73,16 @@ def _is_here(explanation: Explanation, version: Version) -> bool:
     return Inventory(definition.root, explanation.preferences.model_folders).locate(version)[0] is not None
 
 
-def _int8_dtype(explanation: Explanation, version: Version) -> str | None:
+def _int8_dtype(explanation: Explanation, version: Version) -> DType | None:
     """What a version computes in if it is quanto int8, by its header where the file is here, else by its name."""
     definition = explanation.definition
     found, _ = Inventory(definition.root, explanation.preferences.model_folders).locate(version)
     if found is not None and found.identity is not None:
-        return found.identity.dtype if found.identity.quantization == QUANTO_INT8 else None
-    name = read_name(version.url)
-    return (name.dtype or "bf16") if name.quantization == QUANTO_INT8 else None
+        quantization, dtype = found.identity.quantization, found.identity.dtype
+    else:
+        name = read_name(version.url)
+        quantization, dtype = name.quantization, name.dtype or DType.BF16
+    return dtype if quantization is Quantization.QUANTO_INT8 else None
 
 
 def save_quantized(

@@ -20,17 +20,15 @@ from pathlib import Path
 
 import torch
 
-from reeltune.checkpoints.fp8 import DTYPES, is_matrix
-from reeltune.checkpoints.header import Tensor
+from reeltune.checkpoints.contents import Tensor
 from reeltune.errors import Cancelled, CheckpointError
 from reeltune.events import CancelToken, Listener, Progress
 from reeltune.files import write_all
 from reeltune.library.inventory import PARTIAL
 from reeltune.weights.edits import LEAST
-from reeltune.weights.quanto import CHUNK, check_finite, off, quantize_rows
+from reeltune.weights.formats.quanto_int8 import CHUNK, check_finite, off, quantize_rows
 from reeltune.weights.recipe import Piece, Recipe, Task, pieces
 from reeltune.weights.tensors import TORCH_DTYPES
-from reeltune.weights.unscaled import check_plain
 
 UNFINISHED = ".quantizing" + PARTIAL  # after a file's name while it is being written
 _READ = 8 * 1024 * 1024  # bytes at once
@@ -80,7 +78,7 @@ class Hands:
         return self._levels[:count].view(shape)
 
     def _rows(self, path: Path, tensor: Tensor, piece: Piece, buffer: str) -> torch.Tensor:
-        dtype = TORCH_DTYPES[tensor.dtype]
+        dtype = TORCH_DTYPES.get(tensor.dtype, torch.uint8)  # packed numbers are bytes, which their format decodes
         row = (tensor.end - tensor.begin) // piece.task.matrix[0]
         with self._timed("read"):
             raw = self._read(path, buffer, tensor.begin + piece.first * row, piece.rows * row)
@@ -108,28 +106,27 @@ class Hands:
         return file
 
     def blocks(self, piece: Piece, values: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-        """The piece in fp32, a few rows at a time: times the scale of scaled fp8, changed by the edits; or as it is
-        stored and all at once, where there is nothing to change.
+        """The piece in fp32, a few rows at a time: decoded by its format, changed by the edits; or as it is stored and
+        all at once, where there is nothing to change.
 
-        `values` [rows, columns] as stored. Each block is overwritten by the next.
+        `values` [rows, ...] as stored. Each block is overwritten by the next.
         """
-        rows, columns = values.shape
-        if piece.task.plain:
+        task = piece.task
+        rows, columns = piece.rows, task.matrix[1]
+        if task.plain:
             yield slice(0, rows), values
             return
-        task = piece.task
         scale, adds = self._scale(task), [edit.ready(self._room) for edit in task.edits]
-        if scale is None and task.source.dtype in DTYPES and is_matrix(task.source.name, task.source.shape):
-            check_plain(values, task.source.name, task.home.name)
         step = max(LEAST if adds else 1, CHUNK // columns)
         if self._floats.numel() < min(step, rows) * columns:
             self._floats = torch.empty(max(CHUNK, step * columns))
         for begin in range(0, rows, step):
             part, first = slice(begin, min(begin + step, rows)), piece.first + begin
             block = self._floats[: (part.stop - begin) * columns].view(-1, columns)
-            block.copy_(values[part])
-            if scale is not None:
-                block.mul_(scale[first : first + len(block)] if len(scale) > 1 else scale)
+            block_scale = scale
+            if scale is not None and len(scale) > 1:
+                block_scale = scale[first : first + len(block)]
+            task.decoder.decode_rows(task.source, task.home.name, values[part], block_scale, block)
             for add in adds:
                 add(block, first)
             yield part, block
@@ -140,7 +137,7 @@ class Hands:
         return self._products[: rows * columns].view(rows, columns)
 
     def _scale(self, task: Task) -> torch.Tensor | None:
-        """Scale of an fp8 tensor in fp32: [1, 1] or [rows, 1]."""
+        """Scales of a tensor in fp32: [1, 1] or [rows, 1]."""
         if task.scale is None:
             return None
         tensor, home = task.scale
@@ -159,7 +156,7 @@ def write_piece(hands: Hands, piece: Piece) -> None:
     task, values = piece.task, hands.source(piece)
     if task.quantized:
         data_row, scale_row = task.outputs
-        data = hands.levels(values.shape)
+        data = hands.levels((piece.rows, task.matrix[1]))
         scale = torch.empty((piece.rows, 1), dtype=TORCH_DTYPES[scale_row.dtype])
         for part, block in hands.blocks(piece, values):
             quantize_rows(block, data[part], scale[part], task.source.name)
@@ -176,13 +173,13 @@ def write_piece(hands: Hands, piece: Piece) -> None:
 def _converted(hands: Hands, piece: Piece, values: torch.Tensor) -> torch.Tensor:
     """The rows of a piece as the new file's data type holds them. Raises CheckpointError where that can't."""
     task, dtype = piece.task, TORCH_DTYPES[piece.task.outputs[0].dtype]
-    found = torch.empty(values.shape, dtype=dtype)
+    converted = torch.empty((piece.rows, task.matrix[1]), dtype=dtype)
     for part, block in hands.blocks(piece, values):
         check_finite(block, task.source.name)
-        found[part] = block
-        if dtype == torch.float16 and not bool(torch.isfinite(found[part]).all()):
+        converted[part] = block
+        if dtype == torch.float16 and not bool(torch.isfinite(converted[part]).all()):
             raise CheckpointError(f"{task.source.name} is too large for fp16.", hint="Use bf16.")
-    return found
+    return converted
 
 
 def verify_piece(hands: Hands, piece: Piece) -> None:
@@ -239,7 +236,7 @@ def work_through(
             moved = sum(hands.seconds.values()) - hands.seconds["compute"] - before
             hands.seconds["compute"] += time.perf_counter() - start - moved
             idle.put(hands)
-        return piece.rows * (piece.task.source.end - piece.task.source.begin) // piece.task.matrix[0]
+        return piece.rows * piece.task.row_bytes
 
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, "stream", torch.set_num_threads, (1,))  # together they use all cores
