@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from reeltune.checkpoints.formats import loadable_endings
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import Identity, identify
 from reeltune.checkpoints.names import read_name
@@ -26,7 +27,7 @@ from reeltune.library.places import PARTIAL as PARTIAL
 from reeltune.library.places import own_name
 from reeltune.net import HUB, file_key, shown
 
-CHECKPOINT_SUFFIXES = (".safetensors", ".sft")
+CHECKPOINT_SUFFIXES = loadable_endings()
 _HUB_CACHE = "models--"  # folders of huggingface_hub's cache, which hold whatever was downloaded
 _INDEX = ".index.json"  # only of weights in several files
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 
+from reeltune.checkpoints.formats.base import module_of
 from reeltune.checkpoints.keys import matches
 from reeltune.weights._libraries import int8_tensor
 from reeltune.weights.formats import Weight, decoder_of
@@ -79,6 +80,7 @@ class Loader:
         return weight.in_memory(self._run)
 
     def _becomes_int8(self, stored: str) -> bool:
-        name = self._source.names.original[stored]
-        module = name.removesuffix(".weight")
-        return name.endswith(".weight") and any(matches(module, pattern) for pattern in self._quantizable)
+        name = self._source.format.weight_name(self._source.names.original[stored])
+        if not name.endswith(".weight"):
+            return False
+        return any(matches(module_of(name), pattern) for pattern in self._quantizable)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reeltune.checkpoints.contents import Tensor
-from reeltune.checkpoints.formats.base import ACTIVATION_SCALES
+from reeltune.checkpoints.formats.base import ACTIVATION_SCALES, module_of
 from reeltune.checkpoints.formats.quanto_int8 import DATA, SCALE
 from reeltune.checkpoints.header import DTYPE_BITS
 from reeltune.checkpoints.keys import matches
@@ -119,7 +119,7 @@ def write_recipe(
     for stored in source.parameters():
         _check_readable(source, stored)
         if target.to == INT8 and _quantizable(source, stored, family):
-            module = stored.removesuffix(".weight")
+            module = module_of(source.format.weight_name(stored))
             modules.append(module)
             outputs[stored] = _int8_outputs(module, source.weight_shape(stored), target)
         else:
@@ -167,9 +167,9 @@ def _int8_outputs(module: str, shape: tuple[int, ...], target: Target) -> list[O
 
 def _quantizable(source: Source, stored: str, family: Family) -> bool:
     """Whether it is the weight of a linear inside the transformer's blocks."""
-    module = source.names.original[stored].removesuffix(".weight")
-    linear = stored.endswith(".weight") and len(source.weight_shape(stored)) == 2
-    return linear and any(matches(module, pattern) for pattern in family.quantizable)
+    name = source.format.weight_name(source.names.original[stored])
+    linear = name.endswith(".weight") and len(source.weight_shape(stored)) == 2
+    return linear and any(matches(module_of(name), pattern) for pattern in family.quantizable)
 
 
 def _kept_dtype(source: Source, stored: str, target: Target, wide: bool, family: Family) -> str:

@@ -60,6 +60,12 @@ def container_format(file_name: str) -> WeightFormat | None:
     return None
 
 
+def loadable_endings() -> tuple[str, ...]:
+    """How the names of files end whose weights may be loadable."""
+    endings = [ending for known in FORMATS if not known.reason_not_loadable for ending in known.endings]
+    return tuple(dict.fromkeys(endings))
+
+
 __all__ = [
     "FORMATS",
     "Faults",
@@ -70,4 +76,5 @@ __all__ = [
     "format_by_name",
     "format_by_start",
     "format_of",
+    "loadable_endings",
 ]
