@@ -21,6 +21,7 @@ import torch
 from load import run
 from make_checkpoint import write
 from reeltune import Engine, Preferences, load_catalog
+from reeltune.definitions.slots import TRANSFORMER
 from reeltune.engine.stages import assemble, pipeline_class, scheduler
 from reeltune.weights.quantize import quantize
 
@@ -54,22 +55,22 @@ def timed(work: Callable[[], object]) -> float:
 
 def bare(engine: Engine, steps: int) -> Callable[[], object]:
     """The same denoising and decoding by the pipeline alone, of the engine's own parts."""
-    from reeltune.engine.inputs import Given
-    from reeltune.request.parse import build_request, complete_settings
+    from reeltune.engine.inputs import InputImages
+    from reeltune.request.parse import parse
 
     architecture = engine.definition.architecture
-    settings, _ = complete_settings(engine.definition, {"num_inference_steps": steps, "seed": 3})
-    request, _ = build_request(architecture, settings, engine.definition.root)
-    text = next(iter(engine._memo._rows.values()))
-    model, vae = engine._models._loaded["transformer"][1], engine._loaded_vae().vae
+    request = parse(engine.definition, {"num_inference_steps": steps, "seed": 3}).requests[0]
+    warm = engine._warm
+    text = next(iter(warm.embeddings._rows.values())).tensors
+    model, vae = warm.models._loaded[TRANSFORMER][1], warm.vae._loaded[1].vae
 
     def make() -> None:
         parts = {"transformer": model, "vae": vae, "scheduler": scheduler(request)}
-        pipeline = assemble(pipeline_class(architecture, Given()), parts)
+        pipeline = assemble(pipeline_class(architecture, InputImages()), parts)
         pipeline.set_progress_bar_config(disable=True)
         pipeline(
             **text, height=request.height, width=request.width, num_frames=request.frames, num_inference_steps=steps,
-            guidance_scale=request.guidance, generator=torch.Generator().manual_seed(3), output_type="np",
+            guidance_scale=request.guidance.scale, generator=torch.Generator().manual_seed(3), output_type="np",
         )  # fmt: skip
 
     return make

@@ -27,6 +27,7 @@ from typing import Any
 from make_checkpoint import SIZES, write
 from reeltune.engine.stages import torch_device
 from reeltune.errors import DeviceError
+from reeltune.events import Listener
 
 GIB = 1024**3
 LENGTHS = {"480p": (832, 480, 81), "720p": (1280, 720, 81)}  # width, height, frames
@@ -140,31 +141,33 @@ Forward = Callable[[dict[str, Any]], Any]
 
 
 def _by_reeltune(
-    row: Row, path: Path, device: Any, attention: str, say: Callable[[str], None]
+    row: Row, path: Path, device: Any, attention: str, listener: Listener
 ) -> tuple[Forward, Callable[[], str]]:
     import torch
 
     from reeltune import Preferences
     from reeltune.engine.placing import Places
+    from reeltune.engine.reporting import Reporter
     from reeltune.engine.speed import speed_up
-    from reeltune.planning.memory import MemoryProfile
+    from reeltune.planning.memory import ChosenProfile, MemoryProfile
     from reeltune.weights.load import load_transformer
 
     model = load_transformer(path, "bf16")
     int8 = "dynamic" if row.weights.endswith("dynamic") else "weights"
-    speed_up(model, Preferences(attention=attention, int8=int8), device, say)
-    places = Places(MemoryProfile(row.profile, "asked for", pinned=True), device, say)
+    reporter = Reporter(listener)
+    speed_up(model, Preferences(attention=attention, int8=int8), device, reporter)
+    places = Places(ChosenProfile(MemoryProfile(row.profile), "asked for", pinned=True), device, reporter)
     places.place(model)
 
     def forward(options: dict[str, Any]) -> Any:
         with torch.no_grad():
             return places.run([model], lambda: model(**options))
 
-    return forward, lambda: places.profile.name
+    return forward, lambda: str(places.profile)
 
 
 def _by_diffusers(
-    row: Row, path: Path, device: Any, attention: str, say: Callable[[str], None]
+    row: Row, path: Path, device: Any, attention: str, listener: Listener
 ) -> tuple[Forward, Callable[[], str]]:
     import torch
     from diffusers import WanTransformer3DModel

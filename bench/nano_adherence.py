@@ -66,7 +66,7 @@ def check_vae(count: int) -> None:
     """PSNR and readings of reconstructions, both looks."""
     nano = load_catalog(".")["nano_t2v"]
     with TemporaryDirectory() as root, Engine(load_catalog(root)["nano_t2v"]) as engine:
-        folder = engine.prepare().component("vae")
+        folder = engine.prepare().path("vae")
     vae = load_component(find(nano.architecture, "vae"), folder, torch.float32)
     rng, decibels, found = random.Random(SEED + 1), [], []
     for index in range(count):

@@ -119,8 +119,8 @@ def test_importing_the_package_loads_nothing():
 
 def test_the_public_api_is_what_it_says():
     assert sorted(reeltune.__all__) == [
-        "CancelToken", "Catalog", "Choice", "Definition", "Engine", "Event", "Explanation", "Inspection", "Item",
-        "Notice", "Origin", "Planned", "PlannedFile", "Preferences", "Progress", "Quantized", "Rejection", "Selection",
+        "CancelToken", "Catalog", "Choice", "Definition", "Engine", "Event", "Inspection", "Item",
+        "Notice", "Origin", "Plan", "Planned", "PlannedFile", "Preferences", "Progress", "Quantized", "Rejection", "Selection",
         "Summary", "Version", "Video", "__version__", "errors", "explain", "inspect", "load_catalog", "pull", "quantize",
     ]  # fmt: skip
     for name in reeltune.__all__:

@@ -6,7 +6,8 @@ from reeltune import load_catalog
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import ARCHITECTURES
 from reeltune.families.vocabulary import KEYS, coerce
-from reeltune.request.parse import build_request, complete_settings
+from reeltune.request.build import build_request
+from reeltune.request.parse import complete_settings
 from reeltune.settings import check_call, layer, parse_assignments, unused, videos_asked
 
 T2V = ARCHITECTURES["t2v"]
@@ -107,7 +108,7 @@ def test_frame_counts(root, asked, frames):
 
 
 def test_every_seed_that_is_picked_can_be_given_again():
-    from reeltune.request.parse import _SEEDS
+    from reeltune.request.build import _SEEDS
 
     assert coerce("seed", _SEEDS - 1) == _SEEDS - 1
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from reeltune.media.origin import Origin
     from reeltune.media.video import Video
     from reeltune.planning.choose import Choice, Rejection, Selection
-    from reeltune.planning.plan import Explanation, Item, explain
+    from reeltune.planning.plan import Item, Plan, explain
     from reeltune.preferences import Preferences
     from reeltune.weights.quantize import Quantized, quantize
 
@@ -47,7 +47,7 @@ _HOMES = {
     "Planned": "reeltune.events",
     "PlannedFile": "reeltune.events",
     "Progress": "reeltune.events",
-    "Explanation": "reeltune.planning.plan",
+    "Plan": "reeltune.planning.plan",
     "Item": "reeltune.planning.plan",
     "explain": "reeltune.planning.plan",
     "pull": "reeltune.fetch",
@@ -62,9 +62,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "CancelToken", "Catalog", "Choice", "Definition", "Engine", "Event", "Explanation", "Inspection", "Item", "Notice",
-    "Origin", "Planned", "PlannedFile", "Preferences", "Progress", "Quantized", "Rejection", "Selection", "Summary",
-    "Version", "Video", "__version__", "errors", "explain", "inspect", "load_catalog", "pull", "quantize",
+    "CancelToken", "Catalog", "Choice", "Definition", "Engine", "Event", "Inspection", "Item", "Notice",
+    "Origin", "Plan", "Planned", "PlannedFile", "Preferences", "Progress", "Quantized", "Rejection", "Selection",
+    "Summary", "Version", "Video", "__version__", "errors", "explain", "inspect", "load_catalog", "pull", "quantize",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them, the same on the command line and on the page."""
+"""Numbers and long texts as people read them, the same on the command line and on the page."""
 
 from __future__ import annotations
 
@@ -31,3 +31,8 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most `most` characters; where some are left out, an ellipsis stands for them."""
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -155,7 +155,7 @@ def test_usual_names_of_values_are_accepted(run, root):
 
 
 def test_a_preferred_device_that_is_not_there_is_named_before_anything_is_downloaded(run, root, monkeypatch, define):
-    monkeypatch.setattr("reeltune.engine.engine.probe", lambda: Machine(2**34, 2**33))
+    monkeypatch.setattr("reeltune.engine.ready.probe", lambda: Machine(2**34, 2**33))
     (root / "reeltune.json").write_text('{"device": "cuda"}')
     define("far", {"architecture": "t2v", "URLs": ["https://never.invalid/x_bf16.safetensors"]})
     code, _, err = run("generate", "far", "a boat", "--root", str(root))

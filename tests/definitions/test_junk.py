@@ -11,7 +11,8 @@ from reeltune import explain, load_catalog
 from reeltune.errors import ReeltuneError
 from reeltune.families.vocabulary import KEYS
 from reeltune.machine import Machine
-from reeltune.request.parse import build_request, complete_settings
+from reeltune.request.build import build_request
+from reeltune.request.parse import complete_settings
 from reeltune.settings import videos_asked
 
 JUNK = [

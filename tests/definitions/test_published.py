@@ -4,9 +4,9 @@ import json
 from collections import Counter
 
 import pytest
-from published import definition, facts, write_all
 
 from conftest import DATA
+from published import definition, facts, write_all
 from reeltune import load_catalog
 from reeltune.definitions.checking import check_files
 from reeltune.families import ARCHITECTURES

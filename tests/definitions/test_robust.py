@@ -223,9 +223,10 @@ def members(rows):
         '{"model": {"URLs": ' + "[" * 100_000 + "]" * 100_000 + "}}",
         '"model": {"URLs": [' + '"a",' * 200_000 + "]},",
         '"model": {' + '"a": {},' * 200_000 + "},",
+        '"model": {' + "\n" * 300_000 + "},",
     ],
     ids=["repeated key", "repeated keys", "repeated in objects", "architecture", "long names", "wrong URLs", "wrong modules", "unknown keys", "unknown settings", "long key", "resolutions",
-         "deep", "pasted list", "pasted object"],
+         "deep", "pasted list", "pasted object", "pasted lines"],
 )  # fmt: skip
 def test_large_files_take_no_time(root, text):
     path = root / "finetunes" / "large.json"

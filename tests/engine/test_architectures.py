@@ -48,13 +48,15 @@ def test_it_makes_the_video_that_diffusers_makes(case, tmp_path):
 
 def by_diffusers(definition, settings):
     """The same video by the pipeline in one go, all parts in memory."""
-    from reeltune.engine.inputs import read
-    from reeltune.request.parse import build_request, complete_settings
+    from reeltune.engine.inputs import read_inputs
+    from reeltune.engine.reporting import Reporter
+    from reeltune.request.build import build_request
+    from reeltune.request.parse import complete_settings
 
     architecture, root = definition.architecture, definition.root
     whole, _ = complete_settings(definition, settings)
     request, _ = build_request(architecture, whole, root)
-    given = read(request, print)
+    images = read_inputs(request, Reporter(print))
     loaded = {
         row.name: load_component(
             row, Path(definition.components) / row.name,
@@ -68,38 +70,38 @@ def by_diffusers(definition, settings):
             path = Path(definition.slots[slot][0].url)
             loaded[slot] = load_transformer(path, "bf16", modules=modules, config=architecture.config)
     options = dict(architecture.options) | ({"boundary_ratio": 0.9} if "transformer_2" in loaded else {})
-    name = architecture.image_pipeline if architecture.image_pipeline and given.start else architecture.pipeline
+    name = architecture.image_pipeline if architecture.image_pipeline and images.start else architecture.pipeline
     pipeline = assemble(getattr(diffusers, name), {**loaded, **options, "scheduler": scheduler(request)})
     pipeline.set_progress_bar_config(disable=True)
     if (
         architecture.id.startswith(("fun_inp", "i2v")) and "image_encoder" in loaded
     ):  # the pipeline would look at the end image too, and fail
         look = pipeline.encode_image
-        pipeline.encode_image = lambda images, device: look(given.start, device)
+        pipeline.encode_image = lambda _, device: look(images.start, device)
     wanted = inspect.signature(pipeline.__call__).parameters
     call = {
         "prompt": request.prompt, "height": request.height, "width": request.width, "num_frames": request.frames,
         "num_inference_steps": request.steps, "generator": torch.Generator().manual_seed(request.seed),
         "output_type": "np", "max_sequence_length": architecture.family.max_text_tokens,
-        "guidance_scale": request.guidance, "negative_prompt": request.negative_prompt,
+        "guidance_scale": request.guidance.scale, "negative_prompt": request.negative_prompt,
     }  # fmt: skip
     if architecture.family.name == "wan":
         call["guidance_scale_2"] = whole.get("guidance2_scale") if "transformer_2" in loaded else None
-        call |= {"image": given.start, "last_image": given.end} if given.start else {}
-        call |= {"video": list(given.guide), "mask": list(given.mask)} if given.guide else {}
-        call |= {"reference_images": list(given.references)} if given.references else {}
+        call |= {"image": images.start, "last_image": images.end} if images.start else {}
+        call |= {"video": list(images.control), "mask": list(images.mask)} if images.control else {}
+        call |= {"reference_images": list(images.references)} if images.references else {}
     if architecture.family.name == "hunyuan":
         true = bool(request.negative_prompt)
         call |= {
-            "guidance_scale": whole["embedded_guidance_scale"], "true_cfg_scale": request.guidance if true else 1.0,
+            "guidance_scale": whole["embedded_guidance_scale"], "true_cfg_scale": request.guidance.scale if true else 1.0,
             "negative_prompt": request.negative_prompt if true else None,
         }  # fmt: skip
-        call |= {"image": given.start} if given.start else {}
+        call |= {"image": images.start} if images.start else {}
         call["num_frames"] += 4 * (loaded["transformer"].config.image_condition_type == "latent_concat")
     if architecture.family.name == "ltx":
         from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 
-        pairs = [(given.start, 0), (given.end, request.frames - 1)]
+        pairs = [(images.start, 0), (images.end, request.frames - 1)]
         call |= {"frame_rate": request.fps, "decode_timestep": 0.0, "decode_noise_scale": 0.0, "conditions":
                  [LTXVideoCondition(image=image, frame_index=at) for image, at in pairs if image] or None}  # fmt: skip
     if architecture.family.name == "ltx":  # which hands the latents to its VAE in the transformer's data type
@@ -166,7 +168,7 @@ def test_inputs_are_fitted_aloud(case, root):
     assert "video_guide of 64x48 is scaled to 32x32, 16 pixels of its width cut off" in said
     assert "video_guide has 32 frames a second: 16 are taken of each" in said
     assert "video_guide is longer than the video: its first 5 frames are used" in said
-    assert "video_mask has 3 frames of 5: its last one holds on" in said
+    assert "video_mask has 3 frames of 5: its last one is used for the rest" in said
     events.clear()
     make(definition, settings | {"video_guide": "short.mp4", "video_mask": ""}, events)
     said = " ".join(event.message for event in events if isinstance(event, Notice))

@@ -8,7 +8,7 @@ from reeltune.engine.arithmetic import arithmetic, threads_for
 from reeltune.families import ARCHITECTURES
 from reeltune.machine import Machine
 from reeltune.planning.plan import explain
-from reeltune.request.parse import build_request
+from reeltune.request.build import build_request
 from reeltune.settings import layer
 
 SMALL = {"num_attention_heads": 6, "attention_head_dim": 32}

@@ -105,8 +105,8 @@ def test_fp16_may_be_what_is_too_small():
 
 
 def test_a_video_no_memory_holds_is_refused_before_anything_is_loaded(root, monkeypatch):
-    monkeypatch.setattr("reeltune.engine.engine.read", None)
-    monkeypatch.setattr("reeltune.engine.engine.pull", None)
+    monkeypatch.setattr("reeltune.engine.engine.read_inputs", None)
+    monkeypatch.setattr("reeltune.engine.ready.pull", None)
     with (
         Engine(load_catalog(root)["nano_t2v"], machine=Machine(ram=10**6, ram_free=10**6)) as engine,
         pytest.raises(NotEnoughMemory, match="17 frames of 64x64 take") as caught,
@@ -116,14 +116,14 @@ def test_a_video_no_memory_holds_is_refused_before_anything_is_loaded(root, monk
     assert caught.value.available == 10**6
 
 
-@pytest.mark.parametrize("stage", ["read", "encode", "denoise"])
+@pytest.mark.parametrize("stage", ["engine.read_inputs", "run.encode", "run.denoise"])
 def test_what_the_allocator_cannot_serve_is_an_error_in_words(root, monkeypatch, stage):
     def full(*_, **__):
-        if stage == "read":
+        if stage == "engine.read_inputs":
             raise MemoryError
         torch.empty(2**55)
 
-    monkeypatch.setattr(f"reeltune.engine.engine.{stage}", full)
+    monkeypatch.setattr(f"reeltune.engine.{stage}", full)
     with Engine(load_catalog(root)["nano_t2v"], preferences=BF16) as engine, pytest.raises(NotEnoughMemory):
         engine.generate("a red circle", **FAST)
 

@@ -16,7 +16,7 @@ from cases import write_case
 from reeltune import Engine, Notice, Preferences, load_catalog
 from reeltune.engine import placing
 from reeltune.errors import DecodeFailed, MediaError, NotEnoughMemory
-from reeltune.planning.memory import PROFILES
+from reeltune.planning.memory import MemoryProfile
 
 FAST = {"num_inference_steps": 2, "guidance_scale": 3.0, "seed": 3, "video_length": 5}
 FAMILIES = [
@@ -75,7 +75,7 @@ def test_every_profile_makes_the_same_video(case, monkeypatch):
     monkeypatch.setattr(placing, "offload", lambda model, *rest: (offloaded.append(type(model)), inner(model, *rest)))
     reference = make(definition, settings, "resident")
     assert not offloaded
-    for profile in PROFILES[1:]:
+    for profile in tuple(MemoryProfile)[1:]:
         assert np.array_equal(make(definition, settings, profile), reference), profile
     assert len(offloaded) >= 4  # an encoder and a transformer, twice
 
@@ -89,7 +89,7 @@ def test_out_of_memory_while_denoising_ends_in_the_same_video(case):
     with short_of_memory("TransformerBlock", range(middle, middle + 3)):
         assert np.array_equal(make(definition, settings, "resident", events), reference)
     heard = " ".join(said(events))
-    for higher, lower in pairwise(PROFILES):
+    for higher, lower in pairwise(tuple(MemoryProfile)):
         assert f"Out of memory with memory profile {higher}: the same step again with {lower}." in heard
 
 
@@ -151,13 +151,14 @@ def test_a_vae_that_never_fits_on_the_device_computes_on_the_cpu(case, monkeypat
     monkeypatch.setattr(placing, "upload", lambda model, device: None)  # of a device that isn't there
     wish = Preferences(memory_profile=profile, quantization="int8")
     with Engine(definition, preferences=wish, listener=events.append) as engine:
-        video, vae = engine.generate(**settings), engine._loaded_vae()
-        engine._places.device = torch.device("mps")
+        video, vae = engine.generate(**settings), engine._warm.vae._loaded[1]
+        engine._warm._places.device = torch.device("mps")
+        monkeypatch.setattr("reeltune.engine.warm.torch_device", lambda name: torch.device("mps"))
         with short_of_memory("Decoder3d", (1, 2, 3)) as calls:  # whole frames, and tiles of both sizes
             again = engine.decode(video.latents)
         assert calls[0] > 3
         assert np.array_equal(again.frames, reference)
-        assert vae.vae not in engine._places._placed  # its next use takes it to the device again
+        assert vae.vae not in engine._warm._places._placed  # its next use takes it to the device again
         assert np.array_equal(engine.decode(video.latents).frames, reference)
     assert [line for line in said(events) if "on the CPU" in line]
 

@@ -10,7 +10,8 @@ from torchao.quantization import Int8Tensor
 
 from reeltune.engine import placing, stages
 from reeltune.engine.placing import Places, at_home, in_mapped_file, offload
-from reeltune.planning.memory import MemoryProfile
+from reeltune.engine.reporting import Reporter
+from reeltune.planning.memory import ChosenProfile, MemoryProfile
 from reeltune.weights import _libraries
 from reeltune.weights._libraries import int8_tensor
 from reeltune.weights.tensors import TensorFile
@@ -49,13 +50,15 @@ def test_stepping_down_from_resident_copies_nothing_that_is_in_a_file(mapped, mo
     before = {name: tensor.clone() for name, tensor in mapped.state_dict().items()}
     address = mapped[0].weight.data_ptr()
     said = []
-    places = Places(MemoryProfile("resident", ""), torch.device("cpu"), said.append)
+    places = Places(ChosenProfile(MemoryProfile.RESIDENT, ""), torch.device("cpu"), Reporter(said.append))
     places.place(mapped)
     assert mapped[0].weight.data_ptr() != address
     places._step_down("out of memory")
     assert mapped[0].weight.data_ptr() == address  # the mapped file again
     assert all(torch.equal(tensor, before[name]) for name, tensor in mapped.state_dict().items())
-    assert said == ["Out of memory with memory profile resident: the same step again with stages."]
+    assert [notice.message for notice in said] == [
+        "Out of memory with memory profile resident: the same step again with stages."
+    ]
 
 
 def test_weights_without_a_file_are_held_once_while_they_are_on_the_card(mapped):
@@ -90,7 +93,7 @@ def test_int8_weights_come_back_too(mapped):
 def test_only_the_streamed_profile_uses_streams_for_which_memory_is_pinned(monkeypatch, name, streams):
     calls = []
     monkeypatch.setattr(_libraries, "apply_group_offloading", lambda model, **options: calls.append(options))
-    offload(nn.Linear(2, 2), MemoryProfile(name, "", pinned=True), torch.device("cuda", 0))
+    offload(nn.Linear(2, 2), ChosenProfile(MemoryProfile(name), "", pinned=True), torch.device("cuda", 0))
     assert calls[0]["use_stream"] is streams
     assert calls[0]["non_blocking"] is streams
 

@@ -68,7 +68,7 @@ def test_an_engine_shows_the_video_it_is_making(tmp_path):
         previews = [row for row in heard if isinstance(row, Preview)]
         assert previews
         assert any(isinstance(row, Progress) for row in heard)
-        rgb = engine._vae.rgb
+        rgb = engine._warm.vae.rgb
         close = refit(torch.zeros(1, 16, 5, 8, 8), video.frames, rgb)
         assert close.weight.shape == (17, 3)
     with Engine(load_catalog(tmp_path)["nano_t2v"]) as engine:

@@ -65,7 +65,7 @@ def test_attention_that_is_not_there_is_said(root, wish):
     plain, told = make(root)
     assert "Attention" not in told
     frames, told = make(root, attention=wish)
-    assert f"Attention by {wish} can't be had here" in told
+    assert f"Attention by {wish} isn't available here" in told
     assert np.array_equal(frames, plain)
 
 

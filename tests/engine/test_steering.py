@@ -11,11 +11,13 @@ from torch import nn
 
 from reeltune import Engine, Notice, Preferences, load_catalog
 from reeltune.engine.denoiser import Denoiser
-from reeltune.engine.guidance import guidance, optimal_scale, rescaled, without
+from reeltune.engine.families import hunyuan, wan
+from reeltune.engine.guidance import optimal_scale, rescaled, schedule_of, without
 from reeltune.engine.riflex import Stretch, intrinsic, lowered, stretch, stretched
 from reeltune.engine.stepcache import step_cache, threshold
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import ARCHITECTURES
+from reeltune.request.build import guidance_of, step_skipping_of
 
 FAST = {"num_inference_steps": 4, "guidance_scale": 3.0, "seed": 3, "video_length": 5}
 SWITCHES = {
@@ -106,8 +108,16 @@ def test_blocks_are_left_out_and_come_back():
     assert not any("forward" in vars(block) for block in blocks)
 
 
+def schedule(settings, steps, blocks):
+    return schedule_of(guidance_of(settings), steps, blocks)
+
+
+def cache(settings):
+    return step_cache(step_skipping_of(settings), 20)
+
+
 def test_only_the_pass_without_the_prompt_skips_in_its_window():
-    found = guidance(
+    found = schedule(
         {
             "perturbation_switch": 1,
             "perturbation_layers": [1, 3],
@@ -118,11 +128,11 @@ def test_only_the_pass_without_the_prompt_skips_in_its_window():
         5,
     )
     assert [found.skipped(step) for step in range(8)] == [(), ()] + [(1, 3)] * 4 + [(), ()]
-    assert guidance({"perturbation_switch": 1}, 10, 30).skipped(5) == (9,)
-    assert guidance({"perturbation_switch": 1, "perturbation_layers": [1, 2]}, 10, 5).skipped(5) == (1, 2)
-    assert guidance({"perturbation_layers": [1]}, 10, 5).skipped(5) == ()
+    assert schedule({"perturbation_switch": 1}, 10, 30).skipped(5) == (9,)
+    assert schedule({"perturbation_switch": 1, "perturbation_layers": [1, 2]}, 10, 5).skipped(5) == (1, 2)
+    assert schedule({"perturbation_layers": [1]}, 10, 5).skipped(5) == ()
     with pytest.raises(SettingsError, match="5 blocks"):
-        guidance({"perturbation_switch": 1, "perturbation_layers": [9]}, 10, 5)
+        schedule({"perturbation_switch": 1, "perturbation_layers": [9]}, 10, 5)
 
 
 def test_skip_layer_guidance_in_a_video(nano, monkeypatch):
@@ -156,12 +166,13 @@ def test_wans_positions_are_stretched_by_the_formula(frames):
     rope = WanRotaryPosEmbed(128, (1, 2, 2), 1024)
     hidden = torch.zeros(1, 16, frames, 4, 4)
     plain = rope(hidden)
-    by = stretch(rope, frames)
+    axis = wan.temporal_axis(rope)
+    by = stretch(axis, frames)
     if frames == 21:  # turns slowly enough
         assert by is None
         return
     assert by == Stretch(5, pytest.approx(0.9 * 2 * math.pi / frames))
-    with stretched(rope, by):
+    with stretched(rope, axis, by):
         cos, sin = rope(hidden)
     frame = np.repeat(np.arange(frames), 4)
     for values, function, before in ((cos, np.cos, plain[0]), (sin, np.sin, plain[1])):
@@ -176,7 +187,7 @@ def test_hunyuans_positions_are_stretched_by_the_formula():
 
     rope = HunyuanVideoRotaryPosEmbed(2, 1, [16, 56, 56], 256.0)
     cos, sin = rope(torch.zeros(1, 16, 70, 4, 4))
-    found = lowered(cos, sin, stretch(rope, 70), 70)
+    found = lowered(cos, sin, stretch(hunyuan.temporal_axis(rope), 70), 70)
     frame = np.repeat(np.arange(70), 4)
     assert np.allclose(found[0][:, 6:8].numpy(), np.cos(frame * 0.9 * 2 * math.pi / 70)[:, None], atol=1e-6)
     assert torch.equal(found[0][:, 8:], cos[:, 8:])
@@ -203,13 +214,13 @@ def test_riflex_in_a_video(nano):
 def test_the_threshold_follows_the_speed():
     assert threshold(1) == 0
     assert threshold(1.5) < threshold(2) < threshold(2.5)
-    assert step_cache({}, 20) is None
+    assert step_skipping_of({}) is None
     on = {"skip_steps_cache_type": "mag", "skip_steps_multiplier": 2}
-    assert step_cache(on | {"skip_steps_cache_type": ""}, 20) is None
-    assert step_cache(on | {"skip_steps_multiplier": 1}, 20) is None
-    assert step_cache(on | {"skip_steps_start_step_perc": 25}, 20).start == 5
-    assert step_cache(on, 20).threshold == step_cache(on | {"skip_steps_cache_type": "tea"}, 20).threshold
-    assert 0 < step_cache({"skip_steps_cache_type": "tea"}, 20).threshold < threshold(2)
+    assert step_skipping_of(on | {"skip_steps_cache_type": ""}) is None
+    assert step_skipping_of(on | {"skip_steps_multiplier": 1}) is None
+    assert cache(on | {"skip_steps_start_step_perc": 25}).start == 5
+    assert cache(on).threshold == cache(on | {"skip_steps_cache_type": "tea"}).threshold
+    assert 0 < cache({"skip_steps_cache_type": "tea"}).threshold < threshold(2)
 
 
 def test_a_pass_is_skipped_by_the_formula(nano, monkeypatch):

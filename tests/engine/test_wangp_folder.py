@@ -94,16 +94,16 @@ def test_the_same_video_from_either_folder(definition, models, root, tmp_path):
 def test_the_text_encoder_in_int8_or_in_16_bits(definition, models, root):
     write_wangp(models, root / "ckpts", int8=True)
     int8 = Preferences(quantization="bf16")
-    assert explain(definition, int8).component("text_encoder").name.endswith("quanto_int8.safetensors")
-    assert explain(definition, BF16_WISHED).component("text_encoder").name.endswith("bf16.safetensors")
+    assert explain(definition, int8).path("text_encoder").name.endswith("quanto_int8.safetensors")
+    assert explain(definition, BF16_WISHED).path("text_encoder").name.endswith("bf16.safetensors")
     plain, _ = video(definition)
     quantized, said = video(definition, int8)
-    assert not any("is wanted but" in message for message in said)
+    assert not any("is preferred, but" in message for message in said)
     assert 0 < np.abs(plain.astype(int) - quantized.astype(int)).mean() < 3
     (root / "ckpts" / wangp.UMT5_INT8_FILE).unlink()
     same, said = video(definition, int8)
     assert np.array_equal(same, plain)
-    assert any("enc-bf16.safetensors is used, int8 is wanted but not here" in message for message in said)
+    assert any("enc-bf16.safetensors is used, int8 is preferred, but isn't there" in message for message in said)
 
 
 @pytest.mark.parametrize("definition", ["i2v"], indirect=True)

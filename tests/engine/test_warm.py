@@ -11,7 +11,7 @@ import pytest
 from cases import write_case
 
 from reeltune import Engine, Notice, Preferences, Progress, load_catalog
-from reeltune.engine import engine as engine_module
+from reeltune.engine import run as run_module
 from reeltune.engine import vae as vae_module
 from reeltune.errors import NotRunnable
 
@@ -23,13 +23,13 @@ FAST = {"num_inference_steps": 2, "guidance_scale": 3.0, "seed": 3, "video_lengt
 def loaded(monkeypatch):
     """Names of the components that are loaded, in order."""
     names = []
-    inner = engine_module.load_component
+    inner = run_module.load_component
 
     def noted(component, *rest):
         names.append(component.name)
         return inner(component, *rest)
 
-    for module in (engine_module, vae_module):
+    for module in (run_module, vae_module):
         monkeypatch.setattr(module, "load_component", noted)
     return names
 
@@ -94,7 +94,7 @@ def test_two_finetunes_in_turn_are_what_each_is_alone(root, loaded, quantization
 
 
 def id_of_model(engine):
-    return id(engine._models._loaded["transformer"][1])
+    return id(engine._warm.models._loaded["transformer"][1])
 
 
 def catalog_with_unrunnable(root):

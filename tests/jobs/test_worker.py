@@ -21,7 +21,7 @@ from reeltune.errors import (
 from reeltune.jobs.worker import Worker, is_shared
 from reeltune.machine import Machine
 from reeltune.media.mp4 import read_metadata
-from reeltune.preferences import Preferences, load_preferences
+from reeltune.preferences import Preferences
 
 QUICK = {"num_inference_steps": 1, "video_length": 1, "resolution": "32x32", "seed": 1}
 
@@ -42,25 +42,25 @@ def do(worker, id):
 def test_an_engine_is_switched_between_definitions_and_new_for_other_preferences(worker, root):
     assert do(worker, "nano_t2v")["event"] == "done"
     (_, first) = worker._warm
-    model = first._models._loaded["transformer"][1]
+    model = first._warm.models._loaded["transformer"][1]
     assert do(worker, "nano_neon")["event"] == "done"
     assert worker._warm[1] is first
     assert first.definition.id == "nano_neon"
-    assert first._models._loaded["transformer"][1] is model  # of one architecture: filled anew
+    assert first._warm.models._loaded["transformer"][1] is model  # of one architecture: filled anew
     assert do(worker, "no_such_model")["event"] == "failed"
     assert do(worker, "nano_neon")["event"] == "done"
     assert worker._warm[1] is first
     (root / "reeltune.json").write_text('{"quantization": "bf16"}', encoding="utf-8")
     assert do(worker, "nano_neon")["event"] == "done"
     assert worker._warm[1] is not first
-    assert not first._models  # its memory went first
+    assert not first._warm.models  # its memory went first
 
 
 def test_each_job_reports_its_files_and_the_model_stays_loaded(worker):
     do(worker, "nano_t2v")
-    model = worker._warm[1]._models._loaded["transformer"][1]
+    model = worker._warm[1]._warm.models._loaded["transformer"][1]
     do(worker, "nano_t2v")
-    assert worker._warm[1]._models._loaded["transformer"][1] is model
+    assert worker._warm[1]._warm.models._loaded["transformer"][1] is model
     files = [row["message"] for row in told(worker, "notice") if row["message"].startswith("transformer: ")]
     assert len(files) == 2
     assert sum(row["message"].startswith("Memory profile") for row in told(worker, "notice")) == 2
@@ -174,12 +174,12 @@ def test_failures_that_every_job_shares(error, shared):
 
 
 def test_a_missing_device_fails_before_loading_and_is_shared(worker, root, monkeypatch):
-    monkeypatch.setattr("reeltune.engine.engine.probe", lambda: Machine(2**34, 2**33))
+    monkeypatch.setattr("reeltune.engine.ready.probe", lambda: Machine(2**34, 2**33))
     (root / "reeltune.json").write_text('{"device": "cuda:1"}')
     failed = do(worker, "nano_t2v")
     assert (failed["event"], failed["shared"]) == ("failed", True)
     assert "no CUDA graphics card" in failed["error"]
-    assert not worker._warm[1]._models
+    assert not worker._warm[1]._warm.models
 
 
 def test_an_odd_preference_is_reported_with_the_job_and_stops_nothing(worker, root):
@@ -191,11 +191,11 @@ def test_an_odd_preference_is_reported_with_the_job_and_stops_nothing(worker, ro
 def test_the_switch_for_quantized_files_is_the_process_s_and_is_never_stored(root):
     worker = Worker(root, io.BytesIO(), io.BytesIO(), save_quantized=True)
     engine = worker._engine(load_catalog(root)["nano_t2v"], Preferences())
-    assert engine._save
+    assert engine._save_quantized
     worker._release_engine()
     assert not (root / "reeltune.json").exists()
     other = Worker(root, io.BytesIO(), io.BytesIO())
-    assert not other._engine(load_catalog(root)["nano_t2v"], Preferences())._save
+    assert not other._engine(load_catalog(root)["nano_t2v"], Preferences())._save_quantized
     other._release_engine()
 
 
@@ -206,9 +206,10 @@ def told(worker, event):
 
 def test_a_job_goes_on_from_its_latents_and_makes_only_what_is_not_made(worker, monkeypatch):
     asked = {"job": 1, "definition": "nano_t2v", "settings": QUICK | {"repeat_generation": 3}}
-    first = worker._engine(load_catalog(worker._root)["nano_t2v"], load_preferences(worker._root)[0])
     with monkeypatch.context() as patch:
-        patch.setattr(type(first), "_finish", lambda *_: (_ for _ in ()).throw(RuntimeError("the power went")))
+        patch.setattr(
+            "reeltune.engine.run.Run.decode", lambda *_: (_ for _ in ()).throw(RuntimeError("the power went"))
+        )
         worker._do(asked)
     (kept,) = told(worker, "kept")
     assert told(worker, "failed")

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from mutations import mutated_bytes
 from reeltune.errors import MediaError
 from reeltune.media.inputs import read_clip, read_image
 from reeltune.media.kinds import kind_of
@@ -58,40 +59,6 @@ def samples():
     return videos + images
 
 
-def mutated(random, content):
-    raw = bytearray(content)
-    kind = random.choice(["bits", "bytes", "cut", "empty", "insert", "swap", "length", "head", "repeat", "random"])
-    if kind == "bits":
-        for _ in range(random.randint(1, 20)):
-            raw[random.randrange(len(raw))] ^= 1 << random.randrange(8)
-    elif kind == "bytes":
-        for _ in range(random.randint(1, 60)):
-            raw[random.randrange(len(raw))] = random.choice((0, 1, 127, 128, 255))
-    elif kind == "cut":
-        del raw[random.randrange(len(raw)) :]
-    elif kind == "empty":
-        raw = raw[: random.randrange(8)]
-    elif kind == "insert":
-        at = random.randrange(len(raw))
-        raw[at:at] = random.randbytes(random.randint(1, 300))
-    elif kind == "swap":
-        first, second, length = random.randrange(len(raw)), random.randrange(len(raw)), random.randint(1, 200)
-        raw[first : first + length], raw[second : second + length] = (
-            raw[second : second + length],
-            raw[first : first + length],
-        )
-    elif kind == "length":  # sizes and counts of boxes and chunks
-        at = random.randrange(max(1, min(len(raw) - 4, 400)))
-        raw[at : at + 4] = random.choice((b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", bytes(4), b"\0\0\0\1"))
-    elif kind == "head":
-        raw[16 : 16 + random.randint(1, 64)] = random.randbytes(random.randint(1, 64))
-    elif kind == "repeat":
-        raw *= random.randint(2, 5)
-    else:
-        raw[16:] = random.randbytes(len(raw) - 16)
-    return bytes(raw)
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_damaged_files_give_an_answer_or_a_typed_error(tmp_path, samples, seed, capfd):
     random = Random(seed)
@@ -99,7 +66,7 @@ def test_damaged_files_give_an_answer_or_a_typed_error(tmp_path, samples, seed, 
     calls, messages = 0, []
     for content in samples:
         for _ in range(ROUNDS):
-            path.write_bytes(mutated(random, content))
+            path.write_bytes(mutated_bytes(random, content))
             call = random.choice(CALLS)
             begun = time.monotonic()
             try:

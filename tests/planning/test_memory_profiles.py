@@ -4,7 +4,7 @@ import pytest
 
 from reeltune import Preferences, explain, load_catalog
 from reeltune.machine import Gpu, Machine
-from reeltune.planning.memory import PROFILES, MemoryProfile, activations, pick
+from reeltune.planning.memory import ChosenProfile, MemoryProfile, activations, choose_profile
 
 GB = 2**30
 
@@ -20,8 +20,8 @@ def machine(card, ram=64, apple=False):
      (16, "int8", "streamed"), (12, "int8", "streamed"), (8, "int8", "streamed"), (4, "int8", "minimum")],
 )  # fmt: skip
 def test_of_the_14b_model_by_card(big, card, quantization, profile):
-    found = pick(explain(big, Preferences(quantization=quantization), machine=machine(card)))
-    assert found.name == profile
+    found = choose_profile(explain(big, Preferences(quantization=quantization), machine=machine(card)))
+    assert found.profile == profile
     assert found.reason
 
 
@@ -29,8 +29,8 @@ def test_stages_where_two_transformers_or_encoders_do_not_fit_beside_each_other(
     files = {"URLs": ["ckpts/x_bf16.safetensors"], "URLs2": ["ckpts/x_bf16.safetensors"], "auto_quantize": True}
     define("two", {"architecture": "t2v_2_2", **files})
     explanation = explain(load_catalog(root)["two"], Preferences(), machine=machine(32))
-    assert pick(explanation).name == "stages"
-    assert "GB" in pick(explanation).reason
+    assert choose_profile(explanation).profile == "stages"
+    assert "GB" in choose_profile(explanation).reason
 
 
 def test_larger_videos_need_more(big, root, define):
@@ -39,29 +39,32 @@ def test_larger_videos_need_more(big, root, define):
     define("large", model, resolution="1280x720")
     large = load_catalog(root)["large"]
     assert activations(explain(large, machine=machine(0))) == 75_600 * 5120 * 30
-    assert pick(explain(large, Preferences(), machine=machine(24))).name == "streamed"
+    assert choose_profile(explain(large, Preferences(), machine=machine(24))).profile == "streamed"
 
 
 def test_other_devices_and_wishes(big):
-    assert pick(explain(big, Preferences(), machine=machine(0))).name == "resident"
-    assert pick(explain(big, Preferences(), machine=machine(0, apple=True))).reason.startswith("mps computes in")
-    wished = pick(explain(big, Preferences(memory_profile="minimum"), machine=machine(80)))
-    assert (wished.name, wished.reason) == ("minimum", "as you chose")
+    assert choose_profile(explain(big, Preferences(), machine=machine(0))).profile == "resident"
+    assert choose_profile(explain(big, Preferences(), machine=machine(0, apple=True))).reason.startswith(
+        "mps computes in"
+    )
+    chosen = choose_profile(explain(big, Preferences(memory_profile="minimum"), machine=machine(80)))
+    assert (chosen.profile, chosen.reason) == ("minimum", "as you chose")
 
 
 def test_pinned_where_the_memory_allows(big):
-    assert pick(explain(big, Preferences(), machine=machine(12, ram=64))).pinned
-    assert not pick(explain(big, Preferences(), machine=machine(12, ram=24))).pinned
+    assert choose_profile(explain(big, Preferences(), machine=machine(12, ram=64))).pinned
+    assert not choose_profile(explain(big, Preferences(), machine=machine(12, ram=24))).pinned
 
 
 def test_before_headers_are_known(root):
-    found = pick(explain(load_catalog(root)["t2v"], Preferences(), machine=machine(12)))
-    assert (found.name, found.reason) == ("stages", "until the weights' headers are known")
+    found = choose_profile(explain(load_catalog(root)["t2v"], Preferences(), machine=machine(12)))
+    assert (found.profile, found.reason) == ("stages", "until the weights' headers are known")
 
 
 def test_one_step_down_each_time():
-    profile, names = MemoryProfile("resident", "", True), []
-    while profile:
-        names.append(profile.name)
-        profile = profile.lower("memory ran out")
-    assert tuple(names) == PROFILES
+    chosen, profiles = ChosenProfile(MemoryProfile.RESIDENT, "", True), []
+    while chosen:
+        profiles.append(chosen.profile)
+        assert chosen.pinned
+        chosen = chosen.smaller("memory ran out")
+    assert profiles == list(MemoryProfile)

@@ -11,20 +11,22 @@ import pytest
 from PIL import Image
 
 from reeltune.errors import DefinitionError, MediaError, PreferencesError, SettingsError
-from reeltune.jobs import Queue
+from reeltune.jobs import Queue, State
 from reeltune.preferences import Preferences, load_preferences, save_preferences
 from reeltune.service import drafts, finetunes, states
 from reeltune.service.finetunes import Wanted
 from reeltune.service.states import file_facts
 from reeltune.service.studio import Studio
 from reeltune.service.uploads import settings_of
+from reeltune.web import line
 from reeltune.web.clock import Part, View, attempt, changes
 from reeltune.web.configuration import _build
 from reeltune.web.events import reporting
 from reeltune.web.gallery import find
 from reeltune.web.guard import _host
-from reeltune.web.markup import button, marked, problem, text
+from reeltune.web.markup import button, marked, notes, problem, text
 from reeltune.web.pick import headline, model_list
+from reeltune.web.words import in_words
 
 
 def studio_of(root, local=True):
@@ -349,3 +351,22 @@ def test_the_clock_sends_what_the_browser_does_not_show_and_logs_a_failure_once(
     assert caplog.text.count("could not be shown") == 2
     again = changes(view, parts, marks | shown | {"fine": "what an answer that came late has put there"})[1]
     assert again[0] == updates[0]
+
+
+def test_a_queue_of_huge_texts_is_shown_soon_and_cut_off(studio):
+    for piece in ("or ", " ", "a, or ", "(", "x", "--a or "):
+        studio.queue.add("x" * 100_000, {"prompt": piece * (100_000 // len(piece))})
+        job = studio.queue.take()
+        studio.queue.finish(
+            job.id,
+            State.FAILED,
+            error=piece * 200_000,
+            hint=piece * 200_000,
+            notices=[f"{number} {piece * 10}" for number in range(5000)],
+        )
+    begin = time.process_time()
+    jobs = studio.queue.jobs()
+    shown = [line.panel(studio, jobs), notes(jobs[0].notices), in_words("or " * 500_000)]
+    assert time.process_time() - begin < 2
+    assert sum(map(len, shown)) < 200_000
+    assert "4,950 more notes." in shown[1]

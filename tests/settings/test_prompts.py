@@ -1,10 +1,14 @@
 """From the text of a prompt to single videos: comments, macros, lines, paragraphs, odd characters."""
 
+import contextlib
+import time
+
 import pytest
 
 from reeltune import load_catalog
 from reeltune.errors import SettingsError
-from reeltune.request.parse import build_request, complete_settings
+from reeltune.request.build import build_request
+from reeltune.request.parse import complete_settings
 from reeltune.settings import check_call, parse_assignments, split_prompts, videos_asked
 
 MACRO = '! {Animal}="cat","dog","fox" : {Place}="a forest","a city"\nA {Animal} runs through {Place}.\nNight falls on { Place }.'
@@ -93,7 +97,9 @@ def test_seeds_stay_within_what_a_generator_takes():
 def test_lines_that_stand_for_windows_are_videos_and_it_is_reported(root):
     definition = load_catalog(root)["nano_t2v"]
     _, notices = complete_settings(definition, {"prompt": "a\nb", "multi_prompts_gen_type": "W"})
-    assert notices == ["multi_prompts_gen_type=W asks for sliding windows, which aren't done: each line is a video."]
+    assert notices == [
+        "multi_prompts_gen_type=W asks for sliding windows, which aren't supported: each line is a video."
+    ]
     assert complete_settings(definition, {"prompt": "a", "multi_prompts_gen_type": "W"})[1] == []
 
 
@@ -123,3 +129,18 @@ def test_an_empty_prompt_is_reported(root):
         settings, _ = complete_settings(definition, {"prompt": prompt})
         _, notices = build_request(definition.architecture, videos_asked(settings)[0], root)
         assert notices == ["The prompt is empty: the video shows something arbitrary."]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["! {" + " " * 100_000, '! {A}="x"\n{' + " " * 100_000, "! {A}=" + '"a" ' * 30_000 + "{", "! {A" + " " * 100_000],
+)
+def test_long_rows_of_spaces_in_macros_take_no_time(text):
+    begin = time.process_time()
+    with contextlib.suppress(SettingsError):
+        assert len(split_prompts(text, "G")[0]) <= len(text)
+    assert time.process_time() - begin < 2
+
+
+def test_spaces_around_names_in_macros_do_not_count():
+    assert split_prompts('! { A b } = "x" , "y"\n{A b} and { A b }', "G") == ["x and x", "y and y"]

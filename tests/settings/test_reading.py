@@ -11,7 +11,8 @@ from reeltune.errors import ReeltuneError, SettingsError
 from reeltune.families import ARCHITECTURES
 from reeltune.families.vocabulary import KEYS, coerce
 from reeltune.media.origin import Origin, read_origin
-from reeltune.request.parse import build_request, complete_settings
+from reeltune.request.build import build_request
+from reeltune.request.parse import complete_settings
 from reeltune.settings import (
     check_call,
     parse_assignments,
@@ -311,10 +312,10 @@ def test_hunyuans_true_guidance_only_where_a_caller_names_it(root, define):
     definition = load_catalog(root)["mine"]
     settings, _ = complete_settings(definition, {})
     request, notices = build_request(definition.architecture, settings, root)
-    assert request.guidance == 1
-    assert notices == ["negative_prompt does nothing while guidance_scale is 1."]
+    assert request.guidance.scale == 1
+    assert notices == ["negative_prompt has no effect while guidance_scale is 1."]
     settings, _ = complete_settings(definition, {"guidance_scale": 4})
-    assert build_request(definition.architecture, settings, root)[0].guidance == 4
+    assert build_request(definition.architecture, settings, root)[0].guidance.scale == 4
     path = root / "settings" / "mine_settings.json"
     path.write_text(settings_text("mine", {"guidance_scale": 3}))  # saved by this program, from a form that shows it
     assert complete_settings(definition, {})[0]["guidance_scale"] == 3

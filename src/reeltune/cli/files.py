@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reeltune._text import counted
-from reeltune.cli.models import print_explanation
+from reeltune.cli.models import print_plan
 from reeltune.cli.options import AsJson, Device, DType, Id, Quantization, Root, open_catalog, wishes
 from reeltune.cli.output import interruptible, notice, print_json, say, showing, size, table, tell
 from reeltune.dtypes import Quantization as StoredAs
@@ -129,30 +129,28 @@ def pull(
     definitions, scope = [catalog[id] for id in ids], Scope(weights_only, all_versions)
     if dry_run:
         with interruptible() as cancel:
-            explanations, plan = plan_download(
-                definitions, preferences, scope, listener=tell, cancel=cancel, anyway=anyway
-            )
-        for explanation in explanations:
-            print_explanation(explanation)
-        _print_plan(plan, catalog.root / "ckpts")
+            plans, survey = plan_download(definitions, preferences, scope, listener=tell, cancel=cancel, anyway=anyway)
+        for plan in plans:
+            print_plan(plan)
+        _print_survey(survey, catalog.root / "ckpts")
         return
     with interruptible() as cancel, showing() as listener:
-        explanations = pull_all(definitions, preferences, scope, listener=listener, cancel=cancel, anyway=anyway)
-    for explanation in explanations:
-        print_explanation(explanation)
-    if still_missing(explanations, scope):
+        plans = pull_all(definitions, preferences, scope, listener=listener, cancel=cancel, anyway=anyway)
+    for plan in plans:
+        print_plan(plan)
+    if still_missing(plans, scope):
         raise typer.Exit(1)
 
 
-def _print_plan(plan: Survey, ckpts: Path) -> None:
+def _print_survey(survey: Survey, ckpts: Path) -> None:
     """Every file and component of a plan with its size and what of it is here, and whether it fits."""
     from reeltune.library.places import label
 
     say("")
-    if not plan.needs:
+    if not survey.needs:
         say("Everything is here: nothing to download.")
         return
-    rows = zip(plan.needs, plan.as_event().files, strict=True)
+    rows = zip(survey.needs, survey.as_event().files, strict=True)
     table(
         ("TO DOWNLOAD", "SIZE", "HERE", "FROM"),
         [
@@ -161,9 +159,9 @@ def _print_plan(plan: Survey, ckpts: Path) -> None:
             for need, row in rows
         ],
     )  # fmt: skip
-    more = f", and {plan.unknown} file(s) of unknown size" if plan.unknown else ""
-    say(f"\n{size(plan.to_fetch)} to download{more}; {size(plan.free)} free.")
-    plan.check_disk()
+    more = f", and {survey.unknown} file(s) of unknown size" if survey.unknown else ""
+    say(f"\n{size(survey.to_fetch)} to download{more}; {size(survey.free)} free.")
+    survey.check_disk()
 
 
 @urls.command("replace")

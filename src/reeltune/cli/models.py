@@ -12,7 +12,7 @@ from reeltune.cli.output import interruptible, notice, print_json, say, size, ta
 
 if TYPE_CHECKING:
     from reeltune.definitions import Definition, Summary
-    from reeltune.planning.plan import Explanation
+    from reeltune.planning.plan import Plan
 
 _NAMED = 6  # models that a line about many names
 
@@ -129,68 +129,68 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Explain which version of a model would be used, why, and which files that takes."""
-    from reeltune.planning.memory import pick
+    from reeltune.planning.memory import choose_profile
     from reeltune.planning.plan import explain as explain_definition
 
     catalog = open_catalog(root)
     preferences = wishes(catalog.root, quantization, dtype, device, profile)
-    explanation = explain_definition(catalog[id], preferences, online=online)
+    plan = explain_definition(catalog[id], preferences, online=online)
     if online:
-        explanation = _with_sizes(explanation)
+        plan = _with_sizes(plan)
     if as_json:
-        profile_found = pick(explanation)
-        memory = {"profile": profile_found.name, "reason": profile_found.reason, "pinned": profile_found.pinned}
-        print_json(explanation.as_json() | {"memory": memory})
+        chosen = choose_profile(plan)
+        memory = {"profile": chosen.profile, "reason": chosen.reason, "pinned": chosen.pinned}
+        print_json(plan.as_json() | {"memory": memory})
         return
-    print_explanation(explanation)
+    print_plan(plan)
 
 
-def _with_sizes(explanation: Explanation) -> Explanation:
-    """The explanation with the sizes that servers report; what is wrong with a file there is a notice."""
+def _with_sizes(plan: Plan) -> Plan:
+    """The plan with the sizes that servers report; what is wrong with a file there is a notice."""
     from reeltune.errors import FetchError
     from reeltune.fetch import ask_sizes
 
     try:
         with interruptible() as cancel:
-            return ask_sizes([explanation], listener=tell, cancel=cancel)[0][0]
+            return ask_sizes([plan], listener=tell, cancel=cancel)[0][0]
     except FetchError as error:
         notice(str(error))
-        return explanation
+        return plan
 
 
-def print_explanation(explanation: Explanation) -> None:
+def print_plan(plan: Plan) -> None:
     """Choices, rejections and files, as `explain` and `pull` show them; first of all whether the model can run."""
-    if not explanation.definition.runnable:
-        say(f"{explanation.definition.id} can't run here: {explanation.definition.reason}.\n")
-    say(f"{explanation.definition.name} on {explanation.machine.device(explanation.preferences.device)}")
-    for slot, choice in explanation.selection.choices.items():
+    if not plan.definition.runnable:
+        say(f"{plan.definition.id} can't run here: {plan.definition.reason}.\n")
+    say(f"{plan.definition.name} on {plan.device}")
+    for slot, choice in plan.selection.choices.items():
         say(f"\n{slot}: {choice.version.file_name}")
         say(f"  {choice.reason}")
-        for row in explanation.selection.rejected:
+        for row in plan.selection.rejected:
             if row.slot == slot:
                 say(f"  not {row.version.file_name}: {row.reason}")
     say("")
     table(
         ("FILE", "SIZE", "HERE"),
-        [(str(item.path), size(item.bytes), "yes" if item.present else "no") for item in explanation.items],
+        [(str(item.path), size(item.bytes), "yes" if item.present else "no") for item in plan.items],
     )
-    _print_estimate(explanation)
-    if explanation.products_in_fp32:
-        dtype = explanation.selection.choices["transformer"].dtype
+    _print_estimate(plan)
+    if plan.products_in_fp32:
+        dtype = plan.dtype
         say(f"arithmetic: fp32, since this processor is slow in {dtype}; weights stay as they are stored")
-    for line in (*map(str, explanation.definition.notices), *explanation.notices):
+    for line in (*map(str, plan.definition.notices), *plan.notices):
         notice(line)
 
 
-def _print_estimate(explanation: Explanation) -> None:
+def _print_estimate(plan: Plan) -> None:
     """What the choice takes, as far as headers are known."""
     from reeltune.errors import NotEnoughMemory
     from reeltune.planning.estimate import check_memory, estimate
-    from reeltune.planning.memory import pick
+    from reeltune.planning.memory import choose_profile
 
-    found = estimate(explanation)
-    device = explanation.machine.device(explanation.preferences.device)
-    room = explanation.machine.memory_of(device)
+    found = estimate(plan)
+    device = plan.device
+    room = plan.machine.memory_of(device)
     if found.transformer is None:
         notice("What it takes in memory is known once the weights' headers are (`--online`).")
         return
@@ -199,9 +199,9 @@ def _print_estimate(explanation: Explanation) -> None:
         f"\n{found.parameters or 0:,} parameters; weights in memory {size(found.transformer)}{encoders}; "
         f"{device} has {size(room)}."
     )
-    profile = pick(explanation)
-    say(f"memory profile: {profile.name}, {profile.reason}")
+    chosen = choose_profile(plan)
+    say(f"memory profile: {chosen.profile}, {chosen.reason}")
     try:
-        check_memory(explanation)
+        check_memory(plan)
     except NotEnoughMemory as error:
         notice(f"Generating would be refused. {error}")

@@ -101,12 +101,12 @@ def _fetched(
     from reeltune.errors import ChoiceError
     from reeltune.fetch import pull
 
-    explanation = pull(definition, preferences, weights_only=True, listener=listener, cancel=cancel)
-    paths = [item.path for item in explanation.items if item.subject in explanation.selection.choices]
+    plan = pull(definition, preferences, weights_only=True, listener=listener, cancel=cancel)
+    paths = [item.path for item in plan.items if item.subject in plan.selection.choices]
     if len(paths) > 1:
         names = ", ".join(str(path) for path in paths)
         raise ChoiceError(f"{definition.id} consists of {len(paths)} weight files.", hint=f"Name one of them: {names}.")
-    return paths[0], explanation.selection.choices["transformer"].dtype
+    return paths[0], plan.dtype
 
 
 def _name(file: Path, to: str, dtype: str, *, merged: bool) -> str:

@@ -10,13 +10,14 @@ A broken file is set aside with its problems and never stops the rest. Parsing h
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from reeltune._text import shortened
 from reeltune.definitions import lineage
 from reeltune.definitions.entries import Entry, first_entry
 from reeltune.definitions.folders import look_through
@@ -27,6 +28,7 @@ from reeltune.definitions.offered import offered_resolutions
 from reeltune.definitions.references import References
 from reeltune.definitions.schema import DefinitionFile, read_definition
 from reeltune.definitions.section import ModelSection
+from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, Slot
 from reeltune.definitions.support import not_done, reasons_against, unloadable_by_name
 from reeltune.errors import (
     DefinitionError,
@@ -40,6 +42,7 @@ from reeltune.errors import (
 from reeltune.files import expand, working_folder
 
 ROOT_VARIABLE = "REELTUNE_ROOT"
+_MOST_NAME = 200  # characters of a name in a list
 UNKNOWN_ARCHITECTURE = "an architecture this program doesn't have"
 
 
@@ -79,10 +82,10 @@ class Catalog(Mapping[str, Definition]):
     """Definitions by id. Access raises DefinitionNotFound, or DefinitionError for one that can't be resolved.
 
     `broken`: files that are set aside, and why; `unread`: files that lie where they aren't read. Two catalogs are
-    equal only if they are the same object.
+    equal only if they are the same object. `read`: how a file is read.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, read: Callable[[Path], DefinitionFile] = read_definition) -> None:
         self.root = root
         self.broken: dict[Path, DefinitionError] = {}
         self.unread: list[Problem] = []
@@ -90,8 +93,8 @@ class Catalog(Mapping[str, Definition]):
         self._forget()
         data = Path(str(resources.files("reeltune.definitions"))) / "data"
         for folder, kind in ((data / "base", "base"), (data / "finetunes", "finetune")):
-            self._read_folder(folder, kind)
-        self._read_folder(root / "finetunes", "finetune")
+            self._read_folder(folder, kind, read)
+        self._read_folder(root / "finetunes", "finetune", read)
 
     __hash__ = object.__hash__
 
@@ -103,13 +106,13 @@ class Catalog(Mapping[str, Definition]):
         self._references = References(self._entries)
         self._namesakes = Namesakes(self)
 
-    def _read_folder(self, path: Path, kind: str) -> None:
+    def _read_folder(self, path: Path, kind: str, read: Callable[[Path], DefinitionFile]) -> None:
         folder = look_through(path)
         self.broken.update(folder.broken)
         self.unread += folder.problems
         for file in folder.files:
             try:
-                self._add(read_definition(file), kind)
+                self._add(read(file), kind)
             except DefinitionError as error:
                 self.broken[file] = error
 
@@ -176,7 +179,7 @@ class Catalog(Mapping[str, Definition]):
         else:
             architecture, reason = definition.architecture.id, definition.reason
             reason = cause = reason or unloadable_by_name(definition.slots)
-        name, visible = entry.model.name or entry.id, entry.model.visible is not False
+        name, visible = shortened(entry.model.name or entry.id, _MOST_NAME), entry.model.visible is not False
         return Summary(entry.id, name, architecture, entry.kind, not reason, reason, cause, visible)
 
     def _entry(self, id: str) -> Entry:
@@ -192,7 +195,7 @@ class Catalog(Mapping[str, Definition]):
         model = entry.model
         architecture = lineage.architecture_of(entry, self._entries)
         slots = self._slots(entry)
-        if "transformer_2" in slots and "guidance_phases" not in architecture.defaults:
+        if TRANSFORMER_2 in slots and "guidance_phases" not in architecture.defaults:
             architecture = lineage.two_transformers(architecture)
         if model.fps and model.fps != architecture.frame_rate:
             architecture = replace(architecture, fps=model.fps)
@@ -220,16 +223,16 @@ class Catalog(Mapping[str, Definition]):
             resolutions=resolutions,
         )
 
-    def _slots(self, entry: Entry) -> dict[str, tuple[Version, ...]]:
+    def _slots(self, entry: Entry) -> dict[Slot, tuple[Version, ...]]:
         """Versions by slot, in the order of the file. Raises DefinitionReference where there are no weights."""
-        slots = {"transformer": self._references.urls(entry.id, "URLs")}
+        slots = {TRANSFORMER: self._references.urls(entry.id, "URLs")}
         if second := self._references.urls(entry.id, "URLs2"):
-            slots["transformer_2"] = second
+            slots[TRANSFORMER_2] = second
         for index, urls in enumerate(self._references.modules(entry.id)):
-            slots[f"modules[{index}]"] = urls
-        empty = next((slot for slot, versions in slots.items() if not versions), "")
-        if empty:
-            key = "URLs" if empty == "transformer" else empty
+            slots[Slot.module(index)] = urls
+        empty = next((slot for slot, versions in slots.items() if not versions), None)
+        if empty is not None:
+            key = empty if empty.is_module else empty.key
             problem = Problem(str(entry.files[-1]), f"model.{key}", "It lists no weights.", "List at least one URL.")
             raise DefinitionReference(problem)
         return slots

@@ -8,6 +8,7 @@ from typing import Any
 
 from reeltune.definitions.catalog import Catalog
 from reeltune.definitions.model import Definition, Version
+from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2
 from reeltune.definitions.writer import create
 from reeltune.errors import DefinitionError
 from reeltune.settings import layer, portable
@@ -46,10 +47,10 @@ def _model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
     section = catalog.section(definition.id)
     model: dict[str, Any] = {"name": "", "architecture": definition.architecture.id}
     model["description"] = definition.description
-    model["URLs"] = _urls(definition.slots["transformer"])
-    if "transformer_2" in definition.slots:
-        model["URLs2"] = _urls(definition.slots["transformer_2"])
-    modules = [_urls(versions) for slot, versions in definition.slots.items() if slot.startswith("modules")]
+    model["URLs"] = _urls(definition.slots[TRANSFORMER])
+    if TRANSFORMER_2 in definition.slots:
+        model["URLs2"] = _urls(definition.slots[TRANSFORMER_2])
+    modules = [_urls(versions) for slot, versions in definition.slots.items() if slot.is_module]
     lists = {
         "modules": modules,
         "preload_URLs": _urls(definition.preload),

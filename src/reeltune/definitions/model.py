@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reeltune.checkpoints.names import base_name
+from reeltune.definitions.slots import Slot
 from reeltune.errors import Problem
 from reeltune.families import Architecture
 
@@ -35,8 +36,8 @@ class Listed:
 
     url: str
     architecture: Architecture
-    slot: str  # "preload" for files that are no version
-    slots: tuple[str, ...]
+    slot: Slot
+    slots: tuple[Slot, ...]
 
 
 def _no_namesakes(version: Version) -> tuple[Listed, ...]:
@@ -47,7 +48,7 @@ def _no_namesakes(version: Version) -> tuple[Listed, ...]:
 class Definition:
     """A base model or finetune, complete.
 
-    `slots`: versions by slot ("transformer", "transformer_2", "modules[0]"…), in the order of the file.
+    `slots`: versions by slot, in the order of the file.
     `settings`: the base model's and the definition's own, without the architecture's defaults.
     `components`: repository (`owner/name`) or folder in diffusers layout. `asks`: things it asks for that
     this program does not do, such as LoRAs. `root`: the working folder it belongs to. `namesakes`: other files that
@@ -60,7 +61,7 @@ class Definition:
     description: str
     kind: str  # "base" | "finetune"
     architecture: Architecture
-    slots: Mapping[str, tuple[Version, ...]]
+    slots: Mapping[Slot, tuple[Version, ...]]
     preload: tuple[Version, ...]
     auto_quantize: bool
     components: str

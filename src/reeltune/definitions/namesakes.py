@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reeltune.definitions.model import Definition, Listed, Version
+from reeltune.definitions.slots import PRELOAD
 from reeltune.errors import DefinitionError
 from reeltune.net import file_key
 
@@ -30,7 +31,7 @@ class Namesakes:
                 definition = self._catalog[id]
             except DefinitionError:
                 continue
-            for slot, versions in {**definition.slots, "preload": definition.preload}.items():
+            for slot, versions in {**definition.slots, PRELOAD: definition.preload}.items():
                 for version in versions:
                     row = Listed(version.url, definition.architecture, slot, tuple(definition.slots))
                     found.setdefault(version.file_name, {}).setdefault(file_key(version.url), row)

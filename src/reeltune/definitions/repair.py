@@ -25,7 +25,7 @@ _FIELDS = frozenset(ModelSection.model_fields)
 _MOST_CHARACTERS = 1_000_000
 _MOST_PIECES = 1_000
 _KEYS_SHOWN = 8
-_FENCE = re.compile(r"^\s*```[a-z]*\s*$", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*```[a-z]*[ \t\r]*$", re.MULTILINE)
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
 _CLOSING = {"{": "}", "[": "]"}
 

@@ -9,11 +9,12 @@ from reeltune.checkpoints.names import format_objection, name_objection
 from reeltune.definitions.keys import REPLACED_COMPONENTS, REPORTED, asks
 from reeltune.definitions.model import Version
 from reeltune.definitions.section import ModelSection
+from reeltune.definitions.slots import TRANSFORMER_2, Slot, has_modules
 from reeltune.errors import Problem
 from reeltune.families import ARCHITECTURES, Architecture
 from reeltune.settings import layer, refusals
 
-Slots = Mapping[str, tuple[Version, ...]]
+Slots = Mapping[Slot, tuple[Version, ...]]
 
 
 def reasons_against(
@@ -24,9 +25,9 @@ def reasons_against(
     if any(loras):
         merge = "merge them into its file with `reeltune quantize FILE --lora LORA`, and list that one"
         found.append(f"it applies LoRAs, which are not supported yet ({merge})")
-    if "transformer_2" in slots and not _takes_two(architecture):
+    if TRANSFORMER_2 in slots and not _takes_two(architecture):
         found.append(f"it has a second transformer (URLs2), which {architecture.id} does not use")
-    if any(slot.startswith("modules") for slot in slots) and not _takes_modules(architecture):
+    if has_modules(slots) and not _takes_modules(architecture):
         found.append(f"it merges modules, which {architecture.id} does not take{_advice(architecture)}")
     if model.image_outputs:
         found.append("it makes images in place of videos (image_outputs), which is not supported")
@@ -71,7 +72,7 @@ def unloadable_by_name(slots: Slots) -> str:
     return next((clause for clause in clauses if clause), "")
 
 
-def _clause(slot: str, versions: tuple[Version, ...], objection: Callable[[str], str]) -> str:
+def _clause(slot: Slot, versions: tuple[Version, ...], objection: Callable[[str], str]) -> str:
     """Why none of the versions of a slot can be used; empty where one may be."""
     found = [objection(version.url) for version in versions]
     if not found or not all(found):

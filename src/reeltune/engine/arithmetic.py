@@ -9,23 +9,23 @@ from typing import Any
 import torch
 
 from reeltune.families import Architecture
-from reeltune.planning.plan import Explanation
-from reeltune.request.parse import Request
+from reeltune.planning.plan import Plan
+from reeltune.request.values import Request
 from reeltune.weights.wide import products_in_fp32
 
 _WORTH_SHARING = 200_000_000  # multiplications of one layer: a few milliseconds on one core
 
 
 @contextmanager
-def arithmetic(explanation: Explanation, request: Request, config: Mapping[str, Any]) -> Iterator[None]:
+def arithmetic(plan: Plan, request: Request, config: Mapping[str, Any]) -> Iterator[None]:
     """A context for all stages of a video: products in fp32 where the processor needs it, and a fitting number of
     threads; afterwards torch has as many as before. `config`: the transformer's.
     """
     before = torch.get_num_threads()
-    architecture = explanation.definition.architecture
-    torch.set_num_threads(explanation.preferences.threads or threads_for(architecture, request, config, before))
+    architecture = plan.definition.architecture
+    torch.set_num_threads(plan.preferences.threads or threads_for(architecture, request, config, before))
     try:
-        with products_in_fp32(explanation.products_in_fp32):
+        with products_in_fp32(plan.products_in_fp32):
             yield
     finally:
         torch.set_num_threads(before)

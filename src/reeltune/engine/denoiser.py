@@ -6,24 +6,26 @@ memory asks for, happens around single passes, here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from reeltune.engine.guidance import Guidance, guidance, rescaled, without
+from reeltune.engine.families import runtime_of
+from reeltune.engine.families.base import FamilyRuntime
+from reeltune.engine.guidance import GuidanceSchedule, rescaled, schedule_of, without
 from reeltune.engine.placing import Places
+from reeltune.engine.reporting import Reporter
 from reeltune.engine.riflex import stretch, stretched
 from reeltune.engine.speed import compilation_failed, compiled, undo_compile
 from reeltune.engine.stepcache import StepCache, step_cache
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture
-from reeltune.request.parse import Request
+from reeltune.request.values import Request, Riflex
 
-_AUTO, _ON, _OFF = range(3)  # RIFLEx_setting
 _BRANCHES = ("cond", "uncond")  # in the order of the pipelines' passes
 
 
@@ -31,7 +33,8 @@ _BRANCHES = ("cond", "uncond")  # in the order of the pipelines' passes
 class Steering:
     """What one video's settings ask of the passes. `step` counts from 0 and is moved on by whoever hears of steps."""
 
-    guidance: Guidance = field(default_factory=Guidance)
+    guidance: GuidanceSchedule
+    runtime: FamilyRuntime
     cache: StepCache | None = None
     lengthened: bool = False  # RIFLEx
     stretched: bool = False  # and it changed something
@@ -50,30 +53,27 @@ class Steering:
             self.cache.close()
 
 
-def steering(architecture: Architecture, request: Request, config: Any, say: Callable[[str], None]) -> Steering:
+def steering(architecture: Architecture, request: Request, config: Any, reporter: Reporter) -> Steering:
     """What a request's settings ask of the passes of a transformer with that config. Raises SettingsError."""
-    settings = {key: value for key, value in request.settings.items() if key in architecture.settings}
-    asked = guidance(settings, request.steps, config.num_layers)
-    cache = step_cache(settings, request.steps)
-    if cache and {0, config.num_layers - 1} & set(asked.layers):
+    schedule = schedule_of(request.guidance, request.steps, config.num_layers)
+    cache = None if request.step_skipping is None else step_cache(request.step_skipping, request.steps)
+    if cache and {0, config.num_layers - 1} & set(schedule.layers):
         message = "The step cache can't be used where perturbation_layers leave out the first or the last block."
         raise SettingsError(message, hint="Take these off perturbation_layers, or leave skip_steps_cache_type empty.")
-    if (asked.optimized or asked.layers) and request.guidance <= 1:
-        say("guidance_scale is 1, which turns guidance off: CFG-Zero* and skip-layer guidance change nothing.")
-    return Steering(asked, cache, _lengthened(architecture, settings, request, say))
-
-
-def _lengthened(
-    architecture: Architecture, settings: Mapping[str, Any], request: Request, say: Callable[[str], None]
-) -> bool:
-    """Whether RIFLEx is on: 1, or 0 (auto) for a video longer than the family was trained on."""
-    wish = settings.get("RIFLEx_setting", _OFF)
-    longer = request.frames > architecture.family.trained_frames
-    if wish == _AUTO and longer:
-        say(
-            f"RIFLEx is on: {request.frames} frames are more than the {architecture.family.trained_frames} of training."
+    if (schedule.zero_star or schedule.layers) and not request.guidance.enabled:
+        reporter.notice(
+            "guidance_scale is 1, which turns guidance off: CFG-Zero* and skip-layer guidance change nothing."
         )
-    return wish == _ON or (wish == _AUTO and longer)
+    return Steering(schedule, runtime_of(architecture), cache, _lengthened(architecture, request, reporter))
+
+
+def _lengthened(architecture: Architecture, request: Request, reporter: Reporter) -> bool:
+    """Whether RIFLEx is on, with a notice where it is so by itself."""
+    trained = architecture.family.trained_frames
+    if request.riflex is not Riflex.AUTO or request.frames <= trained:
+        return request.riflex is Riflex.ON
+    reporter.notice(f"RIFLEx is on: {request.frames} frames are more than the {trained} of training.")
+    return True
 
 
 class Denoiser:
@@ -86,10 +86,10 @@ class Denoiser:
         load: Callable[[], nn.Module],
         places: Places,
         steering: Steering,
-        say: Callable[[str], None],
+        reporter: Reporter,
     ) -> None:
         self.config, self.dtype = config, dtype
-        self._load, self._places, self._steering, self._say = load, places, steering, say
+        self._load, self._places, self._steering, self._reporter = load, places, steering, reporter
 
     def cache_context(self, *_: Any, **__: Any) -> AbstractContextManager[None]:
         """Nothing: each pass says itself which one it is, as some pipelines don't."""
@@ -103,7 +103,7 @@ class Denoiser:
         if steering.step < steering.guidance.zero_steps:
             return (self._zeros(options["hidden_states"]),)
         output = self._pass(branch, options)
-        if steering.guidance.optimized:
+        if steering.guidance.zero_star:
             if branch == "cond":
                 steering.conditional = output
             elif steering.conditional is not None:
@@ -123,9 +123,10 @@ class Denoiser:
                 if skipped:
                     stack.enter_context(without(model.blocks, skipped))
                 if steering.lengthened:
-                    by = stretch(model.rope, options["hidden_states"].shape[2])
-                    steering.stretched |= by is not None
-                    stack.enter_context(stretched(model.rope, by))
+                    axis = steering.runtime.temporal_axis(model.rope)
+                    lower = stretch(axis, options["hidden_states"].shape[2])
+                    steering.stretched |= lower is not None
+                    stack.enter_context(stretched(model.rope, axis, lower))
                 stack.enter_context(model.cache_context(branch))
                 return model(**options)[0]  # type: ignore[no-any-return]
 
@@ -138,7 +139,7 @@ class Denoiser:
         except Exception as error:
             if not (compiled(model) and compilation_failed(error)):
                 raise
-            self._say(f"The transformer's blocks run without being compiled: {_first_line(error)}")
+            self._reporter.notice(f"The transformer's blocks run without being compiled: {_first_line(error)}")
             undo_compile(model)
             undo()
             output = self._places.run([model], forward, undo)

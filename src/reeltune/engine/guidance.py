@@ -6,26 +6,26 @@ or leave passes out, so its loop stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from reeltune.errors import SettingsError
-from reeltune.families.vocabulary import ASSUMED
-from reeltune.settings import neutral
+from reeltune.request.values import Guidance
 
 
 @dataclass(frozen=True)
-class Guidance:
-    """`zero_steps`: first steps whose velocity is zero; `optimized`: CFG-Zero*'s scale is on. `layers`: blocks left out
-    of the pass without the prompt in steps `begin` to `end` (counted from 0, the end excluded).
+class GuidanceSchedule:
+    """What guidance does in each step of a video.
+
+    `zero_star`: CFG-Zero*'s scale is on; `zero_steps`: first steps whose velocity is zero. `layers`: blocks left out of
+    the pass without the prompt in steps `begin` to `end` (counted from 0, the end excluded).
     """
 
-    optimized: bool = False
+    zero_star: bool = False
     zero_steps: int = 0
     layers: tuple[int, ...] = ()
     begin: int = 0
@@ -36,26 +36,18 @@ class Guidance:
         return self.layers if self.begin <= step < self.end else ()
 
 
-def guidance(settings: Mapping[str, Any], steps: int, blocks: int) -> Guidance:
-    """What the settings ask for, of a model with so many blocks. Raises SettingsError."""
-    settings = {**ASSUMED, **settings}
-    optimized = not neutral("cfg_star_switch", settings)
-    zero = settings["cfg_zero_step"] + 1 if optimized else 0
-    layers = _layers(settings, blocks)
-    begin, end = settings["perturbation_start_perc"] / 100, settings["perturbation_end_perc"] / 100
-    return Guidance(optimized, min(zero, steps), layers, int(begin * steps), int(end * steps))
-
-
-def _layers(settings: Mapping[str, Any], blocks: int) -> tuple[int, ...]:
-    """Blocks that skip-layer guidance leaves out; none where it is off."""
-    if neutral("perturbation_switch", settings):
-        return ()
-    layers = tuple(settings["perturbation_layers"] or ASSUMED["perturbation_layers"])
-    if max(layers) >= blocks:
-        message = f"perturbation_layers is {list(layers)}, and the model has {blocks} blocks."
+def schedule_of(guidance: Guidance, steps: int, blocks: int) -> GuidanceSchedule:
+    """The schedule of a request's guidance, for a model with so many blocks. Raises SettingsError."""
+    zero_steps = min(guidance.zero_steps, steps)
+    skipped = guidance.skipped_layers
+    if skipped is None:
+        return GuidanceSchedule(guidance.zero_star, zero_steps)
+    if max(skipped.layers) >= blocks:
+        message = f"perturbation_layers is {list(skipped.layers)}, and the model has {blocks} blocks."
         hint = f"Give numbers from 0 to {blocks - 1}, such as perturbation_layers=[{blocks // 3}]."
         raise SettingsError(message, hint=hint)
-    return layers
+    begin, end = int(skipped.begin * steps), int(skipped.end * steps)
+    return GuidanceSchedule(guidance.zero_star, zero_steps, skipped.layers, begin, end)
 
 
 def optimal_scale(conditional: torch.Tensor, unconditional: torch.Tensor) -> torch.Tensor:
@@ -72,25 +64,24 @@ def rescaled(conditional: torch.Tensor, unconditional: torch.Tensor) -> torch.Te
 
 @contextmanager
 def without(blocks: nn.ModuleList, layers: tuple[int, ...]) -> Iterator[None]:
-    """Leave some blocks out meanwhile: what goes in comes out.
+    """Leave some blocks out within the context: what goes into them comes out.
 
     In place of v = u + w (c - u), the pass without the prompt being one without these blocks too (spatiotemporal skip
     guidance, arXiv 2411.18664, joined with the negative prompt).
     """
-    with ExitStack() as stack:
-        for index in layers:
-            stack.enter_context(_passed_by(blocks[index]))
-        yield
-
-
-@contextmanager
-def _passed_by(block: nn.Module) -> Iterator[None]:
-    own = vars(block).get("forward")
-    block.forward = lambda hidden_states, *_, **__: hidden_states
+    left_out = {index: blocks[index] for index in layers}
+    for index in left_out:
+        blocks[index] = _PassedBy()
     try:
         yield
     finally:
-        if own is None:
-            del block.forward
-        else:
-            block.forward = own
+        for index, block in left_out.items():
+            blocks[index] = block
+
+
+class _PassedBy(nn.Module):
+    """A block that does nothing."""
+
+    def forward(self, hidden_states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        """The hidden states [batch, tokens, features] as they are."""
+        return hidden_states

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from PIL import Image
 
-from reeltune.engine.inputs import Given
-from reeltune.engine.kinds import Tensors
+from reeltune.engine.families.base import Config, Tensors
+from reeltune.engine.inputs import InputImages
 from reeltune.engine.stamps import Stamps
-from reeltune.request.parse import Request
+from reeltune.request.values import Request
 
 _MOST = 8  # prompts; one is 4 to 8 MB
 
@@ -52,13 +51,13 @@ class Memo:
 
 
 def key_of(
-    request: Request, given: Given, config: Mapping[str, Any], components: Mapping[str, Stamps], dtype: object
+    request: Request, images: InputImages, config: Config, components: Mapping[str, Stamps], dtype: object
 ) -> Hashable:
     """All that enters embeddings: texts, guidance, images, what the encoders are, and what the transformer expects."""
     files = tuple(sorted(components.items()))
     return (
-        request.prompt, request.negative_prompt, request.guidance > 1, (request.width, request.height),
-        tuple(_digest(getattr(given, row.name)) for row in fields(given) if row.name in ("start", "end")),
+        request.prompt, request.negative_prompt, request.guidance.enabled, (request.width, request.height),
+        _digest(images.start), _digest(images.end),
         config.get("image_condition_type"), config.get("guidance_embeds"), config.get("pos_embed_seq_len"),
         files, str(dtype),
     )  # fmt: skip

@@ -1,96 +1,106 @@
-"""The transformers of an engine: loaded from the files a definition's choice names, kept, and filled anew."""
+"""The transformers of an engine: loaded from the files that a plan names, kept, and filled anew."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from reeltune.definitions.slots import Slot
 from reeltune.engine.placing import Places, fits, release
+from reeltune.engine.reporting import Reporter
 from reeltune.engine.speed import speed_up
 from reeltune.engine.stamps import Seen, Stamps
-from reeltune.events import CancelToken, Listener
-from reeltune.planning.plan import Explanation
+from reeltune.events import CancelToken
+from reeltune.planning.memory import MemoryProfile
+from reeltune.planning.plan import Plan
 from reeltune.weights.load import load_transformer, peek_config
 
-SLOTS = ("transformer", "transformer_2")
-_Files = tuple[Path, ...]  # of the transformer, and of the modules merged into it
-_Loaded = tuple[Stamps, ...]  # of these files
+_FileStamps = tuple[Stamps, ...]  # of a transformer's file, and of the modules merged into it
 
 
 class Models:
     """Loaded transformers by slot. What the preferences ask of their speed is set up while loading."""
 
-    def __init__(self, listener: Listener, say: Callable[[str], None], seen: Seen) -> None:
-        self._listener, self._say, self._seen = listener, say, seen
-        self._loaded: dict[str, tuple[_Loaded, nn.Module]] = {}
-        self._configs: dict[_Loaded, Any] = {}
+    def __init__(self, reporter: Reporter, files: Seen) -> None:
+        self._reporter, self._seen = reporter, files
+        self._loaded: dict[Slot, tuple[_FileStamps, nn.Module]] = {}
+        self._configs: dict[_FileStamps, Any] = {}
 
     def __bool__(self) -> bool:
         return bool(self._loaded)
 
-    def config(self, explanation: Explanation, slot: str = SLOTS[0]) -> Any:
+    def config(self, plan: Plan, slot: Slot) -> Any:
         """The config of a slot's transformer, which need not be loaded."""
-        path, *modules = _files(explanation, slot)
-        stamps = self._stamps(explanation, slot)
+        stamps = self._stamps(plan, slot)
         if stamps not in self._configs:
-            self._configs = {**self._configs, stamps: peek_config(path, modules, _architecture(explanation).config)}
+            path, *modules = plan.files(slot)
+            self._configs[stamps] = peek_config(path, modules, plan.definition.architecture.config)
         return self._configs[stamps]
 
-    def files(self, explanation: Explanation) -> list[Path]:
+    def files(self, plan: Plan) -> list[Path]:
         """The files of the transformers that are loaded."""
-        return list(dict.fromkeys(file for slot in self._loaded for file in _files(explanation, slot)))
+        return list(dict.fromkeys(file for slot in self._loaded for file in plan.files(slot)))
 
-    def _stamps(self, explanation: Explanation, slot: str) -> _Loaded:
-        return tuple(self._seen.of(file) for file in _files(explanation, slot))
+    def _stamps(self, plan: Plan, slot: Slot) -> _FileStamps:
+        return tuple(self._seen.of(file) for file in plan.files(slot))
 
-    def load(self, explanation: Explanation, slot: str, places: Places, cancel: CancelToken) -> nn.Module:
+    def load(self, plan: Plan, slot: Slot, places: Places, cancel: CancelToken) -> nn.Module:
         """The transformer of a slot: as it is, where its files are those that were loaded, else filled with them."""
-        files, stamps = _files(explanation, slot), self._stamps(explanation, slot)
-        before, old = self._loaded.get(slot, ((), None))
-        if old is not None and before == stamps:
+        stamps = self._stamps(plan, slot)
+        loaded_stamps, old = self._loaded.get(slot, ((), None))
+        if old is not None and loaded_stamps == stamps:
             return old
         self._loaded.pop(slot, None)
-        for was, now in zip(before, stamps, strict=False):
-            if was != now and was[0].path == now[0].path:
-                self._say(f"{now[0].path.name} changed on the disk: its weights are loaded again.")
+        self._report_changes(loaded_stamps, stamps)
         if old is not None:
             places.forget(old, weights=False)
-        device = places.device if places.profile.name == "resident" else torch.device("cpu")
-        if self._loaded and not fits(sum(file.stat().st_size for file in files), device):
-            self._say(f"{', '.join(self._loaded)} makes room for {slot}: both don't fit.")
-            self.drop(places)
-        choices = explanation.selection.choices
-        parts = [choice for other, choice in choices.items() if other == slot or other.startswith("modules")]
-        path, *modules = files
-        model = load_transformer(
-            path, choices[slot].dtype, modules=modules, config=_architecture(explanation).config,
-            quantize=any(choice.quantize_on_load for choice in parts), into=old,
-            listener=self._listener, cancel=cancel,
-        )  # fmt: skip
-        speed_up(model, explanation.preferences, places.device, self._say)
+        self._make_room(plan, slot, places)
+        model = self._fill(plan, slot, old, cancel)
+        speed_up(model, plan.preferences, places.device, self._reporter)
         self._loaded[slot] = stamps, model
         if old is not None and old is not model:
             del old
-            release()  # modules hold on to each other: only this lets go of their weights
+            release()  # modules hold references to each other: only a garbage collection frees their weights
         return model
 
+    def _report_changes(self, before: _FileStamps, now: _FileStamps) -> None:
+        """A notice for each file that isn't what it was when it was loaded."""
+        for old, new in zip(before, now, strict=False):
+            if old != new and old[0].path == new[0].path:
+                self._reporter.notice(f"{new[0].path.name} changed on the disk: its weights are loaded again.")
+
+    def _make_room(self, plan: Plan, slot: Slot, places: Places) -> None:
+        """Drop the transformers that are loaded, where another one doesn't fit beside them."""
+        resident = places.profile is MemoryProfile.RESIDENT
+        device = places.device if resident else torch.device("cpu")
+        size = sum(file.stat().st_size for file in plan.files(slot))
+        if self._loaded and not fits(size, device):
+            self._reporter.notice(f"{', '.join(self._loaded)} makes room for {slot}: both don't fit.")
+            self.drop(places)
+
+    def _fill(self, plan: Plan, slot: Slot, old: nn.Module | None, cancel: CancelToken) -> nn.Module:
+        """Load a slot's files, into the model that was there where it is of the same shape."""
+        choices = plan.selection.choices
+        merged = [choice for other, choice in choices.items() if other == slot or other.is_module]
+        path, *modules = plan.files(slot)
+        return load_transformer(
+            path,
+            choices[slot].dtype,
+            modules=modules,
+            config=plan.definition.architecture.config,
+            quantize=any(choice.quantize_on_load for choice in merged),
+            into=old,
+            listener=self._reporter.event,
+            cancel=cancel,
+        )
+
     def drop(self, places: Places | None) -> None:
-        """Let go of all weights."""
+        """Release all weights."""
         for _, model in self._loaded.values():
             if places is not None:
                 places.forget(model, weights=False)
         self._loaded.clear()
         release()
-
-
-def _files(explanation: Explanation, slot: str) -> _Files:
-    places = {item.subject: item.path for item in explanation.items}
-    return places[slot], *(path for subject, path in places.items() if subject.startswith("modules"))
-
-
-def _architecture(explanation: Explanation) -> Any:
-    return explanation.definition.architecture

@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from reeltune._version import __version__
-from reeltune.files import expand
+from reeltune.families.values import Settings
 from reeltune.library.index import Index
 from reeltune.media.mp4 import free_name
 from reeltune.media.origin import Origin
 from reeltune.media.video import Video
-from reeltune.planning.plan import Explanation
+from reeltune.planning.plan import Plan
 
 
-def folder(explanation: Explanation) -> Path:
-    """Where videos are written."""
-    return explanation.definition.root / expand(explanation.preferences.outputs)
-
-
-def origin(explanation: Explanation, settings: Mapping[str, Any]) -> Origin:
+def origin(plan: Plan, settings: Settings) -> Origin:
     """How a video was made, with the sha256 of its files where they are known."""
-    definition = explanation.definition
+    definition = plan.definition
     index = Index(definition.root / "ckpts")
     files = {
         item.subject: (item.path.name, index.sha256(item.path) or definition.sha256.get(item.path.name))
-        for item in explanation.items
+        for item in plan.items
         if not item.repository
     }
     return Origin(definition.id, definition.architecture.id, f"reeltune {__version__}", settings, files)
 
 
-def free_path(explanation: Explanation, video: Video) -> Path:
+def free_path(folder: Path, video: Video) -> Path:
     """A fresh name for a video, from the time, the definition and the seed. Raises MediaError: the latents stay."""
     stamp = time.strftime("%Y-%m-%d %H%M%S")
     stem = f"{stamp} {video.origin.definition} seed {video.origin.settings['seed']}"
     try:
-        return free_name(folder(explanation), stem)
+        return free_name(folder, stem)
     except BaseException:
         video.keep_latents()
         raise

@@ -18,12 +18,14 @@ import psutil
 import torch
 from torch import nn
 
+from reeltune.engine.reporting import Reporter
 from reeltune.errors import NotEnoughMemory
-from reeltune.planning.memory import MemoryProfile
+from reeltune.planning.memory import ChosenProfile, MemoryProfile
 from reeltune.weights._libraries import int8_parts, is_int8, offload_in_groups, remove_offloading
 from reeltune.weights.upload import upload
 
 _CPU = torch.device("cpu")
+_WHOLE = (MemoryProfile.RESIDENT, MemoryProfile.STAGES)  # models are on the device as a whole
 _ROOM = 0.8  # of the free memory: activations need some too
 _SMALLER = "Make it smaller or shorter, or take an int8 version (`--quantization int8`)."
 Result = TypeVar("Result")
@@ -53,28 +55,34 @@ def release() -> None:
 class Places:
     """Keeps the models of one engine where its memory profile wants them, until it is told to forget them."""
 
-    def __init__(self, profile: MemoryProfile, device: torch.device, say: Callable[[str], None]) -> None:
-        self.profile, self.device, self._say = profile, device, say
-        self.wished = profile.name  # before memory ran out
+    def __init__(self, chosen: ChosenProfile, device: torch.device, reporter: Reporter) -> None:
+        self.device, self._reporter = device, reporter
+        self.preferred = chosen.profile  # before memory ran out
+        self._chosen = chosen
         self._placed: dict[nn.Module, Callable[[], None]] = {}  # how each is taken back
+
+    @property
+    def profile(self) -> MemoryProfile:
+        """The memory profile now: a smaller one than the preferred, once memory ran out."""
+        return self._chosen.profile
 
     def place(self, *models: nn.Module) -> None:
         """Put models where their next pass needs them; with one stage at a time, all others make room."""
-        if self.profile.name == "stages":
+        if self.profile is MemoryProfile.STAGES:
             self.rest(*models)
         for model in models:
             if model in self._placed:
                 continue
-            if self.profile.name in ("resident", "stages"):
-                self._placed[model] = at_home(model, copies=self.profile.name == "resident")
+            if self.profile in _WHOLE:
+                self._placed[model] = at_home(model, copies=self.profile is MemoryProfile.RESIDENT)
                 upload(model, self.device)
             else:
                 self._placed[model] = partial(lift, model)
-                offload(model, self.profile, self.device)
+                offload(model, self._chosen, self.device)
 
     def rest(self, *but: nn.Module) -> None:
         """A stage is over: where only one at a time has room, its weights leave the device."""
-        if self.profile.name == "stages":
+        if self.profile is MemoryProfile.STAGES:
             for model in set(self._placed) - set(but):
                 self.forget(model)
 
@@ -94,7 +102,7 @@ class Places:
     @contextlib.contextmanager
     def visiting(self, model: nn.Module) -> Iterator[None]:
         """A small model as a whole on the device: to stay where all do, else for as long as this takes."""
-        if self.profile.name in ("resident", "stages"):
+        if self.profile in _WHOLE:
             self.place(model)
             yield
             return
@@ -125,26 +133,29 @@ class Places:
             self._step_down(told)
 
     def _step_down(self, told: str) -> None:
-        lower = self.profile.lower("memory ran out")
-        if lower is None:
+        smaller = self._chosen.smaller("memory ran out")
+        if smaller is None:
             message = (
                 f"{self.device} is out of memory even with the smallest memory profile ({told.partition('.')[0]})."
             )
             raise NotEnoughMemory(message, hint=_SMALLER, needed=0, available=free_memory(self.device))
-        self._say(f"Out of memory with memory profile {self.profile.name}: the same step again with {lower.name}.")
+        self._reporter.notice(
+            f"Out of memory with memory profile {self.profile}: the same step again with {smaller.profile}."
+        )
         self.clear()
-        self.profile = lower
+        self._chosen = smaller
         release()
 
 
-def offload(model: nn.Module, profile: MemoryProfile, device: torch.device) -> None:
+def offload(model: nn.Module, chosen: ChosenProfile, device: torch.device) -> None:
     """Keep the weights in the machine's memory and send them over as they are needed: by blocks, or by layers.
 
     Only blocks lie in pinned memory: what encodes a prompt is used once, and pinning takes longer than sending.
     """
-    streams = device.type == "cuda" and profile.name == "streamed"  # diffusers pins memory for its streams
-    blocks = profile.name == "streamed" and any(isinstance(part, nn.ModuleList) for part in model.children())
-    offload_in_groups(model, device, by_block=blocks, stream=streams, pinned=blocks and profile.pinned)
+    streamed = chosen.profile is MemoryProfile.STREAMED
+    streams = device.type == "cuda" and streamed  # diffusers pins memory for its streams
+    blocks = streamed and any(isinstance(part, nn.ModuleList) for part in model.children())
+    offload_in_groups(model, device, by_block=blocks, stream=streams, pinned=blocks and chosen.pinned)
 
 
 def at_home(model: nn.Module, *, copies: bool = False) -> Callable[[], None]:

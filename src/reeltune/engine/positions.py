@@ -4,38 +4,37 @@ from __future__ import annotations
 
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture
-from reeltune.planning.plan import Explanation
-from reeltune.request.parse import Request
+from reeltune.planning.plan import Plan
+from reeltune.request.values import Request
 
 _TABLE = "rope_max_seq_len"  # of a config: the length of the table along each axis
 
 
-def check_positions(explanation: Explanation, request: Request) -> None:
+def check_positions(plan: Plan, request: Request) -> None:
     """Raise SettingsError for a video that is larger or longer than the model's tables of positions reach.
 
     What counts is the chosen checkpoint's header; as long as that isn't known, what is usual in the family.
     """
-    architecture = explanation.definition.architecture
-    places = _places(explanation)
+    architecture = plan.definition.architecture
+    places = _places(plan)
     if not places:
         return
     side, step = architecture.side_step, architecture.family.frame_step
-    references = len(request.inputs.get("image_refs", ()))  # each stands before the video as a frame of its own
+    references = len(request.inputs.reference_images)  # each stands before the video as a frame of its own
     longest = (places - 1 - references) * step + 1
     if max(request.width, request.height) <= places * side and request.frames <= longest:
         return
     most = f"{places * side}x{places * side} pixels and {longest} frames"
     asked = f"{request.width}x{request.height} pixels and {request.frames} frames"
-    message = f"{explanation.definition.id} makes videos of at most {most}, and {asked} are asked for."
+    message = f"{plan.definition.id} makes videos of at most {most}, and {asked} are asked for."
     hint = _hint(architecture, request, places * side, longest)
     raise SettingsError(message, hint=hint)
 
 
-def _places(explanation: Explanation) -> int:
+def _places(plan: Plan) -> int:
     """The length of the table; 0 where positions are computed, so that there is no limit."""
-    family = explanation.definition.architecture.family
-    choice = explanation.selection.choices.get("transformer")
-    identity = choice.facts.identity if choice else None
+    family = plan.definition.architecture.family
+    identity = plan.transformer.facts.identity
     own = (identity.config or {}).get(_TABLE) if identity else None
     return own if family.position_table and type(own) is int else family.position_table
 

@@ -20,10 +20,10 @@ import torch
 from PIL import Image, features
 from torch.nn import functional
 
-from reeltune.engine.kinds import KINDS
+from reeltune.engine.families import runtime_of
 from reeltune.events import Listener, Notice, Preview
 from reeltune.families import Architecture
-from reeltune.request.parse import Request
+from reeltune.request.values import Request
 
 _SECONDS = 1.0  # between two previews
 _PART, _PART_FRAMES = 24, 2  # latents a side, and frames of them, that are decoded to fit the map at first
@@ -72,7 +72,7 @@ def fit_part(
     part = latents[:, :, :_PART_FRAMES, top : top + _PART, left : left + _PART]
     weight = next(vae.parameters())
     with torch.inference_mode():
-        pixels = KINDS[architecture.family.name].decode(vae, part.to(weight.device, weight.dtype), request)
+        pixels = runtime_of(architecture).decode(vae, part.to(weight.device, weight.dtype), request)
     return fit(part, pixels, prior)
 
 

@@ -11,10 +11,14 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
+
+from reeltune.engine.families.base import TemporalAxis
+
+Inputs = tuple[torch.Tensor, ...]  # of the rotary embedding: the hidden states [batch, channels, frames, height, width]
+Embedding = tuple[torch.Tensor, torch.Tensor]  # cosines and sines
 
 _REPEATS = 50  # latent frames after which these models begin anew: frequency 6 of Wan's 22, 4 of Hunyuan's 8
 _SHARE = 0.9  # of a whole turn, at most, within the video
@@ -33,50 +37,38 @@ def intrinsic(frequencies: list[float]) -> int:
     return min(range(len(frequencies)), key=lambda index: abs(2 * math.pi / frequencies[index] - _REPEATS))
 
 
-def stretch(rope: Any, frames: int) -> Stretch | None:
+def stretch(axis: TemporalAxis, frames: int) -> Stretch | None:
     """What has to be lowered for `frames` latent frames; None where it turns slowly enough already."""
-    if hasattr(rope, "t_dim"):  # Wan
-        size, base = rope.t_dim, 10_000.0
-    else:
-        size, base = rope.rope_dim[0], rope.theta
-    frequencies = [base ** (-2 * index / size) for index in range(size // 2)]
+    frequencies = [axis.base ** (-2 * index / axis.size) for index in range(axis.size // 2)]
     index = intrinsic(frequencies)
-    wanted = _SHARE * 2 * math.pi / frames
-    return Stretch(index, wanted) if wanted < frequencies[index] else None
+    frequency = _SHARE * 2 * math.pi / frames
+    return Stretch(index, frequency) if frequency < frequencies[index] else None
 
 
 @contextmanager
-def stretched(rope: nn.Module, by: Stretch | None) -> Iterator[None]:
-    """Let a model's rotary embedding answer with the lowered frequency meanwhile."""
-    if by is None:
+def stretched(rope: nn.Module, axis: TemporalAxis, lower: Stretch | None) -> Iterator[None]:
+    """Let a model's rotary embedding answer with the lowered frequency within the context."""
+    if lower is None:
         yield
         return
-    own, inner = vars(rope).get("forward"), rope.forward
 
-    def forward(hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        cos, sin = inner(hidden_states)
-        return lowered(cos, sin, by, hidden_states.shape[2] // _patch(rope))
+    def lower_outputs(rope: nn.Module, inputs: Inputs, outputs: Embedding) -> Embedding:
+        frames = inputs[0].shape[2] // axis.patch
+        return lowered(*outputs, lower, frames)
 
-    rope.forward = forward
+    hook = rope.register_forward_hook(lower_outputs)
     try:
         yield
     finally:
-        if own is None:
-            del rope.forward
-        else:
-            rope.forward = own
+        hook.remove()
 
 
-def lowered(cos: torch.Tensor, sin: torch.Tensor, by: Stretch, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+def lowered(cos: torch.Tensor, sin: torch.Tensor, lower: Stretch, frames: int) -> Embedding:
     """The embedding with one frequency replaced. `cos`, `sin`: [tokens, features] (Wan: [1, tokens, 1, features])."""
     tokens = cos.numel() // cos.shape[-1]
     frame = torch.arange(tokens) // (tokens // frames)  # each token's latent frame
-    angle = (frame.double() * by.frequency).reshape(*cos.shape[:-1], 1)  # on the CPU: Apple's GPU has no float64
-    pair = slice(2 * by.index, 2 * by.index + 2)
+    angle = (frame.double() * lower.frequency).reshape(*cos.shape[:-1], 1)  # on the CPU: Apple's GPU has no float64
+    pair = slice(2 * lower.index, 2 * lower.index + 2)
     cos, sin = cos.clone(), sin.clone()
     cos[..., pair], sin[..., pair] = angle.cos().to(cos), angle.sin().to(sin)
     return cos, sin
-
-
-def _patch(rope: Any) -> int:
-    return int(rope.patch_size[0]) if hasattr(rope, "t_dim") else int(rope.patch_size_t)

@@ -11,7 +11,7 @@ import torch
 from reeltune.engine.placing import free_memory, out_of_memory
 from reeltune.errors import NotEnoughMemory
 from reeltune.machine import Machine
-from reeltune.request.parse import Request
+from reeltune.request.values import Request
 
 _BYTES_A_PIXEL = 3 * (4 + 1)  # decoded in fp32, and as the frames that are written
 _CPU = torch.device("cpu")

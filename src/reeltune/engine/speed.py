@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from reeltune._quiet import quiet
+from reeltune.engine.reporting import Reporter
 from reeltune.preferences import Preferences
 from reeltune.weights._libraries import (
     int8_parts,
@@ -25,15 +26,15 @@ _COMPILER = ("torch._dynamo", "torch._inductor")
 _ALIGNED = 64  # bytes: where torch puts tensors of its own
 
 
-def speed_up(model: nn.Module, preferences: Preferences, device: torch.device, say: Callable[[str], None]) -> None:
+def speed_up(model: nn.Module, preferences: Preferences, device: torch.device, reporter: Reporter) -> None:
     """Set a transformer, just loaded, up as the preferences want it to compute on a device.
 
-    What can't be had is said, and the usual way taken.
+    What isn't available is reported, and the usual way taken.
     """
     if preferences.int8 == "dynamic":
         dynamic_int8(model)
-    _attention(model, preferences.attention, say)
-    if preferences.compile and _compile(model, say) and device.type == "cpu":
+    _attention(model, preferences.attention, reporter)
+    if preferences.compile and _compile(model, reporter) and device.type == "cpu":
         align(model)
 
 
@@ -48,19 +49,19 @@ def dynamic_int8(model: nn.Module) -> int:
     return count
 
 
-def _attention(model: Any, wish: str, say: Callable[[str], None]) -> None:
+def _attention(model: Any, wish: str, reporter: Reporter) -> None:
     """The backend of diffusers' dispatcher that computes attention; torch's own takes flash attention where it can."""
     try:
         with quiet():
             model.set_attention_backend(_BACKENDS[wish])
     except (RuntimeError, ValueError, ImportError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        say(f"Attention by {wish} can't be had here ({reason}): sdpa computes it.")
+        reporter.notice(f"Attention by {wish} isn't available here ({reason}): sdpa computes it.")
         with quiet():
             model.set_attention_backend("native")
 
 
-def _compile(model: Any, say: Callable[[str], None]) -> bool:
+def _compile(model: Any, reporter: Reporter) -> bool:
     """Have torch compile the blocks that repeat; the first step then takes a minute longer. Returns whether it can."""
     if compiled(model):
         return True
@@ -69,9 +70,10 @@ def _compile(model: Any, say: Callable[[str], None]) -> bool:
 
         get_cpp_compiler()
     except Exception as error:  # torch's own, from a private place
-        say(f"The transformer's blocks can't be compiled here ({str(error).strip().partition(chr(10))[0]}).")
+        reason = str(error).strip().partition("\n")[0]
+        reporter.notice(f"The transformer's blocks can't be compiled here ({reason}).")
         return False
-    say("The transformer's blocks are compiled: the first step of each size takes longer.")
+    reporter.notice("The transformer's blocks are compiled: the first step of each size takes longer.")
     model.compile_repeated_blocks()
     return True
 

@@ -1,13 +1,14 @@
 """The stages of a generation on diffusers' own pipelines: encode text, denoise, decode.
 
-Each stage loads what it needs and lets go of it, so that the text encoder never sits beside the transformer. None runs
-in inference mode: int8 weights that are moved between devices meanwhile could not be.
+Each stage loads what it needs and releases it, so that the text encoder never sits beside the transformer. None runs
+in inference mode: int8 weights could not be moved between devices in it.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,17 @@ import transformers
 from safetensors import SafetensorError
 
 from reeltune._quiet import importing, quiet
-from reeltune.engine.inputs import Given
-from reeltune.engine.kinds import KINDS, Config, Tensors
+from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2
+from reeltune.engine.families import runtime_of
+from reeltune.engine.families.base import Config, Tensors
+from reeltune.engine.inputs import InputImages
 from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
-from reeltune.request.parse import Request
-from reeltune.settings import neutral
-from reeltune.weights._libraries import pinned_pipeline
+from reeltune.request.values import Request
+from reeltune.weights._libraries import ComputesOnItsDevice
 from reeltune.weights.components import check_folder, load_component_file
 
+_DOWNLOAD_AGAIN = "Delete that folder and download it again (`reeltune pull`)."
 _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 
 
@@ -67,20 +70,21 @@ def load_component(component: Component, folder: Path, dtype: torch.dtype) -> An
             loaded, info = component_class.from_pretrained(str(folder), output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise GenerationError(
-            f"The {component.name} in {folder} can't be loaded: {error}.", hint="Fetch that folder again."
+            f"The {component.name} in {folder} can't be loaded: {error}.",
+            hint=_DOWNLOAD_AGAIN,
         ) from error
     lacking = sorted(str(name) for name in (*info["missing_keys"], *info.get("mismatched_keys", ())))
     if lacking:  # the libraries would fill them with random numbers
         raise GenerationError(
             f"The {component.name} in {folder} lacks {len(lacking)} weights, the first is {lacking[0]}.",
-            hint="Fetch that folder again.",
+            hint=_DOWNLOAD_AGAIN,
         )
     return loaded.eval().requires_grad_(False)
 
 
-def pipeline_class(architecture: Architecture, given: Given) -> Any:
+def pipeline_class(architecture: Architecture, images: InputImages) -> Any:
     """The diffusers class that makes this video."""
-    name = architecture.image_pipeline if architecture.image_pipeline and given.start else architecture.pipeline
+    name = architecture.image_pipeline if architecture.image_pipeline and images.start else architecture.pipeline
     with importing():
         return getattr(diffusers, name)
 
@@ -92,18 +96,41 @@ def assemble(kind: Any, parts: Mapping[str, Any], device: torch.device | None = 
     """
     wanted = inspect.signature(kind.__init__).parameters
     empty = {name: None for name, row in wanted.items() if name != "self" and row.default is row.empty}
-    pipeline = (kind if device is None else pinned_pipeline(kind))(
-        **empty | {name: part for name, part in parts.items() if name in wanted}
-    )
+    accepted = {name: part for name, part in parts.items() if name in wanted}
+    if device is None:
+        return kind(**empty | accepted)
+    pipeline = _steered(kind)(**empty | accepted)
     pipeline.computes_on = device
     return pipeline
+
+
+class _Steered(ComputesOnItsDevice):
+    """What a pipeline of diffusers does here in another way: it computes on the device it is given, and images that
+    were encoded before are not encoded again.
+
+    Its call takes either images or their embeddings, and needs both.
+    """
+
+    image_embeds: torch.Tensor | None = None
+
+    def encode_image(self, *images: Any, **options: Any) -> Any:
+        """The embeddings that are there already, else the pipeline's own."""
+        if self.image_embeds is not None:
+            return self.image_embeds
+        return super().encode_image(*images, **options)  # type: ignore[misc]
+
+
+@cache
+def _steered(kind: Any) -> Any:
+    """The class of a pipeline with the changes of `_Steered`."""
+    return type(kind.__name__, (_Steered, kind), {})
 
 
 def encode(
     architecture: Architecture,
     parts: Mapping[str, Any],
     request: Request,
-    given: Given,
+    images: InputImages,
     config: Config,
     device: torch.device,
 ) -> Tensors:
@@ -111,10 +138,10 @@ def encode(
 
     `parts`: all components but the VAE, in place; `config`: the transformer's. Returns arguments of the call.
     """
-    pipeline = assemble(pipeline_class(architecture, given), parts, device)
+    pipeline = assemble(pipeline_class(architecture, images), parts, device)
     tokens = _most_tokens(architecture, parts)
     with torch.no_grad():
-        return KINDS[architecture.family.name].encode(pipeline, request, given, config, tokens, device)
+        return runtime_of(architecture).encode(pipeline, request, images, config, tokens, device)
 
 
 def _most_tokens(architecture: Architecture, parts: Mapping[str, Any]) -> int:
@@ -128,9 +155,9 @@ def prompt_notices(
     and a guidance that needs a negative prompt.
     """
     most = _most_tokens(architecture, parts)
-    negative = request.negative_prompt if request.guidance > 1 else ""
+    negative = request.negative_prompt if request.guidance.enabled else ""
     notices = []
-    if request.guidance > 1 and not negative and config.get("guidance_embeds"):
+    if request.guidance.enabled and not negative and config.get("guidance_embeds"):
         notices.append("guidance_scale does nothing without a negative_prompt: this model's guidance is built in.")
     for name, text in (("prompt", request.prompt), ("negative prompt", negative)):
         with quiet():
@@ -154,7 +181,7 @@ def denoise(
     parts: Mapping[str, Any],
     embeddings: Tensors,
     request: Request,
-    given: Given,
+    images: InputImages,
     on_step: Callable[[int], None],
     device: torch.device | None = None,
     on_latents: Callable[[torch.Tensor, float], None] | None = None,
@@ -165,17 +192,16 @@ def denoise(
     with the number done; what it raises stops the work. `device`: what the work is done on. `on_latents` gets the
     latents after each step, as the pipeline holds them, and the share of noise (0 to 1) that is left in them.
     """
-    kind, config = KINDS[architecture.family.name], parts["transformer"].config
-    two = {"boundary_ratio": request.boundary} if "transformer_2" in parts else {}
+    runtime, config = runtime_of(architecture), parts[TRANSFORMER].config
+    two = {"boundary_ratio": request.boundary} if TRANSFORMER_2 in parts else {}
     pipeline = assemble(
-        pipeline_class(architecture, given),
+        pipeline_class(architecture, images),
         {**parts, **architecture.options, **two, "scheduler": scheduler(request)},
         device,
     )
     pipeline.set_progress_bar_config(disable=True)
     embeddings = dict(embeddings)
-    if (image_embeds := embeddings.pop("image_embeds", None)) is not None:
-        pipeline.encode_image = lambda *_: image_embeds  # the call takes either the image or these, and needs both
+    pipeline.image_embeds = embeddings.pop("image_embeds", None)
     last: list[torch.Tensor] = []
 
     def step_end(running: Any, index: int, _: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -185,9 +211,10 @@ def denoise(
             on_latents(values["latents"], float(running.scheduler.sigmas[index + 1]))
         return values
 
-    wanted = {name: request.settings[key] for key, name in architecture.family.arguments.items()
-              if key in request.settings and (name != "guidance_scale_2" or _phased(request, two))}  # fmt: skip
-    extra = kind.extra_frames(config)
+    arguments = runtime.arguments(request, images, config)
+    if two and request.guidance.second_scale is not None:
+        arguments["guidance_scale_2"] = request.guidance.second_scale
+    extra = runtime.extra_frames(config)
     with torch.no_grad(), quiet():
         result = pipeline(
             height=request.height,
@@ -197,23 +224,18 @@ def denoise(
             generator=torch.Generator("cpu").manual_seed(request.seed),
             output_type="latent",
             callback_on_step_end=step_end,
-            **wanted | embeddings | kind.arguments(request, given, config),
+            **embeddings | arguments,
         )
     # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
-    latents = last[0] if extra else result.frames[:, :, len(given.references) :]
+    latents = last[0] if extra else result.frames[:, :, len(images.references) :]
     return latents.float()
-
-
-def _phased(request: Request, two: Mapping[str, Any]) -> bool:
-    """Whether the second transformer has a guidance of its own."""
-    return bool(two) and not neutral("guidance2_scale", request.settings)
 
 
 def decode(architecture: Architecture, vae: Any, latents: torch.Tensor, request: Request) -> npt.NDArray[np.uint8]:
     """Frames uint8 [frames, height, width, 3] from latents [1, channels, frames', height', width']."""
     weight = next(vae.parameters())
     with torch.no_grad():
-        pixels = KINDS[architecture.family.name].decode(vae, latents.to(weight.device, weight.dtype), request)
+        pixels = runtime_of(architecture).decode(vae, latents.to(weight.device, weight.dtype), request)
     pixels = pixels[0, :, -request.frames :].float()  # [3, frames, height, width]
     if not bool(torch.isfinite(pixels).all()):
         raise NotFinite("The decoded frames hold NaN or infinity", files=())

@@ -7,14 +7,12 @@ full pass, r', by more than a threshold: mean|r - r'| / mean|r'| > threshold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from reeltune.families.vocabulary import ASSUMED
-from reeltune.settings import neutral
+from reeltune.request.values import StepSkipping
 from reeltune.weights._libraries import enable_step_cache, step_cache_states, step_was_skipped
 
 _THRESHOLD = 0.08  # for twice the speed, by rule of thumb: what was skipped is said after each video
@@ -62,16 +60,9 @@ class StepCache:
             self.disarm(model)
 
 
-def step_cache(settings: Mapping[str, Any], steps: int) -> StepCache | None:
-    """The cache the settings ask for: at `skip_steps_multiplier`, from `skip_steps_start_step_perc` percent of the
-    steps on. None where `skip_steps_cache_type` is empty, or the factor is 1.
-    """
-    settings = {**ASSUMED, **settings}
-    speed = settings["skip_steps_multiplier"]
-    if neutral("skip_steps_cache_type", settings) or speed <= 1:
-        return None
-    start = settings["skip_steps_start_step_perc"] / 100 * steps
-    return StepCache(threshold(speed), max(1, round(start)))
+def step_cache(skipping: StepSkipping, steps: int) -> StepCache:
+    """The cache of a video with so many steps."""
+    return StepCache(threshold(skipping.speed), max(1, round(skipping.start * steps)))
 
 
 def threshold(speed: float) -> float:

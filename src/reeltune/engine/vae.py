@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reeltune.engine.kinds import KINDS
+from reeltune.engine.families import runtime_of
 from reeltune.engine.placing import Places, Result, free_memory, out_of_memory, release
 from reeltune.engine.preview import RgbMap
+from reeltune.engine.reporting import Reporter
 from reeltune.engine.stages import decode, find, load_component
 from reeltune.engine.stamps import Seen, Stamps
 from reeltune.errors import NotEnoughMemory
 from reeltune.families import Architecture
-from reeltune.request.parse import Request
+from reeltune.request.values import Request
 
 _TILES = ((256, 192), (128, 96))  # side and stride in pixels: neighbours overlap by the rest
 _ROOM = 0.8  # of the free memory may be planned with
@@ -26,10 +27,9 @@ _ROOM = 0.8  # of the free memory may be planned with
 class VaeSlot:
     """The VAE of an engine, loaded on first use, and again where its files are others."""
 
-    def __init__(self, say: Callable[[str], None], seen: Seen) -> None:
-        self._say, self._seen = say, seen
+    def __init__(self, reporter: Reporter, files: Seen) -> None:
+        self._reporter, self._seen = reporter, files
         self._loaded: tuple[Stamps, VaeAtWork] | None = None
-        self._places: Places | None = None
         self.rgb: RgbMap | None = None  # what a preview shows latents by, fitted on first use
 
     def get(self, architecture: Architecture, path: Path, places: Places) -> VaeAtWork:
@@ -39,45 +39,48 @@ class VaeSlot:
             return self._loaded[1]
         self.drop()
         vae = load_component(find(architecture, "vae"), path, torch.float32)
-        self._places = places
-        self._loaded = stamps, VaeAtWork(vae, places, self._say)
+        self._loaded = stamps, VaeAtWork(vae, places, self._reporter)
         return self._loaded[1]
 
     def drop(self) -> None:
         """Release it."""
         if self._loaded is None:
             return
-        loaded, self._loaded = self._loaded[1], None
-        if self._places is not None:
-            self._places.forget(loaded.vae, weights=False)
-        loaded.detach()
-        self._places = self.rgb = None
-        del loaded
+        self._loaded[1].forget()
+        self._loaded = self.rgb = None
         release()
 
 
 class VaeAtWork:
-    """One VAE in its engine's places. While it is `attached`, a pipeline's encoding goes through here too."""
+    """One VAE in its engine's places, which encodes and decodes as memory allows.
 
-    def __init__(self, vae: Any, places: Places, say: Callable[[str], None]) -> None:
-        self.vae, self._places, self._say = vae, places, say
-        self._tiles = 0  # rows of _TILES tried so far
-        whole = vae.encode
-        vae.encode = lambda *inputs, **options: self._surviving(lambda: whole(*inputs, **options))
+    It stands in a pipeline for the VAE itself: what the pipeline reads of it comes from `vae`.
+    """
 
-    def detach(self) -> None:
-        """Let the VAE go: it and this hold on to each other."""
-        del self.vae.encode
+    def __init__(self, vae: Any, places: Places, reporter: Reporter) -> None:
+        self.vae, self._places, self._reporter = vae, places, reporter
+        self._tiles = 0  # how many sizes of _TILES were tried so far
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.vae, name)
+
+    def forget(self) -> None:
+        """Take it off its places: it isn't used any more."""
+        self._places.forget(self.vae, weights=False)
+
+    def encode(self, *inputs: Any, **options: Any) -> Any:
+        """The VAE's own encoding, in smaller tiles each time memory runs out. Raises NotEnoughMemory."""
+        return self._surviving(lambda: self.vae.encode(*inputs, **options))
 
     def fit(self, architecture: Architecture, request: Request) -> None:
-        """Whole frames where they fit, else tiles, by what the family's VAE takes for a pixel."""
+        """Choose whole frames where they fit, else tiles, by what the family's VAE takes for a pixel."""
         self._tiles, self.vae.use_tiling = 0, False
-        kind = KINDS[architecture.family.name]
-        frames = min(request.frames, kind.frames_at_once or request.frames)
-        need = request.width * request.height * frames * kind.pixel_bytes
+        runtime = runtime_of(architecture)
+        frames = min(request.frames, runtime.frames_at_once or request.frames)
+        needed = request.width * request.height * frames * runtime.pixel_bytes
         free = free_memory(self._places.device)
-        if need > _ROOM * free and max(request.width, request.height) > _TILES[0][0]:
-            self._smaller(f"Whole frames would take the VAE about {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free")
+        if needed > _ROOM * free and max(request.width, request.height) > _TILES[0][0]:
+            self._smaller(f"Whole frames would take the VAE about {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free")
 
     def decode(self, architecture: Architecture, latents: torch.Tensor, request: Request) -> npt.NDArray[np.uint8]:
         """Frames of latents, as `stages.decode` gives them; out of memory, in smaller tiles, and then on the CPU."""
@@ -86,13 +89,13 @@ class VaeAtWork:
         except NotEnoughMemory as error:
             if self._places.device.type == "cpu":
                 raise
-            self._say(f"{error.message} It computes on the CPU.")
+            self._reporter.notice(f"{error.message} It computes on the CPU.")
         self._places.forget(self.vae)  # so that its next use takes it to the device again
         self.vae.to("cpu")
         return decode(architecture, self.vae, latents, request)
 
     def _surviving(self, work: Callable[[], Result]) -> Result:
-        """What `work` gives, in smaller tiles each time memory runs out. Raises NotEnoughMemory below the smallest."""
+        """What `work` returns, in smaller tiles each time memory runs out. Raises NotEnoughMemory."""
         while True:
             try:
                 with self._places.visiting(self.vae):
@@ -109,11 +112,13 @@ class VaeAtWork:
                 raise NotEnoughMemory(message, hint=hint, needed=0, available=free_memory(self._places.device))
             self._smaller("Out of memory in the VAE")
 
-    def _smaller(self, why: str) -> None:
+    def _smaller(self, reason: str) -> None:
         side, stride = _TILES[self._tiles]
         self._tiles += 1
-        self._say(f"{why}: it works in tiles of {side} pixels.")
+        self._reporter.notice(f"{reason}: it works in tiles of {side} pixels.")
         self.vae.enable_tiling(
-            tile_sample_min_height=side, tile_sample_min_width=side,
-            tile_sample_stride_height=stride, tile_sample_stride_width=stride,
-        )  # fmt: skip
+            tile_sample_min_height=side,
+            tile_sample_min_width=side,
+            tile_sample_stride_height=stride,
+            tile_sample_stride_width=stride,
+        )

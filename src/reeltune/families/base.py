@@ -95,12 +95,11 @@ class Family:
 
     `markers` are original names one of which every checkpoint of the family holds. `derive_config` makes
     the transformer's config from the shapes, and from the config stored in the file where shapes can't tell.
-    `quantizable` are the modules, in original names, that a quanto int8 file quantizes. `arguments`: settings by
-    the name of the pipeline's argument that takes them. `frame_step`: frames are a multiple of it, plus one;
-    `size_step`: width and height are multiples of it. `aliases`: further names of modules, as other programs write
-    them, and the original ones. `sized_by`: tensors whose first side is the hidden size, the first that is there
-    counts. `whole`: how the names of tensors begin that only whole models hold, not modules; empty where there are no
-    modules.
+    `quantizable` are the modules, in original names, that a quanto int8 file quantizes.
+    `frame_step`: frames are a multiple of it, plus one; `size_step`: width and height are multiples of it. `aliases`:
+    further names of modules, as other programs write them, and the original ones. `sized_by`: tensors whose first side
+    is the hidden size, the first that is there counts. `whole`: how the names of tensors begin that only whole models
+    hold, not modules; empty where there are no modules.
     """
 
     name: str
@@ -111,7 +110,6 @@ class Family:
     derive_config: Callable[[Shapes, Config], Config]
     transformer_class: str
     components: tuple[Component, ...]
-    arguments: Mapping[str, str] = field(hash=False)
     solvers: tuple[str, ...]
     fps: int
     frame_step: int

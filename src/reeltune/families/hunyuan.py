@@ -182,7 +182,6 @@ HUNYUAN = Family(
     derive_config=derive_config,
     transformer_class="HunyuanVideoTransformer3DModel",
     components=_COMPONENTS,
-    arguments=frozen(embedded_guidance_scale="guidance_scale", guidance_scale="true_cfg_scale"),
     solvers=("euler",),
     fps=24,
     frame_step=4,

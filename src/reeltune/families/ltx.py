@@ -101,7 +101,6 @@ LTX = Family(
         Component("text_encoder", "transformers", "T5EncoderModel", WEIGHT_FILES, _T5, components.T5),
         Component("vae", "diffusers", "AutoencoderKLLTXVideo", WEIGHT_FILES),
     ),
-    arguments=frozen(guidance_scale="guidance_scale"),
     solvers=("euler",),
     fps=30,
     frame_step=8,

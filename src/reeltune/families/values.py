@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from reeltune.errors import InvalidJSON
 from reeltune.untrusted import clean_text, parse_json
+
+Settings = Mapping[str, Any]  # generation settings: each value is of the kind of its key in the vocabulary
 
 _LARGEST = 10**9  # of everything but seeds
 _LARGEST_SIDE = 8192

@@ -180,7 +180,6 @@ WAN = Family(
     derive_config=derive_config,
     transformer_class="WanTransformer3DModel",
     components=_COMPONENTS,
-    arguments=frozen(guidance_scale="guidance_scale", guidance2_scale="guidance_scale_2"),
     solvers=("unipc", "euler", "dpm++"),
     fps=16,
     frame_step=4,

@@ -20,7 +20,7 @@ from reeltune.library.places import label
 from reeltune.machine import Machine, probe
 from reeltune.net import offline, shown
 from reeltune.planning.headers import Headers
-from reeltune.planning.plan import Explanation, Item, explain, other_versions
+from reeltune.planning.plan import Item, Plan, explain, other_versions
 from reeltune.preferences import Preferences, load_preferences
 
 TOTAL = "in total"
@@ -43,47 +43,47 @@ def plan_download(
     cancel: CancelToken | None = None,
     machine: Machine | None = None,
     anyway: bool = False,
-) -> tuple[list[Explanation], Survey]:
+) -> tuple[list[Plan], Survey]:
     """What `pull_all` would download, with sizes and the disk's room; asks the network only for what is missing.
 
     Offline, or where a server can't be reached, sizes are those that were remembered, and notices say so. Raises
     FetchError and its kinds for what is wrong with a file.
     """
-    explanations = _explained(definitions, preferences, machine, cancel, anyway)
-    return ask_sizes(explanations, scope, listener=listener, cancel=cancel)
+    plans = _explained(definitions, preferences, machine, cancel, anyway)
+    return ask_sizes(plans, scope, listener=listener, cancel=cancel)
 
 
 def ask_sizes(
-    explanations: Sequence[Explanation],
+    plans: Sequence[Plan],
     scope: Scope = Scope(),
     *,
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
-) -> tuple[list[Explanation], Survey]:
-    """The same explanations with the sizes that servers report for what is missing; see `plan_download`."""
-    root = explanations[0].definition.root
+) -> tuple[list[Plan], Survey]:
+    """The same plans with the sizes that servers report for what is missing; see `plan_download`."""
+    root = plans[0].definition.root
     index = Index(root / "ckpts")
-    with Downloader(explanations[0].preferences, listener, cancel, index) as downloader:
-        found = survey(_wanted(explanations, scope), root, downloader, shown_only=True)
+    with Downloader(plans[0].preferences, listener, cancel, index) as downloader:
+        found = survey(_wanted(plans, scope), root, downloader, shown_only=True)
     for notice in found.notices:
         listener(Notice(notice))
     if (root / "ckpts").is_dir():
         found.remember(index)
     sizes = {need.item.url: need.bytes for need in found.needs}
-    return [_sized(row, sizes) for row in explanations], found
+    return [_sized(row, sizes) for row in plans], found
 
 
-def _sized(explanation: Explanation, sizes: Mapping[str, int | None]) -> Explanation:
+def _sized(plan: Plan, sizes: Mapping[str, int | None]) -> Plan:
     items = [
         replace(item, bytes=sizes.get(item.url, item.bytes)) if not item.present and item.bytes is None else item
-        for item in explanation.items
+        for item in plan.items
     ]
-    return replace(explanation, items=tuple(items))
+    return replace(plan, items=tuple(items))
 
 
-def require(explanation: Explanation) -> None:
+def require(plan: Plan) -> None:
     """Raise FetchError where something is still missing after a `pull`."""
-    for item in explanation.missing:
+    for item in plan.missing:
         why = item.obstacle or f"what {shown(item.url)} serves is not what is needed"
         raise FetchError(f"{item.path.name} ({item.subject}) is missing: {why}.", hint="Correct the definition's URL.")
 
@@ -94,8 +94,8 @@ def _explained(
     machine: Machine | None,
     cancel: CancelToken | None,
     anyway: bool,
-) -> list[Explanation]:
-    """Explanations of several definitions of one root, for which folders are looked through once.
+) -> list[Plan]:
+    """Plans of several definitions of one root, for which folders are looked through once.
 
     Headers of chosen files that aren't here are read: what is downloaded is chosen by its header, not only by its name.
     Raises NotRunnable for a definition that can't run here, unless it is to be downloaded `anyway`.
@@ -119,7 +119,7 @@ def _explain(
     machine: Machine,
     inventory: Inventory,
     headers: Headers,
-) -> Explanation:
+) -> Plan:
     if not offline():
         try:
             return explain(definition, preferences, online=True, machine=machine, inventory=inventory, headers=headers)
@@ -136,7 +136,7 @@ def pull(
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
     machine: Machine | None = None,
-) -> Explanation:
+) -> Plan:
     """Fetch everything a definition lacks under the preferences, and return what it then comes to.
 
     `weights_only` leaves components and preloaded files out. With everything here the network isn't touched.
@@ -156,29 +156,29 @@ def pull_all(
     cancel: CancelToken | None = None,
     machine: Machine | None = None,
     anyway: bool = False,
-) -> list[Explanation]:
+) -> list[Plan]:
     """The same as `pull` for several definitions of one root, planned as a whole; a file they share comes once.
 
     `anyway`: also for definitions that can't run here.
     """
-    explanations = _explained(definitions, preferences, machine, cancel, anyway)
-    wanted = _wanted(explanations, scope)
+    plans = _explained(definitions, preferences, machine, cancel, anyway)
+    wanted = _wanted(plans, scope)
     if not wanted:
-        return explanations
+        return plans
     root = definitions[0].root
     index = Index(root / "ckpts")
-    with Downloader(explanations[0].preferences, listener, cancel, index) as downloader:
-        plan = survey(wanted, root, downloader)
-        listener(plan.as_event())
-        plan.check_disk()
+    with Downloader(plans[0].preferences, listener, cancel, index) as downloader:
+        found = survey(wanted, root, downloader)
+        listener(found.as_event())
+        found.check_disk()
         make_folder(root / "ckpts")
-        plan.remember(index)
-        total = _Total(plan, listener)
+        found.remember(index)
+        total = _Total(found, listener)
         downloader.listen(total)
-        for need in plan.needs:
+        for need in found.needs:
             total.begin(need)
             _fetch(need, downloader, index, total)
-    after = _again(explanations)
+    after = _again(plans)
     for item in still_missing(after, scope):
         name = label(item.path, root / "ckpts")
         why = item.obstacle or f"what {shown(item.url)} serves is not what is needed"
@@ -186,28 +186,28 @@ def pull_all(
     return after
 
 
-def _again(explanations: Sequence[Explanation]) -> list[Explanation]:
+def _again(plans: Sequence[Plan]) -> list[Plan]:
     """What the definitions come to after the download, on the headers that the first choice was made from."""
-    first = explanations[0]
+    first = plans[0]
     inventory = Inventory(first.definition.root, first.preferences.model_folders)
     return [
         explain(row.definition, row.preferences, machine=row.machine, inventory=inventory, known=row.learned)
-        for row in explanations
+        for row in plans
     ]
 
 
-def still_missing(explanations: Sequence[Explanation], scope: Scope = Scope()) -> list[Item]:
+def still_missing(plans: Sequence[Plan], scope: Scope = Scope()) -> list[Item]:
     """What isn't there of all that a scope asks for."""
-    return _wanted(explanations, scope)
+    return _wanted(plans, scope)
 
 
-def _wanted(explanations: Sequence[Explanation], scope: Scope) -> list[Item]:
+def _wanted(plans: Sequence[Plan], scope: Scope) -> list[Item]:
     items = []
-    for explanation in explanations:
-        chosen = explanation.selection.choices
-        items += [item for item in explanation.missing if not scope.weights_only or item.subject in chosen]
+    for plan in plans:
+        chosen = plan.selection.choices
+        items += [item for item in plan.missing if not scope.weights_only or item.subject in chosen]
         if scope.all_versions:
-            items += [item for item in other_versions(explanation) if not item.present]
+            items += [item for item in other_versions(plan) if not item.present]
     return items
 
 
@@ -242,9 +242,9 @@ def _rename(aside: Path, folder: Path) -> None:
 class _Total:
     """Passes events on, a row for each file and each component, and adds one for all of a plan where it has several."""
 
-    def __init__(self, plan: Survey, listener: Listener) -> None:
+    def __init__(self, survey: Survey, listener: Listener) -> None:
         self._listener, self._before, self._before_row = listener, 0, 0
-        self._total = plan.total if len(plan.needs) > 1 and not plan.unknown else None
+        self._total = survey.total if len(survey.needs) > 1 and not survey.unknown else None
         self._row_total: int | None = None
 
     def begin(self, need: Need) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from reeltune.checkpoints.inspection import Inspection, inspect
 from reeltune.checkpoints.names import base_name
 from reeltune.definitions import Catalog, Definition
+from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, has_modules
 from reeltune.definitions.writer import create
 from reeltune.dtypes import Quantization
 from reeltune.errors import AmbiguousArchitecture, DefinitionError, UnsupportedFormat
@@ -129,13 +130,13 @@ def _base(catalog: Catalog, chosen: str) -> Definition:
 
 def _takes_modules(catalog: Catalog, base: Definition, looked: Looked) -> bool:
     """Whether the file is what a base model merges its modules into, as any T2V model is for VACE."""
-    if "modules[0]" not in base.slots:
+    if not has_modules(base.slots):
         return False
     siblings = _without_broken(
         catalog, [row.id for row in catalog.summaries() if row.kind == "base" and row.id != base.id]
     )
     return any(
-        row.slots["transformer"] == base.slots["transformer"] and looked.inspection.identity.fits(row.architecture.id)
+        row.slots[TRANSFORMER] == base.slots[TRANSFORMER] and looked.inspection.identity.fits(row.architecture.id)
         for row in siblings
     )
 
@@ -159,7 +160,7 @@ def _model(base: Definition, chosen: str, looked: Looked, name: str, merged: boo
     identity = looked.inspection.identity
     model: dict[str, Any] = {"name": name, "architecture": chosen, "description": ""}
     if identity.role == "module":
-        second = {"URLs2": base.id} if "transformer_2" in base.slots else {}
+        second = {"URLs2": base.id} if TRANSFORMER_2 in base.slots else {}
         return model | {"URLs": base.id, **second, "modules": [[looked.url]]}
     model["URLs"] = [looked.url]
     if merged:

@@ -1,15 +1,16 @@
-"""What a choice takes in memory, told from headers before anything is loaded."""
+"""What a plan takes in memory, known from headers before anything is loaded."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reeltune.checkpoints.formats import format_of
 from reeltune.errors import NotEnoughMemory
 from reeltune.planning.choose import Choice
-from reeltune.planning.plan import Explanation
+from reeltune.planning.plan import Plan
 
-_KEPT = 1.03  # share of an int8 model with its scales, and the layers that stay in 16 bits
+_INT8_BYTES = 1.03  # of a parameter of an int8 model, with its scales and the layers that stay in 16 bits
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Estimate:
     """Bytes, None where a header isn't known yet. `parameters`: a count, modules and both transformers included.
 
     `transformer`: the weights that are in memory at once while denoising, the larger one where two take turns;
-    `transformers`: both of them; `encoders`: all components beside them, which are loaded first and let go; `disk`:
-    every file of the plan.
+    `transformers`: both of them; `encoders`: all other components, which are loaded first and released; `disk`: every
+    file of the plan.
     """
 
     parameters: int | None
@@ -29,60 +30,67 @@ class Estimate:
 
     @property
     def peak(self) -> int | None:
-        """Weights in memory at once, at most: activations come on top."""
-        known = [row for row in (self.transformer, self.encoders) if row is not None]
-        return max(known) if self.transformer is not None else None
+        """The most weights that are in memory at once; activations come on top."""
+        if self.transformer is None:
+            return None
+        return max(self.transformer, self.encoders or 0)
 
 
-def estimate(explanation: Explanation) -> Estimate:
+def estimate(plan: Plan) -> Estimate:
     """What the chosen versions take. Nothing is read: headers that are not known leave gaps."""
-    choices = explanation.selection.choices
-    parameters = [choice.facts.identity.parameters if choice.facts.identity else None for choice in choices.values()]
-    modules = [_in_memory(choice) for slot, choice in choices.items() if slot.startswith("modules")]
-    bodies = [_in_memory(choice) for slot, choice in choices.items() if not slot.startswith("modules")]
-    parts = [item.bytes for item in explanation.items if item.repository]
+    choices = plan.selection.choices
+    identities = [choice.facts.identity for choice in choices.values()]
+    modules = [_in_memory(choice) for slot, choice in choices.items() if slot.is_module]
+    transformers = [_in_memory(choice) for slot, choice in choices.items() if not slot.is_module]
+    known = [size for size in transformers if size is not None]
+    largest = max(known) if len(known) == len(transformers) else None
     return Estimate(
-        parameters=_sum(parameters),
-        transformer=_sum([max((row or 0) for row in bodies), *modules]) if None not in bodies else None,
-        transformers=_sum([*bodies, *modules]),
-        encoders=_sum(parts),
-        disk=_sum([item.bytes for item in explanation.items]),
+        parameters=_sum(identity.parameters if identity else None for identity in identities),
+        transformer=_sum([largest, *modules]),
+        transformers=_sum([*transformers, *modules]),
+        encoders=_sum(item.bytes for item in plan.items if item.repository),
+        disk=_sum(item.bytes for item in plan.items),
     )
 
 
 def _in_memory(choice: Choice) -> int | None:
-    """Bytes of a file's weights in the form they are run in."""
+    """Bytes of a file's weights as they are kept in memory."""
     identity = choice.facts.identity
     if identity is None:
         return None
     if choice.quantize_on_load:
-        return round(identity.parameters * _KEPT)
+        return round(identity.parameters * _INT8_BYTES)
     return identity.memory_bytes
 
 
-def _sum(counts: list[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """The sum; None where one of them isn't known."""
+    total = 0
+    for count in counts:
+        if count is None:
+            return None
+        total += count
+    return total
 
 
-def check_memory(explanation: Explanation) -> None:
+def check_memory(plan: Plan) -> None:
     """Raise NotEnoughMemory where the weights alone are more than the machine's memory, or the card that holds them.
 
     Weights that a card can't hold are sent to it in parts, which come from the machine's memory.
     """
-    need, machine = estimate(explanation).transformer, explanation.machine
-    device = machine.device(explanation.preferences.device)
-    room = machine.memory_of(device)
-    if need is None or need <= max(room, machine.ram):
+    needed, ram = estimate(plan).transformer, plan.machine.ram
+    on_device = plan.machine.memory_of(plan.device)
+    if needed is None or needed <= max(on_device, ram):
         return
-    has = f"{device} has {room:,} of memory"
-    has = has if room == machine.ram else f"{has}, the machine {machine.ram:,}"
-    message = f"The transformer's weights take {need:,} bytes, and {has}."
-    raise NotEnoughMemory(message, hint=_advice(explanation), needed=need, available=max(room, machine.ram))
+    memory = f"{plan.device} has {on_device:,} of memory"
+    if on_device != ram:
+        memory += f", the machine {ram:,}"
+    message = f"The transformer's weights take {needed:,} bytes, and {memory}."
+    raise NotEnoughMemory(message, hint=_advice(plan), needed=needed, available=max(on_device, ram))
 
 
-def _advice(explanation: Explanation) -> str:
-    choices = explanation.selection.choices.values()
-    kept = [choice for choice in choices if not choice.quantize_on_load]
-    wide = any(not format_of(choice.quantization).stays_quantized for choice in kept)
-    return "Take an int8 version (`--quantization int8`)." if wide else "Take a smaller model, such as a 1.3B one."
+def _advice(plan: Plan) -> str:
+    for choice in plan.selection.choices.values():
+        if not format_of(choice.quantization).stays_quantized and not choice.quantize_on_load:
+            return "Take an int8 version (`--quantization int8`)."
+    return "Take a smaller model, such as a 1.3B one."

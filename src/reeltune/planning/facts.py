@@ -9,11 +9,12 @@ from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.names import format_objection, read_name
 from reeltune.definitions import Catalog, Definition, Summary, Version
 from reeltune.definitions.model import Listed
+from reeltune.definitions.slots import PRELOAD, Slot, role_of
 from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, ChoiceError, DeviceError, FetchError, ReeltuneError
 from reeltune.library.inventory import Inventory, Namesake, Wanted
 from reeltune.machine import Machine, probe
-from reeltune.planning.choose import Facts, Selection, choose, contradiction, role_of
+from reeltune.planning.choose import Facts, Selection, choose, contradiction
 from reeltune.planning.headers import Headers
 from reeltune.preferences import Preferences
 
@@ -122,9 +123,9 @@ def _read(version: Version, looked: _Looked, headers: Headers, failures: list[Fe
         return _Looked(replace(looked.facts, broken=str(error)), True)
 
 
-def wanted_file(definition: Definition, version: Version, slot: str) -> Wanted:
-    """What to look for on disk as a version of a slot ("preload" for other files)."""
-    architecture, weights = definition.architecture, slot != "preload"
+def wanted_file(definition: Definition, version: Version, slot: Slot) -> Wanted:
+    """What to look for on disk as a version of a slot."""
+    architecture, weights = definition.architecture, slot != PRELOAD
     role = role_of(slot, definition.slots)
     return Wanted(
         version,
@@ -135,12 +136,12 @@ def wanted_file(definition: Definition, version: Version, slot: str) -> Wanted:
     )
 
 
-def _namesake(row: Listed) -> Namesake:
+def _namesake(listed: Listed) -> Namesake:
     def fits(identity: Identity) -> bool:
-        role = role_of(row.slot, dict.fromkeys(row.slots))
-        return row.slot == "preload" or not contradiction(identity, row.architecture, role)
+        role = role_of(listed.slot, listed.slots)
+        return listed.slot == PRELOAD or not contradiction(identity, listed.architecture, role)
 
-    return Namesake(row.url, fits)
+    return Namesake(listed.url, fits)
 
 
 def sum_for(sums: Mapping[str, str], *names: str) -> str | None:

@@ -13,13 +13,16 @@ from typing import Any
 
 from reeltune.checkpoints.names import format_objection
 from reeltune.definitions import Definition, Version
+from reeltune.definitions.slots import PRELOAD, TRANSFORMER, Role, Slot, role_of
+from reeltune.dtypes import DType
 from reeltune.events import CancelToken
 from reeltune.families import Component
+from reeltune.files import expand
 from reeltune.library.index import fold
 from reeltune.library.inventory import Inventory, Unusable, component_files, is_int8
 from reeltune.machine import Machine, probe
 from reeltune.net import file_key, hub_endpoint
-from reeltune.planning.choose import Choice, Facts, Selection, role_of
+from reeltune.planning.choose import Choice, Facts, Selection
 from reeltune.planning.facts import select, sum_for, wanted_file
 from reeltune.planning.headers import Headers
 from reeltune.preferences import Preferences, load_preferences
@@ -51,8 +54,8 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """What would be used for a definition and why, and every file that takes.
+class Plan:
+    """What a definition needs under the preferences: the chosen versions and why, every file, and where it runs.
 
     `learned`: what was read of headers over the network, by URL.
     """
@@ -67,18 +70,42 @@ class Explanation:
 
     @property
     def missing(self) -> tuple[Item, ...]:
-        """What must be fetched first."""
+        """What must be downloaded first."""
         return tuple(item for item in self.items if not item.present)
+
+    @property
+    def transformer(self) -> Choice:
+        """The version chosen for the transformer, or for the first of two."""
+        return self.selection.choices[TRANSFORMER]
+
+    @property
+    def dtype(self) -> DType:
+        """The data type that the models compute in."""
+        return self.transformer.dtype
+
+    @property
+    def device(self) -> str:
+        """The device that computes: "cpu", "mps", "cuda", "cuda:1", …"""
+        return self.machine.device(self.preferences.device)
 
     @property
     def products_in_fp32(self) -> bool:
         """Whether matrix products are computed in fp32, as the processor is slow in the run's data type."""
-        dtype = self.selection.choices["transformer"].dtype
-        return self.machine.products_in_fp32(self.preferences.device, dtype)
+        return self.machine.products_in_fp32(self.preferences.device, self.dtype)
 
-    def component(self, name: str) -> Path:
-        """Folder of a component, or the file that holds it."""
-        return next(item.path for item in self.items if item.subject == name)
+    @property
+    def outputs(self) -> Path:
+        """The folder that videos are written to."""
+        return self.definition.root / expand(self.preferences.outputs)
+
+    def path(self, subject: str) -> Path:
+        """The file of a slot; the folder of a component, or the file that holds it."""
+        return next(item.path for item in self.items if item.subject == subject)
+
+    def files(self, slot: Slot) -> tuple[Path, ...]:
+        """The file of a transformer, then those of the modules that are merged into it."""
+        modules = [self.path(other) for other in self.selection.choices if other.is_module]
+        return self.path(slot), *modules
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `explain --json`."""
@@ -87,11 +114,12 @@ class Explanation:
             "runnable": self.definition.runnable,
             "reason": self.definition.reason,
             "architecture": self.definition.architecture.id,
-            "device": self.machine.device(self.preferences.device),
+            "device": self.device,
             "products_in_fp32": self.products_in_fp32,
             "choices": {slot: _choice_json(choice, self) for slot, choice in self.selection.choices.items()},
             "rejected": [
-                {"slot": row.slot, "url": row.version.url, "reason": row.reason} for row in self.selection.rejected
+                {"slot": rejection.slot, "url": rejection.version.url, "reason": rejection.reason}
+                for rejection in self.selection.rejected
             ],
             "downloads": [
                 {"url": item.url, "path": str(item.path), "present": item.present, "bytes": item.bytes}
@@ -101,10 +129,12 @@ class Explanation:
         }
 
 
-def _choice_json(choice: Choice, explanation: Explanation) -> dict[str, Any]:
-    path = next(item.path for item in explanation.items if item.subject == choice.slot)
+Explanation = Plan
+
+
+def _choice_json(choice: Choice, plan: Plan) -> dict[str, Any]:
     return {
-        "file": str(path),
+        "file": str(plan.path(choice.slot)),
         "url": choice.version.url,
         "quantization": choice.quantization,
         "quantize_on_load": choice.quantize_on_load,
@@ -123,7 +153,7 @@ def explain(
     known: Mapping[str, Facts] | None = None,
     cancel: CancelToken | None = None,
     headers: Headers | None = None,
-) -> Explanation:
+) -> Plan:
     """Choose versions and list the files they take.
 
     Without preferences those of the definition's root count. `online` reads the headers that decide the choice of
@@ -146,18 +176,18 @@ def explain(
     notices += [*reading.notices[before:], *inventory.notices]
     selection = chosen.selection
     items = (*_files(definition, selection, inventory), *_components(definition, preferences, inventory, notices))
-    notices += [_passed_over(bad) for row in chosen.facts.values() for bad in row.unusable]
+    notices += [_passed_over(file) for facts in chosen.facts.values() for file in facts.unusable]
     for choice in selection.choices.values():
         notices += choice.facts.found.notices if choice.facts.found else ()
         notices += _size_notice(definition, choice)
     notices += selection.notices
-    return Explanation(definition, preferences, machine, selection, items, tuple(notices), chosen.learned)
+    return Plan(definition, preferences, machine, selection, items, tuple(notices), chosen.learned)
 
 
 def _size_notice(definition: Definition, choice: Choice) -> list[str]:
-    """Said when the header is another size of the same structure: it loads, but is it what was meant?"""
+    """A notice where the header is that of another size of the same structure: it loads, but may not be meant."""
     identity = choice.facts.identity
-    if role_of(choice.slot, definition.slots) != "whole":
+    if role_of(choice.slot, definition.slots) is not Role.WHOLE:
         return []
     if identity is None or not identity.architectures or definition.architecture.id in identity.architectures:
         return []
@@ -169,30 +199,38 @@ def _size_notice(definition: Definition, choice: Choice) -> list[str]:
 
 def _files(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:
     taken: dict[str, str] = {}
-    rows = [(slot, row.version, row.facts) for slot, row in selection.choices.items()]
+    needed = [(slot, choice.version, choice.facts) for slot, choice in selection.choices.items()]
     for version in definition.preload:
-        found, unusable = inventory.find(wanted_file(definition, version, "preload"))
-        rows.append(("preload", version, Facts(found, None, tuple(unusable))))
-    for slot, version, facts in rows:
+        found, unusable = inventory.find(wanted_file(definition, version, PRELOAD))
+        needed.append((PRELOAD, version, Facts(found, None, tuple(unusable))))
+    for slot, version, facts in needed:
         item = _item(slot, version, facts, definition, inventory, taken)
         taken.setdefault(fold(item.path.name), file_key(item.url))
         yield item
 
 
 def _item(
-    slot: str,
+    slot: Slot,
     version: Version,
     facts: Facts,
     definition: Definition,
     inventory: Inventory,
     taken: Mapping[str, str],
 ) -> Item:
-    here = facts.found
-    size = here.bytes if here else facts.bytes or inventory.index.size_of(version.url)
-    path = here.path if here else inventory.place(wanted_file(definition, version, slot), facts.unusable, taken)
-    obstacle = next((row.reason for row in facts.unusable if row.path == path), "")
-    weights, present = slot != "preload", here is not None
-    return Item(slot, version.url, path, present, size, weights, definition.sha256, obstacle=obstacle)
+    if facts.found is not None:
+        path = facts.found.path
+    else:
+        path = inventory.place(wanted_file(definition, version, slot), facts.unusable, taken)
+    return Item(
+        subject=slot,
+        url=version.url,
+        path=path,
+        present=facts.found is not None,
+        bytes=facts.bytes or inventory.index.size_of(version.url),
+        weights=slot != PRELOAD,
+        sums=definition.sha256,
+        obstacle=next((file.reason for file in facts.unusable if file.path == path), ""),
+    )
 
 
 def _components(
@@ -226,27 +264,29 @@ def size_on_disk(paths: Iterable[Path]) -> int:
 
 
 def _loose(component: Component, quantization: str, inventory: Inventory, notices: list[str]) -> Path | None:
-    """The file of a WanGP folder that holds a component; says what was passed over, and what isn't as wished."""
+    """The file of a WanGP folder that holds a component, with notices about files that can't be used and about a
+    preferred quantization that isn't there.
+    """
     here, unusable = inventory.loose(component, quantization)
     notices += [text for text in map(_passed_over, unusable) if text not in notices]
     wanted = quantization == "int8"
     if here and is_int8(here.name) != wanted and any(is_int8(name) == wanted for name in component.loose):
-        notices.append(f"{component.name}: {here.name} is used, {quantization} is wanted but not here.")
+        notices.append(f"{component.name}: {here.name} is used, {quantization} is preferred, but isn't there.")
     return here
 
 
-def _passed_over(bad: Unusable) -> str:
-    return f"{bad.path} is passed over: {bad.reason}"
+def _passed_over(file: Unusable) -> str:
+    return f"{file.path} is passed over: {file.reason}"
 
 
-def other_versions(explanation: Explanation) -> tuple[Item, ...]:
+def other_versions(plan: Plan) -> tuple[Item, ...]:
     """The versions that were not chosen, of every slot: what a copy for other machines also takes.
 
     Files of formats that are never loaded are left out.
     """
-    definition = explanation.definition
-    inventory = Inventory(definition.root, explanation.preferences.model_folders)
-    chosen = {item.url for item in explanation.items}
+    definition = plan.definition
+    inventory = Inventory(definition.root, plan.preferences.model_folders)
+    chosen = {item.url for item in plan.items}
     items: list[Item] = []
     for slot, versions in definition.slots.items():
         for version in versions:
@@ -254,6 +294,6 @@ def other_versions(explanation: Explanation) -> tuple[Item, ...]:
                 continue
             found, unusable = inventory.find(wanted_file(definition, version, slot))
             facts = Facts(found, None, tuple(unusable))
-            taken = {fold(item.path.name): file_key(item.url) for item in (*explanation.items, *items)}
+            taken = {fold(item.path.name): file_key(item.url) for item in (*plan.items, *items)}
             items.append(_item(slot, version, facts, definition, inventory, taken))
     return tuple(items)

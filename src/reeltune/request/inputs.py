@@ -2,54 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture, Input
+from reeltune.families.values import Settings
 from reeltune.files import expand, is_file, is_folder
 from reeltune.media.kinds import display
-from reeltune.request.letters import check_letters, flag
+from reeltune.request.letters import check_letters, flag, inverts_mask, keeps_masked
+from reeltune.request.values import InputFiles
 
 _MOST_IMAGES = 16
-_WORDS = {"image": "an image", "images": "one image or more", "video": "a video", "mask": "a mask video"}
+_LABELS = {"image": "an image", "images": "one image or more", "video": "a video", "mask": "a mask video"}
 
 
-def asked(
-    architecture: Architecture, settings: Mapping[str, Any], root: Path, say: Callable[[str], None]
-) -> dict[str, tuple[Path, ...]]:
-    """Files of each input the settings give. Raises SettingsError where one is missing, or isn't there."""
-    found: dict[str, tuple[Path, ...]] = {}
-    for row in architecture.inputs:
-        paths = _paths(row, settings.get(row.key), root)
+def input_files(
+    architecture: Architecture, settings: Settings, root: Path, notify: Callable[[str], None]
+) -> InputFiles:
+    """The files that the settings name for the architecture's inputs.
+
+    `notify` gets a notice for each letter that has no effect. Raises SettingsError where a file is missing or isn't
+    there, NotRunnable for a letter that asks for what isn't supported.
+    """
+    files: dict[str, tuple[Path, ...]] = {}
+    for model_input in architecture.inputs:
+        paths = _paths(model_input, settings.get(model_input.key), root)
         if paths:
-            found[row.key] = paths
-        elif row.required:
+            files[model_input.key] = paths
+        elif model_input.required:
             raise SettingsError(
-                f"{architecture.id} needs {row.key}: {_WORDS[row.kind]}.",
-                hint=f"Give {flag(row.key)} FILE, or {row.key}=… as a setting.",
+                f"{architecture.id} needs {model_input.key}: {_LABELS[model_input.kind]}.",
+                hint=f"Give {flag(model_input.key)} FILE, or {model_input.key}=… as a setting.",
             )
-    for letters_key in dict.fromkeys(row.letters_key for row in architecture.inputs):
+    continued = bool(settings.get("video_source"))
+    for letters_key in dict.fromkeys(model_input.letters_key for model_input in architecture.inputs):
         letters = settings.get(letters_key) or ""
-        for notice in check_letters(architecture, letters_key, letters, found, bool(settings.get("video_source"))):
-            say(notice)
-    if "video_mask" in found and "video_guide" not in found:
+        for notice in check_letters(architecture, letters_key, letters, files, continued):
+            notify(notice)
+    if "video_mask" in files and "video_guide" not in files:
         raise SettingsError("video_mask needs a video_guide, whose frames it masks.", hint="Give --video-guide FILE.")
-    return found
+    letters = settings.get("video_prompt_type") or ""
+    return InputFiles(
+        start_image=_first(files.get("image_start")),
+        end_image=_first(files.get("image_end")),
+        control_video=_first(files.get("video_guide")),
+        mask_video=_first(files.get("video_mask")),
+        reference_images=files.get("image_refs", ()),
+        mask_inverted=inverts_mask(letters),
+        control_kept=keeps_masked(letters),
+    )
 
 
-def _paths(row: Input, value: Any, root: Path) -> tuple[Path, ...]:
-    values = value if isinstance(value, list | tuple) else [value] if value not in (None, "") else []
-    if len(values) > (_MOST_IMAGES if row.kind == "images" else 1):
-        raise SettingsError(f"{row.key} names {len(values)} files.", hint=f"Give {_WORDS[row.kind]}.")
+def _first(paths: tuple[Path, ...] | None) -> Path | None:
+    return paths[0] if paths else None
+
+
+def _paths(model_input: Input, value: Any, root: Path) -> tuple[Path, ...]:
+    """The paths that a setting names. Raises SettingsError."""
+    key = model_input.key
+    if value in (None, ""):
+        return ()
+    names = value if isinstance(value, list | tuple) else [value]
+    if len(names) > (_MOST_IMAGES if model_input.kind == "images" else 1):
+        raise SettingsError(f"{key} names {len(names)} files.", hint=f"Give {_LABELS[model_input.kind]}.")
     paths = []
-    for name in values:
+    for name in names:
         if not isinstance(name, str | Path):
-            raise SettingsError(f"{row.key} is {name!r}.", hint="Give the path of a file.")
+            raise SettingsError(f"{key} is {name!r}.", hint="Give the path of a file.")
         path = root / expand(name)
         if not is_file(path):
             problem = "is a folder" if is_folder(path) else "doesn't exist"
-            raise SettingsError(f"{row.key}: {display(path)!r} {problem}.", hint="Check the path.")
+            raise SettingsError(f"{key}: {display(path)!r} {problem}.", hint="Check the path.")
         paths.append(path)
     return tuple(paths)

@@ -13,11 +13,11 @@ from reeltune.engine.positions import check_positions
 from reeltune.errors import ReeltuneError
 from reeltune.files import write_atomic
 from reeltune.jobs import Job
-from reeltune.request.parse import build_request, complete_settings
+from reeltune.request.parse import parse
 from reeltune.service.fields import as_shown, collect, defaults, fields_of, inputs_of
 from reeltune.service.studio import Studio
 from reeltune.service.uploads import adopted, checked_inputs
-from reeltune.settings import check_call, listed, settings_text, stored_layer, stored_settings, videos_asked
+from reeltune.settings import check_call, listed, settings_text, stored_layer, stored_settings
 from reeltune.web.markup import good, notes
 
 # Plain, as sessions keep it: "id", "settings", "start" (the settings the model starts from), "job" (that is edited),
@@ -146,14 +146,11 @@ def check(studio: Studio, definition: Definition, values: Mapping[str, Any]) -> 
     Returns them and what is worth saying. Raises SettingsError, MediaError, NotRunnable with what to mend.
     """
     settings = checked_inputs(studio, definition, check_call(collect(definition, values)))
-    complete, notices = complete_settings(definition, settings)
-    asked = videos_asked(complete)
-    for one in asked[:1]:
-        request, more = build_request(definition.architecture, one, definition.root)
-        check_positions(studio.explain(definition), request)
-        notices += more
-    if len(asked) > 1:
-        notices.append(f"It makes {len(asked)} videos.")
+    parsed = parse(definition, settings)
+    check_positions(studio.explain(definition), parsed.requests[0])
+    notices = list(parsed.notices)
+    if len(parsed.requests) > 1:
+        notices.append(f"It makes {len(parsed.requests)} videos.")
     return settings, notices
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from reeltune._text import size
 from reeltune.checkpoints.identify import Identity
 from reeltune.definitions import Definition
+from reeltune.definitions.slots import Slot, has_modules, role_of
 from reeltune.dtypes import Quantization
 from reeltune.errors import DefinitionError, FetchError, ReeltuneError, Unreachable
 from reeltune.files import expand
 from reeltune.library.adding import Looked, look_at
-from reeltune.planning.choose import contradiction, role_of
+from reeltune.planning.choose import contradiction
 from reeltune.service.finetunes import Wanted, allowed, lines
 from reeltune.service.studio import Studio
 
@@ -56,7 +57,7 @@ def _inspected(studio: Studio, base: Definition, source: str, slot: str, end: fl
     except ReeltuneError as error:
         return Seen(source, objection=str(error))
     identity = looked.inspection.identity
-    role = "module" if slot == "modules" else role_of(slot, base.slots)
+    role = role_of(Slot(slot), base.slots)
     objection = contradiction(identity, base.architecture, role)
     return Seen(looked.file_name, tuple(_facts(looked)), objection, fits=fitting(studio, identity, slot))
 
@@ -68,8 +69,8 @@ def fitting(studio: Studio, identity: Identity, slot: str) -> tuple[str, ...]:
         if row.kind != "base" or not row.runnable:
             continue
         base = studio.catalog()[row.id]
-        role = "module" if slot == "modules" else role_of(slot, base.slots)
-        has = (slot == "modules" and "modules[0]" in base.slots) or slot in base.slots
+        role = role_of(Slot(slot), base.slots)
+        has = slot in base.slots or (Slot(slot).is_module and has_modules(base.slots))
         if has and not contradiction(identity, base.architecture, role):
             found.append(row.id)
     return tuple(found)

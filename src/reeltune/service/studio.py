@@ -6,7 +6,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from reeltune.definitions import Catalog, Definition, load_catalog
+from reeltune.definitions import Catalog, Definition, resolve_root
+from reeltune.definitions.reader import DefinitionReader
 from reeltune.errors import ReeltuneError
 from reeltune.files import expand
 from reeltune.jobs import Runner
@@ -30,6 +31,7 @@ class Studio:
         self._guard = threading.Lock()
         self._seen: FileFacts | None = None
         self._catalog: Catalog | None = None
+        self._reader = DefinitionReader()
         self._preferences: tuple[tuple[int, ...], Preferences] | None = None  # with the facts of their file
         self._states = States(root, self.machine, self._facts)
 
@@ -40,13 +42,15 @@ class Studio:
         with self._guard:
             seen = file_facts(self.root / "finetunes", ".json", deep=True)
             if self._catalog is None or seen != self._seen:
-                self._catalog, self._seen = load_catalog(self.root), seen
+                self._reader = self._reader.next()
+                self._catalog, self._seen = Catalog(resolve_root(self.root), self._reader.read), seen
             return self._catalog
 
     def reload(self) -> None:
         """Read everything again, whatever the files' times say."""
         with self._guard:
             self._seen = self._preferences = None
+            self._reader = DefinitionReader()
         self._states.forget()
 
     def preferences(self) -> Preferences:

@@ -21,9 +21,10 @@ _MOST_CHARACTERS = 4_000_000  # that macros may come to
 _LARGEST_SEED = 2**63 - 1
 _COMMENT = "#"
 _MACRO = re.compile(r"\s*!\s*\{")
-_VARIABLE = re.compile(r'\{\s*([^{}"]+?)\s*\}\s*=\s*((?:"[^"]*"\s*(?:,\s*)?)+)')
+# Spaces around a name are cut off later: patterns that also match them would take minutes on a long row of spaces.
+_VARIABLE = re.compile(r'\{([^{}"]+)\}\s*=\s*((?:"[^"]*"\s*(?:,\s*)?)+)')
 _VALUE = re.compile(r'"([^"]*)"')
-_NAME = re.compile(r"\{\s*([^{}]+?)\s*\}")
+_NAME = re.compile(r"\{([^{}]+)\}")
 _PARAGRAPHS = ("PG", "PW")
 _LINES = ("G", "W")
 
@@ -112,7 +113,7 @@ def _variables(line: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     rest = _VARIABLE.sub("", line.lstrip()[1:])
     for match in _VARIABLE.finditer(line):
-        found[match[1]] = _VALUE.findall(match[2])
+        found[match[1].strip()] = _VALUE.findall(match[2])
     if not found or rest.strip(" \t:,;"):
         message = f"The macro {shown(line.strip())} in the prompt can't be read."
         raise SettingsError(message, hint='Write it as ! {Name}="a","b" : {Other}="c","d" on one line.')
@@ -123,7 +124,7 @@ def _filled(line: str, variables: Mapping[str, list[str]], index: int) -> str:
     """The line with each variable's value; where one has fewer values than another, they come round again."""
 
     def value(match: re.Match[str]) -> str:
-        name = match[1]
+        name = match[1].strip()
         if name not in variables:
             known = ", ".join(f"{{{row}}}" for row in variables)
             raise SettingsError(f"The macro of the prompt sets no {{{name}}}.", hint=f"It sets {known}.")

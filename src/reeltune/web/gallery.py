@@ -20,7 +20,7 @@ from reeltune.service.studio import Studio
 from reeltune.service.uploads import export_text, settings_of
 from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, Make, Updates, listen, reporting
 from reeltune.web.look import Look
-from reeltune.web.markup import button, download_link, problem, text, video
+from reeltune.web.markup import button, download_link, problem, prompt_text, text, video
 from reeltune.web.pick import headline, model_list
 from reeltune.web.words import slot_words
 
@@ -132,7 +132,7 @@ def _card(row: Film, chosen: str) -> str:
     return (
         f'<button type="button" class="rt-card" data-film data-do="open" data-pick data-name="{text(name)}" '
         f'data-key="open-{text(name)}" aria-current="{str(name == chosen).lower()}">{video(row.path, poster=True)}'
-        f'<div><p class="rt-prompt">{text(prompt or name)}</p>'
+        f'<div><p class="rt-prompt">{prompt_text(str(prompt or name))}</p>'
         f'<span class="rt-hint">{text(model or "no settings inside")}</span></div></button>'
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from reeltune._text import counted
+from reeltune._text import counted, shortened
 from reeltune.errors import QueueError
 from reeltune.jobs import Job, State
 from reeltune.service.studio import Studio
@@ -12,6 +12,7 @@ from reeltune.web.markup import button, problem, text, video
 from reeltune.web.now import films_of
 
 _MOST_SHOWN = 60
+_MOST_CHARACTERS = 300  # of a prompt, or of a model's id
 _EMPTY = '<p class="rt-hint">Nothing is waiting. Videos are made one after the other.</p>'
 _OPEN = (State.RUNNING, State.QUEUED, State.INTERRUPTED)
 _ENDED = {
@@ -44,14 +45,19 @@ def _row(job: Job, waiting: list[int]) -> str:
     error = problem(job.error, job.hint) if job.error else ""
     return (
         f'<li class="rt-job rt-{job.state}" data-job="{job.id}"><div class="rt-line">'
-        f'<span class="rt-place">{state}</span>{_what(job)}<span class="rt-model-id">{text(job.definition)}</span>'
+        f'<span class="rt-place">{state}</span>{_what(job)}<span class="rt-model-id">{_model(job)}</span>'
         f'</div>{error}<div class="rt-acts">{"".join(_acts(job, waiting))}</div></li>'
     )
 
 
 def _what(job: Job) -> str:
-    prompt = text(job.prompt.splitlines()[0] if job.prompt.strip() else "(no prompt)")
+    prompt = shortened(job.prompt, _MOST_CHARACTERS)
+    prompt = text(prompt.splitlines()[0] if prompt.strip() else "(no prompt)")
     return f'<span class="rt-what" title="{prompt}">{prompt}</span>'
+
+
+def _model(job: Job) -> str:
+    return text(shortened(job.definition, _MOST_CHARACTERS))
 
 
 # --- those that ended -------------------------------------------------------------------------------------------
@@ -76,7 +82,7 @@ def _ended_row(studio: Studio, job: Job) -> str:
     return (
         f'<li class="rt-job rt-past rt-{job.state}" data-job="{job.id}">{_thumbnail(studio, job)}<div>'
         f'<div class="rt-line">{_what(job)}</div>'
-        f'<div class="rt-hint"><span class="rt-place">{_ENDED[job.state]}</span> · {text(job.definition)}</div>'
+        f'<div class="rt-hint"><span class="rt-place">{_ENDED[job.state]}</span> · {_model(job)}</div>'
         f'{error}<div class="rt-acts">{"".join(_acts(job, []))}</div></div></li>'
     )
 

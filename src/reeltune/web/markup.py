@@ -10,10 +10,13 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
+from reeltune._text import counted, shortened
 from reeltune.errors import ReeltuneError
 from reeltune.web.words import in_words
 
 _MOST_ERROR = 300  # characters of an unforeseen error that are shown
+_MOST_PROMPT = 2_000
+_MOST_NOTES = 50
 
 
 def asset(name: str) -> str:
@@ -66,6 +69,11 @@ def failed(error: Exception) -> str:
     return problem(message, "The terminal shows where. The rest of the page goes on.")
 
 
+def prompt_text(prompt: str) -> str:
+    """A prompt as text; one may have hundreds of thousands of characters, and is sent with every change of its part."""
+    return text(shortened(prompt, _MOST_PROMPT))
+
+
 def good(message: str) -> str:
     """Something that went well."""
     return f'<div class="rt-good" role="status">{text(message)}</div>'
@@ -83,6 +91,9 @@ def mark_of(value: object) -> str:
 
 def notes(lines: Iterable[str]) -> str:
     """Things worth knowing, one a line."""
-    shown = [words for line in lines if (words := in_words(line))]
+    given = list(lines)
+    shown = [words for line in given[:_MOST_NOTES] if (words := in_words(line))]
+    if len(given) > _MOST_NOTES:
+        shown.append(f"{counted(len(given) - _MOST_NOTES, 'more note')}.")
     rows = "".join(f"<li>{text(row)}</li>" for row in shown)
     return f'<ul class="rt-notes">{rows}</ul>' if rows else ""

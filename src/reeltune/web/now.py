@@ -11,7 +11,7 @@ from reeltune.events import Progress
 from reeltune.jobs import Job, Live, State
 from reeltune.jobs.pace import Pace
 from reeltune.service.studio import Studio
-from reeltune.web.markup import button, notes, problem, text, video
+from reeltune.web.markup import button, notes, problem, prompt_text, text, video
 
 _STAGES = {
     "prepare": "Getting ready",
@@ -57,7 +57,7 @@ def _running(job: Job, live: Live) -> str:
         f'<div class="rt-line"><span class="rt-words">{_which(live)}{text(words)}</span>'
         f"{button('cancel', stop, kind='rt-stop', job=job.id)}</div>"
         f'<p class="rt-time">{text(_times(live))}</p>'
-        f'<p class="rt-prompt">{text(job.prompt)}</p>' + notes(row for row in lines if row)
+        f'<p class="rt-prompt">{prompt_text(job.prompt)}</p>' + notes(row for row in lines if row)
     )
 
 
@@ -148,4 +148,4 @@ def _stage(words: str) -> str:
 
 
 def _caption(job: Job) -> str:
-    return f'<p class="rt-prompt">{text(job.prompt)}</p>'
+    return f'<p class="rt-prompt">{prompt_text(job.prompt)}</p>'

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from reeltune._text import shortened
 from reeltune.families.vocabulary import INPUT_KEYS, KEYS
 from reeltune.service.labels import PREFERENCES, label_of
 
@@ -22,6 +23,7 @@ _COMMANDS = {  # what does the same on the page; the other commands have nothing
     "add": "“Create” makes a definition of it.",
     "check": "“Create” shows and edits your definitions.",
 }
+_MOST_CHARACTERS = 2_000  # the time these patterns take grows with the square of a text of a stranger
 _ASIDE = re.compile(r"\s*\((?:`reeltune [^`]*`|`?--[a-z][^)]*)\)")  # a remark on the command line
 _ALTERNATIVE = re.compile(r",? or [^,.]*--[a-z][^,.]*")  # the last of several steps
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`“'\"-])")
@@ -34,8 +36,8 @@ _BARE = re.compile(r"(?<=for )(prompt|seed|resolution)\b")
 
 
 def in_words(message: str) -> str:
-    """A message as the page shows it."""
-    general = _ALTERNATIVE.sub("", _ASIDE.sub("", message))
+    """A message as the page shows it, cut off where it is far too long."""
+    general = _ALTERNATIVE.sub("", _ASIDE.sub("", shortened(message, _MOST_CHARACTERS)))
     sentences = [_sentence(row) for row in _SENTENCE.split(general)]
     return " ".join(dict.fromkeys(row for row in sentences if row))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import torch
@@ -205,11 +204,14 @@ def _step_cache(model: nn.Module) -> dict[str, Any]:
     raise LookupError("no module of the model has the hook of the First Block Cache")
 
 
-@cache
-def pinned_pipeline(pipeline_class: Any) -> Any:
-    """A pipeline's class that computes on the device in its attribute `computes_on`.
+class ComputesOnItsDevice:
+    """To be mixed into a pipeline's class: it computes on the device in its attribute `computes_on`.
 
     The property `_execution_device` that it replaces: diffusers 0.42.
     """
-    device = property(lambda pipeline: pipeline.computes_on)
-    return type(pipeline_class.__name__, (pipeline_class,), {"_execution_device": device})
+
+    computes_on: torch.device
+
+    @property
+    def _execution_device(self) -> torch.device:
+        return self.computes_on

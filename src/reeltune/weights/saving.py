@@ -13,6 +13,7 @@ from pathlib import Path
 from reeltune.checkpoints.names import quantized_name, read_name
 from reeltune.definitions import Definition, Version, load_catalog
 from reeltune.definitions.schema import MODEL_KEY
+from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, has_modules
 from reeltune.definitions.writer import create, edit
 from reeltune.dtypes import DType, Quantization
 from reeltune.events import CancelToken, Listener, Notice, ignore
@@ -24,7 +25,7 @@ from reeltune.preferences import Preferences
 from reeltune.weights.parts import name_of_all
 from reeltune.weights.quantize import check, quantize
 
-KEYS = {"transformer": "URLs", "transformer_2": "URLs2"}
+KEYS = {TRANSFORMER: "URLs", TRANSFORMER_2: "URLs2"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Saving:
 def plan_saving(explanation: Explanation) -> tuple[list[Saving], list[str]]:
     """What is to be made of a choice (of 16 bits), and why nothing is of the rest."""
     definition, choices = explanation.definition, explanation.selection.choices
-    if any(slot.startswith("modules") for slot in definition.slots):
+    if has_modules(definition.slots):
         return [], [f"{definition.id} merges modules, which keep files of their own (`reeltune quantize FILE`)."]
     plan, reasons = list[Saving](), []
     for slot, key in KEYS.items():

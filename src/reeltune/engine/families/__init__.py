@@ -1,0 +1,16 @@
+"""What a family does in its own way while a video is made: one file each, beside its declaration in `families/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reeltune.engine.families import hunyuan, ltx, wan
+from reeltune.engine.families.base import FamilyRuntime
+from reeltune.families import Architecture
+
+_RUNTIMES: Mapping[str, FamilyRuntime] = {"wan": wan.RUNTIME, "hunyuan": hunyuan.RUNTIME, "ltx": ltx.RUNTIME}
+
+
+def runtime_of(architecture: Architecture) -> FamilyRuntime:
+    """What the architecture's family does in its own way."""
+    return _RUNTIMES[architecture.family.name]

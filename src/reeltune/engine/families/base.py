@@ -1,0 +1,55 @@
+"""The interface of a family's runtime: what a declaration can't say.
+
+Tensors: embeddings [1, tokens, features]; latents [1, channels, frames', height', width']; pixels [1, 3, frames,
+height, width] in -1..1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from reeltune.engine.inputs import InputImages
+from reeltune.request.values import Request
+
+Tensors = dict[str, torch.Tensor | None]
+Config = Mapping[str, Any]  # of the transformer
+
+
+@dataclass(frozen=True)
+class TemporalAxis:
+    """The temporal axis of a rotary embedding: its `size` in features, the `base` of its frequencies, and how many
+    latent frames one of its positions stands for.
+    """
+
+    size: int
+    base: float
+    patch: int
+
+
+def no_extra_frames(config: Config) -> int:
+    """For families whose models make just the frames that are shown."""
+    return 0
+
+
+@dataclass(frozen=True)
+class FamilyRuntime:
+    """What a family does in its own way.
+
+    `encode(pipeline, request, images, config, tokens, device)`: the embeddings that the pipeline's call takes.
+    `arguments(request, images, config)`: its other arguments. `extra_frames(config)`: frames that the model makes
+    before the first that is shown. `decode(vae, latents, request)`: pixels. `temporal_axis(rope)`: the temporal axis of
+    the transformer's rotary embedding. `pixel_bytes`: what the VAE holds of one pixel of a frame in fp32 (its widest
+    layers, a few of them at once), for `frames_at_once` frames (0: for all).
+    """
+
+    encode: Callable[[Any, Request, InputImages, Config, int, torch.device], Tensors]
+    arguments: Callable[[Request, InputImages, Config], dict[str, Any]]
+    decode: Callable[[Any, torch.Tensor, Request], torch.Tensor]
+    temporal_axis: Callable[[Any], TemporalAxis]
+    pixel_bytes: int
+    frames_at_once: int
+    extra_frames: Callable[[Config], int] = no_extra_frames

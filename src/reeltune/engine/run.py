@@ -1,0 +1,217 @@
+"""One video: encode, denoise, decode, on the models that an engine keeps warm."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from reeltune.definitions.slots import TRANSFORMER, TRANSFORMERS, Slot
+from reeltune.engine import latents as latents_files
+from reeltune.engine import outputs
+from reeltune.engine.denoiser import Denoiser, Steering, steering
+from reeltune.engine.families.base import Config, Tensors
+from reeltune.engine.finite import check_embeddings, check_finite, decode_failed
+from reeltune.engine.inputs import InputImages
+from reeltune.engine.memo import Encoded, key_of
+from reeltune.engine.placing import Places, fits, release
+from reeltune.engine.preview import Previewer, refit
+from reeltune.engine.reporting import Reporter
+from reeltune.engine.stages import denoise, encode, load_component, prompt_notices
+from reeltune.engine.vae import VaeAtWork
+from reeltune.engine.warm import Warm
+from reeltune.errors import MediaError
+from reeltune.events import CancelToken, Kept
+from reeltune.families import Component
+from reeltune.media.video import Video
+from reeltune.planning.memory import MemoryProfile
+from reeltune.planning.plan import Plan
+from reeltune.request.values import Request
+from reeltune.weights.tensors import RUN_DTYPES
+
+_VAE = "vae"
+
+
+class Run:
+    """The stages of one video under a plan. What they load stays in `warm` for the next one."""
+
+    def __init__(
+        self, plan: Plan, warm: Warm, places: Places, reporter: Reporter, cancel: CancelToken, *, previews: bool
+    ) -> None:
+        self.plan = plan
+        self._warm, self._places, self._reporter, self._cancel = warm, places, reporter, cancel
+        self._previews = previews
+        self._architecture = plan.definition.architecture
+        self._dtype = RUN_DTYPES[plan.dtype]
+
+    @property
+    def config(self) -> Config:
+        """The transformer's config."""
+        config: Config = self._warm.models.config(self.plan, TRANSFORMER)
+        return config
+
+    def make(self, request: Request, images: InputImages) -> Video:
+        """The video of a request and its images. The latents are on disk while they are decoded."""
+        embeddings = self._encode(request, images)
+        latents = self._denoise(embeddings, request, images)
+        return self.decode(latents, request, self._store(latents, request))
+
+    # --- encode -----------------------------------------------------------------------------------------------------
+
+    def _encode(self, request: Request, images: InputImages) -> Tensors:
+        """The embeddings of the prompts, and of images where the model looks at them."""
+        self._reporter.progress("encode", 0, 1)
+        self._cancel.check()
+        components = [component for component in self._architecture.parts if component.name != _VAE]
+        stamps = {component.name: self._warm.files.of(self._path(component)) for component in components}
+        key = key_of(request, images, self.config, stamps, self._dtype)
+        encoded = self._warm.embeddings.get(key)
+        if encoded is None:
+            encoded = self._warm.embeddings.keep(key, self._load_and_encode(components, request, images))
+        for notice in encoded.notices:
+            self._reporter.notice(notice)
+        self._reporter.progress("encode", 1, 1)
+        return encoded.tensors
+
+    def _load_and_encode(self, components: list[Component], request: Request, images: InputImages) -> Encoded:
+        """Load the encoders, use them, release them."""
+        self._make_room()
+        parts = {part.name: load_component(part, self._path(part), self._component_dtype(part)) for part in components}
+        models = [part for part in parts.values() if isinstance(part, nn.Module)]
+        work = partial(encode, self._architecture, parts, request, images, self.config, self._places.device)
+        tensors = self._places.run(models, work)
+        notices = prompt_notices(self._architecture, parts, request, self.config)
+        for model in models:
+            self._places.forget(model, weights=False)
+        del work, model
+        parts.clear()
+        models.clear()
+        release()
+        encoders = [self._path(component) for component in components if "encoder" in component.name]
+        check_embeddings(tensors, encoders, self.plan.definition.id, self.plan.dtype)
+        return Encoded(tensors, notices)
+
+    def _make_room(self) -> None:
+        """Release the weights of the video before, where the encoders don't fit beside them."""
+        sizes = [item.bytes or 0 for item in self.plan.items if item.repository and item.subject != _VAE]
+        resident = self._places.profile is MemoryProfile.RESIDENT
+        if not self._warm.models or not resident or fits(sum(sizes), self._places.device):
+            return
+        if self._places.device.type == "cuda":
+            self._places.clear()
+            return
+        self._reporter.notice("The encoders don't fit beside the transformer, which is loaded again for each video.")
+        self._warm.models.drop(self._places)
+
+    def _path(self, component: Component) -> Path:
+        return self.plan.path(component.name)
+
+    def _component_dtype(self, component: Component) -> torch.dtype:
+        return torch.float32 if component.name == "image_encoder" else self._dtype
+
+    # --- denoise ----------------------------------------------------------------------------------------------------
+
+    def _denoise(self, embeddings: Tensors, request: Request, images: InputImages) -> torch.Tensor:
+        """From noise to latents [1, channels, frames', height', width'], fp32."""
+        vae = self._vae()
+        steered = steering(self._architecture, request, self.config, self._reporter)
+        previewer = self._previewer(vae.vae, request)
+
+        def on_step(done: int) -> None:
+            steered.next_step(done)
+            self._reporter.progress("denoise", done, request.steps)
+            self._cancel.check()
+
+        def on_latents(values: torch.Tensor, noise: float) -> None:
+            if steered.step == 1:  # the first step shows damaged weights, before all others are made in vain
+                self._check_latents(values, images)
+            if previewer is not None:
+                previewer(values, noise)
+
+        vae.fit(self._architecture, request)
+        try:
+            parts = {_VAE: vae, **self._transformers(request, steered)}
+            self._cancel.check()
+            self._reporter.progress("denoise", 0, request.steps)
+            latents = denoise(
+                self._architecture, parts, embeddings, request, images, on_step, self._places.device, on_latents
+            )
+            self._check_latents(latents, images)
+        finally:
+            steered.close()
+        if previewer is not None:
+            self._warm.vae.rgb = previewer.rgb
+        self._places.rest()
+        self._report_steering(steered)
+        return latents
+
+    def _transformers(self, request: Request, steered: Steering) -> dict[str, Denoiser]:
+        """What stands for the transformers; where there are two, each is loaded when its part of the noise comes."""
+        slots = [slot for slot in TRANSFORMERS if slot in self.plan.selection.choices]
+        if len(slots) == 1:
+            if request.boundary > 0:
+                self._reporter.notice("The definition lists no second transformer (URLs2): one does all the steps.")
+            self._load(slots[0])
+        return {slot: self._denoiser(slot, steered) for slot in slots}
+
+    def _denoiser(self, slot: Slot, steered: Steering) -> Denoiser:
+        config = self._warm.models.config(self.plan, slot)
+        return Denoiser(config, self._dtype, partial(self._load, slot), self._places, steered, self._reporter)
+
+    def _load(self, slot: Slot) -> nn.Module:
+        return self._warm.models.load(self.plan, slot, self._places, self._cancel)
+
+    def _check_latents(self, latents: torch.Tensor, images: InputImages) -> None:
+        """Raise NotFinite for latents that damaged weights have made: the transformer's, or the VAE's by an input."""
+        files = self._warm.models.files(self.plan)
+        if not images.none:
+            files.append(self.plan.path(_VAE))
+        check_finite(latents, "The latents", files, self.plan.definition.id, self.plan.dtype)
+
+    def _previewer(self, vae: Any, request: Request) -> Previewer | None:
+        """Shows the emerging video, where someone wants to see it."""
+        if not self._previews:
+            return None
+        return Previewer(self._warm.vae.rgb, vae, self._architecture, request, self._reporter.listener)
+
+    def _report_steering(self, steered: Steering) -> None:
+        """Notices about what RIFLEx and the step cache came to."""
+        if steered.lengthened and not steered.stretched:
+            self._reporter.notice("RIFLEx changed nothing: the video is not long enough to repeat itself.")
+        cache = steered.cache
+        if cache is not None:
+            self._reporter.notice(f"The step cache skipped most of {cache.skipped} passes of {cache.passes}.")
+
+    # --- decode -----------------------------------------------------------------------------------------------------
+
+    def decode(self, latents: torch.Tensor, request: Request, file: Path | None) -> Video:
+        """The video of latents; `file`: where they are stored until it is written. Raises DecodeFailed."""
+        self._reporter.progress("decode", 0, 1)
+        vae = self._vae()
+        try:
+            vae.fit(self._architecture, request)
+            frames = vae.decode(self._architecture, latents, request)
+        except Exception as error:  # whatever it was, the denoising must not be lost
+            raise decode_failed(error, file, self.plan.path(_VAE), self.plan.definition.id) from error
+        self._places.rest()
+        self._reporter.progress("decode", 1, 1)
+        if self._warm.vae.rgb is not None:
+            self._warm.vae.rgb = refit(latents, frames, self._warm.vae.rgb)
+        return Video(frames, request.fps, outputs.origin(self.plan, request.settings), file)
+
+    def _store(self, latents: torch.Tensor, request: Request) -> Path | None:
+        """Write the latents to disk until the video is written; a failure is reported, and stops nothing."""
+        folder = self.plan.outputs / latents_files.FOLDER
+        try:
+            path = latents_files.keep(latents, request.settings, self.plan.definition.id, folder)
+        except MediaError as error:
+            self._reporter.notice(f"The latents are not kept, should decoding fail: {error}")
+            return None
+        self._reporter.event(Kept(str(path)))
+        return path
+
+    def _vae(self) -> VaeAtWork:
+        return self._warm.vae.get(self._architecture, self.plan.path(_VAE), self._places)

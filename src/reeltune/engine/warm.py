@@ -1,0 +1,53 @@
+"""What an engine keeps from video to video: the weights that are loaded, where they lie, and embeddings."""
+
+from __future__ import annotations
+
+from reeltune.engine.memo import Memo
+from reeltune.engine.models import Models
+from reeltune.engine.placing import Places
+from reeltune.engine.reporting import Reporter
+from reeltune.engine.stages import torch_device
+from reeltune.engine.stamps import Seen
+from reeltune.engine.vae import VaeSlot
+from reeltune.planning.memory import ChosenProfile
+from reeltune.planning.plan import Plan
+
+
+class Warm:
+    """Loaded models and embeddings. What the next plan has in common with the one before stays loaded."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self.files = Seen()
+        self.models = Models(reporter, self.files)
+        self.vae = VaeSlot(reporter, self.files)
+        self.embeddings = Memo()
+        self._places: Places | None = None
+
+    def places(self, plan: Plan, profile: ChosenProfile) -> Places:
+        """Where the models of a plan lie: as before, where device and profile are the same.
+
+        After an earlier video has run out of memory that is a smaller profile than the chosen one, which is reported.
+        """
+        device = torch_device(plan.device)
+        places = self._places
+        if places is not None and (places.preferred, places.device) != (profile.profile, device):
+            places.clear()
+            self.vae.drop()
+            places = None
+        if places is None:
+            places = Places(profile, device, self._reporter)
+        elif places.profile is not profile.profile:
+            self._reporter.notice(
+                f"Memory profile {places.profile} is used in place of {profile.profile}: "
+                "memory ran out in an earlier video."
+            )
+        self._places = places
+        return places
+
+    def release(self) -> None:
+        """Release all weights and embeddings."""
+        self.models.drop(self._places)
+        self.vae.drop()
+        self._places = None
+        self.embeddings.clear()

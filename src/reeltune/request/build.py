@@ -1,0 +1,200 @@
+"""One request from complete settings: sizes the model can do, typed values, input files that are there."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reeltune.errors import SettingsError
+from reeltune.families import Architecture, Family
+from reeltune.families.values import OTHER_SOLVERS, RATE_SOURCES, SOLVERS, Settings, seconds_of
+from reeltune.families.vocabulary import ASSUMED, INPUT_KEYS, coerce, shown
+from reeltune.media.inputs import video_rate
+from reeltune.request.inputs import input_files
+from reeltune.request.values import Guidance, InputFiles, Request, Riflex, SkippedLayers, StepSkipping
+from reeltune.settings import frame_count, frame_rate, neutral
+from reeltune.untrusted import clean_text
+
+_SEEDS = 2**31  # one of so many is picked
+_TIMESTEPS = 1000  # of the noise schedule
+_PERCENT = 100
+_SLOWEST, _FASTEST = 1, 240  # frames a second
+
+
+def build_request(
+    architecture: Architecture, settings: Settings, root: Path, *, inputs_needed: bool = True
+) -> tuple[Request, list[str]]:
+    """The request of one video, with a notice for each value that was rounded, replaced or has no effect.
+
+    `inputs_needed`: False where the denoising is done and the input files may be gone. Raises SettingsError where an
+    input that the architecture needs is missing or isn't there.
+    """
+    notices: list[str] = []
+    inputs = input_files(architecture, settings, root, notices.append) if inputs_needed else InputFiles()
+    width, height = _size(settings, architecture, notices)
+    fps = _fps(settings, architecture, inputs, notices)
+    frames = _frames(settings, architecture, fps, notices)
+    notices += _effect_notices(settings, inputs)
+    seed = chosen_seed(settings["seed"])
+    changed = {"seed": seed, "resolution": f"{width}x{height}", "video_length": frames}
+    if settings.get("force_fps") in RATE_SOURCES:
+        changed["force_fps"] = fps  # the file it follows may be gone when the latents are decoded
+    used = {key: value for key, value in settings.items() if key in architecture.settings}
+    request = Request(
+        prompt=clean_text(settings["prompt"]),
+        negative_prompt=clean_text(settings.get("negative_prompt", "")),
+        width=width,
+        height=height,
+        frames=frames,
+        fps=fps,
+        steps=settings["num_inference_steps"],
+        seed=seed,
+        shift=settings.get("flow_shift", 1.0),
+        solver=_solver(settings.get("sample_solver") or "", architecture.family, notices),
+        guidance=guidance_of(used),
+        boundary=boundary(settings),
+        step_skipping=step_skipping_of(used),
+        riflex=_riflex(used),
+        inputs=inputs,
+        settings=_record({**settings, **changed}, architecture),
+    )
+    return request, notices
+
+
+def chosen_seed(seed: int) -> int:
+    """The seed; a random one for -1."""
+    return seed if seed >= 0 else secrets.randbelow(_SEEDS)
+
+
+def boundary(settings: Settings) -> float:
+    """Share of the noise, 0 to 1, below which the second transformer takes over; 0 where it never does."""
+    if settings.get("guidance_phases", 1) <= 1:
+        return 0.0
+    return float(settings.get("switch_threshold", ASSUMED["switch_threshold"])) / _TIMESTEPS
+
+
+def _record(settings: Settings, architecture: Architecture) -> dict[str, Any]:
+    """What is stored with the video: plain values, without those that ask for nothing and aren't the model's."""
+    record = {}
+    for key, value in settings.items():
+        if key in architecture.settings or not neutral(key, settings):
+            record[key] = _as_text(value) if key in INPUT_KEYS else value
+    return record
+
+
+def _as_text(value: Any) -> Any:
+    """Paths as text, so that they can be stored."""
+    if isinstance(value, list | tuple):
+        return [_as_text(item) for item in value]
+    if isinstance(value, str | Path):
+        return clean_text(str(value))
+    return value
+
+
+def _size(settings: Settings, architecture: Architecture, notices: list[str]) -> tuple[int, int]:
+    """Width and height in pixels, rounded down to what the model can do."""
+    width, height = (int(side) for side in settings["resolution"].split("x"))
+    step = architecture.side_step
+    fitting = (max(step, width // step * step), max(step, height // step * step))
+    if fitting != (width, height):
+        notices.append(f"{width}x{height} becomes {fitting[0]}x{fitting[1]}: sizes are multiples of {step}.")
+    return fitting
+
+
+def _frames(settings: Settings, architecture: Architecture, fps: int, notices: list[str]) -> int:
+    """The number of frames, rounded to what the family makes."""
+    length, step = settings["video_length"], architecture.family.frame_step
+    frames = frame_count(settings, architecture, fps)
+    if seconds_of(length) is None and frames != length:
+        notices.append(f"{length} frames become {frames}: counts are a multiple of {step}, plus one.")
+    return frames
+
+
+def _fps(settings: Settings, architecture: Architecture, inputs: InputFiles, notices: list[str]) -> int:
+    """Frames a second: a number, or those of the control video (or the source) where there is one."""
+    rate = coerce("force_fps", settings.get("force_fps"))
+    sources: Mapping[str, tuple[str, Path | None]] = {
+        "control": ("video_guide", inputs.control_video),
+        "source": ("video_source", None),  # no architecture continues a video yet
+    }
+    if rate not in sources:
+        return frame_rate({"force_fps": rate}, architecture)
+    key, file = sources[rate]
+    usual = architecture.frame_rate
+    if file is None:
+        notices.append(f"force_fps is {rate!r}, and there is no {key}: it has {usual} frames a second, as usual.")
+        return usual
+    return min(_FASTEST, max(_SLOWEST, round(video_rate(file, usual))))
+
+
+def _solver(name: str, family: Family, notices: list[str]) -> str:
+    """The solver asked for, or what replaces it. Raises SettingsError for a name that no program gives a solver."""
+    used = family.solver(name)
+    if name in ("", used):
+        return used
+    if name not in (*SOLVERS, *OTHER_SOLVERS):
+        message = f"Invalid value {shown(name)} for sample_solver."
+        raise SettingsError(message, hint=f"It must be one of {', '.join(family.solvers)}.")
+    notices.append(f"sample_solver is {name!r}, which isn't supported for {family.label}: {used} replaces it.")
+    return used
+
+
+def guidance_of(settings: Settings) -> Guidance:
+    """Guidance of the settings that the architecture uses."""
+    scale = settings.get("guidance_scale", 1.0)
+    second_scale = None if neutral("guidance2_scale", settings) else settings["guidance2_scale"]
+    zero_star = not neutral("cfg_star_switch", settings)
+    values = {**ASSUMED, **settings}
+    return Guidance(
+        scale=scale,
+        second_scale=second_scale,
+        distilled_scale=settings.get("embedded_guidance_scale"),
+        zero_star=zero_star,
+        zero_steps=values["cfg_zero_step"] + 1 if zero_star else 0,
+        skipped_layers=_skipped_layers(settings),
+    )
+
+
+def _skipped_layers(settings: Settings) -> SkippedLayers | None:
+    if neutral("perturbation_switch", settings):
+        return None
+    values = {**ASSUMED, **settings}
+    layers = tuple(values["perturbation_layers"] or ASSUMED["perturbation_layers"])
+    begin = values["perturbation_start_perc"] / _PERCENT
+    end = values["perturbation_end_perc"] / _PERCENT
+    return SkippedLayers(layers, begin, end)
+
+
+def step_skipping_of(settings: Settings) -> StepSkipping | None:
+    """The step cache the settings ask for; None where none is named, or its factor is 1."""
+    values = {**ASSUMED, **settings}
+    speed = values["skip_steps_multiplier"]
+    if neutral("skip_steps_cache_type", settings) or speed <= 1:
+        return None
+    return StepSkipping(speed, values["skip_steps_start_step_perc"] / _PERCENT)
+
+
+def _riflex(settings: Settings) -> Riflex:
+    try:
+        return Riflex(settings.get("RIFLEx_setting", Riflex.OFF.value))
+    except ValueError:  # a number without a meaning
+        return Riflex.OFF
+
+
+def _effect_notices(settings: Settings, inputs: InputFiles) -> list[str]:
+    """Notices about values that leave the video to chance, or have no effect beside others."""
+    notices = []
+    if not settings["prompt"].strip():
+        result = "shows something arbitrary" if inputs.none else "moves by chance"
+        notices.append(f"The prompt is empty: the video {result}.")
+    if settings["guidance_scale"] > 1:
+        return notices
+    if settings.get("guidance_phases", 1) > 1 and settings.get("guidance2_scale", 1) > 1:
+        notices.append(
+            "guidance2_scale has no effect while guidance_scale is 1: that turns guidance off in both phases."
+        )
+    elif not neutral("negative_prompt", settings):
+        notices.append("negative_prompt has no effect while guidance_scale is 1.")
+    return notices
