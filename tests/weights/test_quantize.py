@@ -349,7 +349,7 @@ def test_other_fp8_notes_are_refused_for_loading_too(tmp_path, weights):
     state[name] = torch.tensor(list(b'{"format": "float8_e4m3fn", "convrot": true}'), dtype=torch.uint8)
     path = tiny.write(tmp_path / "y_fp8.safetensors", state)
     for work in (quantize, lambda file: load_transformer(file, "bf16")):
-        with pytest.raises(UnsupportedFormat, match="tells of a storage"):
+        with pytest.raises(UnsupportedFormat, match="describes a storage"):
             work(path)
 
 

@@ -24,7 +24,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor's row in the header; `begin` and `end` count from the start of the file."""
+    """What the header says of one tensor; `begin` and `end` count from the start of the file."""
 
     name: str
     dtype: str

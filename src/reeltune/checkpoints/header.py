@@ -129,12 +129,12 @@ def _build(name: str, raw: dict[str, Any], size: int, data_start: int) -> Header
         raise HeaderError(f"{name}: the header's metadata is not a table of strings.")
     if not raw:
         raise HeaderError(f"{name} holds no tensors.")
-    tensors = [_tensor(name, key, row, data_start) for key, row in raw.items()]
+    tensors = [_tensor(name, key, entry, data_start) for key, entry in raw.items()]
     end = _check_extents(name, tensors, data_start, size)
     trailing = size - end
     notices = (f"{name}: {trailing} bytes follow the data and are ignored.",) if trailing else ()
-    rows = MappingProxyType({tensor.name: tensor for tensor in tensors})
-    return Header(name, rows, MappingProxyType(metadata), size, data_start, trailing, notices)
+    by_name = MappingProxyType({tensor.name: tensor for tensor in tensors})
+    return Header(name, by_name, MappingProxyType(metadata), size, data_start, trailing, notices)
 
 
 def _short(name: object) -> str:
@@ -143,9 +143,9 @@ def _short(name: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
-def _tensor(file: str, name: str, row: Any, data_start: int) -> Tensor:
+def _tensor(file: str, name: str, entry: Any, data_start: int) -> Tensor:
     try:
-        dtype, shape, (begin, end) = row["dtype"], row["shape"], row["data_offsets"]
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
         raise HeaderError(f"{file}: tensor {_short(name)} lacks its dtype, shape or offsets.") from error
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:

@@ -1,7 +1,7 @@
 """Which model a checkpoint is, from its header alone: family, architectures, layout, quantization.
 
 Ambiguity is a value: several published models have identical headers, so `architectures` may hold several
-ids, the likeliest first, and `evidence` says what they were told by.
+ids, the likeliest first, and `evidence` says what they were recognized by.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Identity:
 
 
 def identify(header: Header) -> Identity:
-    """Identify a checkpoint: what can't be told is None or empty.
+    """Identify a checkpoint: what isn't known is None or empty.
 
     A config in the metadata that can't be read counts as none.
     """
@@ -111,14 +111,14 @@ def _of_family(unknown: Identity, header: Header, family: Family, names: NameMap
 
 def _match_family(header: Header) -> tuple[Family, NameMap] | None:
     """The family, layout and prefix that explain most of the file's names, among those whose marker it holds."""
-    found = []
+    matches = []
     for family in FAMILIES:
         for layout, markers in _markers(family).items():
             for prefix in prefixes(header.tensors, markers)[:_MOST_PREFIXES]:
                 names = map_names(header.tensors, family, layout, prefix)
                 if not set(family.markers).isdisjoint(names.original.values()):
-                    found.append((family, names))
-    return min(found, key=lambda match: len(match[1].unknown), default=None)
+                    matches.append((family, names))
+    return min(matches, key=lambda match: len(match[1].unknown), default=None)
 
 
 def _markers(family: Family) -> dict[Layout, tuple[str, ...]]:
@@ -168,17 +168,19 @@ def _holds(present: set[str], name: str) -> bool:
     return name in present
 
 
-def _evidence(family: Family, names: NameMap, config: dict[str, Any] | None, dim: int | None) -> tuple[str, ...]:
-    found = [f"{family.label} names in the {names.layout} layout"]
+def _evidence(
+    family: Family, names: NameMap, config: dict[str, Any] | None, hidden_size: int | None
+) -> tuple[str, ...]:
+    evidence = [f"{family.label} names in the {names.layout} layout"]
     if names.prefix:
-        found.append(f"prefix {names.prefix!r}")
-    if dim:
-        found.append(f"hidden size {dim}")
+        evidence.append(f"prefix {names.prefix!r}")
+    if hidden_size:
+        evidence.append(f"hidden size {hidden_size}")
     if config and "in_channels" in config:
-        found.append(f"{config['in_channels']} input channels")
+        evidence.append(f"{config['in_channels']} input channels")
     if names.unknown:
-        found.append(f"{len(names.unknown)} tensors that are not the model's, such as {names.unknown[0]}")
-    return tuple(found)
+        evidence.append(f"{len(names.unknown)} tensors that are not the model's, such as {names.unknown[0]}")
+    return tuple(evidence)
 
 
 def _unknown(header: Header) -> tuple[str, ...]:

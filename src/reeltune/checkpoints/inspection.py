@@ -1,4 +1,4 @@
-"""What a weight file is, told from its header: the one look `inspect`, `add` and the page share."""
+"""What a weight file is, by its header: what `inspect`, `add` and the page show."""
 
 from __future__ import annotations
 

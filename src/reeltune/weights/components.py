@@ -57,7 +57,7 @@ def load_component_file(component: Component, path: Path, dtype: torch.dtype) ->
         size = config["image_size"]
         return getattr(transformers, component.class_name)(size={"shortest_edge": size}, crop_size=size)
     model, tied = _empty(component, config, source.header.file)
-    expected = {name: tuple(row.shape) for name, row in model.state_dict().items() if name not in tied}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
     source = _without_leading_ones(source, expected)
     try:
         check_names([source], expected)

@@ -128,10 +128,10 @@ def _edits(
     edits: dict[str, list[Edit]] = {}
     applied = []
     for lora, weight in loras:
-        found, report = match(Path(lora), weight, targets, second=second_of_two(path))
+        edits_of_lora, report = match(Path(lora), weight, targets, second=second_of_two(path))
         applied.append(report)
-        for stored, rows in found.items():
-            edits.setdefault(stored, []).extend(rows)
+        for stored, edits_of_tensor in edits_of_lora.items():
+            edits.setdefault(stored, []).extend(edits_of_tensor)
     return edits, tuple(applied)
 
 

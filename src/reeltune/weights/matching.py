@@ -128,11 +128,11 @@ def _error(sources: Sequence[Source], mismatch: _Mismatch) -> TensorMismatch:
         _listed("not the model's", mismatch.unexpected),
         _listed("of another shape", mismatch.misshapen),
     ]
-    found = "; ".join(part for part in parts if part)
+    differences = "; ".join(part for part in parts if part)
     files = " and ".join(str(source.header.file) for source in sources)
     hold = "does not hold" if len(sources) == 1 else "do not make"
     return TensorMismatch(
-        f"{files} {hold} this model: {found}. {_cause(sources, mismatch)}",
+        f"{files} {hold} this model: {differences}. {_cause(sources, mismatch)}",
         missing=mismatch.missing,
         unexpected=mismatch.unexpected,
         misshapen=mismatch.misshapen,

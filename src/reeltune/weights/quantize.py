@@ -109,19 +109,19 @@ def check(
     cancel: CancelToken | None = None,
 ) -> None:
     """Hold a file that is there against its source, value by value. Raises CheckpointError where it isn't its int8."""
-    recipe, found = prepare(source, dtype=dtype).recipe, read_header(output).tensors
-    wanted = {tensor.name: tensor for task in recipe.tasks for tensor in task.outputs}
-    wanted |= {tensor.name: tensor for tensor in recipe.ones}
-    same = found.keys() == wanted.keys() and all(
-        (found[name].dtype, found[name].shape) == (row.dtype, row.shape) for name, row in wanted.items()
-    )
+    recipe = prepare(source, dtype=dtype).recipe
+    tensors = read_header(output).tensors
+    wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in recipe.written}
+    there = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
     try:
-        if not same:
-            raise CheckpointError("Its tensors are others.")
-        tasks = [replace(task, outputs=tuple(found[row.name] for row in task.outputs)) for task in recipe.tasks]
-        work_through(
-            replace(recipe, tasks=tuple(tasks)), output, verify_piece, "verify", listener, cancel or CancelToken(), {}
-        )
+        if there != wanted:
+            raise CheckpointError("It holds other tensors.")
+        tasks = []
+        for task in recipe.tasks:
+            outputs = tuple(tensors[tensor.name] for tensor in task.outputs)
+            tasks.append(replace(task, outputs=outputs))
+        as_it_lies = replace(recipe, tasks=tuple(tasks))
+        work_through(as_it_lies, output, verify_piece, "verify", listener, cancel or CancelToken(), {})
     except (CheckpointError, OSError) as error:
         reason = error.message if isinstance(error, CheckpointError) else error.strerror
         raise CheckpointError(
@@ -131,7 +131,7 @@ def check(
 
 
 def default_name(source: Path, to: str, dtype: str, merged: bool) -> str:
-    """Name of the file made from a source, by the convention; `_merged` tells it from the plain one."""
+    """Name of the file made from a source, by the convention, with `_merged` where LoRAs are merged into it."""
     name = name_of_all(source)
     if merged:
         name = f"{Path(name).stem}_merged{Path(name).suffix}"
@@ -212,20 +212,20 @@ def verify(recipe: Recipe, partial: Path, sums: Sums, listener: Listener, cancel
     """
     start = time.perf_counter()
     with ThreadPoolExecutor(2, "verify") as aside:
-        synced, summed = aside.submit(_sync, partial), aside.submit(_sum, partial, cancel)
+        synced = aside.submit(_sync, partial)
+        sha256 = aside.submit(_sha256, partial, cancel)
         header = read_header(partial)
-        written = {tensor.name: tensor for task in recipe.tasks for tensor in task.outputs}
-        written |= {tensor.name: tensor for tensor in recipe.ones}
-        found = identify(header)
+        written = {tensor.name: tensor for tensor in recipe.written}
         quantization = Quantization.QUANTO_INT8 if recipe.modules else Quantization.NONE
-        if dict(header.tensors) != written or header.file_bytes != recipe.bytes or found.quantization != quantization:
+        same = dict(header.tensors) == written and header.file_bytes == recipe.bytes
+        if not same or identify(header).quantization is not quantization:
             raise CheckpointError(f"{partial.name} does not read as it was written.", hint="Check the disk.")
         work_through(recipe, partial, verify_piece, "verify", listener, cancel, sums)
         synced.result()
-        return summed.result(), time.perf_counter() - start
+        return sha256.result(), time.perf_counter() - start
 
 
-def _sum(path: Path, cancel: CancelToken) -> str:
+def _sha256(path: Path, cancel: CancelToken) -> str:
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):

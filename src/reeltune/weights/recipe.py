@@ -79,6 +79,11 @@ class Recipe:
     modules: tuple[str, ...]
 
     @property
+    def written(self) -> list[Tensor]:
+        """Every tensor of the new file."""
+        return [tensor for task in self.tasks for tensor in task.outputs] + list(self.ones)
+
+    @property
     def reads(self) -> int:
         """Bytes of weights that are read."""
         return sum(task.source.end - task.source.begin for task in self.tasks)

@@ -42,8 +42,9 @@ def move(
     owners = [
         (module, name, tensor) for module in model.modules() for name, tensor in module.named_parameters(recurse=False)
     ]
+    parameters = [tensor for _, _, tensor in owners]
     replaced: dict[torch.Tensor, torch.Tensor] = {}
-    for tensor in (*(row for _, _, row in owners), *model.buffers()):
+    for tensor in (*parameters, *model.buffers()):
         if tensor in replaced or not tensor.numel() or (tensor.device == device and not again):
             continue
         data = tensor.data

@@ -54,7 +54,7 @@ class Fp8(WeightFormat):
         return StoredWeight(tensor_name)
 
     def faults(self, file_name: str, tensors: Mapping[str, Tensor], names: Collection[str]) -> Faults:
-        """Scales that lack, in a file that is scaled or named so; scales of nothing, and of a wrong shape."""
+        """Missing scales, in a file that is scaled or named so; scales of nothing, and of a wrong shape."""
         missing = []
         if self.quantization is Quantization.FP8_SCALED or _is_named_scaled(file_name):
             unscaled = [name for name in names if self._lacks_scale(tensors[name], names)]

@@ -1,8 +1,8 @@
 """fp8: weight = stored * scale where it was scaled, and the stored number itself where it was merely cast.
 
 A writer of scaled fp8 divides each weight by its largest magnitude over the data type's largest number, so that the
-values reach it. Weights that were cast stay far below: of the models here none is larger than a few dozens. That tells
-a weight whose scale is missing.
+values reach it. Weights that were cast stay far below: of the models here none is larger than a few dozens. So a weight
+whose scale is missing is recognized.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Fp8(Decoder):
     readable = (*FLOAT_DTYPES, *FP8_DTYPES)
 
     def check_notes(self, path: Path, names: Iterable[str]) -> None:
-        """Raise UnsupportedFormat where a note of ComfyUI's tells of another storage than scaled fp8."""
+        """Raise UnsupportedFormat where a note of ComfyUI's describes another storage than scaled fp8."""
         notes = [name for name in names if name.endswith(NOTE)]
         if not notes:
             return
         file = TensorFile(path)
         for name in notes:
             if not _is_known_storage(file[name]):
-                message = f"{path}: {name} tells of a storage that isn't known here."
+                message = f"{path}: {name} describes a storage that isn't known here."
                 raise UnsupportedFormat(message, hint="Use a bf16 version.")
 
     def read(self, file: TensorFile, weight: StoredWeight) -> Weight:
@@ -102,7 +102,7 @@ def _check_unscaled(values: torch.Tensor, name: str, file_name: str) -> None:
 
 
 def _is_known_storage(note: torch.Tensor) -> bool:
-    """Whether a note, JSON as bytes, tells of fp8 with scales and of nothing else."""
+    """Whether a note, JSON as bytes, describes fp8 with scales and nothing else."""
     text = bytes(note.view(torch.uint8).reshape(-1)[:_MOST_NOTE_BYTES].tolist())
     try:
         storage = json.loads(text)

@@ -48,16 +48,16 @@ class Targets:
         """Stored tensors that a parameter's name stands for, in the order of its rows; empty where there are none."""
         return self._places.get(name, [])
 
-    def shape(self, found: Sequence[Place]) -> tuple[int, int]:
+    def shape(self, parts: Sequence[Place]) -> tuple[int, int]:
         """Rows and columns of a parameter, its dimensions but the first taken together."""
-        rows = max(segment.theirs + segment.count for place in found for segment in place.segments)
-        stored = self._source.weight_shape(found[0].stored)
+        rows = max(segment.theirs + segment.count for place in parts for segment in place.segments)
+        stored = self._source.weight_shape(parts[0].stored)
         return rows, math.prod(stored) // max(1, _rows(stored))
 
-    def values(self, found: Sequence[Place]) -> torch.Tensor:
+    def values(self, parts: Sequence[Place]) -> torch.Tensor:
         """A parameter as it is stored, fp32 [rows, columns]."""
-        values = torch.empty(self.shape(found))
-        for place in found:
+        values = torch.empty(self.shape(parts))
+        for place in parts:
             matrix = self._matrix(place.stored)
             for segment in place.segments:
                 rows = slice(segment.ours, segment.ours + segment.count)
@@ -75,13 +75,14 @@ class Targets:
 
     def _add_original(self, stored: str) -> None:
         """A tensor of the original layout: its own name, and diffusers' for the rows it holds stacked."""
-        rows, found = self._rows_of(stored), self._source.names.diffusers[stored]
+        rows = self._rows_of(stored)
+        targets = self._source.names.diffusers[stored]
         own = self._weight_name(self._source.names.original[stored])
         self._places[own] = [Place(stored, (Segment(0, 0, rows),))]
         offset = 0
-        for name in map(self._weight_name, found.names):
-            count = rows if len(found.names) == 1 else _rows(self._expected.get(name, (0,)))
-            part = _halves(rows) if found.swapped else (Segment(0, offset, count),)
+        for name in map(self._weight_name, targets.names):
+            count = rows if len(targets.names) == 1 else _rows(self._expected.get(name, (0,)))
+            part = _halves(rows) if targets.swapped else (Segment(0, offset, count),)
             self._places.setdefault(name, [Place(stored, part)])
             offset += count
 
