@@ -28,11 +28,12 @@ from reeltune.errors import CheckpointError, NotEnoughDisk
 from reeltune.events import CancelToken, Listener, Notice, ignore
 from reeltune.library.inventory import PARTIAL
 from reeltune.machine import free_disk
+from reeltune.weights.buffers import Checksums
 from reeltune.weights.draft import prepare
 from reeltune.weights.lora import Applied
 from reeltune.weights.parts import name_of_all, read_parts
 from reeltune.weights.recipe import INT8, Recipe
-from reeltune.weights.stream import UNFINISHED, Sums, verify_piece, work_through, write_piece
+from reeltune.weights.stream import UNFINISHED, verify_piece, work_through, write_piece
 from reeltune.weights.tensors import TORCH_DTYPES
 
 _CHUNK = 8 * 1024 * 1024
@@ -41,7 +42,7 @@ _CHUNK = 8 * 1024 * 1024
 @dataclass(frozen=True)
 class Quantized:
     """A file that was written and verified. `modules`: how many linears became int8; `seconds`: spent on "read",
-    "compute" and "write", summed over the workers, and "verify", of the whole check.
+    "compute" and "write", summed over the threads, and "verify", of the whole check.
     """
 
     path: Path
@@ -78,9 +79,9 @@ def quantize(
         raise CheckpointError(f"{output} doesn't end in .safetensors.", hint="Name a .safetensors file.")
     _refuse_taken(source, output, overwrite)
     with claimed(output) as partial:
-        sums: Sums = {}
-        seconds = write(draft.recipe, partial, sums, listener, cancel)
-        digest, checked = verify(draft.recipe, partial, sums, listener, cancel)
+        checksums: Checksums = {}
+        seconds = write(draft.recipe, partial, checksums, listener, cancel)
+        digest, checked = verify(draft.recipe, partial, checksums, listener, cancel)
         _refuse_taken(source, output, overwrite)  # once more: hours may have gone by
         partial.replace(output)
         with contextlib.suppress(OSError):  # the file is there and whole; some file systems sync no folders
@@ -185,7 +186,9 @@ def _disk_full(output: Path) -> NotEnoughDisk:
     )
 
 
-def write(recipe: Recipe, partial: Path, sums: Sums, listener: Listener, cancel: CancelToken) -> dict[str, float]:
+def write(
+    recipe: Recipe, partial: Path, checksums: Checksums, listener: Listener, cancel: CancelToken
+) -> dict[str, float]:
     """Write the new file, not yet synced; returns the seconds spent. Raises CheckpointError, OSError, Cancelled."""
     if free_disk(partial.parent) < recipe.bytes:
         raise NotEnoughDisk(
@@ -198,14 +201,16 @@ def write(recipe: Recipe, partial: Path, sums: Sums, listener: Listener, cancel:
         for tensor in recipe.ones:
             file.seek(tensor.begin)
             file.write(_one(tensor.dtype))
-    return work_through(recipe, partial, write_piece, "quantize", listener, cancel, sums)
+    return work_through(recipe, partial, write_piece, "quantize", listener, cancel, checksums)
 
 
 def _one(dtype: str) -> bytes:
     return torch.ones(1, dtype=TORCH_DTYPES[dtype]).view(torch.uint8).numpy().tobytes()
 
 
-def verify(recipe: Recipe, partial: Path, sums: Sums, listener: Listener, cancel: CancelToken) -> tuple[str, float]:
+def verify(
+    recipe: Recipe, partial: Path, checksums: Checksums, listener: Listener, cancel: CancelToken
+) -> tuple[str, float]:
     """Sync the new file, read all of it again, and hold it against the source.
 
     Returns its sha256 and the seconds it took. Raises CheckpointError, OSError, Cancelled.
@@ -220,7 +225,7 @@ def verify(recipe: Recipe, partial: Path, sums: Sums, listener: Listener, cancel
         same = dict(header.tensors) == written and header.file_bytes == recipe.bytes
         if not same or identify(header).quantization is not quantization:
             raise CheckpointError(f"{partial.name} does not read as it was written.", hint="Check the disk.")
-        work_through(recipe, partial, verify_piece, "verify", listener, cancel, sums)
+        work_through(recipe, partial, verify_piece, "verify", listener, cancel, checksums)
         synced.result()
         return sha256.result(), time.perf_counter() - start
 

@@ -225,7 +225,7 @@ def _lay_out(outputs: Sequence[Output], metadata: Mapping[str, str]) -> _Layout:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of a task: what a worker takes at once."""
+    """Some rows of a task: what a thread takes at once."""
 
     task: Task
     first: int
