@@ -61,7 +61,7 @@ def bare(engine: Engine, steps: int) -> Callable[[], object]:
     architecture = engine.definition.architecture
     request = parse(engine.definition, {"num_inference_steps": steps, "seed": 3}).requests[0]
     warm = engine._warm
-    text = next(iter(warm.embeddings._rows.values())).tensors
+    text = next(iter(warm.embeddings._entries.values())).tensors
     model, vae = warm.models._loaded[TRANSFORMER][1], warm.vae._loaded[1].vae
 
     def make() -> None:

@@ -161,9 +161,9 @@ def test_latents_that_cannot_be_kept_or_read_leave_nothing_and_are_named(tmp_pat
 
     tensor = torch.zeros(1, 16, 2, 4, 4)
     with pytest.raises(MediaError, match="can't be written"):
-        latents.keep(tensor, {"seed": 1, ("a", "b"): 2}, "x", tmp_path)
+        latents.store(tensor, {"seed": 1, ("a", "b"): 2}, "x", tmp_path)
     assert not list(tmp_path.iterdir())
-    path = latents.keep(tensor, {"seed": 1, "prompt": "\ud800"}, "caf\udce9", tmp_path)
+    path = latents.store(tensor, {"seed": 1, "prompt": "\ud800"}, "caf\udce9", tmp_path)
     kept = latents.read(path)
     assert (kept.settings["prompt"], kept.definition) == ("\ufffd", "caf\ufffd")
     for settings in ("[1]", "{", "[" * 9000, "{}", None):

@@ -6,12 +6,12 @@ from PIL import Image
 
 from reeltune import explain, load_catalog
 from reeltune.engine.inputs import read_inputs
-from reeltune.engine.positions import check_positions
 from reeltune.engine.reporting import Reporter
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import ARCHITECTURES
 from reeltune.machine import Machine
 from reeltune.media.mp4 import write_mp4
+from reeltune.planning.positions import check_positions
 from reeltune.request.build import build_request
 from reeltune.request.parse import complete_settings
 from reeltune.settings import layer

@@ -141,7 +141,9 @@ def test_latents_of_an_older_version_are_read(tmp_path):
 
     from reeltune.engine import latents
 
-    kept = latents.keep(torch.zeros(1), {"seed": 1, "tea_cache_setting": 2, "multi_prompts_gen_type": 1}, "x", tmp_path)
+    kept = latents.store(
+        torch.zeros(1), {"seed": 1, "tea_cache_setting": 2, "multi_prompts_gen_type": 1}, "x", tmp_path
+    )
     assert dict(latents.read(kept).settings) == {
         "seed": 1, "skip_steps_cache_type": "tea", "skip_steps_multiplier": 2, "multi_prompts_gen_type": "W"
     }  # fmt: skip

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
+from reeltune.engine.families.base import Config
 from reeltune.families import Architecture
 from reeltune.planning.plan import Plan
 from reeltune.request.values import Request
@@ -17,7 +17,7 @@ _WORTH_SHARING = 200_000_000  # multiplications of one layer: a few milliseconds
 
 
 @contextmanager
-def arithmetic(plan: Plan, request: Request, config: Mapping[str, Any]) -> Iterator[None]:
+def arithmetic(plan: Plan, request: Request, config: Config) -> Iterator[None]:
     """A context for all stages of a video: products in fp32 where the processor needs it, and a fitting number of
     threads; afterwards torch has as many as before. `config`: the transformer's.
     """
@@ -31,7 +31,7 @@ def arithmetic(plan: Plan, request: Request, config: Mapping[str, Any]) -> Itera
         torch.set_num_threads(before)
 
 
-def threads_for(architecture: Architecture, request: Request, config: Mapping[str, Any], most: int) -> int:
+def threads_for(architecture: Architecture, request: Request, config: Config, most: int) -> int:
     """One thread where a layer is small, else `most`.
 
     More threads than the work can feed wait for each other at each layer; where the machine does something else too,

@@ -1,7 +1,7 @@
-"""What stands in the pipeline's place of a transformer: loads it when it comes to it, and steers each of its passes.
+"""A stand-in for the transformer in a pipeline: it loads the transformer when it is needed, and steers each pass.
 
-The pipeline's loop is diffusers' own. All that settings change about it (guidance, step cache, positions), and all that
-memory asks for, happens around single passes, here.
+The loop over the steps is diffusers' own. What settings change about it (guidance, step cache, positions), and what a
+memory profile does, happens around single passes, here.
 """
 
 from __future__ import annotations
@@ -31,30 +31,36 @@ _BRANCHES = ("cond", "uncond")  # in the order of the pipelines' passes
 
 @dataclass
 class Steering:
-    """What one video's settings ask of the passes. `step` counts from 0 and is moved on by whoever hears of steps."""
+    """How the passes of one video are steered.
+
+    `lengthened`: RIFLEx is on; `stretched`: it changed something. `step`, from 0, and `passes`, those made in it, count
+    where the video is; `conditional`: the output of this step's pass with the prompt, if it is still needed.
+    """
 
     guidance: GuidanceSchedule
     runtime: FamilyRuntime
     cache: StepCache | None = None
-    lengthened: bool = False  # RIFLEx
-    stretched: bool = False  # and it changed something
+    lengthened: bool = False
+    stretched: bool = False
     step: int = 0
-    passes: int = 0  # made in this step
-    conditional: torch.Tensor | None = None  # of this step
+    passes: int = 0
+    conditional: torch.Tensor | None = None
 
     def next_step(self, done: int) -> None:
-        """A step is over; `done` of them are."""
-        self.step, self.passes, self.conditional = done, 0, None
+        """Begin the next step, after `done` of them."""
+        self.step = done
+        self.passes = 0
+        self.conditional = None
 
     def close(self) -> None:
-        """The video is over, made or not."""
+        """Take the step cache off the models: the video is over, whether it was made or not."""
         self.conditional = None
         if self.cache is not None:
             self.cache.close()
 
 
 def steering(architecture: Architecture, request: Request, config: Any, reporter: Reporter) -> Steering:
-    """What a request's settings ask of the passes of a transformer with that config. Raises SettingsError."""
+    """How a request steers the passes of a transformer with that config. Raises SettingsError."""
     schedule = schedule_of(request.guidance, request.steps, config.num_layers)
     cache = None if request.step_skipping is None else step_cache(request.step_skipping, request.steps)
     if cache and {0, config.num_layers - 1} & set(schedule.layers):
@@ -68,7 +74,7 @@ def steering(architecture: Architecture, request: Request, config: Any, reporter
 
 
 def _lengthened(architecture: Architecture, request: Request, reporter: Reporter) -> bool:
-    """Whether RIFLEx is on, with a notice where it is so by itself."""
+    """Whether RIFLEx is on, with a notice where it was chosen by the length of the video."""
     trained = architecture.family.trained_frames
     if request.riflex is not Riflex.AUTO or request.frames <= trained:
         return request.riflex is Riflex.ON
@@ -77,7 +83,10 @@ def _lengthened(architecture: Architecture, request: Request, reporter: Reporter
 
 
 class Denoiser:
-    """Answers for a transformer. `load` gives it, the second time from memory; `config`, `dtype` are the model's."""
+    """Stands in for a transformer in a pipeline.
+
+    `config`, `dtype`: the transformer's. `load` returns it; a second call returns the same one from memory.
+    """
 
     def __init__(
         self,
@@ -92,11 +101,11 @@ class Denoiser:
         self._load, self._places, self._steering, self._reporter = load, places, steering, reporter
 
     def cache_context(self, *_: Any, **__: Any) -> AbstractContextManager[None]:
-        """Nothing: each pass says itself which one it is, as some pipelines don't."""
+        """Do nothing: each pass enters the context itself, as some pipelines don't."""
         return nullcontext()
 
     def __call__(self, **options: Any) -> tuple[torch.Tensor]:
-        """A forward pass, as the settings want it."""
+        """A forward pass, as the settings steer it. Returns the velocity, as the transformer does."""
         steering = self._steering
         branch = _BRANCHES[min(steering.passes, 1)]
         steering.passes += 1

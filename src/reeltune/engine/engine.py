@@ -17,7 +17,6 @@ from reeltune.engine import latents as latents_files
 from reeltune.engine import outputs
 from reeltune.engine.arithmetic import arithmetic
 from reeltune.engine.inputs import read_inputs
-from reeltune.engine.positions import check_positions
 from reeltune.engine.ready import make_ready
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.room import allocating, check_room
@@ -29,6 +28,7 @@ from reeltune.machine import Machine
 from reeltune.media.video import Video
 from reeltune.planning.memory import choose_profile
 from reeltune.planning.plan import Plan
+from reeltune.planning.positions import check_positions
 from reeltune.preferences import Preferences, load_preferences
 from reeltune.request.parse import check_runnable, parse, parse_latents
 from reeltune.request.values import Request
@@ -184,6 +184,6 @@ class Engine:
         profile = choose_profile(plan)
         self._reporter.notice(f"Memory profile {profile.profile}: {profile.reason}.")
         places = self._warm.places(plan, profile)
-        stamps = self._warm.files.look(item.path for item in plan.items)
+        stamps = self._warm.files.record(item.path for item in plan.items)
         self._reporter.event(Using(tuple(UsedFile(str(stamp.path), stamp.size) for stamp in stamps)))
         return Run(plan, self._warm, places, self._reporter, cancel, previews=self._previews)

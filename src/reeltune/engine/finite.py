@@ -1,4 +1,4 @@
-"""Numbers that aren't finite, noticed before they become a black video: damaged weights make NaN and infinity."""
+"""Checks for NaN and infinity, which damaged weights produce and which would become a black video."""
 
 from __future__ import annotations
 
@@ -11,30 +11,38 @@ from reeltune.errors import DecodeFailed, NotFinite
 
 
 def check_finite(values: torch.Tensor, what: str, files: Iterable[Path], id: str, dtype: str = "") -> None:
-    """Raise NotFinite where `values`, of any shape, hold NaN or infinity. `what` they are, and the `files` that made
-    them, are named; `dtype`: what was computed in.
+    """Raise NotFinite where `values`, of any shape, hold NaN or infinity.
+
+    The message names `what` they are and the `files` whose weights made them. `dtype`: what was computed in.
     """
     if bool(torch.isfinite(values).all()):
         return
     paths = tuple(files)
     names = ", ".join(path.name if path.suffix else str(path) for path in paths)
-    small = " Or fp16 is too small for its numbers: try `--dtype bf16`." if dtype == "fp16" else ""
+    hint = f"`reeltune verify {id}` reads the files and compares them with their sha256."
+    if dtype == "fp16":
+        hint += " Or its numbers are too large for fp16: try `--dtype bf16`."
     raise NotFinite(
         f"{what} hold NaN or infinity, which would make a black video: the weights in {names} are damaged.",
-        hint=f"`reeltune verify {id}` reads the files and compares them with their sha256.{small}",
+        hint=hint,
         files=paths,
     )
 
 
-def decode_failed(error: Exception, kept: Path | None, vae: Path, id: str) -> DecodeFailed:
-    """An error of decoding in words. `kept`: the file of the latents, where they could be written."""
-    where = f"the latents are kept in {kept}" if kept else "the latents could not be kept"
-    again = f"`reeltune decode {kept}` tries again." if kept else ""
+def decode_failed(error: Exception, latents: Path | None, vae: Path, id: str) -> DecodeFailed:
+    """The error to raise for one that occurred while decoding.
+
+    `latents`: their file, which can be decoded again; None where it could not be written.
+    """
+    if latents is None:
+        where, again = "the latents could not be kept", ""
+    else:
+        where, again = f"the latents are kept in {latents}", f"`reeltune decode {latents}` tries again."
     if not isinstance(error, NotFinite):
-        return DecodeFailed(f"Decoding failed ({type(error).__name__}: {error}); {where}.", latents=kept, hint=again)
+        return DecodeFailed(f"Decoding failed ({type(error).__name__}: {error}); {where}.", latents=latents, hint=again)
     message = f"The frames hold NaN or infinity, which would make a black video: the weights in {vae} are damaged"
     hint = f"`reeltune verify {id}` reads the files and compares them with their sha256. {again}".strip()
-    return DecodeFailed(f"{message}; {where}.", latents=kept, hint=hint)
+    return DecodeFailed(f"{message}; {where}.", latents=latents, hint=hint)
 
 
 def check_embeddings(embeddings: Mapping[str, object], files: Iterable[Path], id: str, dtype: str) -> None:

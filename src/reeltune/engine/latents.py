@@ -1,4 +1,4 @@
-"""Latents on disk from the end of denoising until their video is written: the work survives whatever comes between."""
+"""Latents on disk from the end of denoising until their video is written, so that no failure between loses the work."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 
 from reeltune.errors import InvalidJSON, MediaError
+from reeltune.families.values import Settings
 from reeltune.files import reason
 from reeltune.media.kinds import display
 from reeltune.media.mp4 import free_name
@@ -28,15 +27,15 @@ _UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryErr
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredLatents:
     """Latents [1, channels, frames', height', width'] fp32, the settings they were made with, the definition's id."""
 
     latents: torch.Tensor
-    settings: Mapping[str, Any]
+    settings: Settings
     definition: str
 
 
-def keep(latents: torch.Tensor, settings: Mapping[str, Any], definition: str, folder: Path) -> Path:
+def store(latents: torch.Tensor, settings: Settings, definition: str, folder: Path) -> Path:
     """Write latents under a name that is never used again. Raises MediaError."""
     stem = f"{definition[:40]} seed {settings['seed']} {time.time_ns()}"
     path = free_name(folder, stem, ".safetensors")
@@ -57,8 +56,8 @@ def keep(latents: torch.Tensor, settings: Mapping[str, Any], definition: str, fo
     return path
 
 
-def _metadata(settings: Mapping[str, Any], definition: str) -> dict[str, str]:
-    """What a file of latents tells of them: texts that any writer takes."""
+def _metadata(settings: Settings, definition: str) -> dict[str, str]:
+    """What a file of latents stores beside them: texts that any writer takes."""
     return {
         "schema_version": str(SCHEMA_VERSION),
         "definition": clean_text(definition),
@@ -66,8 +65,8 @@ def _metadata(settings: Mapping[str, Any], definition: str) -> dict[str, str]:
     }
 
 
-def read(path: Path) -> Kept:
-    """Latents that `keep` wrote. Raises MediaError."""
+def read(path: Path) -> StoredLatents:
+    """Latents that `store` wrote. Raises MediaError."""
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             tensor, metadata = file.get_tensor("latents"), file.metadata() or {}
@@ -79,4 +78,4 @@ def read(path: Path) -> Kept:
         raise MediaError(message, hint="`reeltune ls` lists those that can be decoded.") from error
     if not torch.isfinite(tensor).all():
         raise MediaError(f"{display(path)} is damaged: some values are not finite.", hint="Generate the video again.")
-    return Kept(tensor, read_settings(settings).settings, metadata.get("definition", ""))
+    return StoredLatents(tensor, read_settings(settings).settings, metadata.get("definition", ""))

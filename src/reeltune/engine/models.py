@@ -12,7 +12,7 @@ from reeltune.definitions.slots import Slot
 from reeltune.engine.placing import Places, fits, release
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.speed import speed_up
-from reeltune.engine.stamps import Seen, Stamps
+from reeltune.engine.stamps import FilesInUse, Stamps
 from reeltune.events import CancelToken
 from reeltune.planning.memory import MemoryProfile
 from reeltune.planning.plan import Plan
@@ -24,8 +24,8 @@ _FileStamps = tuple[Stamps, ...]  # of a transformer's file, and of the modules 
 class Models:
     """Loaded transformers by slot. What the preferences ask of their speed is set up while loading."""
 
-    def __init__(self, reporter: Reporter, files: Seen) -> None:
-        self._reporter, self._seen = reporter, files
+    def __init__(self, reporter: Reporter, files: FilesInUse) -> None:
+        self._reporter, self._files = reporter, files
         self._loaded: dict[Slot, tuple[_FileStamps, nn.Module]] = {}
         self._configs: dict[_FileStamps, Any] = {}
 
@@ -45,7 +45,7 @@ class Models:
         return list(dict.fromkeys(file for slot in self._loaded for file in plan.files(slot)))
 
     def _stamps(self, plan: Plan, slot: Slot) -> _FileStamps:
-        return tuple(self._seen.of(file) for file in plan.files(slot))
+        return tuple(self._files.stamps_of(file) for file in plan.files(slot))
 
     def load(self, plan: Plan, slot: Slot, places: Places, cancel: CancelToken) -> nn.Module:
         """The transformer of a slot: as it is, where its files are those that were loaded, else filled with them."""

@@ -2,7 +2,7 @@
 
 A decoder is far from linear, but the mean colour of the patch that one latent stands for nearly is: `colour = latent @
 weight + bias`. The map is fitted as a video emerges, by decoding a small part of it, and again, once it was decoded as
-a whole; each time it starts from what the VAE's earlier videos told.
+a whole; each time it starts from the map of the VAE's earlier videos.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ def fit(latents: torch.Tensor, pixels: torch.Tensor, prior: RgbMap | None = None
 def fit_part(
     architecture: Architecture, vae: Any, latents: torch.Tensor, request: Request, prior: RgbMap | None
 ) -> RgbMap:
-    """The map as a small part of the latents [1, channels, f, h, w] tells it, by decoding just that: its first frames,
-    the middle of them.
-    """
+    """The map fitted to a small part of the latents [1, channels, f, h, w]: the middle of the first frames."""
     top, left = (max(0, (side - _PART) // 2) for side in latents.shape[3:])
     part = latents[:, :, :_PART_FRAMES, top : top + _PART, left : left + _PART]
     weight = next(vae.parameters())

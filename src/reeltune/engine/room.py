@@ -1,4 +1,4 @@
-"""Videos that no memory of this machine holds: refused before anything is allocated for them."""
+"""Videos that don't fit into this machine's memory are refused before anything is allocated for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_room(request: Request, machine: Machine | None) -> None:
 
 @contextlib.contextmanager
 def allocating(request: Request) -> Iterator[None]:
-    """Raise NotEnoughMemory for whatever the allocators can't serve."""
+    """Within this context, raise NotEnoughMemory where an allocation fails."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

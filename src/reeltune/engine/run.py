@@ -13,10 +13,10 @@ from reeltune.definitions.slots import TRANSFORMER, TRANSFORMERS, Slot
 from reeltune.engine import latents as latents_files
 from reeltune.engine import outputs
 from reeltune.engine.denoiser import Denoiser, Steering, steering
+from reeltune.engine.embeddings import Encoded, key_of
 from reeltune.engine.families.base import Config, Tensors
 from reeltune.engine.finite import check_embeddings, check_finite, decode_failed
 from reeltune.engine.inputs import InputImages
-from reeltune.engine.memo import Encoded, key_of
 from reeltune.engine.placing import Places, fits, release
 from reeltune.engine.preview import Previewer, refit
 from reeltune.engine.reporting import Reporter
@@ -66,11 +66,11 @@ class Run:
         self._reporter.progress("encode", 0, 1)
         self._cancel.check()
         components = [component for component in self._architecture.parts if component.name != _VAE]
-        stamps = {component.name: self._warm.files.of(self._path(component)) for component in components}
+        stamps = {component.name: self._warm.files.stamps_of(self._path(component)) for component in components}
         key = key_of(request, images, self.config, stamps, self._dtype)
         encoded = self._warm.embeddings.get(key)
         if encoded is None:
-            encoded = self._warm.embeddings.keep(key, self._load_and_encode(components, request, images))
+            encoded = self._warm.embeddings.put(key, self._load_and_encode(components, request, images))
         for notice in encoded.notices:
             self._reporter.notice(notice)
         self._reporter.progress("encode", 1, 1)
@@ -206,7 +206,7 @@ class Run:
         """Write the latents to disk until the video is written; a failure is reported, and stops nothing."""
         folder = self.plan.outputs / latents_files.FOLDER
         try:
-            path = latents_files.keep(latents, request.settings, self.plan.definition.id, folder)
+            path = latents_files.store(latents, request.settings, self.plan.definition.id, folder)
         except MediaError as error:
             self._reporter.notice(f"The latents are not kept, should decoding fail: {error}")
             return None

@@ -35,7 +35,7 @@ _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 
 
 def torch_device(name: str) -> torch.device:
-    """The device by its name, never another one; a card with its number. Raises DeviceMissing where it isn't there."""
+    """The device of that name, a card with its number. Raises DeviceMissing where there is none."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -44,12 +44,12 @@ def torch_device(name: str) -> torch.device:
     available = counts.get(device.type, 0)
     if (device.index or 0) >= available:
         found = ", ".join(f"{count} x {kind}" for kind, count in counts.items() if count)
-        raise DeviceMissing(f"The device {name!r} isn't there ({found}).", hint="Choose another with --device.")
+        raise DeviceMissing(f"The device {name!r} isn't available ({found}).", hint="Choose another with --device.")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device  # as tensors name theirs
 
 
 def load_component(component: Component, folder: Path, dtype: torch.dtype) -> Any:
-    """A component by the family's own class, from local files only: nothing in the folder picks code to run.
+    """A component by the family's own class, from local files only: the folder can't choose code that is run.
 
     `folder`: in diffusers layout, or a single file that holds it. Raises GenerationError, CheckpointError.
     """
@@ -73,10 +73,10 @@ def load_component(component: Component, folder: Path, dtype: torch.dtype) -> An
             f"The {component.name} in {folder} can't be loaded: {error}.",
             hint=_DOWNLOAD_AGAIN,
         ) from error
-    lacking = sorted(str(name) for name in (*info["missing_keys"], *info.get("mismatched_keys", ())))
-    if lacking:  # the libraries would fill them with random numbers
+    missing = sorted(str(name) for name in (*info["missing_keys"], *info.get("mismatched_keys", ())))
+    if missing:  # the libraries would fill them with random numbers
         raise GenerationError(
-            f"The {component.name} in {folder} lacks {len(lacking)} weights, the first is {lacking[0]}.",
+            f"The {component.name} in {folder} lacks {len(missing)} weights, the first is {missing[0]}.",
             hint=_DOWNLOAD_AGAIN,
         )
     return loaded.eval().requires_grad_(False)
@@ -90,7 +90,7 @@ def pipeline_class(architecture: Architecture, images: InputImages) -> Any:
 
 
 def assemble(kind: Any, parts: Mapping[str, Any], device: torch.device | None = None) -> Any:
-    """A pipeline of some of its parts; those it needs and doesn't get are None.
+    """A pipeline of some of its parts; the others that it needs are None.
 
     `device`: what it computes on; without, it is where its first part lies, which is elsewhere while weights rest.
     """
@@ -151,9 +151,7 @@ def _most_tokens(architecture: Architecture, parts: Mapping[str, Any]) -> int:
 def prompt_notices(
     architecture: Architecture, parts: Mapping[str, Any], request: Request, config: Config
 ) -> tuple[str, ...]:
-    """What of the prompts is not used: ends that are longer than the text encoder takes, with both numbers of tokens,
-    and a guidance that needs a negative prompt.
-    """
+    """Notices about prompts that are too long for the text encoder, and about guidance that needs a negative prompt."""
     most = _most_tokens(architecture, parts)
     negative = request.negative_prompt if request.guidance.enabled else ""
     notices = []

@@ -15,7 +15,7 @@ from reeltune.engine.placing import Places, Result, free_memory, out_of_memory, 
 from reeltune.engine.preview import RgbMap
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.stages import decode, find, load_component
-from reeltune.engine.stamps import Seen, Stamps
+from reeltune.engine.stamps import FilesInUse, Stamps
 from reeltune.errors import NotEnoughMemory
 from reeltune.families import Architecture
 from reeltune.request.values import Request
@@ -27,14 +27,14 @@ _ROOM = 0.8  # of the free memory may be planned with
 class VaeSlot:
     """The VAE of an engine, loaded on first use, and again where its files are others."""
 
-    def __init__(self, reporter: Reporter, files: Seen) -> None:
-        self._reporter, self._seen = reporter, files
+    def __init__(self, reporter: Reporter, files: FilesInUse) -> None:
+        self._reporter, self._files = reporter, files
         self._loaded: tuple[Stamps, VaeAtWork] | None = None
         self.rgb: RgbMap | None = None  # what a preview shows latents by, fitted on first use
 
     def get(self, architecture: Architecture, path: Path, places: Places) -> VaeAtWork:
         """The VAE in a file or folder, in these places. Raises CheckpointError, GenerationError."""
-        stamps = self._seen.of(path)
+        stamps = self._files.stamps_of(path)
         if self._loaded is not None and self._loaded[0] == stamps:
             return self._loaded[1]
         self.drop()

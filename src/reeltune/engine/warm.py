@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from reeltune.engine.memo import Memo
+from reeltune.engine.embeddings import EmbeddingCache
 from reeltune.engine.models import Models
 from reeltune.engine.placing import Places
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.stages import torch_device
-from reeltune.engine.stamps import Seen
+from reeltune.engine.stamps import FilesInUse
 from reeltune.engine.vae import VaeSlot
 from reeltune.planning.memory import ChosenProfile
 from reeltune.planning.plan import Plan
@@ -18,10 +18,10 @@ class Warm:
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self.files = Seen()
+        self.files = FilesInUse()
         self.models = Models(reporter, self.files)
         self.vae = VaeSlot(reporter, self.files)
-        self.embeddings = Memo()
+        self.embeddings = EmbeddingCache()
         self._places: Places | None = None
 
     def places(self, plan: Plan, profile: ChosenProfile) -> Places:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from reeltune.definitions import Definition
-from reeltune.engine.positions import check_positions
 from reeltune.errors import ReeltuneError
 from reeltune.files import write_atomic
 from reeltune.jobs import Job
+from reeltune.planning.positions import check_positions
 from reeltune.request.parse import parse
 from reeltune.service.fields import as_shown, collect, defaults, fields_of, inputs_of
 from reeltune.service.studio import Studio

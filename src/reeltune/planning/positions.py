@@ -1,4 +1,4 @@
-"""Whether a model has positions for every part of a video; one that hasn't ends in the middle of its first step."""
+"""Whether a model's table of positions covers a video; where it doesn't, the first step would fail."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ def check_positions(plan: Plan, request: Request) -> None:
     What counts is the chosen checkpoint's header; as long as that isn't known, what is usual in the family.
     """
     architecture = plan.definition.architecture
-    places = _places(plan)
-    if not places:
+    positions = _positions(plan)
+    if not positions:
         return
     side, step = architecture.side_step, architecture.family.frame_step
     references = len(request.inputs.reference_images)  # each stands before the video as a frame of its own
-    longest = (places - 1 - references) * step + 1
-    if max(request.width, request.height) <= places * side and request.frames <= longest:
+    longest = (positions - 1 - references) * step + 1
+    if max(request.width, request.height) <= positions * side and request.frames <= longest:
         return
-    most = f"{places * side}x{places * side} pixels and {longest} frames"
+    largest = f"{positions * side}x{positions * side} pixels and {longest} frames"
     asked = f"{request.width}x{request.height} pixels and {request.frames} frames"
-    message = f"{plan.definition.id} makes videos of at most {most}, and {asked} are asked for."
-    hint = _hint(architecture, request, places * side, longest)
+    message = f"{plan.definition.id} makes videos of at most {largest}, and {asked} are asked for."
+    hint = _hint(architecture, request, positions * side, longest)
     raise SettingsError(message, hint=hint)
 
 
-def _places(plan: Plan) -> int:
+def _positions(plan: Plan) -> int:
     """The length of the table; 0 where positions are computed, so that there is no limit."""
     family = plan.definition.architecture.family
     identity = plan.transformer.facts.identity
-    own = (identity.config or {}).get(_TABLE) if identity else None
-    return own if family.position_table and type(own) is int else family.position_table
+    length = (identity.config or {}).get(_TABLE) if identity else None
+    if family.position_table and type(length) is int:
+        return length
+    return family.position_table
 
 
 def _hint(architecture: Architecture, request: Request, side: int, longest: int) -> str:

@@ -1,0 +1,113 @@
+"""Weights of LoRAs that change from step to step, as settings write them in `loras_multipliers`.
+
+    1 0.5           two LoRAs with a constant weight each
+    0,0.5,1         one LoRA whose weight rises over the steps
+    1;0 0;1         two LoRAs, each in one of two phases
+    0.9,0.8;1.2;0   a list in the first of three phases
+
+Items are separated by spaces or line breaks, one for each LoRA; a `|` separates those of a profile from the user's.
+Lines that begin with `#` are comments. The grammar is that of WanGP's settings files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reeltune._text import counted
+from reeltune.errors import SettingsError
+from reeltune.families.vocabulary import shown
+
+_COMMENT = "#"
+_PROFILE_END = "|"
+_MOST_VALUES = 1000  # of one LoRA
+_KEY = "loras_multipliers"
+
+
+@dataclass(frozen=True)
+class StepWeights:
+    """The weights of one LoRA: a list of values for each phase, or one list for all steps."""
+
+    phases: tuple[tuple[float, ...], ...] = ((1.0,),)
+
+    @property
+    def constant(self) -> bool:
+        """Whether the weight is the same in all steps."""
+        return len({value for values in self.phases for value in values}) == 1
+
+    def by_step(self, phase_steps: Sequence[int], model_switch_phase: int = 1) -> tuple[float, ...]:
+        """The weight in each step of a video.
+
+        `phase_steps`: the number of steps of each phase. With fewer lists than phases the last list counts twice, or
+        the first where the second transformer takes over with the third phase (`model_switch_phase` is 2). Raises
+        SettingsError where there are more lists than phases.
+        """
+        if len(self.phases) == 1:
+            return _spread(self.phases[0], sum(phase_steps))
+        lists = list(self.phases)
+        if len(lists) > len(phase_steps):
+            written = ";".join(",".join(f"{value:g}" for value in values) for values in lists)
+            message = f"{_KEY}: {written} has weights for {len(lists)} phases, and there are {len(phase_steps)}."
+            raise SettingsError(message, hint="Set guidance_phases, or write one list of weights for each phase.")
+        repeated = 0 if model_switch_phase == 2 else len(lists) - 1
+        while len(lists) < len(phase_steps):
+            lists.insert(repeated, lists[repeated])
+        weights: list[float] = []
+        for values, steps in zip(lists, phase_steps, strict=True):
+            weights += _spread(values, steps)
+        return tuple(weights)
+
+
+def parse_multipliers(text: str) -> tuple[StepWeights, ...]:
+    """The weights of each LoRA that the text names. Raises SettingsError, naming the item that can't be read."""
+    lines = [line.strip() for line in text.splitlines()]
+    joined = " ".join(line for line in lines if line and not line.startswith(_COMMENT))
+    if joined.count(_PROFILE_END) > 1:
+        message = f"{_KEY} has several {_PROFILE_END!r}: {shown(joined)}."
+        raise SettingsError(message, hint=f"One {_PROFILE_END!r} separates a profile's weights from your own.")
+    return tuple(_item(item) for item in joined.replace(_PROFILE_END, " ").split())
+
+
+def _item(item: str) -> StepWeights:
+    phases = tuple(tuple(_number(part, item) for part in phase.split(",")) for phase in item.split(";"))
+    if sum(len(values) for values in phases) > _MOST_VALUES:
+        message = f"{_KEY}: an item has more than {_MOST_VALUES:,} values."
+        raise SettingsError(message, hint="Write at most one value for each step.")
+    return StepWeights(phases)
+
+
+def _number(text: str, item: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        message = f"{_KEY}: {shown(item)} can't be read: {shown(text)} is not a number."
+        raise SettingsError(message, hint="Write numbers such as 0.8, 1,0.5,0 by step, or 1;0 by phase.")
+    return value
+
+
+def _spread(values: Sequence[float], steps: int) -> tuple[float, ...]:
+    """A list of values spread over steps: 0,0.5,1 over 9 steps is 0 three times, 0.5 four times, 1 twice.
+
+    Step i has the value at the whole part of a position that starts at 0 and grows by values/steps each step; the sum
+    is rounded as WanGP's is, so that files made for it mean the same here.
+    """
+    weights = []
+    position = 0.0
+    for _ in range(steps):
+        weights.append(values[min(int(position), len(values) - 1)])
+        position += len(values) / steps
+    return tuple(weights)
+
+
+def weights_of(items: Sequence[StepWeights], loras: int) -> tuple[tuple[StepWeights, ...], list[str]]:
+    """One item for each LoRA: those that have none get 1. Returns notices about items without a LoRA."""
+    notices = []
+    if len(items) > loras:
+        notices.append(
+            f"{_KEY} has {len(items)} items for {counted(loras, 'LoRA')}: the last {len(items) - loras} are not used."
+        )
+    missing = (StepWeights(),) * (loras - len(items))
+    return (*items[:loras], *missing), notices
