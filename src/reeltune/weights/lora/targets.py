@@ -50,7 +50,7 @@ class Targets:
 
     def shape(self, parts: Sequence[Place]) -> tuple[int, int]:
         """Rows and columns of a parameter, its dimensions but the first taken together."""
-        rows = max(segment.theirs + segment.count for place in parts for segment in place.segments)
+        rows = max(segment.edit_row + segment.count for place in parts for segment in place.segments)
         stored = self._source.weight_shape(parts[0].stored)
         return rows, math.prod(stored) // max(1, _rows(stored))
 
@@ -60,8 +60,8 @@ class Targets:
         for place in parts:
             matrix = self._matrix(place.stored)
             for segment in place.segments:
-                rows = slice(segment.ours, segment.ours + segment.count)
-                values[segment.theirs : segment.theirs + segment.count] = matrix[rows]
+                rows = slice(segment.stored_row, segment.stored_row + segment.count)
+                values[segment.edit_row : segment.edit_row + segment.count] = matrix[rows]
         return values
 
     def _matrix(self, stored: str) -> torch.Tensor:
