@@ -274,7 +274,8 @@ def test_unpinned_int8_weights_come_back():
     """As diffusers keeps them while they are streamed unpinned: apart from the weight that is sent over."""
     from diffusers.hooks.group_offloading import ModuleGroup
 
-    from reeltune.weights.load import int8_tensor
+    from reeltune.weights import _libraries
+    from reeltune.weights._libraries import int8_tensor
 
     layer = torch.nn.Linear(8, 4, bias=False)
     weight = int8_tensor(torch.ones(4, 8, dtype=torch.int8), torch.ones(4, 1), torch.bfloat16)
@@ -282,7 +283,7 @@ def test_unpinned_int8_weights_come_back():
     here = torch.device("cpu")
     group = ModuleGroup([layer], here, here, layer, layer, stream=object(), low_cpu_mem_usage=True)
     assert group.cpu_param_dict[layer.weight] is layer.weight  # else this may go
-    placing.keep_apart(group)
+    _libraries.keep_apart(group)
     kept = group.cpu_param_dict[layer.weight]
     assert kept is not layer.weight
     assert kept.qdata.data_ptr() == layer.weight.qdata.data_ptr()
@@ -290,7 +291,7 @@ def test_unpinned_int8_weights_come_back():
 
 def test_weights_go_home_without_a_copy():
     """What `stages` and the VAE do on a card: the weights' own memory is waiting for them."""
-    from reeltune.weights.load import int8_tensor
+    from reeltune.weights._libraries import int8_tensor
     from reeltune.weights.upload import move
 
     model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.BatchNorm1d(4)).requires_grad_(False)

@@ -12,7 +12,8 @@ from reeltune.engine import placing, stages
 from reeltune.engine.placing import Places, at_home, in_mapped_file, offload
 from reeltune.engine.reporting import Reporter
 from reeltune.planning.memory import ChosenProfile, MemoryProfile
-from reeltune.weights.load import int8_tensor
+from reeltune.weights import _libraries
+from reeltune.weights._libraries import int8_tensor
 from reeltune.weights.tensors import TensorFile
 from reeltune.weights.upload import move
 
@@ -91,7 +92,7 @@ def test_int8_weights_come_back_too(mapped):
 @pytest.mark.parametrize(("name", "streams"), [("streamed", True), ("minimum", False)])
 def test_only_the_streamed_profile_uses_streams_for_which_memory_is_pinned(monkeypatch, name, streams):
     calls = []
-    monkeypatch.setattr(placing, "apply_group_offloading", lambda model, **options: calls.append(options))
+    monkeypatch.setattr(_libraries, "apply_group_offloading", lambda model, **options: calls.append(options))
     offload(nn.Linear(2, 2), ChosenProfile(MemoryProfile(name), "", pinned=True), torch.device("cuda", 0))
     assert calls[0]["use_stream"] is streams
     assert calls[0]["non_blocking"] is streams

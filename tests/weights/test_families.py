@@ -17,7 +17,7 @@ from diffusers.loaders.single_file_utils import (
 )
 
 from layouts import original_layout
-from reeltune.checkpoints.header import Header, Tensor
+from reeltune.checkpoints.contents import Header, Tensor
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import map_names
 from reeltune.errors import TensorMismatch, UnsupportedFormat
@@ -25,7 +25,8 @@ from reeltune.families import ARCHITECTURES, FAMILIES
 from reeltune.families.hunyuan import HUNYUAN
 from reeltune.families.ltx import LTX
 from reeltune.families.wan import WAN
-from reeltune.weights.load import empty_model, load_transformer, model_config
+from reeltune.weights.building import empty_model, model_config
+from reeltune.weights.load import load_transformer
 from reeltune.weights.matching import Source, check_names
 
 BF16 = torch.bfloat16

@@ -10,6 +10,7 @@ from reeltune._text import counted
 from reeltune.cli.models import print_plan
 from reeltune.cli.options import AsJson, Device, DType, Id, Quantization, Root, open_catalog, wishes
 from reeltune.cli.output import interruptible, notice, print_json, say, showing, size, table, tell
+from reeltune.dtypes import Quantization as StoredAs
 from reeltune.net import shown
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def print_inspection(found: Inspection) -> None:
         "fits": " or ".join(identity.architectures) or "no known architecture",
         "role": identity.role,
         "layout": f"{identity.layout or 'unknown'}" + (f", prefix {identity.prefix!r}" if identity.prefix else ""),
-        "quantization": "16 bits or more" if identity.quantization == "none" else identity.quantization,
+        "quantization": identity.quantization if identity.quantization != StoredAs.NONE else "16 bits or more",
         "data type": identity.dtype or "unknown",
         "parameters": f"{identity.parameters:,}",
         "by data type": histogram,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reeltune.checkpoints.names import read_name
+from reeltune.checkpoints.names import format_objection, read_name
 from reeltune.definitions.catalog import Catalog, problems_of
 from reeltune.definitions.folders import look_through
 from reeltune.definitions.keys import asks, is_silent
@@ -74,9 +74,9 @@ def _worth_saying(definition: Definition, path: Path) -> list[Problem]:
             if not version.remote:
                 message = f"{slot}: {version.url} is a path on this machine: others won't have it."
                 found.append(replace(warning, message=message, fix="Upload the file and list its URL before sharing."))
-            facts = read_name(version.url)
-            if facts.format in ("pickle", "gguf"):
-                message = f"{slot}: {version.file_name} is a {facts.format} file, which is never loaded."
+            if format_objection(version.url):
+                kind = read_name(version.url).format
+                message = f"{slot}: {version.file_name} is a {kind} file, which is never loaded."
                 found.append(replace(warning, message=message, fix="List a safetensors version."))
     if definition.reason:
         found.append(replace(warning, message=f"It does not run here: {definition.reason}."))

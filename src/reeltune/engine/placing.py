@@ -10,23 +10,21 @@ import contextlib
 import ctypes
 import gc
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psutil
 import torch
-from diffusers.hooks import apply_group_offloading
 from torch import nn
-from torchao.quantization import Int8Tensor
 
 from reeltune.engine.reporting import Reporter
 from reeltune.errors import NotEnoughMemory
 from reeltune.planning.memory import ChosenProfile, MemoryProfile
+from reeltune.weights._libraries import int8_parts, is_int8, offload_in_groups, remove_offloading
 from reeltune.weights.upload import upload
 
 _CPU = torch.device("cpu")
-_HOOKS = ("lazy_prefetch_group_offloading", "layer_execution_tracker", "group_offloading")  # the last set goes first
 _WHOLE = (MemoryProfile.RESIDENT, MemoryProfile.STAGES)  # models are on the device as a whole
 _ROOM = 0.8  # of the free memory: activations need some too
 _SMALLER = "Make it smaller or shorter, or take an int8 version (`--quantization int8`)."
@@ -94,7 +92,7 @@ class Places:
         if take_back is not None and weights:
             take_back()
         elif take_back is not None:
-            unhook(model)
+            remove_offloading(model)
 
     def clear(self) -> None:
         """Take everything off the device."""
@@ -157,37 +155,7 @@ def offload(model: nn.Module, chosen: ChosenProfile, device: torch.device) -> No
     streamed = chosen.profile is MemoryProfile.STREAMED
     streams = device.type == "cuda" and streamed  # diffusers pins memory for its streams
     blocks = streamed and any(isinstance(part, nn.ModuleList) for part in model.children())
-    apply_group_offloading(
-        model,
-        onload_device=device,
-        offload_device=_CPU,
-        offload_type="block_level" if blocks else "leaf_level",
-        num_blocks_per_group=1 if blocks else None,
-        non_blocking=streams,
-        use_stream=streams,
-        record_stream=streams,
-        low_cpu_mem_usage=not (blocks and chosen.pinned),
-    )
-    for module in model.modules():
-        if (hook := _registered(module).get("group_offloading")) is not None:
-            keep_apart(hook.group)
-
-
-def keep_apart(group: Any) -> None:
-    """Give int8 weights a copy of their own to come back to, which shares their memory.
-
-    diffusers 0.42 remembers an unpinned int8 weight by itself: sent over, it would never be found again.
-    """
-    for weight, kept in group.cpu_param_dict.items():
-        if kept is weight:
-            group.cpu_param_dict[weight] = twin(weight)
-
-
-def twin(weight: Any) -> torch.Tensor:
-    """Another int8 weight of the same data and scales."""
-    return Int8Tensor(  # type: ignore[no-any-return]
-        weight.qdata, weight.scale, weight.block_size, weight.dtype, act_quant_kwargs=weight.act_quant_kwargs
-    )
+    offload_in_groups(model, device, by_block=blocks, stream=streams, pinned=blocks and chosen.pinned)
 
 
 def at_home(model: nn.Module, *, copies: bool = False) -> Callable[[], None]:
@@ -222,7 +190,7 @@ def _way_back(module: nn.Module, name: str, tensor: torch.Tensor, copies: bool) 
     """What puts one parameter or buffer of a module back."""
     if copies and not in_mapped_file(tensor):
         return partial(_copy_back, module, name)
-    if isinstance(tensor, Int8Tensor):
+    if is_int8(tensor):
         return partial(setattr, module, name, tensor)
     return partial(_point_back, tensor, tensor.data)
 
@@ -241,28 +209,16 @@ def _point_back(tensor: torch.Tensor, data: torch.Tensor) -> None:
 
 def in_mapped_file(tensor: torch.Tensor) -> bool:
     """Whether a tensor is a view on a mapped checkpoint: the mapping is one storage, larger than the tensor itself."""
-    data: Any = tensor.data
-    part: torch.Tensor = data.qdata if isinstance(data, Int8Tensor) else data
+    part = tensor.data
+    if is_int8(part):
+        part, _ = int8_parts(part)
     return part.device.type == "cpu" and part.untyped_storage().nbytes() > part.numel() * part.element_size()
-
-
-def unhook(model: nn.Module) -> None:
-    """Remove whatever sends a model's weights to and fro."""
-    for module in model.modules():
-        for name in _HOOKS if _registered(module) else ():
-            module._diffusers_hook.remove_hook(name, recurse=False)  # type: ignore[operator,union-attr]
 
 
 def lift(model: nn.Module) -> None:
     """Undo any placing: no hooks, all weights in the machine's memory."""
-    unhook(model)
+    remove_offloading(model)
     model.to(_CPU)
-
-
-def _registered(module: nn.Module) -> Mapping[str, Any]:
-    """diffusers' hooks on a module, by name."""
-    registry: Any = getattr(module, "_diffusers_hook", None)
-    return registry.hooks if registry is not None else {}
 
 
 def free_memory(device: torch.device) -> int:

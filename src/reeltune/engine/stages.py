@@ -27,6 +27,7 @@ from reeltune.engine.inputs import InputImages
 from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
 from reeltune.request.values import Request
+from reeltune.weights._libraries import ComputesOnItsDevice
 from reeltune.weights.components import check_folder, load_component_file
 
 _DOWNLOAD_AGAIN = "Delete that folder and download it again (`reeltune pull`)."
@@ -103,19 +104,14 @@ def assemble(kind: Any, parts: Mapping[str, Any], device: torch.device | None = 
     return pipeline
 
 
-class _Steered:
+class _Steered(ComputesOnItsDevice):
     """What a pipeline of diffusers does here in another way: it computes on the device it is given, and images that
     were encoded before are not encoded again.
 
     Its call takes either images or their embeddings, and needs both.
     """
 
-    computes_on: torch.device
     image_embeds: torch.Tensor | None = None
-
-    @property
-    def _execution_device(self) -> torch.device:
-        return self.computes_on
 
     def encode_image(self, *images: Any, **options: Any) -> Any:
         """The embeddings that are there already, else the pipeline's own."""

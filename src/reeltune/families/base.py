@@ -6,7 +6,7 @@ components. An architecture adds what differs: the inputs it takes, its settings
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -97,7 +97,9 @@ class Family:
     the transformer's config from the shapes, and from the config stored in the file where shapes can't tell.
     `quantizable` are the modules, in original names, that a quanto int8 file quantizes.
     `frame_step`: frames are a multiple of it, plus one; `size_step`: width and height are multiples of it. `aliases`:
-    further names of modules, as other programs write them, and the original ones.
+    further names of modules, as other programs write them, and the original ones. `sized_by`: tensors whose first side
+    is the hidden size, the first that is there counts. `whole`: how the names of tensors begin that only whole models
+    hold, not modules; empty where there are no modules.
     """
 
     name: str
@@ -116,6 +118,19 @@ class Family:
     trained_frames: int  # of the longest videos it was trained on
     aliases: Mapping[str, str] = field(default_factory=frozen, hash=False)
     position_table: int = 0  # places of each axis it knows, unless the model's config says so; 0: any number
+    sized_by: tuple[str, ...] = ()
+    whole: str = ""
+
+    def hidden_size(self, shapes: Shapes) -> int | None:
+        """The hidden size of a model or a module, from the shapes of its tensors by original name."""
+        for name in self.sized_by:
+            if shapes.get(name):
+                return shapes[name][0]
+        return None
+
+    def is_whole(self, names: Iterable[str]) -> bool:
+        """Whether tensors of these original names are those of a whole model, and not of a module."""
+        return not self.whole or any(name.startswith(self.whole) for name in names)
 
     def solver(self, name: str) -> str:
         """The solver that is used where this one is asked for: its own, the first where none is, else Euler's.

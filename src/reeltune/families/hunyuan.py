@@ -188,6 +188,7 @@ HUNYUAN = Family(
     size_step=16,
     max_text_tokens=256,
     trained_frames=129,
+    sized_by=("img_in.proj.weight",),
     aliases=MappingProxyType(_COMFYUI),
 )
 

@@ -187,6 +187,8 @@ WAN = Family(
     max_text_tokens=512,
     trained_frames=81,
     position_table=1024,
+    sized_by=("patch_embedding.weight", "vace_patch_embedding.weight"),
+    whole="head.",
 )
 
 _USED = (

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from reeltune.checkpoints.inspection import Inspection, inspect
-from reeltune.checkpoints.names import SIXTEEN_BITS, base_name
+from reeltune.checkpoints.names import base_name
 from reeltune.definitions import Catalog, Definition
 from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, has_modules
 from reeltune.definitions.writer import create
+from reeltune.dtypes import Quantization
 from reeltune.errors import AmbiguousArchitecture, DefinitionError, UnsupportedFormat
 from reeltune.files import expand
 from reeltune.net import Session, file_url, shown, within, without_secrets
@@ -164,6 +165,6 @@ def _model(base: Definition, chosen: str, looked: Looked, name: str, merged: boo
     model["URLs"] = [looked.url]
     if merged:
         model["modules"] = [base.id]
-    if identity.quantization == SIXTEEN_BITS:
+    if identity.quantization == Quantization.NONE:
         model["auto_quantize"] = True  # who wishes int8 gets it while loading
     return model

@@ -12,10 +12,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from reeltune.checkpoints.formats import loadable_endings
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import Identity, identify
-from reeltune.checkpoints.names import QUANTO_INT8, read_name
+from reeltune.checkpoints.names import read_name
 from reeltune.definitions.model import Version
+from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError
 from reeltune.families import Component
 from reeltune.files import expand, is_file
@@ -25,7 +27,7 @@ from reeltune.library.places import PARTIAL as PARTIAL
 from reeltune.library.places import own_name
 from reeltune.net import HUB, file_key, shown
 
-CHECKPOINT_SUFFIXES = (".safetensors", ".sft")
+CHECKPOINT_SUFFIXES = loadable_endings()
 _HUB_CACHE = "models--"  # folders of huggingface_hub's cache, which hold whatever was downloaded
 _INDEX = ".index.json"  # only of weights in several files
 
@@ -257,7 +259,7 @@ class Inventory:
 
 def is_int8(name: str) -> bool:
     """Whether a file's name says that its weights are quanto int8."""
-    return read_name(name).quantization == QUANTO_INT8
+    return read_name(name).quantization == Quantization.QUANTO_INT8
 
 
 def component_files(path: Path, component: Component) -> list[Path]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reeltune.checkpoints.identify import Identity
-from reeltune.checkpoints.names import SIXTEEN_BITS, format_objection, read_name
+from reeltune.checkpoints.names import format_objection, read_name
 from reeltune.definitions import Catalog, Definition, Summary, Version
 from reeltune.definitions.model import Listed
 from reeltune.definitions.slots import PRELOAD, Slot, role_of
+from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, ChoiceError, DeviceError, FetchError, ReeltuneError
 from reeltune.library.inventory import Inventory, Namesake, Wanted
 from reeltune.machine import Machine, probe
@@ -111,7 +112,7 @@ def _unread(versions: Sequence[Version], looked: Mapping[str, _Looked]) -> list[
 
 def _hides_its_type(version: Version) -> bool:
     name = read_name(version.url)
-    return name.dtype is None and name.quantization == SIXTEEN_BITS
+    return name.dtype is None and name.quantization == Quantization.NONE
 
 
 def _read(version: Version, looked: _Looked, headers: Headers, failures: list[FetchError | CheckpointError]) -> _Looked:

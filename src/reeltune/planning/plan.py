@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reeltune.checkpoints.names import read_name
+from reeltune.checkpoints.names import format_objection
 from reeltune.definitions import Definition, Version
 from reeltune.definitions.slots import PRELOAD, TRANSFORMER, Role, Slot, role_of
 from reeltune.dtypes import DType
@@ -290,7 +290,7 @@ def other_versions(plan: Plan) -> tuple[Item, ...]:
     items: list[Item] = []
     for slot, versions in definition.slots.items():
         for version in versions:
-            if version.url in chosen or not version.remote or read_name(version.url).format in ("gguf", "pickle"):
+            if version.url in chosen or not version.remote or format_objection(version.url):
                 continue
             found, unusable = inventory.find(wanted_file(definition, version, slot))
             facts = Facts(found, None, tuple(unusable))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from reeltune._text import size
 from reeltune.checkpoints.identify import Identity
-from reeltune.checkpoints.names import SIXTEEN_BITS
 from reeltune.definitions import Definition
 from reeltune.definitions.slots import Slot, has_modules, role_of
+from reeltune.dtypes import Quantization
 from reeltune.errors import DefinitionError, FetchError, ReeltuneError, Unreachable
 from reeltune.files import expand
 from reeltune.library.adding import Looked, look_at
@@ -102,7 +102,7 @@ class NotLookedInto(DefinitionError):
 
 def _facts(looked: Looked) -> list[str]:
     identity = looked.inspection.identity
-    quantization = "16 bits or more" if identity.quantization == SIXTEEN_BITS else identity.quantization
+    quantization = "16 bits or more" if identity.quantization == Quantization.NONE else identity.quantization
     what = " or ".join(looked.candidates)
     parts = f"{identity.parameters:,} parameters, {size(identity.bytes)}"
     return [what, identity.dtype or "data type unknown", quantization, parts, *looked.inspection.notices]

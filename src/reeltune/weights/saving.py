@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reeltune.checkpoints.names import QUANTO_INT8, quantized_name, read_name
+from reeltune.checkpoints.names import quantized_name, read_name
 from reeltune.definitions import Definition, Version, load_catalog
 from reeltune.definitions.schema import MODEL_KEY
 from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, has_modules
 from reeltune.definitions.writer import create, edit
+from reeltune.dtypes import DType, Quantization
 from reeltune.events import CancelToken, Listener, Notice, ignore
 from reeltune.fetch import pull
 from reeltune.library.inventory import Inventory
@@ -37,7 +38,7 @@ class Saving:
     url: str
     source: Path
     target: Path
-    dtype: str
+    dtype: DType
     lost: str = ""
 
 
@@ -51,19 +52,19 @@ def plan_saving(explanation: Explanation) -> tuple[list[Saving], list[str]]:
         if slot not in choices:
             continue
         choice = choices[slot]
-        int8 = [row for row in definition.slots[slot] if _int8_dtype(explanation, row) == choice.dtype]
-        listed = [row.file_name for row in int8 if row.remote or _is_here(explanation, row)]
+        int8 = [version for version in definition.slots[slot] if _int8_dtype(explanation, version) == choice.dtype]
+        listed = [version.file_name for version in int8 if version.remote or _is_here(explanation, version)]
         if listed:
             reasons.append(f"{definition.id} lists an int8 version in {choice.dtype} already: {listed[0]}.")
-        elif choice.quantization == QUANTO_INT8:
+        elif choice.quantization is Quantization.QUANTO_INT8:
             reasons.append(f"{definition.id} lists no 16-bit version under {key} that could be quantized.")
         else:
             source = next(item.path for item in explanation.items if item.subject == slot)
             target = definition.root / "ckpts" / quantized_name(name_of_all(source), choice.dtype)
-            if target in [row.target for row in plan]:
+            if target in [saving.target for saving in plan]:
                 reasons.append(f"the file of {key} would be called {target.name} as well: rename its source.")
             else:
-                lost = next((row.url for row in int8), "")
+                lost = next((version.url for version in int8), "")
                 plan.append(Saving(key, choice.version.url, source, target, choice.dtype, lost))
     return plan, reasons
 
@@ -73,14 +74,16 @@ def _is_here(explanation: Explanation, version: Version) -> bool:
     return Inventory(definition.root, explanation.preferences.model_folders).locate(version)[0] is not None
 
 
-def _int8_dtype(explanation: Explanation, version: Version) -> str | None:
+def _int8_dtype(explanation: Explanation, version: Version) -> DType | None:
     """What a version computes in if it is quanto int8, by its header where the file is here, else by its name."""
     definition = explanation.definition
     found, _ = Inventory(definition.root, explanation.preferences.model_folders).locate(version)
     if found is not None and found.identity is not None:
-        return found.identity.dtype if found.identity.quantization == QUANTO_INT8 else None
-    name = read_name(version.url)
-    return (name.dtype or "bf16") if name.quantization == QUANTO_INT8 else None
+        quantization, dtype = found.identity.quantization, found.identity.dtype
+    else:
+        name = read_name(version.url)
+        quantization, dtype = name.quantization, name.dtype or DType.BF16
+    return dtype if quantization is Quantization.QUANTO_INT8 else None
 
 
 def save_quantized(
@@ -103,22 +106,29 @@ def save_quantized(
     if plan_saving(explanation)[0]:  # else nothing need be downloaded to report why
         explanation = pull(definition, sixteen, weights_only=True, listener=listener, cancel=cancel, machine=machine)
     plan, reasons = plan_saving(explanation)
-    for line in explanation.notices if plan else ():
-        listener(Notice(line))
+    if plan:
+        for notice in explanation.notices:
+            listener(Notice(notice))
     for reason in reasons:
         listener(Notice(f"No quantized file is written: {reason}"))
-    for row in plan:
-        if row.lost:
-            listener(Notice(f"{row.lost} is listed, but not there: it is made again."))
-        if row.target.exists():
-            check(row.source, row.target, dtype=row.dtype, listener=listener, cancel=cancel)
-            listener(Notice(f"{row.target.name} is there already and was verified against {row.source.name}."))
-            continue
-        made = quantize(row.source, row.target, dtype=row.dtype, listener=listener, cancel=cancel)
-        listener(Notice(f"{row.target} was written and verified ({made.bytes:,} bytes, sha256 {made.sha256[:12]}…)."))
-    for row in plan:
-        listener(Notice(_list(definition.root, definition.id, row)))
-    return [row.target for row in plan]
+    for saving in plan:
+        _save(saving, listener, cancel)
+    for saving in plan:
+        listener(Notice(_list(definition.root, definition.id, saving)))
+    return [saving.target for saving in plan]
+
+
+def _save(saving: Saving, listener: Listener, cancel: CancelToken | None) -> None:
+    """Make one file, or verify the one that is there. Raises as `quantize`."""
+    source, target = saving.source, saving.target
+    if saving.lost:
+        listener(Notice(f"{saving.lost} is listed, but not there: it is made again."))
+    if target.exists():
+        check(source, target, dtype=saving.dtype, listener=listener, cancel=cancel)
+        listener(Notice(f"{target.name} is there already and was verified against {source.name}."))
+        return
+    made = quantize(source, target, dtype=saving.dtype, listener=listener, cancel=cancel)
+    listener(Notice(f"{target} was written and verified ({made.bytes:,} bytes, sha256 {made.sha256[:12]}…)."))
 
 
 def _list(root: Path, id: str, saving: Saving) -> str:

@@ -78,8 +78,9 @@ def take_apart(key: str) -> Key:
     if key.endswith(_MODULATION):
         return Key(key.removesuffix(_MODULATION) + ".modulation", Part.DIFF)
     for part, pattern in _PARTS:
-        if found := pattern.search(key):
-            return Key(key[: found.start()], part)
+        ending = pattern.search(key)
+        if ending:
+            return Key(key[: ending.start()], part)
     return Key(key, Part.UNKNOWN)
 
 

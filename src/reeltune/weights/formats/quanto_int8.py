@@ -10,14 +10,78 @@ Where the scale rounds to 0 (a row of zeros or denormals) data is 0 and scale 1.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Self
 
 import torch
 
-from reeltune.errors import CheckpointError
+from reeltune.checkpoints.contents import Tensor
+from reeltune.checkpoints.formats import StoredWeight
+from reeltune.checkpoints.formats.base import ACTIVATION_SCALES
+from reeltune.checkpoints.formats.quanto_int8 import DATA
+from reeltune.dtypes import Quantization
+from reeltune.errors import CheckpointError, UnsupportedFormat
+from reeltune.weights._libraries import int8_tensor
+from reeltune.weights.formats.base import Decoder, FloatWeight, Weight, check_scales, dequantize, swap_halves
+from reeltune.weights.formats.fp8 import read_unscaled
+from reeltune.weights.tensors import TensorFile
 
 _LEVELS = 127.0
 CHUNK = 512 * 1024  # values at once in plain torch: 2 MB in fp32, which stays in cache
+
+
+@dataclass(frozen=True)
+class Int8Weight:
+    """A quantized weight. `values`: int8 [out, in]; `scales`: [out, 1], any floating dtype."""
+
+    values: torch.Tensor
+    scales: torch.Tensor
+    is_quantized: bool = True
+
+    def rows(self, first: int, last: int) -> Self:
+        """Some of its rows."""
+        return type(self)(self.values[first:last], self.scales[first:last])
+
+    def swapped(self) -> Self:
+        """Itself with the lower half of the rows before the upper one."""
+        return type(self)(swap_halves(self.values), swap_halves(self.scales))
+
+    def decoded(self, dtype: torch.dtype) -> torch.Tensor:
+        """Data times scales."""
+        return dequantize(self.values, self.scales, dtype)
+
+    def in_memory(self, dtype: torch.dtype) -> torch.Tensor:
+        """torchao's int8 weight on the same memory."""
+        return int8_tensor(self.values, self.scales, dtype)
+
+
+class QuantoInt8(Decoder):
+    """Reads quantized weights as they are stored, and everything else as in files of other formats."""
+
+    quantization = Quantization.QUANTO_INT8
+
+    def read(self, file: TensorFile, weight: StoredWeight) -> Weight:
+        """A weight. Raises where its scales are damaged, or activations are quantized too."""
+        if weight.scales is None:
+            return FloatWeight(read_unscaled(file, weight.values))
+        module = weight.values.removesuffix(DATA)
+        scales = file[weight.scales]
+        check_scales(scales, f"{file.path}: scales of {module} are")
+        for ending in ACTIVATION_SCALES:
+            name = module + ending
+            if name in file.header.tensors and not bool((file[name] == 1).all()):
+                message = f"{file.path}: the activations of {module} are quantized too, which can't be run."
+                raise UnsupportedFormat(message, hint="Use a version whose weights alone are quantized.")
+        return Int8Weight(file[weight.values], scales.reshape(-1, 1))
+
+    def decode_rows(
+        self, tensor: Tensor, file_name: str, stored: torch.Tensor, scales: torch.Tensor | None, numbers: torch.Tensor
+    ) -> None:
+        """Fill `numbers` with `stored`, times its scales."""
+        numbers.copy_(stored)
+        if scales is not None:
+            numbers.mul_(scales)
 
 
 @functools.cache
@@ -78,7 +142,7 @@ def check_finite(values: torch.Tensor, name: str) -> None:
 
 def _refuse_bad(values: torch.Tensor, name: str) -> None:
     if not bool(torch.isfinite(values).all()):
-        raise CheckpointError(f"{name} holds NaN or infinity: the file is damaged.", hint="Fetch it again.")
+        raise CheckpointError(f"{name} holds NaN or infinity: the file is damaged.", hint="Download it again.")
 
 
 def off(values: torch.Tensor, data: torch.Tensor, scale: torch.Tensor) -> bool:
@@ -97,8 +161,3 @@ def off(values: torch.Tensor, data: torch.Tensor, scale: torch.Tensor) -> bool:
         if not bool((error <= step * (0.5 + 1e-4) + beyond).all()):
             return True
     return False
-
-
-def dequantize(data: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`data` int8 [out, in] times `scale` [out, 1], computed in fp32, as `dtype`."""
-    return (data.to(torch.float32) * scale.to(torch.float32)).to(dtype)
