@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 
-from reeltune.events import Event, Notice, Planned, Progress
+from reeltune.events import Notice, Planned, Progress
 from reeltune.jobs.job import Job, State
 from reeltune.jobs.live import Ended
+from reeltune.jobs.messages import Saved, WorkerEvent
 
 log = logging.getLogger("reeltune.jobs")
 _MOST_PROMPT = 60  # characters
@@ -26,7 +27,7 @@ class Report:
         short = prompt if len(prompt) <= _MOST_PROMPT else prompt[: _MOST_PROMPT - 1] + "…"
         log.info("Job %d begins: %s, %s", job.id, job.definition, f'"{short}"' if short else "no prompt given")
 
-    def heard(self, event: Event | None) -> None:
+    def heard(self, event: WorkerEvent) -> None:
         """Log what happened, and count the time of each stage."""
         if isinstance(event, Progress):
             self._enter(event.stage, event.subject)
@@ -34,10 +35,8 @@ class Report:
             log.info("Job %d: %s", self._job.id, event.message)
         elif isinstance(event, Planned):
             log.info("Job %d: %d file(s) to download, %d MB", self._job.id, len(event.files), event.to_fetch // 10**6)
-
-    def saved(self, path: str) -> None:
-        """Log where a video is."""
-        log.info("Job %d: video written to %s", self._job.id, path)
+        elif isinstance(event, Saved):
+            log.info("Job %d: video written to %s", self._job.id, event.path)
 
     def ended(self, ended: Ended) -> None:
         """Log how it ended, and the seconds by stage."""

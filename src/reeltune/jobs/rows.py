@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reeltune.errors import InvalidJSON
+from reeltune.jobs.choose import WaitingJob
 from reeltune.jobs.job import Job, State
 from reeltune.untrusted import clean_text, decode_text, parse_json
 
@@ -53,10 +54,17 @@ def as_job(row: sqlite3.Row) -> Job:
         latents=_path(values.get("latents")),
         notices=_texts(values.get("notices")),
         extra=_parsed(values.get("extra"), dict) or {},
-        attempt=_whole(values.get("attempt")),
+        attempts=_whole(values.get("attempt")),
+        worker=_text(values.get("worker")),
+        lease=_time(values.get("lease")),
         confined=values.get("confined") != 0,
         damaged=bool(problem),
     )
+
+
+def as_waiting(row: sqlite3.Row) -> WaitingJob:
+    """The few columns of a waiting job that decide when it runs."""
+    return WaitingJob(row["id"], _text(row["definition"]), _whole(row["position"]), _time(row["created"]))
 
 
 def dumped(value: Mapping[str, Any] | Sequence[str]) -> str:

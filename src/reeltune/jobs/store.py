@@ -50,10 +50,16 @@ _STEPS = (
         SELECT COUNT(*) FROM jobs AS other WHERE (other.finished, other.id) <= (jobs.finished, jobs.id)
     ) WHERE state NOT IN ('queued', 'running')
     """,
+    # which worker runs a job, and until when (seconds since 1970) it may do so without renewing that time
+    """
+    ALTER TABLE jobs ADD COLUMN worker TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs ADD COLUMN lease REAL NOT NULL DEFAULT 0
+    """,
 )
 COLUMNS = (
     "id", "definition", "settings", "state", "position", "created", "started", "finished", "progress", "error", "hint",
     "outputs", "notices", "extra", "latents", "attempt", "confined", "ended",
+    "worker", "lease",
 )  # fmt: skip
 _NOT_A_QUEUE = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _log = logging.getLogger("reeltune.jobs")
