@@ -318,7 +318,7 @@ class QueueRows:
         queue.finish(taken[first].attempt, State.DONE, outputs=["a.mp4"])
         queue.recover(["a"])
         errors = []
-        for change in (lambda: queue.again(middle), lambda: queue.move(middle, 0), lambda: queue.edit(middle, {}),
+        for change in (lambda: queue.retry(middle), lambda: queue.move(middle, 0), lambda: queue.edit(middle, {}),
                        lambda: queue.import_text(self._imported), lambda: queue.remove(middle)):  # fmt: skip
             try:
                 change()

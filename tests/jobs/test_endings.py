@@ -233,7 +233,7 @@ def test_a_late_cancel_never_hits_the_next_try(running):
     runner, worker = running(script)
     (id,) = add(runner)
     ended(runner, id)
-    runner.queue.again(id)
+    runner.queue.retry(id)
     runner.wake()
     until(hold.is_set)
     with pytest.raises(QueueError, match="ended"):
@@ -257,7 +257,7 @@ def test_the_end_of_an_earlier_try_changes_nothing_of_the_next(running, root, ca
     until(lambda: worker.tasks)
     other = Queue(root)
     other.recover([other.get(id).worker])
-    other.again(id)
+    other.retry(id)
     second = other.take(FreeWorker("elsewhere"), 60)
     go.set()
     until(lambda: runner.live(id) is None and not runner._attempts())

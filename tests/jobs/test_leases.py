@@ -11,7 +11,7 @@ from reeltune.jobs import Queue, Runner, State
 from reeltune.jobs.choose import FreeWorker
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.leases import LeaseKeeper
-from reeltune.jobs.store import _STEPS
+from reeltune.jobs.store import _MIGRATIONS
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_lease_of_an_earlier_try_is_not_renewed(root, clock):
     id = queue.add("m", {}).id
     first = take(queue)
     queue.recover(["a"])
-    queue.again(id)
+    queue.retry(id)
     second = take(queue, "b", 10)
     queue.renew([first.attempt], 1000)
     assert queue.get(id).lease == second.lease
@@ -73,12 +73,12 @@ def test_what_comes_late_changes_nothing_of_the_next_try(root):
     id = queue.add("m", {}).id
     first = take(queue).attempt
     queue.recover(["a"])
-    queue.again(id)
+    queue.retry(id)
     assert not queue.finish(first, State.DONE, outputs=["late.mp4"])  # it waits to be tried again
     assert queue.get(id).state is State.QUEUED
     second = take(queue, "b").attempt
-    queue.note(first, "late")
-    queue.keep(first, ["late.mp4"], "late.safetensors")
+    queue.store_progress(first, "late")
+    queue.store_outputs(first, ["late.mp4"], "late.safetensors")
     assert not queue.finish(first, State.DONE, outputs=["late.mp4"], notices=["late"])
     job = queue.get(id)
     assert (job.state, job.attempt, job.progress, job.outputs, job.latents) == (State.RUNNING, second, "", (), "")
@@ -156,8 +156,8 @@ def test_a_job_is_run_once_by_several_programs_that_take_and_recover_at_once(roo
 
 def test_a_file_from_before_there_were_leases(root):
     connection = sqlite3.connect(root / "reeltune.sqlite")
-    for step in _STEPS[:3]:
-        for statement in step.split(";"):
+    for migration in _MIGRATIONS[:3]:
+        for statement in migration.split(";"):
             connection.execute(statement)
     connection.execute("PRAGMA user_version = 3")
     connection.executemany(

@@ -135,7 +135,7 @@ def test_jobs_of_a_program_that_was_killed_are_interrupted_at_the_next_start_and
     name = runner.running()[0].worker
     runner.stop()
     queue = Queue(root)
-    queue.again(killed)
+    queue.retry(killed)
     own = queue.take(FreeWorker(name), 60)  # as before kill -9
     elsewhere = queue.add("m", {}).id
     queue.take(FreeWorker("another-machine/a"), 60)

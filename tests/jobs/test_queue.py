@@ -16,7 +16,7 @@ from reeltune.errors import QueueError, SettingsError
 from reeltune.jobs import Queue, State
 from reeltune.jobs.choose import FreeWorker
 from reeltune.jobs.job import Attempt
-from reeltune.jobs.store import _STEPS, COLUMNS
+from reeltune.jobs.store import _MIGRATIONS, COLUMNS
 
 
 @pytest.fixture
@@ -57,11 +57,11 @@ def test_a_job_goes_through_its_states(queue):
         lambda: queue.move(job.id, 0),
         lambda: queue.edit(job.id, {}),
         lambda: queue.remove(job.id),
-        lambda: queue.again(job.id),
+        lambda: queue.retry(job.id),
     ):
         with pytest.raises(QueueError, match="running"):
             change()
-    queue.note(taken.attempt, "denoise 3 of 20")
+    queue.store_progress(taken.attempt, "denoise 3 of 20")
     queue.finish(taken.attempt, State.FAILED, error="No.", hint="Else.", notices=["n"])
     failed = queue.get(job.id)
     assert (failed.state, failed.error, failed.hint, failed.notices, failed.progress) == (
@@ -71,7 +71,7 @@ def test_a_job_goes_through_its_states(queue):
         ("n",),
         "denoise 3 of 20",
     )
-    again = queue.again(job.id)
+    again = queue.retry(job.id)
     assert (again.state, again.error, again.notices) == (State.QUEUED, "", ())
 
 
@@ -83,22 +83,22 @@ def test_what_was_running_is_interrupted_after_a_crash_and_resumes_first(root):
     assert after.recover(["a"]) == 1
     assert after.get(running.id).state is State.INTERRUPTED
     assert "ended" in after.get(running.id).error
-    after.again(running.id)
+    after.retry(running.id)
     assert ids(after) == [running.id, waiting.id]
 
 
 def test_what_a_job_has_made_is_kept_where_it_can_be_resumed(queue):
     whole, broken, other = (queue.add("m", {}).id for _ in range(3))
     take(queue)
-    queue.keep(Attempt(whole, 1), ["a.mp4"])
+    queue.store_outputs(Attempt(whole, 1), ["a.mp4"])
     queue.finish(Attempt(whole, 1), State.DONE, outputs=["a.mp4"])
     take(queue)
-    queue.keep(Attempt(broken, 1), ["b.mp4"], "latents/c.safetensors")
+    queue.store_outputs(Attempt(broken, 1), ["b.mp4"], "latents/c.safetensors")
     queue.finish(Attempt(broken, 1), State.FAILED, outputs=["b.mp4"])
     assert [queue.get(id).resumable for id in (whole, broken, other)] == [False, True, False]
-    again = queue.again(broken)
+    again = queue.retry(broken)
     assert (again.outputs, again.latents) == (("b.mp4",), "latents/c.safetensors")
-    assert queue.again(whole).outputs == ()
+    assert queue.retry(whole).outputs == ()
     assert ids(queue) == [broken, other, whole]
     edited = queue.edit(broken, {"prompt": "another"})
     assert (edited.outputs, edited.latents) == ((), "")
@@ -295,7 +295,7 @@ def test_one_bad_row_never_hides_the_queue_nor_runs(root):
     assert (listed[bad.id].state, "settings" in listed[bad.id].error) == (State.FAILED, True)
     assert [take(queue).id, take(queue).id, take(queue)] == [good.id, other.id, None]
     with pytest.raises(QueueError, match="no usable settings"):
-        queue.again(bad.id)
+        queue.retry(bad.id)
     queue.remove(bad.id)
     assert bad.id not in [job.id for job in queue.jobs()]
 
@@ -323,7 +323,7 @@ def test_rows_of_any_types(root):
             assert job.seconds >= 0
         with contextlib.suppress(QueueError, SettingsError):
             rng.choice(
-                [lambda: take(queue), queue.recover, queue.export, lambda id=id: queue.again(id), lambda id=id: queue.move(id, 0),
+                [lambda: take(queue), queue.recover, queue.export, lambda id=id: queue.retry(id), lambda id=id: queue.move(id, 0),
                  lambda: queue.add("m", {}), lambda id=id: queue.edit(id, {}), lambda id=id: queue.finish(queue.get(id).attempt, State.DONE)]
             )()  # fmt: skip
     connection.close()
@@ -349,14 +349,14 @@ def test_flipped_bytes_of_the_file(root, tmp_path):
 
 
 def test_numbers_and_texts_that_sqlite_does_not_take(queue):
-    for act in (queue.get, queue.remove, queue.again, queue.cancel):
+    for act in (queue.get, queue.remove, queue.retry, queue.cancel):
         with pytest.raises(QueueError):
             act(10**400)
     job = queue.add("m\ud800", {"prompt": "a\ud800b\0c"})
     assert (job.definition, job.prompt) == ("m\ufffd", "a\ufffdb\0c")
     attempt = take(queue).attempt
-    queue.keep(attempt, ["\udcff.mp4"], "\udcff")
-    queue.note(attempt, "\ud800")
+    queue.store_outputs(attempt, ["\udcff.mp4"], "\udcff")
+    queue.store_progress(attempt, "\ud800")
     queue.finish(attempt, State.FAILED, error="\ud800", hint="\ud800", notices=["\ud800"])
     assert queue.get(job.id).notices == ("\ufffd",)
 
@@ -387,8 +387,8 @@ def test_a_clock_that_is_set_back_makes_nothing_vanish_and_no_time_negative(queu
 
 def test_files_of_the_versions_before(root):
     connection = sqlite3.connect(root / "reeltune.sqlite")
-    for step in _STEPS[:2]:
-        for statement in step.split(";"):
+    for migration in _MIGRATIONS[:2]:
+        for statement in migration.split(";"):
             connection.execute(statement)
     connection.execute("PRAGMA user_version = 2")
     for number, finished in enumerate((30.0, 10.0, 20.0)):
@@ -404,18 +404,18 @@ def test_files_of_the_versions_before(root):
 def test_each_try_has_a_number_and_a_cancelled_one_keeps_its_videos(queue):
     id = queue.add("m", {}).id
     assert take(queue).attempt == Attempt(id, 1)
-    queue.keep(Attempt(id, 1), ["a.mp4"], "b.safetensors")
+    queue.store_outputs(Attempt(id, 1), ["a.mp4"], "b.safetensors")
     queue.finish(Attempt(id, 1), State.FAILED)
-    queue.again(id)
+    queue.retry(id)
     queue.cancel(id)
     assert queue.get(id).outputs == ("a.mp4",)
-    queue.again(id)
+    queue.retry(id)
     assert take(queue).attempt == Attempt(id, 2)
     with pytest.raises(QueueError, match="running"):
         queue.cancel(id)
 
 
-def test_a_confined_queue_takes_no_paths_outside_and_says_so_to_the_worker(root, tmp_path):
+def test_a_confined_queue_takes_no_paths_outside_for_good(root, tmp_path):
     queue = Queue(root, confined=True)
     outside = tmp_path / "x.png"
     outside.write_bytes(b"x")

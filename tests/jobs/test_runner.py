@@ -108,7 +108,7 @@ def test_a_job_killed_while_decoding_resumes_from_its_latents(runner):
     job = ended(runner, id)
     assert (job.state, job.resumable, job.outputs) == (State.FAILED, True, ())
     seed = read(Path(job.latents)).settings["seed"]
-    runner.queue.again(id)
+    runner.queue.retry(id)
     runner.wake()
     done = ended(runner, id)
     assert (done.state, done.latents, len(done.outputs)) == (State.DONE, "", 1), done

@@ -47,12 +47,12 @@ def events(worker):
     return [unpack_event(line).event for line in worker._answers.getvalue().splitlines()]
 
 
-def told(worker, event_type):
+def events_of(worker, event_type):
     return [event for event in events(worker) if isinstance(event, event_type)]
 
 
 def notices(worker):
-    return [event.message for event in told(worker, Notice)]
+    return [event.message for event in events_of(worker, Notice)]
 
 
 def do(worker, id):
@@ -160,7 +160,7 @@ def test_a_confined_job_uses_no_file_outside_whoever_wrote_its_definition(worker
             settings = {place: str(outside)}
     define("mine", model, **settings)
     worker._do(task(1, "mine", {}, confined=True))
-    (failed,) = told(worker, Failed)
+    (failed,) = events_of(worker, Failed)
     assert "outside the folders" in failed.error
     assert "secret" not in failed.error + failed.hint
     assert worker._warm is None  # before anything was opened
@@ -169,9 +169,9 @@ def test_a_confined_job_uses_no_file_outside_whoever_wrote_its_definition(worker
 def test_a_confined_job_names_no_file_outside_in_its_settings(worker, tmp_path):
     settings = QUICK | {"image_start": str(tmp_path / "x.png")}
     worker._do(task(1, "nano_i2v", settings, confined=True))
-    assert "outside the folders" in told(worker, Failed)[0].error
+    assert "outside the folders" in events_of(worker, Failed)[0].error
     worker._do(task(2, confined=True))
-    assert told(worker, Done)
+    assert events_of(worker, Done)
 
 
 def test_links_and_model_folders_of_the_user_count_as_inside(worker, root, define, tmp_path):
@@ -183,7 +183,7 @@ def test_links_and_model_folders_of_the_user_count_as_inside(worker, root, defin
     (root / "reeltune.json").write_text(json.dumps({"model_folders": [str(nano)]}))
     for id in ("linked", "shared"):
         worker._do(task(definition=id, confined=True))
-    assert len(told(worker, Done)) == 2, told(worker, Failed)
+    assert len(events_of(worker, Done)) == 2, events_of(worker, Failed)
 
 
 @pytest.mark.parametrize(
@@ -241,17 +241,17 @@ def test_a_job_goes_on_from_its_latents_and_makes_only_what_is_not_made(worker, 
             "reeltune.engine.run.Run.decode", lambda *_: (_ for _ in ()).throw(RuntimeError("the power went"))
         )
         worker._do(first)
-    (kept,) = told(worker, Kept)
-    assert told(worker, Failed)
+    (kept,) = events_of(worker, Kept)
+    assert events_of(worker, Failed)
     worker._do(replace(first, made=1, latents=kept.path))
-    assert told(worker, Done)
-    seeds = [read_metadata(Path(event.path))["settings"]["seed"] for event in told(worker, Saved)]
+    assert events_of(worker, Done)
+    seeds = [read_metadata(Path(event.path))["settings"]["seed"] for event in events_of(worker, Saved)]
     assert seeds == [1, 3]  # of the latents; then the third, the second being made
     assert not Path(kept.path).exists()
 
 
-def test_latents_that_are_gone_are_said_and_the_video_is_made_from_the_beginning(worker, root):
+def test_latents_that_are_gone_are_reported_and_the_video_is_made_from_the_beginning(worker, root):
     worker._do(task(latents=str(root / "gone.safetensors")))
-    assert told(worker, Done)
-    assert len(told(worker, Saved)) == 1
+    assert events_of(worker, Done)
+    assert len(events_of(worker, Saved)) == 1
     assert any("from the beginning" in message for message in notices(worker))

@@ -19,7 +19,7 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-AGAIN = frozenset({State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED})  # states to try it again from
+ENDED = frozenset({State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED})  # states to try it again from
 
 
 @dataclass(frozen=True, order=True)
@@ -83,7 +83,7 @@ class Job:
     @property
     def resumable(self) -> bool:
         """Whether a new try goes on where this one ended: what is made already stays as it is."""
-        return self.state is State.INTERRUPTED or (self.state in AGAIN and bool(self.latents))
+        return self.state is State.INTERRUPTED or (self.state in ENDED and bool(self.latents))
 
     @property
     def waiting(self) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection
 
 from reeltune.errors import QueueError
 from reeltune.jobs.job import Attempt
+from reeltune.jobs.job_log import log
 from reeltune.jobs.queue import Queue
-from reeltune.jobs.report import log
 
 LEASE_SECONDS = 60.0
 _RENEW_SECONDS = 15.0

@@ -42,7 +42,7 @@ class Live:
         """How long it has been running."""
         return time.monotonic() - self.began
 
-    def heard(self, event: WorkerEvent) -> Live:
+    def after(self, event: WorkerEvent) -> Live:
         """The same after one more event."""
         match event:
             case Progress():
@@ -65,7 +65,7 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Ended:
+class Outcome:
     """How a job ended. `shared`: whether every other job would fail in the same way."""
 
     job: Job

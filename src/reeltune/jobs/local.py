@@ -10,9 +10,9 @@ from pathlib import Path
 from reeltune.errors import WorkerDied
 from reeltune.events import Using
 from reeltune.jobs.job import Attempt
+from reeltune.jobs.job_log import log
 from reeltune.jobs.messages import CancelTask, Done, Failed, Ready, RunTask, Stopped, WorkerEvent
 from reeltune.jobs.process import WorkerProcess
-from reeltune.jobs.report import log
 
 
 def worker_command(root: Path, *, save_quantized: bool = False) -> list[str]:

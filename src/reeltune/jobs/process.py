@@ -14,8 +14,8 @@ from typing import IO
 from reeltune.errors import WorkerDied
 from reeltune.files import reason
 from reeltune.jobs.codec import ReceivedEvent, pack_task, unpack_event
+from reeltune.jobs.job_log import log
 from reeltune.jobs.messages import Task
-from reeltune.jobs.report import log
 
 _PATIENCE_SECONDS = 10
 _MOST_PROBLEMS = 20  # of messages that are logged for one process
@@ -88,7 +88,7 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             return WorkerDied("The worker process stopped answering and was ended.", hint=_NEXT)
-        return _words(code)
+        return _reason(code)
 
     def kill(self) -> None:
         """End it at once, from any thread; whoever reads `events` sees them end."""
@@ -118,7 +118,7 @@ _NEXT = "Run it again; if it happens again, the terminal of the program shows mo
 _MEMORY = "Try a smaller resolution, fewer frames, or an int8 version of the model; then run it again."
 
 
-def _words(code: int) -> WorkerDied:
+def _reason(code: int) -> WorkerDied:
     """A return code as a reason: below 0 it is the number of a signal, on systems that have them."""
     if code >= 0:
         return WorkerDied(f"The worker process ended by itself (code {code}).", hint=_NEXT)

@@ -16,8 +16,8 @@ from reeltune.errors import InvalidJSON, QueueError, SettingsError
 from reeltune.jobs.choose import FreeWorker, WaitingJob, choose_job
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.exchange import NewJob, export_text, read_export
-from reeltune.jobs.job import AGAIN, Attempt, Job, State
-from reeltune.jobs.rows import LARGEST_PLACE, as_job, as_waiting, dumped
+from reeltune.jobs.job import ENDED, Attempt, Job, State
+from reeltune.jobs.rows import LARGEST_POSITION, as_job, as_waiting, dumped
 from reeltune.jobs.store import Store
 from reeltune.settings import check_call
 from reeltune.untrusted import clean_text, parse_json
@@ -48,7 +48,7 @@ class Queue:
         """What was wrong with the file when it was opened; usually empty."""
         return self._store.notice
 
-    # --- looking ------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------
 
     def jobs(self) -> list[Job]:
         """The running ones, those that wait in their order, then the others, the latest first."""
@@ -90,13 +90,13 @@ class Queue:
                 raise QueueError(
                     f"{waiting:,} jobs wait already, of {_MOST_JOBS:,} at most.", hint="Remove some first."
                 )
-            place = self._last(connection)
+            last = self._last(connection)
             ids = []
             for number, (definition, settings, extra) in enumerate(checked, start=1):
                 cursor = connection.execute(
                     "INSERT INTO jobs (definition, settings, state, position, created, extra, confined) "
                     "VALUES (?, ?, 'queued', ?, ?, ?, ?)",
-                    (definition, settings, place + number, time.time(), extra, int(self._confined)),
+                    (definition, settings, last + number, time.time(), extra, int(self._confined)),
                 )
                 ids.append(cursor.lastrowid or 0)
             return [self._get(connection, id) for id in ids]
@@ -112,16 +112,16 @@ class Queue:
         text = dumped(values)
         if len(text) > _MOST_SETTINGS:
             message = f"The settings have {len(text):,} characters."
-            raise SettingsError(message, hint=f"At most {_MOST_SETTINGS:,} are kept.")
+            raise SettingsError(message, hint=f"At most {_MOST_SETTINGS:,} are stored.")
         try:
             parse_json(text, "the settings")
         except InvalidJSON as error:
-            raise SettingsError(f"The settings can't be kept: {error.message}") from error
+            raise SettingsError(f"The settings can't be stored: {error.message}") from error
         return text
 
     def _last(self, connection: Any) -> int:
         query = "SELECT COALESCE(MAX(position), 0) FROM jobs WHERE typeof(position) = 'integer' AND position < ?"
-        return int(connection.execute(query, (LARGEST_PLACE,)).fetchone()[0])
+        return int(connection.execute(query, (LARGEST_POSITION,)).fetchone()[0])
 
     def edit(self, id: int, settings: Mapping[str, Any], definition: str | None = None) -> Job:
         """Other settings, or another definition, for a job that waits."""
@@ -158,7 +158,7 @@ class Queue:
             connection.execute("DELETE FROM jobs WHERE id = ?", (id,))
 
     def cancel(self, id: int) -> None:
-        """Take a waiting job out of the line."""
+        """Take a waiting job out of the queue."""
         with self._store.write() as connection:
             self._waiting(connection, id)
             self._end(connection, id, State.CANCELLED)
@@ -169,20 +169,21 @@ class Queue:
             gone = connection.execute("DELETE FROM jobs WHERE state NOT IN ('queued', 'running')")
             return int(gone.rowcount)
 
-    def again(self, id: int) -> Job:
-        """Let a job that ended, however it did, wait again: first in line where it can be resumed, else from anew."""
+    def retry(self, id: int) -> Job:
+        """Let a job that ended, however it did, wait again: before all others where it can be resumed, else last."""
         with self._store.write() as connection:
             job = self._get(connection, id)
             if job.damaged:
                 raise QueueError(job.error, hint=job.hint)
-            if job.state not in AGAIN:
+            if job.state not in ENDED:
                 raise QueueError(f"Job {id} is {job.state} already.")
-            place = self._first(connection) - 1 if job.resumable else self._last(connection) + 1
-            outputs, latents = (job.outputs, job.latents) if job.resumable else ((), "")
+            position = self._first(connection) - 1 if job.resumable else self._last(connection) + 1
+            outputs = job.outputs if job.resumable else ()
+            latents = job.latents if job.resumable else ""
             connection.execute(
                 "UPDATE jobs SET state = 'queued', position = ?, started = 0, finished = 0, progress = '', error = '', "
                 "hint = '', outputs = ?, latents = ?, notices = '[]' WHERE id = ?",
-                (place, dumped(outputs), latents, id),
+                (position, dumped(outputs), latents, id),
             )
             return self._get(connection, id)
 
@@ -191,7 +192,7 @@ class Queue:
             "SELECT COALESCE(MIN(position), 1) FROM jobs "
             "WHERE state = 'queued' AND typeof(position) = 'integer' AND position > ?"
         )
-        return int(connection.execute(query, (-LARGEST_PLACE,)).fetchone()[0])
+        return int(connection.execute(query, (-LARGEST_POSITION,)).fetchone()[0])
 
     def _waiting(self, connection: Any, id: int) -> Job:
         job = self._get(connection, id)
@@ -237,15 +238,15 @@ class Queue:
                 [(lease, attempt.job, attempt.number) for attempt in attempts],
             )
 
-    def note(self, attempt: Attempt, progress: str) -> None:
-        """Store how far a running job is, for the day the program is killed."""
+    def store_progress(self, attempt: Attempt, progress: str) -> None:
+        """Store how far a running job is, should the program be killed."""
         with self._store.write() as connection:
             connection.execute(
                 f"UPDATE jobs SET progress = ? WHERE {_RUNNING_ATTEMPT}",
                 (clean_text(progress), attempt.job, attempt.number),
             )
 
-    def keep(self, attempt: Attempt, outputs: Sequence[str], latents: str = "") -> None:
+    def store_outputs(self, attempt: Attempt, outputs: Sequence[str], latents: str = "") -> None:
         """Store what a running job has made so far: its videos, and the file with the latents of the next one."""
         with self._store.write() as connection:
             connection.execute(
@@ -289,7 +290,7 @@ class Queue:
             return True
 
     def restore(self, job: Job) -> None:
-        """Write the row of a running job again, where it is gone: the file was moved away meanwhile, say."""
+        """Write the row of a running job again where it is gone, as after the file was moved away."""
         with self._store.write() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO jobs (id, definition, settings, state, position, created, started, extra, "
@@ -305,7 +306,7 @@ class Queue:
         connection.execute(
             "UPDATE jobs SET state = ?, finished = MAX(?, started), error = ?, hint = ?, ended = "
             "(SELECT COALESCE(MAX(ended), 0) + 1 FROM jobs WHERE typeof(ended) = 'integer' AND ended < ?) WHERE id = ?",
-            (str(state), time.time(), clean_text(error), clean_text(hint), LARGEST_PLACE, id),
+            (str(state), time.time(), clean_text(error), clean_text(hint), LARGEST_POSITION, id),
         )
 
     def recover(self, ended_workers: Collection[str] = ()) -> int:

@@ -13,7 +13,7 @@ from reeltune.jobs.choose import WaitingJob
 from reeltune.jobs.job import Job, State
 from reeltune.untrusted import clean_text, decode_text, parse_json
 
-LARGEST_PLACE = 2**53  # of positions this program writes; larger ones are another's, and never counted on
+LARGEST_POSITION = 2**53  # of those this program writes; a larger one was written by another, and is ignored
 _LATEST = 1e11  # seconds since 1970, the year 5138
 _STATES = frozenset(str(state) for state in State)
 _DAMAGED = "The queue's file holds no usable {} for this job."
@@ -83,10 +83,10 @@ def _parsed(value: Any, kind: type) -> Any:
     if not isinstance(value, str | bytes):
         return None
     try:
-        found = parse_json(value, "a row")
+        parsed = parse_json(value, "a row")
     except InvalidJSON:
         return None
-    return found if isinstance(found, kind) else None
+    return parsed if isinstance(parsed, kind) else None
 
 
 def _text(value: Any) -> str:
@@ -96,8 +96,8 @@ def _text(value: Any) -> str:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    found = _parsed(value, list) or []
-    return tuple(item for item in found if isinstance(item, str) and "\0" not in item)
+    texts = _parsed(value, list) or []
+    return tuple(item for item in texts if isinstance(item, str) and "\0" not in item)
 
 
 def _path(value: Any) -> str:
@@ -106,7 +106,7 @@ def _path(value: Any) -> str:
 
 
 def _whole(value: Any) -> int:
-    return value if isinstance(value, int) and abs(value) < LARGEST_PLACE else 0
+    return value if isinstance(value, int) and abs(value) < LARGEST_POSITION else 0
 
 
 def _time(value: Any) -> float:

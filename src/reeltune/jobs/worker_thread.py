@@ -14,15 +14,15 @@ from reeltune.jobs.choose import FreeWorker
 from reeltune.jobs.crash import explained
 from reeltune.jobs.handle import WorkerHandle
 from reeltune.jobs.job import Attempt, Job, State
+from reeltune.jobs.job_log import JobLog, log
 from reeltune.jobs.leases import LEASE_SECONDS
-from reeltune.jobs.live import Ended, Live
+from reeltune.jobs.live import Live, Outcome
 from reeltune.jobs.messages import Done, Ending, Failed, RunTask, Saved, Stopped, WorkerEvent
 from reeltune.jobs.pauses import Pauses
 from reeltune.jobs.queue import INTERRUPTED, INTERRUPTED_HINT, Queue
-from reeltune.jobs.report import Report, log
 
 _LOOK_SECONDS = 1.0  # other processes may add jobs too
-_NOTE_SECONDS = 2.0  # how often the progress of a job is stored
+_STORE_SECONDS = 2.0  # how often the progress of a job is stored
 
 
 class WorkerThread:
@@ -36,7 +36,7 @@ class WorkerThread:
         self._queue = queue
         self._pauses = pauses
         self._live: Live | None = None
-        self._ended: Ended | None = None  # and not yet stored
+        self._unstored: Outcome | None = None  # how the last job ended, until that is stored
         self._trouble: QueueError | None = None
         self._guard = threading.Lock()
         self._woken = threading.Event()
@@ -66,7 +66,7 @@ class WorkerThread:
         with self._guard:
             if self._live is not None:
                 return Attempt(self._live.job, self._live.attempt)
-            return self._ended.job.attempt if self._ended is not None else None
+            return self._unstored.job.attempt if self._unstored is not None else None
 
     def start(self) -> None:
         """Begin to take jobs."""
@@ -127,8 +127,8 @@ class WorkerThread:
 
     def _next(self) -> bool:
         """Store the end of the last job, then run the next one; returns whether there was one. Raises QueueError."""
-        if self._ended is not None:
-            self._store(self._ended)
+        if self._unstored is not None:
+            self._store(self._unstored)
         if self._pauses.current is not None:
             return False
         job = self._queue.take(FreeWorker(self.worker, self._handle.warm_files), LEASE_SECONDS)
@@ -140,7 +140,7 @@ class WorkerThread:
 
     def _run(self, job: Job) -> None:
         """Run a job to its end, whatever that is, and store it."""
-        report = Report(job)
+        job_log = JobLog(job)
         with self._guard:
             self._live = Live(
                 job.id,
@@ -150,99 +150,99 @@ class WorkerThread:
                 attempt=job.attempts,
                 worker=self.worker,
             )
-        ended = self._outcome(job, report)
+        outcome = self._run_to_end(job, job_log)
         with self._guard:
             live, self._live = self._live, None
             if live is not None:
-                ended = replace(ended, outputs=live.outputs, latents=live.latents, notices=live.notices)
-            self._ended = ended
-        report.ended(ended)
-        self._pause_after(ended)
-        self._store(ended)
+                outcome = replace(outcome, outputs=live.outputs, latents=live.latents, notices=live.notices)
+            self._unstored = outcome
+        job_log.ended(outcome)
+        self._pause_after(outcome)
+        self._store(outcome)
 
-    def _outcome(self, job: Job, report: Report) -> Ended:
+    def _run_to_end(self, job: Job, job_log: JobLog) -> Outcome:
         try:
-            ending = self._follow(job, report)
+            ending = self._follow(job, job_log)
         except WorkerDied as death:
             return self._after_death(job, death)
         except Exception as error:  # the boundary of a job: it ends with a reason, and the next one gets a new worker
             log.exception("Job %d met an unexpected error", job.id)
             self._handle.kill()
             hint = "The terminal of the program shows more."
-            return Ended(job, State.FAILED, f"An unexpected error: {type(error).__name__}.", hint)
+            return Outcome(job, State.FAILED, f"An unexpected error: {type(error).__name__}.", hint)
         match ending:
             case Done():
-                return Ended(job, State.DONE)
+                return Outcome(job, State.DONE)
             case Stopped():
-                return Ended(job, State.CANCELLED)
+                return Outcome(job, State.CANCELLED)
             case Failed(error=words, hint=hint, shared=shared):
-                return Ended(job, State.FAILED, words, hint, shared=shared)
+                return Outcome(job, State.FAILED, words, hint, shared=shared)
 
-    def _after_death(self, job: Job, death: WorkerDied) -> Ended:
+    def _after_death(self, job: Job, death: WorkerDied) -> Outcome:
         live = self._live
         if self._stopped.is_set():
-            return Ended(job, State.INTERRUPTED, INTERRUPTED, INTERRUPTED_HINT)
+            return Outcome(job, State.INTERRUPTED, INTERRUPTED, INTERRUPTED_HINT)
         if live is not None and live.cancelling:
-            return Ended(job, State.CANCELLED)
+            return Outcome(job, State.CANCELLED)
         if live is not None:
             death = explained(death, live.using)
         begun = live is not None and live.progress is not None
-        return Ended(job, State.FAILED, death.message, death.hint, shared=not begun)
+        return Outcome(job, State.FAILED, death.message, death.hint, shared=not begun)
 
-    def _follow(self, job: Job, report: Report) -> Ending:
+    def _follow(self, job: Job, job_log: JobLog) -> Ending:
         """Let the worker run a job, and return its last event. Raises WorkerDied."""
         task = RunTask(job.attempt, job.definition, job.settings, len(job.outputs), job.latents, job.confined)
         ending: Ending | None = None
-        noted = time.monotonic()
+        stored = time.monotonic()
         for event in self._handle.run(task):
             if isinstance(event, Done | Stopped | Failed):
                 ending = event
                 continue
-            self._hear(job, event, report)
-            if time.monotonic() - noted > _NOTE_SECONDS:
-                noted = time.monotonic()
-                self._try_to_store(partial(self._queue.note, job.attempt, _how_far(self._live)))
+            self._handle_event(job, event, job_log)
+            if time.monotonic() - stored > _STORE_SECONDS:
+                stored = time.monotonic()
+                self._try_to_store(partial(self._queue.store_progress, job.attempt, _how_far(self._live)))
         if ending is None:
             raise WorkerDied("The worker ended without a result.", hint="Run it again.")
         return ending
 
-    def _hear(self, job: Job, event: WorkerEvent, report: Report) -> None:
+    def _handle_event(self, job: Job, event: WorkerEvent, job_log: JobLog) -> None:
         with self._guard:
             assert self._live is not None
-            live = self._live = self._live.heard(event)
-        report.heard(event)
+            live = self._live = self._live.after(event)
+        job_log.event(event)
         if isinstance(event, Saved | Kept):
-            self._try_to_store(partial(self._queue.keep, job.attempt, live.outputs, live.latents))
+            self._try_to_store(partial(self._queue.store_outputs, job.attempt, live.outputs, live.latents))
 
     # --- the ends of jobs -------------------------------------------------------------------------------------------
 
-    def _store(self, ended: Ended) -> None:
+    def _store(self, outcome: Outcome) -> None:
         """Store how a job ended. Raises QueueError; it is tried again, and nothing is lost meanwhile."""
-        job = ended.job
+        job = outcome.job
         try:
             self._queue.restore(job)
             counts = self._queue.finish(
                 job.attempt,
-                ended.state,
-                error=ended.error,
-                hint=ended.hint,
-                outputs=ended.outputs,
-                latents=ended.latents,
-                notices=ended.notices,
+                outcome.state,
+                error=outcome.error,
+                hint=outcome.hint,
+                outputs=outcome.outputs,
+                latents=outcome.latents,
+                notices=outcome.notices,
             )
         except QueueError as error:
-            videos = f" Its videos: {', '.join(ended.outputs)}." if ended.outputs else ""
-            message = f"Job {job.id} is {ended.state}, and this can't be stored: {error.message}{videos}"
+            videos = f" Its videos: {', '.join(outcome.outputs)}." if outcome.outputs else ""
+            message = f"Job {job.id} is {outcome.state}, and this can't be stored: {error.message}{videos}"
             raise QueueError(message, hint=f"{error.hint} It is tried again every second.") from error
         if not counts:
             log.warning("Job %d was begun again meanwhile: the end of try %d changes nothing", job.id, job.attempts)
         with self._guard:
-            self._ended = None
+            self._unstored = None
 
     def _store_at_the_end(self) -> None:
-        if self._ended is not None:
+        if self._unstored is not None:
             try:
-                self._store(self._ended)
+                self._store(self._unstored)
             except QueueError as error:
                 log.error("%s", error.message)
 
@@ -253,9 +253,9 @@ class WorkerThread:
         except QueueError as error:
             log.debug("%s", error)
 
-    def _pause_after(self, ended: Ended) -> None:
+    def _pause_after(self, outcome: Outcome) -> None:
         """Pause after a failure that every job shares, longer each time; any other end of a job starts anew."""
-        if ended.state is not State.FAILED or not ended.shared:
+        if outcome.state is not State.FAILED or not outcome.shared:
             self._pauses.start_over()
             return
         try:
@@ -263,7 +263,7 @@ class WorkerThread:
         except QueueError as error:
             log.debug("%s", error)
             return
-        pause = self._pauses.begin(ended.error, ended.hint, jobs_wait=jobs_wait)
+        pause = self._pauses.begin(outcome.error, outcome.hint, jobs_wait=jobs_wait)
         if pause is not None:
             log.warning("%s", pause.trouble)
 
