@@ -147,6 +147,20 @@ def test_a_kill_ends_the_run_and_the_next_task_starts_another_process(local):
     assert len(errors) == 1
 
 
+def test_a_run_that_was_given_up_takes_nothing_from_the_next(local):
+    worker = local(program([pack_event(FIRST, Notice("x")), pack_event(FIRST, Done())]))
+    given_up = worker.run(TASK)
+    assert next(given_up) == Notice("x")
+    worker.kill()
+    run = worker.run(TASK)
+    assert next(run) == Notice("x")
+    pid = worker.pid
+    given_up.close()
+    assert worker.pid == pid
+    assert list(run) == [Done()]
+    assert worker.pid == pid
+
+
 def test_a_worker_that_was_closed_starts_no_process(local):
     worker = local(ENDLESS)
     worker.close()

@@ -95,8 +95,10 @@ class LocalProcess:
             return self._process
 
     def _end(self, process: WorkerProcess) -> None:
-        """Nothing is running any more; a process that is gone is discarded."""
+        """The process runs nothing any more; one that is gone is discarded."""
         with self._guard:
+            if self._process is not process:  # it was replaced before the run that it died in was given up
+                return
             self._running = False
             if self._closed or not process.alive:
                 self._discard(process)
