@@ -26,7 +26,6 @@ class FreeWorker:
 
 def choose_job(waiting: Iterable[WaitingJob], worker: FreeWorker) -> WaitingJob | None:
     """The job that `worker` runs next: the first in the user's order, whichever worker asks; None where none waits."""
-    del worker
     return min(waiting, key=_place, default=None)
 
 
