@@ -15,7 +15,7 @@ from reeltune.service.studio import Studio
 @pytest.fixture
 def studio(root):
     (root / "uploads").mkdir()
-    return Studio(root, SimpleNamespace(queue=Queue(root), live=None, trouble=None, wake=lambda: None), local=True)
+    return Studio(root, SimpleNamespace(queue=Queue(root), running=list, trouble=None, wake=lambda: None), local=True)
 
 
 def test_presets_are_saved_listed_replaced_loaded_and_deleted(studio, root):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from reeltune.errors import DefinitionError, MediaError, PreferencesError, SettingsError
 from reeltune.jobs import Queue, State
+from reeltune.jobs.choose import FreeWorker
 from reeltune.preferences import Preferences, load_preferences, save_preferences
 from reeltune.service import drafts, finetunes, states
 from reeltune.service.finetunes import Wanted
@@ -30,7 +31,7 @@ from reeltune.web.words import in_words
 
 
 def studio_of(root, local=True):
-    return Studio(root, SimpleNamespace(queue=Queue(root), live=None, trouble=None, wake=lambda: None), local=local)
+    return Studio(root, SimpleNamespace(queue=Queue(root), running=list, trouble=None, wake=lambda: None), local=local)
 
 
 @pytest.fixture
@@ -356,9 +357,9 @@ def test_the_clock_sends_what_the_browser_does_not_show_and_logs_a_failure_once(
 def test_a_queue_of_huge_texts_is_shown_soon_and_cut_off(studio):
     for piece in ("or ", " ", "a, or ", "(", "x", "--a or "):
         studio.queue.add("x" * 100_000, {"prompt": piece * (100_000 // len(piece))})
-        job = studio.queue.take()
+        job = studio.queue.take(FreeWorker("a"), 60)
         studio.queue.finish(
-            job.id,
+            job.attempt,
             State.FAILED,
             error=piece * 200_000,
             hint=piece * 200_000,

@@ -29,7 +29,7 @@ FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
 def studio(root):
     (root / "uploads").mkdir()
     (root / "outputs").mkdir()
-    return Studio(root, SimpleNamespace(queue=Queue(root), live=None, trouble=None, wake=lambda: None), local=True)
+    return Studio(root, SimpleNamespace(queue=Queue(root), running=list, trouble=None, wake=lambda: None), local=True)
 
 
 def test_settings_of_wangps_videos_are_shown_and_read_back(studio, root):

@@ -14,7 +14,7 @@ JOB = Job(3, "any", {"prompt": "a <b>boat</b>"}, State.RUNNING, 0, 0.0)
 
 
 def shown(**live):
-    runner = SimpleNamespace(live=Live(3, 0.0, **live), trouble=None, paused=False)
+    runner = SimpleNamespace(running=lambda: [Live(3, 0.0, **live)], trouble=None, paused=False)
     return panel(SimpleNamespace(runner=runner), [JOB])
 
 

@@ -1,5 +1,5 @@
 """Which files a job may use that comes from another machine: those of the root, of the folder of videos, and of the
-model folders. Held when a job is added or imported, and again in the worker, with the definition as it is then.
+model folders. Checked when a job is added or imported, and again in the worker, with the definition as it is then.
 """
 
 from __future__ import annotations

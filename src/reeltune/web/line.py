@@ -121,7 +121,7 @@ def act(studio: Studio, do: str, id: int) -> None:
         case "remove":
             queue.remove(id)
         case "again":
-            queue.again(id)
+            queue.retry(id)
             runner.wake()
         case "cancel":
             runner.cancel(id)

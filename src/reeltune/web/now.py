@@ -30,7 +30,8 @@ _MOST_SHOWN = 4  # videos of one job
 
 def panel(studio: Studio, jobs: list[Job]) -> str:
     """The running job with its preview; else the last one that ended; else an invitation."""
-    live, trouble = studio.runner.live, studio.runner.trouble
+    trouble = studio.runner.trouble
+    live = next(iter(studio.runner.running()), None)
     shown = problem(trouble) if trouble is not None else ""
     if studio.runner.paused:
         shown += f'<div class="rt-line"><span></span>{button("resume", "Continue now")}</div>'
