@@ -79,7 +79,7 @@ reeltune.lively = (element, trigger, watch) => {
     }
     const button = event.target.closest('[data-do]');
     if (!button || button.disabled) return;
-    if (button.dataset.sure && !window.confirm(button.dataset.sure)) return;
+    if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
     if (button.dataset.pick !== undefined) choose(button);
     trigger('click', { ...button.dataset });
   });

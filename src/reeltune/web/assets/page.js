@@ -30,6 +30,12 @@
     if (outside && element.querySelector('.rt-problem')) element.scrollIntoView({ block: 'nearest' });
   };
 
+  // On narrow screens a video opens below the cards: scroll to it.
+  reeltune.reveal = element => {
+    const box = element.getBoundingClientRect();
+    if (box.top < 0 || box.top > window.innerHeight * 0.6) element.scrollIntoView({ block: 'start' });
+  };
+
   // --- keys --------------------------------------------------------------------------------------------------------
   document.addEventListener('keydown', event => {
     if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return;

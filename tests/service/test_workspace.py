@@ -13,37 +13,40 @@ from PIL import Image
 from reeltune.errors import DefinitionError, MediaError, PreferencesError, SettingsError
 from reeltune.jobs import Queue
 from reeltune.preferences import Preferences, load_preferences, save_preferences
-from reeltune.service import drafts, finetunes, states
-from reeltune.service.finetunes import Wanted
-from reeltune.service.states import file_facts
-from reeltune.service.studio import Studio
-from reeltune.service.uploads import settings_of
-from reeltune.web.clock import Part, View, attempt, changes
-from reeltune.web.configuration import _build
+from reeltune.service import finetunes, model_states
+from reeltune.service.drafts import check_draft, draft_with_settings
+from reeltune.service.finetunes import NewFinetune
+from reeltune.service.gallery import find_video
+from reeltune.service.model_states import folder_facts
+from reeltune.service.preference_fields import preferences_from_form
+from reeltune.service.settings_files import read_settings_of
+from reeltune.service.workspace import Workspace
+from reeltune.web.clock import PagePart, View, attempt, changes
 from reeltune.web.events import reporting
-from reeltune.web.gallery import find
 from reeltune.web.guard import _host
 from reeltune.web.markup import button, marked, problem, text
-from reeltune.web.pick import headline, model_list
+from reeltune.web.model_panel import model_description, model_list
 
 
-def studio_of(root, local=True):
-    return Studio(root, SimpleNamespace(queue=Queue(root), live=None, trouble=None, wake=lambda: None), local=local)
+def workspace_of(root, local=True):
+    return Workspace(
+        root, SimpleNamespace(queue=Queue(root), live=None, trouble=None, paused=False, wake=lambda: None), local=local
+    )
 
 
 @pytest.fixture
-def studio(root):
+def workspace(root):
     (root / "uploads").mkdir()
     (root / "outputs").mkdir()
-    return studio_of(root)
+    return workspace_of(root)
 
 
-def test_only_outputs_and_uploads_may_be_named(studio, root):
+def test_only_outputs_and_uploads_may_be_named(workspace, root):
     (root / "outputs" / "a.mp4").write_bytes(b"x")
     (root / "secret.mp4").write_bytes(b"x")
     (root / "outputs" / "link.mp4").symlink_to(root / "secret.mp4")
-    assert studio.confined("outputs/a.mp4") == root / "outputs" / "a.mp4"
-    assert studio.confined(root / "uploads" / "b.png") == root / "uploads" / "b.png"
+    assert workspace.confined("outputs/a.mp4") == root / "outputs" / "a.mp4"
+    assert workspace.confined(root / "uploads" / "b.png") == root / "uploads" / "b.png"
     for name in (
         "secret.mp4",
         "outputs/../secret.mp4",
@@ -54,59 +57,61 @@ def test_only_outputs_and_uploads_may_be_named(studio, root):
         "x" * 5000,
         "~/x",
     ):
-        assert studio.confined(name) is None, name
-    assert find(studio, "a.mp4") == root / "outputs" / "a.mp4"
+        assert workspace.confined(name) is None, name
+    assert find_video(workspace, "a.mp4") == root / "outputs" / "a.mp4"
     for name in ("link.mp4", "../secret.mp4", "a.txt", "x/a.mp4", ""):
-        assert find(studio, name) is None
+        assert find_video(workspace, name) is None
 
 
-def test_inputs_are_looked_into_and_stay_inside(studio, root):
-    definition = studio.catalog()["i2v"]
+def test_inputs_are_looked_into_and_stay_inside(workspace, root):
+    definition = workspace.catalog()["i2v"]
     Image.new("RGB", (32, 32)).save(root / "uploads" / "a.png")
     (root / "uploads" / "no.png").write_bytes(b"no image")
     Image.new("RGB", (32, 32)).save(root / "private.png")
-    settings, _ = drafts.check(studio, definition, {"prompt": "x", "image_start": str(root / "uploads" / "a.png")})
+    settings, _ = check_draft(workspace, definition, {"prompt": "x", "image_start": str(root / "uploads" / "a.png")})
     assert (settings["image_start"], settings["image_prompt_type"]) == ("uploads/a.png", "S")
     with pytest.raises(MediaError, match="not an image"):
-        drafts.check(studio, definition, {"prompt": "x", "image_start": "uploads/no.png"})
+        check_draft(workspace, definition, {"prompt": "x", "image_start": "uploads/no.png"})
     with pytest.raises(SettingsError, match="not among the uploads"):
-        drafts.check(studio, definition, {"prompt": "x", "image_start": str(root / "private.png")})
+        check_draft(workspace, definition, {"prompt": "x", "image_start": str(root / "private.png")})
     with pytest.raises(SettingsError, match="needs image_start"):
-        drafts.check(studio, definition, {"prompt": "x"})
+        check_draft(workspace, definition, {"prompt": "x"})
 
 
-def test_settings_of_a_file_go_into_the_form_and_what_is_gone_is_said(studio, root):
-    draft = drafts.of_settings(
-        studio, "ti2v_2_2", {"seed": 3, "image_start": "uploads/gone.png", "image_refs": []}, ["of_later"]
+def test_settings_of_a_file_go_into_the_form_and_what_is_gone_is_said(workspace, root):
+    draft = draft_with_settings(
+        workspace, "ti2v_2_2", {"seed": 3, "image_start": "uploads/gone.png", "image_refs": []}, ("of_later",)
     )
-    assert draft["settings"]["seed"] == 3
-    assert "image_refs" not in draft["settings"]
-    assert ["of_later" in row or "image_start" in row for row in draft["said"]] == [True, True]
+    assert draft.settings["seed"] == 3
+    assert "image_refs" not in draft.settings
+    assert ["of_later" in notice or "image_start" in notice for notice in draft.notices] == [True, True]
     odd = {
         "video_length": "2s",
         "sample_solver": "causvid",
         "skip_steps_cache_type": "mag",
         "multi_prompts_gen_type": "PW",
     }
-    shown = drafts.of_settings(studio, "ti2v_2_2", odd, [])["settings"]  # in the form of the page's fields
+    shown = draft_with_settings(workspace, "ti2v_2_2", odd).settings  # in the form of the page's fields
     assert {key: shown[key] for key in odd} == {
         "video_length": 49, "sample_solver": "euler", "skip_steps_cache_type": "tea", "multi_prompts_gen_type": "PG"
     }  # fmt: skip
     path = root / "uploads" / "s.json"
     path.write_text('\ufeff{"model_type": "t2v", "seed": 5, "odd": 1}', encoding="utf-8")
-    assert settings_of(path) == ("t2v", {"model_type": "t2v", "seed": 5}, ["odd"])
+    stored = read_settings_of(path)
+    assert (stored.definition, stored.unknown) == ("t2v", ("odd",))
+    assert stored.settings == {"model_type": "t2v", "seed": 5}
     for content in ("{", "[1]", "film"):
         path.write_text(content, encoding="utf-8")
         with pytest.raises((SettingsError, MediaError)):
-            settings_of(path)
+            read_settings_of(path)
 
 
-def test_finetunes_are_written_changed_and_deleted_losslessly(studio, root):
-    base = studio.catalog()["t2v"]
-    wanted = Wanted(
+def test_finetunes_are_written_changed_and_deleted_losslessly(workspace, root):
+    base = workspace.catalog()["t2v"]
+    wanted = NewFinetune(
         "", "Water Colour", "Soft.", "https://example.org/water_bf16.safetensors\n\nckpts/water_fp16.safetensors\n"
     )
-    id = finetunes.write_new(studio, base, wanted, {"seed": 4})
+    id = finetunes.create_finetune(workspace, base, wanted, {"seed": 4})
     path = root / "finetunes" / "t2v_water_colour.json"
     assert id == path.stem
     value = json.loads(path.read_text(encoding="utf-8"))
@@ -114,54 +119,54 @@ def test_finetunes_are_written_changed_and_deleted_losslessly(studio, root):
     assert len(value["model"]["URLs"]) == 2
     assert value["seed"] == 4
     with pytest.raises(DefinitionError, match="already"):
-        finetunes.write_new(studio, base, wanted, {})
+        finetunes.create_finetune(workspace, base, wanted, {})
     with pytest.raises(DefinitionError, match="name"):
-        finetunes.write_new(studio, base, dataclasses.replace(wanted, name=" "), {})
+        finetunes.create_finetune(workspace, base, dataclasses.replace(wanted, name=" "), {})
     with pytest.raises(DefinitionError):
-        finetunes.write_new(studio, base, dataclasses.replace(wanted, name="Odd", urls="ftp://x/y"), {})
+        finetunes.create_finetune(workspace, base, dataclasses.replace(wanted, name="Odd", urls="ftp://x/y"), {})
     odd = path.read_text(encoding="utf-8").replace('"seed": 4', '"seed": 4,\n    "of_later": {"a": 1}')
-    finetunes.save_text(studio, id, odd)
-    assert finetunes.change(studio, id, {"name": "Other", "description": "Soft."}) == ["name"]
+    finetunes.save_finetune_text(workspace, id, odd)
+    assert finetunes.change_finetune(workspace, id, {"name": "Other", "description": "Soft."}) == ["name"]
     assert path.read_text(encoding="utf-8") == odd.replace("Water Colour", "Other")
     for bad in ("{", '{"model": {"name": 3}}', '{"model": {"architecture": "nothing", "URLs": ["x"]}}'):
         with pytest.raises(DefinitionError):
-            finetunes.save_text(studio, id, bad)
+            finetunes.save_finetune_text(workspace, id, bad)
         assert path.read_text(encoding="utf-8") == odd.replace("Water Colour", "Other")
     given = root / "uploads" / "mine.json"
     given.write_bytes(b'{ "model": {"name": "Mine", "architecture": "t2v", "URLs": "t2v"},  "odd" : 1 }')
-    assert finetunes.import_file(studio, given) == "mine"
+    assert finetunes.import_finetune(workspace, given) == "mine"
     assert (root / "finetunes" / "mine.json").read_bytes() == given.read_bytes()
     with pytest.raises(DefinitionError, match="already"):
-        finetunes.import_file(studio, given)
-    finetunes.delete(studio, "mine")
-    assert list(finetunes.own_files(studio)) == [id]
-    with pytest.raises(DefinitionError, match="no finetune of yours"):
-        finetunes.delete(studio, "t2v")
-    with pytest.raises(DefinitionError, match="no finetune of yours"):
-        finetunes.own_file(studio, "../outside")
+        finetunes.import_finetune(workspace, given)
+    finetunes.delete_finetune(workspace, "mine")
+    assert list(finetunes.own_files(workspace)) == [id]
+    with pytest.raises(DefinitionError, match="not one of your finetunes"):
+        finetunes.delete_finetune(workspace, "t2v")
+    with pytest.raises(DefinitionError, match="not one of your finetunes"):
+        finetunes.own_file(workspace, "../outside")
 
 
 def test_whoever_comes_from_elsewhere_names_no_files_of_this_machine_and_no_folders(root):
-    studio = studio_of(root, local=False)
+    workspace = workspace_of(root, local=False)
     for path in ("/etc/passwd", "../x.safetensors", "~/x.safetensors"):
         with pytest.raises(DefinitionError, match="outside"):
-            finetunes.allowed(studio, path)
-    assert finetunes.allowed(studio, "ckpts/x.safetensors") == "ckpts/x.safetensors"
-    assert finetunes.allowed(studio, "https://example.org/x") == "https://example.org/x"
+            finetunes.allowed_source(workspace, path)
+    assert finetunes.allowed_source(workspace, "ckpts/x.safetensors") == "ckpts/x.safetensors"
+    assert finetunes.allowed_source(workspace, "https://example.org/x") == "https://example.org/x"
     given = {"outputs": "/", "model_folders": "/etc", "dtype": "fp16"}
-    built = _build(studio, given, {})
+    built = preferences_from_form(workspace, given, {})
     assert (built.outputs, built.model_folders, built.dtype) == ("outputs", (), "fp16")
 
 
-def test_configuration_keeps_what_it_does_not_know_and_refuses_what_cannot_be(studio, root):
+def test_configuration_keeps_what_it_does_not_know_and_refuses_what_cannot_be(workspace, root):
     save_preferences(root, Preferences(tokens={"hub": "hf_1"}, extra={"of_later": 1}))
-    built = _build(studio, {"model_folders": "", "dtype": "bf16"}, {"hub": "", "civitai": "new"})
+    built = preferences_from_form(workspace, {"model_folders": "", "dtype": "bf16"}, {"hub": "", "civitai": "new"})
     assert (built.tokens, built.extra, built.dtype) == ({"hub": "hf_1", "civitai": "new"}, {"of_later": 1}, "bf16")
     save_preferences(root, built)
     assert load_preferences(root)[0] == built
     assert (root / "reeltune.json").stat().st_mode & 0o077 == 0
     assert "hf_1" not in repr(built)
-    assert _build(studio, {"model_folders": ""}, {"hub": "-"}).tokens == {"civitai": "new"}
+    assert preferences_from_form(workspace, {"model_folders": ""}, {"hub": "-"}).tokens == {"civitai": "new"}
     for values in (
         {"outputs": "."},
         {"outputs": ".."},
@@ -171,12 +176,12 @@ def test_configuration_keeps_what_it_does_not_know_and_refuses_what_cannot_be(st
         {"dtype": "fp4"},
     ):
         with pytest.raises(PreferencesError):
-            _build(studio, {"model_folders": "", **values}, {})
+            preferences_from_form(workspace, {"model_folders": "", **values}, {})
     with pytest.raises(PreferencesError, match="tokens"):
-        _build(studio, {"model_folders": ""}, {"hub": "two words"})
+        preferences_from_form(workspace, {"model_folders": ""}, {"hub": "two words"})
 
 
-def test_what_strangers_wrote_is_text_and_never_markup(studio, root, define):
+def test_what_strangers_wrote_is_text_and_never_markup(workspace, root, define):
     evil = '<img src=x onerror="alert(1)">\u202e'
     define(
         "t2v_evil",
@@ -187,30 +192,30 @@ def test_what_strangers_wrote_is_text_and_never_markup(studio, root, define):
             "description": evil.rstrip("\u202e"),
         },
     )
-    assert "<img" not in headline(studio, "t2v_evil")
-    assert "&lt;img" in headline(studio, "t2v_evil")
+    assert "<img" not in model_description(workspace, "t2v_evil")
+    assert "&lt;img" in model_description(workspace, "t2v_evil")
     assert text(evil) == "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;\ufffd"
-    assert "<b>" not in button("do", "<b>", title="<b>", sure="<b>", name="<b>")
+    assert "<b>" not in button("do", "<b>", title="<b>", confirm="<b>", name="<b>")
     assert "<b>" not in problem("<b>", "<b>")
-    assert "<script" not in model_list(studio, "t2v")
+    assert "<script" not in model_list(workspace, "t2v")
 
 
-def test_new_changed_and_broken_files_show_without_asking(studio, root, define):
-    assert "t2v_own" not in studio.catalog()
+def test_new_changed_and_broken_files_show_without_asking(workspace, root, define):
+    assert "t2v_own" not in workspace.catalog()
     define("t2v_own", {"name": "Own", "architecture": "t2v", "URLs": "t2v"})
-    assert studio.catalog()["t2v_own"].name == "Own"
+    assert workspace.catalog()["t2v_own"].name == "Own"
     define("t2v_own", {"name": "Own, changed", "architecture": "t2v", "URLs": "t2v"})
-    assert studio.catalog()["t2v_own"].name == "Own, changed"
+    assert workspace.catalog()["t2v_own"].name == "Own, changed"
     (root / "finetunes" / "bad.json").write_text("{")
-    shown = model_list(studio, "t2v")
+    shown = model_list(workspace, "t2v")
     assert "bad.json" in shown
     assert "ends too early" in shown
     end = time.monotonic() + 20
-    while not studio.standings().get("nano_t2v"):
+    while not workspace.model_states().get("nano_t2v"):
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert studio.standings()["nano_t2v"].ready
-    assert not studio.standings()["t2v"].ready
+    assert workspace.model_states()["nano_t2v"].ready
+    assert not workspace.model_states()["t2v"].ready
 
 
 @pytest.mark.parametrize(
@@ -221,54 +226,54 @@ def test_the_name_in_a_host_header(header, name):
     assert _host(header) == name
 
 
-def test_folders_are_looked_through_once_for_all_models(studio, root, monkeypatch):
+def test_folders_are_looked_through_once_for_all_models(workspace, root, monkeypatch):
     folder = root / "models"
     folder.mkdir()
     (root / "reeltune.json").write_text(json.dumps({"model_folders": [str(folder)]}))
     made = []
 
-    class Counted(states.Inventory):
+    class Counted(model_states.Inventory):
         def __init__(self, *given):
             made.append(given)
             super().__init__(*given)
 
-    monkeypatch.setattr(states, "Inventory", Counted)
+    monkeypatch.setattr(model_states, "Inventory", Counted)
     for id in ("t2v", "i2v", "nano_t2v", "ti2v_2_2"):
-        studio.explain(studio.catalog()[id])
+        workspace.explain(workspace.catalog()[id])
     assert len(made) == 1
     (root / "ckpts").mkdir(exist_ok=True)
     (root / "ckpts" / "new.safetensors").write_bytes(b"")
-    studio.explain(studio.catalog()["t2v"])
+    workspace.explain(workspace.catalog()["t2v"])
     assert len(made) == 2
 
 
-def test_while_a_file_is_downloaded_no_model_is_explained_again(studio, root, monkeypatch):
+def test_while_a_file_is_downloaded_no_model_is_explained_again(workspace, root, monkeypatch):
     asked = []
-    explain = states.explain
+    explain = model_states.explain
     monkeypatch.setattr(
-        states, "explain", lambda *given, **more: (asked.append(given[0].id), explain(*given, **more))[1]
+        model_states, "explain", lambda *given, **more: (asked.append(given[0].id), explain(*given, **more))[1]
     )
-    settled(studio)
+    settled(workspace)
     first = len(asked)
-    assert first == len([row for row in studio.catalog().summaries() if row.runnable])
+    assert first == len([row for row in workspace.catalog().summaries() if row.runnable])
     (root / "ckpts").mkdir()
     for count in range(1, 20):
         (root / "ckpts" / "big.safetensors.partial").write_bytes(bytes(count))
         (root / "ckpts" / "big.safetensors.journal.partial").write_bytes(bytes(count))
         (root / "ckpts" / ".index.sqlite").write_bytes(bytes(count))
-        shown = model_list(studio, "t2v") + headline(studio, "nano_t2v")
+        shown = model_list(workspace, "t2v") + model_description(workspace, "nano_t2v")
     assert "Ready" in shown
     assert len(asked) == first + 1  # the one that is looked at, once
     (root / "ckpts" / "sub").mkdir()
     (root / "ckpts" / "sub" / "big.safetensors").write_bytes(b"finished")
-    settled(studio)
+    settled(workspace)
     assert len(asked) == 2 * first + 1
 
 
-def settled(studio):
+def settled(workspace):
     """Wait until the states of all models are found out anew."""
-    before, end = studio._states._standings, time.monotonic() + 30
-    while studio.standings() is before:
+    before, end = workspace._states._states, time.monotonic() + 30
+    while workspace.model_states() is before:
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -278,19 +283,19 @@ def test_facts_of_files_notice_every_change_and_survive_links_in_circles(root):
     folder.mkdir()
     (folder / "circle").symlink_to(folder)
     (folder / "gone").symlink_to(root / "nothing")
-    seen = [file_facts(folder, deep=True)]
+    seen = [folder_facts(folder)]
     path = folder / "a.safetensors"
     path.write_bytes(b"1")
-    seen.append(file_facts(folder, deep=True))
+    seen.append(folder_facts(folder))
     path.write_bytes(b"12")
-    seen.append(file_facts(folder, deep=True))
+    seen.append(folder_facts(folder))
     other = root / "other"
     other.write_bytes(b"34")
     os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
     other.replace(path)  # same size and time, another file
-    seen.append(file_facts(folder, deep=True))
+    seen.append(folder_facts(folder))
     assert len(set(seen)) == len(seen)
-    assert file_facts(root / "nothing") == ()
+    assert folder_facts(root / "nothing") == ()
 
 
 def test_what_fails_in_a_part_of_the_page_is_shown_there_in_words():
@@ -305,7 +310,7 @@ def test_what_fails_in_a_part_of_the_page_is_shown_there_in_words():
     shown, error = attempt(broken, view)
     assert isinstance(error, RuntimeError)
     assert "&lt;b&gt;odd" in shown
-    assert "The terminal shows where" in shown
+    assert "The terminal shows details" in shown
     shown, error = attempt(refused, view)
     assert "“Start image” is missing." in shown
     assert "--image-start" not in shown
@@ -332,10 +337,10 @@ def test_the_clock_sends_what_the_browser_does_not_show_and_logs_a_failure_once(
         raise RuntimeError("odd")
 
     parts = {
-        "fine": Part(None, lambda view: "<p>fine</p>"),
-        "broken": Part(None, broken),
-        "list": Part(None, lambda view: ["a"], lambda rows: {"choices": rows}, html=False),
-        "broken list": Part(None, broken, html=False),
+        "fine": PagePart(None, lambda view: "<p>fine</p>"),
+        "broken": PagePart(None, broken),
+        "list": PagePart(None, lambda view: ["a"], lambda rows: {"choices": rows}, html=False),
+        "broken list": PagePart(None, broken, html=False),
     }
     view = View(None, {}, None)
     marks, updates = changes(view, parts, {})
