@@ -63,7 +63,7 @@ _HELP = {
 _PLACEHOLDERS = {"prompt": "Describe the video."}
 _NEGATIVE_ONLY = "Only used with a negative prompt; 1 turns guidance off."
 _CHOICES: Mapping[str, tuple[tuple[str, Any], ...]] = {
-    "multi_prompts_gen_type": (("One video per line", "G"), ("One video per paragraph", "PG"), ("One prompt", "FG")),
+    "multi_prompts_gen_type": (("Video per line", "G"), ("Video per paragraph", "PG"), ("One prompt", "FG")),
     "skip_steps_cache_type": (("Off", ""), ("On", "tea")),
     "guidance_phases": (("One", 1), ("Two", 2)),
     "perturbation_switch": (("Off", 0), ("On", 1)),
