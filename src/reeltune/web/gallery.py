@@ -42,7 +42,7 @@ _HIDDEN_SETTINGS = ("model_type", "image_prompt_type", "video_prompt_type")  # t
 _EMPTY = '<div class="rt-stage rt-empty">Videos you make appear here.</div>'
 _NOTHING_OPEN = hint("Select a video to see how it was made.")
 _GONE = "The video no longer exists."
-_OPEN_VIDEO_JS = f"{LIVELY['js_on_load']} watch('value', () => reeltune.reveal(element));"
+_OPEN_VIDEO_JS = "reeltune.lively(element, trigger, watch, reeltune.reveal);"
 
 
 # --- HTML -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ reeltune.marks = seen => JSON.stringify({
   ...Object.fromEntries([...document.querySelectorAll('[data-part]')].map(part => [part.dataset.part, part.dataset.mark])),
 });
 
-reeltune.lively = (element, trigger, watch) => {
+reeltune.lively = (element, trigger, watch, updated = () => {}) => {
   const state = { words: '', filters: new Set(), open: new Map(), focused: null, scrolled: null };
   const all = selector => [...element.querySelectorAll(selector)];
   const find = () => element.querySelector('[data-search]');
@@ -113,7 +113,7 @@ reeltune.lively = (element, trigger, watch) => {
   }, true);
   element.addEventListener('focusin', event => { state.focused = event.target.dataset.key || null; });
   element.addEventListener('focusout', event => { if (event.relatedTarget) state.focused = null; });
-  watch('value', restore);
+  watch('value', () => { restore(); updated(element); });
   reveal();
   new ResizeObserver((_, observer) => {  // a list that is drawn in a hidden tab has no height yet
     const box = element.querySelector('[data-scroll]');
