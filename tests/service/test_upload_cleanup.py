@@ -7,7 +7,7 @@ import pytest
 
 from reeltune.jobs import Runner
 from reeltune.media.mp4 import write_mp4
-from reeltune.service.drafts import Draft
+from reeltune.service.drafts import VideoDraft
 from reeltune.service.upload_cleanup import remove_unused
 from reeltune.service.workspace import Workspace
 
@@ -46,7 +46,7 @@ def test_uploads_are_deleted_when_nothing_names_them(workspace):
     partial = root / "uploads" / ".0123.partial"
     partial.write_bytes(b"half")
     os.utime(partial, (old, old))
-    draft = Draft("i2v", {"image_start": str(paths["draft"])}, initial={})
+    draft = VideoDraft("i2v", {"image_start": str(paths["draft"])}, initial={})
     assert set(remove_unused(workspace, [draft])) == {paths["unused"], partial}
     assert not paths["unused"].parent.exists()
     stored = {path for path in (root / "uploads").rglob("*") if path.is_file()}

@@ -35,7 +35,7 @@ def test_equal_content_is_stored_once_under_a_safe_name_with_a_matching_suffix(t
 
 
 def test_a_refused_file_leaves_nothing(tmp_path):
-    with pytest.raises(UploadRefused, match="fox.png is a PDF file") as caught:
+    with pytest.raises(UploadRefused, match=r"fox\.png is a PDF file") as caught:
         received(tmp_path, "fox.png", b"%PDF-1.7")
     assert caught.value.reason is RefusalReason.UNSUPPORTED
     file = IncomingFile(tmp_path, "a.png")

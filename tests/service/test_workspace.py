@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 import time
 from types import SimpleNamespace
 
@@ -21,10 +20,6 @@ from reeltune.service.model_states import folder_facts
 from reeltune.service.preference_fields import preferences_from_form
 from reeltune.service.settings_files import read_settings_of
 from reeltune.service.workspace import Workspace
-from reeltune.web.clock import PagePart, View, attempt, changes
-from reeltune.web.events import reporting
-from reeltune.web.guard import _host
-from reeltune.web.markup import button, marked, problem, text
 from reeltune.web.model_panel import model_description, model_list
 
 
@@ -181,25 +176,6 @@ def test_configuration_keeps_what_it_does_not_know_and_refuses_what_cannot_be(wo
         preferences_from_form(workspace, {"model_folders": ""}, {"hub": "two words"})
 
 
-def test_what_strangers_wrote_is_text_and_never_markup(workspace, root, define):
-    evil = '<img src=x onerror="alert(1)">\u202e'
-    define(
-        "t2v_evil",
-        {
-            "name": "Evil",
-            "architecture": "t2v",
-            "URLs": ["https://example.org/<b>.safetensors"],
-            "description": evil.rstrip("\u202e"),
-        },
-    )
-    assert "<img" not in model_description(workspace, "t2v_evil")
-    assert "&lt;img" in model_description(workspace, "t2v_evil")
-    assert text(evil) == "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;\ufffd"
-    assert "<b>" not in button("do", "<b>", title="<b>", confirm="<b>", name="<b>")
-    assert "<b>" not in problem("<b>", "<b>")
-    assert "<script" not in model_list(workspace, "t2v")
-
-
 def test_new_changed_and_broken_files_show_without_asking(workspace, root, define):
     assert "t2v_own" not in workspace.catalog()
     define("t2v_own", {"name": "Own", "architecture": "t2v", "URLs": "t2v"})
@@ -216,14 +192,6 @@ def test_new_changed_and_broken_files_show_without_asking(workspace, root, defin
         time.sleep(0.05)
     assert workspace.model_states()["nano_t2v"].ready
     assert not workspace.model_states()["t2v"].ready
-
-
-@pytest.mark.parametrize(
-    ("header", "name"),
-    [("localhost:7860", "localhost"), ("LOCALHOST", "localhost"), ("[::1]:80", "::1"), ("", ""), ("a.b:1:2", "a.b")],
-)
-def test_the_name_in_a_host_header(header, name):
-    assert _host(header) == name
 
 
 def test_folders_are_looked_through_once_for_all_models(workspace, root, monkeypatch):
@@ -296,61 +264,3 @@ def test_facts_of_files_notice_every_change_and_survive_links_in_circles(root):
     seen.append(folder_facts(folder))
     assert len(set(seen)) == len(seen)
     assert folder_facts(root / "nothing") == ()
-
-
-def test_what_fails_in_a_part_of_the_page_is_shown_there_in_words():
-    view = View(None, {}, 0)
-
-    def broken(view):
-        raise RuntimeError("<b>odd</b>")
-
-    def refused(view):
-        raise SettingsError("image_start is missing.", hint="Give --image-start FILE.")
-
-    shown, error = attempt(broken, view)
-    assert isinstance(error, RuntimeError)
-    assert "&lt;b&gt;odd" in shown
-    assert "The terminal shows details" in shown
-    shown, error = attempt(refused, view)
-    assert "“Start image” is missing." in shown
-    assert "--image-start" not in shown
-    assert attempt(lambda view: "fine", view) == ("fine", None)
-
-
-def test_an_event_that_fails_answers_in_words_whatever_was_raised():
-    said = object()
-
-    @reporting(said)
-    def broken():
-        raise ValueError("odd")
-
-    @reporting(said)
-    def refused():
-        raise SettingsError("No.")
-
-    assert "ValueError: odd" in broken()[said]
-    assert "No." in refused()[said]
-
-
-def test_the_clock_sends_what_the_browser_does_not_show_and_logs_a_failure_once(caplog):
-    def broken(view):
-        raise RuntimeError("odd")
-
-    parts = {
-        "fine": PagePart(None, lambda view: "<p>fine</p>"),
-        "broken": PagePart(None, broken),
-        "list": PagePart(None, lambda view: ["a"], lambda rows: {"choices": rows}, html=False),
-        "broken list": PagePart(None, broken, html=False),
-    }
-    view = View(None, {}, None)
-    marks, updates = changes(view, parts, {})
-    assert updates[0] == marked("fine", "<p>fine</p>")
-    assert "RuntimeError: odd" in updates[1]
-    assert updates[2] == {"choices": ["a"]}
-    assert "__type__" in updates[3]  # nothing that a list could show
-    assert caplog.text.count("could not be shown") == 2
-    shown = {name: re.search('data-mark="(.*?)"', html)[1] for name, html in zip(parts, updates[:2], strict=False)}
-    assert all("__type__" in row for row in changes(view, parts, marks | shown)[1])
-    assert caplog.text.count("could not be shown") == 2
-    again = changes(view, parts, marks | shown | {"fine": "what an answer that came late has put there"})[1]
-    assert again[0] == updates[0]

@@ -10,7 +10,7 @@ from reeltune.errors import MediaError, NotRunnable, ReeltuneError
 from reeltune.families import ARCHITECTURES, Architecture
 from reeltune.media.inputs import last_frame
 from reeltune.media.origin import Origin, read_origin
-from reeltune.service.drafts import Draft, Message, draft_with_settings
+from reeltune.service.drafts import Message, VideoDraft, draft_with_settings
 from reeltune.service.uploads import clean_name, store_upload
 from reeltune.service.workspace import Workspace
 
@@ -18,7 +18,7 @@ _START_IMAGE = "image_start"
 _INPUTS_OF_THE_FIRST_VIDEO = ("image_end", "video_source", "video_guide", "video_mask")
 
 
-def continuation_draft(workspace: Workspace, current: str, path: Path) -> Draft:
+def continuation_draft(workspace: Workspace, current: str, path: Path) -> VideoDraft:
     """A draft with the settings of a video and its last frame as the start image.
 
     `current`: the selected model, used if the video's own model takes no start image. Raises MediaError when the video

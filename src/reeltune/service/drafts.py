@@ -22,7 +22,7 @@ from reeltune.jobs import Job
 from reeltune.request.parse import build_request, complete_settings
 from reeltune.service.fields import displayed_settings, fields_of, initial_settings, inputs_of, settings_from_form
 from reeltune.service.settings_files import (
-    StoredSettings,
+    FileSettings,
     checked_inputs,
     import_inputs,
     missing_inputs,
@@ -42,7 +42,7 @@ class Message:
 
 
 @dataclass(frozen=True, eq=False)  # drafts with equal settings are still different drafts
-class Draft:
+class VideoDraft:
     """A model `id` with the `settings` of a video.
 
     `initial`: the settings the model starts from. `job`: id of the job that is edited. `notices`: what could not be
@@ -60,7 +60,7 @@ class Draft:
     basis: str = ""
     version: str = field(default_factory=lambda: secrets.token_hex(4))
 
-    def with_changes(self, **changes: Any) -> Draft:
+    def with_changes(self, **changes: Any) -> VideoDraft:
         """Another draft that differs in `changes`."""
         return replace(self, version=secrets.token_hex(4), **changes)
 
@@ -80,10 +80,10 @@ def save_defaults(workspace: Workspace, id: str, settings: Mapping[str, Any]) ->
 # --- new drafts -------------------------------------------------------------------------------------------------
 
 
-def new_draft(workspace: Workspace, id: str, message: Message | None = None) -> Draft:
+def new_draft(workspace: Workspace, id: str, message: Message | None = None) -> VideoDraft:
     """A draft with the settings that a model starts from."""
     settings, notices = _initial(workspace, id)
-    return Draft(
+    return VideoDraft(
         id=id,
         settings=settings,
         initial=settings,
@@ -109,7 +109,7 @@ def _initial(workspace: Workspace, id: str) -> tuple[dict[str, Any], tuple[str, 
 
 def draft_with_settings(
     workspace: Workspace, id: str, settings: Mapping[str, Any], unknown: tuple[str, ...] = ()
-) -> Draft:
+) -> VideoDraft:
     """A draft with settings from a file. Its notices report `unknown` keys and files that no longer exist.
 
     Images and videos from elsewhere on this machine are copied to the uploads.
@@ -135,14 +135,14 @@ def draft_with_settings(
     return draft.with_changes(settings=displayed, notices=tuple(notices))
 
 
-def draft_of_job(workspace: Workspace, job: Job, *, edit: bool) -> Draft:
+def draft_of_job(workspace: Workspace, job: Job, *, edit: bool) -> VideoDraft:
     """A draft with the settings of a job. `edit`: the draft changes that job instead of making another one."""
     draft = draft_with_settings(workspace, job.definition, job.settings)
     message = Message(f"The form shows the settings of job {job.id}.")
     return draft.with_changes(job=job.id if edit else None, message=message)
 
 
-def draft_of_stored(workspace: Workspace, current: str, stored: StoredSettings, name: str) -> Draft:
+def draft_of_stored(workspace: Workspace, current: str, stored: FileSettings, name: str) -> VideoDraft:
     """A draft with the settings of the file `name`.
 
     Its model is the one that the file names, else the base model of its architecture, else `current`, whichever
@@ -157,7 +157,7 @@ def draft_of_stored(workspace: Workspace, current: str, stored: StoredSettings, 
     return draft.with_changes(message=Message(f"The form shows the settings of {name}.", notices))
 
 
-def draft_of_upload(workspace: Workspace, current: str, path: str) -> Draft:
+def draft_of_upload(workspace: Workspace, current: str, path: str) -> VideoDraft:
     """A draft with the settings of an uploaded video, image or settings file. Raises ReeltuneError.
 
     An uploaded JSON file is deleted afterwards.
@@ -173,7 +173,7 @@ def draft_of_upload(workspace: Workspace, current: str, path: str) -> Draft:
 # --- definitions that change while a form is open ---------------------------------------------------------------
 
 
-def outdated(workspace: Workspace, draft: Draft) -> str:
+def outdated(workspace: Workspace, draft: VideoDraft) -> str:
     """A text that changes with every change of the definition since the draft was made; empty if there was none."""
     basis, blocked = _basis(workspace, draft.id), workspace.blocked(draft.id)
     if (basis, blocked) == (draft.basis, draft.blocked):
@@ -181,7 +181,7 @@ def outdated(workspace: Workspace, draft: Draft) -> str:
     return f"{draft.version} {basis} {blocked}"
 
 
-def updated(workspace: Workspace, draft: Draft, form_values: Mapping[str, Any]) -> Draft:
+def updated(workspace: Workspace, draft: VideoDraft, form_values: Mapping[str, Any]) -> VideoDraft:
     """The draft for the definition as it is now. Keeps the form's values that differ from the old initial settings."""
     changed = {key: value for key, value in form_values.items() if _or_none(value) != _or_none(draft.initial.get(key))}
     current = new_draft(workspace, draft.id)

@@ -9,7 +9,7 @@ from typing import Any
 
 from reeltune.errors import SettingsError
 from reeltune.files import reason, write_atomic
-from reeltune.service.settings_files import StoredSettings, read_settings_of
+from reeltune.service.settings_files import FileSettings, read_settings_of
 from reeltune.service.uploads import clean_name
 from reeltune.service.workspace import Workspace
 from reeltune.settings import settings_text
@@ -46,7 +46,7 @@ def save_preset(workspace: Workspace, id: str, name: str, settings: Mapping[str,
     return safe_name
 
 
-def load_preset(workspace: Workspace, id: str, name: str) -> StoredSettings:
+def load_preset(workspace: Workspace, id: str, name: str) -> FileSettings:
     """The settings of a preset. Raises SettingsError, MediaError."""
     path = _preset_file(workspace, id, name)
     try:

@@ -20,7 +20,7 @@ _EMPTY: tuple[Any, ...] = (None, "", [])
 
 
 @dataclass(frozen=True)
-class StoredSettings:
+class FileSettings:
     """Settings from a file. `definition`: the id it names, may be empty. `unknown`: keys that can't be used."""
 
     definition: str
@@ -29,7 +29,7 @@ class StoredSettings:
     unknown: tuple[str, ...] = ()
 
 
-def read_settings_of(path: Path) -> StoredSettings:
+def read_settings_of(path: Path) -> FileSettings:
     """The settings of a generated video or image, or of a settings file, recognized by its content.
 
     Raises MediaError for a file without settings, SettingsError for a settings file that can't be read.
@@ -38,7 +38,7 @@ def read_settings_of(path: Path) -> StoredSettings:
         origin = read_stored(path)
     except MediaError as error:
         raise MediaError(error.message.replace(display(path), path.name), hint=error.hint) from error
-    return StoredSettings(origin.definition, origin.architecture, dict(origin.settings), tuple(origin.unknown))
+    return FileSettings(origin.definition, origin.architecture, dict(origin.settings), tuple(origin.unknown))
 
 
 def checked_inputs(workspace: Workspace, definition: Definition, settings: Mapping[str, Any]) -> dict[str, Any]:

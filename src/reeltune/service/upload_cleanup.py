@@ -15,7 +15,7 @@ from reeltune.errors import ReeltuneError
 from reeltune.files import read_bytes
 from reeltune.library.inventory import PARTIAL
 from reeltune.media.tags import read_metadata
-from reeltune.service.drafts import Draft
+from reeltune.service.drafts import VideoDraft
 from reeltune.service.workspace import UPLOADS, Workspace
 from reeltune.untrusted import parse_json
 
@@ -30,7 +30,7 @@ _log = logging.getLogger("reeltune.page")
 class UploadCleanup:
     """A thread that deletes unused uploads every hour. `open_drafts` returns the drafts of all open pages."""
 
-    def __init__(self, workspace: Workspace, open_drafts: Callable[[], Iterable[Draft]]) -> None:
+    def __init__(self, workspace: Workspace, open_drafts: Callable[[], Iterable[VideoDraft]]) -> None:
         self._workspace, self._open_drafts = workspace, open_drafts
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reeltune-cleanup", daemon=True)
@@ -53,7 +53,7 @@ class UploadCleanup:
 
 
 def remove_unused(
-    workspace: Workspace, drafts: Iterable[Draft] = (), *, max_age_seconds: float = MAX_AGE_SECONDS
+    workspace: Workspace, drafts: Iterable[VideoDraft] = (), *, max_age_seconds: float = MAX_AGE_SECONDS
 ) -> list[Path]:
     """Delete uploads that are older than `max_age_seconds` and not used anywhere; returns them.
 
@@ -82,7 +82,7 @@ def _older_uploads(folder: Path, max_age_seconds: float) -> Iterator[Path]:
                     yield path
 
 
-def _values(workspace: Workspace, drafts: Iterable[Draft]) -> Iterator[Any]:
+def _values(workspace: Workspace, drafts: Iterable[VideoDraft]) -> Iterator[Any]:
     """Every value that may name an upload."""
     for draft in drafts:
         yield dict(draft.settings)

@@ -16,7 +16,7 @@ import gradio as gr
 
 from reeltune.errors import ReeltuneError
 from reeltune.jobs import Job
-from reeltune.service.drafts import Draft
+from reeltune.service.drafts import VideoDraft
 from reeltune.service.workspace import Workspace
 from reeltune.untrusted import parse_json
 from reeltune.web.events import QUIET
@@ -34,7 +34,7 @@ class View:
     """What the parts of a page are shown for: the draft and the gallery of a browser session."""
 
     workspace: Workspace
-    draft: Draft
+    draft: VideoDraft
     gallery: GalleryState
 
     @cached_property
@@ -68,7 +68,7 @@ def attempt(show: Callable[[View], Any], view: View) -> tuple[Any, Exception | N
 
 
 def start_clock(
-    view_of: Callable[[Draft, GalleryState], View],
+    view_of: Callable[[VideoDraft, GalleryState], View],
     inputs: list[gr.State],
     parts: Mapping[str, PagePart],
     page: gr.Blocks,
@@ -81,7 +81,7 @@ def start_clock(
     shown_hashes = gr.Textbox(visible="hidden")  # JSON, of the parts that aren't HTML
     outputs = [part.component for part in parts.values()]
 
-    def tick(draft: Draft, gallery: GalleryState, shown: str) -> tuple[Any, ...]:
+    def tick(draft: VideoDraft, gallery: GalleryState, shown: str) -> tuple[Any, ...]:
         hashes, updates = changes(view_of(draft, gallery), parts, _parse_hashes(shown))
         return json.dumps(hashes), *updates
 

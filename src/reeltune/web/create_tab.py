@@ -9,7 +9,7 @@ import gradio as gr
 
 from reeltune.definitions import Definition
 from reeltune.errors import ReeltuneError
-from reeltune.service.drafts import Draft, Message, new_draft
+from reeltune.service.drafts import Message, VideoDraft, new_draft
 from reeltune.service.file_checks import FileCheck, FileNotChecked, check_new_finetune, require_fitting
 from reeltune.service.finetunes import NewFinetune, create_finetune
 from reeltune.service.workspace import Workspace
@@ -59,7 +59,7 @@ class CreateComponents:
 
 def create_tab(workspace: Workspace, draft: gr.State, tabs: gr.Tabs, about: gr.HTML) -> tuple[gr.Dropdown, gr.Dropdown]:
     """Draw the tab; returns the lists of base models and of the user's finetunes, which the clock updates."""
-    current: Draft = draft.value
+    current: VideoDraft = draft.value
     with gr.Row(elem_classes="rt-columns", elem_id="create"):
         with gr.Column(scale=3, min_width=300):
             gr.HTML("<h2>New finetune</h2>", apply_default_css=False)
@@ -110,7 +110,7 @@ def base_choices(workspace: Workspace) -> list[tuple[str, str]]:
     return [(f"{summary.name} ({summary.id})", summary.id) for summary in summaries]
 
 
-def about_base_model(workspace: Workspace, current: Draft, id: str) -> str:
+def about_base_model(workspace: Workspace, current: VideoDraft, id: str) -> str:
     """Which settings the finetune will start from."""
     try:
         name = workspace.catalog()[id].name
@@ -128,12 +128,12 @@ def _follow_draft(workspace: Workspace, draft: gr.State, components: CreateCompo
     """Select the model of the Make tab as the base model until another one is chosen here."""
     followed_id = gr.State(draft.value.id)
 
-    def selected(current: Draft, previous_id: str) -> tuple[Any, str]:
+    def selected(current: VideoDraft, previous_id: str) -> tuple[Any, str]:
         if current.id == previous_id:
             return gr.skip(), previous_id
         return gr.Dropdown(choices=base_choices(workspace), value=current.id), current.id
 
-    def described(current: Draft, id: str) -> tuple[Any, ...]:
+    def described(current: VideoDraft, id: str) -> tuple[Any, ...]:
         urls2_visible, modules_visible = _used_fields(workspace, id)
         text = about_base_model(workspace, current, id)
         return text, gr.update(visible=urls2_visible), gr.update(visible=modules_visible)
@@ -168,7 +168,7 @@ def _attach_create(
 
     def create_with(*, require_checked: bool) -> Any:
         @reporting(components.answer)
-        def created(current: Draft, base_id: str, *values: Any) -> Updates:
+        def created(current: VideoDraft, base_id: str, *values: Any) -> Updates:
             new = NewFinetune(*values)
             try:
                 id = _create(workspace, current, base_id, new, require_checked=require_checked)
@@ -193,7 +193,7 @@ def _attach_create(
         field.input(lambda: gr.Button(visible=False), None, components.create_anyway, **QUIET)
 
 
-def _create(workspace: Workspace, current: Draft, base_id: str, new: NewFinetune, *, require_checked: bool) -> str:
+def _create(workspace: Workspace, current: VideoDraft, base_id: str, new: NewFinetune, *, require_checked: bool) -> str:
     """Create a finetune whose files fit; returns its id. Raises ReeltuneError."""
     base = workspace.catalog()[base_id]
     require_fitting(workspace, base, check_new_finetune(workspace, base, new), require_checked=require_checked)

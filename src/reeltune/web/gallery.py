@@ -11,7 +11,7 @@ import gradio as gr
 from reeltune.errors import MediaError, ReeltuneError
 from reeltune.media.origin import Origin, read_origin
 from reeltune.service.continuing import continuation_draft
-from reeltune.service.drafts import Draft, draft_of_stored
+from reeltune.service.drafts import VideoDraft, draft_of_stored
 from reeltune.service.gallery import (
     GalleryPage,
     GalleryQuery,
@@ -176,7 +176,7 @@ def _attach_details(
     cards, details, tabs = components
 
     @reporting(details)
-    def pressed(event: gr.EventData, current: Draft, gallery: GalleryState) -> Updates:
+    def pressed(event: gr.EventData, current: VideoDraft, gallery: GalleryState) -> Updates:
         action, name = button_data(event, "do"), button_data(event, "name")
         path = find_video(workspace, name)
         if path is None:
@@ -210,7 +210,7 @@ def _exported(make: MakeComponents, path: Path) -> Updates:
     return {make.file_name: f"{path.stem}_settings.json", make.file_content: content}
 
 
-def _draft_of_video(workspace: Workspace, current: Draft, path: Path, action: str) -> Draft:
+def _draft_of_video(workspace: Workspace, current: VideoDraft, path: Path, action: str) -> VideoDraft:
     """A draft with the settings of a video, or one that continues it. Raises ReeltuneError."""
     if action == "continue":
         return continuation_draft(workspace, current.id, path)

@@ -8,7 +8,7 @@ from reeltune._text import counted
 from reeltune.errors import Unreachable
 from reeltune.fetch import plan_download
 from reeltune.library.index import Index
-from reeltune.service.drafts import Draft, draft_of_job, new_draft
+from reeltune.service.drafts import VideoDraft, draft_of_job, new_draft
 from reeltune.service.queue_view import import_queue, perform
 from reeltune.service.workspace import Workspace
 from reeltune.web.clock import CURRENT_JOB, MODEL, MODELS, QUEUE, View, attempt
@@ -82,7 +82,7 @@ def show_queue(view: View) -> str:
 
 def _attach_models(workspace: Workspace, draft: gr.State, make: MakeComponents) -> None:
     @reporting(make.queue_answer)
-    def pressed(event: gr.EventData, current: Draft) -> Updates:
+    def pressed(event: gr.EventData, current: VideoDraft) -> Updates:
         if button_data(event, "do") == "refresh":
             workspace.reload()
             models = marked(MODELS, model_list(workspace, current.id))
@@ -90,7 +90,7 @@ def _attach_models(workspace: Workspace, draft: gr.State, make: MakeComponents) 
         id = button_data(event, "pick")
         return {draft: new_draft(workspace, id), make.about: marked(MODEL, model_description(workspace, id))}
 
-    def look_up_sizes(current: Draft) -> str:
+    def look_up_sizes(current: VideoDraft) -> str:
         view = View(workspace, current, GalleryState())
         message, error = attempt(_look_up_sizes, view)
         description = marked(MODEL, model_description(workspace, current.id))

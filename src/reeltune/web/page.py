@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from reeltune.errors import ReeltuneError
-from reeltune.service.drafts import Draft, new_draft, outdated
+from reeltune.service.drafts import VideoDraft, new_draft, outdated
 from reeltune.service.workspace import Workspace
 from reeltune.web.calls import Page
 from reeltune.web.clock import CURRENT_JOB, MODEL, MODELS, QUEUE, PagePart, View, start_clock
@@ -51,12 +51,12 @@ def build_page(workspace: Workspace, *, protected: bool = False) -> gr.Blocks:
     return page
 
 
-def _show_models_again(workspace: Workspace, draft: Draft) -> tuple[str, str]:
+def _show_models_again(workspace: Workspace, draft: VideoDraft) -> tuple[str, str]:
     """The models under changed preferences."""
     return model_description(workspace, draft.id), model_list(workspace, draft.id)
 
 
-def _open(workspace: Workspace, draft: Draft) -> tuple[Any, ...]:
+def _open(workspace: Workspace, draft: VideoDraft) -> tuple[Any, ...]:
     """Select the first model when the page is opened, as it may have changed since the server started."""
     try:
         id = workspace.first_model()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from reeltune.errors import ServeError
 from reeltune.jobs import Runner
 from reeltune.preferences import load_preferences
-from reeltune.service.drafts import Draft
+from reeltune.service.drafts import VideoDraft
 from reeltune.service.workspace import UPLOADS, Workspace
 from reeltune.web.desktop import has_desktop, open_browser
 from reeltune.web.login import read_passwords
@@ -179,11 +179,11 @@ def _application(workspace: Workspace, *, protected: bool) -> tuple[Any, Any]:
     return page, app
 
 
-def _open_drafts(page: Any) -> list[Draft]:
+def _open_drafts(page: Any) -> list[VideoDraft]:
     """The drafts of all open pages."""
     sessions = list(page.state_holder.session_data.values())
     values = [value for session in sessions for value in list(session.state_data.values())]
-    return [value for value in values if isinstance(value, Draft)]
+    return [value for value in values if isinstance(value, VideoDraft)]
 
 
 def _host_in_url(host: str) -> str:

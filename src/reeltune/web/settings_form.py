@@ -10,8 +10,8 @@ import gradio as gr
 from reeltune.definitions import Definition
 from reeltune.errors import NotRunnable, ReeltuneError
 from reeltune.service.drafts import (
-    Draft,
     Message,
+    VideoDraft,
     check_draft,
     defaults_file,
     draft_of_upload,
@@ -39,7 +39,7 @@ def draw_form_for(workspace: Workspace, draft: gr.State, make: MakeComponents) -
     """Draw the form here, and again whenever the draft changes."""
 
     @gr.render(inputs=draft, show_progress="hidden")  # type: ignore[untyped-decorator]
-    def form(current: Draft) -> None:
+    def form(current: VideoDraft) -> None:
         try:
             definition = workspace.catalog()[current.id]
         except ReeltuneError:  # its error is shown in place of the model's description
@@ -55,7 +55,7 @@ class SettingsForm:
     """One drawing of the form: the fields of a model with the settings of a draft, and the buttons that use them."""
 
     def __init__(
-        self, workspace: Workspace, draft: gr.State, make: MakeComponents, current: Draft, definition: Definition
+        self, workspace: Workspace, draft: gr.State, make: MakeComponents, current: VideoDraft, definition: Definition
     ) -> None:
         self._workspace, self._draft, self._make, self._current = workspace, draft, make, current
         self._definition = definition
