@@ -16,7 +16,7 @@ from reeltune.service.workspace import Workspace
 @pytest.fixture
 def workspace(root):
     workspace = Workspace(root, SimpleNamespace(queue=Queue(root)))
-    workspace.machine = dataclasses.replace(probe(), gpus=(), unlisted=False)
+    workspace.machine = dataclasses.replace(probe(), gpus=(), unlisted=False, apple=False)
     return workspace
 
 
@@ -31,6 +31,12 @@ def test_every_preference_has_a_label_and_every_choice_is_explained_in_words(wor
         assert not {"", None} & {label for label, _ in field.choices}
         if field.kind == "choice":
             assert {value for _, value in field.choices} <= set(CHOICES[field.name])
+
+
+def test_memory_profiles_are_only_a_choice_for_devices_with_memory_of_their_own(workspace):
+    assert values(workspace, "memory_profile") == []
+    workspace.machine = dataclasses.replace(workspace.machine, gpus=(Gpu("Card", 8 * 2**30, 8.6),))
+    assert values(workspace, "memory_profile") == list(CHOICES["memory_profile"])
 
 
 def test_attention_is_only_a_choice_where_libraries_for_it_are_installed(workspace, root, monkeypatch):

@@ -134,12 +134,14 @@ def _choices(name: str, value: str, machine: Machine) -> tuple[tuple[str, str], 
 
 def _has_effect(name: str, choice: str, machine: Machine) -> bool:
     """Whether a choice differs from the others on this machine."""
-    if name != "attention" or choice == "auto":
+    if name not in ("attention", "memory_profile") or choice == "auto":
         return True
+    has_card = bool(machine.gpus) or machine.unlisted
+    if name == "memory_profile":  # a CPU computes with the weights where they are, whatever the profile
+        return has_card or machine.apple
     if choice == "sdpa":  # what "auto" uses
         return False
-    on_gpu = bool(machine.gpus) or machine.unlisted
-    return on_gpu and importlib.util.find_spec(_ATTENTION_MODULES[choice]) is not None
+    return has_card and importlib.util.find_spec(_ATTENTION_MODULES[choice]) is not None
 
 
 def device_choices(machine: Machine) -> list[tuple[str, str]]:
