@@ -260,18 +260,18 @@ def test_an_unknown_encoding_is_refused(server, tmp_path):
 def test_the_pages_text_box_of_slow_urls_comes_to_an_end(server, dripping, root, monkeypatch):
     from types import SimpleNamespace
 
-    from reeltune.service import fitting
+    from reeltune.service import file_checks
 
-    monkeypatch.setattr(fitting, "_SECONDS", 0.8)
-    monkeypatch.setattr(fitting, "_SECONDS_EACH", 0.3)
+    monkeypatch.setattr(file_checks, "_TOTAL_SECONDS", 0.8)
+    monkeypatch.setattr(file_checks, "_SECONDS_PER_FILE", 0.3)
     urls = [f"{server.url}/{number}.safetensors" for number in range(45)]
     for url in urls:
         dripping(url.removeprefix(server.url))
     catalog = load_catalog(root)
-    studio = SimpleNamespace(catalog=lambda: catalog, local=True, root=root)
+    workspace = SimpleNamespace(catalog=lambda: catalog, local=True, root=root)
     began = time.monotonic()
-    rows = fitting.inspected(studio, catalog["t2v"], "\n".join(urls), "transformer")
+    checks = file_checks.check_files(workspace, catalog["t2v"], "\n".join(urls), "transformer")
     assert time.monotonic() - began < 5
-    assert len(rows) == 45
-    assert all(row.objection for row in rows)
-    assert "took too long" in rows[-1].objection
+    assert len(checks) == 45
+    assert all(check.objection for check in checks)
+    assert "took too long" in checks[-1].objection

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from reeltune.errors import FileError, MediaError
 from reeltune.files import open_regular
 from reeltune.media.container import open_container, video_stream
-from reeltune.media.kinds import HEAD_BYTES, Kind, display, kind_of_bytes
+from reeltune.media.kinds import HEAD_BYTES, FileKind, display, kind_of_bytes
 from reeltune.media.pillow import FAILURES
 from reeltune.media.timing import pace, stamped
 from reeltune.untrusted import clean_text
@@ -60,7 +60,7 @@ def read_image(path: Path) -> Image.Image:
         raise MediaError(message, hint=_IMAGE_HINT) from error
 
 
-def _image_hint(kind: Kind) -> str:
+def _image_hint(kind: FileKind) -> str:
     if kind.label == "a HEIC image":
         return "Save it as JPEG or PNG first."
     return _IMAGE_HINT

@@ -1,4 +1,4 @@
-"""What the page says of the running job, from the last event of each kind."""
+"""The running job: stages, progress, speed and remaining time in words."""
 
 from types import SimpleNamespace
 
@@ -8,26 +8,30 @@ from reeltune._text import counted, duration
 from reeltune.events import Batch, Planned, PlannedFile, Progress
 from reeltune.jobs import Job, Live, State
 from reeltune.jobs.pace import advance
-from reeltune.web.now import how_far, pace_words, panel
+from reeltune.service.current_job import pace_in_words, progress_in_words
+from reeltune.web.current_job_panel import current_job_panel
 
 JOB = Job(3, "any", {"prompt": "a <b>boat</b>"}, State.RUNNING, 0, 0.0)
 
 
 def shown(**live):
     runner = SimpleNamespace(running=lambda: [Live(3, 0.0, **live)], trouble=None, paused=False)
-    return panel(SimpleNamespace(runner=runner), [JOB])
+    return current_job_panel(SimpleNamespace(runner=runner), [JOB])
 
 
 def test_every_stage_has_words_and_a_bar_once_its_length_is_known():
-    assert how_far(None) == ("Starting", None)
-    assert how_far(Progress("quantize", 5, 10, "tensors", "x.safetensors")) == ("Quantizing x.safetensors", 0.5)
-    assert how_far(Progress("quantize", 5_000_000, 10_000_000, "bytes", "x")) == (
+    assert progress_in_words(None) == ("Starting", None)
+    assert progress_in_words(Progress("quantize", 5, 10, "tensors", "x.safetensors")) == (
+        "Quantizing x.safetensors",
+        0.5,
+    )
+    assert progress_in_words(Progress("quantize", 5_000_000, 10_000_000, "bytes", "x")) == (
         "Quantizing x: 5.0 MB of 10.0 MB",
         0.5,
     )
-    assert how_far(Progress("download", 5, None, "bytes", "x")) == ("Downloading x: 5 B", None)
-    assert how_far(Progress("denoise", 20, 20)) == ("Denoising: step 20 of 20", 1.0)
-    assert how_far(Progress("decode", 0, 1)) == ("Decoding the video", None)
+    assert progress_in_words(Progress("download", 5, None, "bytes", "x")) == ("Downloading x: 5 B", None)
+    assert progress_in_words(Progress("denoise", 20, 20)) == ("Denoising: step 20 of 20", 1.0)
+    assert progress_in_words(Progress("decode", 0, 1)) == ("Decoding the video", None)
     assert 'value="0.500"' in shown(progress=Progress("quantize", 5, 10, "tensors", "x"))
     assert "value=" not in shown(progress=Progress("load", 0, None))
 
@@ -37,8 +41,8 @@ def test_speed_and_remaining_time():
     for second in range(5):
         event = Progress("download", second * 2_000_000, 100_000_000, "bytes", "x")
         pace = advance(pace, event, float(second))
-    assert pace_words(event, pace, 4.0) == ["2.0 MB/s", "about 45 s left"]
-    assert pace_words(Progress("denoise", 1, 1), advance(None, Progress("denoise", 1, 1), 0.0), 1.0) == []
+    assert pace_in_words(event, pace, 4.0) == ["2.0 MB/s", "about 45 s left"]
+    assert pace_in_words(Progress("denoise", 1, 1), advance(None, Progress("denoise", 1, 1), 0.0), 1.0) == []
 
 
 def test_which_video_of_several_and_what_is_downloaded_as_a_whole():
@@ -49,7 +53,7 @@ def test_which_video_of_several_and_what_is_downloaded_as_a_whole():
     assert "Video 2 of 3" in html
     assert "5.00 GB to download in 1 file; 9.00 GB free on this disk." in html
     assert "a &lt;b&gt;boat&lt;/b&gt;" in html
-    assert "It stops after this step." in shown(cancelling=True)
+    assert "Stops after the current step." in shown(cancelling=True)
 
 
 @pytest.mark.parametrize(
