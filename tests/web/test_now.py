@@ -7,8 +7,8 @@ import pytest
 from reeltune._text import counted, duration
 from reeltune.events import Batch, Planned, PlannedFile, Progress
 from reeltune.jobs import Job, Live, State
-from reeltune.jobs.pace import advance
-from reeltune.web.now import how_far, pace_words, panel
+from reeltune.jobs.speed import advance
+from reeltune.web.now import how_far, panel, speed_words
 
 JOB = Job(3, "any", {"prompt": "a <b>boat</b>"}, State.RUNNING, 0, 0.0)
 
@@ -33,12 +33,12 @@ def test_every_stage_has_words_and_a_bar_once_its_length_is_known():
 
 
 def test_speed_and_remaining_time():
-    pace = None
+    speed = None
     for second in range(5):
         event = Progress("download", second * 2_000_000, 100_000_000, "bytes", "x")
-        pace = advance(pace, event, float(second))
-    assert pace_words(event, pace, 4.0) == ["2.0 MB/s", "about 45 s left"]
-    assert pace_words(Progress("denoise", 1, 1), advance(None, Progress("denoise", 1, 1), 0.0), 1.0) == []
+        speed = advance(speed, event, float(second))
+    assert speed_words(event, speed, 4.0) == ["2.0 MB/s", "about 45 s left"]
+    assert speed_words(Progress("denoise", 1, 1), advance(None, Progress("denoise", 1, 1), 0.0), 1.0) == []
 
 
 def test_which_video_of_several_and_what_is_downloaded_as_a_whole():

@@ -9,7 +9,7 @@ from pathlib import Path
 from reeltune._text import counted, duration, size
 from reeltune.events import Progress
 from reeltune.jobs import Job, Live, State
-from reeltune.jobs.pace import Pace
+from reeltune.jobs.speed import StageSpeed
 from reeltune.service.studio import Studio
 from reeltune.web.markup import button, notes, problem, prompt_text, text, video
 
@@ -70,19 +70,19 @@ def _which(live: Live) -> str:
 def _times(live: Live) -> str:
     """Time since the start, speed and remaining time, as far as they are known."""
     parts = [f"{_clock(live.seconds)} so far"]
-    if live.progress is not None and live.pace is not None:
-        parts += pace_words(live.progress, live.pace, time.monotonic())
+    if live.progress is not None and live.speed is not None:
+        parts += speed_words(live.progress, live.speed, time.monotonic())
     if live.cancelling:
         parts = ["It stops after this step."]
     return " · ".join(parts)
 
 
-def pace_words(progress: Progress, pace: Pace, now: float) -> list[str]:
+def speed_words(progress: Progress, speed: StageSpeed, now: float) -> list[str]:
     """Speed of what is measured in bytes, and the time that is left of this stage."""
     parts = []
-    if progress.unit == "bytes" and pace.rate is not None:
-        parts.append(f"{size(round(pace.rate))}/s")
-    left = pace.seconds_left(progress.total, now)
+    if progress.unit == "bytes" and speed.rate is not None:
+        parts.append(f"{size(round(speed.rate))}/s")
+    left = speed.seconds_left(progress.total, now)
     if left is not None and progress.done != progress.total:
         parts.append(f"about {duration(left)} left")
     return parts
