@@ -7,8 +7,8 @@ import pytest
 from reeltune._text import counted, duration
 from reeltune.events import Batch, Planned, PlannedFile, Progress
 from reeltune.jobs import Job, Live, State
-from reeltune.jobs.pace import advance
-from reeltune.service.current_job import pace_in_words, progress_in_words
+from reeltune.jobs.speed import advance
+from reeltune.service.current_job import progress_in_words, speed_in_words
 from reeltune.web.current_job_panel import current_job_panel
 
 JOB = Job(3, "any", {"prompt": "a <b>boat</b>"}, State.RUNNING, 0, 0.0)
@@ -37,12 +37,12 @@ def test_every_stage_has_words_and_a_bar_once_its_length_is_known():
 
 
 def test_speed_and_remaining_time():
-    pace = None
+    speed = None
     for second in range(5):
         event = Progress("download", second * 2_000_000, 100_000_000, "bytes", "x")
-        pace = advance(pace, event, float(second))
-    assert pace_in_words(event, pace, 4.0) == ["2.0 MB/s", "about 45 s left"]
-    assert pace_in_words(Progress("denoise", 1, 1), advance(None, Progress("denoise", 1, 1), 0.0), 1.0) == []
+        speed = advance(speed, event, float(second))
+    assert speed_in_words(event, speed, 4.0) == ["2.0 MB/s", "about 45 s left"]
+    assert speed_in_words(Progress("denoise", 1, 1), advance(None, Progress("denoise", 1, 1), 0.0), 1.0) == []
 
 
 def test_which_video_of_several_and_what_is_downloaded_as_a_whole():

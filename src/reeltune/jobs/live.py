@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from reeltune.events import Batch, Kept, Notice, Planned, Preview, Progress, Using
 from reeltune.jobs.job import Job, State
 from reeltune.jobs.messages import Saved, WorkerEvent
-from reeltune.jobs.pace import Pace, advance
+from reeltune.jobs.speed import StageSpeed, advance
 
 _MOST_NOTICES = 100
 
 
 @dataclass(frozen=True)
 class Live:
-    """What a running job is doing now: the last event of each kind. `pace`: how fast its stage advances; `cancelling`:
+    """What a running job is doing now: the last event of each kind. `speed`: how fast its stage advances; `cancelling`:
     it was asked to stop; `attempt`: which try of the job it is; `worker`: the name of the worker that runs it.
 
     `since` in seconds since 1970, by the clock; `seconds` counts however the clock is set.
@@ -24,7 +24,7 @@ class Live:
     job: int
     since: float
     progress: Progress | None = None
-    pace: Pace | None = None
+    speed: StageSpeed | None = None
     batch: Batch | None = None
     planned: Planned | None = None
     using: Using | None = None
@@ -46,7 +46,7 @@ class Live:
         """The same after one more event."""
         match event:
             case Progress():
-                return replace(self, progress=event, pace=advance(self.pace, event, time.monotonic()))
+                return replace(self, progress=event, speed=advance(self.speed, event, time.monotonic()))
             case Batch():
                 return replace(self, batch=event, preview=None)
             case Planned():

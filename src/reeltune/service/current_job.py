@@ -9,7 +9,7 @@ from reeltune._text import counted, duration, size
 from reeltune.errors import ReeltuneError
 from reeltune.events import Progress
 from reeltune.jobs import Job, Live, State
-from reeltune.jobs.pace import Pace
+from reeltune.jobs.speed import StageSpeed
 from reeltune.service.workspace import Workspace
 
 _STAGES = {
@@ -59,7 +59,7 @@ class CurrentJob:
 
 def current_job(workspace: Workspace, jobs: list[Job]) -> CurrentJob:
     """The current job among all jobs of the queue."""
-    runner = workspace.runner
+    runner = worksspeed.runner
     live = next(iter(runner.running()), None)
     running = next((job for job in jobs if live is not None and job.id == live.job), None)
     if live is not None and running is not None:
@@ -103,17 +103,17 @@ def _timing(live: Live) -> tuple[str, ...]:
     if live.cancelling:
         return ("Stops after the current step.",)
     elapsed = f"{_clock(live.seconds)} so far"
-    if live.progress is None or live.pace is None:
+    if live.progress is None or live.speed is None:
         return (elapsed,)
-    return elapsed, *pace_in_words(live.progress, live.pace, time.monotonic())
+    return elapsed, *speed_in_words(live.progress, live.speed, time.monotonic())
 
 
-def pace_in_words(progress: Progress, pace: Pace, now: float) -> list[str]:
+def speed_in_words(progress: Progress, speed: StageSpeed, now: float) -> list[str]:
     """The speed of a transfer, and the remaining time of the stage, as far as they are known."""
     words = []
-    if progress.unit == "bytes" and pace.rate is not None:
-        words.append(f"{size(round(pace.rate))}/s")
-    remaining = pace.seconds_left(progress.total, now)
+    if progress.unit == "bytes" and speed.rate is not None:
+        words.append(f"{size(round(speed.rate))}/s")
+    remaining = speed.seconds_left(progress.total, now)
     if remaining is not None and progress.done != progress.total:
         words.append(f"about {duration(remaining)} left")
     return words

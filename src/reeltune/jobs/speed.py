@@ -11,7 +11,7 @@ _MARK_SECONDS = 0.5  # marks that lie closer together are merged
 
 
 @dataclass(frozen=True)
-class Pace:
+class StageSpeed:
     """Marks (seconds of a monotonic clock, work done) of one stage of one file, oldest first."""
 
     stage: str
@@ -34,15 +34,15 @@ class Pace:
         return max(0.0, (total - done) / self.rate - (now - last))
 
 
-def advance(pace: Pace | None, progress: Progress, now: float) -> Pace:
-    """The pace after one more event; a new one where the event is of another stage or file, or starts over."""
+def advance(speed: StageSpeed | None, progress: Progress, now: float) -> StageSpeed:
+    """The speed after one more event; a new one where the event is of another stage or file, or starts over."""
     mark = (now, progress.done)
-    same = pace is not None and (pace.stage, pace.subject) == (progress.stage, progress.subject)
-    if pace is None or not same or progress.done < pace.marks[-1][1]:
-        return Pace(progress.stage, progress.subject, (mark,))
-    marks = pace.marks
+    same = speed is not None and (speed.stage, speed.subject) == (progress.stage, progress.subject)
+    if speed is None or not same or progress.done < speed.marks[-1][1]:
+        return StageSpeed(progress.stage, progress.subject, (mark,))
+    marks = speed.marks
     if len(marks) > 1 and marks[-1][0] - marks[-2][0] < _MARK_SECONDS:
         marks = marks[:-1]
     while len(marks) > 1 and marks[1][0] < now - _WINDOW_SECONDS:
         marks = marks[1:]  # the newest of those before the window stays: slow steps need a start to measure from
-    return Pace(pace.stage, pace.subject, (*marks, mark))
+    return StageSpeed(speed.stage, speed.subject, (*marks, mark))
