@@ -77,14 +77,14 @@ def test_the_same_video_from_either_folder(definition, models, root, tmp_path):
     )
     explanation = explain(definition, preferences)
     assert not explanation.missing
-    places = {item.subject: item.path for item in explanation.items}
-    assert places["text_encoder"] == tmp_path / "WanGP" / "ckpts" / wangp.UMT5_FILE
-    assert places["tokenizer"] == tmp_path / "WanGP" / "ckpts" / "umt5-xxl"
+    placement = {item.subject: item.path for item in explanation.items}
+    assert placement["text_encoder"] == tmp_path / "WanGP" / "ckpts" / wangp.UMT5_FILE
+    assert placement["tokenizer"] == tmp_path / "WanGP" / "ckpts" / "umt5-xxl"
     frames, said = video(definition, preferences)
     assert not any("passed over" in message for message in said)
     write_diffusers(models, root, definition.architecture.id)
-    places = [item.path for item in explain(definition, preferences).items]
-    assert not any(path.is_relative_to(tmp_path / "WanGP") for path in places)  # diffusers' folder wins
+    placement = [item.path for item in explain(definition, preferences).items]
+    assert not any(path.is_relative_to(tmp_path / "WanGP") for path in placement)  # diffusers' folder wins
     theirs, _ = video(definition, preferences)
     assert frames.std() > 0
     assert np.array_equal(frames, theirs)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from reeltune.checkpoints.contents import Header
 from reeltune.checkpoints.formats import WeightFormat, format_by_header
@@ -17,6 +16,7 @@ from reeltune.checkpoints.keys import Layout, NameMap, map_names, prefixes, tran
 from reeltune.checkpoints.metadata import config_if_any
 from reeltune.dtypes import DType, Quantization
 from reeltune.families import ARCHITECTURES, FAMILIES, Architecture, Family
+from reeltune.families.base import Config
 
 SHORT_DTYPE = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64", "I8": "int8", "U8": "uint8"}
 _COMPUTED_IN = {"BF16": DType.BF16, "F16": DType.FP16, "F32": DType.FP32}
@@ -45,7 +45,7 @@ class Identity:
     dtypes: Mapping[str, int]
     parameters: int
     bytes: int
-    config: Mapping[str, Any] | None
+    config: Config | None
     evidence: tuple[str, ...]
     memory_bytes: int = 0
 
@@ -145,7 +145,7 @@ def original_shapes(header: Header, names: NameMap, weight_format: WeightFormat)
     return shapes
 
 
-def _config(header: Header, family: Family, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def _config(header: Header, family: Family, shapes: dict[str, tuple[int, ...]]) -> Config | None:
     stored = config_if_any(header.metadata)
     try:
         return family.derive_config(shapes, stored)
@@ -153,7 +153,7 @@ def _config(header: Header, family: Family, shapes: dict[str, tuple[int, ...]]) 
         return None
 
 
-def _fits(architecture: Architecture, present: set[str], config: dict[str, Any] | None) -> bool:
+def _fits(architecture: Architecture, present: set[str], config: Config | None) -> bool:
     signature = architecture.signature
     if not signature.allows(config):
         return False
@@ -168,9 +168,7 @@ def _holds(present: set[str], name: str) -> bool:
     return name in present
 
 
-def _evidence(
-    family: Family, names: NameMap, config: dict[str, Any] | None, hidden_size: int | None
-) -> tuple[str, ...]:
+def _evidence(family: Family, names: NameMap, config: Config | None, hidden_size: int | None) -> tuple[str, ...]:
     evidence = [f"{family.label} names in the {names.layout} layout"]
     if names.prefix:
         evidence.append(f"prefix {names.prefix!r}")

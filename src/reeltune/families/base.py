@@ -15,7 +15,7 @@ MOST_HEAD_SIZE = 1024  # of a config in a file's metadata: tables of positions a
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")  # of a component in diffusers layout
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]  # tensor name in the family's original layout -> shape
-Config = dict[str, Any]  # keyword arguments of the diffusers transformer class
+Config = Mapping[str, Any]  # keyword arguments of the diffusers transformer class
 
 
 def frozen(**values: Any) -> Mapping[str, Any]:

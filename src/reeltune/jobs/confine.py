@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from reeltune.definitions import Definition
 from reeltune.errors import NotRunnable, SettingsError
-from reeltune.families.values import PLAIN
+from reeltune.families.values import PLAIN, Settings
 from reeltune.families.vocabulary import KEYS
 from reeltune.files import expand
 from reeltune.preferences import Preferences, load_preferences
@@ -44,7 +44,7 @@ class Confinement:
             return False
         return any(real.is_relative_to(folder) for folder in self.folders)
 
-    def check_settings(self, settings: Mapping[str, Any]) -> None:
+    def check_settings(self, settings: Settings) -> None:
         """Raise SettingsError for a setting that names a file outside."""
         for key, value in settings.items():
             if key in KEYS and KEYS[key].kind in PLAIN:

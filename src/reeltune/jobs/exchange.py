@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reeltune.errors import InvalidJSON, QueueError
+from reeltune.families.values import Settings
 from reeltune.jobs.job import Job
 from reeltune.settings import read_settings
 from reeltune.untrusted import parse_json
@@ -22,7 +23,7 @@ class NewJob:
     """A job to add. `extra`: fields that this version doesn't know."""
 
     definition: str
-    settings: Mapping[str, Any]
+    settings: Settings
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

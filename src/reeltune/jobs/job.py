@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from reeltune.families.values import Settings
+
 
 class State(StrEnum):
     """Where a job stands. `INTERRUPTED`: it was running when the program ended."""
@@ -46,7 +48,7 @@ class Job:
 
     id: int
     definition: str
-    settings: Mapping[str, Any]
+    settings: Settings
     state: State
     position: int
     created: float

@@ -7,11 +7,10 @@ process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from reeltune.events import Event
+from reeltune.families.values import Settings
 from reeltune.jobs.job import Attempt
 
 
@@ -25,7 +24,7 @@ class RunTask:
 
     attempt: Attempt
     definition: str
-    settings: Mapping[str, Any]
+    settings: Settings
     made: int = 0
     latents: str = ""
     confined: bool = False

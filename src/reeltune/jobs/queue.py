@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reeltune.errors import InvalidJSON, QueueError, SettingsError
+from reeltune.families.values import Settings
 from reeltune.jobs.choose import FreeWorker, WaitingJob, choose_job
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.exchange import NewJob, export_text, read_export
@@ -72,7 +73,7 @@ class Queue:
 
     # --- what the user does ---------------------------------------------------------------------------------
 
-    def add(self, definition: str, settings: Mapping[str, Any], *, extra: Mapping[str, Any] | None = None) -> Job:
+    def add(self, definition: str, settings: Settings, *, extra: Mapping[str, Any] | None = None) -> Job:
         """A new job behind those that wait. Raises SettingsError for an unknown setting, an impossible value, or a
         path that a confined queue refuses.
         """
@@ -104,7 +105,7 @@ class Queue:
     def _confinement(self) -> Confinement | None:
         return Confinement.of(self._root) if self._confined else None
 
-    def _checked(self, settings: Mapping[str, Any], confinement: Confinement | None) -> str:
+    def _checked(self, settings: Settings, confinement: Confinement | None) -> str:
         """Settings as they are stored. Raises SettingsError."""
         values = check_call(settings)
         if confinement is not None:
@@ -123,7 +124,7 @@ class Queue:
         query = "SELECT COALESCE(MAX(position), 0) FROM jobs WHERE typeof(position) = 'integer' AND position < ?"
         return int(connection.execute(query, (LARGEST_POSITION,)).fetchone()[0])
 
-    def edit(self, id: int, settings: Mapping[str, Any], definition: str | None = None) -> Job:
+    def edit(self, id: int, settings: Settings, definition: str | None = None) -> Job:
         """Other settings, or another definition, for a job that waits."""
         text = self._checked(settings, self._confinement())
         with self._store.write() as connection:

@@ -59,7 +59,7 @@ class CurrentJob:
 
 def current_job(workspace: Workspace, jobs: list[Job]) -> CurrentJob:
     """The current job among all jobs of the queue."""
-    runner = worksspeed.runner
+    runner = workspace.runner
     live = next(iter(runner.running()), None)
     running = next((job for job in jobs if live is not None and job.id == live.job), None)
     if live is not None and running is not None:

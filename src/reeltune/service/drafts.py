@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from reeltune.definitions import Definition
 from reeltune.errors import ReeltuneError
+from reeltune.families.values import Settings
 from reeltune.files import write_atomic
 from reeltune.jobs import Job
 from reeltune.planning.positions import check_positions
 from reeltune.request.parse import parse
-from reeltune.service.fields import displayed_settings, fields_of, initial_settings, inputs_of, settings_from_form
+from reeltune.service.fields import (
+    FormValues,
+    displayed_settings,
+    fields_of,
+    initial_settings,
+    inputs_of,
+    settings_from_form,
+)
 from reeltune.service.settings_files import (
     FileSettings,
     checked_inputs,
@@ -51,8 +58,8 @@ class VideoDraft:
     """
 
     id: str
-    settings: Mapping[str, Any]
-    initial: Mapping[str, Any]
+    settings: Settings
+    initial: Settings
     job: int | None = None
     notices: tuple[str, ...] = ()
     message: Message | None = None
@@ -70,7 +77,7 @@ def defaults_file(workspace: Workspace, id: str) -> Path:
     return workspace.root / "settings" / f"{id}_settings.json"
 
 
-def save_defaults(workspace: Workspace, id: str, settings: Mapping[str, Any]) -> Path:
+def save_defaults(workspace: Workspace, id: str, settings: Settings) -> Path:
     """Save settings as a model's defaults; returns the file. Raises FileError."""
     path = defaults_file(workspace, id)
     write_atomic(path, settings_text(id, settings).encode("utf-8"))
@@ -94,7 +101,7 @@ def new_draft(workspace: Workspace, id: str, message: Message | None = None) -> 
     )
 
 
-def _initial(workspace: Workspace, id: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _initial(workspace: Workspace, id: str) -> tuple[Settings, tuple[str, ...]]:
     """The settings a model starts from, and notices about the file with its defaults."""
     try:
         definition = workspace.catalog()[id]
@@ -107,9 +114,7 @@ def _initial(workspace: Workspace, id: str) -> tuple[dict[str, Any], tuple[str, 
     return initial_settings(definition, stored.settings), tuple(stored.notices())
 
 
-def draft_with_settings(
-    workspace: Workspace, id: str, settings: Mapping[str, Any], unknown: tuple[str, ...] = ()
-) -> VideoDraft:
+def draft_with_settings(workspace: Workspace, id: str, settings: Settings, unknown: tuple[str, ...] = ()) -> VideoDraft:
     """A draft with settings from a file. Its notices report `unknown` keys and files that no longer exist.
 
     Images and videos from elsewhere on this machine are copied to the uploads.
@@ -124,8 +129,7 @@ def draft_with_settings(
         settings = stored_layer(definition.architecture, settings)
     used = import_inputs(workspace, {key: value for key, value in settings.items() if key in used_keys})
     missing = missing_inputs(workspace, definition, used)
-    for key in missing:
-        del used[key]
+    used = {key: value for key, value in used.items() if key not in missing}
     notices = list(draft.notices)
     if unknown:
         notices.append(f"Unknown settings are ignored: {listed(list(unknown))}.")
@@ -181,7 +185,7 @@ def outdated(workspace: Workspace, draft: VideoDraft) -> str:
     return f"{draft.version} {basis} {blocked}"
 
 
-def updated(workspace: Workspace, draft: VideoDraft, form_values: Mapping[str, Any]) -> VideoDraft:
+def updated(workspace: Workspace, draft: VideoDraft, form_values: FormValues) -> VideoDraft:
     """The draft for the definition as it is now. Keeps the form's values that differ from the old initial settings."""
     changed = {key: value for key, value in form_values.items() if _or_none(value) != _or_none(draft.initial.get(key))}
     current = new_draft(workspace, draft.id)
@@ -204,9 +208,7 @@ def _basis(workspace: Workspace, id: str) -> str:
 # --- checks -----------------------------------------------------------------------------------------------------
 
 
-def check_draft(
-    workspace: Workspace, definition: Definition, form_values: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
+def check_draft(workspace: Workspace, definition: Definition, form_values: FormValues) -> tuple[Settings, list[str]]:
     """The settings of a job from the values of a form, and notices about them.
 
     Checks everything that can be known before the model is loaded. Raises SettingsError, MediaError, NotRunnable.

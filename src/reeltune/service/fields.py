@@ -13,7 +13,19 @@ from typing import Any
 
 from reeltune.definitions import Definition
 from reeltune.families import Architecture
-from reeltune.families.values import LENGTH, NUMBER, OFF_OR_COUNT, POSITIVE, REPEATS, SEED, SIZE, TEXT, TEXTS, WHOLE
+from reeltune.families.values import (
+    LENGTH,
+    NUMBER,
+    OFF_OR_COUNT,
+    POSITIVE,
+    REPEATS,
+    SEED,
+    SIZE,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    Settings,
+)
 from reeltune.families.vocabulary import ASSUMED, KEYS
 from reeltune.service.labels import choices_of, help_of, label_of, length_in_words
 from reeltune.settings import frame_count, layer
@@ -27,6 +39,8 @@ _LIST_KEYS = ("perturbation_layers",)
 _MINIMUMS = {REPEATS.name: 1, WHOLE.name: 0, OFF_OR_COUNT.name: -1}
 _MIN_SLIDER_STEPS, _MIN_SLIDER_FRAMES = 100, 129  # a slider reaches at least this far
 _INPUT_KINDS = {"image": "image", "images": "images", "video": "video", "mask": "video"}
+
+FormValues = Mapping[str, Any]  # what a browser sends, by the key of the setting
 
 
 @dataclass(frozen=True)
@@ -54,13 +68,13 @@ class FormField:
 # --- values of a form -------------------------------------------------------------------------------------------
 
 
-def initial_settings(definition: Definition, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def initial_settings(definition: Definition, saved: Settings | None = None) -> Settings:
     """The settings that a form starts with: those of the definition, overridden by the ones the user saved."""
     settings = layer(definition.architecture, definition.settings, saved or {})
     return displayed_settings(settings, definition.architecture)
 
 
-def displayed_settings(settings: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
+def displayed_settings(settings: Settings, architecture: Architecture) -> Settings:
     """Complete settings as a form can display them: lengths in frames, known choices, no empty number fields."""
     displayed = {key: value for key, value in ASSUMED.items() if key in architecture.settings}
     displayed |= settings
@@ -79,7 +93,7 @@ def displayed_settings(settings: Mapping[str, Any], architecture: Architecture) 
     return displayed
 
 
-def settings_from_form(definition: Definition, form_values: Mapping[str, Any]) -> dict[str, Any]:
+def settings_from_form(definition: Definition, form_values: FormValues) -> Settings:
     """Settings from the values of a form, without empty ones. The letters follow from the inputs that have files."""
     settings = {}
     for key, value in form_values.items():

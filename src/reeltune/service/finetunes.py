@@ -18,6 +18,7 @@ from reeltune.definitions.jsontext import decode, parse_object
 from reeltune.definitions.schema import MODEL_KEY, build_definition, parse_definition
 from reeltune.definitions.writer import create, edit
 from reeltune.errors import DefinitionError, SettingsError
+from reeltune.families.values import Settings
 from reeltune.files import write_atomic
 from reeltune.jobs.confine import Confinement
 from reeltune.library.adding import definition_id
@@ -50,7 +51,7 @@ def nonempty_lines(text: str) -> list[str]:
     return [line.strip() for line in (text or "").splitlines() if line.strip()]
 
 
-def create_finetune(workspace: Workspace, base: Definition, new: NewFinetune, settings: Mapping[str, Any]) -> str:
+def create_finetune(workspace: Workspace, base: Definition, new: NewFinetune, settings: Settings) -> str:
     """Write a finetune of `base` with its settings; returns its id. Raises DefinitionError."""
     if not new.name.strip():
         raise DefinitionError("A finetune needs a name.", hint="Enter a name.")

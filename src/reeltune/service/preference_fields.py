@@ -18,6 +18,7 @@ from reeltune.errors import DeviceMissing, PreferencesError, ReeltuneError
 from reeltune.files import expand
 from reeltune.machine import Machine
 from reeltune.preferences import CHOICES, TOKENS, Preferences, load_preferences
+from reeltune.service.fields import FormValues
 from reeltune.service.workspace import Workspace
 
 PREFERENCE_LABELS = {
@@ -169,9 +170,7 @@ def preference_problems(workspace: Workspace) -> list[ReeltuneError | str]:
     return problems
 
 
-def preferences_from_form(
-    workspace: Workspace, form_values: Mapping[str, Any], tokens: Mapping[str, Any]
-) -> Preferences:
+def preferences_from_form(workspace: Workspace, form_values: FormValues, tokens: Mapping[str, Any]) -> Preferences:
     """The preferences with the values of a form and new tokens; an empty token keeps the old one.
 
     Raises PreferencesError, and DeviceMissing for a device that doesn't exist.

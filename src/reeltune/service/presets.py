@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from reeltune.errors import SettingsError
+from reeltune.families.values import Settings
 from reeltune.files import reason, write_atomic
 from reeltune.service.settings_files import FileSettings, read_settings_of
 from reeltune.service.uploads import clean_name
@@ -35,7 +34,7 @@ def preset_names(workspace: Workspace, id: str) -> list[str]:
     return sorted(names, key=str.lower)[:_MAX_PRESETS]
 
 
-def save_preset(workspace: Workspace, id: str, name: str, settings: Mapping[str, Any]) -> str:
+def save_preset(workspace: Workspace, id: str, name: str, settings: Settings) -> str:
     """Save settings under a name, replacing an existing preset; returns the name without unsafe characters.
 
     Raises SettingsError for a name without letters and digits, FileError if the file can't be written.

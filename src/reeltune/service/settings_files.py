@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reeltune.definitions import Definition
 from reeltune.errors import MediaError, ReeltuneError, SettingsError
+from reeltune.families.values import Settings
 from reeltune.families.vocabulary import INPUT_KEYS
 from reeltune.files import expand, is_file
 from reeltune.media.kinds import display
@@ -25,7 +25,7 @@ class FileSettings:
 
     definition: str
     architecture: str
-    settings: Mapping[str, Any]
+    settings: Settings
     unknown: tuple[str, ...] = ()
 
 
@@ -41,7 +41,7 @@ def read_settings_of(path: Path) -> FileSettings:
     return FileSettings(origin.definition, origin.architecture, dict(origin.settings), tuple(origin.unknown))
 
 
-def checked_inputs(workspace: Workspace, definition: Definition, settings: Mapping[str, Any]) -> dict[str, Any]:
+def checked_inputs(workspace: Workspace, definition: Definition, settings: Settings) -> Settings:
     """The settings with the paths of their images and videos relative to the root. Every file is decoded.
 
     Raises MediaError for a file of another kind, SettingsError for a file outside the outputs and uploads.
@@ -74,7 +74,7 @@ def _check_media(path: Path, kind: str) -> None:
         raise MediaError(error.message.replace(display(path), path.name), hint=error.hint) from error
 
 
-def import_inputs(workspace: Workspace, settings: Mapping[str, Any]) -> dict[str, Any]:
+def import_inputs(workspace: Workspace, settings: Settings) -> Settings:
     """The settings with images and videos from elsewhere on this machine copied to the uploads.
 
     Nothing is copied when other machines can reach the workspace. A file that can't be copied keeps its path.
@@ -106,7 +106,7 @@ def _imported(workspace: Workspace, path: Any) -> Any:
         return path
 
 
-def missing_inputs(workspace: Workspace, definition: Definition, settings: Mapping[str, Any]) -> list[str]:
+def missing_inputs(workspace: Workspace, definition: Definition, settings: Settings) -> list[str]:
     """The keys of inputs whose files no longer exist."""
     keys = [model_input.key for model_input in definition.architecture.inputs]
     return [key for key in keys if key in settings and not _exists(workspace, settings[key])]

@@ -13,8 +13,10 @@ import gradio as gr
 from reeltune.errors import ReeltuneError
 from reeltune.web.markup import problem, unexpected
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # options of every event
-LIVELY: dict[str, Any] = {  # options of HTML that contains buttons
+Options = dict[str, Any]  # keyword arguments of Gradio's components and events
+
+QUIET: Options = {"api_visibility": "private", "show_progress": "hidden"}  # options of every event
+LIVELY: Options = {  # options of HTML that contains buttons
     "js_on_load": "reeltune.lively(element, trigger, watch);",
     "apply_default_css": False,
 }

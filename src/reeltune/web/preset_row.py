@@ -8,13 +8,14 @@ from typing import Any
 import gradio as gr
 
 from reeltune.definitions import Definition
+from reeltune.families.values import Settings
 from reeltune.service.drafts import Message, draft_with_settings
 from reeltune.service.presets import delete_preset, load_preset, preset_names, save_preset
 from reeltune.service.workspace import Workspace
 from reeltune.web.events import QUIET, Updates, reporting
 from reeltune.web.markup import success
 
-CheckValues = Callable[[tuple[Any, ...]], tuple[dict[str, Any], list[str]]]
+CheckValues = Callable[[tuple[Any, ...]], tuple[Settings, list[str]]]
 
 
 class PresetRow:

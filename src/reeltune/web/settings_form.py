@@ -9,6 +9,7 @@ import gradio as gr
 
 from reeltune.definitions import Definition
 from reeltune.errors import NotRunnable, ReeltuneError
+from reeltune.families.values import Settings
 from reeltune.service.drafts import (
     Message,
     VideoDraft,
@@ -140,7 +141,7 @@ class SettingsForm:
 
     # --- what the buttons do ----------------------------------------------------------------------------------
 
-    def _checked(self, values: tuple[Any, ...]) -> tuple[dict[str, Any], list[str]]:
+    def _checked(self, values: tuple[Any, ...]) -> tuple[Settings, list[str]]:
         """Settings and notices from the values of the components. Raises ReeltuneError."""
         definition = self._workspace.catalog()[self._definition.id]  # it may have changed since the form was drawn
         return check_draft(self._workspace, definition, form_values(self._fields, values))

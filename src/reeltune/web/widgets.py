@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.data_classes import FileData, ImageData, ListFiles
 
-from reeltune.service.fields import FormField
+from reeltune.families.values import Settings
+from reeltune.service.fields import FormField, FormValues
 from reeltune.service.labels import placeholder_of
 from reeltune.service.workspace import Workspace
-from reeltune.web.events import QUIET
+from reeltune.web.events import QUIET, Options
 
 _IMAGE_SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
 _FILE_HEIGHT = 200
 
 
-def draw_field(field: FormField, settings: Mapping[str, Any], workspace: Workspace, version: str) -> Any:
+def draw_field(field: FormField, settings: Settings, workspace: Workspace, version: str) -> Any:
     """The component of a field with its value from the settings.
 
     `version`: of the draft. The component of another draft is a new one, which keeps nothing that was entered before.
@@ -49,7 +50,7 @@ def _unchecked(payload: Any) -> Any:
     return payload.path if isinstance(payload, FileData | ImageData) else payload
 
 
-def _component(field: FormField, value: Any, common: dict[str, Any]) -> Any:
+def _component(field: FormField, value: Any, common: Options) -> Any:
     if field.key == "prompt":
         return gr.Textbox(value, lines=3, max_lines=12, placeholder=placeholder_of(field.key), **common)
     match field.kind:
@@ -77,7 +78,7 @@ def _fits_slider(field: FormField, value: Any) -> bool:
     return type(value) is int and field.step is not None and (value - (field.minimum or 0)) % field.step == 0
 
 
-def _slider(field: FormField, value: int, common: dict[str, Any]) -> gr.Slider:
+def _slider(field: FormField, value: int, common: Options) -> gr.Slider:
     slider = gr.Slider(
         field.minimum,
         max(field.maximum or 1, value),
@@ -92,7 +93,7 @@ def _slider(field: FormField, value: int, common: dict[str, Any]) -> gr.Slider:
     return slider
 
 
-def _file_component(field: FormField, value: Any, workspace: Workspace, common: dict[str, Any]) -> Any:
+def _file_component(field: FormField, value: Any, workspace: Workspace, common: Options) -> Any:
     paths = [_existing_path(path, workspace) for path in (value if isinstance(value, list) else [value])]
     files = [str(path) for path in paths if path is not None]
     first_file = files[0] if files else None
@@ -111,7 +112,7 @@ def _existing_path(path: Any, workspace: Workspace) -> Path | None:
     return real_path if real_path is not None and real_path.is_file() else None
 
 
-def form_values(fields: Sequence[FormField], values: Sequence[Any]) -> dict[str, Any]:
+def form_values(fields: Sequence[FormField], values: Sequence[Any]) -> FormValues:
     """The values of the components of a form, by setting."""
     return {field.key: _form_value(field, value) for field, value in zip(fields, values, strict=True)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import diffusers
@@ -15,7 +15,8 @@ from reeltune.checkpoints.identify import original_shapes
 from reeltune.checkpoints.metadata import config_if_any
 from reeltune.errors import CheckpointError
 from reeltune.families import Family
-from reeltune.weights.matching import Source
+from reeltune.families.base import Config
+from reeltune.weights.matching import WeightSource
 
 
 def transformer_class(name: str) -> Any:
@@ -24,7 +25,7 @@ def transformer_class(name: str) -> Any:
         return getattr(diffusers, name)
 
 
-def model_config(family: Family, sources: Sequence[Source], config: Mapping[str, Any]) -> dict[str, Any]:
+def model_config(family: Family, sources: Sequence[WeightSource], config: Config) -> Config:
     """The config that all files together tell; `config` holds where they are silent. Raises CheckpointError."""
     shapes: dict[str, tuple[int, ...]] = {}
     stored: dict[str, Any] = {}
@@ -43,7 +44,7 @@ def model_config(family: Family, sources: Sequence[Source], config: Mapping[str,
         raise CheckpointError(message, hint="Download it again.") from error
 
 
-def empty_model(family: Family, config: Mapping[str, Any]) -> nn.Module:
+def empty_model(family: Family, config: Config) -> nn.Module:
     """The family's transformer on `meta`: names and shapes without memory. Raises CheckpointError."""
     model_class = transformer_class(config.get("_class_name", family.transformer_class))
     known = inspect.signature(model_class.__init__).parameters

@@ -28,6 +28,7 @@ from reeltune.checkpoints.metadata import config_if_any
 from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, TensorMismatch, UnsupportedFormat
 from reeltune.families import Component
+from reeltune.families.base import Config
 from reeltune.families.components import LAYOUTS, WAN_VAE, Layout
 from reeltune.library.inventory import CHECKPOINT_SUFFIXES, component_files
 from reeltune.weights._libraries import (
@@ -38,7 +39,7 @@ from reeltune.weights._libraries import (
     wan_vae_names,
 )
 from reeltune.weights.loader import Loader
-from reeltune.weights.matching import Source, check_names
+from reeltune.weights.matching import WeightSource, check_names
 from reeltune.weights.tensors import TensorFile
 
 _HINT = "Move the file away, and the component is downloaded instead."
@@ -86,14 +87,14 @@ def check_folder(component: Component, folder: Path) -> None:
             refuse_pointer(source.name, source.read_at(0, START_BYTES))
 
 
-def _source(header: Header, layout_name: str) -> Source:
+def _source(header: Header, layout_name: str) -> WeightSource:
     """The file's header with its names sorted out. Raises UnsupportedFormat where its weights can't be computed."""
     identity = identify(header)
     weight_format = format_of(identity.quantization)
     if weight_format.reason_not_loadable or weight_format.converted_on_load:
         message = f"{header.file} holds {identity.quantization} weights, which can't be loaded."
         raise UnsupportedFormat(message, hint=_HINT)
-    return Source(header, identity, _names(header, layout_name))
+    return WeightSource(header, identity, _names(header, layout_name))
 
 
 def _names(header: Header, layout_name: str) -> NameMap:
@@ -115,7 +116,7 @@ def _names(header: Header, layout_name: str) -> NameMap:
     return NameMap("original", "", targets, places, unknown)
 
 
-def _config(source: Source, layout: Layout) -> dict[str, Any]:
+def _config(source: WeightSource, layout: Layout) -> Config:
     """The class's config, from shapes by its own names. Raises CheckpointError where they don't tell it."""
     shapes: _Shapes = {}
     for stored, places in source.names.diffusers.items():
@@ -128,7 +129,7 @@ def _config(source: Source, layout: Layout) -> dict[str, Any]:
         raise CheckpointError(message, hint=_HINT) from error
 
 
-def _empty(component: Component, config: Mapping[str, Any], file: str) -> tuple[Any, set[str]]:
+def _empty(component: Component, config: Config, file: str) -> tuple[Any, set[str]]:
     """The model on `meta`, and the names of parameters that are others' second names."""
     library = transformers if component.library == "transformers" else diffusers
     model_class = getattr(library, component.class_name)
@@ -143,7 +144,7 @@ def _empty(component: Component, config: Mapping[str, Any], file: str) -> tuple[
     return model, set(getattr(model, "all_tied_weights_keys", None) or ())
 
 
-def _without_leading_ones(source: Source, expected: Mapping[str, tuple[int, ...]]) -> Source:
+def _without_leading_ones(source: WeightSource, expected: Mapping[str, tuple[int, ...]]) -> WeightSource:
     """The source with shapes such as [1, 1, width] as the model has them, [width], where that is all that differs."""
     tensors = dict(source.header.tensors)
     for stored, places in source.names.diffusers.items():
@@ -154,7 +155,9 @@ def _without_leading_ones(source: Source, expected: Mapping[str, tuple[int, ...]
     return replace(source, header=replace(source.header, tensors=MappingProxyType(tensors)))
 
 
-def _state(model: Any, path: Path, source: Source, expected: _Shapes, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _state(
+    model: Any, path: Path, source: WeightSource, expected: _Shapes, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
     """The model's parameters in its data type; int8 stays where a linear layer computes with it."""
     loader = Loader(TensorFile(path), source, dtype, _kept_in_fp32(model, dtype))
     state: dict[str, torch.Tensor] = {}

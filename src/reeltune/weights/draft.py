@@ -24,7 +24,7 @@ from reeltune.weights.building import empty_model, model_config, transformer_cla
 from reeltune.weights.edits import Edit
 from reeltune.weights.formats import decoder_of
 from reeltune.weights.lora import Applied, Targets, match, second_of_two
-from reeltune.weights.matching import Shapes, Source, check_names, check_storage
+from reeltune.weights.matching import Shapes, WeightSource, check_names, check_storage
 from reeltune.weights.parts import Parts, name_of_all, read_parts
 from reeltune.weights.recipe import INT8, Recipe, Target, write_recipe
 
@@ -64,7 +64,7 @@ def prepare(
         names_of_file = [name for name, home in parts.homes.items() if home == file]
         decoder_of(identity.quantization).check_notes(file, names_of_file)
     names = map_names(parts.header.tensors, family, identity.layout or "original", identity.prefix)
-    known = Source(parts.header, identity, names)
+    known = WeightSource(parts.header, identity, names)
     expected, fp32 = _model(family, known)
     edits, applied = _edits(Targets(known, family, expected, parts.homes), source, loras)
     metadata = _metadata(source, parts, applied)
@@ -108,7 +108,7 @@ def _dtype(to: str, dtype: str, identity: Identity, family: Family) -> DType:
     return DType(dtype)
 
 
-def _model(family: Family, source: Source) -> tuple[Shapes, tuple[str, ...]]:
+def _model(family: Family, source: WeightSource) -> tuple[Shapes, tuple[str, ...]]:
     """Shapes of the model's parameters ({} for a module) and what stays in fp32. Raises TensorMismatch."""
     if source.identity.role == "module":
         model_class = transformer_class(family.transformer_class)

@@ -7,7 +7,7 @@ that the base's file doesn't have, each file in its own layout, data type and qu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from reeltune.dtypes import DType
 from reeltune.errors import UnsupportedFormat
 from reeltune.events import CancelToken, Listener, Progress, ignore
 from reeltune.families import FAMILIES, Family
+from reeltune.families.base import Config
 from reeltune.weights._libraries import modules_in_fp32
 from reeltune.weights.building import empty_model, model_config
 from reeltune.weights.formats import decoder_of
 from reeltune.weights.loader import Loader
-from reeltune.weights.matching import Source, check_names
+from reeltune.weights.matching import WeightSource, check_names
 from reeltune.weights.tensors import RUN_DTYPES, TensorFile
 
 
@@ -35,7 +36,7 @@ def load_transformer(
     dtype: DType,
     *,
     modules: Sequence[Path] = (),
-    config: Mapping[str, Any] | None = None,
+    config: Config | None = None,
     quantize: bool = False,
     into: nn.Module | None = None,
     listener: Listener = ignore,
@@ -86,13 +87,13 @@ def _reused(before: Any, model: Any) -> nn.Module:
     return old_model if same else new_model
 
 
-def peek_config(path: Path, modules: Sequence[Path] = (), config: Mapping[str, Any] | None = None) -> Any:
+def peek_config(path: Path, modules: Sequence[Path] = (), config: Config | None = None) -> Any:
     """The config object of the model that `load_transformer` would make, without loading it."""
     family, sources = _sources([path, *modules])
     return empty_model(family, model_config(family, sources, config or {})).config
 
 
-def _sources(paths: Sequence[Path]) -> tuple[Family, list[Source]]:
+def _sources(paths: Sequence[Path]) -> tuple[Family, list[WeightSource]]:
     """The files' headers sorted out. Raises UnsupportedFormat where one is not what stands in its place."""
     family, base = _source(paths[0], None)
     if base.identity.role == "module":
@@ -106,7 +107,7 @@ def _sources(paths: Sequence[Path]) -> tuple[Family, list[Source]]:
     return family, sources
 
 
-def _source(path: Path, wanted: Family | None) -> tuple[Family, Source]:
+def _source(path: Path, wanted: Family | None) -> tuple[Family, WeightSource]:
     """One file's header sorted out, and its family. Raises UnsupportedFormat, also for another family than `wanted`."""
     header = read_header(path)
     identity = identify(header)
@@ -121,4 +122,4 @@ def _source(path: Path, wanted: Family | None) -> tuple[Family, Source]:
         raise UnsupportedFormat(f"{header.file} is of {kind} model family.", hint=f"Its first tensor is {first!r}.")
     decoder_of(identity.quantization).check_notes(path, header.tensors)
     names = map_names(header.tensors, family, identity.layout or "original", identity.prefix)
-    return family, Source(header, identity, names)
+    return family, WeightSource(header, identity, names)

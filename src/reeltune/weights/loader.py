@@ -11,7 +11,7 @@ from reeltune.checkpoints.keys import matches
 from reeltune.weights._libraries import int8_tensor
 from reeltune.weights.formats import Weight, decoder_of
 from reeltune.weights.formats.quanto_int8 import quantize_tensor
-from reeltune.weights.matching import Shapes, Source
+from reeltune.weights.matching import Shapes, WeightSource
 from reeltune.weights.tensors import TensorFile
 
 
@@ -25,7 +25,7 @@ class Loader:
     def __init__(
         self,
         file: TensorFile,
-        source: Source,
+        source: WeightSource,
         run: torch.dtype,
         fp32: Collection[str] = (),
         quantizable: Collection[str] = (),

@@ -20,7 +20,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """A file that fills a model, or part of it: its header, what it is, and its names sorted out."""
 
     header: Header
@@ -76,7 +76,7 @@ class _Mismatch:
         return bool(self.missing or self.unexpected or self.misshapen)
 
 
-def _stored_wrongly(sources: Sequence[Source]) -> _Mismatch:
+def _stored_wrongly(sources: Sequence[WeightSource]) -> _Mismatch:
     """What is wrong with files whatever the model is: names that are no family's, and scales."""
     mismatch = _Mismatch([], [], [], frozenset())
     for source in sources:
@@ -88,7 +88,7 @@ def _stored_wrongly(sources: Sequence[Source]) -> _Mismatch:
     return mismatch
 
 
-def check_names(sources: Sequence[Source], expected: Shapes) -> None:
+def check_names(sources: Sequence[WeightSource], expected: Shapes) -> None:
     """Compare files with a model's parameters. Raises TensorMismatch with the first ten and a likely cause."""
     mismatch = _stored_wrongly(sources)
     filled: set[str] = set()
@@ -100,7 +100,7 @@ def check_names(sources: Sequence[Source], expected: Shapes) -> None:
         raise _error(sources, mismatch)
 
 
-def _compare(source: Source, stored: str, expected: Shapes, filled: set[str], mismatch: _Mismatch) -> None:
+def _compare(source: WeightSource, stored: str, expected: Shapes, filled: set[str], mismatch: _Mismatch) -> None:
     """Compare a stored tensor with the parameters it fills, which are added to those that are `filled`."""
     places: Places = source.names.diffusers[stored]
     targets = [source.format.weight_name(name) for name in places.names]
@@ -115,14 +115,14 @@ def _compare(source: Source, stored: str, expected: Shapes, filled: set[str], mi
         mismatch.misshapen.append(f"{targets[0]}: {list(shape)} in the file, {list(wanted)} in the model")
 
 
-def check_storage(source: Source) -> None:
+def check_storage(source: WeightSource) -> None:
     """What can be told of a file that is no whole model: its own names, and its scales. Raises TensorMismatch."""
     mismatch = _stored_wrongly([source])
     if mismatch:
         raise _error([source], mismatch)
 
 
-def _error(sources: Sequence[Source], mismatch: _Mismatch) -> TensorMismatch:
+def _error(sources: Sequence[WeightSource], mismatch: _Mismatch) -> TensorMismatch:
     parts = [
         _listed("missing", mismatch.missing),
         _listed("not the model's", mismatch.unexpected),
@@ -147,7 +147,7 @@ def _listed(what: str, names: Iterable[str]) -> str:
     return f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{more})"
 
 
-def _cause(sources: Sequence[Source], mismatch: _Mismatch) -> str:
+def _cause(sources: Sequence[WeightSource], mismatch: _Mismatch) -> str:
     """The likely reason behind a mismatch."""
     missing, unexpected = mismatch.missing, mismatch.unexpected
     names = " ".join(unexpected)

@@ -22,7 +22,7 @@ from reeltune.errors import UnsupportedFormat
 from reeltune.families import Family
 from reeltune.weights.edits import Edit
 from reeltune.weights.formats import Decoder, decoder_of
-from reeltune.weights.matching import Source
+from reeltune.weights.matching import WeightSource
 from reeltune.weights.parts import Parts
 
 STORED = {DType.BF16: "BF16", DType.FP16: "F16", DType.FP32: "F32"}
@@ -111,7 +111,7 @@ class Output:
 
 def write_recipe(
     parts: Parts,
-    source: Source,
+    source: WeightSource,
     family: Family,
     target: Target,
     edits: Mapping[str, Sequence[Edit]],
@@ -141,7 +141,9 @@ def write_recipe(
     return Recipe(tuple(tasks), layout.start, ones, layout.bytes, tuple(modules))
 
 
-def _task(parts: Parts, source: Source, stored: str, edits: tuple[Edit, ...], outputs: tuple[Tensor, ...]) -> Task:
+def _task(
+    parts: Parts, source: WeightSource, stored: str, edits: tuple[Edit, ...], outputs: tuple[Tensor, ...]
+) -> Task:
     tensors = source.header.tensors
     scale_name = source.stored_weight(stored).scales
     return Task(
@@ -155,7 +157,7 @@ def _task(parts: Parts, source: Source, stored: str, edits: tuple[Edit, ...], ou
     )
 
 
-def _check_readable(source: Source, stored: str) -> None:
+def _check_readable(source: WeightSource, stored: str) -> None:
     """Raise UnsupportedFormat for a tensor that can't be decoded, or is empty."""
     tensor = source.header.tensors[stored]
     readable = decoder_of(source.identity.quantization).readable
@@ -170,14 +172,14 @@ def _int8_outputs(module: str, shape: tuple[int, ...], target: Target) -> list[O
     return [Output(module + DATA, "I8", shape), Output(module + SCALE, STORED[target.dtype], (shape[0], 1))]
 
 
-def _quantizable(source: Source, stored: str, family: Family) -> bool:
+def _quantizable(source: WeightSource, stored: str, family: Family) -> bool:
     """Whether it is the weight of a linear inside the transformer's blocks."""
     name = source.format.weight_name(source.names.original[stored])
     linear = name.endswith(".weight") and len(source.weight_shape(stored)) == 2
     return linear and any(matches(module_of(name), pattern) for pattern in family.quantizable)
 
 
-def _kept_dtype(source: Source, stored: str, target: Target, wide: bool, family: Family) -> str:
+def _kept_dtype(source: WeightSource, stored: str, target: Target, wide: bool, family: Family) -> str:
     """Stored data type of a tensor that isn't quantized."""
     names = source.names.diffusers[stored].names
     in_fp32 = any(part in name.split(".") for name in names for part in target.fp32)
@@ -187,7 +189,7 @@ def _kept_dtype(source: Source, stored: str, target: Target, wide: bool, family:
     return STORED[target.dtype]
 
 
-def _mostly_wide(source: Source) -> bool:
+def _mostly_wide(source: WeightSource) -> bool:
     """Whether most of the weights are fp32 or wider."""
     tensors = source.header.tensors.values()
     wide = sum(tensor.elements for tensor in tensors if tensor.dtype in _WIDE)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from reeltune.dtypes import Quantization
 from reeltune.weights.formats.base import Decoder, Weight
-from reeltune.weights.formats.fp8 import Fp8, Fp8Scaled
-from reeltune.weights.formats.quanto_int8 import QuantoInt8
-from reeltune.weights.formats.sixteen_bits import SixteenBits
+from reeltune.weights.formats.fp8 import Fp8Decoder, Fp8ScaledDecoder
+from reeltune.weights.formats.quanto_int8 import QuantoInt8Decoder
+from reeltune.weights.formats.sixteen_bits import SixteenBitsDecoder
 
-DECODERS: tuple[Decoder, ...] = (SixteenBits(), QuantoInt8(), Fp8(), Fp8Scaled())
+DECODERS: tuple[Decoder, ...] = (SixteenBitsDecoder(), QuantoInt8Decoder(), Fp8Decoder(), Fp8ScaledDecoder())
 
 
 def decoder_of(quantization: Quantization) -> Decoder:

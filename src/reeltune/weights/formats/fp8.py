@@ -35,7 +35,7 @@ _KNOWN_STORAGE = ("float8_e4m3fn", "float8_e5m2")
 _KNOWN_KEYS = frozenset({"format", "full_precision_matrix_mult"})
 
 
-class Fp8(Decoder):
+class Fp8Decoder(Decoder):
     """Reads fp8 as fp32, with or without scales."""
 
     quantization = Quantization.FP8
@@ -73,7 +73,7 @@ class Fp8(Decoder):
             numbers.mul_(scales)
 
 
-class Fp8Scaled(Fp8):
+class Fp8ScaledDecoder(Fp8Decoder):
     """Files that hold scales: those of single weights may be missing in either kind."""
 
     quantization = Quantization.FP8_SCALED

@@ -56,7 +56,7 @@ class Int8Weight:
         return int8_tensor(self.values, self.scales, dtype)
 
 
-class QuantoInt8(Decoder):
+class QuantoInt8Decoder(Decoder):
     """Reads quantized weights as they are stored, and everything else as in files of other formats."""
 
     quantization = Quantization.QUANTO_INT8

@@ -6,7 +6,7 @@ from reeltune.dtypes import Quantization
 from reeltune.weights.formats.base import Decoder
 
 
-class SixteenBits(Decoder):
+class SixteenBitsDecoder(Decoder):
     """Reads them as they are stored; nothing is copied before it is converted."""
 
     quantization = Quantization.NONE

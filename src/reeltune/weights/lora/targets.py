@@ -13,7 +13,7 @@ from reeltune.checkpoints.keys import Places, places
 from reeltune.families import Family
 from reeltune.weights.edits import Segment
 from reeltune.weights.formats import decoder_of
-from reeltune.weights.matching import Shapes, Source
+from reeltune.weights.matching import Shapes, WeightSource
 from reeltune.weights.tensors import TensorFile
 
 
@@ -32,7 +32,7 @@ class Targets:
     keeps stacked are told apart by them. `homes`: the file of each stored tensor.
     """
 
-    def __init__(self, source: Source, family: Family, expected: Shapes, homes: Mapping[str, Path]) -> None:
+    def __init__(self, source: WeightSource, family: Family, expected: Shapes, homes: Mapping[str, Path]) -> None:
         self.family = family
         self._source, self._expected, self._homes = source, expected, homes
         self._places: dict[str, list[Place]] = {}
