@@ -260,6 +260,7 @@ def test_an_unknown_encoding_is_refused(server, tmp_path):
 def test_the_pages_text_box_of_slow_urls_comes_to_an_end(server, dripping, root, monkeypatch):
     from types import SimpleNamespace
 
+    from reeltune.definitions.slots import TRANSFORMER
     from reeltune.service import file_checks
 
     monkeypatch.setattr(file_checks, "_TOTAL_SECONDS", 0.8)
@@ -270,7 +271,7 @@ def test_the_pages_text_box_of_slow_urls_comes_to_an_end(server, dripping, root,
     catalog = load_catalog(root)
     workspace = SimpleNamespace(catalog=lambda: catalog, local=True, root=root)
     began = time.monotonic()
-    checks = file_checks.check_files(workspace, catalog["t2v"], "\n".join(urls), "transformer")
+    checks = file_checks.check_files(workspace, catalog["t2v"], "\n".join(urls), TRANSFORMER)
     assert time.monotonic() - began < 5
     assert len(checks) == 45
     assert all(check.objection for check in checks)
