@@ -86,7 +86,7 @@ def test_check_names_what_it_cannot_read(kind, bad, root, capsys):
     with pytest.raises(SystemExit):
         main(["check", bad, "--root", str(root)])
     captured = capsys.readouterr()
-    assert "1 definition(s) checked: 1 error(s)" in captured.out
+    assert "1 definition checked: 1 error" in captured.out
     assert captured.out.encode("utf-8")
 
 

@@ -88,7 +88,7 @@ def test_inspect(run, root):
 
 def test_check(run, root, define):
     define("good", {"architecture": "t2v", "URLs": WEIGHTS})
-    assert run("check") == (0, "1 definition(s) checked: 0 error(s), 0 warning(s).\n", "")
+    assert run("check") == (0, "1 definition checked: 0 errors, 0 warnings.\n", "")
     define("local", {"architecture": "t2v", "URLs": ["ckpts/x.safetensors", "https://h/x.gguf"], "nam": "x"})
     code, out, _ = run("check")
     assert code == 0
@@ -232,9 +232,9 @@ def test_add_ls_rm_gc_and_verify(run, root):
     rows = json.loads(run("ls", "--json")[1])
     assert [(row["state"], row["used_by"]) for row in rows] == [("file", ["t2v_1.3B_mine"])]
     assert "t2v_1.3B_mine" in run("ls")[1]
-    assert "1 file(s) read, 0 bad" in run("verify", "t2v_1.3B_mine")[1]
+    assert "1 file checked, 0 damaged" in run("verify", "t2v_1.3B_mine")[1]
     assert "Nothing to delete" in run("gc")[1]
-    assert "would go" in run("rm", "t2v_1.3B_mine", "--dry-run")[1]
+    assert "would be deleted" in run("rm", "t2v_1.3B_mine", "--dry-run")[1]
     assert run("rm", "t2v_1.3B_mine")[0] == 1  # nobody says yes
     assert file.exists()
     assert run("rm", "t2v_1.3B_mine", "--yes")[0] == 0
@@ -288,4 +288,4 @@ def test_settings_of_wangps_images_are_read(run, tmp_path):
 def test_a_setting_that_is_given_twice_is_an_error(run, words):
     code, _, err = run("generate", "nano_t2v", *words)
     assert code == 1
-    assert "is given twice" in err
+    assert "is given both by --set" in err

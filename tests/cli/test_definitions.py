@@ -43,7 +43,7 @@ def test_hidden_definitions(run, define):
     define("hidden", GOOD | {"visible": False})
     _, out, err = run("list")
     assert "hidden" not in out
-    assert "1 definition not shown" in err
+    assert "1 hidden definition not shown" in err
     assert "hidden" in run("list", "--all")[1]
     assert [row["visible"] for row in json.loads(run("list", "--all", "--json")[1]) if row["id"] == "hidden"] == [False]
     assert "hidden" not in run("list", "--json")[1]
@@ -100,8 +100,8 @@ def test_check_fix_joins_what_was_pasted(run, root):
 def test_check_reports_files_that_are_not_there(run, define):
     define("mine", {"architecture": "t2v", "URLs": ["models/gone.safetensors"], "preload_URLs": ["x.json"]})
     code, out, _ = run("check")
-    assert "models/gone.safetensors is not there" in out
-    assert "x.json is not there" in out
+    assert "models/gone.safetensors doesn't exist" in out
+    assert "x.json doesn't exist" in out
     assert code == 0
 
 

@@ -7,7 +7,8 @@ import pytest
 from conftest import safetensors_bytes
 from reeltune import CancelToken, Progress, explain, load_catalog, pull
 from reeltune.errors import BadDownload, Cancelled, FetchError, NotEnoughDisk, Offline
-from reeltune.fetch.download import check_name, download
+from reeltune.fetch.download import download
+from reeltune.library.places import check_name
 from reeltune.machine import Machine
 
 TENSORS = {"head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])}
@@ -135,7 +136,7 @@ def test_an_interrupted_component_is_not_taken_for_a_whole_one(mine, server, roo
 @pytest.mark.parametrize("listing", [b"<html>", b"{}", b"[1]", b'[{"type": "file"}]'])
 def test_a_listing_that_is_none(mine, server, listing):
     server.files["/api/models/o/r/tree/main/tokenizer"] = listing
-    with pytest.raises(FetchError, match="gives no list"):
+    with pytest.raises(FetchError, match="return a list of files"):
         pull(mine, machine=MACHINE)
 
 
@@ -143,7 +144,7 @@ def test_a_hostile_listing_stays_in_its_folder(mine, server, root):
     paths = ["tokenizer/../../evil.json", "../evil.json", "/etc/evil.json", "vae/other.json", "tokenizer/sub/x.json"]
     rows = [{"type": "file", "path": path} for path in paths]
     server.files["/api/models/o/r/tree/main/tokenizer"] = json.dumps(rows).encode()
-    with pytest.raises(FetchError, match="no files for the tokenizer"):
+    with pytest.raises(FetchError, match="has no files for the tokenizer"):
         pull(mine, machine=MACHINE)
     assert everything_in(root) == ["mine.json"]
 
@@ -253,6 +254,6 @@ def test_two_processes_share_one_download(server, tmp_path):
 
 def test_the_whole_plan_is_held_against_the_disk_before_the_first_byte(mine, root, monkeypatch):
     monkeypatch.setattr("reeltune.fetch.survey.free_disk", lambda folder: len(GOOD))
-    with pytest.raises(NotEnoughDisk, match="are to be downloaded"):
+    with pytest.raises(NotEnoughDisk, match="The download takes"):
         pull(mine, machine=MACHINE)
     assert everything_in(root / "ckpts") == []

@@ -10,7 +10,8 @@ from conftest import safetensors_bytes
 from reeltune import CancelToken, Notice, Progress
 from reeltune.errors import BadDownload, Cancelled, FetchError, Unreachable
 from reeltune.fetch import transfer
-from reeltune.fetch.download import Downloader, Link
+from reeltune.fetch.download import Downloader
+from reeltune.fetch.task import DownloadTask
 from reeltune.library.journal import BLOCK
 from reeltune.preferences import Preferences
 
@@ -21,7 +22,8 @@ SIZE = 11 * BLOCK // 2 * 2
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
     """Small pieces, short pauses."""
-    monkeypatch.setattr(transfer, "_PIECE", (2 * BLOCK, 2 * BLOCK))
+    monkeypatch.setattr(transfer, "_MIN_PIECE_BYTES", 2 * BLOCK)
+    monkeypatch.setattr(transfer, "_MAX_PIECE_BYTES", 2 * BLOCK)
     monkeypatch.setattr(transfer, "pause_after", lambda failures, asked: 0.01)
     monkeypatch.setattr("reeltune.fetch.download.pause_after", lambda failures, asked: 0.01)
 
@@ -42,8 +44,8 @@ def served(server, content):
 def fetch(server, folder, events=None, cancel=None, sha256=None, **wishes):
     heard = events.append if events is not None else (lambda event: None)
     with Downloader(Preferences(**({"stall_seconds": 1} | wishes)), heard, cancel) as downloader:
-        downloader.fetch(Link(server.url + PATH, folder / NAME, True, sha256))
-        return downloader.sums[folder / NAME]
+        downloader.fetch(DownloadTask(server.url + PATH, folder / NAME, True, sha256))
+        return downloader.sha256_by_path[folder / NAME]
 
 
 def names(folder):
@@ -285,7 +287,9 @@ def test_what_comes_is_made_durable_meanwhile_not_only_at_the_end(served, tmp_pa
     monkeypatch.setattr(transfer, "_TICK_SECONDS", 0.02)
     synced = []
     sync = transfer.Journal.sync
-    monkeypatch.setattr(transfer.Journal, "sync", lambda self, file: (sync(self, file), synced.append(self.there)))
+    monkeypatch.setattr(
+        transfer.Journal, "sync", lambda self, file: (sync(self, file), synced.append(self.bytes_present))
+    )
     fetch(served, tmp_path, rate_limit=5)
     assert len([count for count in synced if count < served.sent - BLOCK]) > 1
 
@@ -375,7 +379,7 @@ def test_every_flipped_bit_is_caught_where_the_sum_is_known(served, content, tmp
 
 def test_a_sum_that_contradicts_the_hub_is_refused_before_the_first_byte(served, tmp_path):
     served.headers[PATH] = {"X-Linked-Etag": f'"{"0" * 64}"'}
-    with pytest.raises(BadDownload, match="is wanted"):
+    with pytest.raises(BadDownload, match="was expected"):
         fetch(served, tmp_path, sha256="1" * 64)
     assert len(served.requests) == 1
 
@@ -453,7 +457,7 @@ def test_a_full_disk_while_writing_is_an_error_and_nothing_carries_the_name(serv
     def full(self, *args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(transfer.Transfer, "_stretch", full)
+    monkeypatch.setattr(transfer.Transfer, "_download_range", full)
     with pytest.raises(FetchError, match="No space left"):
         fetch(served, tmp_path)
     assert not (tmp_path / NAME).exists()
@@ -465,7 +469,7 @@ def test_what_stood_there_is_set_aside_never_overwritten(served, content, tmp_pa
     fetch(served, tmp_path, events)
     assert (tmp_path / NAME).read_bytes() == content
     assert (tmp_path / f"{NAME}.unusable1").read_bytes() == b"mine"
-    assert any("could not be used" in getattr(event, "message", "") for event in events)
+    assert any("can't be used" in getattr(event, "message", "") for event in events)
 
 
 @pytest.mark.parametrize(("age", "strong"), [(0, False), (30, False), (61, True), (10_000, True)])

@@ -12,7 +12,7 @@ import pytest
 from conftest import safetensors_bytes
 from reeltune import load_catalog, pull
 from reeltune.errors import ReeltuneError
-from reeltune.fetch.download import check_name
+from reeltune.library.places import check_name
 from reeltune.machine import Machine
 
 GOOD = safetensors_bytes({"head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])})

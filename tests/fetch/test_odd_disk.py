@@ -15,9 +15,10 @@ from reeltune import explain, load_catalog, pull
 from reeltune.cli import main
 from reeltune.errors import ChoiceError, FetchError, Offline, ReeltuneError
 from reeltune.fetch import Scope, plan_download
-from reeltune.fetch.download import Downloader, Link
-from reeltune.library.adding import look_at
-from reeltune.library.cleanup import listing
+from reeltune.fetch.download import Downloader
+from reeltune.fetch.task import DownloadTask
+from reeltune.library.adding import inspect_source
+from reeltune.library.cleanup import list_entries
 from reeltune.library.folders import walk
 from reeltune.library.index import FILE_NAME, Index
 from reeltune.library.inventory import Inventory
@@ -76,7 +77,7 @@ def test_ckpts_that_is_no_folder_is_an_error_in_words(mine, root, kind, monkeypa
     assert len(explanation.missing) == len(explanation.items)
     assert any("can't be read" in line for line in explanation.notices)
     _, plan = plan_download([mine], scope=Scope(weights_only=True), machine=MACHINE)
-    assert plan.to_fetch == len(GOOD)
+    assert plan.bytes_to_download == len(GOOD)
     for words in (["ls"], ["verify"], ["gc", "--dry-run"], ["rm", "mine", "--yes"]):
         assert run(*words, "--root", str(root)) == 1
     if kind != "unreadable":
@@ -94,7 +95,7 @@ def test_a_named_pipe_holds_nothing_up(mine, root):
         os.mkfifo(ckpts / name)
     catalog = load_catalog(root)
     assert not explain(mine, machine=MACHINE).items[0].present
-    faults = [row.fault for row in verify(catalog, listing(catalog))]
+    faults = [row.fault for row in verify(catalog, list_entries(catalog))]
     assert len(faults) == 3
     assert all("regular file" in fault for fault in faults)
     assert pull(mine, weights_only=True, machine=MACHINE).items[0].path.read_bytes() == GOOD
@@ -108,8 +109,8 @@ def test_an_index_that_is_a_pipe_or_a_folder_is_none(root):
     for make_it in (os.mkfifo, os.mkdir):
         make_it(ckpts / FILE_NAME)
         index = Index(ckpts)
-        index.learn(ckpts / NAME, "https://h/x", "a" * 64)
-        assert index.came_from("https://h/x") is None
+        index.record_file(ckpts / NAME, "https://h/x", "a" * 64)
+        assert index.file_from_url("https://h/x") is None
         (ckpts / FILE_NAME).unlink() if make_it is os.mkfifo else (ckpts / FILE_NAME).rmdir()
 
 
@@ -132,18 +133,18 @@ def test_a_folder_that_cant_be_written_is_an_error_in_words(mine, root, monkeypa
 
 
 def test_a_component_that_cant_get_its_name_is_an_error_in_words(root, tmp_path, monkeypatch):
-    from reeltune.fetch.pulling import _rename
+    from reeltune.fetch.pulling import _rename_component
 
     aside = tmp_path / "vae.partial"
     aside.mkdir()
     (aside / "config.json").write_text("{}")
     (tmp_path / "vae").write_text("a file")
     with pytest.raises(FetchError, match="can't be renamed"):
-        _rename(aside, tmp_path / "vae")
+        _rename_component(aside, tmp_path / "vae")
     (tmp_path / "vae").unlink()
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text("another process's")
-    _rename(aside, tmp_path / "vae")
+    _rename_component(aside, tmp_path / "vae")
     assert not aside.exists()
     assert (tmp_path / "vae" / "config.json").read_text() == "another process's"
 
@@ -157,20 +158,20 @@ def learned(root):
     ckpts = root / "ckpts"
     ckpts.mkdir()
     (ckpts / NAME).write_bytes(GOOD)
-    Index(ckpts).learn(ckpts / NAME, "https://h/x", "a" * 64)
+    Index(ckpts).record_file(ckpts / NAME, "https://h/x", "a" * 64)
     return ckpts
 
 
 def test_a_locked_index_is_waited_for_and_never_deleted(learned, monkeypatch):
-    monkeypatch.setattr("reeltune.library.index._WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("reeltune.library.index._WRITE_WAIT_SECONDS", 0.05)
     other = sqlite3.connect(learned / FILE_NAME, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     inode = (learned / FILE_NAME).stat().st_ino
-    Index(learned).learn(learned / NAME, "https://h/y", "b" * 64)
+    Index(learned).record_file(learned / NAME, "https://h/y", "b" * 64)
     assert (learned / FILE_NAME).stat().st_ino == inode
     other.execute("ROLLBACK")
     other.close()
-    assert Index(learned).came_from("https://h/x") == learned / NAME
+    assert Index(learned).file_from_url("https://h/x") == learned / NAME
 
 
 @pytest.mark.parametrize(
@@ -196,9 +197,9 @@ def test_only_a_damaged_index_is_begun_anew(learned, monkeypatch, code, deleted)
         raise error
 
     monkeypatch.setattr(sqlite3, "connect", failing)
-    Index(learned).learn(learned / NAME, "https://h/y", "b" * 64)
-    assert (Index(learned).came_from("https://h/x") is None) == deleted
-    assert (Index(learned).came_from("https://h/y") is None) != deleted
+    Index(learned).record_file(learned / NAME, "https://h/y", "b" * 64)
+    assert (Index(learned).file_from_url("https://h/x") is None) == deleted
+    assert (Index(learned).file_from_url("https://h/y") is None) != deleted
 
 
 def test_an_index_of_the_version_before_keeps_what_it_knows(root):
@@ -221,9 +222,9 @@ def test_an_index_of_the_version_before_keeps_what_it_knows(root):
     old.close()
     for _ in range(2):
         index = Index(ckpts)
-        assert (index.came_from("https://h/x"), index.size_of("https://h/x")) == (path, 7)
-        index.learn_url("https://h/y", 8, "b" * 64)
-        assert (index.size_of("https://h/y"), index.sum_of("https://h/y")) == (8, "b" * 64)
+        assert (index.file_from_url("https://h/x"), index.size_of_url("https://h/x")) == (path, 7)
+        index.record_url("https://h/y", 8, "b" * 64)
+        assert (index.size_of_url("https://h/y"), index.sha256_of_url("https://h/y")) == (8, "b" * 64)
 
 
 def test_a_row_that_leads_out_of_the_folder_counts_for_nothing(learned, root):
@@ -234,9 +235,9 @@ def test_a_row_that_leads_out_of_the_folder_counts_for_nothing(learned, root):
             row = (name, "https://h/out", facts.st_size, facts.st_mtime_ns, "c" * 64)
             connection.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?)", row)
         connection.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?)", (b"\xff", 1, "x", "y", 2.5))
-    assert Index(learned).came_from("https://h/out") is None
-    assert Index(learned).with_sha256("c" * 64) == []
-    assert Index(learned).came_from("https://h/x") == learned / NAME
+    assert Index(learned).file_from_url("https://h/out") is None
+    assert Index(learned).files_with_sha256("c" * 64) == []
+    assert Index(learned).file_from_url("https://h/x") == learned / NAME
 
 
 def test_verify_in_a_folder_that_cant_be_written_calls_a_sound_file_sound(root, define, monkeypatch, capsys):
@@ -254,8 +255,8 @@ def test_verify_in_a_folder_that_cant_be_written_calls_a_sound_file_sound(root, 
     monkeypatch.setattr(sqlite3, "connect", readonly)
     assert run("verify", "--root", str(root)) == 0
     out = capsys.readouterr().out
-    assert f"ok   {NAME}: sound; no sha256 to compare with" in out
-    assert "0 bad" in out
+    assert f"ok   {NAME}: sound; there is no sha256 to compare with" in out
+    assert "0 damaged" in out
 
 
 def test_verify_shows_paths_under_ckpts_and_a_row_for_each_component(root, capsys):
@@ -304,7 +305,7 @@ def test_odd_sizes_in_a_listing_count_as_unknown(server, define, root, monkeypat
     server.files["/" + NAME] = GOOD
     define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/{NAME}"], "components": "o/r"})
     _, plan = plan_download([load_catalog(root)["mine"]], machine=MACHINE)
-    assert plan.unknown == 3
+    assert plan.unknown_sizes == 3
     assert not pull(load_catalog(root)["mine"], machine=MACHINE).missing
 
 
@@ -317,7 +318,7 @@ def test_listings_that_are_none(server, define, root, monkeypatch, listing_text)
     server.files["/api/models/o/r/tree/main/tokenizer"] = listing_text.encode("latin-1")
     server.files["/" + NAME] = GOOD
     define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/{NAME}"], "components": "o/r"})
-    with pytest.raises(FetchError, match="gives no list"):
+    with pytest.raises(FetchError, match="return a list of files"):
         pull(load_catalog(root)["mine"], machine=MACHINE)
 
 
@@ -326,7 +327,7 @@ def test_listings_that_are_none(server, define, root, monkeypatch, listing_text)
 )
 def test_add_of_a_url_that_is_none(root, source):
     with pytest.raises(ReeltuneError):
-        look_at(load_catalog(root), source)
+        inspect_source(load_catalog(root), source)
 
 
 # --- large folders ---------------------------------------------------------------------------------------------
@@ -338,9 +339,9 @@ def test_a_walk_is_bounded_and_says_so(tmp_path):
             (tmp_path / str(outer) / str(inner)).mkdir(parents=True)
             (tmp_path / str(outer) / str(inner) / "deep.bin").touch()
         (tmp_path / str(outer) / "near.bin").touch()
-    found = walk([tmp_path], most=60)
+    found = walk([tmp_path], max_files=60)
     assert len(found.by_name["near.bin"]) == 5
-    assert "holds too much" in found.notices[0]
+    assert "contains too many files" in found.notices[0]
     assert "Name the folder" in found.notices[0]
     whole = walk([tmp_path])
     assert (len(whole.by_name["near.bin"]), len(whole.by_name["deep.bin"]), whole.notices) == (10, 100, [])
@@ -382,9 +383,9 @@ def test_a_model_folder_of_everything_is_a_notice(mine, root, tmp_path, monkeypa
     for number in range(30):
         (tmp_path / "all" / f"f{number}").mkdir(parents=True)
     (root / "reeltune.json").write_text(json.dumps({"model_folders": [str(tmp_path / "all")]}))
-    monkeypatch.setattr("reeltune.library.inventory.walk", lambda tops: walk(tops, most=10))
+    monkeypatch.setattr("reeltune.library.inventory.walk", lambda folders: walk(folders, max_files=10))
     began = time.monotonic()
-    assert any("holds too much" in line for line in explain(mine, machine=MACHINE).notices)
+    assert any("contains too many files" in line for line in explain(mine, machine=MACHINE).notices)
     assert time.monotonic() - began < 5
 
 
@@ -395,7 +396,7 @@ def test_a_truncated_file_is_called_what_it_is_while_offline(mine, root, monkeyp
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (root / "ckpts").mkdir()
     (root / "ckpts" / NAME).write_bytes(GOOD[:-1])
-    with pytest.raises(Offline, match=r"the file here can't be used.*truncated") as caught:
+    with pytest.raises(Offline, match=r"the existing file can't be used.*truncated") as caught:
         pull(mine, weights_only=True, machine=MACHINE)
     assert "Unset HF_HUB_OFFLINE" in caught.value.hint
 
@@ -419,7 +420,7 @@ def test_a_server_that_is_down_doesnt_fail_a_plan_either(define, root, monkeypat
     _, plan = plan_download(
         [load_catalog(root)["mine"]], scope=Scope(weights_only=True), machine=MACHINE, listener=events.append
     )
-    assert plan.unknown == 1
+    assert plan.unknown_sizes == 1
     assert "refused" in events[0].message
 
 
@@ -452,7 +453,7 @@ def test_a_downloader_without_an_index_never_takes_what_it_finds_for_its_own(ser
     server.files["/" + NAME] = GOOD
     (tmp_path / NAME).write_bytes(GOOD[:-1] + b"?")  # the same size
     with Downloader() as downloader:
-        downloader.fetch(Link(f"{server.url}/{NAME}", tmp_path / NAME, True))
+        downloader.fetch(DownloadTask(f"{server.url}/{NAME}", tmp_path / NAME, True))
     assert (tmp_path / NAME).read_bytes() == GOOD
 
 

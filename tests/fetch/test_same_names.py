@@ -10,9 +10,9 @@ from conftest import safetensors_bytes
 from reeltune import explain, load_catalog, pull
 from reeltune.errors import ChoiceError
 from reeltune.fetch import Scope, plan_download, pull_all
-from reeltune.library.cleanup import leftovers, listing, remove
+from reeltune.library.cleanup import leftovers, list_entries, remove
 from reeltune.library.index import FILE_NAME, Index
-from reeltune.library.places import own_name
+from reeltune.library.places import unique_name
 from reeltune.library.verify import verify
 from reeltune.machine import Machine
 
@@ -71,7 +71,7 @@ def test_two_definitions_never_share_a_file(clashing, root):
 def test_both_at_once_are_planned_apart(clashing):
     both = [clashing["a"], clashing["b"]]
     _, plan = plan_download(both, scope=Scope(weights_only=True), machine=MACHINE)
-    assert len({link.target for link in plan.links}) == 2
+    assert len({task.target for task in plan.tasks}) == 2
     paths = [row.items[0].path for row in pull_all(both, scope=Scope(weights_only=True), machine=MACHINE)]
     assert [path.read_bytes() for path in paths] == [A, B]
 
@@ -100,11 +100,11 @@ def test_a_file_of_unknown_origin_is_told_by_its_size_or_sha256(clashing, root):
     path.parent.mkdir()
     path.write_bytes(A)
     index = Index(root / "ckpts")
-    index.learn_url(transformer(clashing["b"]).url, len(B) + 1)
+    index.record_url(transformer(clashing["b"]).url, len(B) + 1)
     assert transformer(clashing["a"]).path == path
     assert not transformer(clashing["b"]).present
-    index.learn_url(transformer(clashing["b"]).url, len(B), hashlib.sha256(B).hexdigest())
-    list(verify(clashing, listing(clashing)))  # learns the file's sha256
+    index.record_url(transformer(clashing["b"]).url, len(B), hashlib.sha256(B).hexdigest())
+    list(verify(clashing, list_entries(clashing)))  # learns the file's sha256
     assert transformer(clashing["a"]).path == path
     assert not transformer(clashing["b"]).present
 
@@ -200,7 +200,7 @@ def test_a_name_from_the_server_that_cant_be_used_is_not(server, define, root, n
 
 def test_rm_and_gc_tell_them_apart(clashing, root):
     paths = {letter: get(clashing[letter]).path for letter in "ab"}
-    users = {row.path: row.users for row in listing(clashing)}
+    users = {row.path: row.users for row in list_entries(clashing)}
     assert users[paths["a"]] == ("a",)
     assert users[paths["b"]] == ("b",)
     (root / "finetunes" / "a.json").unlink()
@@ -225,9 +225,9 @@ def test_verify_compares_each_with_its_own_sha256(served, define, root):
         define(letter, model)
     catalog = load_catalog(root)
     paths = {letter: get(catalog[letter]).path for letter in "ab"}
-    assert not [row.fault for row in verify(catalog, listing(catalog)) if row.fault]
+    assert not [row.fault for row in verify(catalog, list_entries(catalog)) if row.fault]
     paths["b"].write_bytes(A)  # sound, and the wrong one's
-    faults = {row.path: row.fault for row in verify(catalog, listing(catalog))}
+    faults = {row.path: row.fault for row in verify(catalog, list_entries(catalog))}
     assert "sha256" in faults[paths["b"]]
     assert not faults[paths["a"]]
 
@@ -247,12 +247,12 @@ def test_urls_of_one_file_are_one(define, root, server, monkeypatch):
 
 
 def test_own_names_keep_their_suffix_and_fit():
-    assert own_name(NAME, "https://h/a").startswith("diffusion_pytorch_model-")
-    assert own_name(NAME, "https://h/a").endswith(".safetensors")
-    assert own_name(NAME, "https://h/a") != own_name(NAME, "https://h/b")
-    assert own_name("ü" * 100 + ".safetensors", "https://h/a").endswith(".safetensors")
-    assert len(own_name("ü" * 100 + ".safetensors", "https://h/a").encode()) <= 200
-    assert "." not in own_name("dl", "https://h/a")
+    assert unique_name(NAME, "https://h/a").startswith("diffusion_pytorch_model-")
+    assert unique_name(NAME, "https://h/a").endswith(".safetensors")
+    assert unique_name(NAME, "https://h/a") != unique_name(NAME, "https://h/b")
+    assert unique_name("ü" * 100 + ".safetensors", "https://h/a").endswith(".safetensors")
+    assert len(unique_name("ü" * 100 + ".safetensors", "https://h/a").encode()) <= 200
+    assert "." not in unique_name("dl", "https://h/a")
 
 
 # --- equal files -----------------------------------------------------------------------------------------------
@@ -272,11 +272,11 @@ def test_equal_weights_under_different_urls_are_stored_once(server, define, root
     first = get(catalog["first"]).path
     server.sent = 0
     _, plan = plan_download([catalog["secon"]], scope=Scope(weights_only=True), machine=MACHINE)
-    assert plan.to_fetch == 0
+    assert plan.bytes_to_download == 0
     assert get(catalog["secon"]).path == first
     assert server.sent <= 2 * 4096
     assert [path.name for path in (root / "ckpts").glob("*.safetensors")] == [first.name]
-    assert {row.path: row.users for row in listing(catalog)}[first] == ("first", "secon")
+    assert {row.path: row.users for row in list_entries(catalog)}[first] == ("first", "secon")
 
 
 @pytest.fixture
@@ -331,10 +331,10 @@ def test_a_linked_file_outlives_the_other_and_counts_once(two_repositories, root
     from reeltune.library.cleanup import total_bytes
 
     pull_all([two_repositories["one"], two_repositories["two"]], machine=MACHINE)
-    entries = listing(two_repositories)
+    entries = list_entries(two_repositories)
     assert total_bytes(entries) == sum(row.bytes for row in entries) - len(A)
     first, second = encoders(root)
-    remove(next(row for row in entries if first in row.parts))
+    remove(next(row for row in entries if first in row.files))
     assert second.read_bytes() == A
     assert not explain(two_repositories["two"], machine=MACHINE).missing
 
@@ -355,10 +355,12 @@ def test_what_came_of_one_url_is_not_continued_with_another(server, tmp_path, mo
     from reeltune import CancelToken
     from reeltune.errors import Cancelled
     from reeltune.fetch import transfer
-    from reeltune.fetch.download import Downloader, Link
+    from reeltune.fetch.download import Downloader
+    from reeltune.fetch.task import DownloadTask
     from reeltune.library.journal import BLOCK
 
-    monkeypatch.setattr(transfer, "_PIECE", (2 * BLOCK, 2 * BLOCK))
+    monkeypatch.setattr(transfer, "_MIN_PIECE_BYTES", 2 * BLOCK)
+    monkeypatch.setattr(transfer, "_MAX_PIECE_BYTES", 2 * BLOCK)
     contents = {f"/{letter}/{NAME}": safetensors_bytes({"w": ("BF16", [10 * BLOCK])}, data=letter.encode() * 20 * BLOCK)
                 for letter in "ab"}  # fmt: skip
     server.files |= contents
@@ -373,10 +375,10 @@ def test_what_came_of_one_url_is_not_continued_with_another(server, tmp_path, mo
     server.faults[f"/a/{NAME}"] = stop
     target = tmp_path / NAME
     with Downloader(cancel=cancel) as downloader, pytest.raises(Cancelled):
-        downloader.fetch(Link(f"{server.url}/a/{NAME}", target, True))
+        downloader.fetch(DownloadTask(f"{server.url}/a/{NAME}", target, True))
     assert target.with_name(f"{NAME}.partial").exists()
     with Downloader() as downloader:
-        downloader.fetch(Link(f"{server.url}/b/{NAME}", target, True))
+        downloader.fetch(DownloadTask(f"{server.url}/b/{NAME}", target, True))
     assert target.read_bytes() == contents[f"/b/{NAME}"]
 
 
@@ -444,7 +446,7 @@ def test_a_file_under_another_spelling_of_its_name_is_known(root, monkeypatch):
     ckpts.mkdir()
     (ckpts / "Model.safetensors").write_bytes(A)
     index = Index(ckpts)
-    index.learn(ckpts / "Model.safetensors", "https://h/a/Model.safetensors", "a" * 64)
+    index.record_file(ckpts / "Model.safetensors", "https://h/a/Model.safetensors", "a" * 64)
     same = Path.samefile
     monkeypatch.setattr(Path, "samefile", lambda one, other: one.name == "model.safetensors" or same(one, other))
     assert index.sources(ckpts / "model.safetensors") == {"https://h/a/Model.safetensors"}

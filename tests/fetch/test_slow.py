@@ -14,7 +14,8 @@ from reeltune import CancelToken, Preferences, explain, load_catalog, pull
 from reeltune.checkpoints.header import parse_header
 from reeltune.errors import BadDownload, Cancelled, FetchError, NotEnoughDisk, Unreachable
 from reeltune.fetch import Scope, plan_download, transfer
-from reeltune.fetch.download import Downloader, Link
+from reeltune.fetch.download import Downloader
+from reeltune.fetch.task import DownloadTask
 from reeltune.machine import Machine
 from reeltune.net import Session, UrlSource, within
 from reeltune.planning.headers import Headers
@@ -64,12 +65,12 @@ def test_a_header_that_drips_in_has_a_deadline(server, dripping, headers):
 
 def impatient(tokens=None, cancel=None):
     """Headers in less time than people have."""
-    return Headers(tokens, each=0.3, seconds=0.6, cancel=cancel)
+    return Headers(tokens, seconds_per_file=0.3, seconds=0.6, cancel=cancel)
 
 
 def test_many_slow_urls_take_no_longer_than_one(server, dripping, define, root, monkeypatch):
     monkeypatch.setattr("reeltune.planning.plan.Headers", impatient)
-    monkeypatch.setattr("reeltune.planning.headers._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("reeltune.planning.headers._SLOW_SECONDS", 0.2)
     urls = [f"{server.url}/{number}.safetensors" for number in range(45)]  # names that hide what they hold
     for url in urls:
         dripping(url.removeprefix(server.url))
@@ -82,8 +83,8 @@ def test_many_slow_urls_take_no_longer_than_one(server, dripping, define, root, 
 
 
 def test_a_plan_that_is_only_shown_doesnt_wait_for_slow_servers(server, dripping, define, root, monkeypatch):
-    monkeypatch.setattr("reeltune.fetch.download._LOOK_SECONDS", 0.3)
-    monkeypatch.setattr("reeltune.fetch.survey._SURVEY_SECONDS", 0.6)
+    monkeypatch.setattr("reeltune.fetch.download._REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr("reeltune.fetch.survey._DRY_RUN_SECONDS", 0.6)
     monkeypatch.setattr("reeltune.fetch.pulling.Headers", impatient)
     for number in range(20):
         dripping(f"/{number}_bf16.safetensors", headers=True)
@@ -95,7 +96,7 @@ def test_a_plan_that_is_only_shown_doesnt_wait_for_slow_servers(server, dripping
         listener=events.append,
     )  # fmt: skip
     assert time.monotonic() - began < 6
-    assert plan.unknown == 20
+    assert plan.unknown_sizes == 20
     assert any("took too long" in event.message for event in events)
 
 
@@ -129,7 +130,7 @@ def test_cancelling_is_heard_wherever_it_waits(server, dripping, tmp_path, where
     threading.Timer(0.3, cancel.cancel).start()
     began = time.monotonic()
     with Downloader(Preferences(stall_seconds=60), cancel=cancel) as downloader, pytest.raises(Cancelled):
-        downloader.fetch(Link(server.url + PATH, tmp_path / NAME, True))
+        downloader.fetch(DownloadTask(server.url + PATH, tmp_path / NAME, True))
     assert time.monotonic() - began < 3
     assert not (tmp_path / NAME).exists()
 
@@ -179,21 +180,21 @@ def endless(server):
 
 
 def test_a_body_without_a_length_is_bounded(endless, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer, "_CHECK_EVERY", 100_000)
-    monkeypatch.setattr("reeltune.fetch.download.MOST_BYTES", 1_000_000)
-    with Downloader() as downloader, pytest.raises(BadDownload, match="no end is announced"):
-        downloader.fetch(Link(endless.url + PATH, tmp_path / NAME, True))
+    monkeypatch.setattr(transfer, "_DISK_CHECK_BYTES", 100_000)
+    monkeypatch.setattr("reeltune.fetch.download.MAX_UNANNOUNCED_BYTES", 1_000_000)
+    with Downloader() as downloader, pytest.raises(BadDownload, match="without announcing a size"):
+        downloader.fetch(DownloadTask(endless.url + PATH, tmp_path / NAME, True))
     with Downloader() as downloader, pytest.raises(BadDownload, match="more than 2,000 bytes"):
-        downloader.fetch(Link(endless.url + "/c.json", tmp_path / "c.json", listed=2000))
+        downloader.fetch(DownloadTask(endless.url + "/c.json", tmp_path / "c.json", required_size=2000))
     assert not [path for path in tmp_path.iterdir() if ".lock." not in path.name]
 
 
 def test_a_body_without_a_length_leaves_room_on_the_disk(endless, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer, "_CHECK_EVERY", 100_000)
+    monkeypatch.setattr(transfer, "_DISK_CHECK_BYTES", 100_000)
     free = iter([10**12, 10**12, 10**8])
     monkeypatch.setattr(transfer, "free_disk", lambda folder: next(free))
-    with Downloader() as downloader, pytest.raises(NotEnoughDisk, match="doesn't report its size"):
-        downloader.fetch(Link(endless.url + PATH, tmp_path / NAME, True))
+    with Downloader() as downloader, pytest.raises(NotEnoughDisk, match="doesn't announce a size"):
+        downloader.fetch(DownloadTask(endless.url + PATH, tmp_path / NAME, True))
     assert not [path for path in tmp_path.iterdir() if ".lock." not in path.name]
 
 
@@ -245,7 +246,7 @@ def test_compressed_weights_are_decoded_and_verified(server, tmp_path):
     server.files[PATH] = gzip.compress(GOOD)
     server.headers[PATH] = {"Content-Encoding": "gzip"}
     with Downloader() as downloader:
-        downloader.fetch(Link(server.url + PATH, tmp_path / NAME, True, hashlib.sha256(GOOD).hexdigest()))
+        downloader.fetch(DownloadTask(server.url + PATH, tmp_path / NAME, True, hashlib.sha256(GOOD).hexdigest()))
     assert (tmp_path / NAME).read_bytes() == GOOD
 
 
@@ -253,7 +254,7 @@ def test_an_unknown_encoding_is_refused(server, tmp_path):
     server.files[PATH] = GOOD
     server.headers[PATH] = {"Content-Encoding": "zstd"}
     with Downloader() as downloader, pytest.raises(FetchError, match="'zstd'"):
-        downloader.fetch(Link(server.url + PATH, tmp_path / NAME, True))
+        downloader.fetch(DownloadTask(server.url + PATH, tmp_path / NAME, True))
     assert not (tmp_path / NAME).exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import head_of, safetensors_bytes
 from reeltune import explain, load_catalog
 from reeltune.errors import AmbiguousArchitecture, DefinitionError, UnsupportedFormat
-from reeltune.library.adding import add, look_at
+from reeltune.library.adding import add, inspect_source
 from reeltune.machine import Machine
 
 MACHINE = Machine(2**34, 2**33)
@@ -40,7 +40,7 @@ def test_a_link_to_28_gb_takes_its_header_alone(server, root, headers):
     serve_sparse(server, f"/a/{name}", start, size)
     catalog = load_catalog(root)
     begun = time.monotonic()
-    looked = look_at(catalog, f"{server.url}/a/{name}?token=secret")
+    looked = inspect_source(catalog, f"{server.url}/a/{name}?token=secret")
     path = add(catalog, looked, architecture="i2v", name="Fusion X")
     assert time.monotonic() - begun < 10  # 0.3 s; the bound only shows that nothing is downloaded
     assert server.sent < 1_000_000
@@ -62,13 +62,13 @@ def test_what_fits_several_is_asked_and_what_contradicts_is_refused(root, header
     with file.open("r+b") as sparse:
         sparse.truncate(size)
     catalog = load_catalog(root)
-    looked = look_at(catalog, str(file))
+    looked = inspect_source(catalog, str(file))
     with pytest.raises(AmbiguousArchitecture, match=r"t2v, t2v_2_2") as caught:
         add(catalog, looked)
     assert caught.value.candidates == ("t2v", "t2v_2_2")
-    with pytest.raises(DefinitionError, match="can't be a i2v"):
+    with pytest.raises(DefinitionError, match="is not a i2v model"):
         add(catalog, looked, architecture="i2v")
-    with pytest.raises(DefinitionError, match="no architecture or base model"):
+    with pytest.raises(DefinitionError, match="is not an architecture or a base model"):
         add(catalog, looked, architecture="t2w")
     assert not list((root / "finetunes").iterdir())
     vace = add(catalog, looked, architecture="vace_14B", id="mine")
@@ -87,7 +87,7 @@ def test_a_module_becomes_a_definition_over_the_base_models_weights(root, header
     with file.open("r+b") as sparse:
         sparse.truncate(size)
     catalog = load_catalog(root)
-    path = add(catalog, look_at(catalog, str(file)), architecture="vace_14B")
+    path = add(catalog, inspect_source(catalog, str(file)), architecture="vace_14B")
     assert path.stem == "vace_14B_my_vace"
     model = json.loads(path.read_text(encoding="utf-8"))["model"]
     assert (model["URLs"], model["modules"]) == ("vace_14B", [["ckpts/my_vace_bf16.safetensors"]])
@@ -97,9 +97,9 @@ def test_a_module_becomes_a_definition_over_the_base_models_weights(root, header
 def test_what_is_no_model_is_refused_with_the_reason(root, tmp_path):
     file = tmp_path / "umt5.safetensors"
     file.write_bytes(safetensors_bytes({"encoder.block.0.weight": ("F32", [2])}))
-    with pytest.raises(UnsupportedFormat, match="no model this program knows"):
-        look_at(load_catalog(root), str(file))
+    with pytest.raises(UnsupportedFormat, match="is not a model that reeltune knows"):
+        inspect_source(load_catalog(root), str(file))
     part = tmp_path / "wan-00001-of-00006.safetensors"
     part.write_bytes(file.read_bytes())
-    with pytest.raises(UnsupportedFormat, match="one part of a set"):
-        look_at(load_catalog(root), str(part))
+    with pytest.raises(UnsupportedFormat, match="one part of a model"):
+        inspect_source(load_catalog(root), str(part))

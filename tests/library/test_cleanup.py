@@ -8,7 +8,7 @@ import pytest
 
 from conftest import safetensors_bytes
 from reeltune import load_catalog, pull
-from reeltune.library.cleanup import listing, remove
+from reeltune.library.cleanup import list_entries, remove
 from reeltune.library.index import Index
 from reeltune.library.verify import verify
 from reeltune.machine import Machine
@@ -34,16 +34,16 @@ def two(server, define, root):
 
 
 def by_name(catalog):
-    return {row.path.name: row for row in listing(catalog)}
+    return {row.path.name: row for row in list_entries(catalog)}
 
 
 def test_files_know_their_users(two):
     rows = by_name(two)
     assert rows["a_bf16.safetensors"].users == ("one",)
-    assert rows["a_bf16.safetensors"].fetched
+    assert rows["a_bf16.safetensors"].downloaded
     assert rows["b_bf16.safetensors"].users == ("two",)
     assert rows["shared_bf16.safetensors"].users == ("one", "two")  # one of them by reference
-    assert not rows["shared_bf16.safetensors"].fetched
+    assert not rows["shared_bf16.safetensors"].downloaded
     assert rows["a_bf16.safetensors"].bytes == len(GOOD)
 
 
@@ -61,9 +61,9 @@ def test_only_what_this_program_made_is_swept_away(two, root):
     (ckpts / "a_bf16.safetensors.partial").write_bytes(b"a download to go on with")
     (root / "finetunes" / "two.json").unlink()
     catalog = load_catalog(root)
-    leftovers = {row.path.name for row in listing(catalog) if row.leftover}
+    leftovers = {row.path.name for row in list_entries(catalog) if row.leftover}
     assert leftovers == {"gone.safetensors", "b_bf16.safetensors"}
-    for row in listing(catalog):
+    for row in list_entries(catalog):
         if row.leftover:
             assert remove(row) == ""
     left = {path.name for path in ckpts.iterdir() if path.is_file()} - {".index.sqlite"}
@@ -77,7 +77,7 @@ def test_what_is_being_fetched_stays(two, root):
     partial = root / "ckpts" / "new.safetensors.partial"
     partial.write_bytes(b"half")
     with filelock.FileLock(root / "ckpts" / "new.safetensors.lock.partial"):
-        assert remove(by_name(two)["new.safetensors"]) == "it is in use right now"
+        assert remove(by_name(two)["new.safetensors"]) == "it is being downloaded right now"
         assert partial.exists()
 
 
@@ -89,7 +89,7 @@ def test_components_are_one_entry_and_a_link_loses_only_itself(two, root, tmp_pa
     (folder / "config.json").write_text("{}", "utf-8")
     (folder / "model.bin").symlink_to(outside)
     row = by_name(two)["vae"]
-    assert (row.state, row.users, len(row.parts)) == ("component", ("one", "two"), 2)
+    assert (row.state, row.users, len(row.files)) == ("component", ("one", "two"), 2)
     assert remove(row) == ""
     assert outside.read_bytes() == b"precious"
     assert not folder.exists()
@@ -97,16 +97,16 @@ def test_components_are_one_entry_and_a_link_loses_only_itself(two, root, tmp_pa
 
 def test_verify_catches_a_flipped_bit_and_remembers_new_sums(two, root):
     ckpts = root / "ckpts"
-    verdicts = {row.path.name: row for row in verify(two, listing(two))}
+    verdicts = {row.path.name: row for row in verify(two, list_entries(two))}
     assert all(not row.fault for row in verdicts.values())
-    assert verdicts["a_bf16.safetensors"].known
-    assert not verdicts["shared_bf16.safetensors"].known
+    assert verdicts["a_bf16.safetensors"].compared
+    assert not verdicts["shared_bf16.safetensors"].compared
     assert Index(ckpts).sha256(ckpts / "shared_bf16.safetensors") == hashlib.sha256(GOOD).hexdigest()
     for name in ("a_bf16.safetensors", "shared_bf16.safetensors"):
         path = ckpts / name
         path.write_bytes(GOOD[:-1] + bytes([GOOD[-1] ^ 1]))
     (ckpts / "b_bf16.safetensors").write_bytes(GOOD[:-2])
-    faults = {row.path.name: row.fault for row in verify(two, listing(two))}
+    faults = {row.path.name: row.fault for row in verify(two, list_entries(two))}
     assert "its sha256 is" in faults["a_bf16.safetensors"]
     assert "its sha256 is" in faults["shared_bf16.safetensors"]
     assert "truncated" in faults["b_bf16.safetensors"] or "bytes" in faults["b_bf16.safetensors"]
@@ -118,7 +118,7 @@ def test_a_sum_in_the_definition_counts_for_files_that_are_here(two, root, defin
         "one", {"architecture": "t2v", "URLs": [url], "components": "o/r", "sha256": {"a_bf16.safetensors": "0" * 64}}
     )
     catalog = load_catalog(root)
-    faults = [row.fault for row in verify(catalog, listing(catalog)) if row.path.name == "a_bf16.safetensors"]
+    faults = [row.fault for row in verify(catalog, list_entries(catalog)) if row.path.name == "a_bf16.safetensors"]
     assert "0" * 64 in faults[0]
     from reeltune import explain
 
@@ -141,7 +141,7 @@ def test_several_definitions_are_planned_as_one_and_every_version_can_be_had(ser
     both = [catalog["one"], catalog["two"]]
     scope = Scope(weights_only=True)
     _, plan = plan_download(both, scope=scope, machine=MACHINE)
-    assert plan.to_fetch == 2 * len(GOOD)
+    assert plan.bytes_to_download == 2 * len(GOOD)
     monkeypatch.setattr("reeltune.fetch.survey.free_disk", lambda folder: 2 * len(GOOD) - 1)
     with pytest.raises(NotEnoughDisk):
         pull_all(both, scope=scope, machine=MACHINE)
@@ -164,12 +164,12 @@ def test_a_broken_definition_uses_a_name_however_it_is_written(root, define, wri
     (ckpts / "me--comp" / "vae" / "config.json").write_text("{}", "utf-8")
     (ckpts / "my model.safetensors").write_bytes(GOOD)
     index = Index(ckpts)
-    index.learn(ckpts / "my model.safetensors", "https://h/x", "0" * 64)
-    index.learn(ckpts / "me--comp" / "vae" / "config.json", "https://h/c", "0" * 64)
+    index.record_file(ckpts / "my model.safetensors", "https://h/x", "0" * 64)
+    index.record_file(ckpts / "me--comp" / "vae" / "config.json", "https://h/c", "0" * 64)
     (root / "finetunes" / "broken.json").write_text(
         '{"model": {"components": "me/comp", "URLs": ["' + written + '"],}', "utf-8"
     )
-    assert not [row for row in listing(load_catalog(root)) if row.leftover]
+    assert not [row for row in list_entries(load_catalog(root)) if row.leftover]
 
 
 def test_other_ways_of_using_a_file(root, define):
@@ -177,12 +177,12 @@ def test_other_ways_of_using_a_file(root, define):
     (ckpts / "you--comp" / "vae").mkdir(parents=True)
     for name in ("a.safetensors", "Big.safetensors", "Wan2.1_VAE.safetensors", "you--comp/vae/x.json"):
         (ckpts / name).write_bytes(GOOD)
-        Index(ckpts).learn(ckpts / name, f"https://h/{len(name)}", "0" * 64)
+        Index(ckpts).record_file(ckpts / name, f"https://h/{len(name)}", "0" * 64)
     (ckpts / "b.safetensors").symlink_to(ckpts / "a.safetensors")
     define("one", {"architecture": "t2v", "URLs": ["ckpts/b.safetensors", "ckpts/big.safetensors"]})
     define("two", {"architecture": "t2v", "URLs": ["ckpts/b.safetensors"], "components": "ckpts/you--comp"})
     define("odd", {"architecture": "t2v", "URLs": ["ckpts/c.safetensors"], "author": "http://[me"})
-    assert not [row.path for row in listing(load_catalog(root)) if row.leftover]
+    assert not [row.path for row in list_entries(load_catalog(root)) if row.leftover]
 
 
 def test_others_partials_stay_and_unreadable_folders_stop_gc(root):
@@ -205,9 +205,9 @@ def test_a_file_of_several_links_is_found_by_each(root):
     path.write_bytes(GOOD)
     index = Index(ckpts)
     for url in ("https://civitai.com/api/download/models/5", "https://civitai.com/models/1?modelVersionId=5"):
-        index.learn(path, url, "a" * 64)
-    assert index.came_from("https://civitai.com/api/download/models/5") == path
-    assert index.came_from("https://civitai.com/models/1?modelVersionId=5") == path
+        index.record_file(path, url, "a" * 64)
+    assert index.file_from_url("https://civitai.com/api/download/models/5") == path
+    assert index.file_from_url("https://civitai.com/models/1?modelVersionId=5") == path
     assert index.sha256(path) == "a" * 64
 
 
@@ -225,7 +225,7 @@ def test_sums_of_another_component_do_not_count(root, define):
         },
     )
     catalog = load_catalog(root)
-    assert [row.fault for row in verify(catalog, listing(catalog))] == [""]
+    assert [row.fault for row in verify(catalog, list_entries(catalog))] == [""]
 
 
 def test_sizes_are_known_offline_once_the_server_was_asked(two, root, monkeypatch):
@@ -239,9 +239,9 @@ def test_sizes_are_known_offline_once_the_server_was_asked(two, root, monkeypatc
     with pytest.raises(Offline, match=f"a_bf16.safetensors from http.*a_bf16.safetensors .{len(GOOD):,} bytes"):
         pull_all([two["one"]], scope=scope, machine=MACHINE)
     _, plan = plan_download([two["one"]], scope=scope, machine=MACHINE, listener=notices.append)
-    assert (plan.to_fetch, plan.unknown) == (len(GOOD), 0)
+    assert (plan.bytes_to_download, plan.unknown_sizes) == (len(GOOD), 0)
     assert "Unset REELTUNE_OFFLINE" in notices[0].message
     (root / "ckpts" / ".index.sqlite").unlink()
-    with pytest.raises(Offline, match="size not known yet"):
+    with pytest.raises(Offline, match="unknown size"):
         pull_all([two["one"]], scope=scope, machine=MACHINE)
-    assert plan_download([two["one"]], scope=scope, machine=MACHINE)[1].unknown == 1
+    assert plan_download([two["one"]], scope=scope, machine=MACHINE)[1].unknown_sizes == 1

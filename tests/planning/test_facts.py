@@ -9,7 +9,7 @@ from reeltune.errors import BadDownload, CheckpointError, ChoiceError, FetchErro
 from reeltune.fetch.pulling import plan_download, pull_all
 from reeltune.library.inventory import Inventory
 from reeltune.machine import Machine
-from reeltune.planning.facts import summaries_here
+from reeltune.planning.facts import local_summaries
 from reeltune.planning.local import local_problems
 
 MACHINE = Machine(2**34, 2**33)
@@ -30,7 +30,7 @@ def chosen(explanation):
 
 
 def here(root, id):
-    return next(row for row in summaries_here(load_catalog(root), Preferences(), MACHINE) if row.id == id)
+    return next(row for row in local_summaries(load_catalog(root), Preferences(), MACHINE) if row.id == id)
 
 
 # --- a name that hides or lies about what a file holds -----------------------------------------------------------

@@ -13,7 +13,7 @@ from reeltune.definitions import Definition
 from reeltune.definitions.slots import Slot, has_modules, role_of
 from reeltune.errors import DefinitionError, FetchError, ReeltuneError, Unreachable
 from reeltune.files import expand
-from reeltune.library.adding import Looked, look_at
+from reeltune.library.adding import InspectedFile, inspect_source
 from reeltune.planning.choose import contradiction
 from reeltune.service.finetunes import Wanted, allowed, lines
 from reeltune.service.studio import Studio
@@ -51,7 +51,7 @@ def _inspected(studio: Studio, base: Definition, source: str, slot: str, end: fl
         if left <= 0:
             raise Unreachable("It was not looked into, as the servers of others took too long.")
         path = source if inside else str(studio.root / expand(source))
-        looked = look_at(studio.catalog(), path, seconds=left)
+        looked = inspect_source(studio.catalog(), path, seconds=left)
     except FetchError as error:
         return Seen(source, objection=str(error), unknown=True)
     except ReeltuneError as error:
@@ -100,7 +100,7 @@ class NotLookedInto(DefinitionError):
     """A file of a new definition couldn't be looked into now."""
 
 
-def _facts(looked: Looked) -> list[str]:
+def _facts(looked: InspectedFile) -> list[str]:
     identity = looked.inspection.identity
     quantization = "16 bits or more" if identity.quantization == SIXTEEN_BITS else identity.quantization
     what = " or ".join(looked.candidates)

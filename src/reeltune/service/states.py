@@ -179,6 +179,6 @@ class States:
 def missing_bytes(root: Path, explanation: Explanation) -> int | None:
     """Bytes to download; None while the size of a file is not known."""
     index = Index(root / "ckpts")
-    sizes = [item.bytes or index.size_of(item.url) for item in explanation.missing]
+    sizes = [item.bytes or index.size_of_url(item.url) for item in explanation.missing]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None

@@ -70,13 +70,13 @@ def plan_saving(explanation: Explanation) -> tuple[list[Saving], list[str]]:
 
 def _is_here(explanation: Explanation, version: Version) -> bool:
     definition = explanation.definition
-    return Inventory(definition.root, explanation.preferences.model_folders).locate(version)[0] is not None
+    return Inventory(definition.root, explanation.preferences.model_folders).find_version(version)[0] is not None
 
 
 def _int8_dtype(explanation: Explanation, version: Version) -> str | None:
     """What a version computes in if it is quanto int8, by its header where the file is here, else by its name."""
     definition = explanation.definition
-    found, _ = Inventory(definition.root, explanation.preferences.model_folders).locate(version)
+    found, _ = Inventory(definition.root, explanation.preferences.model_folders).find_version(version)
     if found is not None and found.identity is not None:
         return found.identity.dtype if found.identity.quantization == QUANTO_INT8 else None
     name = read_name(version.url)
