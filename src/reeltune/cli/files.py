@@ -127,7 +127,7 @@ def _ask_architecture(error: AmbiguousArchitecture) -> str:
     print_notice(error.message)
     try:
         while True:
-            answer = str(typer.prompt("Which architecture is it?", err=True)).strip()
+            answer = str(typer.prompt("Architecture", err=True)).strip()
             if answer in error.candidates:
                 return answer
             print_notice(f"Enter one of: {', '.join(error.candidates)}.")
@@ -193,7 +193,7 @@ def _print_survey(survey: Survey, ckpts: Path) -> None:
     for download, file in zip(survey.downloads, survey.as_event().files, strict=True):
         name = label(download.item.path, ckpts) if download.partial_folder else file.name
         rows.append((name, size(file.bytes), size(file.kept), shown(download.item.url)))
-    print_table(("FILE", "SIZE", "ON DISK", "URL"), rows)
+    print_table(("TO DOWNLOAD", "SIZE", "DOWNLOADED", "URL"), rows)
     total = f"{size(survey.bytes_to_download)} to download"
     if survey.unknown_sizes:
         total += f", and {counted(survey.unknown_sizes, 'file')} of unknown size"

@@ -30,6 +30,8 @@ def explain_usage_error(error: Any) -> CommandLineError:
     if context is None:
         return CommandLineError(message, hint="`reeltune -h` lists all commands.")
     help = f"`{context.command_path} -h` shows the arguments and options."
+    if hasattr(context.command, "commands"):
+        help = f"`{context.command_path} -h` lists the commands."
     extra = _EXTRA_ARGUMENTS.match(message)
     if extra is not None:
         return _extra_arguments(extra[1], context, help)
