@@ -23,7 +23,7 @@ def everything_in(folder):
     return sorted(name for name in files if not name.endswith(".lock.partial") and name != ".index.sqlite")
 
 
-def test_fetches_checks_and_reports(server, tmp_path):
+def test_a_download_is_verified_and_reported(server, tmp_path):
     server.files["/" + NAME] = GOOD
     events = []
     download(
@@ -35,7 +35,7 @@ def test_fetches_checks_and_reports(server, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["truncated", "html", "html-hidden", "header", "sum", "missing"])
-def test_nothing_half_or_wrong_ever_carries_the_name(server, tmp_path, fault):
+def test_partial_or_wrong_files_never_get_the_name(server, tmp_path, fault):
     server.files["/" + NAME] = GOOD
     sha256 = None
     if fault == "truncated":
@@ -55,7 +55,7 @@ def test_nothing_half_or_wrong_ever_carries_the_name(server, tmp_path, fault):
     assert everything_in(tmp_path) == []
 
 
-def test_cancel_leaves_nothing(server, tmp_path):
+def test_a_cancelled_download_leaves_no_files(server, tmp_path):
     server.files["/" + NAME] = GOOD
     cancel = CancelToken()
     cancel.cancel()
@@ -64,7 +64,7 @@ def test_cancel_leaves_nothing(server, tmp_path):
     assert everything_in(tmp_path) == []
 
 
-def test_a_full_disk_is_noticed_before_the_first_byte(server, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_the_first_byte(server, tmp_path, monkeypatch):
     server.files["/" + NAME] = GOOD
     monkeypatch.setattr("reeltune.fetch.verifying.free_disk", lambda folder: 10)
     with pytest.raises(NotEnoughDisk, match="10 free"):
@@ -90,7 +90,7 @@ def mine(server, define, root, monkeypatch):
     return load_catalog(root)["mine"]
 
 
-def test_pull_fetches_weights_and_the_needed_component_files(mine, root):
+def test_pull_downloads_weights_and_the_needed_component_files(mine, root):
     explanation = pull(mine, machine=MACHINE)
     assert not explanation.missing
     assert everything_in(root / "ckpts") == ["config.json", "config.json", "config.json", NAME]
@@ -103,7 +103,7 @@ def test_weights_only(mine, root):
     assert len(explanation.missing) == 3
 
 
-def test_present_means_no_network_at_all(mine, monkeypatch):
+def test_pull_does_not_use_the_network_when_all_files_are_on_disk(mine, monkeypatch):
     pull(mine, machine=MACHINE)
 
     def refuse(*args, **kwargs):
@@ -114,15 +114,15 @@ def test_present_means_no_network_at_all(mine, monkeypatch):
     assert not pull(mine, machine=MACHINE).missing
 
 
-def test_offline_lists_exactly_what_is_missing(mine, monkeypatch):
+def test_offline_lists_the_missing_files(mine, monkeypatch):
     monkeypatch.setenv("REELTUNE_OFFLINE", "1")
     with pytest.raises(Offline, match=NAME):
         pull(mine, machine=MACHINE)
 
 
-def test_an_interrupted_component_is_not_taken_for_a_whole_one(mine, server, root):
-    rows = [{"type": "file", "path": f"vae/{name}"} for name in ("config.json", "x.safetensors")]
-    server.files["/api/models/o/r/tree/main/vae"] = json.dumps(rows).encode()
+def test_an_interrupted_component_is_not_used(mine, server, root):
+    listing = [{"type": "file", "path": f"vae/{name}"} for name in ("config.json", "x.safetensors")]
+    server.files["/api/models/o/r/tree/main/vae"] = json.dumps(listing).encode()
     with pytest.raises(FetchError, match="no such file"):
         pull(mine, machine=MACHINE)
     assert not (root / "ckpts" / "o--r" / "vae").exists()
@@ -134,7 +134,7 @@ def test_an_interrupted_component_is_not_taken_for_a_whole_one(mine, server, roo
 
 
 @pytest.mark.parametrize("listing", [b"<html>", b"{}", b"[1]", b'[{"type": "file"}]'])
-def test_a_listing_that_is_none(mine, server, listing):
+def test_invalid_component_listings_are_refused(mine, server, listing):
     server.files["/api/models/o/r/tree/main/tokenizer"] = listing
     with pytest.raises(FetchError, match="return a list of files"):
         pull(mine, machine=MACHINE)
@@ -142,8 +142,8 @@ def test_a_listing_that_is_none(mine, server, listing):
 
 def test_a_hostile_listing_stays_in_its_folder(mine, server, root):
     paths = ["tokenizer/../../evil.json", "../evil.json", "/etc/evil.json", "vae/other.json", "tokenizer/sub/x.json"]
-    rows = [{"type": "file", "path": path} for path in paths]
-    server.files["/api/models/o/r/tree/main/tokenizer"] = json.dumps(rows).encode()
+    listing = [{"type": "file", "path": path} for path in paths]
+    server.files["/api/models/o/r/tree/main/tokenizer"] = json.dumps(listing).encode()
     with pytest.raises(FetchError, match="has no files for the tokenizer"):
         pull(mine, machine=MACHINE)
     assert everything_in(root) == ["mine.json"]
@@ -168,7 +168,7 @@ def test_a_hostile_listing_stays_in_its_folder(mine, server, root):
         "\u202eb",
     ],
 )
-def test_names_that_no_file_may_have(name):
+def test_invalid_file_names_are_refused(name):
     with pytest.raises(FetchError):
         check_name(name)
 
@@ -181,7 +181,7 @@ def test_hostile_urls_write_nowhere(define, root, url):
     assert everything_in(root / "ckpts") == []
 
 
-def test_weights_without_a_name_of_their_own_are_still_checked(server, define, root):
+def test_weights_without_a_file_name_are_verified(server, define, root):
     define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/api/download/models/7"]})
     server.files["/api/download/models/7"] = b"<!doctype html>" + bytes(99)
     with pytest.raises(BadDownload, match="web page"):
@@ -193,14 +193,14 @@ def test_weights_without_a_name_of_their_own_are_still_checked(server, define, r
     assert not explain(load_catalog(root)["mine"], machine=MACHINE).items[0].present
 
 
-def test_a_page_is_a_bad_download(server, tmp_path):
+def test_a_web_page_is_a_bad_download(server, tmp_path):
     server.files["/" + NAME] = b"{}"
     server.types["/" + NAME] = "application/json"
     with pytest.raises(BadDownload, match="HF_TOKEN"):
         download(f"{server.url}/{NAME}", tmp_path / NAME)
 
 
-def test_a_civitai_link_is_resolved_named_and_found_again(server, define, root, monkeypatch):
+def test_a_civitai_url_is_resolved_and_its_file_is_found_again(server, define, root, monkeypatch):
     monkeypatch.setenv("CIVITAI_ENDPOINT", server.url)
     monkeypatch.setenv("CIVITAI_TOKEN", "civ_secret")
     answer = {
@@ -252,7 +252,7 @@ def test_two_processes_share_one_download(server, tmp_path):
     assert server.sent < 1.1 * len(server.files["/" + NAME])
 
 
-def test_the_whole_plan_is_held_against_the_disk_before_the_first_byte(mine, root, monkeypatch):
+def test_the_whole_plan_must_fit_on_the_disk_before_the_first_byte(mine, root, monkeypatch):
     monkeypatch.setattr("reeltune.fetch.survey.free_disk", lambda folder: len(GOOD))
     with pytest.raises(NotEnoughDisk, match="The download takes"):
         pull(mine, machine=MACHINE)

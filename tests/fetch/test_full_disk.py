@@ -89,7 +89,7 @@ def sum_of(content, known):
 
 @pytest.mark.parametrize("known", [False, True], ids=["no sha256", "sha256 known"])
 @pytest.mark.parametrize("seed", range(2))
-def test_downloads_that_meet_a_full_disk_are_right_once_there_is_room(served, disk, tmp_path, known, seed):
+def test_downloads_interrupted_by_a_full_disk_are_resumed_correctly(served, disk, tmp_path, known, seed):
     content, chance = served.files[PATH], random.Random(seed)
     for number in range(RUNS):
         folder = tmp_path / str(number)
@@ -103,7 +103,7 @@ def test_downloads_that_meet_a_full_disk_are_right_once_there_is_room(served, di
         shutil.rmtree(folder)
 
 
-def test_what_was_written_before_the_disk_was_full_is_not_downloaded_again(served, disk, tmp_path):
+def test_bytes_written_before_the_disk_was_full_are_not_downloaded_again(served, disk, tmp_path):
     content = served.files[PATH]
     disk.free = len(content) - BLOCK
     with pytest.raises(FetchError):
@@ -116,7 +116,7 @@ def test_what_was_written_before_the_disk_was_full_is_not_downloaded_again(serve
     assert min(begins) > len(content) // 2
 
 
-def test_a_write_that_takes_less_is_repeated_and_one_that_takes_nothing_is_an_error():
+def test_short_writes_are_repeated_and_empty_writes_are_errors():
     taken = bytearray()
 
     def write(data):
@@ -169,7 +169,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["no sha256", "sha256 known"])
-def test_a_true_full_disk(served, small_disk, known):
+def test_a_real_full_disk(served, small_disk, known):
     content = served.files[PATH]
     for number in range(5):
         ballast = small_disk / "ballast"

@@ -55,7 +55,7 @@ def dripping(server):
 
 
 @pytest.mark.parametrize("headers", [False, True], ids=["body", "headers"])
-def test_a_header_that_drips_in_has_a_deadline(server, dripping, headers):
+def test_slow_headers_have_a_deadline(server, dripping, headers):
     dripping(PATH, headers=headers)
     began = time.monotonic()
     with UrlSource(server.url + PATH, seconds=0.4) as source, pytest.raises(Unreachable, match="no complete answer"):
@@ -82,7 +82,7 @@ def test_many_slow_urls_take_no_longer_than_one(server, dripping, define, root, 
     assert len(server.requests) < 5
 
 
-def test_a_plan_that_is_only_shown_doesnt_wait_for_slow_servers(server, dripping, define, root, monkeypatch):
+def test_a_dry_run_does_not_wait_for_slow_servers(server, dripping, define, root, monkeypatch):
     monkeypatch.setattr("reeltune.fetch.download._REQUEST_SECONDS", 0.3)
     monkeypatch.setattr("reeltune.fetch.survey._DRY_RUN_SECONDS", 0.6)
     monkeypatch.setattr("reeltune.fetch.pulling.Headers", impatient)
@@ -101,7 +101,7 @@ def test_a_plan_that_is_only_shown_doesnt_wait_for_slow_servers(server, dripping
 
 
 @pytest.mark.parametrize("where", ["look", "backoff", "header wait", "stream"])
-def test_cancelling_is_heard_wherever_it_waits(server, dripping, tmp_path, where, monkeypatch):
+def test_cancelling_interrupts_every_wait(server, dripping, tmp_path, where, monkeypatch):
     cancel = CancelToken()
     if where == "look":
         dripping(PATH, headers=True)
@@ -179,7 +179,7 @@ def endless(server):
     return server
 
 
-def test_a_body_without_a_length_is_bounded(endless, tmp_path, monkeypatch):
+def test_a_download_of_unknown_size_is_bounded(endless, tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "_DISK_CHECK_BYTES", 100_000)
     monkeypatch.setattr("reeltune.fetch.download.MAX_UNANNOUNCED_BYTES", 1_000_000)
     with Downloader() as downloader, pytest.raises(BadDownload, match="without announcing a size"):
@@ -189,7 +189,7 @@ def test_a_body_without_a_length_is_bounded(endless, tmp_path, monkeypatch):
     assert not [path for path in tmp_path.iterdir() if ".lock." not in path.name]
 
 
-def test_a_body_without_a_length_leaves_room_on_the_disk(endless, tmp_path, monkeypatch):
+def test_a_download_of_unknown_size_leaves_room_on_the_disk(endless, tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "_DISK_CHECK_BYTES", 100_000)
     free = iter([10**12, 10**12, 10**8])
     monkeypatch.setattr(transfer, "free_disk", lambda folder: next(free))
@@ -207,8 +207,8 @@ def squeezed(server, define, root, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     config = json.dumps({"a": "b" * 500}).encode()
     for folder in ("tokenizer", "text_encoder", "vae"):
-        rows = [{"type": "file", "path": f"{folder}/config.json", "size": len(config)}]
-        server.files[f"/api/models/o/r/tree/main/{folder}"] = json.dumps(rows).encode()
+        listing = [{"type": "file", "path": f"{folder}/config.json", "size": len(config)}]
+        server.files[f"/api/models/o/r/tree/main/{folder}"] = json.dumps(listing).encode()
         path = f"/o/r/resolve/main/{folder}/config.json"
         server.files[path] = gzip.compress(config)
         server.headers[path] = {"Content-Encoding": "gzip"}
@@ -233,10 +233,10 @@ def test_parts_of_a_compressed_file_are_refused(squeezed, server, root):
     assert (root / "ckpts" / "o--r" / "vae" / "config.json").read_bytes() == config
 
 
-def test_component_files_are_held_against_the_listed_size(squeezed, server, root):
+def test_component_files_must_have_the_listed_size(squeezed, server, root):
     definition, config = squeezed
     path = "/o/r/resolve/main/vae/config.json"
-    server.headers[path] = {}  # compressed, and not said
+    server.headers[path] = {}  # compressed, without a header that says so
     with pytest.raises(BadDownload, match=f"lists {len(config):,}"):
         pull(definition, machine=MACHINE)
     assert not (root / "ckpts" / "o--r" / "vae").exists()
@@ -258,7 +258,7 @@ def test_an_unknown_encoding_is_refused(server, tmp_path):
     assert not (tmp_path / NAME).exists()
 
 
-def test_the_pages_text_box_of_slow_urls_comes_to_an_end(server, dripping, root, monkeypatch):
+def test_checking_slow_urls_on_the_page_ends(server, dripping, root, monkeypatch):
     from types import SimpleNamespace
 
     from reeltune.service import fitting
@@ -271,8 +271,8 @@ def test_the_pages_text_box_of_slow_urls_comes_to_an_end(server, dripping, root,
     catalog = load_catalog(root)
     studio = SimpleNamespace(catalog=lambda: catalog, local=True, root=root)
     began = time.monotonic()
-    rows = fitting.inspected(studio, catalog["t2v"], "\n".join(urls), "transformer")
+    files = fitting.inspected(studio, catalog["t2v"], "\n".join(urls), "transformer")
     assert time.monotonic() - began < 5
-    assert len(rows) == 45
-    assert all(row.objection for row in rows)
-    assert "took too long" in rows[-1].objection
+    assert len(files) == 45
+    assert all(file.objection for file in files)
+    assert "took too long" in files[-1].objection

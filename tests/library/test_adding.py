@@ -33,15 +33,15 @@ def serve_sparse(server, path, start, size):
     server.files[path], server.faults[path] = b"", answer
 
 
-def test_a_link_to_28_gb_takes_its_header_alone(server, root, headers):
+def test_add_reads_only_the_header_of_a_28_gb_file(server, root, headers):
     name = "Wan14BI2VFusioniX_bf16.safetensors"
     start, size = head_of(headers["wan_i2v_14B"])
     assert size > 28e9
     serve_sparse(server, f"/a/{name}", start, size)
     catalog = load_catalog(root)
     begun = time.monotonic()
-    looked = inspect_source(catalog, f"{server.url}/a/{name}?token=secret")
-    path = add(catalog, looked, architecture="i2v", name="Fusion X")
+    inspected = inspect_source(catalog, f"{server.url}/a/{name}?token=secret")
+    path = add(catalog, inspected, architecture="i2v", name="Fusion X")
     assert time.monotonic() - begun < 10  # 0.3 s; the bound only shows that nothing is downloaded
     assert server.sent < 1_000_000
     assert path.name == "i2v_fusion_x.json"
@@ -55,28 +55,28 @@ def test_a_link_to_28_gb_takes_its_header_alone(server, root, headers):
     assert (choice.facts.bytes, choice.dtype, choice.quantize_on_load) == (size, "bf16", True)
 
 
-def test_what_fits_several_is_asked_and_what_contradicts_is_refused(root, headers, tmp_path):
+def test_add_refuses_ambiguous_and_contradicting_architectures(root, headers, tmp_path):
     start, size = head_of(headers["wan_t2v_14B"])
     file = tmp_path / "my_t2v_fp16.safetensors"
     file.write_bytes(start)
     with file.open("r+b") as sparse:
         sparse.truncate(size)
     catalog = load_catalog(root)
-    looked = inspect_source(catalog, str(file))
+    inspected = inspect_source(catalog, str(file))
     with pytest.raises(AmbiguousArchitecture, match=r"t2v, t2v_2_2") as caught:
-        add(catalog, looked)
+        add(catalog, inspected)
     assert caught.value.candidates == ("t2v", "t2v_2_2")
     with pytest.raises(DefinitionError, match="is not a i2v model"):
-        add(catalog, looked, architecture="i2v")
+        add(catalog, inspected, architecture="i2v")
     with pytest.raises(DefinitionError, match="is not an architecture or a base model"):
-        add(catalog, looked, architecture="t2w")
+        add(catalog, inspected, architecture="t2w")
     assert not list((root / "finetunes").iterdir())
-    vace = add(catalog, looked, architecture="vace_14B", id="mine")
+    vace = add(catalog, inspected, architecture="vace_14B", id="mine")
     model = json.loads(vace.read_text(encoding="utf-8"))["model"]
     assert (vace.stem, model["modules"], model["URLs"]) == ("vace_14B_mine", ["vace_14B"], [str(file)])
     assert "modules[0]" in load_catalog(root)["vace_14B_mine"].slots
     with pytest.raises(DefinitionError, match="already"):
-        add(load_catalog(root), looked, architecture="vace_14B", id="vace_14B_mine")
+        add(load_catalog(root), inspected, architecture="vace_14B", id="vace_14B_mine")
 
 
 def test_a_module_becomes_a_definition_over_the_base_models_weights(root, headers, tmp_path):
@@ -94,7 +94,7 @@ def test_a_module_becomes_a_definition_over_the_base_models_weights(root, header
     assert load_catalog(root)["vace_14B_my_vace"].slots["transformer"] == catalog["t2v"].slots["transformer"]
 
 
-def test_what_is_no_model_is_refused_with_the_reason(root, tmp_path):
+def test_add_refuses_files_that_are_not_models(root, tmp_path):
     file = tmp_path / "umt5.safetensors"
     file.write_bytes(safetensors_bytes({"encoder.block.0.weight": ("F32", [2])}))
     with pytest.raises(UnsupportedFormat, match="is not a model that reeltune knows"):

@@ -12,20 +12,23 @@ TENSORS = {
 MACHINE = Machine(2**34, 2**33)
 
 
-def test_explanation_as_json(root):
+def test_plan_as_json(root):
     answer = explain(load_catalog(root)["t2v"], machine=MACHINE).as_json()
     json.dumps(answer)
     choice = answer["choices"]["transformer"]
     assert choice["url"].endswith("wan2.1_text2video_14B_quanto_mbf16_int8.safetensors")
     assert (choice["dtype"], choice["quantize_on_load"]) == ("bf16", False)
     assert choice["file"] == str(root / "ckpts" / "wan2.1_text2video_14B_quanto_mbf16_int8.safetensors")
-    assert [row["reason"] for row in answer["rejected"]] == ["quanto int8 is preferred", "bf16 is preferred"]
-    assert all(not row["present"] and row["bytes"] is None for row in answer["downloads"])
+    assert [rejection["reason"] for rejection in answer["rejected"]] == [
+        "quanto int8 is preferred",
+        "bf16 is preferred",
+    ]
+    assert all(not download["present"] and download["bytes"] is None for download in answer["downloads"])
     assert {"slot", "url", "reason"} == set(answer["rejected"][0])
     assert len(answer["downloads"]) == 4
 
 
-def test_nano_needs_nothing(root):
+def test_nano_needs_no_download(root):
     explanation = explain(load_catalog(root)["nano_t2v"], machine=MACHINE)
     assert not explanation.missing
     assert all(item.bytes for item in explanation.items)
@@ -57,7 +60,7 @@ def test_online_headers_beat_names(server, root, define):
     assert explanation.items[0].bytes == len(server.files["/y_bf16.safetensors"])
 
 
-def test_online_a_dead_link_is_said_and_a_broken_file_is_rejected(server, root, define):
+def test_online_an_unreachable_url_is_a_notice_and_a_broken_file_is_rejected(server, root, define):
     server.files["/good_bf16.safetensors"] = safetensors_bytes(
         TENSORS | {"patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])}
     )
@@ -72,7 +75,7 @@ def test_online_a_dead_link_is_said_and_a_broken_file_is_rejected(server, root, 
     assert any("good_bf16.safetensors: its header could not be read" in notice for notice in explanation.notices)
 
 
-def test_cut_files_are_said_and_fetched_again(root, define):
+def test_truncated_files_are_reported_and_downloaded_again(root, define):
     define("mine", {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"]})
     (root / "ckpts").mkdir()
     (root / "ckpts" / "x_bf16.safetensors").write_bytes(safetensors_bytes(TENSORS)[:-3])
