@@ -33,7 +33,7 @@ _MAX_SMALL_FILE_BYTES = 100_000_000
 _T = TypeVar("_T")
 
 
-class _Target(Enum):
+class _TargetState(Enum):
     """What the file at the target of a task is."""
 
     SAME_FILE = "same file"  # it is the file to download
@@ -95,31 +95,31 @@ class Downloader:
         task.target.parent.mkdir(parents=True, exist_ok=True)
         with self._locked(task):
             target = self._check_target(task)
-            if target is _Target.SAME_FILE:
+            if target is _TargetState.SAME_FILE:
                 self.notify(f"{task.name} is already on disk.")
                 return task.target
-            if target is _Target.UNKNOWN:
+            if target is _TargetState.UNKNOWN:
                 return self._reuse(task) or self._download(task)
         return self._fetch(task.with_unique_name())
 
-    def _check_target(self, task: DownloadTask) -> _Target:
+    def _check_target(self, task: DownloadTask) -> _TargetState:
         """What the file at the target is."""
         if not task.target.exists():
-            return _Target.UNKNOWN
+            return _TargetState.UNKNOWN
         if task.in_folder:  # no other file has this name, but it may be an older state of the file
-            return _Target.SAME_FILE if is_complete(task, self.index) else _Target.UNKNOWN
+            return _TargetState.SAME_FILE if is_complete(task, self.index) else _TargetState.UNKNOWN
         if self.index is None:
-            return _Target.UNKNOWN
+            return _TargetState.UNKNOWN
         sources = self.index.sources(task.target)
         digest = self.index.sha256(task.target)
         from_same_url = file_key(task.origin) in sources
         if task.sha256 and digest and digest == task.sha256.lower():
-            return _Target.SAME_FILE
+            return _TargetState.SAME_FILE
         if from_same_url and not (task.sha256 and digest):
-            return _Target.SAME_FILE
+            return _TargetState.SAME_FILE
         if sources and not from_same_url and not task.renamed:
-            return _Target.OTHER_FILE
-        return _Target.UNKNOWN
+            return _TargetState.OTHER_FILE
+        return _TargetState.UNKNOWN
 
     def _reuse(self, task: DownloadTask) -> Path | None:
         """Use a file on disk that has the expected sha256; None if there is none."""
