@@ -16,6 +16,8 @@ from typing import Any
 
 from reeltune.errors import InvalidJSON
 
+JsonObject = dict[str, Any]  # a parsed JSON object
+
 MAX_DEPTH = 64
 _LARGEST = 2**63 - 1
 _MOST_DIGITS = 19  # of a whole number that may fit 64 bits

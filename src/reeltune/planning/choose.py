@@ -19,7 +19,7 @@ from reeltune.definitions.slots import Role, Slot, role_of
 from reeltune.dtypes import DType, Quantization
 from reeltune.errors import ChoiceError, DeviceError
 from reeltune.families import Architecture
-from reeltune.library.inventory import Found, Unusable
+from reeltune.library.inventory import FileOnDisk, UnusableFile
 from reeltune.preferences import Preferences
 
 
@@ -31,9 +31,9 @@ class Facts:
     used. `broken`: why the file behind its URL is no checkpoint that can be used; empty where nothing says so.
     """
 
-    found: Found | None = None
+    found: FileOnDisk | None = None
     remote: Identity | None = None
-    unusable: tuple[Unusable, ...] = ()
+    unusable: tuple[UnusableFile, ...] = ()
     broken: str = ""
 
     @property

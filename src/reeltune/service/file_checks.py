@@ -13,7 +13,7 @@ from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, Slot, has_mod
 from reeltune.dtypes import Quantization
 from reeltune.errors import DefinitionError, FetchError, ReeltuneError, Unreachable
 from reeltune.files import expand
-from reeltune.library.adding import Looked, look_at
+from reeltune.library.adding import InspectedFile, inspect_source
 from reeltune.planning.choose import contradiction
 from reeltune.service.finetunes import NewFinetune, allowed_source, nonempty_lines
 from reeltune.service.workspace import Workspace
@@ -58,24 +58,24 @@ def _check_file(workspace: Workspace, base: Definition, source: str, slot: Slot,
     if slot.is_module and source in workspace.catalog():
         return FileCheck(source, ("the modules of that definition",))
     try:
-        looked = _read(workspace, allowed_source(workspace, source), deadline)
+        inspected = _read(workspace, allowed_source(workspace, source), deadline)
     except FetchError as error:
         return FileCheck(source, objection=str(error), unknown=True)
     except ReeltuneError as error:
         return FileCheck(source, objection=str(error))
-    identity = looked.inspection.identity
+    identity = inspected.inspection.identity
     objection = contradiction(identity, base.architecture, role_of(slot, base.slots))
-    return FileCheck(looked.file_name, _facts(looked), objection, fits=_fitting_bases(workspace, identity, slot))
+    return FileCheck(inspected.file_name, _facts(inspected), objection, fits=_fitting_bases(workspace, identity, slot))
 
 
-def _read(workspace: Workspace, source: str, deadline: float) -> Looked:
+def _read(workspace: Workspace, source: str, deadline: float) -> InspectedFile:
     """Read the header of a file or URL. Raises FetchError, ReeltuneError."""
     seconds = min(_SECONDS_PER_FILE, deadline - time.monotonic())
     if seconds <= 0:
         raise Unreachable("It was not checked, because the servers of other files took too long.")
     if "://" not in source and not Path(source).is_absolute():
         source = str(workspace.root / expand(source))
-    return look_at(workspace.catalog(), source, seconds=seconds)
+    return inspect_source(workspace.catalog(), source, seconds=seconds)
 
 
 def _fitting_bases(workspace: Workspace, identity: Identity, slot: Slot) -> tuple[str, ...]:
@@ -108,10 +108,10 @@ def require_fitting(
             raise DefinitionError(f"{check.name} does not fit {base.name}: {check.objection}", hint=hint)
 
 
-def _facts(looked: Looked) -> tuple[str, ...]:
-    identity = looked.inspection.identity
+def _facts(inspected: InspectedFile) -> tuple[str, ...]:
+    identity = inspected.inspection.identity
     quantization = "16 bits or more" if identity.quantization == Quantization.NONE else identity.quantization
     amount = f"{identity.parameters:,} parameters, {size(identity.bytes)}"
-    architectures = " or ".join(looked.candidates)
+    architectures = " or ".join(inspected.candidates)
     data_type = identity.dtype or "data type unknown"
-    return (architectures, data_type, quantization, amount, *looked.inspection.notices)
+    return (architectures, data_type, quantization, amount, *inspected.inspection.notices)

@@ -15,7 +15,7 @@ from reeltune.errors import ReeltuneError
 from reeltune.library.index import Index
 from reeltune.library.inventory import PARTIAL, Inventory
 from reeltune.machine import Machine
-from reeltune.planning.plan import Explanation, explain
+from reeltune.planning.plan import Plan, explain
 from reeltune.preferences import Preferences
 
 FolderFacts = tuple[tuple[str, int, int, int], ...]  # name, size, modification time and inode of each file
@@ -101,12 +101,12 @@ def _walk(folder: str, prefix: str, visited: set[Path]) -> Iterator[tuple[str, o
             continue
 
 
-def missing_bytes(root: Path, explanation: Explanation) -> int | None:
+def missing_bytes(root: Path, plan: Plan) -> int | None:
     """The size of the missing files; None while a size is unknown."""
     index = Index(root / "ckpts")
     total = 0
-    for item in explanation.missing:
-        size = item.bytes or index.size_of(item.url)
+    for item in plan.missing:
+        size = item.bytes or index.size_of_url(item.url)
         if size is None:
             return None
         total += size
@@ -114,7 +114,7 @@ def missing_bytes(root: Path, explanation: Explanation) -> int | None:
 
 
 class ModelStates:
-    """The states of all models of a root, and the explanations of those that were looked at."""
+    """The states of all models of a root, and the plans of those that were looked at."""
 
     def __init__(self, root: Path, machine: Machine, read_snapshot: Callable[[], Snapshot]) -> None:
         self._root, self._machine, self._read_snapshot = root, machine, read_snapshot
@@ -123,7 +123,7 @@ class ModelStates:
         self._version = 0
         self._states: Mapping[str, ModelState] = {}
         self._states_version = 0  # the version whose states are known or being worked out
-        self._explanations: dict[str, Explanation | ReeltuneError] = {}
+        self._explanations: dict[str, Plan | ReeltuneError] = {}
         self._inventory: _CachedInventory | None = None
 
     def forget(self) -> None:
@@ -151,11 +151,11 @@ class ModelStates:
                 self._inventory = cached
         return cached.inventory
 
-    def explain(self, definition: Definition) -> Explanation:
+    def explain(self, definition: Definition) -> Plan:
         """Which files of a definition are used and why; cached while nothing changes. Raises ReeltuneError."""
         version, snapshot = self._current()
         result = self._explanations.get(definition.id)
-        if result is None or (isinstance(result, Explanation) and result.definition is not definition):
+        if result is None or (isinstance(result, Plan) and result.definition is not definition):
             result = self._explain(definition, snapshot, version)
             with self._lock:
                 if version == self._version:
@@ -164,7 +164,7 @@ class ModelStates:
             raise result
         return result
 
-    def _explain(self, definition: Definition, snapshot: Snapshot, version: int) -> Explanation | ReeltuneError:
+    def _explain(self, definition: Definition, snapshot: Snapshot, version: int) -> Plan | ReeltuneError:
         try:
             inventory = self._inventory_of(version, snapshot)
             return explain(definition, snapshot.preferences, machine=self._machine, inventory=inventory)
@@ -198,10 +198,10 @@ class ModelStates:
             definition = snapshot.catalog[id]
             if not definition.runnable:
                 return ModelState(False, reason=definition.reason)
-            explanation = explain(definition, snapshot.preferences, machine=self._machine, inventory=inventory)
-            if not explanation.missing:
+            plan = explain(definition, snapshot.preferences, machine=self._machine, inventory=inventory)
+            if not plan.missing:
                 return ModelState(True)
-            return ModelState(False, missing_bytes(self._root, explanation))
+            return ModelState(False, missing_bytes(self._root, plan))
         except ReeltuneError as error:
             return ModelState(False, reason=str(error))
         except Exception as error:  # one odd file must not hide the states of all other models

@@ -17,7 +17,7 @@ from reeltune.errors import ReeltuneError
 from reeltune.files import expand
 from reeltune.jobs import Runner
 from reeltune.machine import Machine, probe
-from reeltune.planning.plan import Explanation
+from reeltune.planning.plan import Plan
 from reeltune.preferences import FILE_NAME, Preferences, load_preferences
 from reeltune.service.model_states import (
     FolderFacts,
@@ -116,13 +116,13 @@ class Workspace:
 
     # --- models ---------------------------------------------------------------------------------------------
 
-    def explain(self, definition: Definition) -> Explanation:
+    def explain(self, definition: Definition) -> Plan:
         """Which files of a definition are used and why. Raises ReeltuneError if it can't run here."""
         return self._states.explain(definition)
 
-    def missing_bytes(self, explanation: Explanation) -> int | None:
+    def missing_bytes(self, plan: Plan) -> int | None:
         """The size of the missing files; None while a size is unknown."""
-        return missing_bytes(self.root, explanation)
+        return missing_bytes(self.root, plan)
 
     def model_states(self) -> Mapping[str, ModelState]:
         """The states of the models by id, as far as they are known; changes are worked out in the background.

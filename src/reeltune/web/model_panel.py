@@ -11,7 +11,7 @@ from reeltune.families import ARCHITECTURES, FAMILIES, Architecture
 from reeltune.machine import free_disk
 from reeltune.planning.choose import Choice
 from reeltune.planning.estimate import estimate
-from reeltune.planning.plan import Explanation
+from reeltune.planning.plan import Plan
 from reeltune.service.model_states import ModelState
 from reeltune.service.workspace import Workspace
 from reeltune.web.markup import button, notices_list, problem, text
@@ -143,20 +143,20 @@ def model_description(workspace: Workspace, id: str) -> str:
         return head + problem(f"It can’t run here: {definition.reason}.", "Choose another model.")
     try:
         workspace.machine.check_device(workspace.preferences().device)
-        explanation = workspace.explain(definition)
+        plan = workspace.explain(definition)
     except ReeltuneError as error:
         return head + problem(error)
-    notices = notices_list(_notices(definition, explanation))
-    return f"{head}{_versions(explanation)}{_requirements(workspace, explanation)}{notices}"
+    notices = notices_list(_notices(definition, plan))
+    return f"{head}{_versions(plan)}{_requirements(workspace, plan)}{notices}"
 
 
-def _notices(definition: Definition, explanation: Explanation) -> list[str]:
-    return [*map(str, definition.notices), *explanation.notices]
+def _notices(definition: Definition, plan: Plan) -> list[str]:
+    return [*map(str, definition.notices), *plan.notices]
 
 
-def _versions(explanation: Explanation) -> str:
+def _versions(plan: Plan) -> str:
     """The version that is used in each slot, and the others with the reasons why they aren't used."""
-    choices, rejected = explanation.selection.choices, explanation.selection.rejected
+    choices, rejected = plan.selection.choices, plan.selection.rejected
     two_models = "transformer_2" in choices
     used = "".join(_version(slot, choice, two_models=two_models) for slot, choice in choices.items())
     html = f'<ul class="rt-versions">{used}</ul>'
@@ -181,28 +181,28 @@ def _version(slot: str, choice: Choice, *, two_models: bool) -> str:
     return f"<li><b>{text(choice.version.file_name)}</b> {label}<span>{text(choice.reason)}</span></li>"
 
 
-def _requirements(workspace: Workspace, explanation: Explanation) -> str:
+def _requirements(workspace: Workspace, plan: Plan) -> str:
     """The download and the free disk, the memory of the weights and of the device."""
-    lines = (_disk(workspace, explanation), _memory(workspace, explanation))
+    lines = (_disk(workspace, plan), _memory(workspace, plan))
     items = "".join(f"<li>{text(line)}</li>" for line in lines)
-    unknown_size = bool(explanation.missing) and workspace.missing_bytes(explanation) is None
+    unknown_size = bool(plan.missing) and workspace.missing_bytes(plan) is None
     look_up = button("sizes", "Look up the size") if unknown_size else ""
     return f'<ul class="rt-facts">{items}</ul>{look_up}'
 
 
-def _disk(workspace: Workspace, explanation: Explanation) -> str:
-    if not explanation.missing:
-        return f"All files are on disk ({size(estimate(explanation).disk)})."
-    missing, free = workspace.missing_bytes(explanation), free_disk(workspace.root)
+def _disk(workspace: Workspace, plan: Plan) -> str:
+    if not plan.missing:
+        return f"All files are on disk ({size(estimate(plan).disk)})."
+    missing, free = workspace.missing_bytes(plan), free_disk(workspace.root)
     if missing is None:
-        return f"{counted(len(explanation.missing), 'part')} to download, {size(free)} free on this disk."
+        return f"{counted(len(plan.missing), 'part')} to download, {size(free)} free on this disk."
     end = ": not enough." if missing > free else "."
     return f"{size(missing)} to download, {size(free)} free on this disk{end}"
 
 
-def _memory(workspace: Workspace, explanation: Explanation) -> str:
-    device = workspace.machine.device(explanation.preferences.device)
-    available, needed = workspace.machine.memory_of(device), estimate(explanation).peak
+def _memory(workspace: Workspace, plan: Plan) -> str:
+    device = workspace.machine.device(plan.preferences.device)
+    available, needed = workspace.machine.memory_of(device), estimate(plan).peak
     if device.startswith("cuda") and not workspace.machine.gpus:
         memory = f"The memory of the graphics card ({device}) is unknown"
     elif device.startswith("cuda"):

@@ -126,7 +126,7 @@ def check(
     except (CheckpointError, OSError) as error:
         reason = error.message if isinstance(error, CheckpointError) else error.strerror
         raise CheckpointError(
-            f"{output} is there already and is not what quantizing {source.name} makes: {reason}",
+            f"{output} exists already and is not what quantizing {source.name} makes: {reason}",
             hint="Move it away, or list it in the definition yourself.",
         ) from error
 
