@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reeltune._quiet import keep_imported
+from reeltune._quiet import freeze_imported
 from reeltune.cli.generate import check_output, check_writable, save_video
 from reeltune.cli.options import Device, Profile, Root, Threads, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
@@ -34,7 +34,7 @@ def decode(
 
     from reeltune import Engine  # heavy: only once everything cheap has been checked
 
-    keep_imported()
+    freeze_imported()
 
     with (
         interruptible() as cancel,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reeltune._quiet import keep_imported
+from reeltune._quiet import freeze_imported
 from reeltune.cli.options import Device, DType, Id, Profile, Quantization, Root, Threads, open_catalog, wishes
 from reeltune.cli.output import interruptible, say, showing
 from reeltune.cli.stored import stored_call
@@ -96,7 +96,7 @@ def _given(assignments: list[str], options: Mapping[str, Any]) -> dict[str, Any]
 def _write_videos(definition: Definition, preferences: Preferences, call: dict[str, Any], output: Path | None) -> None:
     from reeltune import Engine  # heavy: only once everything cheap has been checked
 
-    keep_imported()
+    freeze_imported()
     paths: list[Path] = []
     with (
         contextlib.ExitStack() as saved,

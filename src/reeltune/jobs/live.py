@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
-from reeltune.events import Batch, Event, Kept, Notice, Planned, Preview, Progress, Using
+from reeltune.events import Batch, Event, FilesUsed, LatentsStored, Notice, Planned, Preview, Progress
 from reeltune.jobs.job import Job, State
 from reeltune.jobs.pace import Pace, advance
 
@@ -26,7 +26,7 @@ class Live:
     pace: Pace | None = None
     batch: Batch | None = None
     planned: Planned | None = None
-    using: Using | None = None
+    using: FilesUsed | None = None
     preview: Preview | None = None
     notices: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
@@ -49,11 +49,11 @@ class Live:
                 return replace(self, batch=event, preview=None)
             case Planned():
                 return replace(self, planned=event)
-            case Using():
+            case FilesUsed():
                 return replace(self, using=event)
             case Preview():
                 return replace(self, preview=event)
-            case Kept(path=path):
+            case LatentsStored(path=path):
                 return replace(self, latents=path)
             case Notice(message=text) if text not in self.notices and len(self.notices) < _MOST_NOTICES:
                 return replace(self, notices=(*self.notices, text))

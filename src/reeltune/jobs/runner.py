@@ -20,7 +20,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from reeltune.errors import QueueError, WorkerDied
-from reeltune.events import Kept
+from reeltune.events import LatentsStored
 from reeltune.files import reason
 from reeltune.jobs.crash import explained
 from reeltune.jobs.job import Job, State
@@ -309,7 +309,7 @@ class Runner:
         report.heard(event)
         if saved:
             report.saved(saved)
-        if saved or isinstance(event, Kept):
+        if saved or isinstance(event, LatentsStored):
             self._try_to_store(partial(self.queue.keep, live.job, live.outputs, live.latents))
 
     # --- the ends of jobs -----------------------------------------------------------------------------------

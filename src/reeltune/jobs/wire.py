@@ -16,14 +16,25 @@ from dataclasses import asdict
 from typing import Any
 
 from reeltune.errors import InvalidJSON
-from reeltune.events import Batch, Event, Kept, Notice, Planned, PlannedFile, Preview, Progress, UsedFile, Using
+from reeltune.events import (
+    Batch,
+    Event,
+    FilesUsed,
+    LatentsStored,
+    Notice,
+    Planned,
+    PlannedFile,
+    Preview,
+    Progress,
+    UsedFile,
+)
 from reeltune.untrusted import parse_json
 
 LAST = frozenset({"done", "cancelled", "failed"})
 _MOST_BYTES = 64_000_000  # of a message; a preview is the largest
 _KINDS: dict[str, type[Any]] = {
-    "progress": Progress, "notice": Notice, "planned": Planned, "preview": Preview, "kept": Kept,
-    "batch": Batch, "using": Using,
+    "progress": Progress, "notice": Notice, "planned": Planned, "preview": Preview, "kept": LatentsStored,
+    "batch": Batch, "using": FilesUsed,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
@@ -63,7 +74,7 @@ def unpack(message: dict[str, Any]) -> Event | None:
             values["image"] = base64.b64decode(values["image"])
         if kind is Planned:
             values["files"] = tuple(PlannedFile(**row) for row in values["files"])
-        if kind is Using:
+        if kind is FilesUsed:
             values["files"] = tuple(UsedFile(**row) for row in values["files"])
         event: Event = kind(**values)
     except (TypeError, ValueError, KeyError):

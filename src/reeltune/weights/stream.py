@@ -230,7 +230,7 @@ def work_through(
 
     def job(piece: Piece) -> int:
         if stop.is_set():
-            raise Cancelled("Stopped as asked.")
+            raise Cancelled("Stopped by request.")
         hands, start = idle.get(), time.perf_counter()
         before = sum(hands.seconds.values()) - hands.seconds["compute"]
         try:
