@@ -122,7 +122,7 @@ def test_offline_lists_exactly_what_is_missing(mine, monkeypatch):
 def test_an_interrupted_component_is_not_taken_for_a_whole_one(mine, server, root):
     rows = [{"type": "file", "path": f"vae/{name}"} for name in ("config.json", "x.safetensors")]
     server.files["/api/models/o/r/tree/main/vae"] = json.dumps(rows).encode()
-    with pytest.raises(FetchError, match="no such file"):
+    with pytest.raises(FetchError, match="file not found"):
         pull(mine, machine=MACHINE)
     assert not (root / "ckpts" / "o--r" / "vae").exists()
     server.files["/o/r/resolve/main/vae/x.safetensors"] = GOOD

@@ -66,7 +66,7 @@ def test_online_a_dead_link_is_said_and_a_broken_file_is_rejected(server, root, 
     define("mine", {"architecture": "t2v", "URLs": urls})
     explanation = explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
     assert "web page" in explanation.selection.rejected[0].reason
-    assert "no such file" in explanation.selection.rejected[1].reason
+    assert "file not found" in explanation.selection.rejected[1].reason
     server.faults["/good_bf16.safetensors"] = lambda handler, body: handler.send_error(503) or True
     explanation = explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
     assert any("good_bf16.safetensors: its header could not be read" in notice for notice in explanation.notices)

@@ -21,7 +21,7 @@ from reeltune.fetch.verifying import check_disk, expected_sum, share, verify_dow
 from reeltune.files import reason
 from reeltune.library.index import Index
 from reeltune.library.places import check_name as check_name
-from reeltune.net import Session, file_key, within
+from reeltune.net import Session, file_key, run_within
 from reeltune.preferences import Preferences
 
 _ATTEMPTS = 5
@@ -146,7 +146,7 @@ class Downloader:
         while True:
             left = max(0.1, end - time.monotonic())
             try:
-                return within(left, ask, stop=self.session.interrupt, what=what, cancel=self._cancel)
+                return run_within(left, ask, stop=self.session.interrupt, name=what, cancel=self._cancel)
             except Unreachable as error:
                 failures += 1
                 pause = pause_after(failures - 1, error.retry_after)

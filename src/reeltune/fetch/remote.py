@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from reeltune.errors import BadDownload
-from reeltune.net import Session, chunks, encoded, is_civitai, natural, shown
+from reeltune.net import Session, chunks, header_number, is_civitai, is_compressed, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -46,7 +46,7 @@ def look(session: Session, url: str, file_name: str, *, sha256: str | None = Non
     """
     with session.get(url, first=0, last=_SNIFFED - 1) as response:
         refuse_page(response, url, file_name)
-        compressed = encoded(response)
+        compressed = is_compressed(response)
         if not compressed:  # else a part of it can't be read
             _refuse_markup(_start(response), url, file_name)
         known, size = validator(response), total_size(response)
@@ -72,13 +72,13 @@ def _start(response: httpx.Response) -> bytes:
 
 def total_size(response: httpx.Response) -> int | None:
     """Length of the whole file in bytes, as an answer to a range or to a plain request announces it."""
-    if encoded(response):
+    if is_compressed(response):
         return None
     if response.status_code == 206:
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
     else:
         total = response.headers.get("Content-Length", "")
-    return natural(total)
+    return header_number(total)
 
 
 def validator(response: httpx.Response) -> str:

@@ -23,7 +23,7 @@ from reeltune.fetch.remote import Remote, total_size
 from reeltune.files import write_all
 from reeltune.library.journal import BLOCK, Journal, Known
 from reeltune.machine import free_disk
-from reeltune.net import Session, chunks, file_key, shown, within
+from reeltune.net import Session, chunks, file_key, run_within, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -223,7 +223,7 @@ class Transfer:
             report(self._received, self._announced)
 
         stop, what = self._interrupt, shown(self._remote.url)
-        digest = within(None, self._patient_stream, stop=stop, what=what, cancel=cancel, tick=show)
+        digest = run_within(None, self._patient_stream, stop=stop, name=what, cancel=cancel, tick=show)
         show()
         return digest
 

@@ -18,8 +18,8 @@ from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, has_modules
 from reeltune.definitions.writer import create
 from reeltune.errors import AmbiguousArchitecture, DefinitionError, UnsupportedFormat
 from reeltune.files import expand
-from reeltune.net import Session, file_url, shown, within, without_secrets
-from reeltune.net.civitai import Resolved, resolve
+from reeltune.net import Session, file_url, run_within, shown, without_secrets
+from reeltune.net.civitai import ResolvedFile, resolve
 from reeltune.preferences import load_preferences
 
 _TOKENS = re.compile(
@@ -70,8 +70,8 @@ def look_at(catalog: Catalog, source: str, *, seconds: float = SECONDS) -> Looke
     return looked
 
 
-def _resolved(session: Session, url: str, seconds: float) -> Resolved:
-    return within(seconds, lambda: resolve(session, url), stop=session.interrupt, what=shown(url))
+def _resolved(session: Session, url: str, seconds: float) -> ResolvedFile:
+    return run_within(seconds, lambda: resolve(session, url), stop=session.interrupt, name=shown(url))
 
 
 def _where(root: Path, source: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from reeltune.errors import Offline, Unreachable
 from reeltune.events import CancelToken
 from reeltune.net import Session, UrlSource, shown
 from reeltune.net.civitai import resolve
-from reeltune.net.waiting import within
+from reeltune.net.waiting import run_within
 
 _SECONDS_EACH = 60.0
 _SECONDS = 120.0
@@ -74,7 +74,7 @@ class Headers:
         """The URL of the file itself, where a site's own pages and queries stand for one."""
         stop = self._session.interrupt
         work = partial(resolve, self._session, url)
-        return within(seconds, work, stop=stop, what=shown(url), cancel=self._cancel).url
+        return run_within(seconds, work, stop=stop, name=shown(url), cancel=self._cancel).url
 
 
 def origin_of(url: str) -> str:
