@@ -37,7 +37,7 @@ def stored_call(file: Path, definition: Definition) -> dict[str, Any]:
     if origin.definition and origin.definition != definition.id:
         notice(f"{file} was made with {origin.definition}; its settings are used with {definition.id}.")
     settings = stored_layer(definition.architecture, origin.settings, origin.program)
-    return {key: value for key, value in settings.items() if not KEYS[key].display}
+    return {key: value for key, value in settings.items() if not KEYS[key].descriptive}
 
 
 def _report(file: Path, origin: Origin) -> None:

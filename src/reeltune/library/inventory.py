@@ -238,7 +238,7 @@ class Inventory:
         Files of the `quantization` ("int8" | "bf16") come first.
         """
         unusable: list[Unusable] = []
-        for name in sorted(component.loose, key=lambda name: is_int8(name) != (quantization == "int8")):
+        for name in sorted(component.wangp_files, key=lambda name: is_int8(name) != (quantization == "int8")):
             for folder in self.folders:
                 path = folder / name
                 try:

@@ -53,7 +53,7 @@ class Uses:
         for repository in (definition.components.replace("/", "--"), local):
             self._repositories.setdefault(repository, set()).add(definition.id)
         if definition.components == definition.architecture.components_repo:
-            for name in (name for row in definition.architecture.parts for name in row.loose):
+            for name in (name for row in definition.architecture.parts for name in row.wangp_files):
                 self._loose.setdefault(_plain(name), set()).add(definition.id)
 
     def of_file(self, path: Path) -> set[str]:

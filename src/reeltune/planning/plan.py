@@ -270,7 +270,7 @@ def _loose(component: Component, quantization: str, inventory: Inventory, notice
     here, unusable = inventory.loose(component, quantization)
     notices += [text for text in map(_passed_over, unusable) if text not in notices]
     wanted = quantization == "int8"
-    if here and is_int8(here.name) != wanted and any(is_int8(name) == wanted for name in component.loose):
+    if here and is_int8(here.name) != wanted and any(is_int8(name) == wanted for name in component.wangp_files):
         notices.append(f"{component.name}: {here.name} is used, {quantization} is preferred, but isn't there.")
     return here
 

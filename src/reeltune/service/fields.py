@@ -12,8 +12,8 @@ from typing import Any
 
 from reeltune.definitions import Definition
 from reeltune.families import Architecture
-from reeltune.families.values import LENGTH, NUMBER, OFF_OR_COUNT, POSITIVE, REPEATS, SEED, SIZE, TEXT, TEXTS, WHOLE
-from reeltune.families.vocabulary import ASSUMED, KEYS
+from reeltune.families.values import COUNT, INTEGER, LENGTH, NUMBER, POSITIVE, SEED, SIZE, STEP_OR_NONE, TEXT, TEXTS
+from reeltune.families.vocabulary import DEFAULTS, KEYS
 from reeltune.service.labels import choices_of, help_of, label_of, length
 from reeltune.settings import frame_count, layer
 
@@ -21,7 +21,7 @@ from reeltune.settings import frame_count, layer
 BASIC = ("prompt", "resolution", "video_length", "num_inference_steps", "guidance_scale", "seed")
 _ADVANCED_FIRST = ("negative_prompt", "repeat_generation", "multi_prompts_gen_type")
 _SECOND = ("guidance_phases", "guidance2_scale", "switch_threshold")  # mean something to a second transformer only
-_LEAST = {REPEATS.name: 1, WHOLE.name: 0, OFF_OR_COUNT.name: -1}
+_LEAST = {COUNT.name: 1, INTEGER.name: 0, STEP_OR_NONE.name: -1}
 _LISTS = ("perturbation_layers",)
 _LEAST_STEPS_SHOWN, _LEAST_FRAMES_SHOWN = 100, 129
 
@@ -55,7 +55,7 @@ def as_shown(settings: Mapping[str, Any], architecture: Architecture) -> dict[st
     """Complete settings with values in the form the page's fields have: a length in frames, one of the choices,
     and what counts where nothing is set, so that no field for a number is empty.
     """
-    assumed = {key: value for key, value in ASSUMED.items() if key in architecture.settings}
+    assumed = {key: value for key, value in DEFAULTS.items() if key in architecture.settings}
     shown = {**assumed, **settings}
     if "guidance2_scale" in architecture.settings:
         shown.setdefault("guidance2_scale", settings["guidance_scale"])
@@ -106,7 +106,7 @@ def _field(key: str, definition: Definition) -> Field:
         return _with(row, kind="size", choices=tuple((size, size) for size in sizes))
     if kind is SEED:
         return _with(row, kind="seed")
-    if kind in (LENGTH, REPEATS) and key in BASIC:
+    if kind in (LENGTH, COUNT) and key in BASIC:
         return _slider(row, own.get(key, 1), definition.architecture)
     if kind.name in _LEAST:
         return _with(row, kind="whole", least=_LEAST[kind.name])
@@ -133,11 +133,11 @@ def _sizes(own: str, architecture: Architecture) -> list[str]:
     """The model's own size, upright, square, and all of them smaller; others may be written."""
     width, height = (int(part) for part in own.split("x"))
     side = math.sqrt(width * height)
+    step = architecture.resolution_step
     found = []
     for share in (1, 0.75, 0.5):
         for shape in ((width, height), (height, width), (side, side)):
-            fitted = [max(architecture.side_step, round(part * share / architecture.side_step) * architecture.side_step)
-                      for part in shape]  # fmt: skip
+            fitted = [max(step, round(part * share / step) * step) for part in shape]
             found.append(f"{fitted[0]}x{fitted[1]}")
     return list(dict.fromkeys([own, *found]))
 

@@ -37,15 +37,15 @@ def stored_layer(architecture: Architecture, settings: Mapping[str, Any], progra
     """
     if (program or str(settings.get("type", ""))).startswith(_OWN):
         return dict(settings)
-    return {key: value for key, value in settings.items() if key not in architecture.only_called}
+    return {key: value for key, value in settings.items() if key not in architecture.call_only}
 
 
 def neutral(key: str, settings: Mapping[str, Any]) -> bool:
     """Whether a setting asks for nothing: absent, neutral, or dependent on one that is."""
     row = KEYS[key]
-    if row.display or key not in settings or settings[key] in row.neutral:
+    if row.descriptive or key not in settings or settings[key] in row.neutral:
         return True
-    return bool(row.only_with) and neutral(row.only_with, settings)
+    return bool(row.depends_on) and neutral(row.depends_on, settings)
 
 
 def unused(settings: Mapping[str, Any], architecture: Architecture) -> list[str]:

@@ -54,7 +54,7 @@ def convert(key: str, value: Any, version: float) -> dict[str, Any]:
         return _step_cache(value)
     newest = RENAMED.get(key, key)
     row = KEYS[newest]
-    if value is None and None not in row.neutral and not row.display:
+    if value is None and None not in row.neutral and not row.descriptive:
         return {}
     try:
         return {newest: coerce(newest, _FORMS[newest](value, version) if newest in _FORMS else value)}
