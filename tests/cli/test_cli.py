@@ -288,4 +288,4 @@ def test_settings_of_wangps_images_are_read(run, tmp_path):
 def test_a_setting_that_is_given_twice_is_an_error(run, words):
     code, _, err = run("generate", "nano_t2v", *words)
     assert code == 1
-    assert "is given twice" in err
+    assert "is set twice" in err

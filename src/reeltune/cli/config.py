@@ -99,10 +99,10 @@ def _load(root: Path | None) -> tuple[Path, Preferences]:
 def _field(name: str) -> Any:
     """The preference of a name. Raises PreferencesError."""
     from reeltune.errors import PreferencesError
-    from reeltune.preferences.fields import FIELDS, nearest_field
+    from reeltune.preferences.fields import FIELDS, unknown_name_hint
 
     if name not in FIELDS:
-        raise PreferencesError(f"There is no preference {name!r}.", hint=nearest_field(name))
+        raise PreferencesError(f"There is no preference {name!r}.", hint=unknown_name_hint(name))
     return FIELDS[name]
 
 
