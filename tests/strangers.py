@@ -37,7 +37,7 @@ from reeltune.media.origin import Origin, read_origin, read_stored
 from reeltune.preferences import FIELDS, load_preferences, save_preferences
 from reeltune.request.build import build_request
 from reeltune.request.parse import complete_settings
-from reeltune.settings import read_settings_file, settings_text, stored_settings, videos_asked
+from reeltune.settings import read_settings_file, settings_text, split_videos, stored_settings
 from reeltune.settings.renames import OLD_NAMES
 
 MACHINE = Machine(2**34, 2**33)
@@ -63,7 +63,7 @@ def generate(definition: Definition, call: Mapping[str, Any]) -> None:
     """Everything short of loading. Raises ReeltuneError."""
     settings, notices = complete_settings(definition, call)
     valid_text(notices)
-    for video in videos_asked(settings)[:2]:
+    for video in split_videos(settings)[:2]:
         build_request(definition.architecture, video, definition.root)
 
 

@@ -180,7 +180,7 @@ def test_configurations_of_wangp_that_are_odd(root):
         (root / "wgp_config.json").write_text(json.dumps(content))
         preferences, notices = load_preferences(root)
         assert load_preferences(root) == (preferences, [])
-        assert any("was read once" in line for line in notices)
+        assert any("were imported" in line for line in notices)
         (root / "reeltune.json").unlink()
 
 
@@ -192,7 +192,7 @@ def test_an_existing_wgp_config_is_read_once(root):
     assert (preferences.quantization, preferences.dtype, preferences.outputs) == ("bf16", "fp16", "videos")
     assert preferences.text_encoder_quantization == "bf16"
     assert (preferences.memory_profile, preferences.attention, preferences.compile) == ("streamed", "sage", True)
-    assert "Its profile 4 becomes the memory profile streamed." in notices
+    assert "WanGP's profile 4 becomes memory profile streamed." in notices
     assert any("boost" in line for line in notices)
     (root / "wgp_config.json").write_text("{}")
     again, notices = load_preferences(root)

@@ -8,7 +8,7 @@ from reeltune.families import ARCHITECTURES
 from reeltune.families.vocabulary import KEYS, coerce
 from reeltune.request.build import build_request
 from reeltune.request.parse import complete_settings
-from reeltune.settings import check_call, layer, parse_assignments, unused, videos_asked
+from reeltune.settings import check_call, layer, parse_assignments, split_videos, unused
 
 T2V = ARCHITECTURES["t2v"]
 URLS = ["https://h/x_bf16.safetensors"]
@@ -85,10 +85,10 @@ def test_unknown_settings_get_the_nearest():
 
 
 def test_videos_asked_for():
-    asked = videos_asked({"prompt": "a\n\nb", "seed": 5, "repeat_generation": 2})
+    asked = split_videos({"prompt": "a\n\nb", "seed": 5, "repeat_generation": 2})
     assert [(one["prompt"], one["seed"]) for one in asked] == [("a", 5), ("a", 6), ("b", 5), ("b", 6)]
-    assert len(videos_asked({"prompt": "a\nb", "multi_prompts_gen_type": "FG"})) == 1
-    assert videos_asked({"prompt": ""})[0]["prompt"] == ""
+    assert len(split_videos({"prompt": "a\nb", "multi_prompts_gen_type": "FG"})) == 1
+    assert split_videos({"prompt": ""})[0]["prompt"] == ""
 
 
 def test_requests_are_rounded_and_say_so(root):

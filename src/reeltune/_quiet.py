@@ -1,4 +1,4 @@
-"""Importing and calling large libraries without their messages and without needless work."""
+"""Importing and calling large libraries quietly and without needless garbage collection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence warnings and log messages below ERROR: what libraries report about optional parts helps no user."""
+    """Silence warnings and log messages below ERROR: those that libraries emit about optional parts help no user."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -26,24 +26,24 @@ def quiet() -> Iterator[None]:
 def importing() -> Iterator[None]:
     """Import a large library, quietly and with the garbage collector paused.
 
-    An import makes hundreds of thousands of objects that stay; collecting while they are made takes a quarter of the
-    time and finds nothing.
+    An import creates hundreds of thousands of permanent objects; collections during it take a quarter of the time and
+    free nothing.
     """
-    collected = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         with quiet():
             yield
     finally:
-        if collected:
+        if was_enabled:
             gc.enable()
 
 
-def keep_imported() -> None:
-    """Tell the garbage collector that everything alive now stays, so that it never looks at it again.
+def freeze_imported() -> None:
+    """Exclude all existing objects from garbage collection.
 
-    For processes of our own, once their libraries are imported and once more before they exit: else each collection,
-    and the interpreter's end, walks through every library. Not for use inside a program that imports reeltune, whose
-    own objects it would keep too.
+    For reeltune's own processes, after their libraries are imported and again before they exit: otherwise each
+    collection, and the interpreter's shutdown, traverses the objects of every library. Not for use inside a program
+    that imports reeltune, because it would freeze that program's objects too.
     """
     gc.freeze()

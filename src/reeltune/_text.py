@@ -1,10 +1,10 @@
-"""Numbers and long texts as people read them, the same on the command line and on the page."""
+"""Formatting of sizes, counts, durations and long texts, shared by the command line and the web page."""
 
 from __future__ import annotations
 
 
 def size(count: int | None) -> str:
-    """Bytes as people read them; "?" where unknown."""
+    """A number of bytes in B, KB, MB or GB; "?" if unknown."""
     if count is None:
         return "?"
     amount = float(count)
@@ -16,12 +16,13 @@ def size(count: int | None) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and its noun: "1 file", "1,200 files"."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    """A number with its noun: "1 file", "1,200 files"."""
+    plural = "" if number == 1 else "s"
+    return f"{number:,} {noun}{plural}"
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it, no more exact than is useful: "8 s", "25 s", "3 min", "1 h 20 min"."""
+    """A rounded duration: "8 s", "25 s", "3 min", "1 h 20 min"."""
     if seconds < 10:
         return f"{max(1, round(seconds))} s"
     if seconds < 57.5:
@@ -34,5 +35,5 @@ def duration(seconds: float) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """A text of at most `most` characters; where some are left out, an ellipsis stands for them."""
+    """`text` cut to at most `most` characters; a cut text ends in an ellipsis."""
     return text if len(text) <= most else text[: most - 1] + "…"

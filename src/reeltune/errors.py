@@ -1,55 +1,59 @@
-"""Every error reeltune raises on purpose.
+"""The exceptions that reeltune raises.
 
     ReeltuneError
     ├── FileError                a file or folder that can't be read or written
-    ├── InvalidJSON              text that is not JSON, or too large or too deep (carries the place)
-    ├── DefinitionError          a definition file or what it says
+    ├── InvalidJSON              text that is not JSON, or too large or too deep (carries the location)
+    ├── DefinitionError          a definition file or its content
     │   ├── DefinitionSyntaxError    not JSON, not UTF-8, not an object
     │   ├── DefinitionInvalid        a value of the wrong kind (carries all problems)
-    │   ├── DefinitionNotFound       no definition of that id
-    │   └── DefinitionReference      a reference to a missing definition, or in a circle
-    │       └── UnknownArchitecture      an architecture that this program doesn't have (carries its name)
+    │   ├── DefinitionNotFound       no definition has this id
+    │   └── DefinitionReference      a reference to a missing definition, or a circular one
+    │       └── UnknownArchitecture      an architecture that reeltune doesn't support (carries its name)
     ├── SettingsError            a setting of the wrong kind or out of range
-    ├── PreferencesError         reeltune.json or a flag
+    ├── PreferencesError         an invalid preference in reeltune.json or on the command line
     ├── CheckpointError          a weight file
     │   ├── HeaderError              the safetensors header is broken or doesn't fit the file
     │   ├── UnsupportedFormat        a format that can't be loaded, by name
     │   ├── AmbiguousArchitecture    a header that fits several architectures (carries them)
-    │   ├── TensorMismatch           names or shapes that the model doesn't have, or lacks
-    │   └── LoraMismatch             a LoRA that changes nothing of the model, or was made for another size
+    │   ├── TensorMismatch           tensors whose names or shapes differ from the model's
+    │   └── LoraMismatch             a LoRA that matches nothing in the model, or was made for another size
     ├── ChoiceError              no version of a slot can be used (carries every rejection)
-    ├── NotRunnable              the architecture, or something asked of it, isn't supported
+    ├── NotRunnable              the architecture, or a feature it is asked for, isn't supported
     ├── FetchError               a download
-    │   ├── Offline                  needed from the network while offline
-    │   ├── Unreachable              the network or the server fails for now (carries when to ask again)
-    │   ├── NotEnoughDisk            the plan doesn't fit
-    │   └── BadDownload              what came is not what was announced
+    │   ├── Offline                  a download is needed while reeltune is offline
+    │   ├── Unreachable              a temporary failure of the network or server (carries when to retry)
+    │   ├── NotEnoughDisk            the files don't fit on the disk
+    │   └── BadDownload              the downloaded data is not what was expected
     ├── MediaError               an image or a video that can't be read or written
-    ├── DeviceError              a device that can't compute what is asked
-    │   └── DeviceMissing            the device asked for isn't on this machine
+    ├── DeviceError              a device that can't be used
+    │   └── DeviceMissing            the requested device isn't on this machine
     ├── GenerationError          while making a video
     │   ├── Cancelled                the caller asked to stop
-    │   ├── NotEnoughMemory          the weights are more than the device holds (carries both numbers)
-    │   ├── NotFinite                the weights make NaN or infinity (carries the files)
-    │   └── DecodeFailed             decoding failed; the latents are kept (carries them)
-    ├── QueueError               the queue of jobs, or something asked of a job
-    │   └── WorkerDied               the process that makes the videos ended on its own
-    └── ServeError               the page can't be served as asked
+    │   ├── NotEnoughMemory          the weights don't fit on the device (carries both sizes)
+    │   ├── NotFinite                the result contains NaN or infinity (carries the weight files)
+    │   └── DecodeFailed             decoding failed; the latents are stored (carries their file)
+    ├── QueueError               the queue can't be used, or a job is in the wrong state
+    │   └── WorkerDied               the worker process ended unexpectedly
+    └── ServeError               the web server can't start
 
-The message says what and why; `hint` says the next step. `str(error)` is both.
+`message` describes what failed and why, `hint` the next step; `str(error)` is both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-_LONGEST_PLACE = 120  # characters: keys in strangers' files have any length
+if TYPE_CHECKING:
+    from reeltune.planning.choose import Rejection
+
+_MAX_LOCATION = 120  # characters; a file can contain keys of any length
 
 
 class ReeltuneError(Exception):
-    """Base of all; `message` says what and why, `hint` the next step (may be empty)."""
+    """Base class of all errors; `message` describes what failed and why, `hint` the next step (may be empty)."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -62,7 +66,7 @@ class ReeltuneError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong (or worth knowing) at one place in a file."""
+    """An error or a warning at one location in a file."""
 
     file: str
     where: str  # key path such as "model.URLs[1]", or "line 3, column 7"
@@ -71,9 +75,11 @@ class Problem:
     severity: str = "error"  # "error" | "warning"
 
     def __str__(self) -> str:
-        where = self.where if len(self.where) <= _LONGEST_PLACE else self.where[: _LONGEST_PLACE - 1] + "…"
-        place = f"{self.file}: {where}" if where else self.file
-        return f"{place}: {self.message}" + (f" {self.fix}" if self.fix else "")
+        where = self.where
+        if len(where) > _MAX_LOCATION:
+            where = where[: _MAX_LOCATION - 1] + "…"
+        location = f"{self.file}: {where}" if where else self.file
+        return f"{location}: {self.message} {self.fix}".rstrip()
 
 
 class FileError(ReeltuneError):
@@ -81,19 +87,19 @@ class FileError(ReeltuneError):
 
 
 class InvalidJSON(ReeltuneError):
-    """A text is not JSON, or is too large or nested too deeply; `where` is the place, such as "line 3, column 7"."""
+    """A text is not JSON, or is too large or nested too deeply; `where` is the location, as "line 3, column 7"."""
 
     def __init__(self, message: str, *, hint: str = "", where: str = "") -> None:
         super().__init__(message, hint=hint)
         self.where = where
 
     def __str__(self) -> str:
-        place = f" ({self.where})" if self.where else ""
-        return f"{self.message.rstrip('.')}{place}. {self.hint}".strip()
+        location = f" ({self.where})" if self.where else ""
+        return f"{self.message.rstrip('.')}{location}. {self.hint}".strip()
 
 
 class DefinitionError(ReeltuneError):
-    """A definition file, or what it says."""
+    """A definition file can't be used."""
 
 
 class DefinitionSyntaxError(DefinitionError):
@@ -105,7 +111,7 @@ class DefinitionSyntaxError(DefinitionError):
 
 
 class DefinitionInvalid(DefinitionError):
-    """The file is JSON, but some values can't be right; `problems` lists them all."""
+    """The file is JSON, but contains invalid values; `problems` lists them all."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(str(problem) for problem in problems))
@@ -117,7 +123,7 @@ class DefinitionNotFound(DefinitionError):
 
 
 class DefinitionReference(DefinitionError):
-    """A definition refers to another that is missing, broken, or refers back to it; `problem` has the place."""
+    """A definition refers to one that is missing, is broken, or refers back to it; `problem` has the location."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
@@ -125,21 +131,23 @@ class DefinitionReference(DefinitionError):
 
 
 class UnknownArchitecture(DefinitionReference):
-    """A definition derives from an architecture that this program doesn't have; `architecture` is its name, `meant` the
-    one that it is a misspelling of, if it is one.
+    """A definition derives from an architecture that reeltune doesn't support.
+
+    `architecture` is its name; `meant` is the supported one it is probably a misspelling of, or an empty string.
     """
 
     def __init__(self, problem: Problem, *, architecture: str, meant: str = "") -> None:
         super().__init__(problem)
-        self.architecture, self.meant = architecture, meant
+        self.architecture = architecture
+        self.meant = meant
 
 
 class SettingsError(ReeltuneError):
-    """A setting has the wrong kind of value, or one out of range."""
+    """A setting has a value of the wrong kind, or one that is out of range."""
 
 
 class PreferencesError(ReeltuneError):
-    """A preference in `reeltune.json`, or given as a flag, has an impossible value."""
+    """A preference in `reeltune.json` or on the command line has an invalid value."""
 
 
 class CheckpointError(ReeltuneError):
@@ -155,7 +163,7 @@ class UnsupportedFormat(CheckpointError):
 
 
 class AmbiguousArchitecture(CheckpointError):
-    """The header fits several architectures; `candidates` names them, the likeliest first."""
+    """The header fits several architectures; `candidates` lists their ids, the most likely first."""
 
     def __init__(self, message: str, *, hint: str = "", candidates: Sequence[str]) -> None:
         super().__init__(message, hint=hint)
@@ -163,7 +171,7 @@ class AmbiguousArchitecture(CheckpointError):
 
 
 class TensorMismatch(CheckpointError):
-    """The file's tensors are not those of the model; carries the differing names."""
+    """The file's tensors are not the model's; `missing`, `unexpected` and `misshapen` hold their names."""
 
     def __init__(
         self, message: str, *, missing: Sequence[str], unexpected: Sequence[str], misshapen: Sequence[str]
@@ -175,19 +183,19 @@ class TensorMismatch(CheckpointError):
 
 
 class LoraMismatch(CheckpointError):
-    """A LoRA changes nothing of the model, or was made for one of another size."""
+    """A LoRA matches nothing in the model, or was made for a model of another size."""
 
 
 class ChoiceError(ReeltuneError):
-    """No version of a slot can be used; `rejected` holds the reason for each."""
+    """No version of a slot can be used; `rejected` holds each version and the reason."""
 
-    def __init__(self, message: str, *, rejected: Sequence[Any] = (), hint: str = "") -> None:
+    def __init__(self, message: str, *, rejected: Sequence[Rejection] = (), hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.rejected = tuple(rejected)
 
 
 class NotRunnable(ReeltuneError):
-    """The architecture, or something the definition or settings ask of it, isn't supported."""
+    """The architecture, or a feature that the definition or the settings ask for, isn't supported."""
 
 
 class FetchError(ReeltuneError):
@@ -195,11 +203,14 @@ class FetchError(ReeltuneError):
 
 
 class Offline(FetchError):
-    """Needed from the network while `REELTUNE_OFFLINE` (or `HF_HUB_OFFLINE`) is set."""
+    """A download is needed while `REELTUNE_OFFLINE` or `HF_HUB_OFFLINE` is set."""
 
 
 class Unreachable(FetchError):
-    """The network or the server fails for now; `retry_after` is the pause in seconds it asks for, or None."""
+    """A temporary failure of the network or the server.
+
+    `retry_after` is the time in seconds after which the server asks to retry, or None.
+    """
 
     def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -207,11 +218,11 @@ class Unreachable(FetchError):
 
 
 class NotEnoughDisk(FetchError):
-    """The files to fetch don't fit on the disk."""
+    """The files to download don't fit on the disk."""
 
 
 class BadDownload(FetchError):
-    """What arrived is not what was announced: a page, a cut file, a wrong sum."""
+    """The downloaded data is not the expected file: a web page, a truncated file, a wrong sha256."""
 
 
 class MediaError(ReeltuneError):
@@ -219,11 +230,11 @@ class MediaError(ReeltuneError):
 
 
 class DeviceError(ReeltuneError):
-    """The device asked for isn't there, or can't compute the data type."""
+    """The requested device doesn't exist, or doesn't support the data type."""
 
 
 class DeviceMissing(DeviceError):
-    """The device asked for isn't on this machine."""
+    """The requested device isn't on this machine."""
 
 
 class GenerationError(ReeltuneError):
@@ -235,35 +246,36 @@ class Cancelled(GenerationError):
 
 
 class NotEnoughMemory(GenerationError):
-    """The weights don't fit; `needed` and `available` in bytes."""
+    """The weights don't fit on the device; `needed` and `available` in bytes."""
 
     def __init__(self, message: str, *, hint: str = "", needed: int, available: int) -> None:
         super().__init__(message, hint=hint)
-        self.needed, self.available = needed, available
+        self.needed = needed
+        self.available = available
 
 
 class NotFinite(GenerationError):
-    """What was computed holds NaN or infinity; `files` are those whose weights made it."""
+    """The result contains NaN or infinity; `files` are the weight files it was computed from."""
 
-    def __init__(self, message: str, *, files: Sequence[Any], hint: str = "") -> None:
+    def __init__(self, message: str, *, files: Sequence[Path], hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.files = tuple(files)
 
 
 class DecodeFailed(GenerationError):
-    """Decoding failed after denoising; `latents` is the file that keeps the work."""
+    """Decoding failed after denoising; `latents` is the file with the denoised latents, None where there is none."""
 
-    def __init__(self, message: str, *, latents: Any, hint: str = "") -> None:
+    def __init__(self, message: str, *, latents: Path | None, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.latents = latents
 
 
 class QueueError(ReeltuneError):
-    """The queue can't be read or written, or a job isn't in a state for what is asked of it."""
+    """The queue can't be read or written, or a job's state doesn't allow the operation."""
 
 
 class WorkerDied(QueueError):
-    """The process that makes the videos ended on its own; the message says how, `signal` by which signal, if any."""
+    """The worker process ended unexpectedly; `signal` is the name of the signal that ended it, if any."""
 
     def __init__(self, message: str, *, hint: str = "", signal: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -271,4 +283,4 @@ class WorkerDied(QueueError):
 
 
 class ServeError(ReeltuneError):
-    """The page can't be served as asked: a port that is taken, or a host open to others without authentication."""
+    """The web server can't start: the port is in use, or other machines could connect without authentication."""

@@ -1,4 +1,4 @@
-"""What long work tells its caller: plain values that can be serialized, and the way to stop it.
+"""Events that long operations report to their caller, as serializable values, and a token to cancel them.
 
 def show(event):
     match event:
@@ -17,7 +17,7 @@ from reeltune.errors import Cancelled
 
 @dataclass(frozen=True)
 class Progress:
-    """Work done so far in one stage; `total` is None while unknown."""
+    """How far one stage has come; `total` is None while unknown."""
 
     stage: str  # "download" | "verify" | "quantize" | "load" | "encode" | "denoise" | "decode" | "write"
     done: int
@@ -28,14 +28,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the user should know and may act on: said once, never an error."""
+    """Something the user should know and may act on; reported once, never an error."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A file that is about to be fetched: its size in bytes (None: the server doesn't say), and what is here of it."""
+    """A file that will be downloaded. `bytes`: its size, or None if the server doesn't report it; `kept`: the bytes
+    that an earlier download has left on the disk.
+    """
 
     name: str
     bytes: int | None
@@ -44,7 +46,10 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class Planned:
-    """All that is about to be fetched, before the first byte of it; `to_fetch` and `free` (of the disk) in bytes."""
+    """All files that will be downloaded, reported before the first one starts.
+
+    `to_fetch`: bytes to download; `free`: free bytes on the disk.
+    """
 
     files: tuple[PlannedFile, ...]
     to_fetch: int
@@ -53,21 +58,21 @@ class Planned:
 
 @dataclass(frozen=True)
 class Preview:
-    """The video as it looks so far, small: an animated WebP image."""
+    """A small preview of the unfinished video, as an animated WebP image."""
 
     image: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """The latents of the video under way are on disk, in the file `path`, until the video is written."""
+class LatentsStored:
+    """The latents of the current video are stored in the file `path` until the video is written."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Which video of several is being made: `number` of `total`, from 1."""
+    """Which of several videos is being made: `number` of `total`, counted from 1."""
 
     number: int
     total: int
@@ -75,48 +80,48 @@ class Batch:
 
 @dataclass(frozen=True)
 class UsedFile:
-    """A file that the weights of the video under way are read from, and its size in bytes as the video began."""
+    """A weight file of the current video, and its size in bytes when the video was started."""
 
     path: str
     bytes: int
 
 
 @dataclass(frozen=True)
-class Using:
-    """All files that the weights of the video under way are read from, before any of them is."""
+class FilesUsed:
+    """All weight files of the current video, reported before any of them is read."""
 
     files: tuple[UsedFile, ...]
 
 
-Event = Progress | Notice | Planned | Preview | Kept | Batch | Using
+Event = Progress | Notice | Planned | Preview | LatentsStored | Batch | FilesUsed
 Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Listen to nothing: for callers that show no progress."""
+    """Ignore an event: the listener of callers that show no progress."""
 
 
 class CancelToken:
-    """Shared by caller and work, also across threads: `cancel()` there, `check()` here."""
+    """A thread-safe flag: the caller calls `cancel()`, the operation calls `check()` between its steps."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def cancel(self) -> None:
-        """Ask the work to stop at its next step."""
+        """Ask the operation to stop at its next step."""
         self._event.set()
 
     @property
     def cancelled(self) -> bool:
-        """Whether someone asked to stop."""
+        """Whether `cancel()` was called."""
         return self._event.is_set()
 
     def wait(self, seconds: float) -> None:
-        """Pause for `seconds`; raises `Cancelled` as soon as someone asks to stop."""
+        """Pause for `seconds`. Raises Cancelled as soon as `cancel()` is called."""
         self._event.wait(seconds)
         self.check()
 
     def check(self) -> None:
-        """Raise `Cancelled` once someone asked to stop."""
+        """Raise Cancelled if `cancel()` was called."""
         if self._event.is_set():
-            raise Cancelled("Stopped as asked.")
+            raise Cancelled("Stopped by request.")

@@ -1,4 +1,4 @@
-"""Files on disk: bounded reading, writing in one step, and paths as users write them. Owned by no feature."""
+"""Files on disk: bounded reads, atomic writes, and the expansion of paths that users write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reeltune.errors import FileError
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """A path with `~` expanded; a home that doesn't exist is left as it is written."""
+    """A path with `~` expanded; unchanged if the home folder is unknown."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -23,7 +23,7 @@ def expand(path: str | os.PathLike[str]) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file is there. False, never an error, for paths no system can hold (NUL, too long, loops)."""
+    """Whether a path is a regular file. False for paths that can't exist: with NUL, too long, or a loop of links."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -31,7 +31,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there. False, never an error, for paths no system can hold."""
+    """Whether a path is a folder. False for paths that can't exist: with NUL, too long, or a loop of links."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -39,7 +39,7 @@ def is_folder(path: Path) -> bool:
 
 
 def working_folder(path: Path) -> Path:
-    """An absolute path that is a folder, or can become one. Raises FileError for a file, and for impossible names."""
+    """The absolute path of a folder, which need not exist yet. Raises FileError for a file or an invalid path."""
     hint = "Name a folder: --root, $REELTUNE_ROOT, or by default the current folder."
     try:
         path = path.resolve()
@@ -56,8 +56,7 @@ def working_folder(path: Path) -> Path:
 def read_bytes(path: Path, max_bytes: int) -> bytes:
     """The content of a small regular file.
 
-    Raises FileError where it doesn't exist, can't be read, holds more than `max_bytes`, or is no regular file
-    (opening a named pipe would wait for ever).
+    Raises FileError if it doesn't exist, can't be read, holds more than `max_bytes`, or is not a regular file.
     """
     with open_regular(path) as file:
         try:
@@ -70,11 +69,13 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file, open for reading. Raises FileError where it doesn't exist, can't be read, or is a folder, a
-    device or a named pipe (opening one would wait for ever).
+    """A regular file, open for reading.
+
+    Raises FileError if it doesn't exist, can't be read, or is a folder, a device or a named pipe.
     """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a pipe would block
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        handle = os.open(path, flags)
     except FileNotFoundError:
         raise FileError(f"{path} doesn't exist.", hint="Check the path.") from None
     except (OSError, ValueError) as error:
@@ -92,36 +93,36 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and those above it, where they aren't there. Raises FileError."""
+    """Create a folder and its parents where they don't exist. Raises FileError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, RuntimeError) as error:
-        what = "it is a file, or a link that leads nowhere" if isinstance(error, FileExistsError) else reason(error)
-        raise FileError(f"The folder {path} can't be created: {what}.", hint="Check what is in its place.") from error
+        cause = "it is a file or a broken link" if isinstance(error, FileExistsError) else reason(error)
+        raise FileError(f"The folder {path} can't be created: {cause}.", hint="Check the path.") from error
 
 
 def write_all(write: Callable[[memoryview], int | None], data: bytes | memoryview) -> None:
-    """Write all of `data` with the `write` of an unbuffered file, which may take less than it is given.
+    """Write all of `data` with the `write` method of an unbuffered file, which may write only a part of it.
 
-    Near the end of a full disk a write is short and raises nothing; only the next one does. Raises OSError.
+    On a disk that is almost full a short write raises nothing, and only the next one does. Raises OSError.
     """
     view = memoryview(data).cast("B")
     while view:
         written = write(view)
-        if not written:  # None: the file doesn't block; 0: it never will take more
+        if not written:  # None for a file that doesn't block; 0 would repeat forever
             raise OSError(errno.EIO, "The system accepted no more bytes")
         view = view[written:]
 
 
 def write_atomic(path: Path, content: bytes, *, mode: int | None = None) -> None:
-    """Replace a file in one step: a reader gets the old or the new content, never part of one.
+    """Replace a file atomically: a reader gets the old or the new content, never a part.
 
-    `mode`: the permissions of the new file; by default those of the old one, or what a new file gets. Raises FileError,
-    and leaves the old file as it was.
+    `mode`: the permissions of the new file; by default those of the old file, or the system's for a new one. Raises
+    FileError, and leaves the old file unchanged.
     """
     temporary: Path | None = None
     try:
-        path = path.resolve()  # the file behind a link, not the link
+        path = path.resolve()  # so that the file behind a link is replaced, not the link
         path.parent.mkdir(parents=True, exist_ok=True)
         if mode is None and path.exists():
             mode = stat.S_IMODE(path.stat().st_mode)
@@ -132,7 +133,7 @@ def write_atomic(path: Path, content: bytes, *, mode: int | None = None) -> None
             file.flush()
             os.fsync(file.fileno())
         if mode is not None:
-            temporary.chmod(mode)  # whatever the process's umask
+            temporary.chmod(mode)  # `os.open` subtracts the process's umask
         temporary.replace(path)
     except (OSError, ValueError, RuntimeError) as error:
         _discard(temporary)
@@ -150,6 +151,6 @@ def _discard(temporary: Path | None) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What an operating system error says, without its number and path."""
+    """The text of an operating system error, without its number and path."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).rstrip(".")

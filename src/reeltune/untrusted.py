@@ -1,17 +1,17 @@
-"""Text and JSON from strangers, made harmless in one place: definitions, settings, MP4 comments, queue rows, answers
-of servers.
+"""Parsing of untrusted text and JSON: definitions, settings, MP4 comments, queue rows, server responses.
 
     value = parse_json(raw, "finetunes/x.json")
 
-What comes out can be written, encoded, compared and converted without surprises: every text is valid Unicode, every
-number is finite and fits 64 bits, and nothing is nested deeper than `MAX_DEPTH`. A number that doesn't fit stays as
-the text that was written, so that the code which asks for a number rejects that one value and keeps the rest.
+The result is safe to write, encode, compare and convert: every string is valid Unicode, every number is finite and
+fits 64 bits, and nothing is nested deeper than `MAX_DEPTH`. A number that doesn't fit is returned as the text it was
+written in, so that the code which needs a number rejects that one value and keeps the others.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 from reeltune.errors import InvalidJSON
@@ -19,14 +19,15 @@ from reeltune.errors import InvalidJSON
 JsonObject = dict[str, Any]  # a parsed JSON object
 
 MAX_DEPTH = 64
-_LARGEST = 2**63 - 1
-_MOST_DIGITS = 19  # of a whole number that may fit 64 bits
+_MAX_INTEGER = 2**63 - 1
+_MAX_DIGITS = 19  # of an integer that may fit 64 bits
 
 
 def clean_text(text: str) -> str:
     """`text` with every lone surrogate replaced by U+FFFD, so that it can be encoded as UTF-8.
 
-    JSON escapes such as `"\\ud800"` and undecodable bytes on a command line or in a file name become surrogates.
+    Lone surrogates come from JSON escapes such as `"\\ud800"`, and from bytes in command lines and file names that
+    are not valid UTF-8.
     """
     if text.isascii():
         return text
@@ -34,21 +35,21 @@ def clean_text(text: str) -> str:
 
 
 def decode_text(raw: bytes) -> str:
-    """UTF-8 text with or without a byte order mark; bytes that aren't UTF-8 become U+FFFD."""
+    """Decode UTF-8 with or without a byte order mark; invalid bytes become U+FFFD."""
     return raw.decode("utf-8", "replace").removeprefix("\ufeff")
 
 
 class RepeatedKeys(dict[str, Any]):
-    """A parsed object in which keys stood more than once; JSON keeps the last. `repeated`: those keys, sorted."""
+    """A parsed JSON object with repeated keys, of which the last value is used. `repeated`: those keys, sorted."""
 
     repeated: tuple[str, ...] = ()
 
 
 def parse_json(text: str | bytes, name: str, *, max_bytes: int = 4_000_000) -> Any:
-    """The value of a JSON text. `name` says in errors where it came from.
+    """Parse a JSON text. `name` is its file or source, for errors.
 
-    Objects with repeated keys are `RepeatedKeys`. Raises InvalidJSON with line, column and the likely cause: also for
-    more than `max_bytes` (counted in characters where `text` is a str) and for more than `MAX_DEPTH` levels.
+    Objects with repeated keys are `RepeatedKeys`. Raises InvalidJSON with line, column and the likely cause; also for
+    more than `max_bytes` (characters if `text` is a str) and for more than `MAX_DEPTH` levels.
     """
     if len(text) > max_bytes:
         raise InvalidJSON(f"{name} holds {len(text):,} bytes; at most {max_bytes:,} are read.")
@@ -75,23 +76,19 @@ def _utf8(raw: bytes, name: str) -> str:
         raise InvalidJSON(message, where=f"byte {error.start}", hint="Save it as UTF-8.") from error
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
     cleaned = [(clean_text(key), _clean(value)) for key, value in pairs]
-    found = dict(cleaned)
-    if len(found) == len(cleaned):
-        return found
-    kept = RepeatedKeys(found)
-    seen: set[str] = set()
-    repeated: set[str] = set()
-    for key, _ in cleaned:
-        target = repeated if key in seen else seen
-        target.add(key)
-    kept.repeated = tuple(sorted(repeated))
-    return kept
+    members = dict(cleaned)
+    if len(members) == len(cleaned):
+        return members
+    counts = Counter(key for key, _ in cleaned)
+    result = RepeatedKeys(members)
+    result.repeated = tuple(sorted(key for key, count in counts.items() if count > 1))
+    return result
 
 
 def _clean(value: Any) -> Any:
-    """A value of an object with its texts cleaned; objects inside it have been through `_object` already."""
+    """A value with its strings cleaned; `_object` has cleaned the objects inside it already."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, list):
@@ -99,34 +96,34 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _whole(digits: str) -> int | str:
-    if len(digits.lstrip("-")) > _MOST_DIGITS or abs(int(digits)) > _LARGEST:
+def _integer(digits: str) -> int | str:
+    if len(digits.lstrip("-")) > _MAX_DIGITS or abs(int(digits)) > _MAX_INTEGER:
         return digits
     return int(digits)
 
 
-def _fraction(digits: str) -> float | str:
+def _float(digits: str) -> float | str:
     number = float(digits)
     return number if math.isfinite(number) else digits
 
 
 def _constant(name: str) -> str:
-    """`NaN`, `Infinity` and `-Infinity`, which Python's parser takes for numbers, as their text."""
+    """`NaN`, `Infinity` and `-Infinity` as text; Python's parser accepts them as numbers."""
     return name
 
 
 class _Decoder(json.JSONDecoder):
-    """The decoder of `parse_json`: a text or a list that is no member of an object is cleaned too."""
+    """The decoder of `parse_json`, which also cleans a string or list that is not inside an object."""
 
     def decode(self, s: str, *args: Any) -> Any:
         return _clean(super().decode(s, *args))
 
 
-_DECODER = _Decoder(object_pairs_hook=_object, parse_int=_whole, parse_float=_fraction, parse_constant=_constant)
+_DECODER = _Decoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant)
 
 
 def _deeper_than(value: Any, levels: int) -> bool:
-    """Whether a value is nested deeper, found level by level, so that depth costs no stack."""
+    """Whether a value has more levels of nesting. Not recursive, so that deep values don't exhaust the stack."""
     level = [value]
     for _ in range(levels + 1):
         containers = [item for item in level if isinstance(item, dict | list)]
@@ -139,23 +136,24 @@ def _deeper_than(value: Any, levels: int) -> bool:
 
 
 def _cause(text: str, error: json.JSONDecodeError) -> str:
-    """The likely slip behind a JSON error, by the text around it."""
+    """The likely cause of a JSON error, judged by the text around it."""
     before = text[max(0, error.pos - 200) : error.pos].rstrip()
-    here = text[error.pos : error.pos + 2]
+    following = text[error.pos : error.pos + 2]
+    character = following[:1]
     if not text.strip():
         return "The file is empty."
     if error.pos >= len(text.rstrip()):
-        return "The file ends too early: a closing } or ] is missing, or it was cut off."
-    if before.endswith(",") and here[:1] in ("}", "]", ""):
+        return "The file ends too early: a closing } or ] is missing, or the file is truncated."
+    if before.endswith(",") and character in ("}", "]", ""):
         return "Remove the comma before it."
-    if here[:1] == "," and before.endswith((",", "[", "{")):
-        return "One comma too many."
+    if character == "," and before.endswith((",", "[", "{")):
+        return "Remove the extra comma."
     if "trailing comma" in error.msg:
         return "Remove the comma."
-    if here[:1] in ("'", "‘", "’", "“", "”"):
+    if character in ("'", "‘", "’", "“", "”"):
         return 'Use straight double quotes: "…".'
-    if here in ("//", "/*") or here[:1] == "#":
-        return "JSON has no comments: remove it."
+    if following in ("//", "/*") or character == "#":
+        return "Remove the comment: JSON has none."
     if "escape" in error.msg:
         return r"Write a backslash as \\, or use / in paths."
     if "delimiter: ','" in error.msg or "',' delimiter" in error.msg:

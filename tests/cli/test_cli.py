@@ -175,7 +175,7 @@ def test_generate_writes_a_video_and_reports_the_files_used(run, root):
         (("generate", "i2v"), "--image-start FILE"),
         (("generate", "nano_t2v", "--image-start", "x.png"), "takes no images"),
         (("generate", "nano_t2"), "nano_t2v"),
-        (("generate", "nano_t2v", "--set", "step=5"), "no setting"),
+        (("generate", "nano_t2v", "--set", "step=5"), "Unknown setting"),
         (("generate", "nano_t2v", "-o", "x.gif"), ".mp4"),
         (("generate", "nano_t2v", "--device", "cuda:9"), "cuda:9"),
         (("pull", "nope"), "reeltune list"),

@@ -159,7 +159,7 @@ def test_a_missing_preferred_device_is_reported_before_downloads(run, root, monk
     (root / "reeltune.json").write_text('{"device": "cuda"}')
     define("far", {"architecture": "t2v", "URLs": ["https://never.invalid/x_bf16.safetensors"]})
     code, _, err = run("generate", "far", "a boat", "--root", str(root))
-    assert (code, "Error: The device 'cuda' isn't there" in err) == (1, True), err
+    assert (code, "Error: The device 'cuda' is not available" in err) == (1, True), err
 
 
 def test_a_missing_device_is_reported_first(run, root, monkeypatch):
@@ -167,16 +167,16 @@ def test_a_missing_device_is_reported_first(run, root, monkeypatch):
     for words in (("generate", "nano_t2v"), ("explain", "nano_t2v")):
         code, out, err = run(*words, "--device", "cuda", "--root", str(root))
         assert (code, out) == (1, "")
-        assert "no CUDA graphics card" in err
+        assert "no NVIDIA GPU" in err
         assert "Use auto or cpu" in err
 
 
 @pytest.mark.parametrize(
     ("machine", "device", "expected"),
     [
-        (Machine(1, 1), "cuda", "no CUDA"),
+        (Machine(1, 1), "cuda", "no NVIDIA"),
         (Machine(1, 1), "mps", "no Apple GPU"),
-        (Machine(1, 1, (Gpu("RTX", 1, 8.6),)), "cuda:9", r"'cuda:9' isn't there\. .*cuda:0 \(RTX\)"),
+        (Machine(1, 1, (Gpu("RTX", 1, 8.6),)), "cuda:9", r"'cuda:9' is not available\. .*cuda:0 \(RTX\)"),
         (Machine(1, 1, (Gpu("RTX", 1, 8.6),)), "mps", "no Apple GPU"),
     ],
 )

@@ -13,7 +13,7 @@ from reeltune.errors import DefinitionSyntaxError
         ('{"a": [1, 2,]}', "line 1", "Remove the comma"),
         ('{\n  "a": 1,\n}', "line", "Remove the comma"),
         ("{'a': 1}", "line 1, column 2", "double quotes"),
-        ('{"a": 1 // no\n}', "line 1, column 9", "no comments"),
+        ('{"a": 1 // no\n}', "line 1, column 9", "Remove the comment"),
         ('{"a": 1\n "b": 2}', "line 2, column 2", "comma is probably missing"),
         ('{"a": "C:\\models"}', "line 1", "backslash"),
         ('{"a": "x\n"}', "line 1", 'closing "'),

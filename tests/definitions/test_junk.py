@@ -13,7 +13,7 @@ from reeltune.families.vocabulary import KEYS
 from reeltune.machine import Machine
 from reeltune.request.build import build_request
 from reeltune.request.parse import complete_settings
-from reeltune.settings import videos_asked
+from reeltune.settings import split_videos
 
 JUNK = [
     None, True, 5, -1.5, float("inf"), "", "x", "t2v", "https://h/x_bf16.safetensors", "ckpts/../../x", "a\0b", "C:\\x",
@@ -60,7 +60,7 @@ def use(catalog):
     definition = catalog["f"]
     json.dumps(explain(definition, machine=Machine(1, 1)).as_json())
     settings, _ = complete_settings(definition, {})
-    build_request(definition.architecture, videos_asked(settings)[0], definition.root)
+    build_request(definition.architecture, split_videos(settings)[0], definition.root)
 
 
 def test_junk_never_escapes_as_another_error(root):

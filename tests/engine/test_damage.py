@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from reeltune import Engine, Preferences, load_catalog
 from reeltune.engine import finite
 from reeltune.errors import DecodeFailed, MediaError, NotEnoughMemory, NotFinite
-from reeltune.events import Using
+from reeltune.events import FilesUsed
 from reeltune.machine import Machine
 
 NANO = Path(str(resources.files("reeltune"))) / "nano"
@@ -150,7 +150,7 @@ def test_the_files_in_use_are_reported_before_they_are_loaded(root, define, part
     definition, settings = write_case("vace_14B", root, define, parts)
     with Engine(definition, preferences=BF16, listener=events.append) as engine:
         engine.generate(**settings)
-    using = next(event for event in events if isinstance(event, Using))
+    using = next(event for event in events if isinstance(event, FilesUsed))
     for file in using.files:
         assert Path(file.path).stat().st_size == file.bytes
     names = {

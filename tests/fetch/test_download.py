@@ -123,7 +123,7 @@ def test_offline_lists_the_missing_files(mine, monkeypatch):
 def test_an_interrupted_component_is_not_used(mine, server, root):
     listing = [{"type": "file", "path": f"vae/{name}"} for name in ("config.json", "x.safetensors")]
     server.files["/api/models/o/r/tree/main/vae"] = json.dumps(listing).encode()
-    with pytest.raises(FetchError, match="no such file"):
+    with pytest.raises(FetchError, match="file not found"):
         pull(mine, machine=MACHINE)
     assert not (root / "ckpts" / "o--r" / "vae").exists()
     server.files["/o/r/resolve/main/vae/x.safetensors"] = GOOD

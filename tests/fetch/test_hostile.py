@@ -144,7 +144,7 @@ def test_permanent_server_errors_are_raised_and_received_bytes_are_kept(served, 
 
 def test_a_permanent_refusal_is_not_retried(served, tmp_path):
     served.faults[PATH] = lambda handler, body: send(handler, 403, b"") or True
-    with pytest.raises(FetchError, match="refused"):
+    with pytest.raises(FetchError, match="access denied"):
         fetch(served, tmp_path)
     assert len(served.requests) == 1
 

@@ -17,7 +17,7 @@ from reeltune.fetch import Scope, plan_download, transfer
 from reeltune.fetch.download import Downloader
 from reeltune.fetch.task import DownloadTask
 from reeltune.machine import Machine
-from reeltune.net import Session, UrlSource, within
+from reeltune.net import Session, UrlSource, run_within
 from reeltune.planning.headers import Headers
 
 SHAPES = {"head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])}
@@ -58,7 +58,7 @@ def dripping(server):
 def test_slow_headers_have_a_deadline(server, dripping, headers):
     dripping(PATH, headers=headers)
     began = time.monotonic()
-    with UrlSource(server.url + PATH, seconds=0.4) as source, pytest.raises(Unreachable, match="no complete answer"):
+    with UrlSource(server.url + PATH, seconds=0.4) as source, pytest.raises(Unreachable, match="no complete response"):
         parse_header(source)
     assert time.monotonic() - began < 3
 
@@ -140,12 +140,12 @@ def test_within_raises_what_the_work_raises_and_stops_what_takes_too_long():
         raise ValueError("mine")
 
     with pytest.raises(ValueError, match="mine"):
-        within(5, fails, stop=lambda: None, what="it")
+        run_within(5, fails, stop=lambda: None, name="it")
     stopped = threading.Event()
-    with pytest.raises(Unreachable, match="it: no complete answer"):
-        within(0.1, lambda: stopped.wait(20), stop=stopped.set, what="it")
+    with pytest.raises(Unreachable, match="it: no complete response"):
+        run_within(0.1, lambda: stopped.wait(20), stop=stopped.set, name="it")
     assert stopped.is_set()
-    assert within(5, lambda: 7, stop=lambda: None, what="it") == 7
+    assert run_within(5, lambda: 7, stop=lambda: None, name="it") == 7
 
 
 def test_an_interrupted_session_can_be_used_again(server):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from reeltune.events import Batch, Kept, Notice, Planned, PlannedFile, Preview, Progress, UsedFile, Using
+from reeltune.events import Batch, FilesUsed, LatentsStored, Notice, Planned, PlannedFile, Preview, Progress, UsedFile
 from reeltune.jobs.codec import _ENVELOPE, _EVENTS, _TASKS, pack_event, pack_task, unpack_event, unpack_task
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import CancelTask, Done, Failed, Ready, RunTask, Saved, Stopped
@@ -18,9 +18,9 @@ EVENTS = [
     Notice("a\nnotice, ü"),
     Planned((PlannedFile("a", None, 0), PlannedFile("b", 5, 1)), 5, 9),
     Preview(b"\x00\xff"),
-    Kept("latents/x.safetensors"),
+    LatentsStored("latents/x.safetensors"),
     Batch(2, 3),
-    Using((UsedFile("a", 5),)),
+    FilesUsed((UsedFile("a", 5),)),
     Ready("0.1"),
     Saved("a.mp4"),
     Done(),

@@ -10,7 +10,7 @@ import pytest
 from fake_worker import PREPARE, FakeWorker, runners, succeed, until
 
 from reeltune.errors import QueueError, WorkerDied
-from reeltune.events import Notice, Progress, UsedFile, Using
+from reeltune.events import FilesUsed, Notice, Progress, UsedFile
 from reeltune.jobs import Queue, State
 from reeltune.jobs.choose import FreeWorker
 from reeltune.jobs.job import Attempt
@@ -325,7 +325,7 @@ def test_a_file_cut_while_its_weights_were_in_use_is_named(running, tmp_path):
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     for path in (whole, cut):
         path.write_bytes(bytes(100))
-    using = Using((UsedFile(str(whole), 100), UsedFile(str(cut), 100)))
+    using = FilesUsed((UsedFile(str(whole), 100), UsedFile(str(cut), 100)))
 
     def crash(worker, task):
         worker.death = WorkerDied("The worker process crashed (SIGBUS).", signal="SIGBUS")

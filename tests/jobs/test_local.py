@@ -10,7 +10,7 @@ import pytest
 from fake_worker import until
 
 from reeltune.errors import WorkerDied
-from reeltune.events import Notice, Progress, UsedFile, Using
+from reeltune.events import FilesUsed, Notice, Progress, UsedFile
 from reeltune.jobs import Runner, State
 from reeltune.jobs.codec import pack_event
 from reeltune.jobs.job import Attempt
@@ -51,7 +51,7 @@ def local():
 
 
 def test_the_process_is_started_for_the_first_task_and_stays_for_the_next(local):
-    used = Using((UsedFile("x.safetensors", 5),))
+    used = FilesUsed((UsedFile("x.safetensors", 5),))
     worker = local(
         program(
             [pack_event(None, Ready("0.1")), pack_event(FIRST, used), pack_event(FIRST, Done())],

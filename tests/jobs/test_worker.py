@@ -19,7 +19,7 @@ from reeltune.errors import (
     SettingsError,
     Unreachable,
 )
-from reeltune.events import Kept, Notice
+from reeltune.events import LatentsStored, Notice
 from reeltune.jobs.codec import pack_task, unpack_event
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import CancelTask, Done, Failed, RunTask, Saved, Stopped
@@ -241,7 +241,7 @@ def test_a_job_goes_on_from_its_latents_and_makes_only_what_is_not_made(worker, 
             "reeltune.engine.run.Run.decode", lambda *_: (_ for _ in ()).throw(RuntimeError("the power went"))
         )
         worker._do(first)
-    (kept,) = events_of(worker, Kept)
+    (kept,) = events_of(worker, LatentsStored)
     assert events_of(worker, Failed)
     worker._do(replace(first, made=1, latents=kept.path))
     assert events_of(worker, Done)

@@ -69,7 +69,7 @@ def test_online_an_unreachable_url_is_a_notice_and_a_broken_file_is_rejected(ser
     define("mine", {"architecture": "t2v", "URLs": urls})
     plan = explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
     assert "web page" in plan.selection.rejected[0].reason
-    assert "no such file" in plan.selection.rejected[1].reason
+    assert "file not found" in plan.selection.rejected[1].reason
     server.faults["/good_bf16.safetensors"] = lambda handler, body: handler.send_error(503) or True
     plan = explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
     assert any("good_bf16.safetensors: its header could not be read" in notice for notice in plan.notices)

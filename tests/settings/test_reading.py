@@ -20,9 +20,9 @@ from reeltune.settings import (
     read_settings,
     read_settings_file,
     settings_text,
+    split_videos,
     stored_layer,
     stored_settings,
-    videos_asked,
 )
 from reeltune.settings.renames import OLD_NAMES
 
@@ -50,7 +50,7 @@ def test_a_baseline_file_is_silent_for_every_model(id, root):
     one = ["guidance_phases is 1: the first transformer makes all the steps."]
     assert notices == (one if "transformer_2" in definition.slots else [])
     assert settings["num_inference_steps"] == 30
-    request, notices = build_request(definition.architecture, videos_asked(settings)[0], root, inputs_needed=False)
+    request, notices = build_request(definition.architecture, split_videos(settings)[0], root, inputs_needed=False)
     assert notices == ["The prompt is empty: the video shows something arbitrary."]
     assert request.steps == 30
 
@@ -166,7 +166,7 @@ def test_the_newer_of_two_names_counts_and_a_caller_may_give_only_one():
     assert dict(read.settings) == {"perturbation_switch": 0}
     assert "slg_switch is an older name" in read.problems[0].message
     assert read_settings({"slg_switch": 1, "perturbation_switch": 1}).problems == ()
-    with pytest.raises(SettingsError, match="given twice"):
+    with pytest.raises(SettingsError, match="set twice"):
         check_call({"perturbation_switch": 0, "slg_switch": 1})
 
 
@@ -276,7 +276,7 @@ def generate(definition, settings):
     """Everything short of loading, where any error is one of ours."""
     try:
         complete, _ = complete_settings(definition, settings)
-        for one in videos_asked(complete)[:2]:
+        for one in split_videos(complete)[:2]:
             build_request(definition.architecture, one, definition.root)
     except ReeltuneError as error:
         str(error).encode("utf-8")

@@ -59,7 +59,7 @@ def test_a_device_that_is_not_here_is_refused_and_memory_is_called_what_it_is(wi
     box.fill("cuda:9")
     box.press("Enter")
     page.locator("#save-configuration").click()
-    said(page, "'cuda:9' isn't there")
+    said(page, "'cuda:9' is not available")
     assert not (window.server.root / "reeltune.json").exists() or stored(window)["device"] != "cuda:9"
     box.click()
     page.get_by_role("option", name="CPU,").click()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reeltune._quiet import keep_imported
+from reeltune._quiet import freeze_imported
 from reeltune._version import __version__
 from reeltune.cli import cleanup, config, definitions, files, models
 from reeltune.cli.decode import decode
@@ -93,6 +93,6 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     finally:
-        keep_imported()  # the process ends, so the garbage collector has nothing to do
+        freeze_imported()  # the process ends, so the garbage collector has nothing to do
     if isinstance(code, int) and code:
         sys.exit(code)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reeltune.preferences import Preferences
-    from reeltune.preferences.fields import Field
+    from reeltune.preferences.fields import PreferenceField
 
 config = typer.Typer(help="List, show and set the preferences in the root's reeltune.json.", no_args_is_help=True)
 _TOKEN_SUFFIX = "_token"
@@ -106,13 +106,13 @@ def _load(root: Path | None) -> tuple[Path, Preferences]:
     return folder, preferences
 
 
-def _field(name: str) -> Field:
+def _field(name: str) -> PreferenceField:
     """The field of a preference. Raises PreferencesError if there is none."""
     from reeltune.errors import PreferencesError
-    from reeltune.preferences.fields import FIELDS, nearest_field
+    from reeltune.preferences.fields import FIELDS, unknown_name_hint
 
     if name not in FIELDS:
-        raise PreferencesError(f"There is no preference {name!r}.", hint=nearest_field(name))
+        raise PreferencesError(f"There is no preference {name!r}.", hint=unknown_name_hint(name))
     return FIELDS[name]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reeltune._quiet import keep_imported
+from reeltune._quiet import freeze_imported
 from reeltune.cli.generate import check_output, check_writable, save_video
 from reeltune.cli.options import Device, Profile, Root, Threads, effective_preferences, open_catalog
 from reeltune.cli.output import interruptible, print_line, progress_display
@@ -38,7 +38,7 @@ def decode(
 
     from reeltune import Engine  # imports torch: only after everything else has been checked
 
-    keep_imported()
+    freeze_imported()
 
     with (
         interruptible() as cancel,

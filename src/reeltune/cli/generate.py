@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reeltune._quiet import keep_imported
+from reeltune._quiet import freeze_imported
 from reeltune.cli.options import (
     Device,
     DType,
@@ -122,7 +122,7 @@ def _write_videos(definition: Definition, preferences: Preferences, call: Settin
     """Make the videos and print their paths, even if a later one fails."""
     from reeltune import Engine  # imports torch: only after everything else has been checked
 
-    keep_imported()
+    freeze_imported()
     paths: list[Path] = []
     with (
         contextlib.ExitStack() as stack,

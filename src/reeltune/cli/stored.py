@@ -40,7 +40,7 @@ def stored_settings(file: Path, definition: Definition) -> Settings:
     if origin.definition and origin.definition != definition.id:
         print_notice(f"{file} was made with {origin.definition}; its settings are used for {definition.id}.")
     settings = stored_layer(definition.architecture, origin.settings, origin.program)
-    return {key: value for key, value in settings.items() if not KEYS[key].display}
+    return {key: value for key, value in settings.items() if not KEYS[key].descriptive}
 
 
 def _print_unknown(file: Path, origin: Origin) -> None:

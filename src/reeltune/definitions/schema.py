@@ -21,7 +21,7 @@ from reeltune.definitions.section import ESSENTIAL, SHA256, WANTED, ModelSection
 from reeltune.errors import DefinitionInvalid, DefinitionSyntaxError, FileError, Problem
 from reeltune.families.vocabulary import KEYS, shown
 from reeltune.files import read_bytes
-from reeltune.settings import listed, read_settings, unknown_problem
+from reeltune.settings import listed, read_settings, unknown_settings
 from reeltune.settings.renames import RENAMED
 from reeltune.untrusted import clean_text
 
@@ -187,7 +187,7 @@ def _settings(file: str, value: dict[str, Any]) -> tuple[Mapping[str, Any], list
     unknown = tuple(key for key in stored.unknown if key not in _FIELDS)
     return stored.settings, [
         *_bounded(list(stored.problems), len(stored.problems)),
-        *unknown_problem(unknown, file),
+        *unknown_settings(unknown, file),
         *(Problem(file, key, "It is not a setting.", f"Move it into the `{MODEL_KEY}` object.", "warning")
           for key in misplaced),
     ]  # fmt: skip

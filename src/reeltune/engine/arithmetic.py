@@ -38,7 +38,7 @@ def threads_for(architecture: Architecture, request: Request, config: Config, mo
     the one waited for may not be running at all. A layer takes tokens x features x features multiplications.
     """
     frames = (request.frames - 1) // architecture.family.frame_step + 1
-    side = architecture.side_step
+    side = architecture.resolution_step
     tokens = (request.width // side) * (request.height // side) * frames
     features = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
     return most if tokens * features**2 > _WORTH_SHARING else 1

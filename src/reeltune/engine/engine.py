@@ -22,7 +22,7 @@ from reeltune.engine.reporting import Reporter
 from reeltune.engine.room import allocating, check_room
 from reeltune.engine.run import Run
 from reeltune.engine.warm import Warm
-from reeltune.events import Batch, CancelToken, Listener, UsedFile, Using, ignore
+from reeltune.events import Batch, CancelToken, FilesUsed, Listener, UsedFile, ignore
 from reeltune.files import expand
 from reeltune.machine import Machine
 from reeltune.media.video import Video
@@ -185,5 +185,5 @@ class Engine:
         self._reporter.notice(f"Memory profile {profile.profile}: {profile.reason}.")
         placement = self._warm.placement(plan, profile)
         stamps = self._warm.files.record(item.path for item in plan.items)
-        self._reporter.event(Using(tuple(UsedFile(str(stamp.path), stamp.size) for stamp in stamps)))
+        self._reporter.event(FilesUsed(tuple(UsedFile(str(stamp.path), stamp.size) for stamp in stamps)))
         return Run(plan, self._warm, placement, self._reporter, cancel, previews=self._previews)

@@ -24,7 +24,7 @@ from reeltune.engine.stages import denoise, encode, load_component, prompt_notic
 from reeltune.engine.vae import VaeAtWork
 from reeltune.engine.warm import Warm
 from reeltune.errors import MediaError
-from reeltune.events import CancelToken, Kept
+from reeltune.events import CancelToken, LatentsStored
 from reeltune.families import Component
 from reeltune.families.base import Config
 from reeltune.media.video import Video
@@ -211,7 +211,7 @@ class Run:
         except MediaError as error:
             self._reporter.notice(f"The latents are not kept, should decoding fail: {error}")
             return None
-        self._reporter.event(Kept(str(path)))
+        self._reporter.event(LatentsStored(str(path)))
         return path
 
     def _vae(self) -> VaeAtWork:

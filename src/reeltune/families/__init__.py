@@ -1,4 +1,4 @@
-"""The families and architectures this program knows: one declaration each, nothing heavy imported."""
+"""The supported families and architectures, one declaration each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reeltune.families.base import Architecture, Component, Family, Input, Renam
 
 FAMILIES: tuple[Family, ...] = (wan.WAN, hunyuan.HUNYUAN, ltx.LTX)
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {row.id: row for row in (*wan.ARCHITECTURES, *hunyuan.ARCHITECTURES, *ltx.ARCHITECTURES)}
+    {architecture.id: architecture for architecture in (*wan.ARCHITECTURES, *hunyuan.ARCHITECTURES, *ltx.ARCHITECTURES)}
 )
 
 __all__ = ["ARCHITECTURES", "FAMILIES", "Architecture", "Component", "Family", "Input", "Rename", "Signature"]

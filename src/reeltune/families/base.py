@@ -1,7 +1,7 @@
-"""What a family and an architecture declare. Data only: nothing heavy is imported here.
+"""Declarations of families and architectures: data only, without torch.
 
-A family is a group of architectures that share code: layouts of weight names, diffusers classes,
-components. An architecture adds what differs: the inputs it takes, its settings, its signature in a header.
+A family is a group of architectures that share code: names of weights, diffusers classes, components. An architecture
+declares what differs: its inputs, its settings, and how to recognize it by a checkpoint's header.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-MOST_HEAD_SIZE = 1024  # of a config in a file's metadata: tables of positions are as wide
+MAX_HEAD_SIZE = 1024  # accepted from a file's metadata, because position tables are as wide as a head
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")  # of a component in diffusers layout
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]  # tensor name in the family's original layout -> shape
@@ -19,16 +19,16 @@ Config = Mapping[str, Any]  # keyword arguments of the diffusers transformer cla
 
 
 def frozen(**values: Any) -> Mapping[str, Any]:
-    """Read-only mapping, so that declarations can't be changed by accident."""
+    """A read-only mapping, so that declarations can't be changed by accident."""
     return MappingProxyType(values)
 
 
 @dataclass(frozen=True)
 class Rename:
-    """One module under its two names; `{}` stands for a block's number.
+    """A module's name in the original layout and in diffusers; `{}` stands for the number of a block.
 
-    `more`: further modules of diffusers whose rows the original keeps stacked below the first one's, in this order.
-    `swapped`: the two halves of its rows change places.
+    `more`: further diffusers modules whose rows the original module stacks below the first one's, in this order.
+    `swapped`: whether the two halves of the rows are in the opposite order.
     """
 
     original: str
@@ -39,26 +39,28 @@ class Rename:
 
 @dataclass(frozen=True)
 class Component:
-    """A part of the pipeline besides the transformer: where it lies and which class loads it.
+    """A part of the pipeline besides the transformer.
 
-    `loose`: the files or folders that hold it in a WanGP `ckpts` folder, in order of preference; `layout`: the names
-    that such a file's weights go by (`families.components`).
+    `name`: also its subfolder in a repository in diffusers layout. `library`: "transformers" or "diffusers". `files`:
+    patterns of the required files, relative to the subfolder. `wangp_files`: the files or folders that contain it in a
+    WanGP `ckpts` folder, in order of preference. `layout`: the layout of such a file's weights, a key of
+    `families.components.LAYOUTS`.
     """
 
-    name: str  # also the subfolder in a repository of diffusers layout
-    library: str  # "transformers" | "diffusers"
+    name: str
+    library: str
     class_name: str
-    files: tuple[str, ...]  # patterns of the files that are needed, relative to the subfolder
-    loose: tuple[str, ...] = ()
+    files: tuple[str, ...]
+    wangp_files: tuple[str, ...] = ()
     layout: str = ""
 
 
 @dataclass(frozen=True)
 class Input:
-    """An image or a video that an architecture takes besides its settings.
+    """An image or a video that an architecture accepts as input.
 
-    `key`: the setting that holds its path(s); `kind`: "image" | "images" | "video" | "mask"; `letter` and
-    `letters_key`: the letter that asks for it, and the setting such letters stand in.
+    `key`: the setting with its path or paths. `kind`: "image", "images", "video" or "mask". `letters_key`: the setting
+    whose letters select inputs. `letter`: the letter that selects this one.
     """
 
     key: str
@@ -68,18 +70,18 @@ class Input:
     required: bool = False
 
 
-# Groups of settings; the first of each switches the group on.
+# Groups of settings; the first setting of each group turns it on.
 STEP_CACHE = ("skip_steps_cache_type", "skip_steps_multiplier", "skip_steps_start_step_perc")
 ZERO_STAR = ("cfg_star_switch", "cfg_zero_step")
 SKIPPED_LAYERS = (
     "perturbation_switch", "perturbation_layers", "perturbation_start_perc", "perturbation_end_perc",
 )  # fmt: skip
-LONGER = ("RIFLEx_setting",)
+RIFLEX = ("RIFLEx_setting",)
 
 
-def refuse(groups: tuple[tuple[str, ...], ...], why: str) -> Mapping[str, str]:
-    """The switches of groups of settings, refused for a reason."""
-    return MappingProxyType({group[0]: why for group in groups})
+def refused_groups(groups: tuple[tuple[str, ...], ...], reason: str) -> Mapping[str, str]:
+    """The settings that turn groups on, with the reason why an architecture refuses them."""
+    return MappingProxyType({group[0]: reason for group in groups})
 
 
 START_IMAGE = Input("image_start", "image", "image_prompt_type", "S")
@@ -91,15 +93,16 @@ REFERENCE_IMAGES = Input("image_refs", "images", "video_prompt_type", "I")
 
 @dataclass(frozen=True)
 class Family:
-    """A group of architectures sharing code.
+    """A group of architectures that share code.
 
-    `markers` are original names one of which every checkpoint of the family holds. `derive_config` makes
-    the transformer's config from the shapes, and from the config stored in the file where shapes can't tell.
-    `quantizable` are the modules, in original names, that a quanto int8 file quantizes.
-    `frame_step`: frames are a multiple of it, plus one; `size_step`: width and height are multiples of it. `aliases`:
-    further names of modules, as other programs write them, and the original ones. `sized_by`: tensors whose first side
-    is the hidden size, the first that is there counts. `whole`: how the names of tensors begin that only whole models
-    hold, not modules; empty where there are no modules.
+    `markers`: original tensor names; every checkpoint of the family contains one of them. `derive_config`: computes the
+    transformer's config from the shapes, and from the config stored in the file where the shapes don't determine it.
+    `quantizable`: the modules, by original name, that a quanto int8 file quantizes. `frame_step`: the number of frames
+    is a multiple of it plus one. `size_step`: width and height are multiples of it. `trained_frames`: the length of the
+    longest videos that the models were trained on. `aliases`: names of modules in other programs, and the original
+    ones. `position_table`: positions in each axis, unless the model's config has the number; 0 for no limit.
+    `sized_by`: tensors whose first side is the hidden size; the first one that exists counts. `whole`: how the names of
+    tensors start that only whole models contain, not modules; empty where there are no modules.
     """
 
     name: str
@@ -115,9 +118,9 @@ class Family:
     frame_step: int
     size_step: int
     max_text_tokens: int
-    trained_frames: int  # of the longest videos it was trained on
+    trained_frames: int
     aliases: Mapping[str, str] = field(default_factory=frozen, hash=False)
-    position_table: int = 0  # places of each axis it knows, unless the model's config says so; 0: any number
+    position_table: int = 0
     sized_by: tuple[str, ...] = ()
     whole: str = ""
 
@@ -133,9 +136,9 @@ class Family:
         return not self.whole or any(name.startswith(self.whole) for name in names)
 
     def solver(self, name: str) -> str:
-        """The solver that is used where this one is asked for: its own, the first where none is, else Euler's.
+        """The solver to use for a name: the family's default for an empty name, "euler" for an unsupported one.
 
-        Most solvers that no family has here are variants of that one, and every family has it.
+        Every family supports "euler", and most unsupported solvers are variants of it.
         """
         if not name:
             return self.solvers[0]
@@ -144,11 +147,11 @@ class Family:
 
 @dataclass(frozen=True)
 class Signature:
-    """How a header of this architecture looks.
+    """How to recognize an architecture by a checkpoint's header.
 
-    `config`: values the derived config must have (structure: a mismatch can't load). `dim`: the hidden size
-    of the published models (None = any); it narrows candidates but smaller or larger models are no error.
-    `has` / `lacks`: original names; one that ends in a dot stands for all that begin so.
+    `config`: values that the derived config must have; a model with other values can't be loaded. `dim`: the hidden
+    size of the published models, None for any; models of other sizes are accepted, but rank behind. `has`, `lacks`:
+    original tensor names that must or must not be present; a name that ends in a dot is a prefix.
     """
 
     config: Mapping[str, Any] = field(default_factory=frozen)
@@ -157,24 +160,31 @@ class Signature:
     lacks: tuple[str, ...] = ()
 
     def allows(self, config: Mapping[str, Any] | None) -> bool:
-        """Whether a derived config has the structure; one that isn't known contradicts nothing."""
-        wanted = {key: value if isinstance(value, tuple) else (value,) for key, value in self.config.items()}
-        return config is None or all(config.get(key) in values for key, values in wanted.items())
+        """Whether a derived config has the required values; an unknown config (None) is allowed."""
+        if config is None:
+            return True
+        for key, value in self.config.items():
+            allowed = value if isinstance(value, tuple) else (value,)
+            if config.get(key) not in allowed:
+                return False
+        return True
 
 
 @dataclass(frozen=True)
 class Architecture:
     """What a definition derives from.
 
-    `pipeline` is the diffusers class, empty while the architecture does not run here (`unsupported` says why);
-    `image_pipeline` takes its place when a start image is given, where that is another class. `data_types` in order
-    of preference. `inputs`: the images and videos it takes; `settings`: the keys it uses, those of its inputs among
-    them; `defaults`: what it starts from. `components_repo`: the Hub repository, in diffusers layout, that its
-    components come from (`components`, where they aren't the family's). `config`: what a header can't tell of the
-    transformer's config; `options`: fixed arguments of the pipeline; `fps`, `size_step`: where not the family's.
-    `refused`: settings that would spoil its videos, and why: they are an error, where others that it doesn't use are
-    only named. `only_called`: settings that count only where a caller gives them, because other programs write values
-    into every file that they never use. `two_transformers`: the architecture of the same kind that has two.
+    `data_types`: in order of preference. `settings`: the keys it uses, including those of its inputs. `defaults`: the
+    values of settings that nothing else sets. `components_repo`: the Hub repository of its components, in diffusers
+    layout. `pipeline`: the diffusers class; empty if videos can't be made with it, for the reason in `unsupported`.
+    `image_pipeline`: the class to use with a start image, if it is another one. `inputs`: the images and videos it
+    accepts. `components`, `fps`, `size_step`: where they differ from the family's. `config`: values of the
+    transformer's config that a header doesn't determine. `options`: constant arguments of the pipeline.
+
+    `refused`: settings that would spoil its videos, and the reason; they are an error, while other settings that it
+    doesn't use are only reported. `call_only`: settings that are used only if the caller sets them, because other
+    programs write them into every file without using them. `two_transformers`: the id of the variant of this
+    architecture with two transformers.
     """
 
     id: str
@@ -192,27 +202,27 @@ class Architecture:
     options: Mapping[str, Any] = field(default_factory=frozen)
     image_pipeline: str = ""
     refused: Mapping[str, str] = field(default_factory=frozen)
-    only_called: frozenset[str] = frozenset()
+    call_only: frozenset[str] = frozenset()
     fps: int = 0
     size_step: int = 0
     two_transformers: str = ""
 
     @property
     def frame_rate(self) -> int:
-        """Frames a second of its videos."""
+        """Frames per second of its videos."""
         return self.fps or self.family.fps
 
     @property
-    def side_step(self) -> int:
+    def resolution_step(self) -> int:
         """Width and height are multiples of it."""
         return self.size_step or self.family.size_step
 
     @property
     def runnable(self) -> bool:
-        """Whether this program can make videos with it."""
+        """Whether videos can be made with it."""
         return bool(self.pipeline)
 
     @property
     def parts(self) -> tuple[Component, ...]:
-        """The components of its pipeline: its own where it has any, else the family's."""
+        """The components of its pipeline."""
         return self.components or self.family.components

@@ -1,6 +1,7 @@
-"""The component files of a WanGP `ckpts` folder: how their names become the classes', and what their shapes tell.
+"""Component files in a WanGP `ckpts` folder: their layouts, and the configs that follow from their shapes.
 
-The configs are the published models'; what a size depends on is read off the shapes, so a file of another size works.
+The configs are those of the published models, with all sizes taken from the shapes, so that models of other sizes load
+too.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ _CLIP_HEAD_SIZE = 80  # of ViT-H/14: 1280 in 16 heads
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of weights in a component's file.
+    """The layout of a component's file.
 
-    `derive_config`: the class's config from the shapes by its own names, and the file's stored config for what shapes
-    don't tell. `renames`: the file's names and the class's; none: they are the same. `ignored`: beginnings of names
-    that aren't needed. `prefix`: what may stand before all names. `aliases`: second names of a
-    tensor, by which it counts where the first is lacking.
+    `derive_config`: computes the config of the component's class from the shapes by the class's own names, and from the
+    config stored in the file where the shapes don't determine it. `renames`: the file's names and the class's; empty
+    if they are equal. `ignored`: prefixes of names that aren't needed. `prefix`: an optional prefix of all names.
+    `aliases`: alternative names of a tensor, used if its first name is missing.
     """
 
     derive_config: Callable[[Shapes, Config], Config]
@@ -35,15 +36,16 @@ class Layout:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """Number of blocks. Raises ValueError where a forged number is larger than any file of so many tensors has."""
-    found = [int(row[1]) for name in shapes if (row := re.match(pattern, name))]
-    if (blocks := 1 + max(found)) > len(shapes):
+    """The number of blocks. Raises ValueError if there are none, or if a forged number exceeds the tensor count."""
+    matches = [re.match(pattern, name) for name in shapes]
+    blocks = 1 + max(int(match[1]) for match in matches if match)
+    if blocks > len(shapes):
         raise ValueError(f"{blocks} blocks in {len(shapes)} tensors")
     return blocks
 
 
 def t5_config(shapes: Shapes, stored: Config) -> Config:
-    """Config of T5's encoder (v1.1 and UMT5)."""
+    """The config of T5's encoder (v1.1 and UMT5)."""
     first = "encoder.block.0.layer"
     buckets, heads = shapes[f"{first}.0.SelfAttention.relative_attention_bias.weight"]
     vocabulary, width = shapes["shared.weight"]
@@ -60,9 +62,10 @@ def t5_config(shapes: Shapes, stored: Config) -> Config:
 
 
 def clip_vision_config(shapes: Shapes, stored: Config) -> Config:
-    """Config of CLIP's vision model as open-clip trained it."""
-    (width,) = shapes["embeddings.class_embedding"][-1:]
-    patch, positions = shapes["embeddings.patch_embedding.weight"][-1], shapes["embeddings.position_embedding.weight"]
+    """The config of CLIP's vision model as trained by open-clip."""
+    width = shapes["embeddings.class_embedding"][-1]
+    patch = shapes["embeddings.patch_embedding.weight"][-1]
+    positions = shapes["embeddings.position_embedding.weight"]
     return {
         "hidden_size": width,
         "intermediate_size": shapes["encoder.layers.0.mlp.fc1.weight"][0],
@@ -82,12 +85,12 @@ def _heads(width: int, stored: Config) -> int:
 
 
 def wan_vae_config(shapes: Shapes, stored: Config) -> Config:
-    """Config of Wan 2.1's VAE: all but its widths is diffusers' default."""
+    """The config of Wan 2.1's VAE; everything except the widths is diffusers' default."""
     return {"base_dim": shapes["encoder.conv_in.weight"][0], "z_dim": shapes["post_quant_conv.weight"][0]}
 
 
 def hunyuan_vae_config(shapes: Shapes, stored: Config) -> Config:
-    """Config of Hunyuan Video's VAE: all but its widths is diffusers' default."""
+    """The config of Hunyuan Video's VAE; everything except the widths is diffusers' default."""
     blocks = range(_count(shapes, r"encoder\.down_blocks\.(\d{1,9})\."))
     return {
         "latent_channels": shapes["post_quant_conv.weight"][0],

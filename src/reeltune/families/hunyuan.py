@@ -1,4 +1,4 @@
-"""Hunyuan Video: names as in the original release (github.com/Tencent-Hunyuan/HunyuanVideo) and as in diffusers."""
+"""Hunyuan Video, with the names of the original release (github.com/Tencent-Hunyuan/HunyuanVideo) and of diffusers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from reeltune.families import components
 from reeltune.families.base import (
-    LONGER,
+    RIFLEX,
     SKIPPED_LAYERS,
     START_IMAGE,
     STEP_CACHE,
@@ -24,7 +24,7 @@ from reeltune.families.base import (
     Shapes,
     Signature,
     frozen,
-    refuse,
+    refused_groups,
 )
 
 _DOUBLE, _TO_DOUBLE = "double_blocks.{}", "transformer_blocks.{}"
@@ -111,11 +111,12 @@ _BLOCK = re.compile(r"(double_blocks|single_blocks|txt_in\.individual_token_refi
 
 
 def derive_config(shapes: Shapes, stored: Config) -> Config:
-    """Config of `HunyuanVideoTransformer3DModel` from original names and shapes.
+    """The config of `HunyuanVideoTransformer3DModel`, from original names and shapes.
 
-    Of the `stored` config only the axes of the rotary embedding are taken; without them a head is split as the
-    release splits its 128 numbers: 16 for time, 56 each for height and width. An input of twice the channels and a
-    mask is the image-to-video model that concatenates them. Raises KeyError when a shape it needs is absent.
+    Of the `stored` config only the axes of the rotary embedding are used; without them a head is split in the
+    proportions of the release: 16 of 128 for time, 56 each for height and width. A model whose input has twice the
+    channels of its output plus one (the mask) is the image-to-video variant that concatenates latents. Raises KeyError
+    if a required shape is missing.
     """
     dim, in_channels, patch_t, patch, *_ = shapes["img_in.proj.weight"]
     head = shapes["double_blocks.0.img_attn_q_norm.weight"][0]
@@ -143,18 +144,22 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
 
 
 def _axes(stored: object, head: int) -> tuple[int, ...]:
-    numbers = isinstance(stored, list | tuple) and len(stored) == 3 and all(type(row) is int for row in stored)
-    if isinstance(stored, list | tuple) and numbers and min(stored) > 0 and sum(stored) == head:
-        return tuple(stored)
-    return head // 8, head * 7 // 16, head * 7 // 16
+    """The stored axes of the rotary embedding if they are valid for the head size, else those of the release."""
+    from_release = (head // 8, head * 7 // 16, head * 7 // 16)
+    if not isinstance(stored, list | tuple) or len(stored) != 3:
+        return from_release
+    if not all(type(axis) is int and axis > 0 for axis in stored) or sum(stored) != head:
+        return from_release
+    return tuple(stored)
 
 
 def _layers(shapes: Shapes) -> dict[str, int]:
-    """Number of blocks of each kind. Raises ValueError where a forged number is larger than any file's."""
+    """The number of blocks of each kind. Raises ValueError if a forged number exceeds the tensor count."""
     counts: dict[str, int] = {}
     for name in shapes:
-        if found := _BLOCK.match(name):
-            counts[found[1]] = max(counts.get(found[1], 0), int(found[2]) + 1)
+        match = _BLOCK.match(name)
+        if match:
+            counts[match[1]] = max(counts.get(match[1], 0), int(match[2]) + 1)
     if max(counts.values(), default=0) > len(shapes):
         raise ValueError("more blocks than tensors")
     return counts
@@ -169,10 +174,11 @@ _COMPONENTS = (
     Component("vae", "diffusers", "AutoencoderKLHunyuanVideo", WEIGHT_FILES, _VAE, components.HUNYUAN_VAE),
 )
 _IMAGE_COMPONENTS = (
-    *(replace(row, class_name="LlavaForConditionalGeneration") if row.name == "text_encoder" else row
-      for row in _COMPONENTS),
+    _COMPONENTS[0],
+    replace(_COMPONENTS[1], class_name="LlavaForConditionalGeneration"),
+    *_COMPONENTS[2:],
     Component("image_processor", "transformers", "CLIPImageProcessor", ("*.json",)),
-)  # fmt: skip
+)
 
 HUNYUAN = Family(
     name="hunyuan",
@@ -211,15 +217,15 @@ _IMAGE = {
 }
 
 
-_DISTILLED = "its guidance is distilled into one pass, and this needs the one without a prompt too"
+_DISTILLED = "its guidance is distilled into one pass, and this setting needs a second pass without the prompt"
 
 
 def _architecture(
     id: str, signature: Signature, repo: str, pipeline: str, inputs: tuple[Input, ...] = (), **more: object
 ) -> Architecture:
     defaults = _DEFAULTS | (_IMAGE if inputs else {})
-    extra = ("multi_prompts_gen_type", "force_fps", "sample_solver", *STEP_CACHE, *LONGER)
-    used = {*defaults, *extra, *(row.key for row in inputs)}
+    extra = ("multi_prompts_gen_type", "force_fps", "sample_solver", *STEP_CACHE, *RIFLEX)
+    used = {*defaults, *extra, *(model_input.key for model_input in inputs)}
     return Architecture(
         id=id,
         family=HUNYUAN,
@@ -230,8 +236,8 @@ def _architecture(
         components_repo=f"hunyuanvideo-community/{repo}",
         pipeline=pipeline,
         inputs=inputs,
-        only_called=frozenset({"guidance_scale"}),
-        refused=refuse((ZERO_STAR, SKIPPED_LAYERS), _DISTILLED),
+        call_only=frozenset({"guidance_scale"}),
+        refused=refused_groups((ZERO_STAR, SKIPPED_LAYERS), _DISTILLED),
         **more,  # type: ignore[arg-type]
     )
 
@@ -247,6 +253,6 @@ ARCHITECTURES = (
         "HunyuanVideoImageToVideoPipeline",
         (replace(START_IMAGE, required=True),),
         components=_IMAGE_COMPONENTS,
-        config=frozen(image_condition_type="token_replace"),  # unless the header says that it concatenates
+        config=frozen(image_condition_type="token_replace"),  # the derived config overrides it for concatenation
     ),
 )

@@ -1,4 +1,4 @@
-"""LTX Video 0.9.x: names as in the original release (github.com/Lightricks/LTX-Video) and as in diffusers."""
+"""LTX Video 0.9.x, with the names of the original release (github.com/Lightricks/LTX-Video) and of diffusers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import MappingProxyType
 from reeltune.families import components
 from reeltune.families.base import (
     END_IMAGE,
-    LONGER,
-    MOST_HEAD_SIZE,
+    MAX_HEAD_SIZE,
+    RIFLEX,
     SKIPPED_LAYERS,
     START_IMAGE,
     STEP_CACHE,
@@ -23,10 +23,10 @@ from reeltune.families.base import (
     Shapes,
     Signature,
     frozen,
-    refuse,
+    refused_groups,
 )
 
-HEADS = 32  # of every published LTX Video 0.9; other counts need a config in the file's metadata
+HEADS = 32  # of all published LTX Video 0.9 models; other counts need a config in the file's metadata
 _BLOCK = re.compile(r"transformer_blocks\.(\d{1,9})\.")
 
 
@@ -34,15 +34,14 @@ def _same(*names: str) -> tuple[Rename, ...]:
     return tuple(Rename(name, name) for name in names)
 
 
-_ATTENTION = tuple(
-    row
-    for attention in ("transformer_blocks.{}.attn1", "transformer_blocks.{}.attn2")
-    for row in (
-        *_same(*(f"{attention}.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0"))),
-        Rename(f"{attention}.q_norm", f"{attention}.norm_q"),
-        Rename(f"{attention}.k_norm", f"{attention}.norm_k"),
+def _attention(name: str) -> tuple[Rename, ...]:
+    return (
+        *_same(*(f"{name}.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0"))),
+        Rename(f"{name}.q_norm", f"{name}.norm_q"),
+        Rename(f"{name}.k_norm", f"{name}.norm_k"),
     )
-)
+
+
 _FEED_FORWARD = ("transformer_blocks.{}.ff.net.0.proj", "transformer_blocks.{}.ff.net.2")
 
 RENAMES = (
@@ -52,7 +51,8 @@ RENAMES = (
     Rename("adaln_single.linear", "time_embed.linear"),
     *_same("caption_projection.linear_1", "caption_projection.linear_2", "scale_shift_table", "proj_out"),
     *_same("transformer_blocks.{}.scale_shift_table", *_FEED_FORWARD),
-    *_ATTENTION,
+    *_attention("transformer_blocks.{}.attn1"),
+    *_attention("transformer_blocks.{}.attn2"),
 )
 QUANTIZABLE = (
     *(f"transformer_blocks.{{}}.{attention}.{layer}"
@@ -62,19 +62,17 @@ QUANTIZABLE = (
 
 
 def derive_config(shapes: Shapes, stored: Config) -> Config:
-    """Config of `LTXVideoTransformer3DModel` from original names and shapes.
+    """The config of `LTXVideoTransformer3DModel`, from original names and shapes.
 
-    Of the `stored` config only the number of heads is taken. Raises KeyError when a shape it needs is absent,
-    ValueError where a forged block number is larger than any file of so many tensors has.
+    Of the `stored` config only the number of heads is used. Raises KeyError if a required shape is missing, and
+    ValueError if a forged block number exceeds the tensor count.
     """
     dim, in_channels = shapes["patchify_proj.weight"]
-    layers = 1 + max((int(found[1]) for name in shapes if (found := _BLOCK.match(name))), default=-1)
+    matches = [_BLOCK.match(name) for name in shapes]
+    layers = 1 + max((int(match[1]) for match in matches if match), default=-1)
     if layers > len(shapes):
         raise ValueError(f"{layers} blocks in {len(shapes)} tensors")
-    wish = stored.get("num_attention_heads")
-    heads = HEADS
-    if type(wish) is int and wish > 0 and dim % wish == 0 and dim // wish <= MOST_HEAD_SIZE:
-        heads = wish
+    heads = _heads(dim, stored.get("num_attention_heads"))
     return {
         "in_channels": in_channels,
         "out_channels": shapes["proj_out.weight"][0],
@@ -84,6 +82,13 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         "caption_channels": shapes["caption_projection.linear_1.weight"][1],
         "num_layers": layers,
     }
+
+
+def _heads(dim: int, stored: object) -> int:
+    """The stored number of heads if it is valid for the hidden size, else that of the release."""
+    if type(stored) is int and stored > 0 and dim % stored == 0 and dim // stored <= MAX_HEAD_SIZE:
+        return stored
+    return HEADS
 
 
 _T5 = tuple(f"T5_xxl_1.1/T5_xxl_1.1_enc_{kind}.safetensors" for kind in ("bf16", "quanto_bf16_int8"))
@@ -122,8 +127,8 @@ _DEFAULTS = {
 }
 _INPUTS = (START_IMAGE, END_IMAGE)
 _REFUSED = frozen(
-    **refuse((ZERO_STAR, SKIPPED_LAYERS), "it makes both passes of a step at once, which can't be told apart"),
-    **refuse((LONGER,), "its positions count seconds, not frames, so that none comes round again"),
+    **refused_groups((ZERO_STAR, SKIPPED_LAYERS), "it computes both passes of a step in one batch"),
+    **refused_groups((RIFLEX,), "its positions are in seconds, so they don't repeat in long videos"),
 )
 
 ARCHITECTURES = (
@@ -134,7 +139,7 @@ ARCHITECTURES = (
         data_types=("bf16",),
         settings=frozenset(
             {*_DEFAULTS, "multi_prompts_gen_type", "force_fps", "image_prompt_type", "sample_solver", *STEP_CACHE}
-            | {row.key for row in _INPUTS}
+            | {model_input.key for model_input in _INPUTS}
         ),
         defaults=MappingProxyType(_DEFAULTS),
         components_repo="Lightricks/LTX-Video-0.9.8-13B-distilled",

@@ -1,6 +1,6 @@
-"""Architectures of other programs that definitions name and this one doesn't have: what they make.
+"""Architectures that WanGP supports and reeltune doesn't, by what they make.
 
-A definition of one of them is sound, and nothing in it is misspelt.
+A definition of one of them is valid, so its architecture is not reported as a misspelling.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OTHER_ARCHITECTURES = frozenset((*_IMAGES, *_AUDIO, *_VIDEOS))
 
 
 def makes(architecture: str) -> str:
-    """What an architecture of another program makes: "images", "sound", "videos"; empty where it isn't known."""
+    """What an unsupported architecture makes: "images", "sound" or "videos"; empty if unknown."""
     if architecture in _IMAGES:
         return "images"
     if architecture in _AUDIO:

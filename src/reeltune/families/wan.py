@@ -1,4 +1,4 @@
-"""Wan 2.1 and 2.2: names as in the original release (github.com/Wan-Video) and as in diffusers."""
+"""Wan 2.1 and 2.2, with the names of the original release (github.com/Wan-Video) and of diffusers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from reeltune.families import components
 from reeltune.families.base import (
     CONTROL_VIDEO,
     END_IMAGE,
-    LONGER,
     MASK_VIDEO,
-    MOST_HEAD_SIZE,
+    MAX_HEAD_SIZE,
     REFERENCE_IMAGES,
+    RIFLEX,
     SKIPPED_LAYERS,
     START_IMAGE,
     STEP_CACHE,
@@ -29,15 +29,15 @@ from reeltune.families.base import (
     Shapes,
     Signature,
     frozen,
-    refuse,
+    refused_groups,
 )
 
-_MOST_POSITIONS = 65_536  # of a table that is computed as the model is built; the published models have 1,024
-HEAD_SIZE = 128  # of every published Wan; other sizes need a config in the file's metadata
+_MAX_POSITIONS = 65_536  # accepted from a file's metadata, because the table is allocated; published models have 1,024
+HEAD_SIZE = 128  # of all published Wan models; other sizes need a config in the file's metadata
 
 
 def _attention(block: str) -> tuple[Rename, ...]:
-    """Self- and cross-attention of one kind of block; the image keys only exist for image-to-video."""
+    """Self-attention and cross-attention of a block; the layers for images exist in image-to-video models only."""
     pairs = [("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0")]
     pairs += [("norm_q", "norm_q"), ("norm_k", "norm_k")]
     image = [("k_img", "add_k_proj"), ("v_img", "add_v_proj"), ("norm_k_img", "norm_added_k")]
@@ -47,7 +47,7 @@ def _attention(block: str) -> tuple[Rename, ...]:
 
 
 def _block(block: str) -> tuple[Rename, ...]:
-    """One kind of transformer block. The layers diffusers calls norm2 are norm3 in the original."""
+    """A transformer block. The layer that diffusers calls norm2 is norm3 in the original."""
     return (
         Rename(f"{block}.modulation", f"{block}.scale_shift_table"),
         *_attention(block),
@@ -90,11 +90,11 @@ _VACE_BLOCK = re.compile(r"vace_blocks\.(\d{1,9})\.")
 
 
 def derive_config(shapes: Shapes, stored: Config) -> Config:
-    """Config of `WanTransformer3DModel` from original names and shapes.
+    """The config of `WanTransformer3DModel`, from original names and shapes.
 
-    Shapes can't lie, so of the `stored` config (the file's metadata; {} if none) only what they don't tell is
-    taken: heads, `eps` and the length of the position table, in diffusers' or the original's words.
-    Raises KeyError when a shape it needs is absent (a module file holds only `vace_*`).
+    Of the `stored` config (from the file's metadata, {} if it has none) only values that don't follow from the shapes
+    are used: the number of heads, `eps` and the length of the position table, by their names in diffusers or in the
+    original. Raises KeyError if a required shape is missing, as in a module file, which contains only `vace_*`.
     """
     dim, in_channels, *patch = shapes["patch_embedding.weight"]
     patch_volume = patch[0] * patch[1] * patch[2]
@@ -120,38 +120,48 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         config["_class_name"] = "WanVACETransformer3DModel"
         config["vace_in_channels"] = shapes["vace_patch_embedding.weight"][1]
         config["vace_layers"] = _vace_layers(shapes, stored, config["num_layers"])
-    eps, positions = stored.get("eps"), stored.get("rope_max_seq_len")
+    eps = stored.get("eps")
     if type(eps) is float and 0 < eps < 1:
         config["eps"] = eps
-    if type(positions) is int and 0 < positions <= _MOST_POSITIONS:
+    positions = stored.get("rope_max_seq_len")
+    if type(positions) is int and 0 < positions <= _MAX_POSITIONS:
         config["rope_max_seq_len"] = positions
     return config
 
 
 def _layers(shapes: Shapes, block: re.Pattern[str] = _BLOCK) -> int:
-    """Number of blocks. Raises ValueError where a forged number is larger than any file of so many tensors has."""
-    layers = 1 + max(int(found[1]) for name in shapes if (found := block.match(name)))
+    """The number of blocks. Raises ValueError if there are none, or if a forged number exceeds the tensor count."""
+    matches = [block.match(name) for name in shapes]
+    layers = 1 + max(int(match[1]) for match in matches if match)
     if layers > len(shapes):
         raise ValueError(f"{layers} blocks in {len(shapes)} tensors")
     return layers
 
 
 def _vace_layers(shapes: Shapes, stored: Config, layers: int) -> list[int]:
-    """The blocks that VACE's steer: those the file names, else evenly spread, as in the release (8 of 40, 15 of 30).
+    """The blocks that VACE's blocks add to: those in the file's config, else evenly spaced (8 of 40, 15 of 30).
 
-    Raises ValueError where they can't be spread evenly.
+    Raises ValueError if they can't be evenly spaced.
     """
-    count, named = _layers(shapes, _VACE_BLOCK), stored.get("vace_layers")
-    if isinstance(named, list | tuple) and len(named) == count and all(type(row) is int for row in named):
-        return list(named)
+    count = _layers(shapes, _VACE_BLOCK)
+    stored_layers = _integers(stored.get("vace_layers"))
+    if len(stored_layers) == count:
+        return stored_layers
     if layers % count:
-        raise ValueError(f"{count} VACE blocks can't be spread over {layers}")
+        raise ValueError(f"{count} VACE blocks can't be evenly spaced over {layers} blocks")
     return list(range(0, layers, layers // count))
+
+
+def _integers(value: object) -> list[int]:
+    """The items of a list of integers; empty for any other value."""
+    if isinstance(value, list | tuple) and all(type(item) is int for item in value):
+        return list(value)
+    return []
 
 
 def _heads(dim: int, stored: Config) -> int:
     heads = stored.get("num_attention_heads") or stored.get("num_heads")
-    if type(heads) is int and heads > 0 and dim % heads == 0 and dim // heads <= MOST_HEAD_SIZE:
+    if type(heads) is int and heads > 0 and dim % heads == 0 and dim // heads <= MAX_HEAD_SIZE:
         return heads
     return max(1, dim // HEAD_SIZE)
 
@@ -195,9 +205,9 @@ WAN = Family(
 _USED = (
     "prompt", "negative_prompt", "resolution", "video_length", "seed", "num_inference_steps", "guidance_scale",
     "flow_shift", "sample_solver", "repeat_generation", "multi_prompts_gen_type", "force_fps",
-    *ZERO_STAR, *SKIPPED_LAYERS, *LONGER,
+    *ZERO_STAR, *SKIPPED_LAYERS, *RIFLEX,
 )  # fmt: skip
-_NO_CACHE = refuse((STEP_CACHE,), "it would skip the blocks through which VACE's control enters")
+_NO_CACHE = refused_groups((STEP_CACHE,), "it would skip the blocks that apply VACE's control video")
 _PHASES = ("guidance_phases", "guidance2_scale", "switch_threshold")
 _TEXT_PROMPT = "A red fox trots through fresh snow at dawn, the camera gliding beside it"
 _IMAGE_PROMPT = "The scene comes to life, gentle natural movement, steady camera"
@@ -237,7 +247,8 @@ def _architecture(
     phases = _PHASES if "guidance_phases" in defaults else ()
     refused = _NO_CACHE if id.startswith("vace") else frozen()
     cached = () if refused else STEP_CACHE
-    used = {*_USED, *phases, *cached, *(row.key for row in inputs), *(row.letters_key for row in inputs)}
+    input_keys = {key for model_input in inputs for key in (model_input.key, model_input.letters_key)}
+    used = {*_USED, *phases, *cached, *input_keys}
     return Architecture(
         id=id,
         family=WAN,
@@ -256,7 +267,7 @@ def _architecture(
 def _image_architecture(
     id: str, signature: Signature, defaults: dict[str, object], repo: str, inputs: tuple[Input, ...]
 ) -> Architecture:
-    """Image-to-video of Wan 2.1, which also looks at its images through CLIP."""
+    """An image-to-video architecture of Wan 2.1, which also encodes its images with CLIP."""
     pipeline = "WanImageToVideoPipeline"
     return _architecture(id, signature, defaults, repo, pipeline, inputs, components=_IMAGE_COMPONENTS)
 

@@ -21,7 +21,7 @@ from reeltune.fetch.verifying import check_disk, expected_sha256, link_or_copy, 
 from reeltune.files import reason
 from reeltune.library.index import Index
 from reeltune.library.places import check_name
-from reeltune.net import Session, file_key, within
+from reeltune.net import Session, file_key, run_within
 from reeltune.preferences import Preferences
 
 _ATTEMPTS = 5
@@ -177,7 +177,7 @@ class Downloader:
         while True:
             remaining = max(_MIN_REQUEST_SECONDS, end - time.monotonic())
             try:
-                return within(remaining, request, stop=self.session.interrupt, what=what, cancel=self._cancel)
+                return run_within(remaining, request, stop=self.session.interrupt, name=what, cancel=self._cancel)
             except Unreachable as error:
                 pause = pause_after(failures, error.retry_after)
                 failures += 1

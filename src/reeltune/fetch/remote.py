@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from reeltune.errors import BadDownload
-from reeltune.net import Session, chunks, encoded, is_civitai, natural, shown
+from reeltune.net import Session, chunks, header_number, is_civitai, is_compressed, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -49,7 +49,7 @@ def query_file(session: Session, url: str, file_name: str, *, sha256: str | None
     """
     with session.get(url, first=0, last=_START_BYTES - 1) as response:
         refuse_page(response, url, file_name)
-        if not encoded(response):  # a range of a compressed answer can't be read
+        if not is_compressed(response):  # a range of a compressed answer can't be read
             _refuse_markup(_read_start(response), url, file_name)
         size = total_size(response)
         file_validator = validator(response)
@@ -76,13 +76,13 @@ def _read_start(response: httpx.Response) -> bytes:
 
 def total_size(response: httpx.Response) -> int | None:
     """Size of the whole file in bytes, from the response to a range request or to a plain one; None if unknown."""
-    if encoded(response):
+    if is_compressed(response):
         return None
     if response.status_code == 206:
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
     else:
         total = response.headers.get("Content-Length", "")
-    return natural(total)
+    return header_number(total)
 
 
 def validator(response: httpx.Response) -> str:

@@ -25,7 +25,7 @@ from reeltune.fetch.remote import RemoteFile, total_size
 from reeltune.files import write_all
 from reeltune.library.journal import BLOCK, FileState, Journal
 from reeltune.machine import free_disk
-from reeltune.net import Session, chunks, file_key, shown, within
+from reeltune.net import Session, chunks, file_key, run_within, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -245,7 +245,7 @@ class Transfer:
             report(self._received, self._announced)
 
         work = self._stream_with_retries
-        digest = within(None, work, stop=self._interrupt, what=self._url, cancel=cancel, tick=report_progress)
+        digest = run_within(None, work, stop=self._interrupt, name=self._url, cancel=cancel, tick=report_progress)
         report_progress()
         return digest
 

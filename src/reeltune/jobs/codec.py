@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from reeltune.errors import InvalidJSON
-from reeltune.events import Batch, Kept, Notice, Planned, Preview, Progress, Using
+from reeltune.events import Batch, FilesUsed, LatentsStored, Notice, Planned, Preview, Progress
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import CancelTask, Done, Failed, Ready, RunTask, Saved, Stopped, Task, WorkerEvent
 from reeltune.untrusted import parse_json
@@ -33,9 +33,9 @@ _EVENTS: dict[str, type[Any]] = {
     "notice": Notice,
     "planned": Planned,
     "preview": Preview,
-    "kept": Kept,
+    "kept": LatentsStored,
     "batch": Batch,
-    "using": Using,
+    "using": FilesUsed,
     "ready": Ready,
     "saved": Saved,
     "done": Done,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from reeltune.errors import WorkerDied
-from reeltune.events import UsedFile, Using
+from reeltune.events import FilesUsed, UsedFile
 
 _BUS_ERROR = "SIGBUS"  # a mapped file doesn't reach where it is read
 _MOST_NAMED = 3
 
 
-def explained(death: WorkerDied, using: Using | None) -> WorkerDied:
+def explained(death: WorkerDied, using: FilesUsed | None) -> WorkerDied:
     """The same death, naming the files that became shorter or were removed while their weights were in use."""
     if death.signal != _BUS_ERROR or using is None:
         return death

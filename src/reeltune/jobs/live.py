@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
-from reeltune.events import Batch, Kept, Notice, Planned, Preview, Progress, Using
+from reeltune.events import Batch, FilesUsed, LatentsStored, Notice, Planned, Preview, Progress
 from reeltune.jobs.job import Job, State
 from reeltune.jobs.messages import Saved, WorkerEvent
 from reeltune.jobs.speed import StageSpeed, advance
@@ -27,7 +27,7 @@ class Live:
     speed: StageSpeed | None = None
     batch: Batch | None = None
     planned: Planned | None = None
-    using: Using | None = None
+    using: FilesUsed | None = None
     preview: Preview | None = None
     notices: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
@@ -51,11 +51,11 @@ class Live:
                 return replace(self, batch=event, preview=None)
             case Planned():
                 return replace(self, planned=event)
-            case Using():
+            case FilesUsed():
                 return replace(self, using=event)
             case Preview():
                 return replace(self, preview=event)
-            case Kept(path=path):
+            case LatentsStored(path=path):
                 return replace(self, latents=path)
             case Saved(path=path):  # its latents aren't needed any more
                 return replace(self, outputs=(*self.outputs, path), latents="")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reeltune.errors import WorkerDied
-from reeltune.events import Using
+from reeltune.events import FilesUsed
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.job_log import log
 from reeltune.jobs.messages import CancelTask, Done, Failed, Ready, RunTask, Stopped, WorkerEvent
@@ -68,7 +68,7 @@ class LocalProcess:
                 case Ready(version=version):
                     log.debug("The worker process %d is ready (version %s)", process.pid, version)
                     continue
-                case Using(files=files):
+                case FilesUsed(files=files):
                     self._warm_files = frozenset(file.path for file in files)
             if received.attempt != attempt:  # it comes late
                 continue

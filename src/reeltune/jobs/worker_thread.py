@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from reeltune.errors import QueueError, WorkerDied
-from reeltune.events import Kept
+from reeltune.events import LatentsStored
 from reeltune.jobs.choose import FreeWorker
 from reeltune.jobs.crash import explained
 from reeltune.jobs.handle import WorkerHandle
@@ -211,7 +211,7 @@ class WorkerThread:
             assert self._live is not None
             live = self._live = self._live.after(event)
         job_log.event(event)
-        if isinstance(event, Saved | Kept):
+        if isinstance(event, Saved | LatentsStored):
             self._try_to_store(partial(self._queue.store_outputs, job.attempt, live.outputs, live.latents))
 
     # --- the ends of jobs -------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from reeltune.definitions.writer import create
 from reeltune.dtypes import Quantization
 from reeltune.errors import AmbiguousArchitecture, DefinitionError, UnsupportedFormat
 from reeltune.files import expand
-from reeltune.net import Session, file_url, shown, within, without_secrets
-from reeltune.net.civitai import Resolved, resolve
+from reeltune.net import Session, file_url, run_within, shown, without_secrets
+from reeltune.net.civitai import ResolvedFile, resolve
 from reeltune.preferences import load_preferences
 from reeltune.untrusted import JsonObject
 
@@ -85,8 +85,8 @@ def _check_supported(inspected: InspectedFile) -> None:
         raise UnsupportedFormat(message, hint="`reeltune inspect` shows what it contains.")
 
 
-def _resolve(session: Session, url: str, seconds: float) -> Resolved:
-    return within(seconds, lambda: resolve(session, url), stop=session.interrupt, what=shown(url))
+def _resolve(session: Session, url: str, seconds: float) -> ResolvedFile:
+    return run_within(seconds, lambda: resolve(session, url), stop=session.interrupt, name=shown(url))
 
 
 def _listed_location(root: Path, source: str) -> tuple[str, str]:

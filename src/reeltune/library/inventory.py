@@ -290,8 +290,8 @@ class Inventory:
         Files of the preferred `quantization` ("int8" or "bf16") come first.
         """
         unusable: list[UnusableFile] = []
-        preferred = [name for name in component.loose if is_int8(name) == (quantization == "int8")]
-        others = [name for name in component.loose if name not in preferred]
+        preferred = [name for name in component.wangp_files if is_int8(name) == (quantization == "int8")]
+        others = [name for name in component.wangp_files if name not in preferred]
         for name in [*preferred, *others]:
             for folder in self.folders:
                 path = folder / name

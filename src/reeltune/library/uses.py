@@ -50,7 +50,7 @@ class FileUsers:
             self._by_repository.setdefault(repository, set()).add(definition.id)
         if definition.components == definition.architecture.components_repo:
             for component in definition.architecture.parts:
-                for name in component.loose:
+                for name in component.wangp_files:
                     self._by_wangp_path.setdefault(fold(name), set()).add(definition.id)
 
     def of_file(self, path: Path) -> set[str]:

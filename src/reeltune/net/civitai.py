@@ -1,4 +1,4 @@
-"""CivitAI's URLs: a model's page or a download address without a file name, resolved through its API.
+"""Resolve CivitAI URLs (a model's page, or a download URL without a file name) to files through its API.
 
 https://civitai.com/models/1234?modelVersionId=5678
 https://civitai.com/api/download/models/5678?type=Model&format=SafeTensor&size=full&fp=fp16
@@ -6,7 +6,7 @@ https://civitai.com/api/download/models/5678?fileId=91011
 -> GET /api/v1/model-versions/5678 -> files: id, name, type, metadata {format, size, fp}, primary, hashes.SHA256,
    downloadUrl
 
-A version may hold several files. The query says which; without one the version's primary file is meant.
+A version may have several files. The URL's query selects one; without a query it is the version's primary file.
 """
 
 from __future__ import annotations
@@ -19,20 +19,24 @@ from urllib.parse import parse_qsl, urlsplit
 
 from reeltune.errors import FetchError, InvalidJSON
 from reeltune.net import Session, is_civitai, shown
-from reeltune.untrusted import parse_json
+from reeltune.untrusted import JsonObject, parse_json
 
-_MAX_ANSWER = 4_000_000
+_MAX_RESPONSE = 4_000_000
 _DOWNLOAD = re.compile(r"/api/download/models/(\d{1,18})/?$")
 _VERSION = re.compile(r"/model-versions/(\d{1,18})(?:/|$)")
 _PAGE = re.compile(r"/models/(\d{1,18})(?:/|$)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILTERS = ("type", "format", "size", "fp")
-_LISTED = 12
+_MAX_LISTED = 12  # files that a message lists
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """Where a file really is; `name` and `sha256` where an API reports them. `notices`: what else could be meant."""
+class ResolvedFile:
+    """The file that a URL stands for.
+
+    `url`: where to download it. `name`, `sha256`: None where no API reports them. `notices`: other files that the URL
+    could stand for.
+    """
 
     url: str
     name: str | None = None
@@ -41,97 +45,120 @@ class Resolved:
 
 
 @dataclass(frozen=True)
-class _File:
-    """A file of a version, as the API describes it; `facts`: its type, format, size and fp in lower case."""
+class _ApiFile:
+    """A file of a version, as the API describes it. `properties`: its type, format, size and fp in lower case."""
 
     id: str
     name: str
     primary: bool
     sha256: str | None
     url: str
-    facts: Mapping[str, str]
+    properties: Mapping[str, str]
 
     @property
     def usable(self) -> bool:
-        """Whether it can be weights that are loaded here."""
+        """Whether it can hold weights in a supported format."""
         return self.name.lower().endswith(".safetensors")
 
+    @property
+    def may_be_model(self) -> bool:
+        """Whether it can be a model, rather than a VAE or a config."""
+        return self.properties["type"] in ("", "model")
+
     def __str__(self) -> str:
-        details = ", ".join(self.facts[key] for key in _FILTERS if self.facts[key])
-        return f"{self.name} (fileId={self.id or '?'}{', ' + details if details else ''})"
+        file_id = self.id or "?"
+        details = [self.properties[key] for key in _FILTERS if self.properties[key]]
+        return f"{self.name} ({', '.join([f'fileId={file_id}', *details])})"
 
 
-def resolve(session: Session, url: str) -> Resolved:
-    """The file a URL means; a URL of any other site stands for itself. Raises FetchError, which lists the files of a
-    version where none, or more than one, is meant.
+def resolve(session: Session, url: str) -> ResolvedFile:
+    """The file that a URL stands for; URLs of other sites are returned unchanged.
+
+    Raises FetchError if no file or several files match; the message lists the version's files.
     """
-    found = _addressed(url)
-    if found is None:
-        return Resolved(url)
-    host, version_id = found
+    parsed = _parse_url(url)
+    if parsed is None:
+        return ResolvedFile(url)
+    host, version_id = parsed
     version = _version(session, host, url, version_id)
-    raw = version.get("files")
-    files = [file for row in (raw if isinstance(raw, list) else []) if (file := _file(row)) is not None]
-    wanted = {key.lower(): value.strip() for key, value in parse_qsl(urlsplit(url).query)}
-    chosen = _choose(url, files, wanted)
+    files = _files(version)
+    query = _query(url)
+    chosen = _choose(url, files, query)
     target = _target(host, version.get("id", version_id), chosen, files)
-    return Resolved(target, chosen.name, chosen.sha256, _others(url, chosen, files, wanted))
+    return ResolvedFile(target, chosen.name, chosen.sha256, _notices(url, chosen, files, query))
 
 
-def _addressed(url: str) -> tuple[str, str] | None:
-    """The host, and the version that is named or empty, of a URL that the API resolves; None for any other."""
+def _parse_url(url: str) -> tuple[str, str] | None:
+    """The host and the version's id (empty if the URL has none) of a CivitAI URL; None for any other URL."""
     if not is_civitai(url):
         return None
     parts = urlsplit(url)
     host = f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}"
-    if named := _DOWNLOAD.match(parts.path) or _VERSION.match(parts.path):
-        return host, named[1]
-    return (host, "") if _PAGE.match(parts.path) else None
+    match = _DOWNLOAD.match(parts.path) or _VERSION.match(parts.path)
+    if match:
+        return host, match[1]
+    if _PAGE.match(parts.path):
+        return host, ""
+    return None
 
 
-def _version(session: Session, host: str, url: str, version_id: str) -> dict[str, Any]:
-    parts = urlsplit(url)
-    fields = {key.lower(): value for key, value in parse_qsl(parts.query)}
-    chosen = version_id or fields.get("modelversionid", "")
-    if re.fullmatch(r"[0-9]{1,18}", chosen):
-        return _ask(session, f"{host}/api/v1/model-versions/{chosen}")
-    page = _PAGE.match(parts.path)
-    versions = _ask(session, f"{host}/api/v1/models/{page[1] if page else ''}").get("modelVersions")
+def _query(url: str) -> dict[str, str]:
+    """The fields of a URL's query, with names in lower case."""
+    return {key.lower(): value.strip() for key, value in parse_qsl(urlsplit(url).query)}
+
+
+def _version(session: Session, host: str, url: str, version_id: str) -> JsonObject:
+    """The version that a URL names, or the newest one of the model."""
+    version_id = version_id or _query(url).get("modelversionid", "")
+    if re.fullmatch(r"[0-9]{1,18}", version_id):
+        return _request(session, f"{host}/api/v1/model-versions/{version_id}")
+    page = _PAGE.match(urlsplit(url).path)
+    model_id = page[1] if page else ""
+    versions = _request(session, f"{host}/api/v1/models/{model_id}").get("modelVersions")
     if not isinstance(versions, list) or not versions or not isinstance(versions[0], dict):
         raise FetchError(f"{shown(url)} lists no versions.", hint="Copy the URL of one version.")
     return versions[0]
 
 
-def _ask(session: Session, url: str) -> dict[str, Any]:
+def _request(session: Session, url: str) -> JsonObject:
     try:
-        value = parse_json(session.read(url, _MAX_ANSWER), shown(url))
+        value = parse_json(session.read(url, _MAX_RESPONSE), shown(url))
     except InvalidJSON:
         value = None
     if not isinstance(value, dict):
-        raise FetchError(f"{shown(url)} gives no answer that can be read.", hint="Try again later.")
+        raise FetchError(f"The response of {shown(url)} is not valid.", hint="Try again later.")
     return value
 
 
-def _file(row: Any) -> _File | None:
-    """One file of an answer; what isn't of the kind it should be counts as not reported."""
-    if not isinstance(row, dict) or not isinstance(row.get("name"), str):
-        return None
-    metadata, hashes = _table(row.get("metadata")), _table(row.get("hashes"))
-    sha256, url, id = str(hashes.get("SHA256", "")).lower(), row.get("downloadUrl"), row.get("id")
-    facts = {key: _text(row.get("type") if key == "type" else metadata.get(key)).lower() for key in _FILTERS}
-    if row["name"].lower().endswith(".safetensors"):
-        facts["format"] = facts["format"] or "safetensor"
-    return _File(
-        id=str(id) if isinstance(id, int | str) and not isinstance(id, bool) else "",
-        name=row["name"],
-        primary=row.get("primary") is True,
+def _files(version: JsonObject) -> list[_ApiFile]:
+    """The files of a version; entries that are not objects with a name are skipped."""
+    entries = version.get("files")
+    if not isinstance(entries, list):
+        return []
+    return [_file(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+
+
+def _file(entry: JsonObject) -> _ApiFile:
+    """One file of a response; a value of the wrong type is ignored."""
+    metadata = _object(entry.get("metadata"))
+    sha256 = str(_object(entry.get("hashes")).get("SHA256", "")).lower()
+    url = _text(entry.get("downloadUrl"))
+    file_id = entry.get("id")
+    properties = {key: _text(metadata.get(key)).lower() for key in _FILTERS}
+    properties["type"] = _text(entry.get("type")).lower()
+    if entry["name"].lower().endswith(".safetensors"):
+        properties["format"] = properties["format"] or "safetensor"
+    return _ApiFile(
+        id=str(file_id) if isinstance(file_id, int | str) and not isinstance(file_id, bool) else "",
+        name=entry["name"],
+        primary=entry.get("primary") is True,
         sha256=sha256 if _SHA256.fullmatch(sha256) else None,
-        url=url if isinstance(url, str) and url.lower().startswith(("http://", "https://")) else "",
-        facts=facts,
+        url=url if url.lower().startswith(("http://", "https://")) else "",
+        properties=properties,
     )
 
 
-def _table(value: Any) -> dict[str, Any]:
+def _object(value: Any) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
@@ -139,48 +166,53 @@ def _text(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _choose(url: str, files: Sequence[_File], wanted: Mapping[str, str]) -> _File:
-    matching = [file for file in files if _matches(file, wanted)]
-    usable = [file for file in matching if file.usable]
-    asked = ", ".join(f"{key}={wanted[key.lower()]}" for key in ("fileId", *_FILTERS) if wanted.get(key.lower()))
-    listed = "; ".join(str(file) for file in files[:_LISTED]) or "none"
-    listed += f" and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
+def _choose(url: str, files: Sequence[_ApiFile], query: Mapping[str, str]) -> _ApiFile:
+    usable = [file for file in files if file.usable and _matches(file, query)]
+    filters = [f"{key}={query[key.lower()]}" for key in ("fileId", *_FILTERS) if query.get(key.lower())]
+    matching = f" for {', '.join(filters)}" if filters else ""
     if not usable:
-        what = "no safetensors file" + (f" for {asked}" if asked else "")
-        message = f"{shown(url)} has {what}. Its files: {listed}."
+        message = f"{shown(url)} has no safetensors file{matching}. Its files: {_listed(files)}."
         raise FetchError(message, hint="Choose one of them with ?fileId=… in the URL, or another version.")
     best = [file for file in usable if file.primary] or usable
-    if len(best) > 1 and not asked:
-        best = [file for file in usable if file.facts["type"] == "model"] or best
+    if len(best) > 1 and not filters:
+        best = [file for file in usable if file.properties["type"] == "model"] or best
     if len(best) > 1:
-        message = f"{shown(url)} has {len(best)} files" + (f" for {asked}" if asked else "") + f". Its files: {listed}."
+        message = f"{shown(url)} has {len(best)} files{matching}. Its files: {_listed(files)}."
         raise FetchError(message, hint="Choose one of them with ?fileId=… in the URL.")
     return best[0]
 
 
-def _matches(file: _File, wanted: Mapping[str, str]) -> bool:
-    """Whether a file can be the one that a query asks for; what the API doesn't report doesn't count."""
-    if wanted.get("fileid") and wanted["fileid"] != file.id:
+def _listed(files: Sequence[_ApiFile]) -> str:
+    if not files:
+        return "none"
+    listed = "; ".join(str(file) for file in files[:_MAX_LISTED])
+    more = len(files) - _MAX_LISTED
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def _matches(file: _ApiFile, query: Mapping[str, str]) -> bool:
+    """Whether a file has the properties in a query; properties that the API doesn't report match any value."""
+    if query.get("fileid") and query["fileid"] != file.id:
         return False
-    return all(not wanted.get(key) or file.facts[key] in ("", wanted[key].lower()) for key in _FILTERS)
+    return all(not query.get(key) or file.properties[key] in ("", query[key].lower()) for key in _FILTERS)
 
 
-def _others(url: str, chosen: _File, files: Sequence[_File], wanted: Mapping[str, str]) -> tuple[str, ...]:
-    """A notice where the URL could as well have meant another model file of the version."""
-    others = [
-        file for file in files
-        if file is not chosen and file.usable and file.facts["type"] in ("", "model") and _matches(file, wanted)
-    ]  # fmt: skip
+def _notices(url: str, chosen: _ApiFile, files: Sequence[_ApiFile], query: Mapping[str, str]) -> tuple[str, ...]:
+    """A notice if the URL could also stand for another model file of the version."""
+    others = [file for file in files if file.usable and file.may_be_model and _matches(file, query)]
+    others = [file for file in others if file is not chosen]
     if not others:
         return ()
-    listed = "; ".join(str(file) for file in others[:_LISTED])
-    return (f"{shown(url)} means {chosen.name}, the version's primary file. It also has: {listed}.",)
+    return (
+        f"{shown(url)} has several model files: the primary file {chosen.name} is used. The others: {_listed(others)}.",
+    )
 
 
-def _target(host: str, version_id: Any, chosen: _File, files: Sequence[_File]) -> str:
-    """The address that serves the chosen file and no other one of the version."""
-    shared = sum(file.url == chosen.url for file in files) > 1
+def _target(host: str, version_id: Any, chosen: _ApiFile, files: Sequence[_ApiFile]) -> str:
+    """The URL that serves the chosen file, and no other file of the version."""
     target = chosen.url or f"{host}/api/download/models/{version_id}"
-    if (not chosen.url or shared) and chosen.id:
-        target += ("&" if "?" in target else "?") + f"fileId={chosen.id}"
+    is_shared = sum(file.url == chosen.url for file in files) > 1
+    if (not chosen.url or is_shared) and chosen.id:
+        separator = "&" if "?" in target else "?"
+        target += f"{separator}fileId={chosen.id}"
     return target

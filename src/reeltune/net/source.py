@@ -1,4 +1,4 @@
-"""A remote file as a source of header bytes."""
+"""Reading the header of a remote weight file with Range requests."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Self
 
 from reeltune.errors import FetchError, Unreachable
 from reeltune.events import CancelToken
-from reeltune.net.session import Session, chunks, encoded, natural
+from reeltune.net.session import Session, chunks, header_number, is_compressed
 from reeltune.net.urls import shown
-from reeltune.net.waiting import within
+from reeltune.net.waiting import run_within
 
-_FIRST_READ = 512 * 1024  # covers the header of every 14B file seen, so that one request is enough
-HEADER_SECONDS = 60.0  # for all that is read of a file
+_FIRST_READ = 512 * 1024  # the headers of published 14B files fit, so that one request is enough
+HEADER_SECONDS = 60.0  # for all requests for one file
 
 
 class UrlSource:
-    """A remote file as a header source: reads by Range requests, never the whole body, and not without end.
+    """A remote file whose header is read with Range requests, without downloading the file.
 
-    The first request takes the start of the file and its size; what it brought serves later reads. With a `session`
-    its connections and tokens are used, and it stays open.
+    The first request reads the file's size and its first 512 KiB, from which later reads are served. `session`: whose
+    connections and tokens to use; it is not closed. `seconds`: the time limit for all requests together.
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class UrlSource:
         cancel: CancelToken | None = None,
     ) -> None:
         self._url = url
-        self._own = session is None
+        self._owns_session = session is None
         self._session = session or Session()
         self._seconds = seconds
         self._cancel = cancel
-        self._end: float | None = None
+        self._deadline: float | None = None
         self._start = b""
         self._size: int | None = None
         self.requests = 0
@@ -45,16 +45,16 @@ class UrlSource:
 
     def __exit__(self, *exc: object) -> None:
         self._start = b""
-        if self._own:
+        if self._owns_session:
             self._session.__exit__()
 
     @property
     def name(self) -> str:
-        """The URL, without anything secret."""
+        """The URL without secrets, for messages."""
         return shown(self._url)
 
     def size(self) -> int:
-        """Length in bytes, as the server announces it."""
+        """Length in bytes, as the server reports it. Raises FetchError if it doesn't."""
         if self._size is None:
             self._start = self._fetch(0, _FIRST_READ)
         if self._size is None:
@@ -62,29 +62,34 @@ class UrlSource:
         return self._size
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes from `offset`, or fewer at the end."""
+        """`length` bytes from `offset`, or fewer at the end of the file."""
         if offset + length <= len(self._start) or len(self._start) == self.size():
             return self._start[offset : offset + length]
         return self._fetch(offset, length)
 
     def _fetch(self, offset: int, length: int) -> bytes:
-        self._end = self._end or time.monotonic() + self._seconds
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise Unreachable(f"{self.name}: its header takes too long.", hint="Try again later.")
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._seconds
+        seconds_left = self._deadline - time.monotonic()
+        if seconds_left <= 0:
+            message = f"{self.name}: the header could not be read within {self._seconds:.0f} s."
+            raise Unreachable(message, hint="Try again later.")
         self.requests += 1
         stop = self._session.interrupt
-        return within(left, lambda: self._read(offset, length), stop=stop, what=self.name, cancel=self._cancel)
+        return run_within(
+            seconds_left, lambda: self._read(offset, length), stop=stop, name=self.name, cancel=self._cancel
+        )
 
     def _read(self, offset: int, length: int) -> bytes:
         with self._session.get(self._url, first=offset, last=offset + length - 1) as response:
             if response.status_code == 206:
-                total = natural(response.headers.get("Content-Range", "").rpartition("/")[2])
+                total = header_number(response.headers.get("Content-Range", "").rpartition("/")[2])
                 skip = 0
-            else:  # the server ignores Range: read from the start, and no further than needed
-                total = None if encoded(response) else natural(response.headers.get("Content-Length", ""))
+            else:  # the server ignores Range and sends the file from its start
+                total = None if is_compressed(response) else header_number(response.headers.get("Content-Length", ""))
                 skip = offset
-            self._size = total if total is not None else self._size
+            if total is not None:
+                self._size = total
             received = bytearray()
             for chunk in chunks(response):
                 received += chunk

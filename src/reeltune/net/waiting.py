@@ -1,4 +1,4 @@
-"""Work that waits for a server, ended by a deadline or by the user, whatever the server does."""
+"""Run blocking network calls with a time limit and cancellation."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from reeltune.errors import Unreachable
 from reeltune.events import CancelToken
 
 _TICK_SECONDS = 0.1
-_LAST_WAIT_SECONDS = 2.0  # for a thread that was stopped to leave its files alone
+_STOP_SECONDS = 2.0  # for a stopped thread to close its files
 _T = TypeVar("_T")
 
 
-def within(
+def run_within(
     seconds: float | None,
     work: Callable[[], _T],
     *,
     stop: Callable[[], None],
-    what: str,
+    name: str,
     cancel: CancelToken | None = None,
     tick: Callable[[], None] | None = None,
 ) -> _T:
-    """The result of `work`, which runs in a thread. `tick` is called here about ten times a second meanwhile.
+    """The result of `work`, which is run in a thread.
 
-    `stop` makes the work end soon: it is called where `seconds` pass (None: no limit), the token is cancelled, or
-    this thread is interrupted. Raises what `work` raises; Unreachable (named by `what`) after `seconds`; Cancelled.
+    `seconds`: the time limit, None for no limit. `stop`: makes `work` end soon; it is called after the time limit, on
+    cancellation, and if this thread is interrupted. `name`: what errors call the work. `tick`: called in this thread
+    about ten times a second.
+
+    Raises what `work` raises, Unreachable after the time limit, and Cancelled.
     """
     future: Future[_T] = Future()
     thread = threading.Thread(target=_run, args=(work, future), daemon=True, name="network")
-    end = None if seconds is None else time.monotonic() + seconds
+    deadline = None if seconds is None else time.monotonic() + seconds
     if cancel is not None:
         cancel.check()
     thread.start()
@@ -45,17 +48,17 @@ def within(
                 cancel.check()
             if tick is not None:
                 tick()
-            if end is not None and time.monotonic() > end:
-                raise Unreachable(f"{what}: no complete answer within {seconds:.0f} s.", hint="Try again later.")
+            if deadline is not None and time.monotonic() > deadline:
+                raise Unreachable(f"{name}: no complete response within {seconds:.0f} s.", hint="Try again later.")
     except BaseException:
         if not future.done():
             stop()
-            thread.join(_LAST_WAIT_SECONDS)
+            thread.join(_STOP_SECONDS)
         raise
 
 
 def _run(work: Callable[[], _T], future: Future[_T]) -> None:
     try:
         future.set_result(work())
-    except BaseException as error:  # raised again by the thread that waits
+    except BaseException as error:  # raised again in the waiting thread
         future.set_exception(error)

@@ -12,9 +12,8 @@ from reeltune.checkpoints.identify import Identity, identify
 from reeltune.definitions import Version
 from reeltune.errors import Offline, Unreachable
 from reeltune.events import CancelToken
-from reeltune.net import Session, UrlSource, shown
+from reeltune.net import Session, UrlSource, run_within, shown
 from reeltune.net.civitai import resolve
-from reeltune.net.waiting import within
 
 _SECONDS_PER_FILE = 60.0
 _SECONDS = 120.0
@@ -77,7 +76,7 @@ class Headers:
     def _resolve(self, url: str, seconds: float) -> str:
         """The URL of the file itself, for a URL of a site's page or API."""
         work = partial(resolve, self._session, url)
-        resolved = within(seconds, work, stop=self._session.interrupt, what=shown(url), cancel=self._cancel)
+        resolved = run_within(seconds, work, stop=self._session.interrupt, name=shown(url), cancel=self._cancel)
         return resolved.url
 
 

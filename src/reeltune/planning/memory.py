@@ -83,7 +83,7 @@ def activations(plan: Plan) -> int:
     settings = layer(architecture, definition.settings)
     width, height = (int(side) for side in str(settings["resolution"]).split("x"))
     frames = (frame_count(settings, architecture) - 1) // architecture.family.frame_step + 1
-    tokens = (width // architecture.side_step) * (height // architecture.side_step) * frames
+    tokens = (width // architecture.resolution_step) * (height // architecture.resolution_step) * frames
     config = _config(plan)
     features = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
     return int(tokens * features * _ACTIVATION_BYTES)

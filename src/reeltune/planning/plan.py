@@ -293,7 +293,7 @@ def _wangp_component(component: Component, quantization: str, inventory: Invento
         if text not in notices:
             notices.append(text)
     prefers_int8 = quantization == "int8"
-    preference_exists = any(is_int8(name) == prefers_int8 for name in component.loose)
+    preference_exists = any(is_int8(name) == prefers_int8 for name in component.wangp_files)
     if path and is_int8(path.name) != prefers_int8 and preference_exists:
         notices.append(
             f"{component.name}: {quantization} is preferred, but not on disk in WanGP's layout; {path.name} is used."

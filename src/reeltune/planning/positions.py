@@ -19,7 +19,7 @@ def check_positions(plan: Plan, request: Request) -> None:
     positions = _positions(plan)
     if not positions:
         return
-    side, step = architecture.side_step, architecture.family.frame_step
+    side, step = architecture.resolution_step, architecture.family.frame_step
     references = len(request.inputs.reference_images)  # each stands before the video as a frame of its own
     longest = (positions - 1 - references) * step + 1
     if max(request.width, request.height) <= positions * side and request.frames <= longest:
@@ -46,7 +46,7 @@ def _hint(architecture: Architecture, request: Request, side: int, longest: int)
     fitting = []
     if max(request.width, request.height) > side:
         share = side / max(request.width, request.height)
-        sizes = [max(1, int(part * share / architecture.side_step)) * architecture.side_step
+        sizes = [max(1, int(part * share / architecture.resolution_step)) * architecture.resolution_step
                  for part in (request.width, request.height)]  # fmt: skip
         fitting.append(f"resolution={sizes[0]}x{sizes[1]}")
     if request.frames > longest:

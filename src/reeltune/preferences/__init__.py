@@ -1,4 +1,4 @@
-"""What the user prefers, kept in `<root>/reeltune.json` and overridden by options of a command.
+"""The user's preferences, stored in `<root>/reeltune.json` and overridden by command-line options.
 
 preferences, notices = load_preferences(root)
 preferences = preferences.with_flags(dtype="FP16")
@@ -6,7 +6,7 @@ preferences = preferences.with_flags(dtype="FP16")
 
 from __future__ import annotations
 
-from reeltune.preferences.fields import CHOICES, FIELDS, TOKENS, Field
+from reeltune.preferences.fields import CHOICES, FIELDS, TOKENS, PreferenceField
 from reeltune.preferences.model import Preferences
 from reeltune.preferences.store import FILE_NAME, SCHEMA_VERSION, load_preferences, save_preferences
 
@@ -16,7 +16,7 @@ __all__ = [
     "FILE_NAME",
     "SCHEMA_VERSION",
     "TOKENS",
-    "Field",
+    "PreferenceField",
     "Preferences",
     "load_preferences",
     "save_preferences",

@@ -1,4 +1,4 @@
-"""The preferences as one value, checked when it is made."""
+"""The preferences as a value that is validated when it is created."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from reeltune.preferences.fields import FIELDS, token
 
 @dataclass(frozen=True)
 class Preferences:
-    """`quantization`: "int8", or "bf16" for 16 bits. `dtype`: "auto", "bf16" or "fp16". `device`: "auto", "cpu",
-    "cuda", "cuda:1" or "mps". `outputs`: folder of videos, relative to the root. `model_folders`: read-only
-    folders with weights, such as another program's. `threads`: CPU threads, 0 to choose by the video's size.
-    `connections`: connections used for one download; `rate_limit`: megabytes per second for all of them, 0 for no
-    limit; `stall_seconds` without a byte until a connection is made again. `text_encoder_quantization`: which of a
-    WanGP folder's text encoders is used, where both are there.
-    `memory_profile`: where the weights are kept, from fastest to smallest. `attention`: its implementation.
-    `compile`: the transformer's blocks, by torch. `int8`: how int8 weights are multiplied, "weights" (with 16-bit
-    activations) or "dynamic" (activations in int8 too).
-    `save_quantized`: whether the int8 versions of 16-bit files are written and listed. `tokens`: for the Hub ("hub")
-    and CivitAI ("civitai"). `extra`: fields of the file this version does not know.
+    """The user's preferences.
 
-    Choices and devices are accepted in any case and by their usual aliases. Raises PreferencesError.
+    `quantization`: "int8", or "bf16" for 16 bits. `dtype`: "auto", "bf16" or "fp16". `device`: "auto", "cpu", "cuda",
+    "cuda:1" or "mps". `outputs`: the folder of videos, relative to the root. `model_folders`: read-only folders with
+    weights, such as another program's. `threads`: CPU threads, 0 to choose by the video's size. `connections`: per
+    download. `rate_limit`: megabytes per second for all downloads, 0 for no limit. `stall_seconds`: the time without
+    data before a download reconnects. `text_encoder_quantization`: the preferred text encoder in a WanGP folder.
+    `memory_profile`: where the weights are stored while generating. `attention`: its implementation. `compile`: whether
+    the transformer's blocks are compiled. `int8`: how int8 weights are multiplied, "weights" (16-bit activations) or
+    "dynamic" (int8 activations). `save_quantized`: whether int8 versions of 16-bit files are written and listed.
+    `tokens`: by "hub" and "civitai". `extra`: unknown keys of the file, which are kept.
+
+    Choices and devices are accepted in any case and by their usual aliases. Raises PreferencesError for other values.
     """
 
     quantization: str = "int8"
@@ -46,13 +46,13 @@ class Preferences:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, row in FIELDS.items():
-            object.__setattr__(self, name, row.checked(getattr(self, name)))
+        for name, declaration in FIELDS.items():
+            object.__setattr__(self, name, declaration.checked(getattr(self, name)))
         try:
             object.__setattr__(self, "tokens", {str(name): token(value) for name, value in self.tokens.items()})
         except (AttributeError, ValueError):
-            raise PreferencesError("Invalid value for tokens.", hint="Use text without spaces for each.") from None
+            raise PreferencesError("Invalid value for tokens.", hint="Use tokens without spaces.") from None
 
     def with_flags(self, **flags: Any) -> Preferences:
-        """A copy with the flags that were given (those not None). Raises PreferencesError."""
+        """A copy with the flags that are not None. Raises PreferencesError for an invalid value."""
         return replace(self, **{name: value for name, value in flags.items() if value is not None})

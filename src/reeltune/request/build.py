@@ -10,11 +10,11 @@ from typing import Any
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture, Family
 from reeltune.families.values import OTHER_SOLVERS, RATE_SOURCES, SOLVERS, Settings, seconds_of
-from reeltune.families.vocabulary import ASSUMED, INPUT_KEYS, coerce, shown
+from reeltune.families.vocabulary import DEFAULTS, INPUT_KEYS, coerce, shown
 from reeltune.media.inputs import video_rate
 from reeltune.request.inputs import input_files
 from reeltune.request.values import Guidance, InputFiles, Request, Riflex, SkippedLayers, StepSkipping
-from reeltune.settings import frame_count, frame_rate, neutral
+from reeltune.settings import frame_count, frame_rate, is_neutral
 from reeltune.untrusted import clean_text
 
 _SEEDS = 2**31  # one of so many is picked
@@ -72,14 +72,14 @@ def boundary(settings: Settings) -> float:
     """Share of the noise, 0 to 1, below which the second transformer takes over; 0 where it never does."""
     if settings.get("guidance_phases", 1) <= 1:
         return 0.0
-    return float(settings.get("switch_threshold", ASSUMED["switch_threshold"])) / _TIMESTEPS
+    return float(settings.get("switch_threshold", DEFAULTS["switch_threshold"])) / _TIMESTEPS
 
 
 def _record(settings: Settings, architecture: Architecture) -> dict[str, Any]:
     """What is stored with the video: plain values, without those that ask for nothing and aren't the model's."""
     record = {}
     for key, value in settings.items():
-        if key in architecture.settings or not neutral(key, settings):
+        if key in architecture.settings or not is_neutral(key, settings):
             record[key] = _as_text(value) if key in INPUT_KEYS else value
     return record
 
@@ -96,7 +96,7 @@ def _as_text(value: Any) -> Any:
 def _size(settings: Settings, architecture: Architecture, notices: list[str]) -> tuple[int, int]:
     """Width and height in pixels, rounded down to what the model can do."""
     width, height = (int(side) for side in settings["resolution"].split("x"))
-    step = architecture.side_step
+    step = architecture.resolution_step
     fitting = (max(step, width // step * step), max(step, height // step * step))
     if fitting != (width, height):
         notices.append(f"{width}x{height} becomes {fitting[0]}x{fitting[1]}: sizes are multiples of {step}.")
@@ -144,9 +144,9 @@ def _solver(name: str, family: Family, notices: list[str]) -> str:
 def guidance_of(settings: Settings) -> Guidance:
     """Guidance of the settings that the architecture uses."""
     scale = settings.get("guidance_scale", 1.0)
-    second_scale = None if neutral("guidance2_scale", settings) else settings["guidance2_scale"]
-    zero_star = not neutral("cfg_star_switch", settings)
-    values = {**ASSUMED, **settings}
+    second_scale = None if is_neutral("guidance2_scale", settings) else settings["guidance2_scale"]
+    zero_star = not is_neutral("cfg_star_switch", settings)
+    values = {**DEFAULTS, **settings}
     return Guidance(
         scale=scale,
         second_scale=second_scale,
@@ -158,10 +158,10 @@ def guidance_of(settings: Settings) -> Guidance:
 
 
 def _skipped_layers(settings: Settings) -> SkippedLayers | None:
-    if neutral("perturbation_switch", settings):
+    if is_neutral("perturbation_switch", settings):
         return None
-    values = {**ASSUMED, **settings}
-    layers = tuple(values["perturbation_layers"] or ASSUMED["perturbation_layers"])
+    values = {**DEFAULTS, **settings}
+    layers = tuple(values["perturbation_layers"] or DEFAULTS["perturbation_layers"])
     begin = values["perturbation_start_perc"] / _PERCENT
     end = values["perturbation_end_perc"] / _PERCENT
     return SkippedLayers(layers, begin, end)
@@ -169,9 +169,9 @@ def _skipped_layers(settings: Settings) -> SkippedLayers | None:
 
 def step_skipping_of(settings: Settings) -> StepSkipping | None:
     """The step cache the settings ask for; None where none is named, or its factor is 1."""
-    values = {**ASSUMED, **settings}
+    values = {**DEFAULTS, **settings}
     speed = values["skip_steps_multiplier"]
-    if neutral("skip_steps_cache_type", settings) or speed <= 1:
+    if is_neutral("skip_steps_cache_type", settings) or speed <= 1:
         return None
     return StepSkipping(speed, values["skip_steps_start_step_perc"] / _PERCENT)
 
@@ -195,6 +195,6 @@ def _effect_notices(settings: Settings, inputs: InputFiles) -> list[str]:
         notices.append(
             "guidance2_scale has no effect while guidance_scale is 1: that turns guidance off in both phases."
         )
-    elif not neutral("negative_prompt", settings):
+    elif not is_neutral("negative_prompt", settings):
         notices.append("negative_prompt has no effect while guidance_scale is 1.")
     return notices

@@ -22,14 +22,14 @@ from reeltune.request.build import boundary, build_request, chosen_seed
 from reeltune.request.values import Request
 from reeltune.settings import (
     check_call,
+    is_neutral,
     layer,
     listed,
-    neutral,
     refusals,
     split_prompts,
+    split_videos,
     stored_settings,
     unused,
-    videos_asked,
 )
 from reeltune.untrusted import clean_text
 
@@ -59,7 +59,7 @@ def parse(definition: Definition, call: Settings) -> ParsedRequests:
     NotRunnable where they ask for something that would change the video and isn't supported.
     """
     settings, notices = complete_settings(definition, call)
-    videos = videos_asked(settings)
+    videos = split_videos(settings)
     first, more_notices = build_request(definition.architecture, videos[0], definition.root)
     others = (_with_prompt(first, video) for video in videos[1:])
     return ParsedRequests((first, *others), (*notices, *more_notices))
@@ -126,9 +126,9 @@ def _short(value: Any) -> str:
 
 def _how_to_go_without(settings: Settings, architecture: Architecture) -> str:
     """How to go without what is refused, where going without makes sense."""
-    if not neutral("activated_loras", settings):
+    if not is_neutral("activated_loras", settings):
         return "Merge them into a model file with `reeltune quantize FILE --lora LORA`, and use that one."
-    off = [f"{key}={shown(KEYS[key].neutral[-1])}" for key in architecture.refused if not neutral(key, settings)]
+    off = [f"{key}={shown(KEYS[key].neutral[-1])}" for key in architecture.refused if not is_neutral(key, settings)]
     if off:
         return f"Set {', '.join(off)} to go without."
     return "Choose another model, or other settings."
@@ -138,7 +138,7 @@ def _refuse_foreign_inputs(architecture: Architecture, call: Settings) -> None:
     """Raise SettingsError for an image or video that a caller gives and the model can't take: it would be missed."""
     accepted = [model_input.key for model_input in architecture.inputs]
     for key in INPUT_KEYS:
-        if key in accepted or neutral(key, call):
+        if key in accepted or is_neutral(key, call):
             continue
         hint = f"It takes {', '.join(accepted)}." if accepted else "It takes no images or videos."
         raise SettingsError(f"{architecture.id} takes no {key}.", hint=hint)

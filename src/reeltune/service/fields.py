@@ -14,19 +14,19 @@ from typing import Any
 from reeltune.definitions import Definition
 from reeltune.families import Architecture
 from reeltune.families.values import (
+    COUNT,
+    INTEGER,
     LENGTH,
     NUMBER,
-    OFF_OR_COUNT,
     POSITIVE,
-    REPEATS,
     SEED,
     SIZE,
+    STEP_OR_NONE,
     TEXT,
     TEXTS,
-    WHOLE,
     Settings,
 )
-from reeltune.families.vocabulary import ASSUMED, KEYS
+from reeltune.families.vocabulary import DEFAULTS, KEYS
 from reeltune.service.labels import choices_of, help_of, label_of, length_in_words
 from reeltune.settings import frame_count, layer
 
@@ -36,7 +36,7 @@ _FIRST_ADVANCED_KEYS = ("negative_prompt", "repeat_generation", "multi_prompts_g
 _TWO_TRANSFORMER_KEYS = ("guidance_phases", "guidance2_scale", "switch_threshold")
 _KEYS_THAT_MAY_BE_EMPTY = ("prompt", "negative_prompt", "skip_steps_cache_type")  # the empty text is a value of these
 _LIST_KEYS = ("perturbation_layers",)
-_MINIMUMS = {REPEATS.name: 1, WHOLE.name: 0, OFF_OR_COUNT.name: -1}
+_MINIMUMS = {COUNT.name: 1, INTEGER.name: 0, STEP_OR_NONE.name: -1}
 _MIN_SLIDER_STEPS, _MIN_SLIDER_FRAMES = 100, 129  # a slider reaches at least this far
 _INPUT_KINDS = {"image": "image", "images": "images", "video": "video", "mask": "video"}
 
@@ -76,7 +76,7 @@ def initial_settings(definition: Definition, saved: Settings | None = None) -> S
 
 def displayed_settings(settings: Settings, architecture: Architecture) -> Settings:
     """Complete settings as a form can display them: lengths in frames, known choices, no empty number fields."""
-    displayed = {key: value for key, value in ASSUMED.items() if key in architecture.settings}
+    displayed = {key: value for key, value in DEFAULTS.items() if key in architecture.settings}
     displayed |= settings
     if "guidance2_scale" in architecture.settings:
         displayed.setdefault("guidance2_scale", settings["guidance_scale"])
@@ -153,7 +153,7 @@ def _field(key: str, definition: Definition) -> FormField:
         return replace(field, kind="size", choices=tuple((size, size) for size in sizes))
     if value_kind is SEED:
         return replace(field, kind="seed")
-    if value_kind in (LENGTH, REPEATS) and key in BASIC_KEYS:
+    if value_kind in (LENGTH, COUNT) and key in BASIC_KEYS:
         return _slider(field, initial.get(key, 1), architecture)
     if value_kind.name in _MINIMUMS:
         return replace(field, kind="whole", minimum=_MINIMUMS[value_kind.name])
@@ -180,7 +180,7 @@ def _sizes(definition: Definition, initial: str) -> list[str]:
         return list(dict.fromkeys([initial, *offered]))
     width, height = (int(part) for part in initial.split("x"))
     square_side = math.sqrt(width * height)
-    multiple = definition.architecture.side_step
+    multiple = definition.architecture.resolution_step
     sizes = [initial]
     for scale in (1, 0.75, 0.5):
         for shape in ((width, height), (height, width), (square_side, square_side)):

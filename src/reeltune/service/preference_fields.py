@@ -89,7 +89,7 @@ _FOLDER_NAMES = ("outputs", "model_folders")
 
 
 @dataclass(frozen=True)
-class PreferenceField:
+class PreferenceBox:
     """A field of the form. `kind`: "choice", "device", "switch", "whole", "number", "text" or "lines".
 
     `choices`: pairs of label and value. `editable`: whether users of this workspace may change it.
@@ -104,15 +104,15 @@ class PreferenceField:
     editable: bool = True
 
 
-def preference_fields(workspace: Workspace) -> list[PreferenceField]:
+def preference_fields(workspace: Workspace) -> list[PreferenceBox]:
     """Fields for all preferences that have an effect on this machine, with their values."""
     preferences = load_preferences(workspace.root)[0]
     preference_fields = [_field(name, getattr(preferences, name), workspace) for name in PREFERENCE_LABELS]
     return [field for field in preference_fields if field.kind != "choice" or len(field.choices) > 1]
 
 
-def _field(name: str, value: Any, workspace: Workspace) -> PreferenceField:
-    field = PreferenceField(name, "text", PREFERENCE_LABELS[name], _HELP.get(name, ""), value)
+def _field(name: str, value: Any, workspace: Workspace) -> PreferenceBox:
+    field = PreferenceBox(name, "text", PREFERENCE_LABELS[name], _HELP.get(name, ""), value)
     if name == "device":
         return replace(field, kind="device", choices=tuple(device_choices(workspace.machine)))
     if name in CHOICES:

@@ -1,23 +1,23 @@
-"""Generation settings: read from anywhere, checked, layered, split into single videos, written.
+"""Generation settings: reading, checking, layering, splitting into videos, and writing.
 
-stored = read_settings(values)             # of files and other programs: tolerant, of every date
-given = check_call({"num_inference_steps": 20})   # of a caller: strict
-settings = layer(architecture, definition.settings, stored.settings, given)
+stored = read_settings(values)                    # from files and other programs, of any version: tolerant
+call = check_call({"num_inference_steps": 20})    # from a caller: strict
+settings = layer(architecture, definition.settings, stored.settings, call=call)
 """
 
 from __future__ import annotations
 
 from reeltune.settings.calls import check_call, parse_assignments
-from reeltune.settings.layers import layer, neutral, refusals, stored_layer, unused
+from reeltune.settings.layers import is_neutral, layer, refusals, stored_layer, unused
 from reeltune.settings.length import frame_count, frame_rate
-from reeltune.settings.prompts import split_prompts, videos_asked
+from reeltune.settings.prompts import split_prompts, split_videos
 from reeltune.settings.reading import (
     StoredSettings,
     listed,
     read_settings,
     read_settings_file,
     stored_settings,
-    unknown_problem,
+    unknown_settings,
 )
 from reeltune.settings.renames import portable, settings_text
 
@@ -26,9 +26,9 @@ __all__ = [
     "check_call",
     "frame_count",
     "frame_rate",
+    "is_neutral",
     "layer",
     "listed",
-    "neutral",
     "parse_assignments",
     "portable",
     "read_settings",
@@ -36,9 +36,9 @@ __all__ = [
     "refusals",
     "settings_text",
     "split_prompts",
+    "split_videos",
     "stored_layer",
     "stored_settings",
-    "unknown_problem",
+    "unknown_settings",
     "unused",
-    "videos_asked",
 ]

@@ -1,27 +1,24 @@
-"""Layering of generation settings, what a model leaves unused of them, and what it can't be asked.
+"""Layers of generation settings, and the settings that a model doesn't use or can't support.
 
-Later layers win: architecture < base model < definition < `settings/<id>_settings.json` < the call.
+Later layers override earlier ones: architecture, base model, definition, `settings/<id>_settings.json`, the call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from reeltune.families import Architecture
+from reeltune.families.values import Settings
 from reeltune.families.vocabulary import KEYS, shown
 
-_MOST_PHASES = 2
-_OWN = "reeltune"  # how the `type` of files that this program wrote begins
+_MAX_PHASES = 2
+_OWN_TYPE = "reeltune"  # prefix of `type` in files written by reeltune
 
 
-def layer(
-    architecture: Architecture, *layers: Mapping[str, Any], call: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The architecture's defaults overlaid by each layer in turn, and by what a caller gives.
+def layer(architecture: Architecture, *layers: Settings, call: Settings | None = None) -> dict[str, Any]:
+    """The architecture's defaults, overridden by each layer in turn and by the caller's settings.
 
-    Settings that count only where a caller gives them are left out of the other layers, but for files that this
-    program wrote.
+    The architecture's call-only settings are removed from `layers`, except from files that reeltune wrote.
     """
     merged = dict(architecture.defaults)
     for overlay in layers:
@@ -30,47 +27,47 @@ def layer(
     return merged
 
 
-def stored_layer(architecture: Architecture, settings: Mapping[str, Any], program: str = "") -> dict[str, Any]:
-    """Settings of a definition or file, less those that another program writes into every file and never uses.
+def stored_layer(architecture: Architecture, settings: Settings, program: str = "") -> dict[str, Any]:
+    """The settings of a definition or file without those that other programs write but don't use.
 
-    `program`: what wrote them, where that isn't among the settings as `type`.
+    `program`: the program that wrote them; by default the value of `type` in the settings.
     """
-    if (program or str(settings.get("type", ""))).startswith(_OWN):
+    if (program or str(settings.get("type", ""))).startswith(_OWN_TYPE):
         return dict(settings)
-    return {key: value for key, value in settings.items() if key not in architecture.only_called}
+    return {key: value for key, value in settings.items() if key not in architecture.call_only}
 
 
-def neutral(key: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a setting asks for nothing: absent, neutral, or dependent on one that is."""
-    row = KEYS[key]
-    if row.display or key not in settings or settings[key] in row.neutral:
+def is_neutral(key: str, settings: Settings) -> bool:
+    """Whether a setting has no effect: missing, with a neutral value, or dependent on a setting without effect."""
+    setting = KEYS[key]
+    if setting.descriptive or key not in settings or settings[key] in setting.neutral:
         return True
-    return bool(row.only_with) and neutral(row.only_with, settings)
+    return bool(setting.depends_on) and is_neutral(setting.depends_on, settings)
 
 
-def unused(settings: Mapping[str, Any], architecture: Architecture) -> list[str]:
-    """Settings that ask for something this architecture does not do."""
-    return [key for key in settings if key not in architecture.settings and not neutral(key, settings)]
+def unused(settings: Settings, architecture: Architecture) -> list[str]:
+    """The settings that have an effect, but not in this architecture."""
+    return [key for key in settings if key not in architecture.settings and not is_neutral(key, settings)]
 
 
-def refusals(settings: Mapping[str, Any], architecture: Architecture) -> tuple[str, ...]:
-    """What the settings ask for that would change the video and isn't done: a clause for each, as "it …".
+def refusals(settings: Settings, architecture: Architecture) -> tuple[str, ...]:
+    """Why videos can't be made with these settings, as clauses such as "it applies LoRAs …"; empty if they can.
 
-    A model whose own settings are refused is not runnable: lists, plans, downloads and generation ask this function.
+    A definition whose own settings are refused isn't runnable. Lists, plans, downloads and generation all use this.
     """
     reasons = []
-    if settings.get("guidance_phases", 1) > _MOST_PHASES:
+    if settings.get("guidance_phases", 1) > _MAX_PHASES:
         phases = settings["guidance_phases"]
-        reasons.append(f"it asks for {phases} phases of guidance (guidance_phases), and {_MOST_PHASES} are supported")
-    if not neutral("activated_loras", settings):
+        reasons.append(f"it uses {phases} phases of guidance (guidance_phases), and {_MAX_PHASES} are supported")
+    if not is_neutral("activated_loras", settings):
         names = shown(settings["activated_loras"])
         reasons.append(f"it applies LoRAs (activated_loras={names}), which are not supported yet")
     if "perturbation_switch" in architecture.settings and settings.get("perturbation_switch", 0) > 1:
         value = settings["perturbation_switch"]
-        reasons.append(f"it asks for another guidance than skip-layer guidance (perturbation_switch={value})")
+        reasons.append(f"it uses a perturbation other than skip-layer guidance (perturbation_switch={value})")
     reasons += [
-        f"{architecture.id} can't take {key}={shown(settings[key])}: {why}"
-        for key, why in architecture.refused.items()
-        if not neutral(key, settings)
+        f"{architecture.id} does not support {key}={shown(settings[key])}: {reason}"
+        for key, reason in architecture.refused.items()
+        if not is_neutral(key, settings)
     ]
     return tuple(reasons)

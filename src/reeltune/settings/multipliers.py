@@ -1,4 +1,4 @@
-"""Weights of LoRAs that change from step to step, as settings write them in `loras_multipliers`.
+"""The weights of LoRAs by step, in the syntax of the setting `loras_multipliers`.
 
     1 0.5           two LoRAs with a constant weight each
     0,0.5,1         one LoRA whose weight rises over the steps
@@ -21,7 +21,7 @@ from reeltune.families.vocabulary import shown
 
 _COMMENT = "#"
 _PROFILE_END = "|"
-_MOST_VALUES = 1000  # of one LoRA
+_MAX_VALUES = 1000  # of one LoRA
 _KEY = "loras_multipliers"
 
 
@@ -39,9 +39,9 @@ class StepWeights:
     def by_step(self, phase_steps: Sequence[int], model_switch_phase: int = 1) -> tuple[float, ...]:
         """The weight in each step of a video.
 
-        `phase_steps`: the number of steps of each phase. With fewer lists than phases the last list counts twice, or
-        the first where the second transformer takes over with the third phase (`model_switch_phase` is 2). Raises
-        SettingsError where there are more lists than phases.
+        `phase_steps`: the number of steps of each phase. With fewer lists than phases the last list is repeated, or the
+        first if the second transformer starts with the third phase (`model_switch_phase` is 2). Raises SettingsError
+        for more lists than phases.
         """
         if len(self.phases) == 1:
             return _spread(self.phases[0], sum(phase_steps))
@@ -60,7 +60,7 @@ class StepWeights:
 
 
 def parse_multipliers(text: str) -> tuple[StepWeights, ...]:
-    """The weights of each LoRA that the text names. Raises SettingsError, naming the item that can't be read."""
+    """The weights of each LoRA. Raises SettingsError with the first invalid item."""
     lines = [line.strip() for line in text.splitlines()]
     joined = " ".join(line for line in lines if line and not line.startswith(_COMMENT))
     if joined.count(_PROFILE_END) > 1:
@@ -71,8 +71,8 @@ def parse_multipliers(text: str) -> tuple[StepWeights, ...]:
 
 def _item(item: str) -> StepWeights:
     phases = tuple(tuple(_number(part, item) for part in phase.split(",")) for phase in item.split(";"))
-    if sum(len(values) for values in phases) > _MOST_VALUES:
-        message = f"{_KEY}: an item has more than {_MOST_VALUES:,} values."
+    if sum(len(values) for values in phases) > _MAX_VALUES:
+        message = f"{_KEY}: an item has more than {_MAX_VALUES:,} values."
         raise SettingsError(message, hint="Write at most one value for each step.")
     return StepWeights(phases)
 
@@ -83,16 +83,16 @@ def _number(text: str, item: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        message = f"{_KEY}: {shown(item)} can't be read: {shown(text)} is not a number."
+        message = f"{_KEY}: invalid item {shown(item)}: {shown(text)} is not a number."
         raise SettingsError(message, hint="Write numbers such as 0.8, 1,0.5,0 by step, or 1;0 by phase.")
     return value
 
 
 def _spread(values: Sequence[float], steps: int) -> tuple[float, ...]:
-    """A list of values spread over steps: 0,0.5,1 over 9 steps is 0 three times, 0.5 four times, 1 twice.
+    """A list of values distributed over steps: 0,0.5,1 over 9 steps is 0 three times, 0.5 four times, 1 twice.
 
-    Step i has the value at the whole part of a position that starts at 0 and grows by values/steps each step; the sum
-    is rounded as WanGP's is, so that files made for it mean the same here.
+    Step i has the value at the integer part of a position that starts at 0 and grows by values/steps in each step. The
+    position is accumulated in floating point like WanGP's, so that its files give the same weights.
     """
     weights = []
     position = 0.0
@@ -103,7 +103,7 @@ def _spread(values: Sequence[float], steps: int) -> tuple[float, ...]:
 
 
 def weights_of(items: Sequence[StepWeights], loras: int) -> tuple[tuple[StepWeights, ...], list[str]]:
-    """One item for each LoRA: those that have none get 1. Returns notices about items without a LoRA."""
+    """One item for each LoRA, 1 for those without an item, and notices about items without a LoRA."""
     notices = []
     if len(items) > loras:
         notices.append(

@@ -1,4 +1,4 @@
-"""The setting that was probably meant by a name that is none."""
+"""The setting that an unknown name probably stands for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import difflib
 from reeltune.families.vocabulary import KEYS
 from reeltune.settings.renames import OLD_NAMES
 
-_LONGEST_NAME = 60  # comparing takes time that grows with the length, and no setting is longer
-# What people write for a setting, where the name itself doesn't lead to it.
-_OTHER_WORDS = {
+_MAX_NAME = 60  # the time of a comparison grows with the length, and no setting has a longer name
+# Common names of settings in other programs that are not similar to WanGP's key.
+_SYNONYMS = {
     "steps": "num_inference_steps", "cfg": "guidance_scale", "cfg_scale": "guidance_scale",
     "true_cfg_scale": "guidance_scale", "guidance": "guidance_scale", "frames": "video_length",
     "num_frames": "video_length", "length": "video_length", "duration": "video_length", "fps": "force_fps",
@@ -23,10 +23,10 @@ _OTHER_WORDS = {
 
 
 def nearest_setting(name: str) -> str:
-    """The setting most like `name`, or the one such a word stands for; empty where there is none."""
-    lower = name[:_LONGEST_NAME].lower()
-    if lower in _OTHER_WORDS:
-        return _OTHER_WORDS[lower]
-    by_lower = {key.lower(): key for key in (*KEYS, *OLD_NAMES)}
-    near = difflib.get_close_matches(lower, by_lower, n=1, cutoff=0.6)
-    return by_lower[near[0]] if near else ""
+    """The setting that `name` is a synonym or a misspelling of; empty if there is none."""
+    lower = name[:_MAX_NAME].lower()
+    if lower in _SYNONYMS:
+        return _SYNONYMS[lower]
+    keys = {key.lower(): key for key in (*KEYS, *OLD_NAMES)}
+    matches = difflib.get_close_matches(lower, keys, n=1, cutoff=0.6)
+    return keys[matches[0]] if matches else ""

@@ -1,10 +1,10 @@
-"""From the text of a prompt to the prompts of single videos: comments, macros, lines and paragraphs.
+"""Split the text of a prompt into the prompts of single videos: comments, macros, lines and paragraphs.
 
     # a comment
     ! {Animal}="cat","dog" : {Place}="a forest","a city"
     A {Animal} runs through {Place}.
 
-comes to two prompts. A line ends with a line feed only: other separators of Unicode (U+2028) are part of the text.
+gives two prompts. Only a line feed ends a line: other Unicode separators (U+2028) are part of the text.
 """
 
 from __future__ import annotations
@@ -14,31 +14,33 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reeltune.errors import SettingsError
+from reeltune.families.values import Settings
 from reeltune.families.vocabulary import shown
 
-_MOST_VIDEOS = 10_000
-_MOST_CHARACTERS = 4_000_000  # that macros may come to
-_LARGEST_SEED = 2**63 - 1
+_MAX_VIDEOS = 10_000
+_MAX_CHARACTERS = 4_000_000  # of all expanded macros
+_MAX_SEED = 2**63 - 1
 _COMMENT = "#"
 _MACRO = re.compile(r"\s*!\s*\{")
-# Spaces around a name are cut off later: patterns that also match them would take minutes on a long row of spaces.
+# Spaces around a name are stripped later: a pattern that also matches them takes quadratic time on long runs of spaces.
 _VARIABLE = re.compile(r'\{([^{}"]+)\}\s*=\s*((?:"[^"]*"\s*(?:,\s*)?)+)')
 _VALUE = re.compile(r'"([^"]*)"')
 _NAME = re.compile(r"\{([^{}]+)\}")
-_PARAGRAPHS = ("PG", "PW")
-_LINES = ("G", "W")
+_PARAGRAPH_MODES = ("PG", "PW")
+_LINE_MODES = ("G", "W")
 
 
-def videos_asked(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One dictionary of settings for each video: prompts × repeats, seeds counting upwards.
+def split_videos(settings: Settings) -> list[dict[str, Any]]:
+    """The settings of each video: one for every prompt and repeat, with increasing seeds.
 
-    A seed of -1 stays -1: whoever generates picks it. Raises SettingsError for a macro that can't be expanded, and for
-    more videos than anybody means.
+    A seed of -1 stays -1, so that each video gets a random seed when it is made. Raises SettingsError for an invalid
+    macro and for more than 10,000 videos.
     """
     prompts = split_prompts(settings.get("prompt", ""), settings.get("multi_prompts_gen_type") or "G")
-    seed, repeats = settings.get("seed", -1), settings.get("repeat_generation", 1)
-    if len(prompts) * repeats > _MOST_VIDEOS:
-        message = f"The prompt asks for {len(prompts) * repeats:,} videos; at most {_MOST_VIDEOS:,} are made at once."
+    seed = settings.get("seed", -1)
+    repeats = settings.get("repeat_generation", 1)
+    if len(prompts) * repeats > _MAX_VIDEOS:
+        message = f"The settings are for {len(prompts) * repeats:,} videos; the limit is {_MAX_VIDEOS:,}."
         raise SettingsError(message, hint="Use fewer lines, or multi_prompts_gen_type=FG for one video of all lines.")
     return [
         {**settings, "prompt": prompt, "repeat_generation": 1, "seed": _seed(seed, repeat)}
@@ -48,25 +50,25 @@ def videos_asked(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _seed(seed: int, repeat: int) -> int:
-    return seed if seed < 0 else (seed + repeat) % (_LARGEST_SEED + 1)
+    return seed if seed < 0 else (seed + repeat) % (_MAX_SEED + 1)
 
 
 def split_prompts(text: str, mode: str) -> list[str]:
-    """The prompts of single videos; one that is empty where the text holds none.
+    """The prompts of single videos; one empty prompt if the text has none.
 
-    `mode`: G, W: each line; PG, PW: each paragraph, between empty lines; FG: the whole text. Sliding windows, for which
-    W stands, are no model's here. Raises SettingsError for a macro that can't be expanded.
+    `mode`: G or W for each line, PG or PW for each paragraph (separated by empty lines), FG for the whole text. W
+    stands for sliding windows, which aren't supported. Raises SettingsError for an invalid macro.
     """
     lines = [line for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n") if not _is_comment(line)]
     if any(_MACRO.match(line) for line in lines):
-        lines = list(_expanded(lines, apart=mode in _PARAGRAPHS))
-    if mode in _LINES:
-        found = [line.strip() for line in lines if line.strip()]
-    elif mode in _PARAGRAPHS:
-        found = list(_paragraphs(lines))
+        lines = list(_expand_macros(lines, as_paragraphs=mode in _PARAGRAPH_MODES))
+    if mode in _LINE_MODES:
+        prompts = [line.strip() for line in lines if line.strip()]
+    elif mode in _PARAGRAPH_MODES:
+        prompts = list(_paragraphs(lines))
     else:
-        found = ["\n".join(lines).strip()]
-    return found or [""]
+        prompts = ["\n".join(lines).strip()]
+    return prompts or [""]
 
 
 def _is_comment(line: str) -> bool:
@@ -83,10 +85,10 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
             paragraph = []
 
 
-def _expanded(lines: list[str], *, apart: bool) -> Iterator[str]:
-    """The lines with each macro's variables replaced: the lines below it, once for each of its values.
+def _expand_macros(lines: list[str], *, as_paragraphs: bool) -> Iterator[str]:
+    """The lines with macros expanded: the lines after a macro are repeated for each value of its variables.
 
-    `apart`: an empty line between these, so that each is a paragraph of its own.
+    `as_paragraphs`: whether an empty line follows each repetition, so that it is a paragraph.
     """
     variables: dict[str, list[str]] = {}
     template: list[str] = []
@@ -95,39 +97,40 @@ def _expanded(lines: list[str], *, apart: bool) -> Iterator[str]:
         if line is not None and not _MACRO.match(line):
             template.append(line)
             continue
-        versions = max((len(values) for values in variables.values()), default=1)
+        repeats = max((len(values) for values in variables.values()), default=1)
         longest = max((len(value) for values in variables.values() for value in values), default=0)
-        size += versions * sum(len(row) + longest * row.count("{") for row in template)
-        if size > _MOST_CHARACTERS:
-            raise SettingsError(f"The macros of the prompt come to more than {_MOST_CHARACTERS:,} characters.")
-        for index in range(versions):
-            yield from (_filled(row, variables, index) for row in template)
-            if apart:
+        size += repeats * sum(len(template_line) + longest * template_line.count("{") for template_line in template)
+        if size > _MAX_CHARACTERS:
+            raise SettingsError(f"The prompt with its macros expanded is longer than {_MAX_CHARACTERS:,} characters.")
+        for index in range(repeats):
+            for template_line in template:
+                yield _substitute(template_line, variables, index)
+            if as_paragraphs:
                 yield ""
         template = []
         variables = _variables(line) if line is not None else {}
 
 
 def _variables(line: str) -> dict[str, list[str]]:
-    """The values of each variable a macro line sets, as `! {A}="x","y" : {B}="z"`. Raises SettingsError."""
-    found: dict[str, list[str]] = {}
-    rest = _VARIABLE.sub("", line.lstrip()[1:])
+    """The values of each variable in a macro line such as `! {A}="x","y" : {B}="z"`. Raises SettingsError."""
+    variables: dict[str, list[str]] = {}
     for match in _VARIABLE.finditer(line):
-        found[match[1].strip()] = _VALUE.findall(match[2])
-    if not found or rest.strip(" \t:,;"):
-        message = f"The macro {shown(line.strip())} in the prompt can't be read."
+        variables[match[1].strip()] = _VALUE.findall(match[2])
+    unparsed = _VARIABLE.sub("", line.lstrip()[1:])
+    if not variables or unparsed.strip(" \t:,;"):
+        message = f"Invalid macro {shown(line.strip())} in the prompt."
         raise SettingsError(message, hint='Write it as ! {Name}="a","b" : {Other}="c","d" on one line.')
-    return found
+    return variables
 
 
-def _filled(line: str, variables: Mapping[str, list[str]], index: int) -> str:
-    """The line with each variable's value; where one has fewer values than another, they come round again."""
+def _substitute(line: str, variables: Mapping[str, list[str]], index: int) -> str:
+    """The line with each variable replaced; a variable with fewer values than others repeats them."""
 
     def value(match: re.Match[str]) -> str:
         name = match[1].strip()
         if name not in variables:
-            known = ", ".join(f"{{{row}}}" for row in variables)
-            raise SettingsError(f"The macro of the prompt sets no {{{name}}}.", hint=f"It sets {known}.")
+            names = ", ".join(f"{{{variable}}}" for variable in variables)
+            raise SettingsError(f"The macro of the prompt doesn't define {{{name}}}.", hint=f"It defines {names}.")
         return variables[name][index % len(variables[name])]
 
     return _NAME.sub(value, line) if variables else line

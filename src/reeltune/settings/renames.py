@@ -1,7 +1,7 @@
-"""Older names and forms of settings: read into the newest, and written back where older programs may read the file.
+"""Older names and forms of settings: converted to the newest on reading, and back on writing.
 
-WanGP's settings files carry a `settings_version`; a file without one is old. What has changed since June 2025 is in the
-tables here, and nowhere else.
+WanGP's settings files contain a `settings_version`; files without one are old. All changes of names and forms since
+June 2025 are declared in this module.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 from reeltune._version import __version__
 from reeltune.errors import SettingsError
-from reeltune.families.values import NUMBER
+from reeltune.families.values import NUMBER, Settings
 from reeltune.families.vocabulary import KEYS, coerce, shown
 
 NEWEST_VERSION = 2.74
 _TEXT_MODES_VERSION = 2.55  # since then `multi_prompts_gen_type` is text
 _ENHANCER_VERSION = 2.61
-_PROMPT_MODES = ("G", "W", "FG")  # by their old numbers 0, 1, 2
-_IMAGE_LETTERS = ("S", "SE")  # by their old numbers 0, 1
+_PROMPT_MODES = ("G", "W", "FG")  # by their former numbers 0, 1, 2
+_IMAGE_LETTERS = ("S", "SE")  # by their former numbers 0, 1
 _ENHANCERS = MappingProxyType({"I": "TI", "IK": "TIK"})
 
 RENAMED: Mapping[str, str] = MappingProxyType(
@@ -36,7 +36,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
 _CACHE, _CACHE_TYPE, _CACHE_SPEED = "tea_cache_setting", "skip_steps_cache_type", "skip_steps_multiplier"
 OLD_NAMES = (*RENAMED, _CACHE)
 
-# Of a file that a program wrote beside its settings: they describe it and ask for nothing.
+# Keys beside the settings in a file, which describe it and have no effect.
 DESCRIPTIVE = frozenset(
     {
         "base_model_type", "creation_date", "creation_timestamp", "generation_time", "lset_name", "mode", "program",
@@ -46,18 +46,19 @@ DESCRIPTIVE = frozenset(
 
 
 def convert(key: str, value: Any, version: float) -> dict[str, Any]:
-    """One setting of a file of some version, by its newest names and in its kinds; empty where it asks for nothing.
+    """One setting of a file, under its newest names and with normalized values; empty for a value of None.
 
-    Raises SettingsError, KeyError for a name that never was a setting.
+    `version`: the file's `settings_version`. Raises SettingsError, and KeyError for an unknown name.
     """
     if key == _CACHE:
         return _step_cache(value)
     newest = RENAMED.get(key, key)
-    row = KEYS[newest]
-    if value is None and None not in row.neutral and not row.display:
+    setting = KEYS[newest]
+    if value is None and None not in setting.neutral and not setting.descriptive:
         return {}
+    newest_form = _OLD_FORMS[newest](value, version) if newest in _OLD_FORMS else value
     try:
-        return {newest: coerce(newest, _FORMS[newest](value, version) if newest in _FORMS else value)}
+        return {newest: coerce(newest, newest_form)}
     except SettingsError as error:
         if newest == key:
             raise
@@ -65,22 +66,24 @@ def convert(key: str, value: Any, version: float) -> dict[str, Any]:
 
 
 def _step_cache(value: Any) -> dict[str, Any]:
-    """The speed factor that stood for the whole cache: 0 was off."""
+    """The settings of the step cache from its former single setting, a speed factor with 0 for off."""
     try:
         speed = NUMBER.convert(value)
     except ValueError as error:
         raise SettingsError(f"Invalid value {shown(value)} for {_CACHE}.", hint=f"It must be {error}.") from None
-    return {_CACHE_TYPE: "tea", _CACHE_SPEED: speed} if speed > 1 else {_CACHE_TYPE: ""}
+    if speed <= 1:
+        return {_CACHE_TYPE: ""}
+    return {_CACHE_TYPE: "tea", _CACHE_SPEED: speed}
 
 
 def _by_number(forms: tuple[str, ...], value: Any) -> Any:
-    """The form of an old number, or of its digit as text; what is neither stays."""
+    """The newest form of a former number, which may be text; other values are returned unchanged."""
     if isinstance(value, bool):
         return value
-    number = value if isinstance(value, int | float) else None
-    if isinstance(value, str) and value.strip() in [str(index) for index in range(len(forms))]:
-        number = int(value)
-    return next((form for index, form in enumerate(forms) if index == number), value)
+    for index, form in enumerate(forms):
+        if value == index or (isinstance(value, str) and value.strip() == str(index)):
+            return form
+    return value
 
 
 def _prompt_mode(value: Any, version: float) -> Any:
@@ -95,7 +98,7 @@ def _enhancer(value: Any, version: float) -> Any:
     return _ENHANCERS.get(value, value) if isinstance(value, str) and version < _ENHANCER_VERSION else value
 
 
-_FORMS: Mapping[str, Callable[[Any, float], Any]] = MappingProxyType(
+_OLD_FORMS: Mapping[str, Callable[[Any, float], Any]] = MappingProxyType(
     {
         "multi_prompts_gen_type": _prompt_mode,
         "image_prompt_type": _image_letters,
@@ -104,15 +107,17 @@ _FORMS: Mapping[str, Callable[[Any, float], Any]] = MappingProxyType(
 )
 
 
-def settings_text(id: str, settings: Mapping[str, Any]) -> str:
-    """The text of a settings file for a definition, as this and other programs read it."""
+def settings_text(id: str, settings: Settings) -> str:
+    """The text of a settings file for a definition, readable by WanGP too."""
     content = {"type": f"reeltune {__version__}", "model_type": id, **portable(settings)}
     return json.dumps(content, indent=4, ensure_ascii=False, default=str) + "\n"
 
 
-def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they are written into files that other programs read: in the form of June 2025 where it can hold
-    them, which every program reads; else in the newest, with its version.
+def portable(settings: Settings) -> dict[str, Any]:
+    """Settings in a form that other programs can read.
+
+    This is the form of June 2025, which every program reads, if it can represent them; else the newest, with its
+    version.
     """
     old = _oldest(settings)
     if old is not None:
@@ -120,10 +125,11 @@ def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "settings_version": NEWEST_VERSION}
 
 
-def _oldest(settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """All settings by their names and forms of June 2025; None where one of them had none."""
+def _oldest(settings: Settings) -> dict[str, Any] | None:
+    """All settings under their names and forms of June 2025; None if one of them can't be represented."""
     older = {newest: old for old, newest in RENAMED.items() if old != "prompts"}
-    cache, speed = settings.get(_CACHE_TYPE, ""), settings.get(_CACHE_SPEED)
+    cache = settings.get(_CACHE_TYPE, "")
+    speed = settings.get(_CACHE_SPEED)
     if cache not in ("", "tea") or (cache and speed is None):
         return None
     written: dict[str, Any] = {}

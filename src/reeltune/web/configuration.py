@@ -12,7 +12,7 @@ from reeltune.preferences import TOKENS, save_preferences
 from reeltune.service.preference_fields import (
     DELETE_TOKEN,
     TOKEN_LABELS,
-    PreferenceField,
+    PreferenceBox,
     preference_fields,
     preference_problems,
     preferences_from_form,
@@ -63,7 +63,7 @@ def _problems(workspace: Workspace) -> str:
     return "".join(problem(error) for error in preference_problems(workspace))
 
 
-def _component(field: PreferenceField) -> Any:
+def _component(field: PreferenceBox) -> Any:
     common = {"label": field.label, "info": field.help or None, "elem_id": f"preference-{field.name}"}
     match field.kind:
         case "device":
