@@ -48,8 +48,8 @@ def test_modules_are_short():
     assert statistics.median(lengths) <= 130
 
 
-def test_functions_are_short():
-    long = {f"{name_of(path)}.{node.name}" for path, node in FUNCTIONS if node.end_lineno - node.lineno >= 60}
+def test_functions_are_short():  # their bodies: a command line has a line for each option
+    long = {f"{name_of(path)}.{node.name}" for path, node in FUNCTIONS if node.end_lineno - node.body[0].lineno >= 50}
     assert not long
 
 

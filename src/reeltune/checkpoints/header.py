@@ -20,7 +20,7 @@ from reeltune.checkpoints.foreign import START_BYTES, refuse_foreign
 from reeltune.checkpoints.formats import format_by_start
 from reeltune.errors import HeaderError, InvalidJSON
 from reeltune.files import reason
-from reeltune.untrusted import RepeatedKeys, parse_json
+from reeltune.untrusted import JsonObject, RepeatedKeys, parse_json
 
 MAX_HEADER_BYTES = 100_000_000
 PREFIX_BYTES = 8
@@ -109,7 +109,7 @@ def parse_header(source: Source) -> Header:
     return _build(source.name, _decode(source.name, raw), size, PREFIX_BYTES + length)
 
 
-def _decode(name: str, raw: bytes) -> dict[str, Any]:
+def _decode(name: str, raw: bytes) -> JsonObject:
     try:
         header = parse_json(raw, f"The header of {name}", max_bytes=MAX_HEADER_BYTES)
     except InvalidJSON as error:
@@ -121,7 +121,7 @@ def _decode(name: str, raw: bytes) -> dict[str, Any]:
     return header
 
 
-def _build(name: str, raw: dict[str, Any], size: int, data_start: int) -> Header:
+def _build(name: str, raw: JsonObject, size: int, data_start: int) -> Header:
     metadata = raw.pop("__metadata__", None)
     if metadata is None:  # the official library reads null as none
         metadata = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 from reeltune.checkpoints.contents import Header
 from reeltune.checkpoints.formats import format_of
@@ -15,6 +14,7 @@ from reeltune.dtypes import DType, Quantization
 from reeltune.errors import CheckpointError
 from reeltune.files import expand, is_file, is_folder
 from reeltune.net import HEADER_SECONDS, Session, UrlSource
+from reeltune.untrusted import JsonObject
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Inspection:
     identity: Identity
     notices: tuple[str, ...]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Plain values for `inspect --json`."""
         return {
             "source": self.source,

@@ -6,12 +6,12 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from reeltune.errors import HeaderError
+from reeltune.families.base import Config
 
 
-def config_if_any(metadata: Mapping[str, str]) -> dict[str, Any]:
+def config_if_any(metadata: Mapping[str, str]) -> Config:
     """The config in a file's metadata; {} where there is none, or another program's note that can't be read."""
     try:
         return stored_config(metadata) or {}
@@ -19,7 +19,7 @@ def config_if_any(metadata: Mapping[str, str]) -> dict[str, Any]:
         return {}
 
 
-def stored_config(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+def stored_config(metadata: Mapping[str, str]) -> Config | None:
     """The model's config from `config_base64`, else `config`; None where the file carries none.
 
     Raises HeaderError when it is there but not JSON.

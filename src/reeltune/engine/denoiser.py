@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import FamilyRuntime
+from reeltune.engine.families.base import Arguments, FamilyRuntime
 from reeltune.engine.guidance import GuidanceSchedule, rescaled, schedule_of, without
 from reeltune.engine.placing import Placement
 from reeltune.engine.reporting import Reporter
@@ -119,7 +119,7 @@ class Denoiser:
                 output = rescaled(steering.conditional, output)
         return (output,)
 
-    def _pass(self, branch: str, options: dict[str, Any]) -> torch.Tensor:
+    def _pass(self, branch: str, options: Arguments) -> torch.Tensor:
         model: Any = self._load()
         steering, cache = self._steering, self._steering.cache
         states = cache.states(model) if cache else None

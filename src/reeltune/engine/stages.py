@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from reeltune._quiet import importing, quiet
 from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import Tensors
+from reeltune.engine.families.base import Arguments, Tensors
 from reeltune.engine.inputs import InputImages
 from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
@@ -203,7 +203,7 @@ def denoise(
     pipeline.image_embeds = embeddings.pop("image_embeds", None)
     last: list[torch.Tensor] = []
 
-    def step_end(running: Any, index: int, _: Any, values: dict[str, Any]) -> dict[str, Any]:
+    def step_end(running: Any, index: int, _: Any, values: Arguments) -> Arguments:
         last[:] = [values["latents"]]
         on_step(index + 1)
         if on_latents is not None:

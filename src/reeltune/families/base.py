@@ -18,7 +18,7 @@ Shapes = Mapping[str, Shape]  # tensor name in the family's original layout -> s
 Config = Mapping[str, Any]  # keyword arguments of the diffusers transformer class
 
 
-def frozen(**values: Any) -> Mapping[str, Any]:
+def frozen(**values: Any) -> Config:
     """A read-only mapping, so that declarations can't be changed by accident."""
     return MappingProxyType(values)
 
@@ -154,12 +154,12 @@ class Signature:
     original tensor names that must or must not be present; a name that ends in a dot is a prefix.
     """
 
-    config: Mapping[str, Any] = field(default_factory=frozen)
+    config: Config = field(default_factory=frozen)
     dim: int | None = None
     has: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
 
-    def allows(self, config: Mapping[str, Any] | None) -> bool:
+    def allows(self, config: Config | None) -> bool:
         """Whether a derived config has the required values; an unknown config (None) is allowed."""
         if config is None:
             return True
@@ -198,8 +198,8 @@ class Architecture:
     unsupported: str = ""
     inputs: tuple[Input, ...] = ()
     components: tuple[Component, ...] = ()
-    config: Mapping[str, Any] = field(default_factory=frozen)
-    options: Mapping[str, Any] = field(default_factory=frozen)
+    config: Config = field(default_factory=frozen)
+    options: Config = field(default_factory=frozen)
     image_pipeline: str = ""
     refused: Mapping[str, str] = field(default_factory=frozen)
     call_only: frozenset[str] = frozenset()

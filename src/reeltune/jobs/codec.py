@@ -23,7 +23,7 @@ from reeltune.errors import InvalidJSON
 from reeltune.events import Batch, FilesUsed, LatentsStored, Notice, Planned, Preview, Progress
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import CancelTask, Done, Failed, Ready, RunTask, Saved, Stopped, Task, WorkerEvent
-from reeltune.untrusted import parse_json
+from reeltune.untrusted import JsonObject, parse_json
 
 SCHEMA_VERSION = 1
 _MOST_BYTES = 64_000_000  # of a line; a preview is the largest
@@ -94,7 +94,7 @@ def unpack_event(line: bytes) -> ReceivedEvent:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _line(name: str, fields: Mapping[str, Any]) -> bytes:
+def _line(name: str, fields: JsonObject) -> bytes:
     message = {"schema_version": SCHEMA_VERSION, "type": name, **fields}
     return json.dumps(message, ensure_ascii=True, default=str).encode("ascii") + b"\n"
 
@@ -115,7 +115,7 @@ def _encoded(value: Any) -> Any:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _opened(line: bytes) -> tuple[dict[str, Any], list[str]]:
+def _opened(line: bytes) -> tuple[JsonObject, list[str]]:
     """The object of a line, and a list for its problems."""
     try:
         values = parse_json(line, "A message", max_bytes=_MOST_BYTES)
@@ -128,7 +128,7 @@ def _opened(line: bytes) -> tuple[dict[str, Any], list[str]]:
     return values, problems
 
 
-def _attempt(values: Mapping[str, Any]) -> Attempt | None:
+def _attempt(values: JsonObject) -> Attempt | None:
     try:
         attempt: Attempt = _decoded(Attempt, values.get("attempt"), [])
     except ValueError:
@@ -136,9 +136,7 @@ def _attempt(values: Mapping[str, Any]) -> Attempt | None:
     return attempt
 
 
-def _message(
-    known: Mapping[str, type[Any]], name: str, values: Mapping[str, Any], problems: list[str]
-) -> object | None:
+def _message(known: Mapping[str, type[Any]], name: str, values: JsonObject, problems: list[str]) -> object | None:
     """The message of a line; None, with a problem, where it can't be understood."""
     message_type = known.get(name)
     if message_type is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from reeltune.errors import InvalidJSON, QueueError
 from reeltune.families.values import Settings
 from reeltune.jobs.job import Job
 from reeltune.settings import read_settings
-from reeltune.untrusted import parse_json
+from reeltune.untrusted import JsonObject, parse_json
 
 _MOST_CHARACTERS = 20_000_000  # of a file
 _SCHEMA_VERSION = 1
@@ -24,7 +24,7 @@ class NewJob:
 
     definition: str
     settings: Settings
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: JsonObject = field(default_factory=dict)
 
 
 def export_text(jobs: Iterable[Job]) -> str:

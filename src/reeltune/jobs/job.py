@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from reeltune.families.values import Settings
+from reeltune.untrusted import JsonObject
 
 
 class State(StrEnum):
@@ -60,7 +59,7 @@ class Job:
     outputs: tuple[str, ...] = ()
     latents: str = ""
     notices: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: JsonObject = field(default_factory=dict)
     attempts: int = 0
     worker: str = ""
     lease: float = 0.0

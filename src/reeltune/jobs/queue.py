@@ -8,7 +8,7 @@ queue.move(job.id, 0)
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from reeltune.jobs.job import ENDED, Attempt, Job, State
 from reeltune.jobs.rows import LARGEST_POSITION, as_job, as_waiting, dumped
 from reeltune.jobs.store import Store
 from reeltune.settings import check_call
-from reeltune.untrusted import clean_text, parse_json
+from reeltune.untrusted import JsonObject, clean_text, parse_json
 
 _MOST_JOBS = 10_000  # waiting
 _MOST_DONE = 500  # the oldest of them are removed from the list; their videos stay
@@ -73,7 +73,7 @@ class Queue:
 
     # --- what the user does ---------------------------------------------------------------------------------
 
-    def add(self, definition: str, settings: Settings, *, extra: Mapping[str, Any] | None = None) -> Job:
+    def add(self, definition: str, settings: Settings, *, extra: JsonObject | None = None) -> Job:
         """A new job behind those that wait. Raises SettingsError for an unknown setting, an impossible value, or a
         path that a confined queue refuses.
         """

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from reeltune.errors import InvalidJSON
+from reeltune.families.values import Settings
 from reeltune.jobs.choose import WaitingJob
 from reeltune.jobs.job import Job, State
 from reeltune.untrusted import clean_text, decode_text, parse_json
@@ -67,7 +68,7 @@ def as_waiting(row: sqlite3.Row) -> WaitingJob:
     return WaitingJob(row["id"], _text(row["definition"]), _whole(row["position"]), _time(row["created"]))
 
 
-def dumped(value: Mapping[str, Any] | Sequence[str]) -> str:
+def dumped(value: Settings | Sequence[str]) -> str:
     """A value as it is stored."""
     return clean_text(json.dumps(value, ensure_ascii=False, default=str))
 

@@ -75,7 +75,7 @@ def boundary(settings: Settings) -> float:
     return float(settings.get("switch_threshold", DEFAULTS["switch_threshold"])) / _TIMESTEPS
 
 
-def _record(settings: Settings, architecture: Architecture) -> dict[str, Any]:
+def _record(settings: Settings, architecture: Architecture) -> Settings:
     """What is stored with the video: plain values, without those that ask for nothing and aren't the model's."""
     record = {}
     for key, value in settings.items():

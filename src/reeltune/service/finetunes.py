@@ -23,7 +23,7 @@ from reeltune.files import write_atomic
 from reeltune.jobs.confine import Confinement
 from reeltune.library.adding import definition_id
 from reeltune.service.workspace import Workspace
-from reeltune.untrusted import clean_text
+from reeltune.untrusted import JsonObject, clean_text
 
 _MAX_BYTES = 1_000_000
 _FILE_KEYS = ("URLs2", "modules", "loras", "components")  # keys that name files, besides those that end in URLs
@@ -58,7 +58,7 @@ def create_finetune(workspace: Workspace, base: Definition, new: NewFinetune, se
     id = definition_id(_base_model_id(base), new.id or new.name)
     if id in workspace.catalog():
         raise DefinitionError(f"There is a definition {id} already.", hint="Choose another id.")
-    model: dict[str, Any] = {"name": new.name.strip(), "architecture": _base_model_id(base)}
+    model: JsonObject = {"name": new.name.strip(), "architecture": _base_model_id(base)}
     model["description"] = new.description.strip()
     model |= _weights(workspace, base, new)
     if base.components != base.architecture.components_repo:
@@ -77,10 +77,10 @@ def _base_model_id(base: Definition) -> str:
     return base.id if base.kind == "base" else base.architecture.id
 
 
-def _weights(workspace: Workspace, base: Definition, new: NewFinetune) -> dict[str, Any]:
+def _weights(workspace: Workspace, base: Definition, new: NewFinetune) -> JsonObject:
     """The keys of the model object that name weights."""
     urls = [allowed_source(workspace, source) for source in nonempty_lines(new.urls)]
-    weights: dict[str, Any] = {"URLs": urls or base.id}
+    weights: JsonObject = {"URLs": urls or base.id}
     urls2 = [allowed_source(workspace, source) for source in nonempty_lines(new.urls2)]
     if urls2 or "transformer_2" in base.slots:
         weights["URLs2"] = urls2 or base.id
@@ -113,7 +113,7 @@ def allowed_source(workspace: Workspace, source: str) -> str:
     raise DefinitionError(f"{source} is outside this folder and the model folders.", hint=_OUTSIDE_HINT)
 
 
-def check_paths(workspace: Workspace, content: Mapping[str, Any]) -> None:
+def check_paths(workspace: Workspace, content: JsonObject) -> None:
     """Raise DefinitionError if a parsed definition names a file that users of this workspace may not use."""
     if workspace.local:
         return
@@ -168,7 +168,7 @@ def own_file(workspace: Workspace, id: str) -> Path:
     return path
 
 
-def read_finetune(workspace: Workspace, id: str) -> tuple[str, dict[str, Any]]:
+def read_finetune(workspace: Workspace, id: str) -> tuple[str, JsonObject]:
     """The text of a definition file and its model object, which is empty if it can't be parsed."""
     text = decode(own_file(workspace, id).read_bytes(), id)
     try:
@@ -178,7 +178,7 @@ def read_finetune(workspace: Workspace, id: str) -> tuple[str, dict[str, Any]]:
     return text, model if isinstance(model, dict) else {}
 
 
-def change_finetune(workspace: Workspace, id: str, values: Mapping[str, Any]) -> list[str]:
+def change_finetune(workspace: Workspace, id: str, values: JsonObject) -> list[str]:
     """Set keys of a file's model object, leaving every other character as it is; returns the keys that changed."""
     path = own_file(workspace, id)
     _, model = read_finetune(workspace, id)

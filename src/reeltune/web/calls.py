@@ -8,14 +8,13 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from reeltune.errors import InvalidJSON, ReeltuneError
 from reeltune.service.workspace import Workspace
-from reeltune.untrusted import clean_text, parse_json
+from reeltune.untrusted import JsonObject, clean_text, parse_json
 
 MAX_BODY_BYTES = 8_000_000
 REFUSED = "reeltune.refused"  # key of a request's scope: the event failed because of its arguments
@@ -63,7 +62,7 @@ class Page(gr.Blocks):  # type: ignore[misc]
         """Run an event. Raises gr.Error and nothing else."""
         try:
             check_event(block_fn, more.get("event_data"))
-            output: dict[str, Any] = await super().process_api(block_fn, inputs, *args, **more)
+            output: JsonObject = await super().process_api(block_fn, inputs, *args, **more)
             return encodable(output)
         except gr.Error as error:
             _mark(more.get("request"))
@@ -148,7 +147,7 @@ def confine(workspace: Workspace, value: Any) -> None:
             stack.extend(item)
 
 
-def _check_file(workspace: Workspace, item: dict[str, Any]) -> None:
+def _check_file(workspace: Workspace, item: JsonObject) -> None:
     path = workspace.confined(item["path"])
     if path is None or not path.is_relative_to(workspace.uploads.resolve()):
         raise _refusal("The file is not among the uploads. Upload it again.")
@@ -156,7 +155,7 @@ def _check_file(workspace: Workspace, item: dict[str, Any]) -> None:
         item["url"] = None
 
 
-def checked_body(page: gr.Blocks, path: str, raw: bytes) -> tuple[int, str] | dict[str, Any]:
+def checked_body(page: gr.Blocks, path: str, raw: bytes) -> tuple[int, str] | JsonObject:
     """The JSON object in the body of a request, or the status and the message it is refused with."""
     try:
         body = parse_json(raw, "The request", max_bytes=MAX_BODY_BYTES)
@@ -169,7 +168,7 @@ def checked_body(page: gr.Blocks, path: str, raw: bytes) -> tuple[int, str] | di
     return dict(body)
 
 
-def _event_refusal(page: gr.Blocks, body: Mapping[str, Any]) -> tuple[int, str] | None:
+def _event_refusal(page: gr.Blocks, body: JsonObject) -> tuple[int, str] | None:
     number, session = body.get("fn_index"), body.get("session_hash")
     if not isinstance(session, str) or not 0 < len(session) <= 100:
         return 422, "session_hash must be a text of 1 to 100 characters."

@@ -18,7 +18,7 @@ from reeltune.errors import ReeltuneError
 from reeltune.jobs import Job
 from reeltune.service.drafts import VideoDraft
 from reeltune.service.workspace import Workspace
-from reeltune.untrusted import parse_json
+from reeltune.untrusted import JsonObject, parse_json
 from reeltune.web.events import QUIET
 from reeltune.web.gallery_state import GalleryState
 from reeltune.web.markup import hash_of, marked, problem, unexpected
@@ -90,9 +90,7 @@ def start_clock(
         event(tick, [*inputs, shown_hashes], [shown_hashes, *outputs], queue=False, js=_SHOWN_JS, **QUIET)
 
 
-def changes(
-    view: View, parts: Mapping[str, PagePart], shown_hashes: Mapping[str, Any]
-) -> tuple[dict[str, str], list[Any]]:
+def changes(view: View, parts: Mapping[str, PagePart], shown_hashes: JsonObject) -> tuple[dict[str, str], list[Any]]:
     """Hashes of the parts that aren't HTML, and an update of each part. `shown_hashes`: of what the browser shows."""
     hashes = dict[str, str]()
     updates = list[Any]()
@@ -116,7 +114,7 @@ def _update(name: str, part: PagePart, value: Any, error: Exception | None) -> A
     return part.update(value) if error is None else gr.skip()
 
 
-def _parse_hashes(shown: str) -> dict[str, Any]:
+def _parse_hashes(shown: str) -> JsonObject:
     """Hashes by part as the browser sends them; without valid ones everything is sent again."""
     try:
         hashes = parse_json(shown or "{}", "what the browser shows")

@@ -22,6 +22,8 @@ _GROUP_OFFLOADING = "group_offloading"
 _OFFLOADING_HOOKS = ("lazy_prefetch_group_offloading", "layer_execution_tracker", _GROUP_OFFLOADING)  # last set first
 _STEP_CACHE_HOOK = "fbc_leader_block_hook"
 
+Named = dict[str, Any]  # hooks and states of the libraries, by name
+
 
 # --- torchao's int8 weights -----------------------------------------------------------------------------------
 
@@ -160,19 +162,19 @@ def remove_offloading(model: nn.Module) -> None:
             registry.remove_hook(name, recurse=False)
 
 
-def _hooks(module: nn.Module) -> Mapping[str, Any]:
+def _hooks(module: nn.Module) -> Named:
     """The hooks on a module, by name. `_diffusers_hook` and its `hooks`: diffusers 0.42."""
     registry: Any = getattr(module, "_diffusers_hook", None)
     if registry is None:
         return {}
-    hooks: Mapping[str, Any] = registry.hooks
+    hooks: Named = registry.hooks
     return hooks
 
 
 # --- diffusers: passes ----------------------------------------------------------------------------------------
 
 
-def enable_step_cache(model: Any, threshold: float, states: Mapping[str, Any]) -> None:
+def enable_step_cache(model: Any, threshold: float, states: Named) -> None:
     """Have a model's passes go through diffusers' First Block Cache, which continues with copies of `states`.
 
     `enable_cache`, `FirstBlockCacheConfig`: diffusers 0.42.
@@ -181,7 +183,7 @@ def enable_step_cache(model: Any, threshold: float, states: Mapping[str, Any]) -
     _step_cache(model).update({name: copy.copy(state) for name, state in states.items()})
 
 
-def step_cache_states(model: nn.Module) -> dict[str, Any]:
+def step_cache_states(model: nn.Module) -> Named:
     """Copies of what a model's First Block Cache remembers, by the name of the pass."""
     return {name: copy.copy(state) for name, state in _step_cache(model).items()}
 
@@ -191,7 +193,7 @@ def step_was_skipped(model: nn.Module, branch: str) -> bool:
     return not _step_cache(model)[branch].should_compute
 
 
-def _step_cache(model: nn.Module) -> dict[str, Any]:
+def _step_cache(model: nn.Module) -> Named:
     """States of the first block's hook by the name of the pass.
 
     The hook's name, `state_manager` and `_state_cache`: diffusers 0.42.
@@ -199,7 +201,7 @@ def _step_cache(model: nn.Module) -> dict[str, Any]:
     for module in model.modules():
         hook = _hooks(module).get(_STEP_CACHE_HOOK)
         if hook is not None:
-            states: dict[str, Any] = hook.state_manager._state_cache
+            states: Named = hook.state_manager._state_cache
             return states
     raise LookupError("no module of the model has the hook of the First Block Cache")
 

@@ -28,7 +28,7 @@ def transformer_class(name: str) -> Any:
 def model_config(family: Family, sources: Sequence[WeightSource], config: Config) -> Config:
     """The config that all files together tell; `config` holds where they are silent. Raises CheckpointError."""
     shapes: dict[str, tuple[int, ...]] = {}
-    stored: dict[str, Any] = {}
+    stored = dict[str, Any]()
     for source in sources:
         shapes |= original_shapes(source.header, source.names, source.format)
         empty = next((name for name, shape in shapes.items() if 0 in shape), "")
