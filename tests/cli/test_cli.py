@@ -103,7 +103,7 @@ def test_check(run, root, define):
     define("circle", {"architecture": "t2v", "URLs": "circle"})
     rows = json.loads(run("check", str(root / "finetunes"), "--json")[1])
     assert {row["severity"] for row in rows} == {"error", "warning"}
-    assert any("circle" in row["message"] for row in rows)
+    assert any("circular" in row["message"] for row in rows)
     assert run("check", str(root / "none.json"))[0] == 1
 
 

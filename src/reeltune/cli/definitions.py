@@ -74,7 +74,7 @@ def _repair(files: list[Path]) -> bool:
 
 def _missing_files(catalog: Catalog, files: list[Path]) -> list[Problem]:
     """Paths on this machine that definitions list and that lead nowhere, or to what can't be used."""
-    from reeltune.definitions.checking import definition_in
+    from reeltune.definitions.checking import load_definition
     from reeltune.errors import DefinitionError
     from reeltune.library.inventory import Inventory
     from reeltune.planning.local import local_problems
@@ -84,7 +84,7 @@ def _missing_files(catalog: Catalog, files: list[Path]) -> list[Problem]:
     found: list[Problem] = []
     for path in files:
         try:
-            found += local_problems(definition_in(catalog, path), path, inventory)
+            found += local_problems(load_definition(catalog, path), path, inventory)
         except DefinitionError:
             continue
     return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.names import SIXTEEN_BITS, format_objection, read_name
 from reeltune.definitions import Catalog, Definition, Summary, Version
-from reeltune.definitions.model import Listed
+from reeltune.definitions.model import ListedFile
 from reeltune.definitions.slots import PRELOAD, Slot, role_of
 from reeltune.errors import CheckpointError, ChoiceError, DeviceError, FetchError, ReeltuneError
 from reeltune.library.inventory import Inventory, Namesake, Wanted
@@ -135,7 +135,7 @@ def wanted_file(definition: Definition, version: Version, slot: Slot) -> Wanted:
     )
 
 
-def _namesake(listed: Listed) -> Namesake:
+def _namesake(listed: ListedFile) -> Namesake:
     def fits(identity: Identity) -> bool:
         role = role_of(listed.slot, listed.slots)
         return listed.slot == PRELOAD or not contradiction(identity, listed.architecture, role)
