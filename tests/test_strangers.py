@@ -73,7 +73,7 @@ def test_what_can_not_be_resolved_is_not_called_runnable(root, define):
     define("b", {"architecture": "t2v", "URLs": "a"})
     rows = {row.id: row for row in load_catalog(root).summaries()}
     assert not rows["a"].runnable
-    assert "circle" in rows["a"].reason
+    assert "circular" in rows["a"].reason
 
 
 @pytest.mark.parametrize(

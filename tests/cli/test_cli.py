@@ -103,7 +103,7 @@ def test_check(run, root, define):
     define("circle", {"architecture": "t2v", "URLs": "circle"})
     problems = json.loads(run("check", str(root / "finetunes"), "--json")[1])
     assert {problem["severity"] for problem in problems} == {"error", "warning"}
-    assert any("circle" in problem["message"] for problem in problems)
+    assert any("circular" in problem["message"] for problem in problems)
     assert run("check", str(root / "none.json"))[0] == 1
 
 

@@ -35,7 +35,7 @@ def test_models_with_one_cause_share_a_line(run, define):
     _, out, err = run("list")
     lines = [line for line in err.splitlines() if line.strip()]
     assert len(lines) == 1
-    assert "an architecture this program doesn't have: m0, m1, m10, m100, m101, m102 and 164 more" in lines[0]
+    assert "an architecture that reeltune doesn't support: m0, m1, m10, m100, m101, m102 and 164 more" in lines[0]
     assert sum(line.endswith("no") for line in out.splitlines()) == 170
 
 
@@ -67,7 +67,7 @@ def test_keys_of_other_programs_are_reported_once(run, define):
         "mine", GOOD | {"configs": {"a": {}}, "text_encoder_folder": "x", "group": "g", "profiles_dir": [""], "zz": 1}
     )
     _, _, err = run("explain", "mine")
-    assert [err.count(word) for word in ("model.configs", "model.text_encoder_folder", "no known key")] == [1, 1, 1]
+    assert [err.count(word) for word in ("model.configs", "model.text_encoder_folder", "Unknown key")] == [1, 1, 1]
     assert "group" not in err
     code, out, _ = run("check")
     assert code == 0
@@ -80,7 +80,7 @@ def test_subfolders_are_reported_where_models_are_listed(run, root):
     assert "sub/x.json" in run("list")[2]
     code, out, _ = run("check")
     assert code == 0
-    assert "Move them into finetunes/ itself." in out
+    assert "Move them to finetunes/ itself." in out
 
 
 def test_check_fix_joins_pasted_json(run, root):
@@ -89,7 +89,7 @@ def test_check_fix_joins_pasted_json(run, root):
     path.write_text(text, encoding="utf-8")
     code, out, _ = run("check")
     assert code == 1
-    assert 'Write {"model": {"architecture": …, "URLs": …}, "seed": …}. `reeltune check --fix` does it.' in out
+    assert 'Write {"model": {"architecture": …, "URLs": …}, "seed": …}, or run `reeltune check --fix`.' in out
     assert path.read_text(encoding="utf-8") == text
     code, out, err = run("check", "--fix")
     assert code == 0
@@ -127,8 +127,8 @@ def test_a_copy_is_complete_and_equal(run, root, id):
 @pytest.mark.parametrize(
     ("id", "new", "words"),
     [
-        ("nano_t2v", "t2v", "already"), ("nano_t2v", "../x", "can't be the id"), ("nano_t2v", ".x", "can't be the id"),
-        ("nano_t2v", "a/b", "can't be the id"), ("nano_t2w", "mine", "Did you mean 'nano_t2v'?"), ("nano_t2v", "", "id"),
+        ("nano_t2v", "t2v", "already"), ("nano_t2v", "../x", "Invalid id"), ("nano_t2v", ".x", "Invalid id"),
+        ("nano_t2v", "a/b", "Invalid id"), ("nano_t2w", "mine", "Did you mean 'nano_t2v'?"), ("nano_t2v", "", "id"),
     ],
 )  # fmt: skip
 def test_copies_that_are_refused(run, root, id, new, words):
@@ -153,9 +153,10 @@ def test_check_and_export_group_definitions_of_unknown_architectures(run, define
     code, out, _ = run("check")
     assert code == 1
     assert len(out.splitlines()) == 3
-    assert "40 definitions have an architecture this program doesn't have" in out
+    assert "40 definitions have an architecture that reeltune doesn't support" in out
     assert (
-        "typo.json: model.architecture: 't2w' is an architecture this program doesn't have. Did you mean 't2v'?" in out
+        "typo.json: model.architecture: 't2w' is an architecture that reeltune doesn't support. Did you mean 't2v'?"
+        in out
     )
     assert "did you mean 't2v'?: typo" in run("list")[2]
     assert len(json.loads(run("check", "--json")[1])) == 41

@@ -71,11 +71,11 @@ def test_one_bad_file_is_set_aside(root, define):
     [
         ({"architecture": "t2w", "URLs": WEIGHTS}, "'t2v'"),
         ({"architecture": "t2v", "URLs": "nope"}, "doesn't exist"),
-        ({"architecture": "t2v", "URLs": "https://h/x.safetensors"}, "write a list"),
-        ({"architecture": "t2v", "URLs": "mine"}, "circle: mine -> mine"),
+        ({"architecture": "t2v", "URLs": "https://h/x.safetensors"}, "write it as a list"),
+        ({"architecture": "t2v", "URLs": "mine"}, "circular: mine -> mine"),
         ({"architecture": "t2v", "URLs": WEIGHTS, "modules": ["t2v"]}, "0 modules"),
-        ({"architecture": "t2v", "URLs": WEIGHTS, "modules": ["mine"]}, "circle"),
-        ({"architecture": "other", "URLs": WEIGHTS}, "is a finetune.*Write its architecture: 't2v'"),
+        ({"architecture": "t2v", "URLs": WEIGHTS, "modules": ["mine"]}, "circular"),
+        ({"architecture": "other", "URLs": WEIGHTS}, "is a finetune.*Use its architecture: 't2v'"),
     ],
 )
 def test_bad_references_are_named(root, define, model, words):

@@ -11,7 +11,7 @@ from reeltune import load_catalog
 from reeltune.definitions.checking import check_files
 from reeltune.families import ARCHITECTURES
 
-UNKNOWN = "an architecture this program doesn't have"
+UNKNOWN = "an architecture that reeltune doesn't support"
 LORAS = (
     "it applies LoRAs, which are not supported yet (merge them into its file with `reeltune quantize FILE --lora LORA`, "
     "and list that one)"
@@ -33,8 +33,8 @@ def test_none_of_the_217_is_set_aside(catalog):
     odd = [row for id, row in facts().items() if row["architecture"] in ARCHITECTURES for row in catalog[id].notices]
     assert all(row.severity == "warning" for row in odd)
     assert sorted({row.message for row in odd}) == [
-        "It is not used: guidance and timesteps are those of the settings, not of that file.",
-        "It is not used: the number of phases is the one of the settings.",
+        "It is not used: guidance and timesteps are taken from the settings.",
+        "It is not used: the number of phases is taken from the settings.",
         "Unknown setting; it is kept, but not used.",
     ]
 

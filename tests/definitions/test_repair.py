@@ -5,7 +5,7 @@ import json
 import pytest
 
 from reeltune import load_catalog
-from reeltune.definitions.repair import repaired
+from reeltune.definitions.repair import repair_text
 from reeltune.definitions.schema import parse_definition
 from reeltune.errors import DefinitionError
 
@@ -43,7 +43,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES)
 def test_pieces_become_one_object(text):
-    found = repaired(text)
+    found = repair_text(text)
     value = json.loads(found.text)
     assert value["model"] == WANTED
     if "seed" in text:
@@ -59,9 +59,9 @@ def test_the_error_shows_what_to_write(tmp_path, text):
 
 def test_the_inside_of_the_model_object_alone(tmp_path):
     text = json.dumps(WANTED | {"seed": 7})
-    with pytest.raises(DefinitionError, match=r'belong into a `model` object.*Write {"model": {"name"'):
+    with pytest.raises(DefinitionError, match=r'must be in a `model` object.*Write {"model": {"name"'):
         parse_definition(tmp_path / "x.json", text)
-    assert json.loads(repaired(text).text) == {"model": WANTED, "seed": 7}
+    assert json.loads(repair_text(text).text) == {"model": WANTED, "seed": 7}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_inside_of_the_model_object_alone(tmp_path):
     ],
 )  # fmt: skip
 def test_what_is_no_definition_or_was_cut_off_is_left_alone(text):
-    assert repaired(text) is None
+    assert repair_text(text) is None
 
 
 def test_a_pasted_file_is_set_aside_and_named(root):

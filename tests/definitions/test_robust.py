@@ -43,7 +43,7 @@ def test_a_definition_that_cannot_resolve_is_listed_with_its_reason(root, define
         with pytest.raises(DefinitionReference):
             catalog[id]
     assert rows["foreign"].architecture == "ltx2_22B"
-    assert rows["foreign"].reason == "'ltx2_22B' is an architecture this program doesn't have"
+    assert rows["foreign"].reason == "'ltx2_22B' is an architecture that reeltune doesn't support"
     with pytest.raises(UnknownArchitecture) as caught:
         catalog["foreign"]
     assert caught.value.architecture == "ltx2_22B"
@@ -53,12 +53,12 @@ def test_a_definition_that_cannot_resolve_is_listed_with_its_reason(root, define
 @pytest.mark.parametrize(
     ("architecture", "words"),
     [
-        ("nano_t2v", "'nano_t2v' is a finetune. Write its architecture: 't2v_1.3B'."),
+        ("nano_t2v", "'nano_t2v' is a finetune. Use its architecture: 't2v_1.3B'."),
         ("t2v_14B", "Did you mean 't2v'?"),
-        ("z_image", "doesn't have (it makes images)."),
-        ("ace_step_v1", "doesn't have (it makes sound)."),
-        ("my_own", "It has flf2v_720p, fun_inp"),
-        ("mine", "'mine' is an architecture this program doesn't have."),
+        ("z_image", "doesn't support (it makes images)."),
+        ("ace_step_v1", "doesn't support (it makes sound)."),
+        ("my_own", "Supported are flf2v_720p, fun_inp"),
+        ("mine", "'mine' is an architecture that reeltune doesn't support."),
     ],
 )
 def test_what_an_architecture_can_be(root, define, architecture, words):
@@ -71,7 +71,7 @@ def test_what_an_architecture_can_be(root, define, architecture, words):
 def test_finetunes_that_name_each_other_as_architecture(root, define):
     define("a", {"architecture": "b", "URLs": WEIGHTS})
     define("b", {"architecture": "a", "URLs": WEIGHTS})
-    with pytest.raises(DefinitionReference, match="leads back to itself"):
+    with pytest.raises(DefinitionReference, match="The references are circular"):
         load_catalog(root)["a"]
 
 
@@ -93,7 +93,7 @@ def test_chains_of_a_thousand_references(root, define, last):
         assert [version.url for version in catalog["d0"].slots["transformer"]] == WEIGHTS
         assert [version.url for version in catalog["d0"].slots["modules[0]"]] == WEIGHTS
     else:
-        assert ("circle" in rows["d0"].reason) == (last["URLs"] == "d0")
+        assert ("circular" in rows["d0"].reason) == (last["URLs"] == "d0")
         assert len(rows["d0"].reason) < 500
 
 
@@ -103,7 +103,7 @@ def test_a_chain_of_architectures(root, define):
     define("d1000", GOOD)
     catalog = load_catalog(root)
     assert not any(row.runnable for row in catalog.summaries() if row.id.startswith("d") and row.id != "d1000")
-    with pytest.raises(DefinitionReference, match="Write its architecture: 't2v'"):
+    with pytest.raises(DefinitionReference, match="Use its architecture: 't2v'"):
         catalog["d0"]
 
 
@@ -198,7 +198,7 @@ def test_two_files_of_one_id_and_names_that_are_no_text(root, define):
     catalog = load_catalog(root)
     assert catalog["x"].name == "first"
     assert len(catalog.broken) == 5
-    assert "has the id of x.json" in str(catalog.broken[root / "finetunes" / "x.JSON"])
+    assert "has the same id as x.json" in str(catalog.broken[root / "finetunes" / "x.JSON"])
 
 
 def members(rows):

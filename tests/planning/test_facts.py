@@ -108,7 +108,7 @@ def test_models_that_can_not_run_are_only_downloaded_anyway(server, define, root
     define("phases", {"architecture": "t2v", "URLs": urls}, guidance_phases=3)
     define("images", {"architecture": "t2v", "URLs": urls, "image_outputs": True})
     catalog = load_catalog(root)
-    for id, words in (("styled", "LoRAs"), ("phases", "3 phases"), ("images", "images in place of videos")):
+    for id, words in (("styled", "LoRAs"), ("phases", "3 phases"), ("images", "images instead of videos")):
         assert words in here(root, id).reason
         assert words in explain(catalog[id], machine=MACHINE).as_json()["reason"]
         for act in (pull_all, plan_download):
@@ -215,8 +215,8 @@ def test_a_missing_listed_file_is_a_notice_when_another_is_used(root, define):
 def test_the_reason_names_the_architecture_that_accepts_modules(root, define, architecture, takes):
     define("mine", {"architecture": architecture, "URLs": ["https://h/x.safetensors"], "modules": ["vace_14B"]})
     reason = load_catalog(root)["mine"].reason
-    assert f"it merges modules, which {architecture} does not take" in reason
-    assert (f'write "architecture": "{takes}"' in reason) == bool(takes)
+    assert f"it merges modules, which {architecture} does not support" in reason
+    assert (f'use "architecture": "{takes}"' in reason) == bool(takes)
 
 
 def test_a_file_that_many_definitions_list_is_read_once(root, define, monkeypatch):

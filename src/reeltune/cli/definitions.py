@@ -84,7 +84,7 @@ def _repair(files: list[Path]) -> bool:
 
 def _local_problems(catalog: Catalog, files: list[Path]) -> list[Problem]:
     """Problems with files on this machine that definitions list."""
-    from reeltune.definitions.checking import definition_in
+    from reeltune.definitions.checking import load_definition
     from reeltune.errors import DefinitionError
     from reeltune.library.inventory import Inventory
     from reeltune.planning.local import local_problems
@@ -95,7 +95,7 @@ def _local_problems(catalog: Catalog, files: list[Path]) -> list[Problem]:
     problems: list[Problem] = []
     for path in files:
         try:
-            problems += local_problems(definition_in(catalog, path), path, inventory)
+            problems += local_problems(load_definition(catalog, path), path, inventory)
         except DefinitionError:  # `check` reports it
             continue
     return problems

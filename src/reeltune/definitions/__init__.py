@@ -1,4 +1,4 @@
-"""Finetune definitions: parse, validate, override, resolve, edit."""
+"""Finetune definitions: parsing, validation, overrides, references and edits."""
 
 from __future__ import annotations
 

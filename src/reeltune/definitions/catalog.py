@@ -1,10 +1,12 @@
-"""All definitions: built-in base models and finetunes, and the user's, which override them key by key.
+"""All definitions: the built-in base models and finetunes, and the user's, which override them key by key.
 
     catalog = load_catalog("~/videos")
-    catalog["t2v"].name; list(catalog); catalog.broken
+    catalog["t2v"].name
+    list(catalog)
+    catalog.broken
 
-A broken file is set aside with its problems and never stops the rest. Parsing happens on loading, resolving
-(overrides, references) on access, so that thousands of definitions list at once.
+A broken file is reported in `catalog.broken`, and the others are loaded. Files are parsed when the catalog is loaded;
+overrides and references are resolved on access, so that thousands of definitions can be listed quickly.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from typing import Any
 
 from reeltune._text import shortened
 from reeltune.definitions import lineage
-from reeltune.definitions.entries import Entry, first_entry
-from reeltune.definitions.folders import look_through
+from reeltune.definitions.entries import Entry, new_entry
+from reeltune.definitions.folders import scan_folder
 from reeltune.definitions.model import Definition, Version
 from reeltune.definitions.namesakes import Namesakes
 from reeltune.definitions.nearest import did_you_mean
@@ -29,7 +31,7 @@ from reeltune.definitions.references import References
 from reeltune.definitions.schema import DefinitionFile, read_definition
 from reeltune.definitions.section import ModelSection
 from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, Slot
-from reeltune.definitions.support import not_done, reasons_against, unloadable_by_name
+from reeltune.definitions.support import unloadable_reason, unsupported_features, unused_key_warnings
 from reeltune.errors import (
     DefinitionError,
     DefinitionInvalid,
@@ -42,16 +44,16 @@ from reeltune.errors import (
 from reeltune.files import expand, working_folder
 
 ROOT_VARIABLE = "REELTUNE_ROOT"
-_MOST_NAME = 200  # characters of a name in a list
-UNKNOWN_ARCHITECTURE = "an architecture this program doesn't have"
+_MAX_NAME = 200  # characters of a name in a list
+UNKNOWN_ARCHITECTURE = "an architecture that reeltune doesn't support"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a list shows of a definition, as far as definitions alone say: files on disk are not looked at.
+    """What lists show about a definition, from the definition files alone: weight files are not read.
 
-    `reason`: why it isn't runnable; `cause`: the same where many share it, without the details. `visible`: whether
-    lists show it.
+    `reason`: why it isn't runnable, empty if it is. `cause`: the reason without details, by which lists group
+    definitions. `visible`: whether lists show it.
     """
 
     id: str
@@ -65,24 +67,24 @@ class Summary:
 
 
 def resolve_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """The working folder: given, else `$REELTUNE_ROOT`, else the current folder. Absolute, `~` expanded.
+    """The absolute path of the working folder: `root`, else `$REELTUNE_ROOT`, else the current folder.
 
-    It need not exist yet. Raises FileError where it can't be a folder.
+    `~` is expanded. The folder need not exist yet. Raises FileError if the path is not a folder.
     """
     chosen = root if root is not None else os.environ.get(ROOT_VARIABLE) or "."
     return working_folder(expand(chosen))
 
 
 def load_catalog(root: str | os.PathLike[str] | None = None) -> Catalog:
-    """Read the built-in definitions and `<root>/finetunes/*.json`. Broken files land in `catalog.broken`."""
+    """Load the built-in definitions and `<root>/finetunes/*.json`. Broken files are reported in `catalog.broken`."""
     return Catalog(resolve_root(root))
 
 
 class Catalog(Mapping[str, Definition]):
     """Definitions by id. Access raises DefinitionNotFound, or DefinitionError for one that can't be resolved.
 
-    `broken`: files that are set aside, and why; `unread`: files that lie where they aren't read. Two catalogs are
-    equal only if they are the same object. `read`: how a file is read.
+    `broken`: files that can't be used, and the errors. `unread`: warnings about files in places that aren't read.
+    `read`: the function that reads a definition file. Two catalogs are equal only if they are the same object.
     """
 
     def __init__(self, root: Path, read: Callable[[Path], DefinitionFile] = read_definition) -> None:
@@ -90,7 +92,7 @@ class Catalog(Mapping[str, Definition]):
         self.broken: dict[Path, DefinitionError] = {}
         self.unread: list[Problem] = []
         self._entries: dict[str, Entry] = {}
-        self._forget()
+        self._reset()
         data = Path(str(resources.files("reeltune.definitions"))) / "data"
         for folder, kind in ((data / "base", "base"), (data / "finetunes", "finetune")):
             self._read_folder(folder, kind, read)
@@ -99,15 +101,15 @@ class Catalog(Mapping[str, Definition]):
     __hash__ = object.__hash__
 
     def __eq__(self, other: object) -> bool:
-        return self is other  # a Mapping would compare all values, and resolving one may raise
+        return self is other  # the comparison of mappings would resolve all definitions, which may raise
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._resolved: dict[str, Definition] = {}
         self._references = References(self._entries)
         self._namesakes = Namesakes(self)
 
     def _read_folder(self, path: Path, kind: str, read: Callable[[Path], DefinitionFile]) -> None:
-        folder = look_through(path)
+        folder = scan_folder(path)
         self.broken.update(folder.broken)
         self.unread += folder.problems
         for file in folder.files:
@@ -117,18 +119,20 @@ class Catalog(Mapping[str, Definition]):
                 self.broken[file] = error
 
     def _add(self, file: DefinitionFile, kind: str) -> None:
-        below = self._entries.get(file.id)
-        self._entries[file.id] = below.with_file(file) if below else first_entry(file, kind)
+        overridden = self._entries.get(file.id)
+        self._entries[file.id] = overridden.with_file(file) if overridden else new_entry(file, kind)
 
     def with_file(self, file: DefinitionFile) -> Catalog:
-        """A catalog with one more file on top, for checking it. Raises DefinitionInvalid where it is incomplete."""
+        """A copy of the catalog with one more file, for checking it. Raises DefinitionInvalid if it is incomplete."""
         catalog = Catalog.__new__(Catalog)
-        catalog.root, catalog.broken, catalog.unread = self.root, self.broken, self.unread
+        catalog.root = self.root
+        catalog.broken = self.broken
+        catalog.unread = self.unread
         catalog._entries = dict(self._entries)
-        catalog._forget()
+        catalog._reset()
         entry = self._entries.get(file.id)
         if entry is not None and file.path.resolve() in [path.resolve() for path in entry.files]:
-            return catalog  # it is part of this catalog already
+            return catalog  # the file is part of the catalog already
         catalog._add(file, "finetune")
         return catalog
 
@@ -147,40 +151,45 @@ class Catalog(Mapping[str, Definition]):
         return self._resolved[id]
 
     def get(self, id: object, default: Any = None) -> Any:
-        """The definition, or `default` where there is none of that id. Raises as access does where it is broken."""
+        """The definition, or `default` if the id doesn't exist. Raises DefinitionError if it can't be resolved."""
         return self[id] if isinstance(id, str) and id in self else default
 
     def files_of(self, id: str) -> tuple[Path, ...]:
-        """The files a definition is read from, whether it can be resolved or not."""
+        """The files that a definition is read from, even if it can't be resolved."""
         return self._entry(id).files
 
     def section(self, id: str) -> ModelSection:
-        """The `model` object of a definition, its files merged; references in it are not followed."""
+        """The `model` object of a definition, merged from its files, with unresolved references."""
         return self._entry(id).model
 
     def loras(self, id: str) -> tuple[Version, ...]:
-        """The LoRAs a definition lists, itself or by reference. Raises DefinitionError."""
+        """The LoRAs that a definition lists, directly or by reference. Raises DefinitionError."""
         return self._references.urls(self._entry(id).id, "loras")
 
     def summaries(self) -> list[Summary]:
-        """One row for each definition; those that can't be resolved are among them, with the reason."""
+        """A summary of each definition, including those that can't be resolved."""
         return [self._summary(entry) for entry in self._entries.values()]
 
     def _summary(self, entry: Entry) -> Summary:
         try:
             definition = self[entry.id]
         except DefinitionError as error:
-            architecture, reason, cause = entry.model.architecture or "", str(error), str(error)
-            if isinstance(error, UnknownArchitecture):
-                reason = f"{error.architecture!r} is {UNKNOWN_ARCHITECTURE}"
-                cause = UNKNOWN_ARCHITECTURE
-                if error.meant:
-                    reason = cause = f"{reason}; did you mean {error.meant!r}?"
+            architecture = entry.model.architecture or ""
+            reason, cause = _reason_and_cause(error)
         else:
-            architecture, reason = definition.architecture.id, definition.reason
-            reason = cause = reason or unloadable_by_name(definition.slots)
-        name, visible = shortened(entry.model.name or entry.id, _MOST_NAME), entry.model.visible is not False
-        return Summary(entry.id, name, architecture, entry.kind, not reason, reason, cause, visible)
+            architecture = definition.architecture.id
+            reason = definition.reason or unloadable_reason(definition.slots)
+            cause = reason
+        return Summary(
+            id=entry.id,
+            name=shortened(entry.model.name or entry.id, _MAX_NAME),
+            architecture=architecture,
+            kind=entry.kind,
+            runnable=not reason,
+            reason=reason,
+            cause=cause,
+            visible=entry.model.visible is not False,
+        )
 
     def _entry(self, id: str) -> Entry:
         if id in self:
@@ -188,8 +197,8 @@ class Catalog(Mapping[str, Definition]):
         for path, error in self.broken.items():
             if path.stem == id:
                 raise error
-        near = did_you_mean(id, self._entries) if isinstance(id, str) else ""
-        raise DefinitionNotFound(f"There is no definition {id!r}.", hint=near or "`reeltune list` shows all.")
+        suggestion = did_you_mean(id, self._entries) if isinstance(id, str) else ""
+        raise DefinitionNotFound(f"No definition {id!r} found.", hint=suggestion or "`reeltune list` shows all.")
 
     def _resolve(self, entry: Entry) -> Definition:
         model = entry.model
@@ -201,7 +210,8 @@ class Catalog(Mapping[str, Definition]):
             architecture = replace(architecture, fps=model.fps)
         settings = {**lineage.inherited_settings(entry, self._entries), **entry.settings}
         loras = self._references.urls(entry.id, "loras")
-        resolutions, odd = offered_resolutions(model.resolutions, str(entry.files[-1]))
+        file = str(entry.files[-1])
+        resolutions, resolution_warnings = offered_resolutions(model.resolutions, file)
         return Definition(
             id=entry.id,
             name=model.name or entry.id,
@@ -214,9 +224,9 @@ class Catalog(Mapping[str, Definition]):
             components=lineage.inherited_components(entry, self._entries) or architecture.components_repo,
             sha256=MappingProxyType(dict(model.sha256 or {})),
             settings=MappingProxyType(settings),
-            asks=reasons_against(model, architecture, slots, settings, loras),
+            unsupported=unsupported_features(model, architecture, slots, settings, loras),
             files=entry.files,
-            notices=(*entry.notices, *odd, *not_done(model, str(entry.files[-1]))),
+            notices=(*entry.notices, *resolution_warnings, *unused_key_warnings(model, file)),
             root=self.root,
             namesakes=lambda version: self._namesakes.of(version),
             visible=model.visible is not False,
@@ -224,34 +234,46 @@ class Catalog(Mapping[str, Definition]):
         )
 
     def _slots(self, entry: Entry) -> dict[Slot, tuple[Version, ...]]:
-        """Versions by slot, in the order of the file. Raises DefinitionReference where there are no weights."""
+        """Versions by slot, in the order of the file. Raises DefinitionReference for a slot without versions."""
         slots = {TRANSFORMER: self._references.urls(entry.id, "URLs")}
-        if second := self._references.urls(entry.id, "URLs2"):
-            slots[TRANSFORMER_2] = second
+        second_transformer = self._references.urls(entry.id, "URLs2")
+        if second_transformer:
+            slots[TRANSFORMER_2] = second_transformer
         for index, urls in enumerate(self._references.modules(entry.id)):
             slots[Slot.module(index)] = urls
-        empty = next((slot for slot, versions in slots.items() if not versions), None)
-        if empty is not None:
-            key = empty if empty.is_module else empty.key
-            problem = Problem(str(entry.files[-1]), f"model.{key}", "It lists no weights.", "List at least one URL.")
-            raise DefinitionReference(problem)
+        for slot, versions in slots.items():
+            if not versions:
+                key = slot if slot.is_module else slot.key
+                problem = Problem(str(entry.files[-1]), f"model.{key}", "The list is empty.", "List at least one URL.")
+                raise DefinitionReference(problem)
         return slots
 
     def problems(self) -> list[Problem]:
-        """Everything wrong or odd in all files, for `check` and for a line under lists."""
-        found = list(self.unread)
+        """All errors and warnings of all files."""
+        problems = list(self.unread)
         for path, error in self.broken.items():
-            found += problems_of(error, path)
+            problems += problems_of(error, path)
         for id in self:
             try:
-                found += self[id].notices
+                problems += self[id].notices
             except DefinitionError as error:
-                found += problems_of(error, self._entries[id].files[-1])
-        return found
+                problems += problems_of(error, self._entries[id].files[-1])
+        return problems
+
+
+def _reason_and_cause(error: DefinitionError) -> tuple[str, str]:
+    """Why a definition that can't be resolved isn't runnable, with details and without."""
+    if not isinstance(error, UnknownArchitecture):
+        return str(error), str(error)
+    reason = f"{error.architecture!r} is {UNKNOWN_ARCHITECTURE}"
+    if error.meant:
+        reason = f"{reason}; did you mean {error.meant!r}?"
+        return reason, reason
+    return reason, UNKNOWN_ARCHITECTURE
 
 
 def problems_of(error: DefinitionError, path: Path) -> list[Problem]:
-    """The problems a definition error carries."""
+    """The problems in a definition error."""
     if isinstance(error, DefinitionInvalid):
         return list(error.problems)
     if isinstance(error, DefinitionSyntaxError | DefinitionReference):

@@ -1,4 +1,4 @@
-"""Copies of definitions as starting points: complete files of one's own, which name everything they use."""
+"""Copies of definitions as complete files, for users to start from."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ _MODEL = "model"
 def copy_definition(catalog: Catalog, id: str, new: str, name: str = "") -> Path:
     """Write `finetunes/<new>.json`, a complete definition equal to `id`; returns its path.
 
-    References become the lists they stand for, and every setting it starts from is written. Raises DefinitionError
-    where `new` can't be an id or exists already, or `id` can't be resolved.
+    References are replaced by the lists they refer to, and all settings are written, including defaults. Raises
+    DefinitionError if `new` is not a valid id or exists already, or if `id` can't be resolved.
     """
     if not _ID.fullmatch(new):
-        message = f"{new!r} can't be the id of a definition."
-        raise DefinitionError(message, hint="Use letters, digits, underscores, dots and hyphens; it names the file.")
+        message = f"Invalid id {new!r} for a definition."
+        hint = "Use letters, digits, underscores, dots and hyphens; the id is also the name of the file."
+        raise DefinitionError(message, hint=hint)
     if new in catalog or any(path.stem.lower() == new.lower() for path in _own_files(catalog)):
-        raise DefinitionError(f"There is a definition {new} already.", hint="Choose another id.")
+        raise DefinitionError(f"The definition {new} exists already.", hint="Choose another id.")
     definition = catalog[id]
     model = _model(catalog, definition) | {"name": name or f"{definition.name} (copy)"}
     settings = portable(layer(definition.architecture, definition.settings))
@@ -37,13 +38,13 @@ def copy_definition(catalog: Catalog, id: str, new: str, name: str = "") -> Path
 
 
 def _own_files(catalog: Catalog) -> list[Path]:
-    """Every definition file of the user, broken ones included."""
+    """All definition files of the user, including broken ones."""
     files = [path for id in catalog for path in catalog.files_of(id)]
     return [path for path in (*files, *catalog.broken) if path.parent == catalog.root / "finetunes"]
 
 
 def _model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
-    """The `model` object, all in one."""
+    """The `model` object of the copy, without references."""
     section = catalog.section(definition.id)
     model: dict[str, Any] = {"name": "", "architecture": definition.architecture.id}
     model["description"] = definition.description
@@ -56,7 +57,7 @@ def _model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
         "preload_URLs": _urls(definition.preload),
         "loras": _urls(catalog.loras(definition.id)),
     }
-    model |= {key: rows for key, rows in lists.items() if rows}
+    model |= {key: urls for key, urls in lists.items() if urls}
     if definition.components != definition.architecture.components_repo:
         model["components"] = definition.components
     if definition.sha256:

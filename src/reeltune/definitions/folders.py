@@ -1,4 +1,4 @@
-"""The definition files of a folder, and those that only look as if they were read."""
+"""The definition files in a folder, and warnings about files that the user may expect to be read."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from reeltune.errors import DefinitionError, Problem
 from reeltune.untrusted import clean_text
 
 SUFFIX = ".json"
-_ALMOST = (".json.txt", ".jsonc", ".json5", ".jsn")  # what systems that hide endings, and editors, make of them
-_NAMED = 5
-_MOST_ENTRIES = 10_000  # of subfolders that are looked through
+_SIMILAR_SUFFIXES = (".json.txt", ".jsonc", ".json5", ".jsn")
+_MAX_NAMED = 5  # files that a warning names
+_MAX_ENTRIES = 10_000  # in subfolders, of those that are searched
 
 
 @dataclass(frozen=True)
-class Folder:
-    """What a folder holds: definition `files` in the order of their names, `broken` paths, and `problems`: what lies
-    there unread.
+class DefinitionFolder:
+    """The content of a folder.
+
+    `files`: definition files, sorted by name. `broken`: paths that can't be used, and the errors. `problems`: warnings
+    about files that are not read.
     """
 
     files: tuple[Path, ...] = ()
@@ -26,44 +28,45 @@ class Folder:
     problems: tuple[Problem, ...] = ()
 
 
-def look_through(folder: Path) -> Folder:
-    """List a folder; one that doesn't exist holds nothing.
+def scan_folder(folder: Path) -> DefinitionFolder:
+    """List a folder; a folder that doesn't exist is empty.
 
-    Hidden files are passed over silently. Of two files of one id, as `x.json` and `x.JSON`, the first one counts.
+    Hidden files are ignored. If two files have the same id, as `x.json` and `x.JSON`, the first one is used.
     """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and not folder.is_symlink():  # nobody put definitions there
-            return Folder()
-        return Folder(broken=((folder, DefinitionError(f"{folder} can't be read: {error.strerror or error}.")),))
-    shown = [entry for entry in entries if not entry.name.startswith(".")]
+        if isinstance(error, FileNotFoundError) and not folder.is_symlink():
+            return DefinitionFolder()
+        unreadable = DefinitionError(f"{folder} can't be read: {error.strerror or error}.")
+        return DefinitionFolder(broken=((folder, unreadable),))
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
     files: dict[str, Path] = {}
     broken: list[tuple[Path, DefinitionError]] = []
-    for entry in sorted(shown, key=lambda entry: not entry.name.endswith(SUFFIX)):
+    for entry in sorted(visible, key=lambda entry: not entry.name.endswith(SUFFIX)):
         if not entry.name.lower().endswith(SUFFIX):
             continue
         path = folder / entry.name
-        if first := files.get(path.stem):
-            message = f"{path} has the id of {first.name}, which counts."
+        if path.stem in files:
+            message = f"{path} has the same id as {files[path.stem].name}, and is not used."
             broken.append((path, DefinitionError(message, hint="Rename one of them.")))
         else:
             files[path.stem] = path
-    return Folder(tuple(sorted(files.values())), tuple(broken), tuple(_unread(folder, shown)))
+    return DefinitionFolder(tuple(sorted(files.values())), tuple(broken), tuple(_unread(folder, visible)))
 
 
 def _unread(folder: Path, entries: list[os.DirEntry[str]]) -> list[Problem]:
-    """Warnings about files that someone may expect to be read: one for those in subfolders, one for odd endings."""
-    below = _below([entry.path for entry in entries if _is_folder(entry)])
-    odd = [Path(entry.path) for entry in entries if entry.name.lower().endswith(_ALMOST)]
-    found = []
-    if below:
-        message = f"Definitions in subfolders are not read: {_listed(below, folder)}."
-        found.append(Problem(str(folder), "", message, f"Move them into {folder.name}/ itself.", "warning"))
-    if odd:
-        message = f"Files that don't end in {SUFFIX} are not read: {_listed(odd, folder)}."
-        found.append(Problem(str(folder), "", message, f"Let their names end in {SUFFIX}.", "warning"))
-    return found
+    """Warnings about files that are not read: one for those in subfolders, and one for similar suffixes."""
+    in_subfolders = _in_subfolders([entry.path for entry in entries if _is_folder(entry)])
+    misnamed = [Path(entry.path) for entry in entries if entry.name.lower().endswith(_SIMILAR_SUFFIXES)]
+    problems = []
+    if in_subfolders:
+        message = f"Definitions in subfolders are not read: {_listed(in_subfolders, folder)}."
+        problems.append(Problem(str(folder), "", message, f"Move them to {folder.name}/ itself.", "warning"))
+    if misnamed:
+        message = f"Files that don't end in {SUFFIX} are not read: {_listed(misnamed, folder)}."
+        problems.append(Problem(str(folder), "", message, f"Rename them to end in {SUFFIX}.", "warning"))
+    return problems
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -73,19 +76,20 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _below(folders: list[str]) -> list[Path]:
-    """Definition files in subfolders, links to folders left out; not more than there is time for."""
-    found: list[Path] = []
-    looked_at = 0
-    for top in folders:
-        for folder, _, names in os.walk(top):
-            looked_at += len(names) + 1
-            found += [Path(folder) / name for name in sorted(names) if name.lower().endswith(SUFFIX)]
-            if looked_at > _MOST_ENTRIES:
-                return found
-    return found
+def _in_subfolders(subfolders: list[str]) -> list[Path]:
+    """Definition files in subfolders, without following links; the search stops after 10,000 entries."""
+    paths: list[Path] = []
+    entries_seen = 0
+    for subfolder in subfolders:
+        for folder, _, names in os.walk(subfolder):
+            entries_seen += len(names) + 1
+            paths += [Path(folder) / name for name in sorted(names) if name.lower().endswith(SUFFIX)]
+            if entries_seen > _MAX_ENTRIES:
+                return paths
+    return paths
 
 
 def _listed(paths: list[Path], folder: Path) -> str:
-    names = [clean_text(path.relative_to(folder).as_posix()) for path in paths[:_NAMED]]
-    return ", ".join(names) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
+    names = [clean_text(path.relative_to(folder).as_posix()) for path in paths[:_MAX_NAMED]]
+    more = f" and {len(paths) - _MAX_NAMED} more" if len(paths) > _MAX_NAMED else ""
+    return ", ".join(names) + more

@@ -1,4 +1,4 @@
-"""JSON as people write it: errors that say where and why, and edits that touch nothing else."""
+"""JSON files written by people: errors with location and cause, and edits that change nothing else."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from reeltune.errors import DefinitionSyntaxError, InvalidJSON, Problem
-from reeltune.untrusted import RepeatedKeys, parse_json
+from reeltune.untrusted import JsonObject, RepeatedKeys, parse_json
 
 MAX_BYTES = 4_000_000
-_MOST_WARNINGS = 20
-_KEYS_SHOWN = 8
-_LONGEST_KEY = 40
+_MAX_WARNINGS = 20
+_MAX_KEYS = 8  # that a message lists
+_MAX_KEY = 40  # characters of a key in a message
 _SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()  # for spans in a text that `parse_json` has accepted
+_DECODER = json.JSONDecoder()  # to find the spans of values in a text that `parse_json` has accepted
 
 
 def decode(raw: bytes, file: str) -> str:
-    """Text of a JSON file: UTF-8, with or without a byte order mark."""
+    """The text of a JSON file in UTF-8, with or without a byte order mark. Raises DefinitionSyntaxError."""
     if len(raw) > MAX_BYTES:
-        raise DefinitionSyntaxError(
-            Problem(file, "", f"The file has {len(raw):,} bytes; a definition is text of a few.")
-        )
+        message = f"The file has {len(raw):,} bytes; the limit is {MAX_BYTES:,}."
+        raise DefinitionSyntaxError(Problem(file, "", message))
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -32,8 +31,8 @@ def decode(raw: bytes, file: str) -> str:
         raise DefinitionSyntaxError(problem) from error
 
 
-def parse_object(text: str, file: str) -> tuple[dict[str, Any], list[Problem]]:
-    """The object a JSON text holds, with a warning for every key that stands twice.
+def parse_object(text: str, file: str) -> tuple[JsonObject, list[Problem]]:
+    """The JSON object in a text, and warnings about repeated keys.
 
     Raises DefinitionSyntaxError with line, column and the likely cause.
     """
@@ -43,59 +42,60 @@ def parse_object(text: str, file: str) -> tuple[dict[str, Any], list[Problem]]:
         raise DefinitionSyntaxError(Problem(file, error.where, error.message, error.hint)) from error
     if not isinstance(value, dict):
         raise DefinitionSyntaxError(
-            Problem(file, "", "The file must hold a JSON object.", "Put everything inside { }.")
+            Problem(file, "", "The file must contain a JSON object.", "Put everything inside { }.")
         )
-    return value, [
-        Problem(file, where, f"{_listed(keys)} more than once; the last one counts.", severity="warning")
-        for where, keys in itertools.islice(_repeated(value, ""), _MOST_WARNINGS)
+    warnings = [
+        Problem(file, where, f"Repeated {_listed(keys)}; the last value is used.", severity="warning")
+        for where, keys in itertools.islice(_repeated_keys(value, ""), _MAX_WARNINGS)
     ]
+    return value, warnings
 
 
-def _repeated(value: Any, where: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The objects in which keys stand more than once, and those keys."""
+def _repeated_keys(value: JsonObject, where: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The key paths of objects with repeated keys, and those keys."""
     if isinstance(value, RepeatedKeys) and value.repeated:
         yield where or "top level", value.repeated
-    children = value.items() if isinstance(value, dict) else ()
-    for key, child in children:
+    for key, child in value.items():
         if isinstance(child, dict):
-            yield from _repeated(child, f"{where}.{key[:_LONGEST_KEY]}".lstrip("."))
+            yield from _repeated_keys(child, f"{where}.{key[:_MAX_KEY]}".lstrip("."))
 
 
 def _listed(keys: tuple[str, ...]) -> str:
-    """Some keys for a message, with their verb."""
-    shown = ", ".join(repr(key[:_LONGEST_KEY]) for key in keys[:_KEYS_SHOWN])
+    """Keys for a message: "key 'a'", "keys 'a', 'b' and 3 more"."""
+    names = ", ".join(repr(key[:_MAX_KEY]) for key in keys[:_MAX_KEYS])
     if len(keys) == 1:
-        return f"{shown} stands here"
-    return f"{shown}{f' and {len(keys) - _KEYS_SHOWN} more' if len(keys) > _KEYS_SHOWN else ''} stand here"
+        return f"key {names}"
+    more = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""
+    return f"keys {names}{more}"
 
 
 # --- lossless edits ---------------------------------------------------------------------------------------
 
 
-def _skip(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    return found.end() if found else position
+def _skip_space(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
 
 
 def _members(text: str, start: int) -> dict[str, tuple[int, int]]:
-    """Spans of the values of the object starting at `start`, by key (the last of repeated keys)."""
+    """The spans of the values in the object at `start`, by key; of repeated keys, the last one's."""
     spans: dict[str, tuple[int, int]] = {}
-    position = _skip(text, start + 1)
+    position = _skip_space(text, start + 1)
     while text[position] != "}":
         key, position = _DECODER.raw_decode(text, position)
-        begin = _skip(text, _skip(text, position) + 1)  # past the colon
+        begin = _skip_space(text, _skip_space(text, position) + 1)  # past the colon
         _, end = _DECODER.raw_decode(text, begin)
         spans[key] = (begin, end)
-        position = _skip(text, end)
+        position = _skip_space(text, end)
         if text[position] == ",":
-            position = _skip(text, position + 1)
+            position = _skip_space(text, position + 1)
     return spans
 
 
 def _indent(text: str) -> str:
-    """The file's indentation: what stands before its first key on a line of its own."""
-    found = re.search(r"^\{\r?\n([ \t]+)\"", text.lstrip("\ufeff").lstrip(), re.MULTILINE)
-    return found[1] if found else "    "
+    """The indentation of the file: the spaces before its first key, if that is on its own line."""
+    match = re.search(r"^\{\r?\n([ \t]+)\"", text.lstrip("\ufeff").lstrip(), re.MULTILINE)
+    return match[1] if match else "    "
 
 
 def _dump(text: str, value: Any, depth: int) -> str:
@@ -106,12 +106,12 @@ def _dump(text: str, value: Any, depth: int) -> str:
 
 
 def replace_value(text: str, path: tuple[str, ...], value: Any) -> str:
-    """`text` with the value at `path` set, everything else byte for byte as it was.
+    """`text` with the value at `path` replaced and everything else unchanged.
 
-    `text` must be a valid JSON object. A missing key is added at the end of its object; missing objects on the
-    way are made.
+    `text` must be a valid JSON object. A missing key is added at the end of its object, and missing objects in the
+    path are created.
     """
-    start = _skip(text, 1 if text.startswith("\ufeff") else 0)
+    start = _skip_space(text, 1 if text.startswith("\ufeff") else 0)
     for depth, key in enumerate(path):
         spans = _members(text, start)
         if key not in spans:

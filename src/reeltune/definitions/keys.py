@@ -1,4 +1,4 @@
-"""Keys of the `model` object that other programs write, and what becomes of each here."""
+"""Keys of the `model` object that other programs use, and how reeltune treats each of them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-# They change what other programs make of the definition, and aren't done here: reported wherever it is used.
+# Keys that change the result in other programs and have no effect in reeltune: each one is reported.
 REPORTED: Mapping[str, str] = MappingProxyType(
     {
-        "configs": "its variants of the model can't be chosen here",
-        "LTXV_config": "guidance and timesteps are those of the settings, not of that file",
-        "text_encoder_folder": "the text encoder is the architecture's own",
-        "sample_solver": "the solver is the one of the settings",
-        "lock_guidance_phases": "the number of phases is the one of the settings",
-        "guidance_max_phases": "the number of phases is the one of the settings",
+        "configs": "variants of a model are not supported",
+        "LTXV_config": "guidance and timesteps are taken from the settings",
+        "text_encoder_folder": "the architecture's text encoder is used",
+        "sample_solver": "the solver is taken from the settings",
+        "lock_guidance_phases": "the number of phases is taken from the settings",
+        "guidance_max_phases": "the number of phases is taken from the settings",
     }
 )
 
-# About lists, pages, documents, memory and tools of other programs: nothing of it shows in a video.
+# Keys for the lists, pages, documentation, memory and tools of other programs, which don't change a video.
 SILENT = frozenset(
     {
         "attention", "author", "finetune_source_model", "group", "infos", "model_type", "parent_model_type",
@@ -28,20 +28,20 @@ SILENT = frozenset(
 )  # fmt: skip
 _SILENT_PARTS = ("prompt_enhancer",)
 
-# Replacements of components; a definition that uses one isn't run without it.
+# Replacements of components, which aren't supported: a definition with one of them can't run.
 REPLACED_COMPONENTS = ("text_encoder_URLs", "VAE_URLs")
 
 
 def is_silent(key: str) -> bool:
-    """Whether a key of another program asks for nothing that a video would show."""
+    """Whether a key of another program has no effect on videos."""
     return key in SILENT or any(part in key for part in _SILENT_PARTS)
 
 
 def is_known(key: str) -> bool:
-    """Whether some program is known to write the key."""
+    """Whether a known program uses the key."""
     return key in REPORTED or key in REPLACED_COMPONENTS or is_silent(key)
 
 
-def asks(value: Any) -> bool:
-    """Whether the value of a key asks for anything: not empty, not off."""
+def has_value(value: Any) -> bool:
+    """Whether the value of a key is neither empty nor off."""
     return value not in (None, False, "", [], {}, [""])

@@ -1,4 +1,4 @@
-"""What a definition derives from: its architecture, and the base model whose settings and components it inherits."""
+"""What a definition derives from: its architecture, and the base models whose settings and components it inherits."""
 
 from __future__ import annotations
 
@@ -13,62 +13,66 @@ from reeltune.families.others import OTHER_ARCHITECTURES, makes
 
 
 def architecture_of(entry: Entry, entries: Mapping[str, Entry]) -> Architecture:
-    """The architecture a definition names, itself or by a base model.
+    """The architecture of a definition, which it names directly or through base models.
 
-    Raises UnknownArchitecture for one that this program doesn't have, DefinitionReference for what is none.
+    Raises UnknownArchitecture for an unsupported architecture, and DefinitionReference for the id of a finetune or a
+    circular reference.
     """
-    names = [row.model.architecture or "" for row in _bases(entry, entries)]
+    names = [base.model.architecture or "" for base in _bases(entry, entries)]
     for name in names:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]
     name = names[-1]
-    end, passed = _end_of(name, entries)
+    end, visited = _end_of_chain(name, entries)
     if end in ARCHITECTURES:
-        _fail(entry, f"{name!r} is a finetune.", f"Write its architecture: {end!r}.")
-    if len(set(passed)) > 1 and end in passed[:-1]:
-        _fail(entry, f"It leads back to itself: {' -> '.join([*passed, end])}.", "Name an architecture.")
-    meant = _meant(end, entries)
-    raise UnknownArchitecture(_problem(entry, _unknown(end), _advice(end, meant)), architecture=end, meant=meant)
+        _fail(entry, f"{name!r} is a finetune.", f"Use its architecture: {end!r}.")
+    if len(set(visited)) > 1 and end in visited[:-1]:
+        _fail(entry, f"The references are circular: {' -> '.join([*visited, end])}.", "Use an architecture.")
+    meant = _misspelled_name(end, entries)
+    raise UnknownArchitecture(_problem(entry, _unknown(end), _hint(end, meant)), architecture=end, meant=meant)
 
 
-def _end_of(name: str, entries: Mapping[str, Entry]) -> tuple[str, list[str]]:
-    """The name that no definition leads on from, or leads back to, and the ids of the definitions passed."""
-    passed: dict[str, None] = {}
-    while name in entries and name not in ARCHITECTURES and name not in passed:
-        passed[name] = None
+def _end_of_chain(name: str, entries: Mapping[str, Entry]) -> tuple[str, list[str]]:
+    """The last name in a chain of definitions, and the ids in it; in a circular chain, the first repeated id."""
+    visited: dict[str, None] = {}
+    while name in entries and name not in ARCHITECTURES and name not in visited:
+        visited[name] = None
         name = entries[name].model.architecture or ""
-    return name, list(passed)
+    return name, list(visited)
 
 
-def _meant(name: str, entries: Mapping[str, Entry]) -> str:
-    """The architecture or base model that a name is a misspelling of; empty where it is none."""
+def _misspelled_name(name: str, entries: Mapping[str, Entry]) -> str:
+    """The architecture or base model that a name is a misspelling of; empty if there is none."""
     if name in OTHER_ARCHITECTURES:
         return ""
-    return nearest_name(name, {*ARCHITECTURES, *(id for id, row in entries.items() if row.kind == "base")})
+    base_models = [id for id, entry in entries.items() if entry.kind == "base"]
+    return nearest_name(name, {*ARCHITECTURES, *base_models})
 
 
-def _advice(name: str, meant: str) -> str:
+def _hint(name: str, meant: str) -> str:
     if meant:
         return f"Did you mean {meant!r}?"
-    return "" if name in OTHER_ARCHITECTURES else f"It has {', '.join(sorted(ARCHITECTURES))}."
+    if name in OTHER_ARCHITECTURES:
+        return ""
+    return f"Supported are {', '.join(sorted(ARCHITECTURES))}."
 
 
 def _unknown(name: str) -> str:
-    what = makes(name)
-    made = f" (it makes {what})" if what in ("images", "sound") else ""
-    return f"{name!r} is an architecture this program doesn't have{made}."
+    result = makes(name)
+    details = f" (it makes {result})" if result in ("images", "sound") else ""
+    return f"{name!r} is an architecture that reeltune doesn't support{details}."
 
 
 def two_transformers(architecture: Architecture) -> Architecture:
-    """The architecture of two transformers of the same kind, where there is one; else the given one.
+    """The variant of an architecture with two transformers, if there is one; else the architecture itself.
 
-    Until August 2025 definitions of Wan 2.2 named the architecture of Wan 2.1 and listed `URLs2`.
+    Until August 2025, definitions of Wan 2.2 named the architecture of Wan 2.1 and listed `URLs2`.
     """
     return ARCHITECTURES.get(architecture.two_transformers, architecture)
 
 
 def inherited_settings(entry: Entry, entries: Mapping[str, Entry]) -> dict[str, Any]:
-    """The settings of the base models a definition derives from, the nearest one's last."""
+    """The settings of the base models that a definition derives from; a nearer one overrides those behind it."""
     settings: dict[str, Any] = {}
     for base in reversed(_bases(entry, entries)[1:]):
         settings.update(base.settings)
@@ -76,12 +80,15 @@ def inherited_settings(entry: Entry, entries: Mapping[str, Entry]) -> dict[str, 
 
 
 def inherited_components(entry: Entry, entries: Mapping[str, Entry]) -> str:
-    """The `components` of the definition or the nearest base model that names any; else an empty string."""
-    return next((row.model.components for row in _bases(entry, entries) if row.model.components), "")
+    """The `components` of the definition or of its nearest base model with any; empty if none has any."""
+    for base in _bases(entry, entries):
+        if base.model.components:
+            return base.model.components
+    return ""
 
 
 def _bases(entry: Entry, entries: Mapping[str, Entry]) -> list[Entry]:
-    """The definition, the base model it names as its architecture, the one that names, and so on."""
+    """The definition, the base model that it derives from, the base model of that one, and so on."""
     chain = [entry]
     seen = {entry.id}
     while True:

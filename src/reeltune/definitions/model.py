@@ -1,38 +1,38 @@
-"""What a definition comes to once overrides and references are resolved: the value everything else takes."""
+"""A definition with all overrides and references resolved."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from reeltune.checkpoints.names import base_name
 from reeltune.definitions.slots import Slot
 from reeltune.errors import Problem
 from reeltune.families import Architecture
+from reeltune.families.values import Settings
 
 
 @dataclass(frozen=True)
 class Version:
-    """One weight file a definition lists: a URL, or a path (absolute or relative to the root)."""
+    """A weight file in a definition: a URL, or a path (absolute or relative to the root)."""
 
     url: str
 
     @property
     def file_name(self) -> str:
-        """Name the file has on disk."""
+        """The name of the file on disk."""
         return base_name(self.url)
 
     @property
     def remote(self) -> bool:
-        """Whether it can be downloaded."""
+        """Whether it is a URL, not a path."""
         return self.url.lower().startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A file that some definition lists: its URL or path, the slot it is for, and all slots of that definition."""
+class ListedFile:
+    """A file in a definition: its URL or path, its slot, and all slots of the definition."""
 
     url: str
     architecture: Architecture
@@ -40,49 +40,49 @@ class Listed:
     slots: tuple[Slot, ...]
 
 
-def _no_namesakes(version: Version) -> tuple[Listed, ...]:
+def _no_namesakes(version: Version) -> tuple[ListedFile, ...]:
     return ()
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A base model or finetune, complete.
+    """A complete base model or finetune.
 
-    `slots`: versions by slot, in the order of the file.
-    `settings`: the base model's and the definition's own, without the architecture's defaults.
-    `components`: repository (`owner/name`) or folder in diffusers layout. `asks`: things it asks for that
-    this program does not do, such as LoRAs. `root`: the working folder it belongs to. `namesakes`: other files that
-    have the name of a version's, as all definitions of the catalog list them. `visible`: whether lists show it.
-    `resolutions`: label and value of those it offers; any where it offers none.
+    `kind`: "base" or "finetune". `slots`: versions by slot, in the order of the file. `components`: a Hub repository
+    (`owner/name`) or a folder in diffusers layout. `settings`: the base model's and its own, without the architecture's
+    defaults. `unsupported`: the unsupported features that it needs, as clauses such as "it applies LoRAs …". `files`:
+    the files it was read from, built-in ones first. `root`: its working folder. `namesakes`: for a version, other files
+    with the same name in all definitions of the catalog. `visible`: whether lists show it. `resolutions`: the labels
+    and values of the resolutions it offers; empty for any resolution.
     """
 
     id: str
     name: str
     description: str
-    kind: str  # "base" | "finetune"
+    kind: str
     architecture: Architecture
     slots: Mapping[Slot, tuple[Version, ...]]
     preload: tuple[Version, ...]
     auto_quantize: bool
     components: str
     sha256: Mapping[str, str]
-    settings: Mapping[str, Any]
-    asks: tuple[str, ...]
-    files: tuple[Path, ...]  # the files it was read from, built-in first
+    settings: Settings
+    unsupported: tuple[str, ...]
+    files: tuple[Path, ...]
     notices: tuple[Problem, ...]
     root: Path
-    namesakes: Callable[[Version], tuple[Listed, ...]] = field(default=_no_namesakes, compare=False, repr=False)
+    namesakes: Callable[[Version], tuple[ListedFile, ...]] = field(default=_no_namesakes, compare=False, repr=False)
     visible: bool = True
     resolutions: tuple[tuple[str, str], ...] = ()
 
     @property
     def own_file(self) -> Path | None:
-        """The user's file among those it was read from; None for one that is built in."""
+        """The user's file among `files`; None if all are built in."""
         return next((path for path in self.files if path.parent == self.root / "finetunes"), None)
 
     @property
     def runnable(self) -> bool:
-        """Whether videos can be made with it here."""
+        """Whether videos can be made with it."""
         return not self.reason
 
     @property
@@ -90,4 +90,4 @@ class Definition:
         """Why it isn't runnable; empty if it is."""
         if not self.architecture.runnable:
             return self.architecture.unsupported
-        return "; ".join(self.asks)
+        return "; ".join(self.unsupported)

@@ -1,31 +1,32 @@
-"""Which URLs of all definitions end in the same file name, so that no file is taken for another one's."""
+"""URLs in all definitions that end in the same file name, so that no file on disk is mistaken for another."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reeltune.definitions.model import Definition, Listed, Version
+from reeltune.definitions.model import Definition, ListedFile, Version
 from reeltune.definitions.slots import PRELOAD
 from reeltune.errors import DefinitionError
 from reeltune.net import file_key
 
 
 class Namesakes:
-    """Files that the definitions of a catalog list, by file name; gathered on first need."""
+    """The files in all definitions of a catalog by file name, collected on first use."""
 
     def __init__(self, catalog: Mapping[str, Definition]) -> None:
         self._catalog = catalog
-        self._by_name: dict[str, dict[str, Listed]] | None = None
+        self._by_name: dict[str, dict[str, ListedFile]] | None = None
 
-    def of(self, version: Version) -> tuple[Listed, ...]:
-        """Other files of a version's name. URLs that mean one file (`net.file_key`) count as one."""
+    def of(self, version: Version) -> tuple[ListedFile, ...]:
+        """Other files with a version's file name. Different URLs of the same file (`net.file_key`) count once."""
         if self._by_name is None:
-            self._by_name = self._gather()
-        own = file_key(version.url)
-        return tuple(row for key, row in self._by_name.get(version.file_name, {}).items() if key != own)
+            self._by_name = self._collect()
+        own_key = file_key(version.url)
+        files = self._by_name.get(version.file_name, {})
+        return tuple(file for key, file in files.items() if key != own_key)
 
-    def _gather(self) -> dict[str, dict[str, Listed]]:
-        found: dict[str, dict[str, Listed]] = {}
+    def _collect(self) -> dict[str, dict[str, ListedFile]]:
+        by_name: dict[str, dict[str, ListedFile]] = {}
         for id in self._catalog:
             try:
                 definition = self._catalog[id]
@@ -33,6 +34,7 @@ class Namesakes:
                 continue
             for slot, versions in {**definition.slots, PRELOAD: definition.preload}.items():
                 for version in versions:
-                    row = Listed(version.url, definition.architecture, slot, tuple(definition.slots))
-                    found.setdefault(version.file_name, {}).setdefault(file_key(version.url), row)
-        return found
+                    file = ListedFile(version.url, definition.architecture, slot, tuple(definition.slots))
+                    files = by_name.setdefault(version.file_name, {})
+                    files.setdefault(file_key(version.url), file)
+        return by_name

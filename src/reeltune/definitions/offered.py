@@ -1,4 +1,4 @@
-"""The resolutions a definition offers: texts such as `832x480`, or pairs of a label and such a text."""
+"""The resolutions that a definition offers: `832x480`, or a pair of a label and such a text."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from reeltune.errors import Problem, SettingsError
 from reeltune.families.vocabulary import coerce, shown
 from reeltune.untrusted import clean_text
 
-Offered = tuple[tuple[str, str], ...]
-_MOST = 100
+Resolutions = tuple[tuple[str, str], ...]  # label and value
+_MAX_ITEMS = 100
 
 
-def offered_resolutions(values: list[Any] | None, file: str) -> tuple[Offered, list[Problem]]:
-    """Label and resolution of each entry that can be used, and a warning where one can't."""
-    found: list[tuple[str, str]] = []
-    odd: list[Any] = []
-    for row in (values or [])[:_MOST]:
-        label, value = row if isinstance(row, list) and len(row) == 2 else (row, row)
+def offered_resolutions(items: list[Any] | None, file: str) -> tuple[Resolutions, list[Problem]]:
+    """The label and value of each valid item, and a warning if some are invalid."""
+    resolutions: list[tuple[str, str]] = []
+    invalid: list[Any] = []
+    for item in (items or [])[:_MAX_ITEMS]:
+        label, value = item if isinstance(item, list) and len(item) == 2 else (item, item)
         try:
             resolution = str(coerce("resolution", value))
         except SettingsError:
-            odd.append(row)
+            invalid.append(item)
             continue
-        found.append((clean_text(label) if isinstance(label, str) else resolution, resolution))
-    if not odd:
-        return tuple(found), []
-    message = f"Invalid value {shown(odd[0])}. It is left out."
-    return tuple(found), [Problem(file, "model.resolutions", message, "Write resolutions such as 832x480.", "warning")]
+        resolutions.append((clean_text(label) if isinstance(label, str) else resolution, resolution))
+    if not invalid:
+        return tuple(resolutions), []
+    message = f"Invalid value {shown(invalid[0])}. It is left out."
+    problem = Problem(file, "model.resolutions", message, "Use resolutions such as 832x480.", "warning")
+    return tuple(resolutions), [problem]

@@ -1,4 +1,4 @@
-"""Definition files read once, and again only when they change: for programs that watch a folder of many.
+"""A reader that parses definition files again only if they have changed, for programs that watch a folder.
 
 reader = DefinitionReader()
 catalog = Catalog(root, reader.read)
@@ -12,43 +12,50 @@ from pathlib import Path
 from reeltune.definitions.schema import DefinitionFile, read_definition
 from reeltune.errors import DefinitionError
 
-_Facts = tuple[int, int, int]  # size, time of the last change in ns, inode
+_Fingerprint = tuple[int, int, int]  # size, time of the last change in ns, inode
+_Parsed = DefinitionFile | DefinitionError
 
 
 class DefinitionReader:
-    """Reads the files of one catalog; `next()` gives the reader of a later one, which knows what this one has read."""
+    """Reads the files of one catalog. `next()` returns the reader for the next one, which reuses unchanged files."""
 
-    def __init__(self, known: dict[Path, tuple[_Facts, DefinitionFile | DefinitionError]] | None = None) -> None:
-        self._before = known or {}
-        self._read: dict[Path, tuple[_Facts, DefinitionFile | DefinitionError]] = {}
+    def __init__(self, previous: dict[Path, tuple[_Fingerprint, _Parsed]] | None = None) -> None:
+        self._previous = previous or {}
+        self._read: dict[Path, tuple[_Fingerprint, _Parsed]] = {}
 
     def next(self) -> DefinitionReader:
-        """A reader for the same folders as they are later; files that are gone are forgotten."""
+        """A reader that reuses the files that this one has read."""
         return DefinitionReader(self._read)
 
     def read(self, path: Path) -> DefinitionFile:
-        """As `read_definition`, with its errors; a file that is as it was isn't parsed again."""
-        facts = _facts(path)
-        known = self._before.get(path)
-        parsed = known[1] if known is not None and known[0] == facts else _parsed(path)
-        if facts is not None:
-            self._read[path] = (facts, parsed)
+        """The definition file, parsed only if it has changed. Raises as `read_definition`."""
+        fingerprint = _fingerprint(path)  # before reading, so that a change while reading is noticed later
+        parsed = self._if_unchanged(path, fingerprint) or _parse(path)
+        if fingerprint is not None:
+            self._read[path] = (fingerprint, parsed)
         if isinstance(parsed, DefinitionError):
             raise parsed.with_traceback(None)
         return parsed
 
+    def _if_unchanged(self, path: Path, fingerprint: _Fingerprint | None) -> _Parsed | None:
+        """What the previous reader has parsed; None if the file has changed since."""
+        previous = self._previous.get(path)
+        if previous is None or previous[0] != fingerprint:
+            return None
+        return previous[1]
 
-def _parsed(path: Path) -> DefinitionFile | DefinitionError:
+
+def _parse(path: Path) -> _Parsed:
     try:
         return read_definition(path)
     except DefinitionError as error:
         return error
 
 
-def _facts(path: Path) -> _Facts | None:
-    """What tells that a file has changed; None where it can't be looked at. Taken before it is read."""
+def _fingerprint(path: Path) -> _Fingerprint | None:
+    """Values that change when a file changes; None if they can't be read."""
     try:
-        facts = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return None
-    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ino

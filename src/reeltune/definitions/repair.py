@@ -1,10 +1,10 @@
-"""Definitions pasted together from a guide: pieces of JSON that are meant to be one object.
+"""Repair of definitions that were pasted together from a guide: pieces of JSON instead of one object.
 
-    "model": {…},                     without the outer braces, with a comma too many
-    {"prompt": "…"} "model": {…},     before or after the settings
-    {"name": "…", "URLs": […]}        only what belongs into the `model` object
+    "model": {…},                     without the outer braces, with an extra comma
+    {"prompt": "…"} "model": {…},     several pieces
+    {"name": "…", "URLs": […]}        only the content of the `model` object
 
-What is meant is told by the pieces alone, so that the text can be joined without changing anything in it.
+The pieces are joined without changes to their text.
 """
 
 from __future__ import annotations
@@ -13,26 +13,25 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from reeltune.definitions.section import ModelSection
 from reeltune.errors import InvalidJSON
-from reeltune.untrusted import RepeatedKeys, parse_json
+from reeltune.untrusted import JsonObject, RepeatedKeys, parse_json
 
 _MODEL = "model"
-_TELLING = frozenset({"architecture", "URLs"})  # keys of the model object that no setting has
+_MODEL_KEYS = frozenset({"architecture", "URLs"})  # keys by which the content of a model object is recognized
 _FIELDS = frozenset(ModelSection.model_fields)
-_MOST_CHARACTERS = 1_000_000
-_MOST_PIECES = 1_000
-_KEYS_SHOWN = 8
+_MAX_CHARACTERS = 1_000_000
+_MAX_PIECES = 1_000
+_MAX_KEYS = 8  # that an outline shows
 _FENCE = re.compile(r"^[ \t]*```[a-z]*[ \t\r]*$", re.MULTILINE)
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
 _CLOSING = {"{": "}", "[": "]"}
 
 
 @dataclass(frozen=True)
-class Repaired:
-    """A definition's text as one JSON object. `faults`: what was wrong; `outline`: its keys, to be written so."""
+class RepairedText:
+    """The text of a definition as one JSON object. `faults`: what was wrong. `outline`: the keys of the object."""
 
     text: str
     faults: tuple[str, ...]
@@ -41,51 +40,59 @@ class Repaired:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A part of a text outside all brackets: the inside of an object, or a key with its value."""
+    """A part of a text: the inside of an object, or a key and its value outside of braces (`bare`)."""
 
     text: str
-    bare: bool  # whether it stands outside braces
+    bare: bool
 
 
-class _Unclear(Exception):
-    """What is meant can't be told."""
+class _Ambiguous(Exception):
+    """The text can't be repaired without guessing."""
 
 
-def repaired(text: str) -> Repaired | None:
-    """The text as one definition, or None where it isn't made of the pieces of one, or is one already."""
-    if len(text) > _MOST_CHARACTERS:
+def repair_text(text: str) -> RepairedText | None:
+    """The text as one definition; None if it needs no repair, or can't be repaired without guessing."""
+    if len(text) > _MAX_CHARACTERS:
         return None
-    whole = text.removeprefix("\ufeff").strip()
-    plain = _FENCE.sub("", whole).strip()
+    stripped = text.removeprefix("\ufeff").strip()
+    content = _FENCE.sub("", stripped).strip()
     try:
-        pieces, faults = _pieces(plain)
+        pieces, faults = _pieces(content)
         joined = _joined(pieces)
         value = parse_json(joined, "The text")
-    except (_Unclear, InvalidJSON):
+    except (_Ambiguous, InvalidJSON):
         return None
     if isinstance(value, RepeatedKeys):
         return None
     if not isinstance(value.get(_MODEL), dict):
-        if not _TELLING & value.keys() or _MODEL in value:
+        if not _MODEL_KEYS & value.keys() or _MODEL in value:
             return None
-        faults.append(f"its keys belong into a `{_MODEL}` object")
-        value = {_MODEL: {key: row for key, row in value.items() if key in _FIELDS},
-                 **{key: row for key, row in value.items() if key not in _FIELDS}}  # fmt: skip
+        faults.append(f"its keys must be in a `{_MODEL}` object")
+        value = _with_model(value)
         joined = json.dumps(value, indent=4, ensure_ascii=False)
-    if plain != whole:
-        faults.append("a code fence stands around it")
-    return Repaired(joined + "\n", tuple(faults), _outline(value)) if faults else None
+    if content != stripped:
+        faults.append("it is inside a code fence")
+    if not faults:
+        return None
+    return RepairedText(joined + "\n", tuple(faults), _outline(value))
+
+
+def _with_model(value: JsonObject) -> JsonObject:
+    """The object with the keys of a model section moved into a `model` object."""
+    model = {key: item for key, item in value.items() if key in _FIELDS}
+    settings = {key: item for key, item in value.items() if key not in _FIELDS}
+    return {_MODEL: model, **settings}
 
 
 def _pieces(text: str) -> tuple[list[_Piece], list[str]]:
-    """The parts a text is made of, and what is wrong about them. Raises _Unclear."""
+    """The pieces that a text consists of, and its faults. Raises _Ambiguous."""
     tokens = list(_tokens(text))
     pieces: list[_Piece] = []
     faults: list[str] = []
     index = 0
     while index < len(tokens):
         start, token = tokens[index]
-        if token in (",", "}"):  # between pieces, or left over
+        if token in (",", "}"):  # between pieces, or unmatched
             index += 1
             continue
         if token == "{":
@@ -99,30 +106,30 @@ def _pieces(text: str) -> tuple[list[_Piece], list[str]]:
             last, name = tokens[end - 1]
             pieces.append(_Piece(text[start : last + len(name)], True))
         else:
-            raise _Unclear
+            raise _Ambiguous
         index = end
-        if len(pieces) > _MOST_PIECES:
-            raise _Unclear
+        if len(pieces) > _MAX_PIECES:
+            raise _Ambiguous
     faults += _faults(pieces, text)
     return pieces, faults
 
 
 def _tokens(text: str) -> Iterator[tuple[int, str]]:
-    """Places and texts of strings, punctuation and words. Raises _Unclear for what is neither."""
+    """The positions and texts of strings, punctuation and words. Raises _Ambiguous for anything else."""
     position = 0
-    while found := _TOKEN.search(text, position):
-        if text[position : found.start()].strip():
-            raise _Unclear
-        yield found.start(), found[0]
-        position = found.end()
+    for match in _TOKEN.finditer(text):
+        if text[position : match.start()].strip():
+            raise _Ambiguous
+        yield match.start(), match[0]
+        position = match.end()
     if text[position:].strip():
-        raise _Unclear
+        raise _Ambiguous
 
 
 def _end_of_value(tokens: list[tuple[int, str]], start: int) -> tuple[int, bool]:
-    """The index past the value that begins at `start`, and whether it ends there: its own last brace may be missing.
+    """The index after the value that begins at `start`, and whether its last brace is present.
 
-    Raises _Unclear where more is missing: the file was probably cut off.
+    Raises _Ambiguous if more than the last brace is missing: the file is probably truncated.
     """
     open_brackets: list[str] = []
     for index in range(start, len(tokens)):
@@ -130,53 +137,55 @@ def _end_of_value(tokens: list[tuple[int, str]], start: int) -> tuple[int, bool]
         if token in _CLOSING:
             open_brackets.append(_CLOSING[token])
         elif token in ("}", "]") and (not open_brackets or open_brackets.pop() != token):
-            raise _Unclear
+            raise _Ambiguous
         if not open_brackets:
             return index + 1, True
     if open_brackets != ["}"]:
-        raise _Unclear
+        raise _Ambiguous
     return len(tokens), False
 
 
 def _faults(pieces: list[_Piece], text: str) -> list[str]:
-    found = []
+    faults = []
     bare = [piece for piece in pieces if piece.bare]
     if bare and len(bare) == len(pieces):
-        found.append("its outer { } are missing")
+        faults.append("its outer { } are missing")
     elif bare:
-        found.append("part of it stands outside the outer { }")
+        faults.append("a part of it is outside the outer { }")
     elif len(pieces) > 1:
-        found.append(f"it holds {len(pieces)} objects one after another")
-    if text.endswith(",") or any(_without_commas(piece.text) != piece.text for piece in pieces):
-        found.append("a comma too many stands at the end of a list or an object")
-    return found
+        faults.append(f"it contains {len(pieces)} objects")
+    if text.endswith(",") or any(_without_extra_commas(piece.text) != piece.text for piece in pieces):
+        faults.append("a list or an object ends with an extra comma")
+    return faults
 
 
 def _joined(pieces: list[_Piece]) -> str:
-    """The pieces as one object, their own text unchanged but for commas too many."""
+    """The pieces as one object, with their text unchanged except for extra commas. Raises _Ambiguous."""
     if not pieces:
-        raise _Unclear
-    inner = [_without_commas(piece.text) for piece in pieces]
-    inner = [row for row in inner if row.strip()]
+        raise _Ambiguous
+    texts = [_without_extra_commas(piece.text) for piece in pieces]
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        return "{}"
     if len(pieces) == 1 and not pieces[0].bare:
-        return "{" + inner[0].rstrip() + "\n}" if inner else "{}"
-    return "{\n" + ",\n".join("    " + row.strip() for row in inner) + "\n}"
+        return "{" + texts[0].rstrip() + "\n}"
+    return "{\n" + ",\n".join("    " + text.strip() for text in texts) + "\n}"
 
 
-def _without_commas(text: str) -> str:
-    """A text without the commas that stand before a closing bracket or at its end."""
+def _without_extra_commas(text: str) -> str:
+    """A text without commas before a closing bracket or at its end."""
     tokens = list(_tokens(text))
-    kept: list[str] = []
-    done = 0
+    parts: list[str] = []
+    position = 0
     for index, (start, token) in enumerate(tokens):
         if token == "," and (index + 1 == len(tokens) or tokens[index + 1][1] in ("}", "]")):
-            kept.append(text[done:start])
-            done = start + 1
-    return "".join(kept) + text[done:]
+            parts.append(text[position:start])
+            position = start + 1
+    return "".join(parts) + text[position:]
 
 
-def _outline(value: dict[str, Any]) -> str:
-    """The keys of a definition, as they are to be written."""
-    model = ", ".join(f'"{key}": …' for key in list(value[_MODEL])[:_KEYS_SHOWN])
-    others = "".join(f', "{key}": …' for key in list(value)[:_KEYS_SHOWN] if key != _MODEL)
+def _outline(value: JsonObject) -> str:
+    """The keys of a definition as JSON with the values left out."""
+    model = ", ".join(f'"{key}": …' for key in list(value[_MODEL])[:_MAX_KEYS])
+    others = "".join(f', "{key}": …' for key in list(value)[:_MAX_KEYS] if key != _MODEL)
     return f'{{"{_MODEL}": {{{model}}}{others}}}'

@@ -1,4 +1,4 @@
-"""A working folder that was never used: its folders, with a note in each that shows what belongs there."""
+"""The first use of a working folder: create its subfolders, each with a README about its content."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from reeltune.files import write_atomic
 
 _NOTE = "README.txt"
 _NOTES = {
-    "finetunes": """Your finetune definitions: JSON files, one for each model. Files in subfolders are not read.
+    "finetunes": """Your finetune definitions: one JSON file for each model. Files in subfolders are not read.
 
-    reeltune add FILE|URL              writes one for a weight file
-    reeltune definitions copy ID NEW   writes one equal to another, to start from
-    reeltune check                     names every mistake in them
+    reeltune add FILE|URL              write a definition for a weight file
+    reeltune definitions copy ID NEW   write a copy of another definition
+    reeltune check                     report all mistakes in definitions
 """,
-    "settings": """Settings that models start from, where they differ from their definitions': ID_settings.json.
+    "settings": """Your default settings of models, in files named ID_settings.json. They override the definitions'.
 
-    reeltune settings export ID        writes the settings that a model starts from
-    reeltune settings export --all     writes those of every model
-    Delete a file, and the model starts from its definition again.
+    reeltune settings export ID        write the default settings of a model
+    reeltune settings export --all     write those of all models
+    Delete a file to use the settings of the definition again.
 """,
 }
 
 
 def prepare_root(root: Path) -> None:
-    """Make the folders that users put files into, where they don't exist; a folder that can't be written is left."""
+    """Create the folders for users' files where they don't exist; a folder that can't be written is skipped."""
     for name, note in _NOTES.items():
         folder = root / name
         if not folder.exists() and not folder.is_symlink():
-            with contextlib.suppress(FileError):  # what needs the folder reports it
+            with contextlib.suppress(FileError):  # reported by the first operation that needs the folder
                 write_atomic(folder / _NOTE, note.encode("utf-8"))

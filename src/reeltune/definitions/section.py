@@ -1,4 +1,4 @@
-"""The `model` object of a definition file, as it may be written."""
+"""The schema of the `model` object in a definition file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def _plain(value: str) -> str:
-    """Text that a file system, a log and a terminal can take."""
+    """One line of text without control characters, which could change a terminal or a log."""
     if not value.isprintable():
         raise ValueError("text without control characters")
     return value
 
 
 def _url(value: str) -> str:
-    """A URL or a path; URLs by http only, so that a definition can't make the program read local files by one."""
+    """A URL or a path; only http(s) URLs, so that a definition can't read local files through other schemes."""
     if "://" in value:
         try:
             parts = urlsplit(_plain(value))
@@ -29,7 +29,7 @@ def _url(value: str) -> str:
 
 
 def _readable(value: str) -> str:
-    """Text of several lines that a terminal can take."""
+    """Text of several lines without control characters."""
     if not value.replace("\n", "").replace("\t", "").replace("\r", "").isprintable():
         raise ValueError("text without control characters")
     return value
@@ -39,52 +39,51 @@ _Line = Annotated[str, Field(max_length=500), AfterValidator(_plain)]
 _Text = Annotated[str, Field(max_length=20_000), AfterValidator(_readable)]
 _Url = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_url)]
 _Reference = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
-_Sum = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
 _Urls = Annotated[
     list[_Url] | _Reference | None,
     Field(
-        description="A list of URLs, or the id of a definition whose list is reused (`id#key`: its list of that key)."
+        description="A list of URLs, or the id of a definition whose list is used (`id#key`: its list under that key)."
     ),
 ]
 
 
 class ModelSection(BaseModel):
-    """The `model` object of a definition. A user's file may omit any of it when it overrides a built-in."""
+    """The `model` object of a definition. A file that overrides a built-in definition may omit any of its keys."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    name: _Line | None = Field(None, description="What the model is called in lists.")
-    architecture: _Line | None = Field(None, description="What it derives from: an architecture or a base model.")
-    description: _Text | None = Field(None, description="A sentence or two for the person who picks it.")
+    name: _Line | None = Field(None, description="The model's name in lists.")
+    architecture: _Line | None = Field(None, description="The architecture or base model that it derives from.")
+    description: _Text | None = Field(None, description="A short description for users who choose a model.")
     URLs: _Urls = Field(None, description="The versions of the transformer.")
     URLs2: _Urls = Field(None, description="The versions of the second transformer (low noise, Wan 2.2).")
     preload_URLs: _Urls = Field(None, description="Files downloaded along with the model.")
     modules: list[list[_Url] | _Url] | _Reference | None = Field(
-        None, description="Modules merged into the model: lists of URLs, or ids of definitions that have one."
+        None, description="Modules merged into the model: lists of URLs, or ids of definitions with one module."
     )
-    loras: _Urls = Field(None, description="LoRAs always applied to the model.")
+    loras: _Urls = Field(None, description="LoRAs that are always applied to the model.")
     loras_multipliers: list[str | float | int] | str | None = Field(None, description="One weight for each LoRA.")
     auto_quantize: bool | None = Field(
-        None, description="Quantize a 16-bit version while loading where int8 is preferred."
+        None, description="Quantize a 16-bit version while loading if int8 is preferred."
     )
     components: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_plain)] | None = Field(
-        None, description="Hub repository or folder in diffusers layout that replaces the architecture's."
+        None, description="Hub repository or folder in diffusers layout, instead of the architecture's components."
     )
-    sha256: dict[str, _Sum] | None = Field(None, description="sha256 of files: file name or URL -> 64 hex digits.")
+    sha256: dict[str, _Sha256] | None = Field(None, description="sha256 of files: file name or URL -> 64 hex digits.")
     visible: bool | None = Field(None, description="Whether lists show it.")
-    image_outputs: bool | None = Field(None, description="Whether it makes images in place of videos.")
+    image_outputs: bool | None = Field(None, description="Whether it makes images instead of videos.")
     resolutions: list[Any] | None = Field(
-        None, description="The resolutions offered: texts, or pairs of label and text."
+        None, description="The resolutions it offers: 832x480, or pairs of a label and such a text."
     )
-    fps: Annotated[int, Field(ge=1, le=240)] | None = Field(None, description="Frames a second of its videos.")
+    fps: Annotated[int, Field(ge=1, le=240)] | None = Field(None, description="Frames per second of its videos.")
 
 
-# Without them it isn't known what the model is: where one can't be used, neither can the definition. Of the others an
-# odd value is left out, and the rest counts.
+# An invalid value of these keys makes the definition unusable; an invalid value of any other key is left out.
 ESSENTIAL = frozenset({"architecture", "URLs", "URLs2", "preload_URLs", "modules", "loras", "components"})
 
-_LIST = "a list of URLs, or the id of a definition whose list is reused"
-WANTED = {
+_LIST = "a list of URLs, or the id of a definition whose list is used"
+VALID_VALUES = {
     "name": "text of one line",
     "architecture": "text of one line",
     "description": "text",
@@ -92,10 +91,10 @@ WANTED = {
     "URLs2": _LIST,
     "preload_URLs": _LIST,
     "loras": _LIST,
-    "modules": "a list of modules, each a list of URLs or the id of a definition that has one",
+    "modules": "a list of modules, each a list of URLs or the id of a definition with one module",
     "loras_multipliers": "a list of numbers, one for each LoRA",
     "auto_quantize": "true or false",
-    "sha256": "an object of file names and sha256 sums of 64 hexadecimal digits",
+    "sha256": "an object of file names and sha256 values of 64 hexadecimal digits",
     "visible": "true or false",
     "image_outputs": "true or false",
     "resolutions": "a list of resolutions such as 832x480",

@@ -1,4 +1,4 @@
-"""Slots: the places that versions of a definition are for."""
+"""Slots: the parts of a model that a definition lists versions for."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from enum import Enum
 
 
 class Role(Enum):
-    """What the files of a slot are."""
+    """What the files of a slot contain."""
 
-    WHOLE = "whole"  # a whole model
+    WHOLE = "whole"  # a complete model
     BASE = "base"  # a model that modules are merged into
     MODULE = "module"
 
 
 class Slot(str):
-    """What a version is for: the transformer, the second one, a module that is merged into them, or something else.
+    """The part of a model that a version is for: a transformer, a module that is merged into it, or a component.
 
-    A slot is a text as well, as reports and file formats show it: "transformer", "transformer_2", "modules[0]".
+    A slot is also a string, as in reports and files: "transformer", "transformer_2", "modules[0]".
     """
 
     __slots__ = ()
 
     @classmethod
     def module(cls, index: int) -> Slot:
-        """The slot of the module with this number, counted from 0."""
+        """The slot of the module with this index."""
         return cls(f"{_MODULES}[{index}]")
 
     @property
     def is_module(self) -> bool:
-        """Whether its files are modules."""
+        """Whether it is the slot of a module."""
         return self.startswith(_MODULES)
 
     @property
     def key(self) -> str:
-        """The key of a definition's `model` object that lists its versions."""
+        """The key of the `model` object that lists its versions; empty for a component."""
         if self.is_module:
             return _MODULES
         return _KEYS.get(self, "")
@@ -49,12 +49,12 @@ _KEYS = {TRANSFORMER: "URLs", TRANSFORMER_2: "URLs2", PRELOAD: "preload_URLs"}
 
 
 def has_modules(slots: Iterable[Slot]) -> bool:
-    """Whether any of the slots is a module's."""
+    """Whether any of the slots is for a module."""
     return any(slot.is_module for slot in slots)
 
 
 def role_of(slot: Slot, slots: Iterable[Slot]) -> Role:
-    """What the files of a slot are, in a definition with these slots."""
+    """What the files of a slot contain, in a definition with these slots."""
     if slot.is_module:
         return Role.MODULE
     if has_modules(slots):

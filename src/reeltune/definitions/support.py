@@ -1,90 +1,91 @@
-"""What a definition asks for that isn't done here: lists, plans and downloads then show that it isn't runnable."""
+"""Unsupported features of definitions, which make a definition not runnable, and keys that have no effect."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from reeltune.checkpoints.names import format_objection, name_objection
-from reeltune.definitions.keys import REPLACED_COMPONENTS, REPORTED, asks
+from reeltune.definitions.keys import REPLACED_COMPONENTS, REPORTED, has_value
 from reeltune.definitions.model import Version
 from reeltune.definitions.section import ModelSection
 from reeltune.definitions.slots import TRANSFORMER_2, Slot, has_modules
 from reeltune.errors import Problem
 from reeltune.families import ARCHITECTURES, Architecture
+from reeltune.families.values import Settings
 from reeltune.settings import layer, refusals
 
 Slots = Mapping[Slot, tuple[Version, ...]]
 
 
-def reasons_against(
-    model: ModelSection, architecture: Architecture, slots: Slots, settings: Mapping[str, Any], loras: Iterable[object]
+def unsupported_features(
+    model: ModelSection, architecture: Architecture, slots: Slots, settings: Settings, loras: Iterable[object]
 ) -> tuple[str, ...]:
-    """Clauses such as "it applies LoRAs …"; none where videos can be made with the definition."""
-    found = []
+    """The unsupported features that a definition needs, as clauses such as "it applies LoRAs …"; empty if it has none.
+
+    Lists, plans and downloads show them as the reason why a definition isn't runnable.
+    """
+    clauses = []
     if any(loras):
         merge = "merge them into its file with `reeltune quantize FILE --lora LORA`, and list that one"
-        found.append(f"it applies LoRAs, which are not supported yet ({merge})")
-    if TRANSFORMER_2 in slots and not _takes_two(architecture):
-        found.append(f"it has a second transformer (URLs2), which {architecture.id} does not use")
-    if has_modules(slots) and not _takes_modules(architecture):
-        found.append(f"it merges modules, which {architecture.id} does not take{_advice(architecture)}")
+        clauses.append(f"it applies LoRAs, which are not supported yet ({merge})")
+    if TRANSFORMER_2 in slots and not _has_two_transformers(architecture):
+        clauses.append(f"it has a second transformer (URLs2), which {architecture.id} does not use")
+    if has_modules(slots) and not _has_modules(architecture):
+        clauses.append(f"it merges modules, which {architecture.id} does not support{_module_hint(architecture)}")
     if model.image_outputs:
-        found.append("it makes images in place of videos (image_outputs), which is not supported")
+        clauses.append("it makes images instead of videos (image_outputs), which is not supported")
     extra = model.model_extra or {}
-    found += [f"it replaces components by {key}, which is not supported yet"
-              for key in REPLACED_COMPONENTS if asks(extra.get(key))]  # fmt: skip
-    found += refusals(layer(architecture, settings), architecture)
-    found += _never_loaded(slots)
-    return tuple(found)
+    for key in REPLACED_COMPONENTS:
+        if has_value(extra.get(key)):
+            clauses.append(f"it replaces components by {key}, which is not supported yet")
+    clauses += refusals(layer(architecture, settings), architecture)
+    clauses += _unloadable_slots(slots, format_objection)
+    return tuple(clauses)
 
 
-def _takes_two(architecture: Architecture) -> bool:
+def _has_two_transformers(architecture: Architecture) -> bool:
     return "guidance_phases" in architecture.defaults
 
 
-def _takes_modules(architecture: Architecture) -> bool:
+def _has_modules(architecture: Architecture) -> bool:
     return any("vace" in name for name in architecture.signature.has)
 
 
-def _advice(architecture: Architecture) -> str:
-    """Which architecture of the same structure takes modules."""
-    signature = architecture.signature
-    fitting = [
-        row.id
-        for row in ARCHITECTURES.values()
-        if row.family is architecture.family
-        and _takes_modules(row)
-        and _takes_two(row) == _takes_two(architecture)
-        and (row.signature.config, row.signature.dim) == (signature.config, signature.dim)
-    ]
-    return f': write "architecture": "{fitting[0]}"' if fitting else ""
+def _module_hint(architecture: Architecture) -> str:
+    """Which architecture with the same structure supports modules."""
+    for other in ARCHITECTURES.values():
+        same_structure = (
+            other.family is architecture.family
+            and other.signature.config == architecture.signature.config
+            and other.signature.dim == architecture.signature.dim
+            and _has_two_transformers(other) == _has_two_transformers(architecture)
+        )
+        if same_structure and _has_modules(other):
+            return f': use "architecture": "{other.id}"'
+    return ""
 
 
-def _never_loaded(slots: Slots) -> list[str]:
-    """The slots of which every version is in a format that is never loaded."""
-    return [clause for slot, versions in slots.items() if (clause := _clause(slot, versions, format_objection))]
+def unloadable_reason(slots: Slots) -> str:
+    """Why no version of a slot can be loaded, judged by file names alone; empty if one may be."""
+    clauses = _unloadable_slots(slots, name_objection)
+    return clauses[0] if clauses else ""
 
 
-def unloadable_by_name(slots: Slots) -> str:
-    """Why nothing of some slot can be loaded, as far as file names show; a file's header may know better."""
-    clauses = (_clause(slot, versions, name_objection) for slot, versions in slots.items())
-    return next((clause for clause in clauses if clause), "")
+def _unloadable_slots(slots: Slots, objection: Callable[[str], str]) -> list[str]:
+    """A clause for each slot of which no version can be loaded. `objection`: the reason for a URL, or empty."""
+    clauses = []
+    for slot, versions in slots.items():
+        reasons = [objection(version.url) for version in versions]
+        if reasons and all(reasons):
+            clauses.append(f"it lists no version of {slot} that can be loaded: {', '.join(dict.fromkeys(reasons))}")
+    return clauses
 
 
-def _clause(slot: Slot, versions: tuple[Version, ...], objection: Callable[[str], str]) -> str:
-    """Why none of the versions of a slot can be used; empty where one may be."""
-    found = [objection(version.url) for version in versions]
-    if not found or not all(found):
-        return ""
-    return f"it lists no version of {slot} that can be loaded: {', '.join(dict.fromkeys(found))}"
-
-
-def not_done(model: ModelSection, file: str) -> list[Problem]:
-    """A warning for each key that other programs act on and this one doesn't."""
+def unused_key_warnings(model: ModelSection, file: str) -> list[Problem]:
+    """A warning for each key that has an effect in other programs, but not in reeltune."""
     extra = model.model_extra or {}
     return [
-        Problem(file, f"model.{key}", f"It is not used: {what}.", severity="warning")
-        for key, what in REPORTED.items()
-        if asks(extra.get(key))
+        Problem(file, f"model.{key}", f"It is not used: {explanation}.", severity="warning")
+        for key, explanation in REPORTED.items()
+        if has_value(extra.get(key))
     ]

@@ -1,28 +1,28 @@
-"""Edits to definition files that keep every key, its order, the indentation and everything else.
+"""Edits of definition files that keep all other keys, their order and the indentation.
 
-The new text is validated before it replaces the old one, which happens in one step (temporary file, rename).
+The new text is validated before it replaces the old one atomically.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from reeltune.definitions.jsontext import MAX_BYTES, decode, parse_object, replace_value
-from reeltune.definitions.repair import repaired
+from reeltune.definitions.repair import repair_text
 from reeltune.definitions.schema import MODEL_KEY, build_definition, parse_definition, read_text
 from reeltune.definitions.section import LISTS
 from reeltune.errors import DefinitionError
 from reeltune.files import read_bytes, write_atomic
+from reeltune.untrusted import JsonObject
 
 _BOM = "\ufeff"
 
 
 def edit(path: Path, key_path: tuple[str, ...], value: Any) -> None:
-    """Set one value in a definition file. Raises DefinitionError, and leaves the file alone, if it would break."""
+    """Set one value in a definition file. Raises DefinitionError, without changing the file, if it is invalid."""
     raw = read_bytes(path, MAX_BYTES)
     text = decode(raw, str(path))
     parse_object(text, str(path))
@@ -33,32 +33,38 @@ def edit(path: Path, key_path: tuple[str, ...], value: Any) -> None:
 
 
 def repair(path: Path) -> Path | None:
-    """Write a file that was pasted together from pieces as one JSON object; returns where its old text is kept.
+    """Repair a file that was pasted together from pieces, and return the path of its backup.
 
-    None, and the file is left alone, where it needs no such repair or that would not make a definition of it. Raises
-    DefinitionError and FileError where it can't be read or written.
+    Returns None, without changing the file, if it needs no repair or can't be repaired. Raises DefinitionError and
+    FileError if it can't be read or written.
     """
     text = read_text(path)
     try:
         parse_definition(path, text)
         return None
     except DefinitionError:
-        found = repaired(text)
-    if found is None:
+        repaired = repair_text(text)
+    if repaired is None:
         return None
-    build_definition(path, *parse_object(found.text, str(path)))
-    kept = next(
-        row for number in itertools.count(1) if not (row := path.with_name(f"{path.name}.{number}.bak")).exists()
-    )
-    write_atomic(kept, read_bytes(path, MAX_BYTES))
-    write_atomic(path, found.text.encode("utf-8"))
-    return kept
+    build_definition(path, *parse_object(repaired.text, str(path)))
+    backup = _backup_path(path)
+    write_atomic(backup, read_bytes(path, MAX_BYTES))
+    write_atomic(path, repaired.text.encode("utf-8"))
+    return backup
+
+
+def _backup_path(path: Path) -> Path:
+    """An unused path beside a file: `x.json.1.bak`, `x.json.2.bak` and so on."""
+    number = 1
+    while path.with_name(f"{path.name}.{number}.bak").exists():
+        number += 1
+    return path.with_name(f"{path.name}.{number}.bak")
 
 
 def replace_urls(path: Path, change: Callable[[str], str]) -> dict[str, int]:
-    """Apply `change` to every URL a file lists; returns how many changed under each key.
+    """Apply `change` to all URLs in a file, and return the number of changed URLs by key.
 
-    Strings that refer to other definitions are left alone.
+    References to other definitions are not changed.
     """
     section = parse_object(read_text(path), str(path))[0].get(MODEL_KEY)
     if not isinstance(section, dict):
@@ -89,8 +95,8 @@ def _differences(old: list[Any], new: list[Any]) -> int:
     )
 
 
-def create(path: Path, value: dict[str, Any]) -> None:
-    """Write a new definition, validated first. Raises DefinitionError where the file exists already."""
+def create(path: Path, value: JsonObject) -> None:
+    """Validate and write a new definition. Raises DefinitionError if it is invalid or the file exists already."""
     if path.exists():
         raise DefinitionError(f"{path} exists already.", hint="Choose another id, or edit that file.")
     build_definition(path, value, [])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.names import format_objection, read_name
 from reeltune.definitions import Catalog, Definition, Summary, Version
-from reeltune.definitions.model import Listed
+from reeltune.definitions.model import ListedFile
 from reeltune.definitions.slots import PRELOAD, Slot, role_of
 from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, ChoiceError, DeviceError, FetchError, ReeltuneError
@@ -147,7 +147,7 @@ def file_query(definition: Definition, version: Version, slot: Slot) -> FileQuer
     return FileQuery(version, sha256=sha256, objection=objection, namesakes=namesakes)
 
 
-def _namesake(listed: Listed) -> Namesake:
+def _namesake(listed: ListedFile) -> Namesake:
     def fits(identity: Identity) -> bool:
         role = role_of(listed.slot, listed.slots)
         return listed.slot == PRELOAD or not contradiction(identity, listed.architecture, role)
