@@ -170,7 +170,7 @@ def preference_problems(workspace: Workspace) -> list[ReeltuneError | str]:
     return problems
 
 
-def preferences_from_form(workspace: Workspace, form_values: FormValues, tokens: Mapping[str, Any]) -> Preferences:
+def preferences_from_form(workspace: Workspace, form_values: FormValues, tokens: FormValues) -> Preferences:
     """The preferences with the values of a form and new tokens; an empty token keeps the old one.
 
     Raises PreferencesError, and DeviceMissing for a device that doesn't exist.
@@ -188,7 +188,7 @@ def preferences_from_form(workspace: Workspace, form_values: FormValues, tokens:
     return preferences
 
 
-def _merged_tokens(stored: Mapping[str, str], entered: Mapping[str, Any]) -> dict[str, str]:
+def _merged_tokens(stored: Mapping[str, str], entered: FormValues) -> dict[str, str]:
     tokens = dict(stored)
     for name in TOKENS:
         token = str(entered.get(name) or "").strip()
