@@ -21,7 +21,7 @@ run: $(STAMP)
 	@echo "  $(BIN)/reeltune explain t2v       which weights it would take, and why"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,6 +19,14 @@ import pytest
 # programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+SLOW_FILES = ("web/test_browser", "web/test_nine", "cli/test_story", "cli/test_nine", "jobs/test_runner")  # minutes
+
+
+def pytest_collection_modifyitems(items):
+    """The slowest files first, so that no process still runs one of them alone when the others have finished."""
+    items.sort(key=lambda item: not any(name in item.path.as_posix() for name in SLOW_FILES))
+
+
 DATA = Path(__file__).parent / "data"
 
 
