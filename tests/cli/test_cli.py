@@ -173,9 +173,9 @@ def test_generate_writes_a_video_and_says_what_was_used(run, root):
     ("words", "hint"),
     [
         (("generate", "i2v"), "--image-start FILE"),
-        (("generate", "nano_t2v", "--image-start", "x.png"), "takes no images"),
+        (("generate", "nano_t2v", "--image-start", "x.png"), "accepts no images"),
         (("generate", "nano_t2"), "nano_t2v"),
-        (("generate", "nano_t2v", "--set", "step=5"), "no setting"),
+        (("generate", "nano_t2v", "--set", "step=5"), "Unknown setting"),
         (("generate", "nano_t2v", "-o", "x.gif"), ".mp4"),
         (("generate", "nano_t2v", "--device", "cuda:9"), "cuda:9"),
         (("pull", "nope"), "reeltune list"),
@@ -288,4 +288,4 @@ def test_settings_of_wangps_images_are_read(run, tmp_path):
 def test_a_setting_that_is_given_twice_is_an_error(run, words):
     code, _, err = run("generate", "nano_t2v", *words)
     assert code == 1
-    assert "is set twice" in err
+    assert "is given twice" in err

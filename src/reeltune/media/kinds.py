@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes and never by its name.
+"""The kind of a file, recognized by its first bytes and not by its name.
 
 kind_of(Path("x.png")).label  # "a PNG image"
 """
@@ -21,9 +21,11 @@ _TS_PACKET, _M2TS_PACKET = 188, 192
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of file: `label` with its article; `image`: Pillow's name of the format if it is an image that is read
-    here; `container`: FFmpeg's name of the container if it can hold a video that is read here.
+class FileKind:
+    """A kind of file.
+
+    `label`: its name with an article, for messages. `image`: Pillow's name of the format if it is a supported image.
+    `container`: FFmpeg's name of the container if it is a supported video.
     """
 
     label: str
@@ -31,29 +33,29 @@ class Kind:
     container: str = ""
 
 
-_STARTS: tuple[tuple[bytes, Kind], ...] = (
-    (b"\xff\xd8\xff", Kind("a JPEG image", image="JPEG")),
-    (b"GIF87a", Kind("a GIF image", image="GIF", container="gif")),
-    (b"GIF89a", Kind("a GIF image", image="GIF", container="gif")),
-    (b"II*\0", Kind("a TIFF image", image="TIFF")),
-    (b"MM\0*", Kind("a TIFF image", image="TIFF")),
-    (b"\x1a\x45\xdf\xa3", Kind("a WebM or Matroska video", container="matroska")),
-    (b"FLV\x01", Kind("an FLV video", container="flv")),
-    (b"OggS", Kind("an Ogg file", container="ogg")),
-    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", Kind("a Windows Media file", container="asf")),
-    (b"\0\0\x01\xba", Kind("an MPEG video", container="mpeg")),
-    (b"\x06\x0e\x2b\x34", Kind("an MXF video", container="mxf")),
-    (b"%PDF", Kind("a PDF file")),
-    (b"PK\x03\x04", Kind("a ZIP archive")),
-    (b"GGUF", Kind("a GGUF file")),
-    (b"#EXTM3U", Kind("a playlist")),
-    (b"version https://git-lfs", Kind("a Git LFS pointer")),
+_STARTS: tuple[tuple[bytes, FileKind], ...] = (
+    (b"\xff\xd8\xff", FileKind("a JPEG image", image="JPEG")),
+    (b"GIF87a", FileKind("a GIF image", image="GIF", container="gif")),
+    (b"GIF89a", FileKind("a GIF image", image="GIF", container="gif")),
+    (b"II*\0", FileKind("a TIFF image", image="TIFF")),
+    (b"MM\0*", FileKind("a TIFF image", image="TIFF")),
+    (b"\x1a\x45\xdf\xa3", FileKind("a WebM or Matroska video", container="matroska")),
+    (b"FLV\x01", FileKind("an FLV video", container="flv")),
+    (b"OggS", FileKind("an Ogg file", container="ogg")),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", FileKind("a Windows Media file", container="asf")),
+    (b"\0\0\x01\xba", FileKind("an MPEG video", container="mpeg")),
+    (b"\x06\x0e\x2b\x34", FileKind("an MXF video", container="mxf")),
+    (b"%PDF", FileKind("a PDF file")),
+    (b"PK\x03\x04", FileKind("a ZIP archive")),
+    (b"GGUF", FileKind("a GGUF file")),
+    (b"#EXTM3U", FileKind("a playlist")),
+    (b"version https://git-lfs", FileKind("a Git LFS pointer")),
 )
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def kind_of(path: Path) -> Kind:
-    """The kind of a file. Raises MediaError where it isn't there or can't be read."""
+def kind_of(path: Path) -> FileKind:
+    """The kind of a file. Raises MediaError if it doesn't exist or can't be read."""
     try:
         with open_regular(path) as file:
             return kind_of_bytes(file.read(HEAD_BYTES))
@@ -63,36 +65,36 @@ def kind_of(path: Path) -> Kind:
         raise MediaError(f"{display(path)} can't be read: {error.strerror or error}.") from error
 
 
-def kind_of_bytes(head: bytes) -> Kind:
+def kind_of_bytes(head: bytes) -> FileKind:
     """The kind of a file that begins with `head`."""
     if head.startswith(_PNG):
-        return Kind("a PNG image", image="PNG", container="apng" if b"acTL" in head else "")
+        return FileKind("a PNG image", image="PNG", container="apng" if b"acTL" in head else "")
     for start, kind in _STARTS:
         if head.startswith(start):
             return kind
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return Kind("a WebP image", image="WEBP")
+        return FileKind("a WebP image", image="WEBP")
     if head[:4] == b"RIFF" and head[8:11] == b"AVI":
-        return Kind("an AVI video", container="avi")
+        return FileKind("an AVI video", container="avi")
     if head[:2] == b"BM" and head[6:10] == bytes(4):
-        return Kind("a BMP image", image="BMP")
+        return FileKind("a BMP image", image="BMP")
     if head[4:8] in _MP4_BOXES:
         return _boxed(head)
     if _is_transport_stream(head):
-        return Kind("an MPEG transport stream", container="mpegts")
+        return FileKind("an MPEG transport stream", container="mpegts")
     if head[8:10] == b'{"' and head[5:8] == b"\0\0\0":
-        return Kind("a safetensors file")
+        return FileKind("a safetensors file")
     return _text(head)
 
 
-def _boxed(head: bytes) -> Kind:
-    """Files made of MP4's boxes: videos, and two kinds of images."""
+def _boxed(head: bytes) -> FileKind:
+    """The kind of a file in the MP4 format, which also contains HEIC and AVIF images."""
     brand = head[8:12] if head[4:8] == b"ftyp" else b""
     if brand in _HEIC_BRANDS:
-        return Kind("a HEIC image")
+        return FileKind("a HEIC image")
     if brand in (b"avif", b"avis"):
-        return Kind("an AVIF image", image="AVIF")
-    return Kind("an MP4 or MOV video", container="mov")
+        return FileKind("an AVIF image", image="AVIF")
+    return FileKind("an MP4 or MOV video", container="mov")
 
 
 def _is_transport_stream(head: bytes) -> bool:
@@ -102,22 +104,22 @@ def _is_transport_stream(head: bytes) -> bool:
     return False
 
 
-def _text(head: bytes) -> Kind:
-    """A kind of text, or an unknown kind."""
+def _text(head: bytes) -> FileKind:
+    """The kind of a text file, or an unknown kind."""
     if not head:
-        return Kind("an empty file")
+        return FileKind("an empty file")
     text = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n").lower()
-    if "\0" in text or text.count("\ufffd") > max(1, len(text) // 100):  # the last character may be cut in two
-        return Kind("a file of an unknown kind")
+    if "\0" in text or text.count("\ufffd") > max(1, len(text) // 100):  # the last character may be truncated
+        return FileKind("a file of an unknown kind")
     if text.startswith("{"):
-        return Kind(JSON_FILE)
+        return FileKind(JSON_FILE)
     if "<svg" in text:
-        return Kind("an SVG drawing")
+        return FileKind("an SVG drawing")
     if text.startswith(("<!doctype html", "<html")):
-        return Kind("a web page")
-    return Kind("a text file")
+        return FileKind("a web page")
+    return FileKind("a text file")
 
 
 def display(path: Path) -> str:
-    """A path as messages show it: valid text, even where the file's name isn't."""
+    """A path for messages: valid text, even if the file's name is not valid Unicode."""
     return clean_text(str(path))

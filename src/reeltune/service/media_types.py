@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reeltune.errors import FileError, MediaError
 from reeltune.files import open_regular, reason
-from reeltune.media.kinds import HEAD_BYTES, Kind, kind_of_bytes
+from reeltune.media.kinds import HEAD_BYTES, FileKind, kind_of_bytes
 from reeltune.untrusted import clean_text
 
 _IMAGES = {
@@ -51,10 +51,10 @@ def mime_of(head: bytes) -> str:
     return mime
 
 
-def suffixes_of(kind: Kind) -> tuple[str, ...]:
+def suffixes_of(kind: FileKind) -> tuple[str, ...]:
     """Endings of file names that such a file has, the usual one first."""
     return _names(kind)[1]
 
 
-def _names(kind: Kind) -> tuple[str, tuple[str, ...]]:
+def _names(kind: FileKind) -> tuple[str, tuple[str, ...]]:
     return _IMAGES.get(kind.image) or _VIDEOS.get(kind.container) or ("", ())
