@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
-from reeltune.library.journal import bytes_in
+from reeltune.library.journal import bytes_recorded
 
 MB = 1_000_000
 CHILD = """
@@ -109,7 +109,7 @@ def kills(folder: Path, base: str, count: int, size: int, rate: int) -> None:
         share, url = rng.uniform(0.01, 0.99), f"{served.url}?total={rate}"
         process = start(url, target)
         journal = target.with_name("file.bin.journal.partial")
-        while process.poll() is None and (not journal.exists() or bytes_in(journal) < share * size):
+        while process.poll() is None and (not journal.exists() or bytes_recorded(journal) < share * size):
             time.sleep(0.001)
         process.kill()
         killed = not finish(process)

@@ -146,7 +146,7 @@ def _by_reeltune(
     import torch
 
     from reeltune import Preferences
-    from reeltune.engine.placing import Places
+    from reeltune.engine.placing import Placement
     from reeltune.engine.reporting import Reporter
     from reeltune.engine.speed import speed_up
     from reeltune.planning.memory import ChosenProfile, MemoryProfile
@@ -156,14 +156,14 @@ def _by_reeltune(
     int8 = "dynamic" if row.weights.endswith("dynamic") else "weights"
     reporter = Reporter(listener)
     speed_up(model, Preferences(attention=attention, int8=int8), device, reporter)
-    places = Places(ChosenProfile(MemoryProfile(row.profile), "asked for", pinned=True), device, reporter)
-    places.place(model)
+    placement = Placement(ChosenProfile(MemoryProfile(row.profile), "asked for", pinned=True), device, reporter)
+    placement.place(model)
 
     def forward(options: dict[str, Any]) -> Any:
         with torch.no_grad():
-            return places.run([model], lambda: model(**options))
+            return placement.run([model], lambda: model(**options))
 
-    return forward, lambda: str(places.profile)
+    return forward, lambda: str(placement.profile)
 
 
 def _by_diffusers(

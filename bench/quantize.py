@@ -70,7 +70,7 @@ import time, torch
 from concurrent.futures import ThreadPoolExecutor
 from optimum.quanto import AbsmaxOptimizer, qint8, quantize_weight
 from torchao.quantization import Int8Tensor, PerRow
-from reeltune.weights.quanto import quantize_rows
+from reeltune.weights.formats.quanto_int8 import quantize_rows
 torch.manual_seed(0)
 weights = [(torch.randn(shape) * 0.02).bfloat16() for shape in [(1536, 1536)] * 8 + [(8960, 1536), (1536, 8960)]] * 3
 pool = ThreadPoolExecutor(torch.get_num_threads(), initializer=lambda: torch.set_num_threads(1))

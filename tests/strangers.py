@@ -28,6 +28,7 @@ from reeltune.definitions import writer
 from reeltune.errors import MediaError, ReeltuneError
 from reeltune.families.vocabulary import KEYS
 from reeltune.jobs import Queue, State
+from reeltune.jobs.choose import FreeWorker
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.store import COLUMNS
 from reeltune.machine import Machine
@@ -312,12 +313,12 @@ class QueueRows:
         )
         valid_text([dict(job.settings), dict(job.extra)])
         valid_text(queue.export())
-        taken = [job.id for job in iter(queue.take, None)]
+        taken = {job.id: job for job in iter(lambda: queue.take(FreeWorker("a"), 60), None)}
         assert {first, last} <= set(taken)
-        queue.finish(first, State.DONE, outputs=["a.mp4"])
-        queue.recover()
+        queue.finish(taken[first].attempt, State.DONE, outputs=["a.mp4"])
+        queue.recover(["a"])
         errors = []
-        for change in (lambda: queue.again(middle), lambda: queue.move(middle, 0), lambda: queue.edit(middle, {}),
+        for change in (lambda: queue.retry(middle), lambda: queue.move(middle, 0), lambda: queue.edit(middle, {}),
                        lambda: queue.import_text(self._imported), lambda: queue.remove(middle)):  # fmt: skip
             try:
                 change()

@@ -29,4 +29,4 @@ def test_rows_are_measured_and_the_others_say_that_they_are_not(tmp_path):
 def test_a_device_that_is_not_there_is_said():
     answer = bench("--device", "cuda:99")
     assert answer.returncode == 2
-    assert "is not available" in answer.stderr
+    assert "isn't available" in answer.stderr

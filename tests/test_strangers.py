@@ -32,9 +32,9 @@ def test_a_wrong_file_of_the_name_does_not_hide_the_right_one(root, define):
     for folder, tensors in (("a", I2V), ("b", T2V)):
         (root / "ckpts" / folder).mkdir(parents=True)
         (root / "ckpts" / folder / "x_bf16.safetensors").write_bytes(safetensors_bytes(tensors))
-    explanation = explain(load_catalog(root)["mine"], machine=MACHINE)
-    assert explanation.items[0].path.parent.name == "b"
-    assert any("36 input channels" in notice for notice in explanation.notices)
+    plan = explain(load_catalog(root)["mine"], machine=MACHINE)
+    assert plan.items[0].path.parent.name == "b"
+    assert any("36 input channels" in notice for notice in plan.notices)
 
 
 def test_folders_behind_links_are_looked_through(root, define, tmp_path):

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from reeltune.checkpoints.quanto import quantization_metadata
-from reeltune.weights.quanto import quantize_tensor
+from reeltune.checkpoints.formats.quanto_int8 import quantization_metadata
+from reeltune.weights.formats.quanto_int8 import quantize_tensor
 
 State = dict[str, torch.Tensor]
 UMT5_FILE = "umt5-xxl/models_t5_umt5-xxl-enc-bf16.safetensors"

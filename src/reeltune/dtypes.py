@@ -27,3 +27,5 @@ class Quantization(StrEnum):
     NVFP4 = "nvfp4"
     OTHER_INT8 = "int8 (not quanto)"
     OTHER_QUANTO = "quanto (not int8)"
+    OTHER_FLOATS = "fp6 or another fp8"
+    PICKLE = "pickle"

@@ -14,7 +14,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="named pipes, and nam
 @pytest.fixture
 def bad(tmp_path, kind):
     """The path of something that no command can use."""
-    folder = tmp_path / "given"
+    folder = tmp_path / "input"
     folder.mkdir()
     name = {"not-utf-8": os.fsdecode(b"\xff\xfe.json"), "no path": "", "long": "x" * 5000, "nul": "a\0b"}.get(
         kind, kind
@@ -65,10 +65,10 @@ COMMANDS = [
 @posix
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(word for word in words if word != "{}"))
-def test_what_no_command_can_use_is_an_error_in_words(words, kind, bad, root, capsys):
-    given = [word if word != "{}" else bad for word in words]
+def test_unusable_arguments_are_clear_errors(words, kind, bad, root, capsys):
+    arguments = [word if word != "{}" else bad for word in words]
     with pytest.raises(SystemExit) as stop:
-        main(given if words[0] == "inspect" or words[1] == "read" else [*given, "--root", str(root)])
+        main(arguments if words[0] == "inspect" or words[1] == "read" else [*arguments, "--root", str(root)])
     captured = capsys.readouterr()
     assert stop.value.code in (1, 2)
     assert not captured.out
@@ -86,7 +86,7 @@ def test_check_names_what_it_cannot_read(kind, bad, root, capsys):
     with pytest.raises(SystemExit):
         main(["check", bad, "--root", str(root)])
     captured = capsys.readouterr()
-    assert "1 definition(s) checked: 1 error(s)" in captured.out
+    assert "1 definition checked: 1 error" in captured.out
     assert captured.out.encode("utf-8")
 
 
@@ -97,7 +97,7 @@ def test_check_names_what_it_cannot_read(kind, bad, root, capsys):
     [("list",), ("explain", "nano_t2v"), ("generate", "nano_t2v"), ("ls",), ("config", "list"), ("gc",)],
     ids=str,
 )
-def test_what_cannot_be_the_working_folder_is_named_at_once(words, kind, tmp_path, capsys):
+def test_an_impossible_root_is_reported_at_once(words, kind, tmp_path, capsys):
     (tmp_path / "text").write_text("x")
     os.mkfifo(tmp_path / "pipe")
     root = tmp_path / {"long": "x" * 5000, "below a file": "text/x"}.get(kind, kind)
@@ -111,13 +111,15 @@ def test_what_cannot_be_the_working_folder_is_named_at_once(words, kind, tmp_pat
 
 @posix
 @pytest.mark.parametrize(
-    "given", [(), ("-o", "{}/text/x.mp4"), ("-o", "{}/" + "x" * 300 + ".mp4")], ids=["outputs", "below a file", "long"]
+    "options",
+    [(), ("-o", "{}/text/x.mp4"), ("-o", "{}/" + "x" * 300 + ".mp4")],
+    ids=["outputs", "below a file", "long"],
 )
-def test_where_no_video_can_be_written_is_known_before_the_work(given, tmp_path, capsys):
+def test_an_unwritable_output_is_reported_before_any_work(options, tmp_path, capsys):
     (tmp_path / "text").write_text("x")
     (tmp_path / "outputs").write_text("a file in the place of the folder")
     with pytest.raises(SystemExit):
-        main(["generate", "nano_t2v", *[word.format(tmp_path) for word in given], "--root", str(tmp_path)])
+        main(["generate", "nano_t2v", *[word.format(tmp_path) for word in options], "--root", str(tmp_path)])
     captured = capsys.readouterr()
     assert "can't be written" in captured.err
     assert "transformer" not in captured.err

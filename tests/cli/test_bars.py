@@ -19,7 +19,7 @@ def test_nothing_is_printed_without_progress():
     assert drawn(80) == ""
 
 
-def test_amounts_and_times_are_whole_at_any_width():
+def test_amounts_and_times_are_complete_at_any_width():
     name = "wan2.1_a_finetune_with_a_rather_long_name_quanto_bf16_int8.safetensors"
     events = [Progress("load", done, 150, "tensors", name) for done in (0, 75, 150)]
     for width in (72, 80, 120, 200):
@@ -30,6 +30,6 @@ def test_amounts_and_times_are_whole_at_any_width():
         assert all(line.endswith(" s") and len(line) <= width for line in lines)
 
 
-def test_names_are_shown_without_what_a_terminal_would_obey():
+def test_control_characters_in_names_are_escaped():
     assert "\x1b[31m" not in drawn(120, Progress("load", 0, 1, subject="\x1b[31mred[bold]"))
     assert "[bold]" in drawn(120, Progress("load", 0, 1, subject="[bold]"))

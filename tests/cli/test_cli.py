@@ -45,11 +45,11 @@ def test_list(run, define):
     assert "nano_t2v" in out
     assert "it applies LoRAs, which are not supported yet (merge them into its file with `reeltune quantize" in err
     assert ": styled" in err
-    rows = json.loads(run("list", "--json")[1])
-    assert set(rows[0]) == {"id", "name", "architecture", "kind", "runnable", "reason", "visible"}
-    nano = next(row for row in rows if row["id"] == "nano_t2v")
+    models = json.loads(run("list", "--json")[1])
+    assert set(models[0]) == {"id", "name", "architecture", "kind", "runnable", "reason", "visible"}
+    nano = next(model for model in models if model["id"] == "nano_t2v")
     assert nano["runnable"]
-    assert all(row["runnable"] or row["reason"] for row in rows)
+    assert all(model["runnable"] or model["reason"] for model in models)
 
 
 def test_show(run):
@@ -88,7 +88,7 @@ def test_inspect(run, root):
 
 def test_check(run, root, define):
     define("good", {"architecture": "t2v", "URLs": WEIGHTS})
-    assert run("check") == (0, "1 definition(s) checked: 0 error(s), 0 warning(s).\n", "")
+    assert run("check") == (0, "1 definition checked: 0 errors, 0 warnings.\n", "")
     define("local", {"architecture": "t2v", "URLs": ["ckpts/x.safetensors", "https://h/x.gguf"], "nam": "x"})
     code, out, _ = run("check")
     assert code == 0
@@ -101,13 +101,13 @@ def test_check(run, root, define):
     assert code == 1
     assert "line 1, column" in out
     define("circle", {"architecture": "t2v", "URLs": "circle"})
-    rows = json.loads(run("check", str(root / "finetunes"), "--json")[1])
-    assert {row["severity"] for row in rows} == {"error", "warning"}
-    assert any("circular" in row["message"] for row in rows)
+    problems = json.loads(run("check", str(root / "finetunes"), "--json")[1])
+    assert {problem["severity"] for problem in problems} == {"error", "warning"}
+    assert any("circular" in problem["message"] for problem in problems)
     assert run("check", str(root / "none.json"))[0] == 1
 
 
-def test_broken_definitions_are_mentioned_and_stop_nothing(run, root):
+def test_broken_definitions_are_reported_and_stop_no_command(run, root):
     (root / "finetunes" / "bad.json").write_text("{")
     code, out, err = run("list")
     assert code == 0
@@ -145,7 +145,7 @@ def test_settings_export(run, root):
     assert run("settings", "export", "nope")[0] == 1
 
 
-def test_generate_writes_a_video_and_says_what_was_used(run, root):
+def test_generate_writes_a_video_and_reports_the_files_used(run, root):
     words = (
         "generate",
         "nano_t2v",
@@ -181,7 +181,7 @@ def test_generate_writes_a_video_and_says_what_was_used(run, root):
         (("pull", "nope"), "reeltune list"),
     ],
 )
-def test_errors_are_words_with_a_next_step(run, words, hint):
+def test_errors_have_a_hint_and_no_traceback(run, words, hint):
     code, out, err = run(*words)
     assert code == 1
     assert not out
@@ -190,7 +190,7 @@ def test_errors_are_words_with_a_next_step(run, words, hint):
     assert "Traceback" not in err
 
 
-def test_pull_of_what_is_here(run):
+def test_pull_of_a_complete_model(run):
     code, out, _ = run("pull", "nano_t2v")
     assert code == 0
     assert "nano_t2v_quanto_bf16_int8.safetensors" in out
@@ -229,12 +229,12 @@ def test_add_ls_rm_gc_and_verify(run, root):
     code, out, _ = run("add", str(file), "--name", "Mine", "--architecture", "t2v_1.3B")
     assert code == 0
     assert "t2v_1.3B_mine.json" in out
-    rows = json.loads(run("ls", "--json")[1])
-    assert [(row["state"], row["used_by"]) for row in rows] == [("file", ["t2v_1.3B_mine"])]
+    entries = json.loads(run("ls", "--json")[1])
+    assert [(entry["state"], entry["used_by"]) for entry in entries] == [("file", ["t2v_1.3B_mine"])]
     assert "t2v_1.3B_mine" in run("ls")[1]
-    assert "1 file(s) read, 0 bad" in run("verify", "t2v_1.3B_mine")[1]
+    assert "1 file checked, 0 damaged" in run("verify", "t2v_1.3B_mine")[1]
     assert "Nothing to delete" in run("gc")[1]
-    assert "would go" in run("rm", "t2v_1.3B_mine", "--dry-run")[1]
+    assert "would be deleted" in run("rm", "t2v_1.3B_mine", "--dry-run")[1]
     assert run("rm", "t2v_1.3B_mine")[0] == 1  # nobody says yes
     assert file.exists()
     assert run("rm", "t2v_1.3B_mine", "--yes")[0] == 0
@@ -285,7 +285,7 @@ def test_settings_of_wangps_images_are_read(run, tmp_path):
         ("--image-start", "a.png", "--set", "image_start=b"),
     ],
 )
-def test_a_setting_that_is_given_twice_is_an_error(run, words):
+def test_a_setting_given_twice_is_an_error(run, words):
     code, _, err = run("generate", "nano_t2v", *words)
     assert code == 1
-    assert "is given twice" in err
+    assert "is given both by --set" in err

@@ -29,7 +29,7 @@ def run(root, capsys, monkeypatch):
     return call
 
 
-def test_one_cause_is_one_line(run, define):
+def test_models_with_one_cause_share_a_line(run, define):
     for number in range(170):
         define(f"m{number}", {"architecture": f"other_{number % 90}", "URLs": WEIGHTS})
     _, out, err = run("list")
@@ -43,13 +43,15 @@ def test_hidden_definitions(run, define):
     define("hidden", GOOD | {"visible": False})
     _, out, err = run("list")
     assert "hidden" not in out
-    assert "1 definition not shown" in err
+    assert "1 hidden definition not shown" in err
     assert "hidden" in run("list", "--all")[1]
-    assert [row["visible"] for row in json.loads(run("list", "--all", "--json")[1]) if row["id"] == "hidden"] == [False]
+    assert [model["visible"] for model in json.loads(run("list", "--all", "--json")[1]) if model["id"] == "hidden"] == [
+        False
+    ]
     assert "hidden" not in run("list", "--json")[1]
 
 
-def test_explain_begins_with_why_a_model_can_not_run(run, define):
+def test_explain_starts_with_the_reason_why_a_model_can_not_run(run, define):
     define("styled", GOOD | {"loras": ["https://h/l.safetensors"], "LTXV_config": "x.yaml"})
     code, out, err = run("explain", "styled")
     assert out.startswith("styled can't run here: it applies LoRAs, which are not supported yet")
@@ -60,7 +62,7 @@ def test_explain_begins_with_why_a_model_can_not_run(run, define):
     assert "--anyway" in err
 
 
-def test_what_other_programs_act_on_is_reported_once(run, define):
+def test_keys_of_other_programs_are_reported_once(run, define):
     define(
         "mine", GOOD | {"configs": {"a": {}}, "text_encoder_folder": "x", "group": "g", "profiles_dir": [""], "zz": 1}
     )
@@ -81,7 +83,7 @@ def test_subfolders_are_reported_where_models_are_listed(run, root):
     assert "Move them to finetunes/ itself." in out
 
 
-def test_check_fix_joins_what_was_pasted(run, root):
+def test_check_fix_joins_pasted_json(run, root):
     path = root / "finetunes" / "pasted.json"
     text = f'"model": {json.dumps(GOOD)},\n{{"seed": 3}}\n'
     path.write_text(text, encoding="utf-8")
@@ -97,11 +99,11 @@ def test_check_fix_joins_what_was_pasted(run, root):
     assert run("check", "--fix")[2] == ""
 
 
-def test_check_reports_files_that_are_not_there(run, define):
+def test_check_reports_missing_files(run, define):
     define("mine", {"architecture": "t2v", "URLs": ["models/gone.safetensors"], "preload_URLs": ["x.json"]})
     code, out, _ = run("check")
-    assert "models/gone.safetensors is not there" in out
-    assert "x.json is not there" in out
+    assert "models/gone.safetensors doesn't exist" in out
+    assert "x.json doesn't exist" in out
     assert code == 0
 
 
@@ -136,7 +138,7 @@ def test_copies_that_are_refused(run, root, id, new, words):
     assert not list((root / "finetunes").iterdir())
 
 
-def test_show_knows_whether_the_files_can_be_used(run, define):
+def test_show_reports_whether_the_files_can_be_used(run, define):
     define("gone", {"architecture": "t2v", "URLs": ["models/gone.safetensors"]})
     assert "no: No version of transformer can be used" in run("show", "gone")[1]
     shown = json.loads(run("show", "gone", "--json")[1])
@@ -144,7 +146,7 @@ def test_show_knows_whether_the_files_can_be_used(run, define):
     assert "is not there" in shown["reason"]
 
 
-def test_many_definitions_of_other_architectures_are_a_line_in_check_and_export(run, define):
+def test_check_and_export_group_definitions_of_unknown_architectures(run, define):
     for number in range(40):
         define(f"m{number}", {"architecture": "ltx2_22B", "URLs": WEIGHTS})
     define("typo", {"architecture": "t2w", "URLs": WEIGHTS})

@@ -81,9 +81,9 @@ def test_preferences_are_listed_shown_and_set(run, root):
     assert preferences.model_folders == ("/a", "/b c")
     assert run("config", "get", "model_folders", *at)[1] == "/a\n/b c\n"
     assert run("config", "get", "compile", *at)[1] == "true\n"
-    rows = {line.split()[0]: line for line in run("config", "list", *at)[1].splitlines()}
-    assert "fp16 (default: auto)" in rows["dtype"]
-    assert "auto, bf16, fp16" in rows["dtype"]
+    lines = {line.split()[0]: line for line in run("config", "list", *at)[1].splitlines()}
+    assert "fp16 (default: auto)" in lines["dtype"]
+    assert "auto, bf16, fp16" in lines["dtype"]
     assert json.loads(run("config", "list", "--json", *at)[1])["connections"] == 8
     assert run("config", "set", "dtype", *at)[0] == 0
     assert load_preferences(root)[0].dtype == "auto"
@@ -103,7 +103,7 @@ def test_preferences_are_listed_shown_and_set(run, root):
         (("set", "device", "cuda:999"), "cuda:999"),
     ],
 )
-def test_preferences_that_can_not_be_set(run, root, words, expected):
+def test_invalid_preferences_can_not_be_set(run, root, words, expected):
     code, out, err = run("config", *words, "--root", str(root))
     assert (code, out) == (1, "")
     assert expected in err
@@ -122,7 +122,7 @@ def test_a_token_is_read_from_the_input_and_never_shown(run, root):
     assert load_preferences(root)[0].tokens == {}
 
 
-def test_setting_a_preference_fixes_an_odd_value_and_keeps_what_is_unknown(run, root):
+def test_setting_a_preference_fixes_an_invalid_value_and_keeps_unknown_keys(run, root):
     path = root / "reeltune.json"
     path.write_text('{"dtype": "fp32", "future": 1}')
     at = ("--root", str(root))
@@ -137,7 +137,7 @@ def test_setting_a_preference_fixes_an_odd_value_and_keeps_what_is_unknown(run, 
     assert not run("config", "list", *at)[2]
 
 
-def test_odd_preferences_stop_no_command(run, root):
+def test_invalid_preferences_stop_no_command(run, root):
     (root / "reeltune.json").write_text('{"dtype": "fp32", "outputs": "a\\u0000b", "connections": %s}' % ("9" * 310))
     for words in (("list",), ("explain", "nano_t2v"), ("ls",), ("check",), ("pull", "nano_t2v")):
         assert run(*words, "--root", str(root))[0] == 0, words
@@ -145,7 +145,7 @@ def test_odd_preferences_stop_no_command(run, root):
     assert err.count("reeltune.json") == 3
 
 
-def test_usual_names_of_values_are_accepted(run, root):
+def test_common_names_of_values_are_accepted(run, root):
     words = ("explain", "t2v", "--root", str(root), "--json")
     (as_16_bits,) = {
         run(*words, "--quantization", name, "--dtype", dtype)[1]
@@ -154,7 +154,7 @@ def test_usual_names_of_values_are_accepted(run, root):
     assert "mbf16" in as_16_bits
 
 
-def test_a_preferred_device_that_is_not_there_is_named_before_anything_is_downloaded(run, root, monkeypatch, define):
+def test_a_missing_preferred_device_is_reported_before_downloads(run, root, monkeypatch, define):
     monkeypatch.setattr("reeltune.engine.ready.probe", lambda: Machine(2**34, 2**33))
     (root / "reeltune.json").write_text('{"device": "cuda"}')
     define("far", {"architecture": "t2v", "URLs": ["https://never.invalid/x_bf16.safetensors"]})
@@ -162,7 +162,7 @@ def test_a_preferred_device_that_is_not_there_is_named_before_anything_is_downlo
     assert (code, "Error: The device 'cuda' is not available" in err) == (1, True), err
 
 
-def test_a_device_that_is_not_there_is_named_before_anything_else(run, root, monkeypatch):
+def test_a_missing_device_is_reported_first(run, root, monkeypatch):
     monkeypatch.setattr("reeltune.machine.probe", lambda: Machine(2**34, 2**33))
     for words in (("generate", "nano_t2v"), ("explain", "nano_t2v")):
         code, out, err = run(*words, "--device", "cuda", "--root", str(root))
@@ -185,7 +185,7 @@ def test_which_devices_a_machine_has(machine, device, expected):
         machine.check_device(device)
 
 
-def test_devices_that_are_there_or_may_be():
+def test_available_devices_are_accepted():
     Machine(1, 1).check_device("auto")
     Machine(1, 1).check_device("cpu")
     Machine(1, 1, (Gpu("RTX", 1, 8.6),)).check_device("cuda:0")

@@ -31,30 +31,30 @@ def test_one_file_becomes_three(root, wgp, define):
     model = {"name": "Mine", "architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"],
              "components": "reeltune/nano"}  # fmt: skip
     settings = json.loads((PROJECT / "src/reeltune/definitions/data/finetunes/nano_t2v.json").read_text())
-    path = define("t2v_mine", model=model, **{key: row for key, row in settings.items() if key != "model"})
+    path = define("t2v_mine", model=model, **{key: value for key, value in settings.items() if key != "model"})
     steps = ("--set", "num_inference_steps=2", "--seed", "7")
 
-    _, said = wgp("--save-quantized", "generate", "t2v_mine", *steps)
+    _, err = wgp("--save-quantized", "generate", "t2v_mine", *steps)
     first = "ckpts/mine_quanto_bf16_int8.safetensors"
     assert json.loads(path.read_text())["model"]["URLs"] == ["ckpts/mine_bf16.safetensors", first]
-    assert "mine_quanto_bf16_int8.safetensors was written and verified" in said
-    assert "transformer: mine_quanto_bf16_int8.safetensors (quanto int8, runs in bf16, on disk)." in said
+    assert "mine_quanto_bf16_int8.safetensors was written and verified" in err
+    assert "transformer: mine_quanto_bf16_int8.safetensors (quanto int8, runs in bf16, on disk)." in err
 
-    _, said = wgp("generate", "t2v_mine", *steps, "--dtype", "fp16", "--save-quantized")
+    _, err = wgp("generate", "t2v_mine", *steps, "--dtype", "fp16", "--save-quantized")
     second = "ckpts/mine_quanto_fp16_int8.safetensors"
     assert json.loads(path.read_text())["model"]["URLs"] == ["ckpts/mine_bf16.safetensors", first, second]
-    assert "transformer: mine_quanto_fp16_int8.safetensors (quanto int8, runs in fp16, on disk)." in said
+    assert "transformer: mine_quanto_fp16_int8.safetensors (quanto int8, runs in fp16, on disk)." in err
 
-    out, said = wgp("generate", "t2v_mine", *steps, "--dtype", "fp16", "--save-quantized")
-    assert "No quantized file is written: t2v_mine lists an int8 version in fp16 already" in said
+    out, err = wgp("generate", "t2v_mine", *steps, "--dtype", "fp16", "--save-quantized")
+    assert "No quantized file is written: t2v_mine lists an int8 version in fp16 already" in err
     assert out.strip().endswith(".mp4")
-    for wish, name in (
+    for options, name in (
         (["--dtype", "bf16"], "mine_quanto_bf16_int8.safetensors (quanto int8, runs in bf16"),
         (["--dtype", "fp16"], "mine_quanto_fp16_int8.safetensors (quanto int8, runs in fp16"),
         (["--quantization", "bf16"], "mine_bf16.safetensors (16 bits, runs in bf16"),
     ):
-        _, said = wgp("generate", "t2v_mine", *steps, *wish)
-        assert f"transformer: {name}" in said
+        _, err = wgp("generate", "t2v_mine", *steps, *options)
+        assert f"transformer: {name}" in err
     assert sorted(file.name for file in (root / "ckpts").glob("*.safetensors*")) == [
         "mine_bf16.safetensors", "mine_quanto_bf16_int8.safetensors", "mine_quanto_fp16_int8.safetensors",
     ]  # fmt: skip
@@ -71,7 +71,7 @@ def test_quantize_takes_files_and_ids(root, wgp, define, tmp_path):
     out, _ = wgp("quantize", "mine", "--to", "fp16")
     assert (root / "ckpts" / "mine_fp16.safetensors").exists()
     assert path.read_bytes() == before
-    out, said = wgp("quantize", "mine")
+    out, err = wgp("quantize", "mine")
     assert "mine_quanto_bf16_int8.safetensors" in out
-    assert "under URLs now" in said
+    assert "under URLs now" in err
     assert path.read_bytes() != before

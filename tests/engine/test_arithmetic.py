@@ -31,10 +31,10 @@ def test_small_layers_get_one_thread_and_large_ones_all(root):
 
 @pytest.mark.parametrize(("preferred", "expected"), [(0, 1), (2, 2)])
 def test_the_preference_wins_and_torch_is_as_before(root, preferred, expected):
-    explanation = explain(load_catalog(root)["nano_t2v"], Preferences(threads=preferred))
+    plan = explain(load_catalog(root)["nano_t2v"], Preferences(threads=preferred))
     request = a_request(root, resolution="64x64", video_length=17)
     before = torch.get_num_threads()
-    with arithmetic(explanation, request, SMALL):
+    with arithmetic(plan, request, SMALL):
         assert torch.get_num_threads() == expected
     assert torch.get_num_threads() == before
 

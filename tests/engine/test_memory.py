@@ -15,6 +15,7 @@ from cases import write_case
 
 from reeltune import Engine, Notice, Preferences, load_catalog
 from reeltune.engine import placing
+from reeltune.engine.restoring import restorer
 from reeltune.errors import DecodeFailed, MediaError, NotEnoughMemory
 from reeltune.planning.memory import MemoryProfile
 
@@ -152,13 +153,13 @@ def test_a_vae_that_never_fits_on_the_device_computes_on_the_cpu(case, monkeypat
     wish = Preferences(memory_profile=profile, quantization="int8")
     with Engine(definition, preferences=wish, listener=events.append) as engine:
         video, vae = engine.generate(**settings), engine._warm.vae._loaded[1]
-        engine._warm._places.device = torch.device("mps")
+        engine._warm._placement.device = torch.device("mps")
         monkeypatch.setattr("reeltune.engine.warm.torch_device", lambda name: torch.device("mps"))
         with short_of_memory("Decoder3d", (1, 2, 3)) as calls:  # whole frames, and tiles of both sizes
             again = engine.decode(video.latents)
         assert calls[0] > 3
         assert np.array_equal(again.frames, reference)
-        assert vae.vae not in engine._warm._places._placed  # its next use takes it to the device again
+        assert vae.vae not in engine._warm._placement._restores  # its next use takes it to the device again
         assert np.array_equal(engine.decode(video.latents).frames, reference)
     assert [line for line in said(events) if "on the CPU" in line]
 
@@ -236,13 +237,13 @@ def main_answers(main, *words):
 def test_one_stage_at_a_time_swaps_two_transformers(case, monkeypatch):
     """Whatever is placed makes room for what comes: never two models at once."""
     together = []
-    inner = placing.Places.place
+    inner = placing.Placement.place
 
     def place(self, *models):
         inner(self, *models)
-        together.append(len(self._placed))
+        together.append(len(self._restores))
 
-    monkeypatch.setattr(placing.Places, "place", place)
+    monkeypatch.setattr(placing.Placement, "place", place)
     make(*case, "stages")
     assert set(together) == {1}
 
@@ -274,7 +275,8 @@ def test_unpinned_int8_weights_come_back():
     """As diffusers keeps them while they are streamed unpinned: apart from the weight that is sent over."""
     from diffusers.hooks.group_offloading import ModuleGroup
 
-    from reeltune.weights.load import int8_tensor
+    from reeltune.weights import _libraries
+    from reeltune.weights._libraries import int8_tensor
 
     layer = torch.nn.Linear(8, 4, bias=False)
     weight = int8_tensor(torch.ones(4, 8, dtype=torch.int8), torch.ones(4, 1), torch.bfloat16)
@@ -282,7 +284,7 @@ def test_unpinned_int8_weights_come_back():
     here = torch.device("cpu")
     group = ModuleGroup([layer], here, here, layer, layer, stream=object(), low_cpu_mem_usage=True)
     assert group.cpu_param_dict[layer.weight] is layer.weight  # else this may go
-    placing.keep_apart(group)
+    _libraries.keep_apart(group)
     kept = group.cpu_param_dict[layer.weight]
     assert kept is not layer.weight
     assert kept.qdata.data_ptr() == layer.weight.qdata.data_ptr()
@@ -290,7 +292,7 @@ def test_unpinned_int8_weights_come_back():
 
 def test_weights_go_home_without_a_copy():
     """What `stages` and the VAE do on a card: the weights' own memory is waiting for them."""
-    from reeltune.weights.load import int8_tensor
+    from reeltune.weights._libraries import int8_tensor
     from reeltune.weights.upload import move
 
     model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.BatchNorm1d(4)).requires_grad_(False)
@@ -301,7 +303,7 @@ def test_weights_go_home_without_a_copy():
         return [model[0].weight.qdata.data_ptr(), *(row.data_ptr() for row in (model[0].bias, *model.buffers()))]
 
     before = addresses()
-    take_back = placing.at_home(model)
+    take_back = restorer(model)
     move(model, torch.device("cpu"), None, again=True)
     assert not set(addresses()) & set(before)
     take_back()

@@ -9,10 +9,12 @@ from torch import nn
 from torchao.quantization import Int8Tensor
 
 from reeltune.engine import placing, stages
-from reeltune.engine.placing import Places, at_home, in_mapped_file, offload
+from reeltune.engine.placing import Placement, offload
 from reeltune.engine.reporting import Reporter
+from reeltune.engine.restoring import in_mapped_file, restorer
 from reeltune.planning.memory import ChosenProfile, MemoryProfile
-from reeltune.weights.load import int8_tensor
+from reeltune.weights import _libraries
+from reeltune.weights._libraries import int8_tensor
 from reeltune.weights.tensors import TensorFile
 from reeltune.weights.upload import move
 
@@ -49,10 +51,10 @@ def test_stepping_down_from_resident_copies_nothing_that_is_in_a_file(mapped, mo
     before = {name: tensor.clone() for name, tensor in mapped.state_dict().items()}
     address = mapped[0].weight.data_ptr()
     said = []
-    places = Places(ChosenProfile(MemoryProfile.RESIDENT, ""), torch.device("cpu"), Reporter(said.append))
-    places.place(mapped)
+    placement = Placement(ChosenProfile(MemoryProfile.RESIDENT, ""), torch.device("cpu"), Reporter(said.append))
+    placement.place(mapped)
     assert mapped[0].weight.data_ptr() != address
-    places._step_down("out of memory")
+    placement._step_down("out of memory")
     assert mapped[0].weight.data_ptr() == address  # the mapped file again
     assert all(torch.equal(tensor, before[name]) for name, tensor in mapped.state_dict().items())
     assert [notice.message for notice in said] == [
@@ -62,13 +64,13 @@ def test_stepping_down_from_resident_copies_nothing_that_is_in_a_file(mapped, mo
 
 def test_weights_without_a_file_are_held_once_while_they_are_on_the_card(mapped):
     first = mapped[1].weight.data_ptr()
-    take_back = at_home(mapped, copies=True)
+    take_back = restorer(mapped, copies=True)
     to_card(mapped, torch.device("cpu"))
     on_card = mapped[1].weight.data_ptr()
     take_back()
     assert on_card != first
     assert mapped[1].weight.data_ptr() == on_card  # copied from the card; to the CPU there is nothing to copy here
-    held = at_home(mapped)
+    held = restorer(mapped)
     to_card(mapped, torch.device("cpu"))
     held()
     assert mapped[1].weight.data_ptr() == on_card
@@ -80,7 +82,7 @@ def test_int8_weights_come_back_too(mapped):
         int8_tensor(whole[:16].view(4, 4), torch.ones(4, 1), torch.bfloat16), requires_grad=False
     )
     address = mapped[0].weight.qdata.data_ptr()
-    take_back = at_home(mapped, copies=True)
+    take_back = restorer(mapped, copies=True)
     to_card(mapped, torch.device("cpu"))
     assert mapped[0].weight.qdata.data_ptr() != address
     take_back()
@@ -91,7 +93,7 @@ def test_int8_weights_come_back_too(mapped):
 @pytest.mark.parametrize(("name", "streams"), [("streamed", True), ("minimum", False)])
 def test_only_the_streamed_profile_uses_streams_for_which_memory_is_pinned(monkeypatch, name, streams):
     calls = []
-    monkeypatch.setattr(placing, "apply_group_offloading", lambda model, **options: calls.append(options))
+    monkeypatch.setattr(_libraries, "apply_group_offloading", lambda model, **options: calls.append(options))
     offload(nn.Linear(2, 2), ChosenProfile(MemoryProfile(name), "", pinned=True), torch.device("cuda", 0))
     assert calls[0]["use_stream"] is streams
     assert calls[0]["non_blocking"] is streams

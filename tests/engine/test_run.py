@@ -70,15 +70,15 @@ def test_a_smaller_profile_after_an_earlier_video_is_reported(nano):
     events = []
     plan = explain(nano, BF16)
     warm, chosen = Warm(Reporter(events.append)), ChosenProfile(MemoryProfile.RESIDENT, "it fits")
-    places = warm.places(plan, chosen)
+    placement = warm.placement(plan, chosen)
     assert not messages(events)
-    places._step_down("out of memory")
+    placement._step_down("out of memory")
     events.clear()
-    assert warm.places(plan, chosen) is places
+    assert warm.placement(plan, chosen) is placement
     assert messages(events) == [
         "Memory profile stages is used in place of resident: memory ran out in an earlier video."
     ]
-    other = warm.places(plan, ChosenProfile(MemoryProfile.MINIMUM, "as you chose"))
+    other = warm.placement(plan, ChosenProfile(MemoryProfile.MINIMUM, "as you chose"))
     assert (other.profile, other.device) == (MemoryProfile.MINIMUM, torch.device("cpu"))
 
 

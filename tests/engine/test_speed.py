@@ -10,8 +10,8 @@ from torch._inductor import cpp_builder
 
 from reeltune import Engine, Notice, Preferences, load_catalog
 from reeltune.engine.speed import align, dynamic_int8
-from reeltune.weights.load import int8_tensor
-from reeltune.weights.quanto import quantize_tensor
+from reeltune.weights._libraries import int8_tensor
+from reeltune.weights.formats.quanto_int8 import quantize_tensor
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 FAST = {"num_inference_steps": 2, "guidance_scale": 3.0, "seed": 3, "video_length": 5}

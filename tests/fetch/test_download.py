@@ -7,7 +7,8 @@ import pytest
 from conftest import safetensors_bytes
 from reeltune import CancelToken, Progress, explain, load_catalog, pull
 from reeltune.errors import BadDownload, Cancelled, FetchError, NotEnoughDisk, Offline
-from reeltune.fetch.download import check_name, download
+from reeltune.fetch.download import download
+from reeltune.library.places import check_name
 from reeltune.machine import Machine
 
 TENSORS = {"head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])}
@@ -22,7 +23,7 @@ def everything_in(folder):
     return sorted(name for name in files if not name.endswith(".lock.partial") and name != ".index.sqlite")
 
 
-def test_fetches_checks_and_reports(server, tmp_path):
+def test_a_download_is_verified_and_reported(server, tmp_path):
     server.files["/" + NAME] = GOOD
     events = []
     download(
@@ -34,7 +35,7 @@ def test_fetches_checks_and_reports(server, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["truncated", "html", "html-hidden", "header", "sum", "missing"])
-def test_nothing_half_or_wrong_ever_carries_the_name(server, tmp_path, fault):
+def test_partial_or_wrong_files_never_get_the_name(server, tmp_path, fault):
     server.files["/" + NAME] = GOOD
     sha256 = None
     if fault == "truncated":
@@ -54,7 +55,7 @@ def test_nothing_half_or_wrong_ever_carries_the_name(server, tmp_path, fault):
     assert everything_in(tmp_path) == []
 
 
-def test_cancel_leaves_nothing(server, tmp_path):
+def test_a_cancelled_download_leaves_no_files(server, tmp_path):
     server.files["/" + NAME] = GOOD
     cancel = CancelToken()
     cancel.cancel()
@@ -63,7 +64,7 @@ def test_cancel_leaves_nothing(server, tmp_path):
     assert everything_in(tmp_path) == []
 
 
-def test_a_full_disk_is_noticed_before_the_first_byte(server, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_the_first_byte(server, tmp_path, monkeypatch):
     server.files["/" + NAME] = GOOD
     monkeypatch.setattr("reeltune.fetch.verifying.free_disk", lambda folder: 10)
     with pytest.raises(NotEnoughDisk, match="10 free"):
@@ -89,20 +90,20 @@ def mine(server, define, root, monkeypatch):
     return load_catalog(root)["mine"]
 
 
-def test_pull_fetches_weights_and_the_needed_component_files(mine, root):
-    explanation = pull(mine, machine=MACHINE)
-    assert not explanation.missing
+def test_pull_downloads_weights_and_the_needed_component_files(mine, root):
+    plan = pull(mine, machine=MACHINE)
+    assert not plan.missing
     assert everything_in(root / "ckpts") == ["config.json", "config.json", "config.json", NAME]
     assert (root / "ckpts" / "o--r" / "vae" / "config.json").exists()
 
 
 def test_weights_only(mine, root):
-    explanation = pull(mine, weights_only=True, machine=MACHINE)
+    plan = pull(mine, weights_only=True, machine=MACHINE)
     assert everything_in(root / "ckpts") == [NAME]
-    assert len(explanation.missing) == 3
+    assert len(plan.missing) == 3
 
 
-def test_present_means_no_network_at_all(mine, monkeypatch):
+def test_pull_does_not_use_the_network_when_all_files_are_on_disk(mine, monkeypatch):
     pull(mine, machine=MACHINE)
 
     def refuse(*args, **kwargs):
@@ -113,15 +114,15 @@ def test_present_means_no_network_at_all(mine, monkeypatch):
     assert not pull(mine, machine=MACHINE).missing
 
 
-def test_offline_lists_exactly_what_is_missing(mine, monkeypatch):
+def test_offline_lists_the_missing_files(mine, monkeypatch):
     monkeypatch.setenv("REELTUNE_OFFLINE", "1")
     with pytest.raises(Offline, match=NAME):
         pull(mine, machine=MACHINE)
 
 
-def test_an_interrupted_component_is_not_taken_for_a_whole_one(mine, server, root):
-    rows = [{"type": "file", "path": f"vae/{name}"} for name in ("config.json", "x.safetensors")]
-    server.files["/api/models/o/r/tree/main/vae"] = json.dumps(rows).encode()
+def test_an_interrupted_component_is_not_used(mine, server, root):
+    listing = [{"type": "file", "path": f"vae/{name}"} for name in ("config.json", "x.safetensors")]
+    server.files["/api/models/o/r/tree/main/vae"] = json.dumps(listing).encode()
     with pytest.raises(FetchError, match="file not found"):
         pull(mine, machine=MACHINE)
     assert not (root / "ckpts" / "o--r" / "vae").exists()
@@ -133,17 +134,17 @@ def test_an_interrupted_component_is_not_taken_for_a_whole_one(mine, server, roo
 
 
 @pytest.mark.parametrize("listing", [b"<html>", b"{}", b"[1]", b'[{"type": "file"}]'])
-def test_a_listing_that_is_none(mine, server, listing):
+def test_invalid_component_listings_are_refused(mine, server, listing):
     server.files["/api/models/o/r/tree/main/tokenizer"] = listing
-    with pytest.raises(FetchError, match="gives no list"):
+    with pytest.raises(FetchError, match="return a list of files"):
         pull(mine, machine=MACHINE)
 
 
 def test_a_hostile_listing_stays_in_its_folder(mine, server, root):
     paths = ["tokenizer/../../evil.json", "../evil.json", "/etc/evil.json", "vae/other.json", "tokenizer/sub/x.json"]
-    rows = [{"type": "file", "path": path} for path in paths]
-    server.files["/api/models/o/r/tree/main/tokenizer"] = json.dumps(rows).encode()
-    with pytest.raises(FetchError, match="no files for the tokenizer"):
+    listing = [{"type": "file", "path": path} for path in paths]
+    server.files["/api/models/o/r/tree/main/tokenizer"] = json.dumps(listing).encode()
+    with pytest.raises(FetchError, match="has no files for the tokenizer"):
         pull(mine, machine=MACHINE)
     assert everything_in(root) == ["mine.json"]
 
@@ -167,7 +168,7 @@ def test_a_hostile_listing_stays_in_its_folder(mine, server, root):
         "\u202eb",
     ],
 )
-def test_names_that_no_file_may_have(name):
+def test_invalid_file_names_are_refused(name):
     with pytest.raises(FetchError):
         check_name(name)
 
@@ -180,26 +181,26 @@ def test_hostile_urls_write_nowhere(define, root, url):
     assert everything_in(root / "ckpts") == []
 
 
-def test_weights_without_a_name_of_their_own_are_still_checked(server, define, root):
+def test_weights_without_a_file_name_are_verified(server, define, root):
     define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/api/download/models/7"]})
     server.files["/api/download/models/7"] = b"<!doctype html>" + bytes(99)
     with pytest.raises(BadDownload, match="web page"):
         pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
     server.files["/api/download/models/7"] = GOOD
-    explanation = pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
-    assert explanation.selection.choices["transformer"].facts.identity.family == "wan"
+    plan = pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
+    assert plan.selection.choices["transformer"].facts.identity.family == "wan"
     (root / "ckpts" / "7").write_bytes(b"<html>")
     assert not explain(load_catalog(root)["mine"], machine=MACHINE).items[0].present
 
 
-def test_a_page_is_a_bad_download(server, tmp_path):
+def test_a_web_page_is_a_bad_download(server, tmp_path):
     server.files["/" + NAME] = b"{}"
     server.types["/" + NAME] = "application/json"
     with pytest.raises(BadDownload, match="HF_TOKEN"):
         download(f"{server.url}/{NAME}", tmp_path / NAME)
 
 
-def test_a_civitai_link_is_resolved_named_and_found_again(server, define, root, monkeypatch):
+def test_a_civitai_url_is_resolved_and_its_file_is_found_again(server, define, root, monkeypatch):
     monkeypatch.setenv("CIVITAI_ENDPOINT", server.url)
     monkeypatch.setenv("CIVITAI_TOKEN", "civ_secret")
     answer = {
@@ -251,8 +252,8 @@ def test_two_processes_share_one_download(server, tmp_path):
     assert server.sent < 1.1 * len(server.files["/" + NAME])
 
 
-def test_the_whole_plan_is_held_against_the_disk_before_the_first_byte(mine, root, monkeypatch):
+def test_the_whole_plan_must_fit_on_the_disk_before_the_first_byte(mine, root, monkeypatch):
     monkeypatch.setattr("reeltune.fetch.survey.free_disk", lambda folder: len(GOOD))
-    with pytest.raises(NotEnoughDisk, match="are to be downloaded"):
+    with pytest.raises(NotEnoughDisk, match="The download takes"):
         pull(mine, machine=MACHINE)
     assert everything_in(root / "ckpts") == []

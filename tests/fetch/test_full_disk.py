@@ -15,9 +15,10 @@ import pytest
 from conftest import safetensors_bytes
 from reeltune.errors import FetchError
 from reeltune.fetch import transfer
-from reeltune.fetch.download import Downloader, Link
+from reeltune.fetch.download import Downloader
+from reeltune.fetch.task import DownloadTask
 from reeltune.files import write_all
-from reeltune.library.journal import BLOCK, Journal, Known
+from reeltune.library.journal import BLOCK, FileState, Journal
 from reeltune.preferences import Preferences
 
 NAME = "x_bf16.safetensors"
@@ -69,7 +70,8 @@ def disk(monkeypatch):
 @pytest.fixture
 def served(server, monkeypatch):
     """A checkpoint whose bytes differ everywhere, downloaded in small pieces; nothing is checked before."""
-    monkeypatch.setattr(transfer, "_PIECE", (2 * BLOCK, 2 * BLOCK))
+    monkeypatch.setattr(transfer, "_MIN_PIECE_BYTES", 2 * BLOCK)
+    monkeypatch.setattr(transfer, "_MAX_PIECE_BYTES", 2 * BLOCK)
     monkeypatch.setattr("reeltune.fetch.download.check_disk", lambda link, needed: None)
     content = random.Random(0).randbytes(2 * COUNT)
     server.files[PATH] = safetensors_bytes({"w": ("BF16", [COUNT])}, data=content)
@@ -78,7 +80,7 @@ def served(server, monkeypatch):
 
 def fetch(server, folder, sha256=None, connections=4):
     with Downloader(Preferences(stall_seconds=5, connections=connections)) as downloader:
-        downloader.fetch(Link(server.url + PATH, folder / NAME, True, sha256))
+        downloader.fetch(DownloadTask(server.url + PATH, folder / NAME, True, sha256))
 
 
 def sum_of(content, known):
@@ -87,7 +89,7 @@ def sum_of(content, known):
 
 @pytest.mark.parametrize("known", [False, True], ids=["no sha256", "sha256 known"])
 @pytest.mark.parametrize("seed", range(2))
-def test_downloads_that_meet_a_full_disk_are_right_once_there_is_room(served, disk, tmp_path, known, seed):
+def test_downloads_interrupted_by_a_full_disk_are_resumed_correctly(served, disk, tmp_path, known, seed):
     content, chance = served.files[PATH], random.Random(seed)
     for number in range(RUNS):
         folder = tmp_path / str(number)
@@ -101,7 +103,7 @@ def test_downloads_that_meet_a_full_disk_are_right_once_there_is_room(served, di
         shutil.rmtree(folder)
 
 
-def test_what_was_written_before_the_disk_was_full_is_not_downloaded_again(served, disk, tmp_path):
+def test_bytes_written_before_the_disk_was_full_are_not_downloaded_again(served, disk, tmp_path):
     content = served.files[PATH]
     disk.free = len(content) - BLOCK
     with pytest.raises(FetchError):
@@ -114,7 +116,7 @@ def test_what_was_written_before_the_disk_was_full_is_not_downloaded_again(serve
     assert min(begins) > len(content) // 2
 
 
-def test_a_write_that_takes_less_is_repeated_and_one_that_takes_nothing_is_an_error():
+def test_short_writes_are_repeated_and_empty_writes_are_errors():
     taken = bytearray()
 
     def write(data):
@@ -130,7 +132,7 @@ def test_a_write_that_takes_less_is_repeated_and_one_that_takes_nothing_is_an_er
 
 
 def test_blocks_that_could_not_be_synced_are_absent_again(tmp_path, monkeypatch):
-    known, sync = Known(3 * BLOCK, '"a"', None), os.fsync
+    known, sync = FileState(3 * BLOCK, '"a"', None), os.fsync
     with (tmp_path / "data").open("w+b") as file, Journal(tmp_path / "journal", known) as journal:
         journal.mark(0)
         journal.sync(file)
@@ -143,9 +145,9 @@ def test_blocks_that_could_not_be_synced_are_absent_again(tmp_path, monkeypatch)
         with pytest.raises(OSError):
             journal.sync(file)
         monkeypatch.setattr(os, "fsync", sync)
-        assert (journal.has(0), journal.has(1)) == (True, False)
+        assert (journal.has_block(0), journal.has_block(1)) == (True, False)
     with Journal(tmp_path / "journal", known) as journal:
-        assert (journal.has(0), journal.has(1)) == (True, False)
+        assert (journal.has_block(0), journal.has_block(1)) == (True, False)
 
 
 # --- a true file system --------------------------------------------------------------------------------------------
@@ -167,7 +169,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["no sha256", "sha256 known"])
-def test_a_true_full_disk(served, small_disk, known):
+def test_a_real_full_disk(served, small_disk, known):
     content = served.files[PATH]
     for number in range(5):
         ballast = small_disk / "ballast"

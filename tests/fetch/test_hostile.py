@@ -10,7 +10,8 @@ from conftest import safetensors_bytes
 from reeltune import CancelToken, Notice, Progress
 from reeltune.errors import BadDownload, Cancelled, FetchError, Unreachable
 from reeltune.fetch import transfer
-from reeltune.fetch.download import Downloader, Link
+from reeltune.fetch.download import Downloader
+from reeltune.fetch.task import DownloadTask
 from reeltune.library.journal import BLOCK
 from reeltune.preferences import Preferences
 
@@ -21,7 +22,8 @@ SIZE = 11 * BLOCK // 2 * 2
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
     """Small pieces, short pauses."""
-    monkeypatch.setattr(transfer, "_PIECE", (2 * BLOCK, 2 * BLOCK))
+    monkeypatch.setattr(transfer, "_MIN_PIECE_BYTES", 2 * BLOCK)
+    monkeypatch.setattr(transfer, "_MAX_PIECE_BYTES", 2 * BLOCK)
     monkeypatch.setattr(transfer, "pause_after", lambda failures, asked: 0.01)
     monkeypatch.setattr("reeltune.fetch.download.pause_after", lambda failures, asked: 0.01)
 
@@ -42,8 +44,8 @@ def served(server, content):
 def fetch(server, folder, events=None, cancel=None, sha256=None, **wishes):
     heard = events.append if events is not None else (lambda event: None)
     with Downloader(Preferences(**({"stall_seconds": 1} | wishes)), heard, cancel) as downloader:
-        downloader.fetch(Link(server.url + PATH, folder / NAME, True, sha256))
-        return downloader.sums[folder / NAME]
+        downloader.fetch(DownloadTask(server.url + PATH, folder / NAME, True, sha256))
+        return downloader.sha256_by_path[folder / NAME]
 
 
 def names(folder):
@@ -74,7 +76,7 @@ def part(handler, body, data=None, etag=None, announced=None):
     send(handler, 206, data, headers, last + 1 - first if announced is None else announced)
 
 
-def test_pieces_side_by_side_make_the_file(served, content, tmp_path):
+def test_parallel_pieces_make_the_file(served, content, tmp_path):
     events = []
     assert fetch(served, tmp_path, events) == hashlib.sha256(content).hexdigest()
     assert (tmp_path / NAME).read_bytes() == content
@@ -87,7 +89,7 @@ def test_pieces_side_by_side_make_the_file(served, content, tmp_path):
 
 
 @pytest.mark.parametrize("after", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1])
-def test_connections_that_drop(served, content, tmp_path, after):
+def test_dropped_connections_are_resumed(served, content, tmp_path, after):
     dropped = set()
 
     def drop(handler, body):
@@ -105,7 +107,7 @@ def test_connections_that_drop(served, content, tmp_path, after):
 
 
 @pytest.mark.parametrize("code", [500, 502, 503, 429, 408])
-def test_bursts_of_server_errors(served, content, tmp_path, code):
+def test_temporary_server_errors_are_retried(served, content, tmp_path, code):
     counts = {"n": 0}
 
     def burst(handler, body):
@@ -120,7 +122,7 @@ def test_bursts_of_server_errors(served, content, tmp_path, code):
     assert (tmp_path / NAME).read_bytes() == content
 
 
-def test_errors_without_end_are_an_error_and_what_came_is_kept(served, content, tmp_path):
+def test_permanent_server_errors_are_raised_and_received_bytes_are_kept(served, content, tmp_path):
     def broken(handler, body):
         if asked(handler, body)[0] < 2 * BLOCK:
             return False
@@ -140,14 +142,14 @@ def test_errors_without_end_are_an_error_and_what_came_is_kept(served, content, 
     assert served.sent <= len(content) - 2 * BLOCK + 4096
 
 
-def test_a_permanent_refusal_is_not_repeated(served, tmp_path):
+def test_a_permanent_refusal_is_not_retried(served, tmp_path):
     served.faults[PATH] = lambda handler, body: send(handler, 403, b"") or True
-    with pytest.raises(FetchError, match="refused"):
+    with pytest.raises(FetchError, match="access denied"):
         fetch(served, tmp_path)
     assert len(served.requests) == 1
 
 
-def test_stalls_are_reconnected(served, content, tmp_path):
+def test_stalled_connections_are_replaced(served, content, tmp_path):
     stalled = set()
 
     def stall(handler, body):
@@ -166,15 +168,15 @@ def test_stalls_are_reconnected(served, content, tmp_path):
 
 
 @pytest.mark.parametrize("off", [-1000, 1000])
-def test_a_wrong_content_length(served, content, tmp_path, off):
+def test_a_wrong_content_length_is_refused(served, content, tmp_path, off):
     """More announced than sent is a broken connection; less announced is a short answer. Both are asked again."""
-    told = set()
+    ends = set()
 
     def lie(handler, body):
         first, last = asked(handler, body)
-        if last in told or last == 4095:
+        if last in ends or last == 4095:
             return False
-        told.add(last)
+        ends.add(last)
         data = body[first : last + 1] if off > 0 else body[first : last + 1 + off]
         part(handler, body, data, announced=len(data) + max(off, 0))
         handler.close_connection = True
@@ -185,7 +187,7 @@ def test_a_wrong_content_length(served, content, tmp_path, off):
     assert (tmp_path / NAME).read_bytes() == content
 
 
-def test_a_server_without_ranges(served, content, tmp_path):
+def test_a_server_without_ranges_is_supported(served, content, tmp_path):
     served.rangeless.add(PATH)
     assert fetch(served, tmp_path) == hashlib.sha256(content).hexdigest()
     assert (tmp_path / NAME).read_bytes() == content
@@ -196,7 +198,7 @@ def test_a_server_without_ranges(served, content, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_ranges_that_are_ignored_halfway_start_again(served, content, tmp_path):
+def test_a_download_restarts_when_the_server_ignores_ranges(served, content, tmp_path):
     def ignore(handler, body):
         if asked(handler, body)[0] == 4 * BLOCK:
             served.rangeless.add(PATH)
@@ -207,7 +209,7 @@ def test_ranges_that_are_ignored_halfway_start_again(served, content, tmp_path):
     assert (tmp_path / NAME).read_bytes() == content
 
 
-def test_another_range_than_asked_for(served, content, tmp_path):
+def test_a_wrong_range_is_refused(served, content, tmp_path):
     def shifted(handler, body):
         first, last = asked(handler, body)
         if last == 4095:
@@ -222,7 +224,7 @@ def test_another_range_than_asked_for(served, content, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_file_that_changes_midway_is_fetched_anew(served, content, tmp_path):
+def test_a_file_that_changes_during_the_download_is_downloaded_again(served, content, tmp_path):
     newer = content[:-4] + b"new!"
     events = []
 
@@ -237,7 +239,7 @@ def test_a_file_that_changes_midway_is_fetched_anew(served, content, tmp_path):
     assert any("changed on the server" in getattr(event, "message", "") for event in events)
 
 
-def test_a_file_that_changed_since_the_interruption_is_fetched_anew(served, content, tmp_path):
+def test_a_file_that_changed_after_an_interruption_is_downloaded_again(served, content, tmp_path):
     stop_after(served, tmp_path, 3 * BLOCK)
     newer = content[:-4] + b"new!"
     served.files[PATH] = newer
@@ -254,7 +256,7 @@ def stop_after(served, folder, count):
     assert not (folder / NAME).exists()
 
 
-def test_a_cancelled_download_goes_on_where_it_was(served, content, tmp_path):
+def test_a_cancelled_download_is_resumed(served, content, tmp_path):
     stop_after(served, tmp_path, 6 * BLOCK)
     served.sent = 0
     assert fetch(served, tmp_path) == hashlib.sha256(content).hexdigest()
@@ -280,18 +282,20 @@ def test_after_a_restart_of_the_machine_only_synced_blocks_count(served, content
     assert served.sent <= len(content) - 4 * BLOCK
 
 
-def test_what_comes_is_made_durable_meanwhile_not_only_at_the_end(served, tmp_path, monkeypatch):
+def test_received_bytes_are_synced_during_the_download(served, tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "_SYNC_SECONDS", 0.05)
     monkeypatch.setattr(transfer, "_TICK_SECONDS", 0.02)
     synced = []
     sync = transfer.Journal.sync
-    monkeypatch.setattr(transfer.Journal, "sync", lambda self, file: (sync(self, file), synced.append(self.there)))
+    monkeypatch.setattr(
+        transfer.Journal, "sync", lambda self, file: (sync(self, file), synced.append(self.bytes_present))
+    )
     fetch(served, tmp_path, rate_limit=5)
     assert len([count for count in synced if count < served.sent - BLOCK]) > 1
 
 
 @pytest.mark.parametrize("loss", ["journal cut", "journal garbage", "journal gone", "data gone", "data cut"])
-def test_damaged_leftovers_only_cost_time(served, content, tmp_path, loss):
+def test_damaged_partial_files_are_downloaded_again(served, content, tmp_path, loss):
     stop_after(served, tmp_path, 6 * BLOCK)
     journal, partial = tmp_path / f"{NAME}.journal.partial", tmp_path / f"{NAME}.partial"
     if loss == "journal cut":
@@ -309,7 +313,7 @@ def test_damaged_leftovers_only_cost_time(served, content, tmp_path, loss):
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"weak"'])
-def test_without_a_strong_validator_a_file_comes_in_one_answer_and_is_never_mixed(served, content, tmp_path, etag):
+def test_without_a_strong_validator_a_file_is_downloaded_in_one_stream(served, content, tmp_path, etag):
     served.etags[PATH] = etag
     newer = content[:4000] + b"!" + content[4001:-9] + b"another 9"
 
@@ -324,7 +328,7 @@ def test_without_a_strong_validator_a_file_comes_in_one_answer_and_is_never_mixe
     assert ranges == ["bytes=0-4095", None]
 
 
-def test_parts_without_a_validator_are_taken_where_the_sha256_is_verified(served, content, tmp_path):
+def test_ranges_without_a_validator_are_used_if_the_sha256_is_known(served, content, tmp_path):
     served.etags[PATH] = ""
     fetch(served, tmp_path, sha256=hashlib.sha256(content).hexdigest())
     assert len(served.requests) > 3
@@ -341,7 +345,7 @@ def mixed(server, content):
     return False
 
 
-def test_a_server_that_leaves_the_etag_out_of_later_parts_must_send_the_whole(served, content, tmp_path):
+def test_a_server_that_omits_the_etag_of_ranges_must_send_the_whole_file(served, content, tmp_path):
     def forget(handler, body):
         if asked(handler, body)[1] == 4095 or "Range" not in handler.headers:
             return False
@@ -355,7 +359,7 @@ def test_a_server_that_leaves_the_etag_out_of_later_parts_must_send_the_whole(se
 
 
 @pytest.mark.parametrize("known", ["definition", "hub"])
-def test_every_flipped_bit_is_caught_where_the_sum_is_known(served, content, tmp_path, known):
+def test_every_flipped_bit_is_found_if_the_sha256_is_known(served, content, tmp_path, known):
     rng = random.Random(1)
     right = hashlib.sha256(content).hexdigest()
     if known == "hub":
@@ -373,15 +377,15 @@ def test_every_flipped_bit_is_caught_where_the_sum_is_known(served, content, tmp
     assert names(tmp_path) == [NAME]
 
 
-def test_a_sum_that_contradicts_the_hub_is_refused_before_the_first_byte(served, tmp_path):
+def test_a_sha256_that_contradicts_the_hub_is_refused_before_the_first_byte(served, tmp_path):
     served.headers[PATH] = {"X-Linked-Etag": f'"{"0" * 64}"'}
-    with pytest.raises(BadDownload, match="is wanted"):
+    with pytest.raises(BadDownload, match="was expected"):
         fetch(served, tmp_path, sha256="1" * 64)
     assert len(served.requests) == 1
 
 
 @pytest.mark.parametrize("kind", ["text/html", "application/octet-stream", "application/json"])
-def test_pages_with_status_200(served, tmp_path, kind):
+def test_pages_with_status_200_are_refused(served, tmp_path, kind):
     served.files[PATH] = b"  <!DOCTYPE html><html><body>Log in</body></html>" if "json" not in kind else b'{"error": 1}'
     served.types[PATH] = kind
     with pytest.raises(BadDownload, match=r"page|JSON") as caught:
@@ -403,7 +407,7 @@ def test_redirects_to_another_host_keep_the_range_and_drop_the_token(served, con
         assert "Range" in headers
 
 
-def test_a_stale_token_does_not_lock_out_of_public_files(served, content, tmp_path, monkeypatch):
+def test_a_stale_token_does_not_prevent_downloads_of_public_files(served, content, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", served.url)
     monkeypatch.setenv("HF_TOKEN", "hf_stale")
 
@@ -417,9 +421,9 @@ def test_a_stale_token_does_not_lock_out_of_public_files(served, content, tmp_pa
     events = []
     fetch(served, tmp_path, events)
     assert (tmp_path / NAME).read_bytes() == content
-    said = [event.message for event in events if isinstance(event, Notice)]
-    assert sum("refused your token" in line for line in said) == 1
-    assert "hf_stale" not in " ".join(said)
+    notices = [event.message for event in events if isinstance(event, Notice)]
+    assert sum("refused your token" in line for line in notices) == 1
+    assert "hf_stale" not in " ".join(notices)
     assert sum("Authorization" in headers for _, headers in served.requests) == 1
 
 
@@ -443,33 +447,33 @@ def test_a_stalled_download_is_cancelled_at_once(served, tmp_path):
     assert time.monotonic() - began < 2
 
 
-def test_the_rate_is_kept_by_all_connections_together(served, content, tmp_path):
+def test_the_rate_limit_applies_to_all_connections_together(served, content, tmp_path):
     began = time.monotonic()
     fetch(served, tmp_path, rate_limit=len(content) / 1e6 / 0.6)
     assert 0.4 < time.monotonic() - began < 3
 
 
-def test_a_full_disk_while_writing_is_an_error_and_nothing_carries_the_name(served, tmp_path, monkeypatch):
+def test_a_full_disk_while_writing_is_an_error(served, tmp_path, monkeypatch):
     def full(self, *args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(transfer.Transfer, "_stretch", full)
+    monkeypatch.setattr(transfer.Transfer, "_download_range", full)
     with pytest.raises(FetchError, match="No space left"):
         fetch(served, tmp_path)
     assert not (tmp_path / NAME).exists()
 
 
-def test_what_stood_there_is_set_aside_never_overwritten(served, content, tmp_path):
+def test_an_existing_file_is_renamed_and_never_overwritten(served, content, tmp_path):
     (tmp_path / NAME).write_bytes(b"mine")
     events = []
     fetch(served, tmp_path, events)
     assert (tmp_path / NAME).read_bytes() == content
     assert (tmp_path / f"{NAME}.unusable1").read_bytes() == b"mine"
-    assert any("could not be used" in getattr(event, "message", "") for event in events)
+    assert any("can't be used" in getattr(event, "message", "") for event in events)
 
 
 @pytest.mark.parametrize(("age", "strong"), [(0, False), (30, False), (61, True), (10_000, True)])
-def test_a_date_of_change_is_strong_once_it_is_a_minute_old(served, content, tmp_path, age, strong):
+def test_last_modified_is_a_strong_validator_after_a_minute(served, content, tmp_path, age, strong):
     from email.utils import formatdate
 
     served.etags[PATH] = ""

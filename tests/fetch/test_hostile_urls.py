@@ -12,7 +12,7 @@ import pytest
 from conftest import safetensors_bytes
 from reeltune import load_catalog, pull
 from reeltune.errors import ReeltuneError
-from reeltune.fetch.download import check_name
+from reeltune.library.places import check_name
 from reeltune.machine import Machine
 
 GOOD = safetensors_bytes({"head.modulation": ("BF16", [1, 2, 4]), "patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])})
@@ -146,7 +146,7 @@ def test_hosts(anywhere, define, root):
     assert refused
 
 
-def test_other_schemes_and_no_links_at_all(anywhere, define, root):
+def test_other_schemes_and_invalid_urls_are_refused(anywhere, define, root):
     came, refused = attempt(WHOLE, define, root)
     assert not came & {"passwd", "zero", "null", "environ"}
     assert len(refused) > len(WHOLE) / 2
@@ -159,7 +159,7 @@ def test_redirects(anywhere, define, root):
     assert came == {PLAIN}
 
 
-def test_names_that_the_server_gives(anywhere, define, root):
+def test_file_names_from_the_server(anywhere, define, root):
     """CivitAI's API names the file; Content-Disposition does too, and isn't obeyed where the URL has a file's name."""
     links = [f"https://civitai.com/api/download/models/{number}" for number in range(len(NAMES))]
     came, refused = attempt(links, define, root)

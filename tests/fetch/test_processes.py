@@ -52,16 +52,16 @@ def leftovers(folder):
     return sorted(path.name for path in folder.iterdir() if ".lock." not in path.name and path.name != ".index.sqlite")
 
 
-def test_both_pull_and_one_fetches(start, server, root):
+def test_two_processes_pull_and_one_downloads(start, server, root):
     processes = [start(6), start(6)]
-    told = [process.communicate(timeout=90)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
+    outputs = [process.communicate(timeout=90)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
     assert (root / "ckpts" / NAME).read_bytes() == server.files[PATH]
     assert leftovers(root / "ckpts") == [NAME]
     assert server.sent < len(server.files[PATH]) + FIRST_BYTES
 
 
-def test_the_second_goes_on_where_the_first_was_killed(start, server, root):
+def test_a_second_process_resumes_the_download_of_a_killed_one(start, server, root):
     content, released = server.files[PATH], threading.Event()
 
     def hold(handler, body):
@@ -92,10 +92,10 @@ def test_the_second_goes_on_where_the_first_was_killed(start, server, root):
     before = len(server.requests)
     first.kill()
     released.set()
-    told = second.communicate(timeout=90)[0]
-    assert second.returncode == 0, told
+    output = second.communicate(timeout=90)[0]
+    assert second.returncode == 0, output
     assert (root / "ckpts" / NAME).read_bytes() == content
     assert leftovers(root / "ckpts") == [NAME]
     begins = [headers["Range"] for _, headers in server.requests[before:] if "If-Range" in headers]
     assert begins
-    assert not any(row.startswith("bytes=0-") for row in begins), "the start was there"
+    assert not any(begin.startswith("bytes=0-") for begin in begins), "the start was there"

@@ -10,9 +10,9 @@ from conftest import safetensors_bytes
 from reeltune import explain, load_catalog, pull
 from reeltune.errors import ChoiceError
 from reeltune.fetch import Scope, plan_download, pull_all
-from reeltune.library.cleanup import leftovers, listing, remove
+from reeltune.library.cleanup import leftovers, list_entries, remove
 from reeltune.library.index import FILE_NAME, Index
-from reeltune.library.places import own_name
+from reeltune.library.places import unique_name
 from reeltune.library.verify import verify
 from reeltune.machine import Machine
 
@@ -68,15 +68,15 @@ def test_two_definitions_never_share_a_file(clashing, root):
     assert sorted(path.name for path in (root / "ckpts").glob("*.safetensors")) == sorted([NAME, second.path.name])
 
 
-def test_both_at_once_are_planned_apart(clashing):
+def test_files_of_the_same_name_get_different_paths_in_one_plan(clashing):
     both = [clashing["a"], clashing["b"]]
     _, plan = plan_download(both, scope=Scope(weights_only=True), machine=MACHINE)
-    assert len({link.target for link in plan.links}) == 2
-    paths = [row.items[0].path for row in pull_all(both, scope=Scope(weights_only=True), machine=MACHINE)]
+    assert len({task.target for task in plan.tasks}) == 2
+    paths = [plan.items[0].path for plan in pull_all(both, scope=Scope(weights_only=True), machine=MACHINE)]
     assert [path.read_bytes() for path in paths] == [A, B]
 
 
-def test_without_the_index_each_file_is_still_its_own_urls(clashing, root):
+def test_files_are_matched_to_their_urls_without_the_index(clashing, root):
     for letter in "ab":
         get(clashing[letter])
     (root / "ckpts" / FILE_NAME).unlink()
@@ -84,7 +84,7 @@ def test_without_the_index_each_file_is_still_its_own_urls(clashing, root):
     assert transformer(clashing["b"]).path.read_bytes() == B
 
 
-def test_a_file_of_unknown_origin_counts_where_one_url_alone_can_claim_it(clashing, root, define, served):
+def test_a_file_of_unknown_origin_is_used_if_only_one_url_matches(clashing, root, define, served):
     path = root / "ckpts" / NAME
     path.parent.mkdir()
     path.write_bytes(A)
@@ -95,21 +95,21 @@ def test_a_file_of_unknown_origin_counts_where_one_url_alone_can_claim_it(clashi
     assert transformer(load_catalog(root)["a"]).path == path
 
 
-def test_a_file_of_unknown_origin_is_told_by_its_size_or_sha256(clashing, root):
+def test_a_file_of_unknown_origin_is_matched_by_size_or_sha256(clashing, root):
     path = root / "ckpts" / NAME
     path.parent.mkdir()
     path.write_bytes(A)
     index = Index(root / "ckpts")
-    index.learn_url(transformer(clashing["b"]).url, len(B) + 1)
+    index.record_url(transformer(clashing["b"]).url, len(B) + 1)
     assert transformer(clashing["a"]).path == path
     assert not transformer(clashing["b"]).present
-    index.learn_url(transformer(clashing["b"]).url, len(B), hashlib.sha256(B).hexdigest())
-    list(verify(clashing, listing(clashing)))  # learns the file's sha256
+    index.record_url(transformer(clashing["b"]).url, len(B), hashlib.sha256(B).hexdigest())
+    list(verify(clashing, list_entries(clashing)))  # learns the file's sha256
     assert transformer(clashing["a"]).path == path
     assert not transformer(clashing["b"]).present
 
 
-def test_a_sound_file_of_another_is_not_set_aside(clashing, root):
+def test_a_sound_file_of_another_url_is_not_renamed(clashing, root):
     path = root / "ckpts" / NAME
     path.parent.mkdir()
     path.write_bytes(A)
@@ -131,7 +131,7 @@ def test_both_transformers_of_one_definition(server, define, root):
     assert all(item.present for item in explain(definition, machine=MACHINE).items[:2])
 
 
-def test_local_paths_that_end_alike(define, root):
+def test_local_paths_with_the_same_file_name(define, root):
     (root / "ckpts" / "high").mkdir(parents=True)
     (root / "ckpts" / "high" / "model.safetensors").write_bytes(A)
     define(
@@ -191,31 +191,31 @@ def test_urls_that_differ_in_the_query_alone(server, define, root, disposition):
 
 
 @pytest.mark.parametrize("name", ["../evil.safetensors", ".index.sqlite", "x.partial", "con.safetensors", "a/b", ""])
-def test_a_name_from_the_server_that_cant_be_used_is_not(server, define, root, name):
+def test_an_invalid_name_from_the_server_is_not_used(server, define, root, name):
     server.files["/dl"] = A
     server.headers["/dl"] = {"Content-Disposition": f'attachment; filename="{name}"'}
     define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/dl?id=7"], "components": "o/r"})
     assert get(load_catalog(root)["mine"]).path == root / "ckpts" / "dl"
 
 
-def test_rm_and_gc_tell_them_apart(clashing, root):
+def test_rm_and_gc_distinguish_files_of_the_same_name(clashing, root):
     paths = {letter: get(clashing[letter]).path for letter in "ab"}
-    users = {row.path: row.users for row in listing(clashing)}
+    users = {entry.path: entry.users for entry in list_entries(clashing)}
     assert users[paths["a"]] == ("a",)
     assert users[paths["b"]] == ("b",)
     (root / "finetunes" / "a.json").unlink()
     left = leftovers(load_catalog(root))
-    assert [row.path for row in left] == [paths["a"]]
+    assert [entry.path for entry in left] == [paths["a"]]
     assert remove(left[0]) == ""
     assert transformer(load_catalog(root)["b"]).path.read_bytes() == B
 
 
-def test_a_mirror_of_a_definition_that_was_edited_is_not_swept_away(clashing, root, define, served):
+def test_a_possible_mirror_of_an_edited_definition_is_kept(clashing, root, define, served):
     path = get(clashing["a"]).path
     for letter in "ab":
         (root / "finetunes" / f"{letter}.json").unlink()
     define("a", {"architecture": "t2v", "URLs": [f"{served.url}/mirror/{NAME}"], "components": "o/r"})
-    assert path not in [row.path for row in leftovers(load_catalog(root))]
+    assert path not in [entry.path for entry in leftovers(load_catalog(root))]
 
 
 def test_verify_compares_each_with_its_own_sha256(served, define, root):
@@ -225,9 +225,9 @@ def test_verify_compares_each_with_its_own_sha256(served, define, root):
         define(letter, model)
     catalog = load_catalog(root)
     paths = {letter: get(catalog[letter]).path for letter in "ab"}
-    assert not [row.fault for row in verify(catalog, listing(catalog)) if row.fault]
+    assert not [result.fault for result in verify(catalog, list_entries(catalog)) if result.fault]
     paths["b"].write_bytes(A)  # sound, and the wrong one's
-    faults = {row.path: row.fault for row in verify(catalog, listing(catalog))}
+    faults = {result.path: result.fault for result in verify(catalog, list_entries(catalog))}
     assert "sha256" in faults[paths["b"]]
     assert not faults[paths["a"]]
 
@@ -246,13 +246,13 @@ def test_urls_of_one_file_are_one(define, root, server, monkeypatch):
     assert [transformer(catalog[f"d{number}"]).path for number in range(3)] == [path] * 3
 
 
-def test_own_names_keep_their_suffix_and_fit():
-    assert own_name(NAME, "https://h/a").startswith("diffusion_pytorch_model-")
-    assert own_name(NAME, "https://h/a").endswith(".safetensors")
-    assert own_name(NAME, "https://h/a") != own_name(NAME, "https://h/b")
-    assert own_name("ü" * 100 + ".safetensors", "https://h/a").endswith(".safetensors")
-    assert len(own_name("ü" * 100 + ".safetensors", "https://h/a").encode()) <= 200
-    assert "." not in own_name("dl", "https://h/a")
+def test_unique_names_keep_their_suffix_and_fit():
+    assert unique_name(NAME, "https://h/a").startswith("diffusion_pytorch_model-")
+    assert unique_name(NAME, "https://h/a").endswith(".safetensors")
+    assert unique_name(NAME, "https://h/a") != unique_name(NAME, "https://h/b")
+    assert unique_name("ü" * 100 + ".safetensors", "https://h/a").endswith(".safetensors")
+    assert len(unique_name("ü" * 100 + ".safetensors", "https://h/a").encode()) <= 200
+    assert "." not in unique_name("dl", "https://h/a")
 
 
 # --- equal files -----------------------------------------------------------------------------------------------
@@ -272,11 +272,11 @@ def test_equal_weights_under_different_urls_are_stored_once(server, define, root
     first = get(catalog["first"]).path
     server.sent = 0
     _, plan = plan_download([catalog["secon"]], scope=Scope(weights_only=True), machine=MACHINE)
-    assert plan.to_fetch == 0
+    assert plan.bytes_to_download == 0
     assert get(catalog["secon"]).path == first
     assert server.sent <= 2 * 4096
     assert [path.name for path in (root / "ckpts").glob("*.safetensors")] == [first.name]
-    assert {row.path: row.users for row in listing(catalog)}[first] == ("first", "secon")
+    assert {entry.path: entry.users for entry in list_entries(catalog)}[first] == ("first", "secon")
 
 
 @pytest.fixture
@@ -286,11 +286,11 @@ def two_repositories(server, define, root, monkeypatch):
     for repository in ("o/r", "o/s"):
         for folder in ("tokenizer", "text_encoder", "vae"):
             names = ["config.json"] + (["model.safetensors"] if folder == "text_encoder" else [])
-            rows = [{"type": "file", "path": f"{folder}/{name}", "size": 2} for name in names]
+            listing = [{"type": "file", "path": f"{folder}/{name}", "size": 2} for name in names]
             if folder == "text_encoder":
-                rows[1] |= {"size": len(A), "lfs": {"oid": hashlib.sha256(A).hexdigest(), "size": len(A)}}
+                listing[1] |= {"size": len(A), "lfs": {"oid": hashlib.sha256(A).hexdigest(), "size": len(A)}}
                 linked(server, f"/{repository}/resolve/main/{folder}/model.safetensors", A)
-            server.files[f"/api/models/{repository}/tree/main/{folder}"] = json.dumps(rows).encode()
+            server.files[f"/api/models/{repository}/tree/main/{folder}"] = json.dumps(listing).encode()
             server.files[f"/{repository}/resolve/main/{folder}/config.json"] = b"{}"
     server.files["/w.safetensors"] = B
     for id, repository in (("one", "o/r"), ("two", "o/s")):
@@ -306,8 +306,8 @@ def encoders(root):
 def test_one_text_encoder_serves_two_base_models(two_repositories, server, root, together):
     catalog, planned = two_repositories, []
     both = [catalog["one"], catalog["two"]]
-    for group in [both] if together else [[row] for row in both]:
-        assert not [row.missing for row in pull_all(group, machine=MACHINE, listener=planned.append) if row.missing]
+    for group in [both] if together else [[definition] for definition in both]:
+        assert not [plan.missing for plan in pull_all(group, machine=MACHINE, listener=planned.append) if plan.missing]
     first, second = encoders(root)
     assert second.read_bytes() == A
     assert first.samefile(second)
@@ -315,7 +315,7 @@ def test_one_text_encoder_serves_two_base_models(two_repositories, server, root,
     assert not [path for path in asked if path.startswith("/o/s")]
 
 
-def test_where_hard_links_dont_work_it_is_copied(two_repositories, server, root, monkeypatch):
+def test_files_are_copied_where_hard_links_dont_work(two_repositories, server, root, monkeypatch):
     def refuse(self, target):
         raise OSError(1, "Operation not permitted")
 
@@ -327,19 +327,19 @@ def test_where_hard_links_dont_work_it_is_copied(two_repositories, server, root,
     assert not [path for path, _ in server.requests if path.startswith("/o/s") and path.endswith(".safetensors")]
 
 
-def test_a_linked_file_outlives_the_other_and_counts_once(two_repositories, root):
+def test_a_hard_link_outlives_the_other_file_and_counts_once(two_repositories, root):
     from reeltune.library.cleanup import total_bytes
 
     pull_all([two_repositories["one"], two_repositories["two"]], machine=MACHINE)
-    entries = listing(two_repositories)
-    assert total_bytes(entries) == sum(row.bytes for row in entries) - len(A)
+    entries = list_entries(two_repositories)
+    assert total_bytes(entries) == sum(entry.bytes for entry in entries) - len(A)
     first, second = encoders(root)
-    remove(next(row for row in entries if first in row.parts))
+    remove(next(entry for entry in entries if first in entry.files))
     assert second.read_bytes() == A
     assert not explain(two_repositories["two"], machine=MACHINE).missing
 
 
-def test_a_changed_twin_is_not_used(two_repositories, root):
+def test_a_changed_file_with_the_recorded_sha256_is_not_used(two_repositories, root):
     pull(two_repositories["one"], machine=MACHINE)
     first, second = encoders(root)
     first.write_bytes(B + b"")
@@ -350,15 +350,17 @@ def test_a_changed_twin_is_not_used(two_repositories, root):
 # --- what is left of interrupted attempts ----------------------------------------------------------------------
 
 
-def test_what_came_of_one_url_is_not_continued_with_another(server, tmp_path, monkeypatch):
+def test_a_partial_file_of_one_url_is_not_continued_with_another(server, tmp_path, monkeypatch):
     """The server's ETags are made from sizes and dates, so that both files have the same one."""
     from reeltune import CancelToken
     from reeltune.errors import Cancelled
     from reeltune.fetch import transfer
-    from reeltune.fetch.download import Downloader, Link
+    from reeltune.fetch.download import Downloader
+    from reeltune.fetch.task import DownloadTask
     from reeltune.library.journal import BLOCK
 
-    monkeypatch.setattr(transfer, "_PIECE", (2 * BLOCK, 2 * BLOCK))
+    monkeypatch.setattr(transfer, "_MIN_PIECE_BYTES", 2 * BLOCK)
+    monkeypatch.setattr(transfer, "_MAX_PIECE_BYTES", 2 * BLOCK)
     contents = {f"/{letter}/{NAME}": safetensors_bytes({"w": ("BF16", [10 * BLOCK])}, data=letter.encode() * 20 * BLOCK)
                 for letter in "ab"}  # fmt: skip
     server.files |= contents
@@ -373,19 +375,19 @@ def test_what_came_of_one_url_is_not_continued_with_another(server, tmp_path, mo
     server.faults[f"/a/{NAME}"] = stop
     target = tmp_path / NAME
     with Downloader(cancel=cancel) as downloader, pytest.raises(Cancelled):
-        downloader.fetch(Link(f"{server.url}/a/{NAME}", target, True))
+        downloader.fetch(DownloadTask(f"{server.url}/a/{NAME}", target, True))
     assert target.with_name(f"{NAME}.partial").exists()
     with Downloader() as downloader:
-        downloader.fetch(Link(f"{server.url}/b/{NAME}", target, True))
+        downloader.fetch(DownloadTask(f"{server.url}/b/{NAME}", target, True))
     assert target.read_bytes() == contents[f"/b/{NAME}"]
 
 
-def test_a_component_is_never_made_of_two_revisions(two_repositories, server, root):
+def test_a_component_never_mixes_two_revisions(two_repositories, server, root):
     """The second file fails; meanwhile the first one changes on the server, to one of the same size."""
-    rows = json.loads(server.files["/api/models/o/r/tree/main/text_encoder"])
-    rows.reverse()
+    listing = json.loads(server.files["/api/models/o/r/tree/main/text_encoder"])
+    listing.reverse()
     path = "/o/r/resolve/main/text_encoder"
-    server.files["/api/models/o/r/tree/main/text_encoder"] = json.dumps(rows).encode()
+    server.files["/api/models/o/r/tree/main/text_encoder"] = json.dumps(listing).encode()
     config = server.files.pop(f"{path}/config.json")
     from reeltune.errors import FetchError
 
@@ -393,8 +395,8 @@ def test_a_component_is_never_made_of_two_revisions(two_repositories, server, ro
         pull(two_repositories["one"], machine=MACHINE)
     server.files[f"{path}/config.json"] = config
     linked(server, f"{path}/model.safetensors", B)
-    rows[0]["lfs"]["oid"] = hashlib.sha256(B).hexdigest()
-    server.files["/api/models/o/r/tree/main/text_encoder"] = json.dumps(rows).encode()
+    listing[0]["lfs"]["oid"] = hashlib.sha256(B).hexdigest()
+    server.files["/api/models/o/r/tree/main/text_encoder"] = json.dumps(listing).encode()
     pull(two_repositories["one"], machine=MACHINE)
     assert encoders(root)[0].read_bytes() == B
 
@@ -409,7 +411,7 @@ def test_a_url_that_is_listed_twice_is_one_file(served, define, root):
     assert [path.name for path in (root / "ckpts").glob("*.safetensors")] == [NAME]
 
 
-def test_a_components_file_is_no_version(define, root, monkeypatch):
+def test_a_component_file_is_not_used_as_a_version(define, root, monkeypatch):
     folder = root / "ckpts" / "o--r" / "transformer"
     folder.mkdir(parents=True)
     (folder / NAME).write_bytes(A)
@@ -427,7 +429,7 @@ def test_a_components_file_is_no_version(define, root, monkeypatch):
     assert transformer(load_catalog(root)["mine"]).path == cache / "x.safetensors"
 
 
-def test_names_that_differ_in_case_alone_are_kept_apart(server, define, root):
+def test_names_that_differ_only_in_case_get_different_paths(server, define, root):
     server.files |= {"/a/Model.safetensors": A, "/b/model.safetensors": B}
     urls = {"URLs": [f"{server.url}/a/Model.safetensors"], "URLs2": [f"{server.url}/b/model.safetensors"]}
     define("wan22", {"architecture": "t2v_2_2", "components": "o/r", **urls})
@@ -436,7 +438,7 @@ def test_names_that_differ_in_case_alone_are_kept_apart(server, define, root):
     assert len({item.path.name.lower() for item in items[:2]}) == 2
 
 
-def test_a_file_under_another_spelling_of_its_name_is_known(root, monkeypatch):
+def test_a_file_is_found_under_another_spelling_of_its_name(root, monkeypatch):
     """As on a file system that makes no difference between cases."""
     from pathlib import Path
 
@@ -444,7 +446,7 @@ def test_a_file_under_another_spelling_of_its_name_is_known(root, monkeypatch):
     ckpts.mkdir()
     (ckpts / "Model.safetensors").write_bytes(A)
     index = Index(ckpts)
-    index.learn(ckpts / "Model.safetensors", "https://h/a/Model.safetensors", "a" * 64)
+    index.record_file(ckpts / "Model.safetensors", "https://h/a/Model.safetensors", "a" * 64)
     same = Path.samefile
     monkeypatch.setattr(Path, "samefile", lambda one, other: one.name == "model.safetensors" or same(one, other))
     assert index.sources(ckpts / "model.safetensors") == {"https://h/a/Model.safetensors"}

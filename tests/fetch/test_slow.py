@@ -14,7 +14,8 @@ from reeltune import CancelToken, Preferences, explain, load_catalog, pull
 from reeltune.checkpoints.header import parse_header
 from reeltune.errors import BadDownload, Cancelled, FetchError, NotEnoughDisk, Unreachable
 from reeltune.fetch import Scope, plan_download, transfer
-from reeltune.fetch.download import Downloader, Link
+from reeltune.fetch.download import Downloader
+from reeltune.fetch.task import DownloadTask
 from reeltune.machine import Machine
 from reeltune.net import Session, UrlSource, run_within
 from reeltune.planning.headers import Headers
@@ -54,7 +55,7 @@ def dripping(server):
 
 
 @pytest.mark.parametrize("headers", [False, True], ids=["body", "headers"])
-def test_a_header_that_drips_in_has_a_deadline(server, dripping, headers):
+def test_slow_headers_have_a_deadline(server, dripping, headers):
     dripping(PATH, headers=headers)
     began = time.monotonic()
     with UrlSource(server.url + PATH, seconds=0.4) as source, pytest.raises(Unreachable, match="no complete response"):
@@ -64,26 +65,26 @@ def test_a_header_that_drips_in_has_a_deadline(server, dripping, headers):
 
 def impatient(tokens=None, cancel=None):
     """Headers in less time than people have."""
-    return Headers(tokens, each=0.3, seconds=0.6, cancel=cancel)
+    return Headers(tokens, seconds_per_file=0.3, seconds=0.6, cancel=cancel)
 
 
 def test_many_slow_urls_take_no_longer_than_one(server, dripping, define, root, monkeypatch):
     monkeypatch.setattr("reeltune.planning.plan.Headers", impatient)
-    monkeypatch.setattr("reeltune.planning.headers._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("reeltune.planning.headers._SLOW_SECONDS", 0.2)
     urls = [f"{server.url}/{number}.safetensors" for number in range(45)]  # names that hide what they hold
     for url in urls:
         dripping(url.removeprefix(server.url))
     define("slow", {"architecture": "t2v", "URLs": urls, "components": "o/r"})
     began = time.monotonic()
-    explanation = explain(load_catalog(root)["slow"], machine=MACHINE, online=True)
+    plan = explain(load_catalog(root)["slow"], machine=MACHINE, online=True)
     assert time.monotonic() - began < 5
-    assert len([line for line in explanation.notices if "header" in line]) == 45
+    assert len([line for line in plan.notices if "header" in line]) == 45
     assert len(server.requests) < 5
 
 
-def test_a_plan_that_is_only_shown_doesnt_wait_for_slow_servers(server, dripping, define, root, monkeypatch):
-    monkeypatch.setattr("reeltune.fetch.download._LOOK_SECONDS", 0.3)
-    monkeypatch.setattr("reeltune.fetch.survey._SURVEY_SECONDS", 0.6)
+def test_a_dry_run_does_not_wait_for_slow_servers(server, dripping, define, root, monkeypatch):
+    monkeypatch.setattr("reeltune.fetch.download._REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr("reeltune.fetch.survey._DRY_RUN_SECONDS", 0.6)
     monkeypatch.setattr("reeltune.fetch.pulling.Headers", impatient)
     for number in range(20):
         dripping(f"/{number}_bf16.safetensors", headers=True)
@@ -95,12 +96,12 @@ def test_a_plan_that_is_only_shown_doesnt_wait_for_slow_servers(server, dripping
         listener=events.append,
     )  # fmt: skip
     assert time.monotonic() - began < 6
-    assert plan.unknown == 20
+    assert plan.unknown_sizes == 20
     assert any("took too long" in event.message for event in events)
 
 
 @pytest.mark.parametrize("where", ["look", "backoff", "header wait", "stream"])
-def test_cancelling_is_heard_wherever_it_waits(server, dripping, tmp_path, where, monkeypatch):
+def test_cancelling_interrupts_every_wait(server, dripping, tmp_path, where, monkeypatch):
     cancel = CancelToken()
     if where == "look":
         dripping(PATH, headers=True)
@@ -129,7 +130,7 @@ def test_cancelling_is_heard_wherever_it_waits(server, dripping, tmp_path, where
     threading.Timer(0.3, cancel.cancel).start()
     began = time.monotonic()
     with Downloader(Preferences(stall_seconds=60), cancel=cancel) as downloader, pytest.raises(Cancelled):
-        downloader.fetch(Link(server.url + PATH, tmp_path / NAME, True))
+        downloader.fetch(DownloadTask(server.url + PATH, tmp_path / NAME, True))
     assert time.monotonic() - began < 3
     assert not (tmp_path / NAME).exists()
 
@@ -178,22 +179,22 @@ def endless(server):
     return server
 
 
-def test_a_body_without_a_length_is_bounded(endless, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer, "_CHECK_EVERY", 100_000)
-    monkeypatch.setattr("reeltune.fetch.download.MOST_BYTES", 1_000_000)
-    with Downloader() as downloader, pytest.raises(BadDownload, match="no end is announced"):
-        downloader.fetch(Link(endless.url + PATH, tmp_path / NAME, True))
+def test_a_download_of_unknown_size_is_bounded(endless, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "_DISK_CHECK_BYTES", 100_000)
+    monkeypatch.setattr("reeltune.fetch.download.MAX_UNANNOUNCED_BYTES", 1_000_000)
+    with Downloader() as downloader, pytest.raises(BadDownload, match="without announcing a size"):
+        downloader.fetch(DownloadTask(endless.url + PATH, tmp_path / NAME, True))
     with Downloader() as downloader, pytest.raises(BadDownload, match="more than 2,000 bytes"):
-        downloader.fetch(Link(endless.url + "/c.json", tmp_path / "c.json", listed=2000))
+        downloader.fetch(DownloadTask(endless.url + "/c.json", tmp_path / "c.json", required_size=2000))
     assert not [path for path in tmp_path.iterdir() if ".lock." not in path.name]
 
 
-def test_a_body_without_a_length_leaves_room_on_the_disk(endless, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer, "_CHECK_EVERY", 100_000)
+def test_a_download_of_unknown_size_leaves_room_on_the_disk(endless, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "_DISK_CHECK_BYTES", 100_000)
     free = iter([10**12, 10**12, 10**8])
     monkeypatch.setattr(transfer, "free_disk", lambda folder: next(free))
-    with Downloader() as downloader, pytest.raises(NotEnoughDisk, match="doesn't report its size"):
-        downloader.fetch(Link(endless.url + PATH, tmp_path / NAME, True))
+    with Downloader() as downloader, pytest.raises(NotEnoughDisk, match="doesn't announce a size"):
+        downloader.fetch(DownloadTask(endless.url + PATH, tmp_path / NAME, True))
     assert not [path for path in tmp_path.iterdir() if ".lock." not in path.name]
 
 
@@ -206,8 +207,8 @@ def squeezed(server, define, root, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     config = json.dumps({"a": "b" * 500}).encode()
     for folder in ("tokenizer", "text_encoder", "vae"):
-        rows = [{"type": "file", "path": f"{folder}/config.json", "size": len(config)}]
-        server.files[f"/api/models/o/r/tree/main/{folder}"] = json.dumps(rows).encode()
+        listing = [{"type": "file", "path": f"{folder}/config.json", "size": len(config)}]
+        server.files[f"/api/models/o/r/tree/main/{folder}"] = json.dumps(listing).encode()
         path = f"/o/r/resolve/main/{folder}/config.json"
         server.files[path] = gzip.compress(config)
         server.headers[path] = {"Content-Encoding": "gzip"}
@@ -232,10 +233,10 @@ def test_parts_of_a_compressed_file_are_refused(squeezed, server, root):
     assert (root / "ckpts" / "o--r" / "vae" / "config.json").read_bytes() == config
 
 
-def test_component_files_are_held_against_the_listed_size(squeezed, server, root):
+def test_component_files_must_have_the_listed_size(squeezed, server, root):
     definition, config = squeezed
     path = "/o/r/resolve/main/vae/config.json"
-    server.headers[path] = {}  # compressed, and not said
+    server.headers[path] = {}  # compressed, without a header that says so
     with pytest.raises(BadDownload, match=f"lists {len(config):,}"):
         pull(definition, machine=MACHINE)
     assert not (root / "ckpts" / "o--r" / "vae").exists()
@@ -245,7 +246,7 @@ def test_compressed_weights_are_decoded_and_verified(server, tmp_path):
     server.files[PATH] = gzip.compress(GOOD)
     server.headers[PATH] = {"Content-Encoding": "gzip"}
     with Downloader() as downloader:
-        downloader.fetch(Link(server.url + PATH, tmp_path / NAME, True, hashlib.sha256(GOOD).hexdigest()))
+        downloader.fetch(DownloadTask(server.url + PATH, tmp_path / NAME, True, hashlib.sha256(GOOD).hexdigest()))
     assert (tmp_path / NAME).read_bytes() == GOOD
 
 
@@ -253,25 +254,26 @@ def test_an_unknown_encoding_is_refused(server, tmp_path):
     server.files[PATH] = GOOD
     server.headers[PATH] = {"Content-Encoding": "zstd"}
     with Downloader() as downloader, pytest.raises(FetchError, match="'zstd'"):
-        downloader.fetch(Link(server.url + PATH, tmp_path / NAME, True))
+        downloader.fetch(DownloadTask(server.url + PATH, tmp_path / NAME, True))
     assert not (tmp_path / NAME).exists()
 
 
-def test_the_pages_text_box_of_slow_urls_comes_to_an_end(server, dripping, root, monkeypatch):
+def test_checking_slow_urls_on_the_page_ends(server, dripping, root, monkeypatch):
     from types import SimpleNamespace
 
-    from reeltune.service import fitting
+    from reeltune.definitions.slots import TRANSFORMER
+    from reeltune.service import file_checks
 
-    monkeypatch.setattr(fitting, "_SECONDS", 0.8)
-    monkeypatch.setattr(fitting, "_SECONDS_EACH", 0.3)
+    monkeypatch.setattr(file_checks, "_TOTAL_SECONDS", 0.8)
+    monkeypatch.setattr(file_checks, "_SECONDS_PER_FILE", 0.3)
     urls = [f"{server.url}/{number}.safetensors" for number in range(45)]
     for url in urls:
         dripping(url.removeprefix(server.url))
     catalog = load_catalog(root)
-    studio = SimpleNamespace(catalog=lambda: catalog, local=True, root=root)
+    workspace = SimpleNamespace(catalog=lambda: catalog, local=True, root=root)
     began = time.monotonic()
-    rows = fitting.inspected(studio, catalog["t2v"], "\n".join(urls), "transformer")
+    checks = file_checks.check_files(workspace, catalog["t2v"], "\n".join(urls), TRANSFORMER)
     assert time.monotonic() - began < 5
-    assert len(rows) == 45
-    assert all(row.objection for row in rows)
-    assert "took too long" in rows[-1].objection
+    assert len(checks) == 45
+    assert all(check.objection for check in checks)
+    assert "took too long" in checks[-1].objection

@@ -1,60 +1,105 @@
-"""A worker that does what a script says, in the runner's own process: no torch, no waiting."""
+"""A worker that does what a script says, in the runner's own process: no torch, no waiting. A second `WorkerHandle`."""
 
 from __future__ import annotations
 
+import contextlib
 import queue
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from reeltune.errors import WorkerDied
-from reeltune.jobs import wire
-from reeltune.jobs.process import WorkerProcess
+from reeltune.events import Progress
+from reeltune.jobs import Runner
+from reeltune.jobs.codec import pack_event, pack_task, unpack_event, unpack_task
+from reeltune.jobs.job import Attempt
+from reeltune.jobs.messages import Done, Failed, RunTask, Saved, Stopped, WorkerEvent
 
-Script = Callable[["FakeWorker", dict[str, Any]], None]
+Script = Callable[["FakeWorker", RunTask], None]
+PREPARE = Progress("prepare", 0, None)
 
 
-class FakeWorker(WorkerProcess):
-    """`script(worker, request)` is called for each request, and answers with `worker.tell(event=…)`."""
+def succeed(worker: FakeWorker, task: RunTask) -> None:
+    """A script: one video."""
+    worker.tell(PREPARE, Saved("a.mp4"), Done())
 
-    def __init__(self, script: Script) -> None:
+
+def until(true: Callable[[], object], seconds: float = 120) -> None:
+    """Wait until something is true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def runners(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Runner, FakeWorker]]]:
+    """Start runners whose one worker follows a script, or with other workers: each with its first worker."""
+    monkeypatch.setattr("reeltune.jobs.worker_thread._LOOK_SECONDS", 0.01)
+    started = []
+
+    def start(
+        script: Script = succeed, workers: Sequence[FakeWorker] = (), **options: Any
+    ) -> tuple[Runner, FakeWorker]:
+        workers = workers or [FakeWorker(script)]
+        runner = Runner(root, workers=workers, **options)
+        runner.start()
+        started.append(runner)
+        return runner, workers[0]
+
+    try:
+        yield start
+    finally:
+        for runner in started:
+            runner.stop()
+
+
+class FakeWorker:
+    """`script(worker, task)` is called for each task, and answers with `worker.tell(event, …)`."""
+
+    def __init__(self, script: Script = succeed, name: str = "fake") -> None:
         self.script = script
-        self.requests: list[dict[str, Any]] = []
-        self.cancels: list[dict[str, Any]] = []
-        self.dead = False
-        self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.name = name
+        self.warm_files: frozenset[str] = frozenset()
+        self.death = WorkerDied("The worker process was killed.", hint="Again.")
+        self.tasks: list[RunTask] = []
+        self.cancels: list[Attempt] = []
+        self.kills = 0
+        self._closed = threading.Event()
+        self._events: queue.SimpleQueue[WorkerEvent | None] = queue.SimpleQueue()
 
-    @property
-    def pid(self) -> int:
-        return 1
+    def tell(self, *events: WorkerEvent) -> None:
+        """Answer the last task, by way of lines as a pipe carries them."""
+        for event in events:
+            received = unpack_event(pack_event(self.tasks[-1].attempt, event))
+            assert received.event == event
+            assert not received.problems
+            self._events.put(event)
 
-    @property
-    def alive(self) -> bool:
-        return not self.dead
+    def run(self, task: RunTask) -> Iterator[WorkerEvent]:
+        if self._closed.is_set():
+            raise self.death
+        assert unpack_task(pack_task(task)).task == task
+        self._events = queue.SimpleQueue()
+        self.tasks.append(task)
+        self.script(self, task)
+        while (event := self._events.get()) is not None:
+            yield event
+            if isinstance(event, Done | Stopped | Failed):
+                return
+        raise self.death
 
-    def tell(self, **message: Any) -> None:
-        """Answer the last request, by way of a line as a pipe carries it."""
-        request = self.requests[-1]
-        values = {"job": request["job"], "attempt": request["attempt"]} | message
-        self._messages.put(wire.parse(wire.line(values)))
-
-    def send(self, **message: Any) -> None:
-        message = wire.parse(wire.line(message))
-        if message["do"] == "cancel":
-            self.cancels.append(message)
-            return
-        self.requests.append(message)
-        self.script(self, message)
-
-    def events(self) -> Iterator[dict[str, Any]]:
-        while not self.dead and (message := self._messages.get()) is not None:
-            yield message
-
-    def death(self) -> WorkerDied:
-        return WorkerDied("The worker process was killed.", hint="Again.")
+    def cancel(self, attempt: Attempt) -> None:
+        self.cancels.append(attempt)
 
     def kill(self) -> None:
-        self.dead = True
-        self._messages.put(None)
+        self.kills += 1
+        self._events.put(None)
 
     def close(self) -> None:
-        self.kill()
+        self._closed.set()
+        self._events.put(None)

@@ -1,130 +1,114 @@
-"""However a job ends, and whatever fails around it: it ends with words, its videos are kept, and the next one runs."""
+"""However a job ends, and whatever fails around it: it ends with a reason, its videos are kept, and the next one runs."""
 
 import json
 import logging
 import os
-import signal
 import sqlite3
 import threading
-import time
 
 import pytest
-from fake_worker import FakeWorker
+from fake_worker import PREPARE, FakeWorker, runners, succeed, until
 
 from reeltune.errors import QueueError, WorkerDied
-from reeltune.jobs import Queue, Runner, State
-from reeltune.jobs.process import WorkerProcess
+from reeltune.events import FilesUsed, Notice, Progress, UsedFile
+from reeltune.jobs import Queue, State
+from reeltune.jobs.choose import FreeWorker
+from reeltune.jobs.job import Attempt
+from reeltune.jobs.messages import Failed, Stopped
 
 WAIT = 120
 
 
-def until(true, seconds=WAIT):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
-
-
-def succeed(worker, request):
-    worker.tell(event="progress", stage="prepare", done=0, total=None)
-    worker.tell(event="saved", path="a.mp4")
-    worker.tell(event="done")
-
-
 @pytest.fixture
 def running(root, monkeypatch):
-    """Start a runner whose workers follow a script; returns it and the list of its workers."""
-    monkeypatch.setattr("reeltune.jobs.runner._LOOK_SECONDS", 0.01)
-    begun = []
-
-    def begin(script=succeed, start=None, **options):
-        workers = []
-
-        def start_worker():
-            workers.append(FakeWorker(script))
-            return workers[-1]
-
-        runner = Runner(root, start_worker=start or start_worker, **options)
-        runner.start()
-        begun.append(runner)
-        return runner, workers
-
-    yield begin
-    for runner in begun:
-        runner.stop()
+    with runners(root, monkeypatch) as start:
+        yield start
 
 
 def add(runner, count=1):
-    rows = [{"definition": "m", "settings": {"prompt": "a boat"}}] * count
-    ids = [job.id for job in runner.queue.import_text(json.dumps({"jobs": rows}))]  # all of them at once
+    new = [{"definition": "m", "settings": {"prompt": "a boat"}}] * count
+    ids = [job.id for job in runner.queue.import_text(json.dumps({"jobs": new}))]  # all of them at once
     runner.wake()
     return ids
 
 
 def ended(runner, id):
-    until(lambda: runner.queue.get(id).state not in (State.QUEUED, State.RUNNING) and runner.live is None)
+    until(lambda: runner.queue.get(id).state not in (State.QUEUED, State.RUNNING) and runner.live(id) is None)
     return runner.queue.get(id)
 
 
-def test_a_worker_that_can_not_be_started_fails_its_job_with_words(running):
-    tries = []
+def threads_alive(runner):
+    return all(thread.alive for thread in runner._threads.values())
 
-    def start():
-        tries.append(1)
-        if len(tries) == 1:
+
+def test_a_worker_that_can_not_be_started_fails_its_job_with_a_reason(running):
+    def script(worker, task):
+        if len(worker.tasks) == 1:
             raise WorkerDied("The worker process can't be started: Cannot allocate memory.")
-        return FakeWorker(succeed)
+        succeed(worker, task)
 
-    runner, _ = running(start=start)
+    runner, _ = running(script)
     (id,) = add(runner)
     job = ended(runner, id)
     assert (job.state, "can't be started" in job.error) == (State.FAILED, True)
     assert ended(runner, *add(runner)).state is State.DONE
 
 
-def test_an_error_of_the_system_at_the_start_of_the_worker_has_words(root, monkeypatch):
-    def refuse(*_, **__):
-        raise OSError(11, "Resource temporarily unavailable")
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), OSError(12, "Cannot allocate memory")])
+def test_an_unexpected_error_of_a_worker_ends_the_job_and_not_the_thread(running, error):
+    def script(worker, task):
+        if len(worker.tasks) == 1:
+            raise error
+        succeed(worker, task)
 
-    monkeypatch.setattr("subprocess.Popen", refuse)
-    with pytest.raises(WorkerDied, match="Resource temporarily unavailable"):
-        WorkerProcess(root)
-
-
-def test_what_nobody_expects_at_the_start_of_the_worker_ends_the_job_and_not_the_thread(running):
-    def start():
-        raise RuntimeError("can't start new thread")
-
-    runner, _ = running(start=start)
+    runner, worker = running(script)
     job = ended(runner, *add(runner))
-    assert (job.state, "RuntimeError" in job.error) == (State.FAILED, True)
-    assert runner._thread.is_alive()
+    assert (job.state, type(error).__name__ in job.error) == (State.FAILED, True)
+    assert worker.kills == 1  # whatever it still does
+    assert threads_alive(runner)
+    assert ended(runner, *add(runner)).state is State.DONE
 
 
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [{"event": "notice", "message": "\ud800"}],
-        [{"event": "notice"}],
-        [{"event": "progress", "stage": "denoise", "done": "x", "total": {}}],
-        [{"event": "preview", "image": "é"}],
-        [{"event": "planned", "files": [3], "to_fetch": 1, "free": 1}],
-        [{"event": ["done"]}],
-        [{"event": None}, {}],
-        [{"event": "saved"}],
-        [{"event": "done", "job": 99}],
-        [{"event": "done", "attempt": 99}],
-    ],
-)
-def test_odd_messages_end_in_a_stored_job(running, messages):
-    def script(worker, request):
-        for message in messages:
-            worker.tell(**message)
-        succeed(worker, request)
+def test_a_worker_that_ends_without_a_result_fails_its_job(running):
+    class Silent(FakeWorker):
+        def run(self, task):
+            yield PREPARE
 
-    runner, _ = running(script)
-    assert ended(runner, *add(runner)).state in (State.DONE, State.FAILED)
-    assert runner._thread.is_alive()
+    runner, _ = running(workers=[Silent()])
+    job = ended(runner, *add(runner))
+    assert (job.state, job.error) == (State.FAILED, "The worker ended without a result.")
+
+
+def test_an_unexpected_error_when_an_end_is_stored_strands_no_job(running, monkeypatch):
+    failures = [TypeError("odd"), OSError(5, "Input/output error")]
+    finish = Queue.finish
+
+    def fail_twice(*arguments, **options):
+        if failures:
+            raise failures.pop()
+        return finish(*arguments, **options)
+
+    monkeypatch.setattr(Queue, "finish", fail_twice)
+    runner, worker = running()
+    first, second = add(runner, 2)
+    assert ended(runner, first).outputs == ("a.mp4",)
+    assert ended(runner, second).state is State.DONE
+    assert not failures
+    assert [task.attempt for task in worker.tasks] == [Attempt(first, 1), Attempt(second, 1)]
+
+
+def test_an_unexpected_error_when_a_job_is_taken_stops_no_worker(running, monkeypatch):
+    failures = [TypeError("odd")]
+    take = Queue.take
+
+    def fail_once(*arguments):
+        if failures:
+            raise failures.pop()
+        return take(*arguments)
+
+    monkeypatch.setattr(Queue, "take", fail_once)
+    runner, _ = running()
+    assert ended(runner, *add(runner)).state is State.DONE
 
 
 def locked(root, monkeypatch):
@@ -138,18 +122,18 @@ def locked(root, monkeypatch):
 def test_a_lock_while_a_job_runs_delays_its_end_and_loses_nothing(running, root, monkeypatch):
     go = threading.Event()
 
-    def script(worker, request):
-        threading.Thread(target=lambda: (go.wait(WAIT), succeed(worker, request)), daemon=True).start()
+    def script(worker, task):
+        threading.Thread(target=lambda: (go.wait(WAIT), succeed(worker, task)), daemon=True).start()
 
-    runner, workers = running(script)
+    runner, worker = running(script)
     first, second = add(runner, 2)
-    until(lambda: workers and workers[0].requests)
+    until(lambda: worker.tasks)
     lock = locked(root, monkeypatch)
     go.set()
     until(lambda: runner.trouble is not None)
     assert f"Job {first} is done" in runner.trouble.message
     assert "a.mp4" in runner.trouble.message
-    assert len(workers[0].requests) == 1  # no other job is taken meanwhile
+    assert len(worker.tasks) == 1  # no other job is taken meanwhile
     assert runner.queue.get(first).state is State.RUNNING
     with pytest.raises(QueueError, match="ended"):
         runner.cancel(first)
@@ -161,29 +145,28 @@ def test_a_lock_while_a_job_runs_delays_its_end_and_loses_nothing(running, root,
 
 
 def test_a_root_that_is_moved_while_a_job_runs(running, root, tmp_path):
-    def script(worker, request):
+    def script(worker, task):
         root.rename(tmp_path / "moved")
-        succeed(worker, request)
+        succeed(worker, task)
 
-    runner, workers = running(script)
+    runner, worker = running(script)
     (id,) = add(runner)
     until(lambda: runner.trouble is not None)
     assert not root.exists()
-    workers[0].script = succeed
+    worker.script = succeed
     (tmp_path / "moved").rename(root)
     job = ended(runner, id)
     assert (job.state, job.outputs) == (State.DONE, ("a.mp4",))
 
 
 def test_a_program_that_ends_before_an_end_can_be_stored_reports_it(running, root, caplog, monkeypatch):
-    runner, _ = running()
     lock = []
 
-    def script(worker, request):
+    def script(worker, task):
         lock.append(locked(root, monkeypatch))
-        succeed(worker, request)
+        succeed(worker, task)
 
-    runner._start_worker = lambda: FakeWorker(script)
+    runner, _ = running(script)
     add(runner)
     until(lambda: runner.trouble is not None)
     runner.stop()
@@ -191,108 +174,130 @@ def test_a_program_that_ends_before_an_end_can_be_stored_reports_it(running, roo
     assert "a.mp4" in caplog.text
 
 
-def fail(worker, request):
-    worker.tell(event="progress", stage="prepare", done=0, total=None)
-    worker.tell(event="failed", error="This computer is offline.", hint="Connect it.", shared=True)
+def fail(worker, task):
+    worker.tell(PREPARE, Failed("This computer is offline.", "Connect it.", shared=True))
 
 
 def test_a_failure_that_every_job_shares_pauses_the_queue(running):
-    runner, workers = running(fail)
+    runner, worker = running(fail)
     ids = add(runner, 700)
     assert ended(runner, ids[0]).state is State.FAILED
     until(lambda: runner.paused)
     runner.wake()
     add(runner)
-    assert len(workers[0].requests) == 1
+    assert len(worker.tasks) == 1
     assert "paused: This computer is offline." in runner.trouble.message
     assert "1 minute" in runner.trouble.hint
     assert sum(job.waiting for job in runner.queue.jobs()) == 700
-    workers[0].script = succeed
+    worker.script = succeed
     runner.resume()
     until(lambda: ended(runner, ids[5]).state is State.DONE)
     until(lambda: runner.trouble is None)
 
 
 def test_a_paused_queue_continues_by_itself_and_later_each_time(running, monkeypatch):
-    monkeypatch.setattr("reeltune.jobs.runner._PAUSE_SECONDS", (0.01, 1000.0))
+    monkeypatch.setattr("reeltune.jobs.pauses._SECONDS", (0.01, 1000.0))
     runner, _ = running(fail)
     ids = add(runner, 3)
-    until(lambda: runner.paused and runner._pauses == 2 and runner._ended is None)
+    until(lambda: runner.paused and runner._pauses._in_a_row == 2 and not runner._attempts())
     assert [runner.queue.get(id).state for id in ids] == [State.FAILED, State.FAILED, State.QUEUED]
 
 
 def test_a_job_alone_and_a_failure_of_its_own_pause_nothing(running):
-    runner, workers = running(fail)
+    runner, worker = running(fail)
     ended(runner, *add(runner))
     assert not runner.paused
-    workers[0].script = lambda worker, request: worker.tell(event="failed", error="A wrong setting.", hint="")
+    worker.script = lambda worker, task: worker.tell(Failed("A wrong setting."))
     for id in add(runner, 3):
         assert ended(runner, id).state is State.FAILED
     assert not runner.paused
 
 
 def test_a_worker_that_dies_before_it_begins_pauses_the_queue(running):
-    runner, workers = running(lambda worker, request: worker.kill())
+    runner, worker = running(lambda worker, task: worker.kill())
     first, _ = add(runner, 2)
     assert "killed" in ended(runner, first).error
     until(lambda: runner.paused)
-    assert len(workers) == 1
+    assert len(worker.tasks) == 1
 
 
 def test_a_late_cancel_never_hits_the_next_try(running):
     hold = threading.Event()
 
-    def script(worker, request):
-        if request["attempt"] == 1:
-            succeed(worker, request)
+    def script(worker, task):
+        if task.attempt.number == 1:
+            succeed(worker, task)
         else:
             hold.set()
 
-    runner, workers = running(script)
+    runner, worker = running(script)
     (id,) = add(runner)
     ended(runner, id)
-    runner.queue.again(id)
+    runner.queue.retry(id)
     runner.wake()
     until(hold.is_set)
     with pytest.raises(QueueError, match="ended"):
         runner.cancel(id, attempt=1)
-    assert not runner.live.cancelling
+    assert not runner.live(id).cancelling
     runner.cancel(id, attempt=2)
-    assert workers[0].cancels == [{"do": "cancel", "job": id, "attempt": 2}]
-    workers[0].tell(event="cancelled")
+    assert worker.cancels == [Attempt(id, 2)]
+    worker.tell(Stopped())
     assert ended(runner, id).state is State.CANCELLED
+
+
+def test_the_end_of_an_earlier_try_changes_nothing_of_the_next(running, root, caplog):
+    """Another program took the job for lost, and the user began it again there."""
+    go = threading.Event()
+
+    def script(worker, task):
+        threading.Thread(target=lambda: (go.wait(WAIT), succeed(worker, task)), daemon=True).start()
+
+    runner, worker = running(script)
+    (id,) = add(runner)
+    until(lambda: worker.tasks)
+    other = Queue(root)
+    other.recover([other.get(id).worker])
+    other.retry(id)
+    second = other.take(FreeWorker("elsewhere"), 60)
+    go.set()
+    until(lambda: runner.live(id) is None and not runner._attempts())
+    job = other.get(id)
+    assert (job.state, job.attempt, job.worker, job.outputs) == (State.RUNNING, second.attempt, "elsewhere", ())
+    assert "changes nothing" in caplog.text
+    with pytest.raises(QueueError, match="another program"):
+        runner.cancel(id)
 
 
 def test_a_cancel_before_the_worker_is_there_is_not_lost(running):
     go, asked = threading.Event(), threading.Event()
 
-    def start():
+    def start_slowly(worker, task):
         asked.set()
         go.wait(WAIT)
-        return FakeWorker(lambda worker, request: None)
 
-    runner, _ = running(start=start)
+    runner, worker = running(start_slowly)
     (id,) = add(runner)
     until(asked.is_set)
-    threading.Thread(target=lambda: runner.cancel(id), daemon=True).start()
-    go.set()
-    until(lambda: runner._worker is not None and runner._worker.cancels)
+    runner.cancel(id)
+    assert worker.cancels == [Attempt(id, 1)]
     runner.cancel(id)  # again: the worker is ended
+    go.set()
     assert ended(runner, id).state is State.CANCELLED
+    assert worker.kills == 1
 
 
 def test_the_terminal_shows_each_job(running, caplog):
-    def script(worker, request):
-        worker.tell(event="progress", stage="load", done=0, total=1)
-        worker.tell(event="notice", message="transformer: x_int8.safetensors (quanto int8, on disk).")
-        worker.tell(event="notice", message="Memory profile resident: it fits.")
-        succeed(worker, request)
+    def script(worker, task):
+        worker.tell(Progress("load", 0, 1))
+        worker.tell(Notice("transformer: x_int8.safetensors (quanto int8, on disk)."))
+        worker.tell(Notice("Memory profile resident: it fits."))
+        succeed(worker, task)
 
     with caplog.at_level(logging.INFO, "reeltune.jobs"):
-        runner, workers = running(script)
+        runner, worker = running(script)
         (id,) = add(runner)
         ended(runner, id)
-        workers[0].script = lambda worker, request: worker.tell(event="failed", error="Nothing fits.", hint="Buy.")
+        worker.script = lambda worker, task: worker.tell(Failed("Nothing fits.", "Buy."))
         ended(runner, *add(runner))
     for words in (
         f'Job {id} begins: m, "a boat"',
@@ -306,28 +311,13 @@ def test_the_terminal_shows_each_job(running, caplog):
         assert words in caplog.text
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals that stop a process")
-def test_a_frozen_worker_blocks_neither_cancel_nor_the_end(root):
-    frozen = WorkerProcess(root)
-    os.kill(frozen.pid, signal.SIGSTOP)
-    begun = time.monotonic()
-    for _ in range(20):
-        frozen.send(do="generate", job=1, attempt=1, settings={"prompt": "x" * 100_000})
-    frozen.send(do="cancel", job=1, attempt=1)
-    frozen.kill()
-    assert list(frozen.events()) == []
-    frozen.close()
-    assert time.monotonic() - begun < WAIT
-    assert not frozen.alive
-
-
 def test_a_queue_of_a_shared_page_tells_the_worker_to_confine(running, root):
-    runner, workers = running(confined=True)
+    runner, worker = running(confined=True)
     ended(runner, *add(runner))
     Queue(root).add("m", {})
     runner.wake()
-    until(lambda: len(workers[0].requests) == 2)
-    assert [request["confined"] for request in workers[0].requests] == [True, False]
+    until(lambda: len(worker.tasks) == 2)
+    assert [task.confined for task in worker.tasks] == [True, False]
 
 
 def test_a_file_cut_while_its_weights_were_in_use_is_named(running, tmp_path):
@@ -335,20 +325,16 @@ def test_a_file_cut_while_its_weights_were_in_use_is_named(running, tmp_path):
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     for path in (whole, cut):
         path.write_bytes(bytes(100))
-    sizes = [{"path": str(path), "bytes": 100} for path in (whole, cut)]
+    using = FilesUsed((UsedFile(str(whole), 100), UsedFile(str(cut), 100)))
 
-    class Crashing(FakeWorker):
-        def death(self):
-            return WorkerDied("The worker process crashed (SIGBUS).", signal="SIGBUS")
-
-    def crash(worker, request):
-        worker.tell(event="progress", stage="prepare", done=0, total=None)
-        worker.tell(event="using", files=sizes)
-        if request["definition"] == "cut":
+    def crash(worker, task):
+        worker.death = WorkerDied("The worker process crashed (SIGBUS).", signal="SIGBUS")
+        worker.tell(PREPARE, using)
+        if task.definition == "cut":
             os.truncate(cut, 10)
-        worker._messages.put(None)
+        worker.kill()
 
-    runner, _ = running(start=lambda: Crashing(crash))
+    runner, _ = running(crash)
     for definition, words in (("whole", "could not be read, one of"), ("cut", "became shorter while in use")):
         id = runner.queue.add(definition, {"prompt": "a boat"}).id
         runner.wake()
@@ -358,11 +344,3 @@ def test_a_file_cut_while_its_weights_were_in_use_is_named(running, tmp_path):
         assert str(cut) in job.error
         assert (str(whole) in job.error) == (definition == "whole")
         assert "reeltune verify" in job.hint
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGBUS"), reason="a signal of POSIX")
-def test_the_signal_of_a_crash_is_known(root):
-    worker = WorkerProcess(root)
-    os.kill(worker.pid, signal.SIGBUS)
-    assert worker.death().signal == "SIGBUS"
-    worker.close()

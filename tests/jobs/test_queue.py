@@ -14,12 +14,18 @@ import pytest
 
 from reeltune.errors import QueueError, SettingsError
 from reeltune.jobs import Queue, State
-from reeltune.jobs.store import _STEPS, COLUMNS
+from reeltune.jobs.choose import FreeWorker
+from reeltune.jobs.job import Attempt
+from reeltune.jobs.store import _MIGRATIONS, COLUMNS
 
 
 @pytest.fixture
 def queue(root):
     return Queue(root)
+
+
+def take(queue, worker="a", seconds=60):
+    return queue.take(FreeWorker(worker), seconds)
 
 
 def ids(queue):
@@ -42,21 +48,21 @@ def test_jobs_wait_in_order_and_can_be_moved_edited_and_removed(queue):
 
 def test_a_job_goes_through_its_states(queue):
     job = queue.add("m", {})
-    taken = queue.take()
+    taken = take(queue)
     assert taken.id == job.id
     assert taken.state is State.RUNNING
     assert taken.started > 0
-    assert queue.take() is None
+    assert take(queue) is None
     for change in (
         lambda: queue.move(job.id, 0),
         lambda: queue.edit(job.id, {}),
         lambda: queue.remove(job.id),
-        lambda: queue.again(job.id),
+        lambda: queue.retry(job.id),
     ):
         with pytest.raises(QueueError, match="running"):
             change()
-    queue.note(job.id, "denoise 3 of 20")
-    queue.finish(job.id, State.FAILED, error="No.", hint="Else.", notices=["n"])
+    queue.store_progress(taken.attempt, "denoise 3 of 20")
+    queue.finish(taken.attempt, State.FAILED, error="No.", hint="Else.", notices=["n"])
     failed = queue.get(job.id)
     assert (failed.state, failed.error, failed.hint, failed.notices, failed.progress) == (
         State.FAILED,
@@ -65,34 +71,34 @@ def test_a_job_goes_through_its_states(queue):
         ("n",),
         "denoise 3 of 20",
     )
-    again = queue.again(job.id)
+    again = queue.retry(job.id)
     assert (again.state, again.error, again.notices) == (State.QUEUED, "", ())
 
 
 def test_what_was_running_is_interrupted_after_a_crash_and_resumes_first(root):
     before = Queue(root)
     running, waiting = before.add("m", {}), before.add("m", {})
-    before.take()
+    take(before)
     after = Queue(root)  # as a new program after kill -9
-    assert after.recover() == 1
+    assert after.recover(["a"]) == 1
     assert after.get(running.id).state is State.INTERRUPTED
     assert "ended" in after.get(running.id).error
-    after.again(running.id)
+    after.retry(running.id)
     assert ids(after) == [running.id, waiting.id]
 
 
 def test_what_a_job_has_made_is_kept_where_it_can_be_resumed(queue):
     whole, broken, other = (queue.add("m", {}).id for _ in range(3))
-    queue.take()
-    queue.keep(whole, ["a.mp4"])
-    queue.finish(whole, State.DONE, outputs=["a.mp4"])
-    queue.take()
-    queue.keep(broken, ["b.mp4"], "latents/c.safetensors")
-    queue.finish(broken, State.FAILED, outputs=["b.mp4"])
+    take(queue)
+    queue.store_outputs(Attempt(whole, 1), ["a.mp4"])
+    queue.finish(Attempt(whole, 1), State.DONE, outputs=["a.mp4"])
+    take(queue)
+    queue.store_outputs(Attempt(broken, 1), ["b.mp4"], "latents/c.safetensors")
+    queue.finish(Attempt(broken, 1), State.FAILED, outputs=["b.mp4"])
     assert [queue.get(id).resumable for id in (whole, broken, other)] == [False, True, False]
-    again = queue.again(broken)
+    again = queue.retry(broken)
     assert (again.outputs, again.latents) == (("b.mp4",), "latents/c.safetensors")
-    assert queue.again(whole).outputs == ()
+    assert queue.retry(whole).outputs == ()
     assert ids(queue) == [broken, other, whole]
     edited = queue.edit(broken, {"prompt": "another"})
     assert (edited.outputs, edited.latents) == ((), "")
@@ -101,8 +107,8 @@ def test_what_a_job_has_made_is_kept_where_it_can_be_resumed(queue):
 def test_finished_jobs_stand_after_the_waiting_ones_latest_first_and_can_be_cleared(queue):
     done = [queue.add("m", {}).id for _ in range(2)]
     for id in done:
-        queue.take()
-        queue.finish(id, State.DONE, outputs=["a.mp4"])
+        take(queue)
+        queue.finish(Attempt(id, 1), State.DONE, outputs=["a.mp4"])
     waiting = queue.add("m", {}).id
     assert [job.id for job in queue.jobs()] == [waiting, *reversed(done)]
     assert queue.get(done[0]).outputs == ("a.mp4",)
@@ -153,12 +159,12 @@ def test_two_takers_never_get_the_same_job(root):
         Queue(root).add("m", {})
     taken = []
 
-    def take():
+    def take_all():
         own = Queue(root)
-        while (job := own.take()) is not None:
+        while (job := take(own)) is not None:
             taken.append(job.id)
 
-    threads = [threading.Thread(target=take) for _ in range(4)]
+    threads = [threading.Thread(target=take_all) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -245,12 +251,12 @@ def test_a_file_that_is_no_queue_is_kept_under_another_name_and_an_empty_queue_b
 def test_a_file_that_is_moved_away_meanwhile_and_a_root_that_is(root, tmp_path):
     queue = Queue(root)
     job = queue.add("m", {})
-    queue.take()
+    take(queue)
     for path in root.glob("reeltune.sqlite*"):
         path.unlink()
     assert queue.jobs() == []
-    queue.restore(replace(job, outputs=("a.mp4",), attempt=1))
-    queue.finish(job.id, State.DONE, outputs=["a.mp4"])
+    queue.restore(replace(job, outputs=("a.mp4",), attempts=1))
+    queue.finish(Attempt(job.id, 1), State.DONE, outputs=["a.mp4"])
     assert queue.get(job.id).outputs == ("a.mp4",)
     root.rename(tmp_path / "moved")
     with pytest.raises(QueueError, match="can't be used"):
@@ -287,9 +293,9 @@ def test_one_bad_row_never_hides_the_queue_nor_runs(root):
     listed = {job.id: job for job in queue.jobs()}
     assert (listed[good.id].prompt, listed[other.id].prompt) == ("a", "c")
     assert (listed[bad.id].state, "settings" in listed[bad.id].error) == (State.FAILED, True)
-    assert [queue.take().id, queue.take().id, queue.take()] == [good.id, other.id, None]
+    assert [take(queue).id, take(queue).id, take(queue)] == [good.id, other.id, None]
     with pytest.raises(QueueError, match="no usable settings"):
-        queue.again(bad.id)
+        queue.retry(bad.id)
     queue.remove(bad.id)
     assert bad.id not in [job.id for job in queue.jobs()]
 
@@ -317,8 +323,8 @@ def test_rows_of_any_types(root):
             assert job.seconds >= 0
         with contextlib.suppress(QueueError, SettingsError):
             rng.choice(
-                [queue.take, queue.recover, queue.export, lambda id=id: queue.again(id), lambda id=id: queue.move(id, 0),
-                 lambda: queue.add("m", {}), lambda id=id: queue.edit(id, {}), lambda id=id: queue.finish(id, State.DONE)]
+                [lambda: take(queue), queue.recover, queue.export, lambda id=id: queue.retry(id), lambda id=id: queue.move(id, 0),
+                 lambda: queue.add("m", {}), lambda id=id: queue.edit(id, {}), lambda id=id: queue.finish(queue.get(id).attempt, State.DONE)]
             )()  # fmt: skip
     connection.close()
     assert queue.get(queue.add("m", {"prompt": "still"}).id).prompt == "still"
@@ -343,15 +349,15 @@ def test_flipped_bytes_of_the_file(root, tmp_path):
 
 
 def test_numbers_and_texts_that_sqlite_does_not_take(queue):
-    for act in (queue.get, queue.remove, queue.again, queue.cancel):
+    for act in (queue.get, queue.remove, queue.retry, queue.cancel):
         with pytest.raises(QueueError):
             act(10**400)
     job = queue.add("m\ud800", {"prompt": "a\ud800b\0c"})
     assert (job.definition, job.prompt) == ("m\ufffd", "a\ufffdb\0c")
-    queue.take()
-    queue.keep(job.id, ["\udcff.mp4"], "\udcff")
-    queue.note(job.id, "\ud800")
-    queue.finish(job.id, State.FAILED, error="\ud800", hint="\ud800", notices=["\ud800"])
+    attempt = take(queue).attempt
+    queue.store_outputs(attempt, ["\udcff.mp4"], "\udcff")
+    queue.store_progress(attempt, "\ud800")
+    queue.finish(attempt, State.FAILED, error="\ud800", hint="\ud800", notices=["\ud800"])
     assert queue.get(job.id).notices == ("\ufffd",)
 
 
@@ -360,7 +366,7 @@ def test_only_done_jobs_are_trimmed_and_no_work_is_forgotten(queue, monkeypatch)
     states = [State.FAILED, State.CANCELLED, State.INTERRUPTED, *[State.DONE] * 5]
     for state in states:
         queue.add("m", {})
-        queue.finish(queue.take().id, state)
+        queue.finish(take(queue).attempt, state)
     assert sorted(job.state for job in queue.jobs()) == sorted([*states[:3], *[State.DONE] * 3])
 
 
@@ -371,9 +377,9 @@ def test_a_clock_that_is_set_back_makes_nothing_vanish_and_no_time_negative(queu
     ids = []
     for _ in range(4):
         ids.append(queue.add("m", {}).id)
-        queue.take()
+        take(queue)
         now[0] -= 1e6
-        queue.finish(ids[-1], State.DONE)
+        queue.finish(Attempt(ids[-1], 1), State.DONE)
     kept = queue.jobs()
     assert [job.id for job in kept] == [ids[3], ids[2]]  # the last to end first
     assert all(job.seconds == 0 for job in kept)
@@ -381,8 +387,8 @@ def test_a_clock_that_is_set_back_makes_nothing_vanish_and_no_time_negative(queu
 
 def test_files_of_the_versions_before(root):
     connection = sqlite3.connect(root / "reeltune.sqlite")
-    for step in _STEPS[:2]:
-        for statement in step.split(";"):
+    for migration in _MIGRATIONS[:2]:
+        for statement in migration.split(";"):
             connection.execute(statement)
     connection.execute("PRAGMA user_version = 2")
     for number, finished in enumerate((30.0, 10.0, 20.0)):
@@ -397,19 +403,19 @@ def test_files_of_the_versions_before(root):
 
 def test_each_try_has_a_number_and_a_cancelled_one_keeps_its_videos(queue):
     id = queue.add("m", {}).id
-    assert queue.take().attempt == 1
-    queue.keep(id, ["a.mp4"], "b.safetensors")
-    queue.finish(id, State.FAILED)
-    queue.again(id)
+    assert take(queue).attempt == Attempt(id, 1)
+    queue.store_outputs(Attempt(id, 1), ["a.mp4"], "b.safetensors")
+    queue.finish(Attempt(id, 1), State.FAILED)
+    queue.retry(id)
     queue.cancel(id)
     assert queue.get(id).outputs == ("a.mp4",)
-    queue.again(id)
-    assert queue.take().attempt == 2
+    queue.retry(id)
+    assert take(queue).attempt == Attempt(id, 2)
     with pytest.raises(QueueError, match="running"):
         queue.cancel(id)
 
 
-def test_a_confined_queue_takes_no_paths_outside_and_says_so_to_the_worker(root, tmp_path):
+def test_a_confined_queue_takes_no_paths_outside_for_good(root, tmp_path):
     queue = Queue(root, confined=True)
     outside = tmp_path / "x.png"
     outside.write_bytes(b"x")

@@ -8,12 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import fake_worker
 import psutil
 import pytest
 
 from reeltune.engine.latents import read
 from reeltune.errors import QueueError, SettingsError
 from reeltune.jobs import Runner, State
+from reeltune.jobs.codec import pack_task, unpack_event
+from reeltune.jobs.job import Attempt
+from reeltune.jobs.messages import Ready, RunTask
 from reeltune.media.mp4 import read_metadata
 
 QUICK = {"num_inference_steps": 2, "video_length": 5, "seed": 1}
@@ -27,16 +31,22 @@ def runner(root):
         yield running
 
 
-def until(true, seconds=WAIT):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
+def until(true):
+    fake_worker.until(true, WAIT)
+
+
+def live(runner):
+    return next(iter(runner.running()), None)
+
+
+def worker_pid(runner):
+    (thread,) = runner._threads.values()
+    return thread._handle.pid
 
 
 def ended(runner, id):
     until(lambda: runner.queue.get(id).state not in (State.QUEUED, State.RUNNING))
-    until(lambda: runner.live is None)
+    until(lambda: live(runner) is None)
     return runner.queue.get(id)
 
 
@@ -47,10 +57,8 @@ def add(runner, settings, definition="nano_t2v"):
 
 
 def denoising(runner):
-    live = runner.live
-    return (
-        live is not None and live.progress is not None and live.progress.stage == "denoise" and live.progress.done > 3
-    )
+    now = live(runner)
+    return now is not None and now.progress is not None and now.progress.stage == "denoise" and now.progress.done > 3
 
 
 def test_a_job_becomes_a_video_an_error_a_reason_and_the_worker_stays_warm(runner):
@@ -59,35 +67,35 @@ def test_a_job_becomes_a_video_an_error_a_reason_and_the_worker_stays_warm(runne
     assert len(done.outputs) == 2
     assert read_metadata(runner._root / done.outputs[0])["settings"]["seed"] == 1
     assert any("transformer" in line for line in done.notices)
-    pid = runner.worker_pid
+    pid = worker_pid(runner)
     failed = ended(runner, add(runner, {}, "no_such_model"))
     assert (failed.state, "no definition" in failed.error, bool(failed.hint)) == (State.FAILED, True, True)
     with pytest.raises(SettingsError, match="magic"):
         add(runner, QUICK | {"sample_solver": "magic"})
     assert ended(runner, add(runner, QUICK, "nano_neon")).state is State.DONE
-    assert runner.worker_pid == pid  # one process for all of it
+    assert worker_pid(runner) == pid  # one process for all of it
 
 
 def test_a_running_job_is_cancelled_between_steps_and_a_waiting_one_taken_out(runner):
     running, waiting = add(runner, LONG), add(runner, LONG)
-    until(lambda: denoising(runner) and runner.live.preview is not None)
-    pid, asked = runner.worker_pid, time.monotonic()
+    until(lambda: denoising(runner) and live(runner).preview is not None)
+    pid, asked = worker_pid(runner), time.monotonic()
     runner.cancel(waiting)
     runner.cancel(running)
-    assert runner.live is None or runner.live.cancelling
+    assert live(runner) is None or live(runner).cancelling
     assert ended(runner, running).state is State.CANCELLED
     assert time.monotonic() - asked < 10
     assert runner.queue.get(waiting).state is State.CANCELLED
     with pytest.raises(QueueError, match="nothing to cancel"):
         runner.cancel(waiting)
     assert ended(runner, add(runner, QUICK)).state is State.DONE
-    assert runner.worker_pid == pid
+    assert worker_pid(runner) == pid
 
 
 def test_a_killed_worker_fails_its_job_with_the_reason_and_the_next_one_runs(runner):
     killed, after = add(runner, LONG), add(runner, QUICK)
     until(lambda: denoising(runner))
-    os.kill(runner.worker_pid, signal.SIGKILL)
+    os.kill(worker_pid(runner), signal.SIGKILL)
     job = ended(runner, killed)
     assert (job.state, "signal 9" in job.error, "smaller" in job.hint) == (State.FAILED, True, True)
     assert ended(runner, after).state is State.DONE
@@ -96,11 +104,11 @@ def test_a_killed_worker_fails_its_job_with_the_reason_and_the_next_one_runs(run
 def test_a_job_killed_while_decoding_resumes_from_its_latents(runner):
     id = add(runner, {"num_inference_steps": 1, "video_length": 133, "seed": -1})
     until(lambda: runner.queue.get(id).latents)
-    os.kill(runner.worker_pid, signal.SIGKILL)
+    os.kill(worker_pid(runner), signal.SIGKILL)
     job = ended(runner, id)
     assert (job.state, job.resumable, job.outputs) == (State.FAILED, True, ())
     seed = read(Path(job.latents)).settings["seed"]
-    runner.queue.again(id)
+    runner.queue.retry(id)
     runner.wake()
     done = ended(runner, id)
     assert (done.state, done.latents, len(done.outputs)) == (State.DONE, "", 1), done
@@ -110,7 +118,7 @@ def test_a_job_killed_while_decoding_resumes_from_its_latents(runner):
 
 def test_a_second_cancel_ends_the_worker_at_once(runner):
     id = add(runner, LONG)
-    until(lambda: runner.live is not None and runner.worker_pid is not None)
+    until(lambda: live(runner) is not None and worker_pid(runner) is not None)
     runner.cancel(id)
     with contextlib.suppress(QueueError):  # it was quicker
         runner.cancel(id)
@@ -120,9 +128,9 @@ def test_a_second_cancel_ends_the_worker_at_once(runner):
 @pytest.mark.skipif(os.name != "posix", reason="signals that stop a process")
 def test_a_stopped_worker_with_much_to_read_is_ended_by_the_second_cancel(runner):
     ended(runner, add(runner, QUICK))  # so that it is warm
-    os.kill(runner.worker_pid, signal.SIGSTOP)
+    os.kill(worker_pid(runner), signal.SIGSTOP)
     id = add(runner, LONG | {"prompt": "a red circle " * 10_000})
-    until(lambda: runner.live is not None and runner._sent)
+    until(lambda: live(runner) is not None and any(thread._handle._running for thread in runner._threads.values()))
     asked = time.monotonic()
     runner.cancel(id)
     runner.cancel(id)
@@ -135,8 +143,8 @@ def test_only_one_program_makes_the_videos_of_a_root_and_stopping_interrupts(roo
         with pytest.raises(QueueError, match="already"):
             Runner(root).start()
         id = add(first, LONG)
-        until(lambda: first.worker_pid is not None)
-        pid = first.worker_pid
+        until(lambda: worker_pid(first) is not None)
+        pid = worker_pid(first)
     assert not psutil.pid_exists(pid)
     assert first.queue.get(id).state is State.INTERRUPTED
 
@@ -147,11 +155,10 @@ def test_a_worker_ends_with_the_process_that_started_it(root):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    process.stdin.write(
-        b'{"do": "generate", "job": 1, "definition": "nano_t2v", "settings": {"num_inference_steps": 1000}}\n'
-    )
+    process.stdin.write(pack_task(RunTask(Attempt(1, 1), "nano_t2v", {"num_inference_steps": 1000})))
     process.stdin.flush()
-    assert b"prepare" in process.stdout.readline()
+    assert isinstance(unpack_event(process.stdout.readline()).event, Ready)
+    assert unpack_event(process.stdout.readline()).event.stage == "prepare"
     process.stdin.close()
     assert process.wait(30) == 0
     process.stdout.close()

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from reeltune.errors import (
     SettingsError,
     Unreachable,
 )
+from reeltune.events import LatentsStored, Notice
+from reeltune.jobs.codec import pack_task, unpack_event
+from reeltune.jobs.job import Attempt
+from reeltune.jobs.messages import CancelTask, Done, Failed, RunTask, Saved, Stopped
 from reeltune.jobs.worker import Worker, is_shared
 from reeltune.machine import Machine
 from reeltune.media.mp4 import read_metadata
@@ -33,25 +38,42 @@ def worker(root):
     made._release_engine()
 
 
+def task(number=0, definition="nano_t2v", settings=QUICK, **options):
+    """A try of job 1."""
+    return RunTask(Attempt(1, number), definition, settings, **options)
+
+
+def events(worker):
+    return [unpack_event(line).event for line in worker._answers.getvalue().splitlines()]
+
+
+def events_of(worker, event_type):
+    return [event for event in events(worker) if isinstance(event, event_type)]
+
+
+def notices(worker):
+    return [event.message for event in events_of(worker, Notice)]
+
+
 def do(worker, id):
-    """What the worker says last of a job."""
-    worker._do({"job": 1, "definition": id, "settings": QUICK})
-    return json.loads(worker._answers.getvalue().splitlines()[-1])
+    """The last event of a job."""
+    worker._do(task(definition=id))
+    return events(worker)[-1]
 
 
 def test_an_engine_is_switched_between_definitions_and_new_for_other_preferences(worker, root):
-    assert do(worker, "nano_t2v")["event"] == "done"
+    assert do(worker, "nano_t2v") == Done()
     (_, first) = worker._warm
     model = first._warm.models._loaded["transformer"][1]
-    assert do(worker, "nano_neon")["event"] == "done"
+    assert do(worker, "nano_neon") == Done()
     assert worker._warm[1] is first
     assert first.definition.id == "nano_neon"
     assert first._warm.models._loaded["transformer"][1] is model  # of one architecture: filled anew
-    assert do(worker, "no_such_model")["event"] == "failed"
-    assert do(worker, "nano_neon")["event"] == "done"
+    assert isinstance(do(worker, "no_such_model"), Failed)
+    assert do(worker, "nano_neon") == Done()
     assert worker._warm[1] is first
     (root / "reeltune.json").write_text('{"quantization": "bf16"}', encoding="utf-8")
-    assert do(worker, "nano_neon")["event"] == "done"
+    assert do(worker, "nano_neon") == Done()
     assert worker._warm[1] is not first
     assert not first._warm.models  # its memory went first
 
@@ -61,46 +83,59 @@ def test_each_job_reports_its_files_and_the_model_stays_loaded(worker):
     model = worker._warm[1]._warm.models._loaded["transformer"][1]
     do(worker, "nano_t2v")
     assert worker._warm[1]._warm.models._loaded["transformer"][1] is model
-    files = [row["message"] for row in told(worker, "notice") if row["message"].startswith("transformer: ")]
+    files = [message for message in notices(worker) if message.startswith("transformer: ")]
     assert len(files) == 2
-    assert sum(row["message"].startswith("Memory profile") for row in told(worker, "notice")) == 2
+    assert sum(message.startswith("Memory profile") for message in notices(worker)) == 2
 
 
 def test_a_definition_edited_while_the_engine_is_warm_counts_from_the_next_job(worker, root, define):
     nano = Path(str(resources.files("reeltune"))) / "nano"
     model = {"name": "M", "architecture": "t2v_1.3B", "components": "reeltune/nano"}
     define("mine", model | {"URLs": [str(nano / "nano_t2v_bf16.safetensors")]})
-    assert do(worker, "mine")["event"] == "done", do(worker, "mine")
+    assert do(worker, "mine") == Done(), do(worker, "mine")
     define("mine", model | {"URLs": [str(nano / "nano_neon_bf16.safetensors")]})
-    assert do(worker, "mine")["event"] == "done"
-    files = [row["message"] for row in told(worker, "notice") if row["message"].startswith("transformer: ")]
+    assert do(worker, "mine") == Done()
+    files = [message for message in notices(worker) if message.startswith("transformer: ")]
     assert "nano_t2v_bf16" in files[0]
     assert "nano_neon_bf16" in files[-1]
 
 
 def test_a_cancel_counts_for_its_own_attempt_only(worker):
-    request = {"do": "generate", "job": 1, "definition": "nano_t2v", "settings": QUICK}
-    worker._take({**request, "attempt": 1})
+    worker._take(task(1))
     worker._do(worker._waiting.get())
-    worker._take({"do": "cancel", "job": 1, "attempt": 1})  # too late
-    worker._take({**request, "attempt": 2})
-    worker._take({"do": "cancel", "job": 1, "attempt": 1})
+    worker._take(CancelTask(Attempt(1, 1)))  # too late
+    worker._take(task(2))
+    worker._take(CancelTask(Attempt(1, 1)))
     worker._do(worker._waiting.get())
-    worker._take({**request, "attempt": 3})
-    worker._take({"do": "cancel", "job": 1, "attempt": 3})
+    worker._take(task(3))
+    worker._take(CancelTask(Attempt(1, 3)))
     worker._do(worker._waiting.get())
-    assert [row["attempt"] for row in told(worker, "done")] == [1, 2]
-    assert [row["attempt"] for row in told(worker, "cancelled")] == [3]
+    endings = [unpack_event(line) for line in worker._answers.getvalue().splitlines()]
+    endings = [(item.attempt.number, item.event) for item in endings if isinstance(item.event, Done | Stopped | Failed)]
+    assert endings == [(1, Done()), (2, Done()), (3, Stopped())]
 
 
-def test_what_can_not_be_read_ends_no_reading(worker, monkeypatch):
+def test_what_can_not_be_read_ends_no_reading(worker, monkeypatch, capsys):
     ends = []
     monkeypatch.setattr("os._exit", ends.append)
-    lines = b'{\n[]\n\xff\n{"do": "cancel"}\n{"do": "generate", "job": 4, "attempt": 1}\n'
-    worker._requests = io.BytesIO(lines)
+    unknown = pack_task(task(4)).replace(b'"definition"', b'"mood": "good", "definition"')
+    lines = [b"{\n", b"[]\n", b"\xff\n", b'{"type": "cancel"}\n', b'{"type": "mood"}\n', unknown]
+    worker._tasks = io.BytesIO(b"".join(lines))
     worker._read()
-    assert worker._waiting.get_nowait()["job"] == 4
+    assert worker._waiting.get_nowait() == task(4)
+    assert worker._waiting.empty()
     assert ends == [0]
+    printed = capsys.readouterr().err
+    assert "Unknown message 'mood'" in printed
+    assert "Unknown field 'mood' of RunTask" in printed
+
+
+def test_a_job_that_can_not_be_understood_fails_so_that_nobody_waits_for_its_end(worker):
+    worker._receive(pack_task(task(4)).replace(b'"definition": "nano_t2v"', b'"definition": 5'))
+    received = unpack_event(worker._answers.getvalue())
+    assert received.attempt == Attempt(1, 4)
+    assert "'definition'" in received.event.error
+    assert worker._waiting.empty()
 
 
 @pytest.mark.parametrize("place", ["URLs", "components", "image_start", "modules"])
@@ -124,19 +159,19 @@ def test_a_confined_job_uses_no_file_outside_whoever_wrote_its_definition(worker
         case _:
             settings = {place: str(outside)}
     define("mine", model, **settings)
-    worker._do({"job": 1, "attempt": 1, "definition": "mine", "settings": {}, "confined": True})
-    (failed,) = told(worker, "failed")
-    assert "outside the folders" in failed["error"]
-    assert "secret" not in json.dumps(failed)
+    worker._do(task(1, "mine", {}, confined=True))
+    (failed,) = events_of(worker, Failed)
+    assert "outside the folders" in failed.error
+    assert "secret" not in failed.error + failed.hint
     assert worker._warm is None  # before anything was opened
 
 
 def test_a_confined_job_names_no_file_outside_in_its_settings(worker, tmp_path):
     settings = QUICK | {"image_start": str(tmp_path / "x.png")}
-    worker._do({"job": 1, "attempt": 1, "definition": "nano_i2v", "settings": settings, "confined": True})
-    assert "outside the folders" in told(worker, "failed")[0]["error"]
-    worker._do({"job": 1, "attempt": 2, "definition": "nano_t2v", "settings": QUICK, "confined": True})
-    assert told(worker, "done")
+    worker._do(task(1, "nano_i2v", settings, confined=True))
+    assert "outside the folders" in events_of(worker, Failed)[0].error
+    worker._do(task(2, confined=True))
+    assert events_of(worker, Done)
 
 
 def test_links_and_model_folders_of_the_user_count_as_inside(worker, root, define, tmp_path):
@@ -147,8 +182,8 @@ def test_links_and_model_folders_of_the_user_count_as_inside(worker, root, defin
     define("shared", model | {"URLs": [str(nano / "nano_t2v_bf16.safetensors")]})
     (root / "reeltune.json").write_text(json.dumps({"model_folders": [str(nano)]}))
     for id in ("linked", "shared"):
-        worker._do({"job": 1, "definition": id, "settings": QUICK, "confined": True})
-    assert len(told(worker, "done")) == 2, told(worker, "failed")
+        worker._do(task(definition=id, confined=True))
+    assert len(events_of(worker, Done)) == 2, events_of(worker, Failed)
 
 
 @pytest.mark.parametrize(
@@ -177,15 +212,15 @@ def test_a_missing_device_fails_before_loading_and_is_shared(worker, root, monke
     monkeypatch.setattr("reeltune.engine.ready.probe", lambda: Machine(2**34, 2**33))
     (root / "reeltune.json").write_text('{"device": "cuda:1"}')
     failed = do(worker, "nano_t2v")
-    assert (failed["event"], failed["shared"]) == ("failed", True)
-    assert "no NVIDIA GPU" in failed["error"]
+    assert failed.shared
+    assert "no CUDA graphics card" in failed.error
     assert not worker._warm[1]._warm.models
 
 
 def test_an_odd_preference_is_reported_with_the_job_and_stops_nothing(worker, root):
     (root / "reeltune.json").write_text('{"dtype": "fp32"}')
-    assert do(worker, "nano_t2v")["event"] == "done"
-    assert any("Invalid value 'fp32' for dtype" in row["message"] for row in told(worker, "notice"))
+    assert do(worker, "nano_t2v") == Done()
+    assert any("Invalid value 'fp32' for dtype" in message for message in notices(worker))
 
 
 def test_the_switch_for_quantized_files_is_the_process_s_and_is_never_stored(root):
@@ -199,29 +234,24 @@ def test_the_switch_for_quantized_files_is_the_process_s_and_is_never_stored(roo
     other._release_engine()
 
 
-def told(worker, event):
-    messages = map(json.loads, worker._answers.getvalue().splitlines())
-    return [message for message in messages if message["event"] == event]
-
-
 def test_a_job_goes_on_from_its_latents_and_makes_only_what_is_not_made(worker, monkeypatch):
-    asked = {"job": 1, "definition": "nano_t2v", "settings": QUICK | {"repeat_generation": 3}}
+    first = task(settings=QUICK | {"repeat_generation": 3})
     with monkeypatch.context() as patch:
         patch.setattr(
             "reeltune.engine.run.Run.decode", lambda *_: (_ for _ in ()).throw(RuntimeError("the power went"))
         )
-        worker._do(asked)
-    (kept,) = told(worker, "kept")
-    assert told(worker, "failed")
-    worker._do({**asked, "made": 1, "latents": kept["path"]})
-    assert told(worker, "done")
-    seeds = [read_metadata(Path(row["path"]))["settings"]["seed"] for row in told(worker, "saved")]
+        worker._do(first)
+    (kept,) = events_of(worker, LatentsStored)
+    assert events_of(worker, Failed)
+    worker._do(replace(first, made=1, latents=kept.path))
+    assert events_of(worker, Done)
+    seeds = [read_metadata(Path(event.path))["settings"]["seed"] for event in events_of(worker, Saved)]
     assert seeds == [1, 3]  # of the latents; then the third, the second being made
-    assert not Path(kept["path"]).exists()
+    assert not Path(kept.path).exists()
 
 
-def test_latents_that_are_gone_are_said_and_the_video_is_made_from_the_beginning(worker, root):
-    worker._do({"job": 1, "definition": "nano_t2v", "settings": QUICK, "latents": str(root / "gone.safetensors")})
-    assert told(worker, "done")
-    assert len(told(worker, "saved")) == 1
-    assert any("from the beginning" in row["message"] for row in told(worker, "notice"))
+def test_latents_that_are_gone_are_reported_and_the_video_is_made_from_the_beginning(worker, root):
+    worker._do(task(latents=str(root / "gone.safetensors")))
+    assert events_of(worker, Done)
+    assert len(events_of(worker, Saved)) == 1
+    assert any("from the beginning" in message for message in notices(worker))

@@ -9,7 +9,7 @@ import pytest
 from conftest import head_of, safetensors_bytes
 from reeltune import explain, load_catalog
 from reeltune.errors import AmbiguousArchitecture, DefinitionError, UnsupportedFormat
-from reeltune.library.adding import add, look_at
+from reeltune.library.adding import add, inspect_source
 from reeltune.machine import Machine
 
 MACHINE = Machine(2**34, 2**33)
@@ -33,15 +33,15 @@ def serve_sparse(server, path, start, size):
     server.files[path], server.faults[path] = b"", answer
 
 
-def test_a_link_to_28_gb_takes_its_header_alone(server, root, headers):
+def test_add_reads_only_the_header_of_a_28_gb_file(server, root, headers):
     name = "Wan14BI2VFusioniX_bf16.safetensors"
     start, size = head_of(headers["wan_i2v_14B"])
     assert size > 28e9
     serve_sparse(server, f"/a/{name}", start, size)
     catalog = load_catalog(root)
     begun = time.monotonic()
-    looked = look_at(catalog, f"{server.url}/a/{name}?token=secret")
-    path = add(catalog, looked, architecture="i2v", name="Fusion X")
+    inspected = inspect_source(catalog, f"{server.url}/a/{name}?token=secret")
+    path = add(catalog, inspected, architecture="i2v", name="Fusion X")
     assert time.monotonic() - begun < 10  # 0.3 s; the bound only shows that nothing is downloaded
     assert server.sent < 1_000_000
     assert path.name == "i2v_fusion_x.json"
@@ -55,28 +55,28 @@ def test_a_link_to_28_gb_takes_its_header_alone(server, root, headers):
     assert (choice.facts.bytes, choice.dtype, choice.quantize_on_load) == (size, "bf16", True)
 
 
-def test_what_fits_several_is_asked_and_what_contradicts_is_refused(root, headers, tmp_path):
+def test_add_refuses_ambiguous_and_contradicting_architectures(root, headers, tmp_path):
     start, size = head_of(headers["wan_t2v_14B"])
     file = tmp_path / "my_t2v_fp16.safetensors"
     file.write_bytes(start)
     with file.open("r+b") as sparse:
         sparse.truncate(size)
     catalog = load_catalog(root)
-    looked = look_at(catalog, str(file))
+    inspected = inspect_source(catalog, str(file))
     with pytest.raises(AmbiguousArchitecture, match=r"t2v, t2v_2_2") as caught:
-        add(catalog, looked)
+        add(catalog, inspected)
     assert caught.value.candidates == ("t2v", "t2v_2_2")
-    with pytest.raises(DefinitionError, match="can't be a i2v"):
-        add(catalog, looked, architecture="i2v")
-    with pytest.raises(DefinitionError, match="no architecture or base model"):
-        add(catalog, looked, architecture="t2w")
+    with pytest.raises(DefinitionError, match="is not a i2v model"):
+        add(catalog, inspected, architecture="i2v")
+    with pytest.raises(DefinitionError, match="is not an architecture or a base model"):
+        add(catalog, inspected, architecture="t2w")
     assert not list((root / "finetunes").iterdir())
-    vace = add(catalog, looked, architecture="vace_14B", id="mine")
+    vace = add(catalog, inspected, architecture="vace_14B", id="mine")
     model = json.loads(vace.read_text(encoding="utf-8"))["model"]
     assert (vace.stem, model["modules"], model["URLs"]) == ("vace_14B_mine", ["vace_14B"], [str(file)])
     assert "modules[0]" in load_catalog(root)["vace_14B_mine"].slots
     with pytest.raises(DefinitionError, match="already"):
-        add(load_catalog(root), looked, architecture="vace_14B", id="vace_14B_mine")
+        add(load_catalog(root), inspected, architecture="vace_14B", id="vace_14B_mine")
 
 
 def test_a_module_becomes_a_definition_over_the_base_models_weights(root, headers, tmp_path):
@@ -87,19 +87,19 @@ def test_a_module_becomes_a_definition_over_the_base_models_weights(root, header
     with file.open("r+b") as sparse:
         sparse.truncate(size)
     catalog = load_catalog(root)
-    path = add(catalog, look_at(catalog, str(file)), architecture="vace_14B")
+    path = add(catalog, inspect_source(catalog, str(file)), architecture="vace_14B")
     assert path.stem == "vace_14B_my_vace"
     model = json.loads(path.read_text(encoding="utf-8"))["model"]
     assert (model["URLs"], model["modules"]) == ("vace_14B", [["ckpts/my_vace_bf16.safetensors"]])
     assert load_catalog(root)["vace_14B_my_vace"].slots["transformer"] == catalog["t2v"].slots["transformer"]
 
 
-def test_what_is_no_model_is_refused_with_the_reason(root, tmp_path):
+def test_add_refuses_files_that_are_not_models(root, tmp_path):
     file = tmp_path / "umt5.safetensors"
     file.write_bytes(safetensors_bytes({"encoder.block.0.weight": ("F32", [2])}))
-    with pytest.raises(UnsupportedFormat, match="no model this program knows"):
-        look_at(load_catalog(root), str(file))
+    with pytest.raises(UnsupportedFormat, match="is not a model that reeltune knows"):
+        inspect_source(load_catalog(root), str(file))
     part = tmp_path / "wan-00001-of-00006.safetensors"
     part.write_bytes(file.read_bytes())
-    with pytest.raises(UnsupportedFormat, match="one part of a set"):
-        look_at(load_catalog(root), str(part))
+    with pytest.raises(UnsupportedFormat, match="one part of a model"):
+        inspect_source(load_catalog(root), str(part))

@@ -13,37 +13,37 @@ def put(root, content=b"x" * 9):
     return path
 
 
-def test_a_file_is_known_by_its_link_and_its_sum(root):
+def test_a_file_is_found_by_its_url_and_its_sha256(root):
     path, index = put(root), Index(root / "ckpts")
-    assert index.came_from(URL) is None
+    assert index.file_from_url(URL) is None
     assert index.sha256(path) is None
-    index.learn(path, URL, "ab" * 32)
-    assert index.came_from(URL.replace("secret", "other")) == path
+    index.record_file(path, URL, "ab" * 32)
+    assert index.file_from_url(URL.replace("secret", "other")) == path
     assert index.sha256(path) == "ab" * 32
     assert index.sha256(root / "elsewhere") is None
     assert b"secret" not in (root / "ckpts" / FILE_NAME).read_bytes()
 
 
-def test_a_changed_or_lost_file_is_no_longer_known(root):
+def test_records_of_changed_and_deleted_files_are_not_used(root):
     path, index = put(root), Index(root / "ckpts")
-    index.learn(path, URL, "ab" * 32)
+    index.record_file(path, URL, "ab" * 32)
     os.utime(path, ns=(1, 1))
     assert index.sha256(path) is None
     path.unlink()
-    assert index.came_from(URL) is None
+    assert index.file_from_url(URL) is None
 
 
-def test_a_damaged_index_is_begun_anew(root):
+def test_a_damaged_index_is_replaced(root):
     path, index = put(root), Index(root / "ckpts")
     (root / "ckpts" / FILE_NAME).write_bytes(b"no database" * 400)
     assert index.sha256(path) is None
-    index.learn(path, URL, "ab" * 32)
+    index.record_file(path, URL, "ab" * 32)
     assert index.sha256(path) == "ab" * 32
 
 
-def test_links_without_a_name_find_their_file(root):
+def test_urls_without_a_file_name_find_their_file(root):
     from reeltune.definitions.model import Version
 
     path = put(root)
-    Index(root / "ckpts").learn(path, URL, "ab" * 32)
-    assert Inventory(root).candidates(Version(URL)) == [path]
+    Index(root / "ckpts").record_file(path, URL, "ab" * 32)
+    assert Inventory(root).known_files(Version(URL)) == [path]

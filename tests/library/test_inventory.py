@@ -16,38 +16,38 @@ def put(path, content=None):
     return path
 
 
-def test_found_at_any_depth_in_every_folder(root, tmp_path):
+def test_files_are_found_at_any_depth_in_every_folder(root, tmp_path):
     inventory = Inventory(root, (str(tmp_path / "comfy"),))
-    assert inventory.locate(URL) == (None, [])
+    assert inventory.find_version(URL) == (None, [])
     elsewhere = put(tmp_path / "comfy" / "a" / "b" / "x_bf16.safetensors")
-    assert Inventory(root, (str(tmp_path / "comfy"),)).locate(URL)[0].path == elsewhere
+    assert Inventory(root, (str(tmp_path / "comfy"),)).find_version(URL)[0].path == elsewhere
     own = put(root / "ckpts" / "deep" / "x_bf16.safetensors")
-    found, _ = Inventory(root, (str(tmp_path / "comfy"),)).locate(URL)
-    assert found.path == own
-    assert found.identity.family == "wan"
+    file, _ = Inventory(root, (str(tmp_path / "comfy"),)).find_version(URL)
+    assert file.path == own
+    assert file.identity.family == "wan"
 
 
-def test_a_cut_file_is_passed_over_with_the_reason(root):
+def test_a_truncated_file_is_unusable_with_a_reason(root):
     cut = put(root / "ckpts" / "x_bf16.safetensors", safetensors_bytes(TENSORS)[:-1])
-    found, unusable = Inventory(root).locate(URL)
-    assert found is None
+    file, unusable = Inventory(root).find_version(URL)
+    assert file is None
     assert unusable[0].path == cut
     assert "truncated" in unusable[0].reason
     whole = put(root / "ckpts" / "z" / "x_bf16.safetensors")
-    assert Inventory(root).locate(URL)[0].path == whole
+    assert Inventory(root).find_version(URL)[0].path == whole
 
 
-def test_partial_files_count_for_nothing(root):
+def test_partial_files_are_not_found(root):
     put(root / "ckpts" / "x_bf16.safetensors.partial")
-    assert Inventory(root).locate(URL)[0] is None
+    assert Inventory(root).find_version(URL)[0] is None
 
 
 def test_local_paths_absolute_relative_and_moved(root, tmp_path):
     relative = put(root / "ckpts" / "y.safetensors")
-    assert Inventory(root).locate(Version("ckpts/y.safetensors"))[0].path == relative
+    assert Inventory(root).find_version(Version("ckpts/y.safetensors"))[0].path == relative
     absolute = put(tmp_path / "else" / "w.safetensors")
-    assert Inventory(root).locate(Version(str(absolute)))[0].path == absolute
-    assert Inventory(root).locate(Version("old/place/y.safetensors"))[0].path == relative
+    assert Inventory(root).find_version(Version(str(absolute)))[0].path == absolute
+    assert Inventory(root).find_version(Version("old/place/y.safetensors"))[0].path == relative
 
 
 def test_components_by_their_path(root):
@@ -59,11 +59,11 @@ def test_components_by_their_path(root):
     assert inventory.component("mine", "vae") == root / "mine" / "vae"
 
 
-def test_what_ships_with_the_package_is_found_last(root):
-    found, _ = Inventory(root).locate(Version("ckpts/nano_t2v_bf16.safetensors"))
-    assert found.path.parent.name == "nano"
+def test_files_in_the_package_are_found_last(root):
+    file, _ = Inventory(root).find_version(Version("ckpts/nano_t2v_bf16.safetensors"))
+    assert file.path.parent.name == "nano"
     own = put(root / "ckpts" / "nano_t2v_bf16.safetensors")
-    assert Inventory(root).locate(Version("ckpts/nano_t2v_bf16.safetensors"))[0].path == own
+    assert Inventory(root).find_version(Version("ckpts/nano_t2v_bf16.safetensors"))[0].path == own
 
 
 # --- what a WanGP folder holds --------------------------------------------------------------------------------
@@ -72,53 +72,53 @@ BF16_FILE, INT8_FILE = (f"umt5-xxl/models_t5_umt5-xxl-enc-{kind}.safetensors" fo
 
 
 def parts(architecture="t2v"):
-    return {row.name: row for row in ARCHITECTURES[architecture].parts}
+    return {component.name: component for component in ARCHITECTURES[architecture].parts}
 
 
-def test_loose_files_by_the_wish_then_by_what_is_there(root):
+def test_wangp_files_are_chosen_by_preference_then_by_availability(root):
     text_encoder = parts()["text_encoder"]
-    assert Inventory(root).loose(text_encoder, "int8") == (None, [])
+    assert Inventory(root).wangp_component(text_encoder, "int8") == (None, [])
     bf16 = put(root / "ckpts" / BF16_FILE)
-    assert Inventory(root).loose(text_encoder, "int8") == (bf16, [])
+    assert Inventory(root).wangp_component(text_encoder, "int8") == (bf16, [])
     int8 = put(root / "ckpts" / INT8_FILE)
-    assert Inventory(root).loose(text_encoder, "int8") == (int8, [])
-    assert Inventory(root).loose(text_encoder, "bf16") == (bf16, [])
+    assert Inventory(root).wangp_component(text_encoder, "int8") == (int8, [])
+    assert Inventory(root).wangp_component(text_encoder, "bf16") == (bf16, [])
 
 
-def test_loose_files_in_the_users_folders_and_broken_ones(root, tmp_path):
+def test_wangp_files_in_model_folders_are_used_and_broken_ones_are_not(root, tmp_path):
     text_encoder = parts()["text_encoder"]
     broken = put(root / "ckpts" / INT8_FILE, safetensors_bytes(TENSORS)[:-1])
     elsewhere = put(tmp_path / "WanGP" / INT8_FILE)
-    found, unusable = Inventory(root, (str(tmp_path / "WanGP"),)).loose(text_encoder, "int8")
-    assert found == elsewhere
+    path, unusable = Inventory(root, (str(tmp_path / "WanGP"),)).wangp_component(text_encoder, "int8")
+    assert path == elsewhere
     assert unusable[0].path == broken
     assert "truncated" in unusable[0].reason
 
 
-def test_loose_folders_count_when_all_is_there(root):
+def test_wangp_folders_are_used_when_they_are_complete(root):
     tokenizer = parts()["tokenizer"]
     put(root / "ckpts" / "umt5-xxl" / "tokenizer.json", b"{}")
-    assert Inventory(root).loose(tokenizer, "int8") == (None, [])
+    assert Inventory(root).wangp_component(tokenizer, "int8") == (None, [])
     model = put(root / "ckpts" / "umt5-xxl" / "spiece.model", b"x")
     put(root / "ckpts" / BF16_FILE)
-    assert Inventory(root).loose(tokenizer, "int8") == (model.parent, [])
+    assert Inventory(root).wangp_component(tokenizer, "int8") == (model.parent, [])
     assert {path.name for path in component_files(model.parent, tokenizer)} == {"tokenizer.json", "spiece.model"}
     clip, folder = parts("hunyuan")["text_encoder_2"], root / "ckpts" / "clip_vit_large_patch14"
     put(folder / "config.json", b"{}")
-    assert Inventory(root).loose(clip, "int8") == (None, [])
+    assert Inventory(root).wangp_component(clip, "int8") == (None, [])
     put(folder / "model.safetensors")
-    assert Inventory(root).loose(clip, "int8") == (folder, [])
+    assert Inventory(root).wangp_component(clip, "int8") == (folder, [])
     put(folder / "model.safetensors", b"<html>")
-    assert Inventory(root).loose(clip, "int8")[1][0].path == folder
+    assert Inventory(root).wangp_component(clip, "int8")[1][0].path == folder
 
 
-def test_wan_2_2_with_its_own_vae_does_not_take_the_one_of_2_1(root):
+def test_wan_2_2_does_not_use_the_vae_of_wan_2_1(root):
     put(root / "ckpts" / "Wan2.1_VAE.safetensors")
-    assert Inventory(root).loose(parts()["vae"], "int8")[0] is not None
-    assert Inventory(root).loose(parts("ti2v_2_2")["vae"], "int8") == (None, [])
+    assert Inventory(root).wangp_component(parts()["vae"], "int8")[0] is not None
+    assert Inventory(root).wangp_component(parts("ti2v_2_2")["vae"], "int8") == (None, [])
 
 
-def test_a_folder_that_goes_while_it_is_looked_at_hides_no_other(tmp_path, monkeypatch):
+def test_a_folder_that_disappears_during_the_walk_hides_no_other(tmp_path, monkeypatch):
     """As folders of /proc do."""
     for name in ("gone", "kept"):
         (tmp_path / name).mkdir()

@@ -6,7 +6,7 @@ import pytest
 from reeltune import Preferences, load_catalog
 from reeltune.checkpoints.identify import Identity
 from reeltune.errors import ChoiceError, DeviceError
-from reeltune.library.inventory import Found
+from reeltune.library.inventory import FileOnDisk
 from reeltune.planning.choose import Facts, choose
 
 H = "https://h/"
@@ -26,7 +26,7 @@ def pick(root, define):
 
 
 def here(identity=None):
-    return Facts(Found(Path("/x"), 10, identity))
+    return Facts(FileOnDisk(Path("/x"), 10, identity))
 
 
 def identity(**changes):

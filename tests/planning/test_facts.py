@@ -9,7 +9,7 @@ from reeltune.errors import BadDownload, CheckpointError, ChoiceError, FetchErro
 from reeltune.fetch.pulling import plan_download, pull_all
 from reeltune.library.inventory import Inventory
 from reeltune.machine import Machine
-from reeltune.planning.facts import summaries_here
+from reeltune.planning.facts import local_summaries
 from reeltune.planning.local import local_problems
 
 MACHINE = Machine(2**34, 2**33)
@@ -19,18 +19,18 @@ T2V = {
     "time_embedding.0.weight": ("BF16", [4, 8]), "blocks.0.ffn.0.weight": ("BF16", [8, 4]),
 }  # fmt: skip
 I2V = T2V | {"patch_embedding.weight": ("BF16", [4, 36, 1, 2, 2])}
-INT8 = {name: row for name, row in T2V.items() if name != "blocks.0.ffn.0.weight"} | {
+INT8 = {name: tensor for name, tensor in T2V.items() if name != "blocks.0.ffn.0.weight"} | {
     "blocks.0.ffn.0.weight._data": ("I8", [8, 4]), "blocks.0.ffn.0.weight._scale": ("BF16", [8, 1]),
 }  # fmt: skip
 NVFP4 = T2V | {"blocks.0.ffn.0.weight_scale_2": ("F32", [1])}
 
 
-def chosen(explanation):
-    return explanation.selection.choices["transformer"].version.file_name
+def chosen(plan):
+    return plan.selection.choices["transformer"].version.file_name
 
 
 def here(root, id):
-    return next(row for row in summaries_here(load_catalog(root), Preferences(), MACHINE) if row.id == id)
+    return next(summary for summary in local_summaries(load_catalog(root), Preferences(), MACHINE) if summary.id == id)
 
 
 # --- a name that hides or lies about what a file holds -----------------------------------------------------------
@@ -60,20 +60,20 @@ def test_explain_online_and_pull_choose_the_same_file(server, define, root, file
     assert chosen(plan_download([definition], machine=MACHINE)[0][0]) == expected
 
 
-def test_a_dead_url_is_passed_over_and_named(server, define, root):
+def test_a_dead_url_is_rejected_with_a_notice(server, define, root):
     server.files["/x_bf16.safetensors"] = safetensors_bytes(T2V)
     urls = [f"{server.url}/gone_quanto_bf16_int8.safetensors", f"{server.url}/x_bf16.safetensors"]
     define("mine", {"architecture": "t2v", "URLs": urls})
-    for explanation in (
+    for plan in (
         explain(load_catalog(root)["mine"], machine=MACHINE, online=True),
         pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE),
     ):
-        assert chosen(explanation) == "x_bf16.safetensors"
-        (notice,) = [row for row in explanation.notices if "404" in row]
+        assert chosen(plan) == "x_bf16.safetensors"
+        (notice,) = [line for line in plan.notices if "404" in line]
         assert "gone_quanto_bf16_int8.safetensors is passed over" in notice
 
 
-def test_where_every_url_is_dead_the_error_is_the_servers(server, define, root):
+def test_when_every_url_is_dead_the_servers_error_is_raised(server, define, root):
     define("mine", {"architecture": "t2v", "URLs": [f"{server.url}/gone_bf16.safetensors"]})
     with pytest.raises(FetchError, match="404"):
         explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
@@ -86,7 +86,7 @@ def test_where_every_url_is_dead_the_error_is_the_servers(server, define, root):
         pull(load_catalog(root)["mine"], weights_only=True, machine=MACHINE)
 
 
-def test_with_everything_here_nothing_is_asked(server, define, root):
+def test_the_network_is_not_used_when_all_files_are_on_disk(server, define, root):
     server.files["/x_bf16.safetensors"] = safetensors_bytes(T2V)
     define(
         "mine", {"architecture": "t2v", "URLs": [f"{server.url}/x_bf16.safetensors", f"{server.url}/plain.safetensors"]}
@@ -101,7 +101,7 @@ def test_with_everything_here_nothing_is_asked(server, define, root):
 # --- what can't run ------------------------------------------------------------------------------------------------
 
 
-def test_what_can_not_run_is_not_downloaded_unless_asked(server, define, root):
+def test_models_that_can_not_run_are_only_downloaded_anyway(server, define, root):
     server.files["/x_bf16.safetensors"] = safetensors_bytes(T2V)
     urls = [f"{server.url}/x_bf16.safetensors"]
     define("styled", {"architecture": "t2v", "URLs": urls, "loras": ["https://h/l.safetensors"]})
@@ -129,19 +129,19 @@ def test_what_can_not_run_is_not_downloaded_unless_asked(server, define, root):
         ("https://h/x_int8_convrot.safetensors", "not the quanto format"),
     ],
 )
-def test_versions_that_can_not_be_loaded(define, root, url, words):
+def test_versions_in_unsupported_formats_are_rejected(define, root, url, words):
     define("mine", {"architecture": "t2v", "URLs": [url, url + "?again"]})
     define("module", {"architecture": "vace_14B", "URLs": "t2v", "modules": [[url]]})
-    rows = {row.id: row for row in load_catalog(root).summaries()}
+    summaries = {summary.id: summary for summary in load_catalog(root).summaries()}
     for id in ("mine", "module"):
-        assert words in rows[id].reason
+        assert words in summaries[id].reason
         assert words in here(root, id).reason
         assert not here(root, id).runnable
         with pytest.raises((ChoiceError, NotRunnable), match=words.split(" can")[0]):
             pull(load_catalog(root)[id], machine=MACHINE)
 
 
-def test_a_header_knows_better_than_a_name(define, root):
+def test_a_header_overrides_the_name(define, root):
     define("mine", {"architecture": "t2v", "URLs": ["https://h/x_nvfp4.safetensors"]})
     (root / "ckpts").mkdir()
     (root / "ckpts" / "x_nvfp4.safetensors").write_bytes(safetensors_bytes(T2V))
@@ -162,7 +162,7 @@ def local(root, define):
     return load_catalog(root)
 
 
-def test_local_files_that_can_not_be_used_are_listed_so(local, root):
+def test_unusable_local_files_make_a_definition_not_runnable(local, root):
     assert "models/gone_bf16.safetensors is not there" in here(root, "gone").reason
     assert "its header is that of i2v" in here(root, "other").reason
     assert "not there" not in here(root, "other").reason
@@ -177,42 +177,42 @@ def test_local_files_that_can_not_be_used_are_listed_so(local, root):
         ("cut", "replace the file"),
     ],
 )
-def test_the_advice_fits_the_cause(local, id, hint):
+def test_the_hint_depends_on_the_cause(local, id, hint):
     with pytest.raises(ChoiceError) as caught:
         explain(local[id], machine=MACHINE)
     assert hint in caught.value.hint
 
 
-def test_check_reports_paths_that_lead_nowhere(local, root, define):
+def test_check_reports_paths_without_a_file(local, root, define):
     define(
         "preload", {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"], "preload_URLs": ["loras/x.json"]}
     )
     catalog, inventory = load_catalog(root), Inventory(root)
     own = [id for id in catalog if catalog[id].own_file]
-    found = {id: [str(row) for row in local_problems(catalog[id], root / id, inventory)] for id in own}
-    assert {id for id, rows in found.items() if rows} == {"gone", "other", "cut", "preload"}
-    assert str(root / "loras" / "x.json") in found["preload"][0]
-    assert "its header is that of i2v" in found["other"][0]
+    problems_by_id = {id: [str(problem) for problem in local_problems(catalog[id], root / id, inventory)] for id in own}
+    assert {id for id, problems in problems_by_id.items() if problems} == {"gone", "other", "cut", "preload"}
+    assert str(root / "loras" / "x.json") in problems_by_id["preload"][0]
+    assert "its header is that of i2v" in problems_by_id["other"][0]
     items = explain(catalog["preload"], machine=MACHINE).items
     assert [item.path for item in items if item.subject == "preload"] == [root / "loras" / "x.json"]
 
 
-def test_a_listed_file_that_is_gone_is_a_notice_where_another_is_used(root, define):
+def test_a_missing_listed_file_is_a_notice_when_another_is_used(root, define):
     define(
         "mine",
         {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors", "ckpts/x_quanto_bf16_int8.safetensors"]},
     )
     notices = explain(load_catalog(root)["mine"], machine=MACHINE).notices
-    assert any("ckpts/x_quanto_bf16_int8.safetensors is not there" in row for row in notices)
+    assert any("ckpts/x_quanto_bf16_int8.safetensors is not there" in line for line in notices)
     plain = explain(load_catalog(root)["mine"], Preferences(quantization="bf16"), machine=MACHINE).notices
-    assert not any("not there" in row for row in plain)  # it would not have been used
+    assert not any("not there" in line for line in plain)  # it would not have been used
 
 
 @pytest.mark.parametrize(
     ("architecture", "takes"),
     [("t2v", "vace_14B"), ("t2v_1.3B", "vace_1.3B"), ("t2v_2_2", "vace_14B_2_2"), ("hunyuan", "")],
 )
-def test_modules_name_the_architecture_that_takes_them(root, define, architecture, takes):
+def test_the_reason_names_the_architecture_that_accepts_modules(root, define, architecture, takes):
     define("mine", {"architecture": architecture, "URLs": ["https://h/x.safetensors"], "modules": ["vace_14B"]})
     reason = load_catalog(root)["mine"].reason
     assert f"it merges modules, which {architecture} does not support" in reason

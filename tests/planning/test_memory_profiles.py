@@ -28,9 +28,9 @@ def test_of_the_14b_model_by_card(big, card, quantization, profile):
 def test_stages_where_two_transformers_or_encoders_do_not_fit_beside_each_other(big, root, define):
     files = {"URLs": ["ckpts/x_bf16.safetensors"], "URLs2": ["ckpts/x_bf16.safetensors"], "auto_quantize": True}
     define("two", {"architecture": "t2v_2_2", **files})
-    explanation = explain(load_catalog(root)["two"], Preferences(), machine=machine(32))
-    assert choose_profile(explanation).profile == "stages"
-    assert "GB" in choose_profile(explanation).reason
+    plan = explain(load_catalog(root)["two"], Preferences(), machine=machine(32))
+    assert choose_profile(plan).profile == "stages"
+    assert "GB" in choose_profile(plan).reason
 
 
 def test_larger_videos_need_more(big, root, define):

@@ -12,24 +12,27 @@ TENSORS = {
 MACHINE = Machine(2**34, 2**33)
 
 
-def test_explanation_as_json(root):
+def test_plan_as_json(root):
     answer = explain(load_catalog(root)["t2v"], machine=MACHINE).as_json()
     json.dumps(answer)
     choice = answer["choices"]["transformer"]
     assert choice["url"].endswith("wan2.1_text2video_14B_quanto_mbf16_int8.safetensors")
     assert (choice["dtype"], choice["quantize_on_load"]) == ("bf16", False)
     assert choice["file"] == str(root / "ckpts" / "wan2.1_text2video_14B_quanto_mbf16_int8.safetensors")
-    assert [row["reason"] for row in answer["rejected"]] == ["quanto int8 is preferred", "bf16 is preferred"]
-    assert all(not row["present"] and row["bytes"] is None for row in answer["downloads"])
+    assert [rejection["reason"] for rejection in answer["rejected"]] == [
+        "quanto int8 is preferred",
+        "bf16 is preferred",
+    ]
+    assert all(not download["present"] and download["bytes"] is None for download in answer["downloads"])
     assert {"slot", "url", "reason"} == set(answer["rejected"][0])
     assert len(answer["downloads"]) == 4
 
 
-def test_nano_needs_nothing(root):
-    explanation = explain(load_catalog(root)["nano_t2v"], machine=MACHINE)
-    assert not explanation.missing
-    assert all(item.bytes for item in explanation.items)
-    assert not explanation.notices
+def test_nano_needs_no_download(root):
+    plan = explain(load_catalog(root)["nano_t2v"], machine=MACHINE)
+    assert not plan.missing
+    assert all(item.bytes for item in plan.items)
+    assert not plan.notices
 
 
 def test_flags_and_stored_preferences(root):
@@ -51,36 +54,36 @@ def test_online_headers_beat_names(server, root, define):
         explain(definition, machine=MACHINE).selection.choices["transformer"].version.url.endswith("x_bf16.safetensors")
     )
     assert not server.requests
-    explanation = explain(definition, machine=MACHINE, online=True)
-    assert explanation.selection.choices["transformer"].version.url.endswith("y_bf16.safetensors")
-    assert "36 input channels" in explanation.selection.rejected[0].reason
-    assert explanation.items[0].bytes == len(server.files["/y_bf16.safetensors"])
+    plan = explain(definition, machine=MACHINE, online=True)
+    assert plan.selection.choices["transformer"].version.url.endswith("y_bf16.safetensors")
+    assert "36 input channels" in plan.selection.rejected[0].reason
+    assert plan.items[0].bytes == len(server.files["/y_bf16.safetensors"])
 
 
-def test_online_a_dead_link_is_said_and_a_broken_file_is_rejected(server, root, define):
+def test_online_an_unreachable_url_is_a_notice_and_a_broken_file_is_rejected(server, root, define):
     server.files["/good_bf16.safetensors"] = safetensors_bytes(
         TENSORS | {"patch_embedding.weight": ("BF16", [4, 16, 1, 2, 2])}
     )
     server.files["/page_bf16.safetensors"] = b"<html>log in</html>" + bytes(100)
     urls = [f"{server.url}/{name}_bf16.safetensors" for name in ("page", "gone", "good")]
     define("mine", {"architecture": "t2v", "URLs": urls})
-    explanation = explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
-    assert "web page" in explanation.selection.rejected[0].reason
-    assert "file not found" in explanation.selection.rejected[1].reason
+    plan = explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
+    assert "web page" in plan.selection.rejected[0].reason
+    assert "file not found" in plan.selection.rejected[1].reason
     server.faults["/good_bf16.safetensors"] = lambda handler, body: handler.send_error(503) or True
-    explanation = explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
-    assert any("good_bf16.safetensors: its header could not be read" in notice for notice in explanation.notices)
+    plan = explain(load_catalog(root)["mine"], machine=MACHINE, online=True)
+    assert any("good_bf16.safetensors: its header could not be read" in notice for notice in plan.notices)
 
 
-def test_cut_files_are_said_and_fetched_again(root, define):
+def test_truncated_files_are_reported_and_downloaded_again(root, define):
     define("mine", {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"]})
     (root / "ckpts").mkdir()
     (root / "ckpts" / "x_bf16.safetensors").write_bytes(safetensors_bytes(TENSORS)[:-3])
-    explanation = explain(load_catalog(root)["mine"], machine=MACHINE)
-    assert any("truncated" in notice for notice in explanation.notices)
-    assert not explanation.items[0].present
+    plan = explain(load_catalog(root)["mine"], machine=MACHINE)
+    assert any("truncated" in notice for notice in plan.notices)
+    assert not plan.items[0].present
 
 
 def test_preloaded_files_are_planned(root):
-    explanation = explain(load_catalog(root)["ltxv_13B"], machine=MACHINE)
-    assert sum(item.subject == "preload" for item in explanation.items) == 3
+    plan = explain(load_catalog(root)["ltxv_13B"], machine=MACHINE)
+    assert sum(item.subject == "preload" for item in plan.items) == 3

@@ -218,16 +218,16 @@ def test_a_video_beyond_the_models_positions_is_an_error_before_anything_is_load
 ):
     definition = load_catalog(root)[id]
     whole, _ = complete_settings(definition, settings)
-    explanation = explain(definition, machine=Machine(1, 1))
+    plan = explain(definition, machine=Machine(1, 1))
     one, _ = build_request(definition.architecture, whole, root, inputs_needed=False)
     with pytest.raises(SettingsError, match=most) as caught:
-        check_positions(explanation, one)
+        check_positions(plan, one)
     assert fits in caught.value.hint
     fitting = dict(
         pair.split("=") for pair in caught.value.hint.removeprefix("Set ").removesuffix(", or less.").split(" and ")
     )
     whole, _ = complete_settings(definition, settings | fitting)
-    check_positions(explanation, build_request(definition.architecture, whole, root, inputs_needed=False)[0])
+    check_positions(plan, build_request(definition.architecture, whole, root, inputs_needed=False)[0])
 
 
 def test_reference_images_take_positions_too(root, files):
@@ -241,11 +241,11 @@ def test_reference_images_take_positions_too(root, files):
 @pytest.mark.parametrize("id", ["t2v", "ti2v_2_2", "vace_14B", "hunyuan", "ltxv_13B"])
 def test_every_architecture_is_checked_before_its_files_are_known(root, id):
     definition = load_catalog(root)[id]
-    explanation = explain(definition, machine=Machine(1, 1))
+    plan = explain(definition, machine=Machine(1, 1))
 
     def check(length):
         whole, _ = complete_settings(definition, {"video_length": length})
-        check_positions(explanation, build_request(definition.architecture, whole, root, inputs_needed=False)[0])
+        check_positions(plan, build_request(definition.architecture, whole, root, inputs_needed=False)[0])
 
     check(81)
     if definition.architecture.family.position_table:

@@ -8,7 +8,7 @@ from reeltune import load_catalog
 from reeltune.families import ARCHITECTURES
 from reeltune.families.vocabulary import KEYS
 from reeltune.request.parse import complete_settings
-from reeltune.service.fields import collect, defaults, fields_of, inputs_of
+from reeltune.service.fields import fields_of, initial_settings, inputs_of, settings_from_form
 from reeltune.settings import unused
 from reeltune.web.words import in_words
 
@@ -46,7 +46,8 @@ def test_every_setting_on_the_page_is_used_by_the_model_and_none_is_missing(defi
         one = {field.key: value.get(field.kind, "12")}
         assert unused(one, architecture) == []
     settings, notices = complete_settings(
-        definition, collect(definition, {row.key: defaults(definition).get(row.key) for row in fields})
+        definition,
+        settings_from_form(definition, {row.key: initial_settings(definition).get(row.key) for row in fields}),
     )
     assert [row for row in notices if "does not use" in row and any(key in row for key in shown)] == []
     assert set(settings) <= set(KEYS)
@@ -54,11 +55,11 @@ def test_every_setting_on_the_page_is_used_by_the_model_and_none_is_missing(defi
 
 @pytest.mark.parametrize("definition", definitions(), ids=lambda row: row.id)
 def test_fields_can_hold_what_the_model_starts_from(definition):
-    own = defaults(definition)
+    own = initial_settings(definition)
     for field in fields_of(definition):
         if field.kind == "slider":
-            assert field.least <= own[field.key] <= field.most
-            assert (own[field.key] - field.least) % field.step == 0
+            assert field.minimum <= own[field.key] <= field.maximum
+            assert (own[field.key] - field.minimum) % field.step == 0
         if field.kind in ("number", "whole"):
             assert isinstance(own[field.key], int | float)  # an empty field for a number may be sent as 0
         if field.kind == "size":
@@ -124,11 +125,11 @@ def test_no_hint_or_notice_of_the_package_brings_the_command_line_to_the_page():
 def test_letters_follow_from_the_inputs_given():
     catalog = load_catalog("/nonexistent")
     wan = catalog["vace_14B"]
-    assert collect(wan, {"prompt": "", "seed": None, "video_guide": "a.mp4", "image_refs": ["b.png"]}) == {
+    assert settings_from_form(wan, {"prompt": "", "seed": None, "video_guide": "a.mp4", "image_refs": ["b.png"]}) == {
         "prompt": "", "video_guide": "a.mp4", "image_refs": ["b.png"], "video_prompt_type": "VI"
     }  # fmt: skip
-    assert collect(catalog["ti2v_2_2"], {"image_start": None})["image_prompt_type"] == ""
-    assert collect(catalog["ti2v_2_2"], {"image_start": "a.png"})["image_prompt_type"] == "S"
+    assert settings_from_form(catalog["ti2v_2_2"], {"image_start": None})["image_prompt_type"] == ""
+    assert settings_from_form(catalog["ti2v_2_2"], {"image_start": "a.png"})["image_prompt_type"] == "S"
 
 
 def test_nothing_in_the_page_names_a_model():

@@ -151,7 +151,7 @@ def test_a_finetune_is_made_from_a_local_checkpoint_and_makes_a_video(window):
     page.locator("#own-said .rt-good").wait_for()
     page.locator("#own-delete").click()
     page.locator("#own-sure").click()
-    page.locator("#own-said", has_text="is deleted").wait_for()
+    page.locator("#own-said", has_text="Deleted finetunes").wait_for()
     assert not (window.server.root / "finetunes" / "t2v_1.3B_mine.json").exists()
 
 

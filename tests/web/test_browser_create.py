@@ -43,15 +43,15 @@ def test_a_file_that_does_not_fit_is_refused_and_its_base_models_are_offered(win
     enter(page, "urls", str(WEIGHTS))
     page.locator("#seen", has_text="It does not fit").wait_for()
     page.locator("#create-finetune").click()
-    answer = page.locator("#create-said .rt-problem", has_text="doesn't fit")
+    answer = page.locator("#create-said .rt-problem", has_text="does not fit")
     answer.wait_for()
-    assert "Based on" in answer.inner_text()
+    assert "Choose a base model that it fits" in answer.inner_text()
     assert not page.locator("#create-anyway").is_visible()
     assert "t2v" not in " ".join(written(window))
     assert written(window) == []
     page.locator("#seen [data-base='t2v_1.3B']").click()
     page.locator("#seen", has_text="It fits.").wait_for()
-    page.locator("#base-line", has_text="those of").wait_for()
+    page.locator("#base-line", has_text="the settings of").wait_for()
     page.locator("#create-finetune").click()
     page.locator("#about h2", has_text="Misfit").wait_for()
     assert written(window) == ["t2v_1.3B_misfit.json"]
@@ -62,7 +62,7 @@ def test_a_file_that_cannot_be_looked_into_now_is_asked_about(window):
     enter(page, "name", "Remote")
     enter(page, "urls", "https://example.org/remote_bf16.safetensors")
     page.locator("#create-finetune").click()
-    page.locator("#create-said .rt-problem", has_text="couldn't be looked into").wait_for()
+    page.locator("#create-said .rt-problem", has_text="could not be checked").wait_for()
     assert "t2v_1.3B_remote.json" not in written(window)
     page.locator("#create-anyway").click()
     page.locator("#about h2", has_text="Remote").wait_for()
@@ -95,19 +95,21 @@ def test_a_prebuilt_finetune_is_copied_edited_and_deleted(window):
     page = create(window)
     choose(page, "#prebuilt", "(t2v_fusionix)")
     page.locator("#copy-prebuilt").click()
-    page.locator("#own-said", has_text="t2v_fusionix_copy.json is written").wait_for()
+    page.locator("#own-said", has_text="Created finetunes/t2v_fusionix_copy.json").wait_for()
     page.wait_for_function(
         "() => document.querySelector('#own-name').querySelector('input, textarea').value.endsWith('(copy)')"
     )
     path = window.server.root / "finetunes" / "t2v_fusionix_copy.json"
     builtin = next(Path(str(resources.files("reeltune"))).rglob("t2v_fusionix.json"))
-    copy, original = (json.loads(row.read_text(encoding="utf-8")) for row in (path, builtin))
-    assert copy == original | {"model": original["model"] | {"name": original["model"]["name"] + " (copy)"}}
+    copy, original = (json.loads(file.read_text(encoding="utf-8")) for file in (path, builtin))
+    assert copy["model"]["name"] == f"{original['model']['name']} (copy)"
+    assert copy["model"]["URLs"] == original["model"]["URLs"]
+    assert original.keys() <= copy.keys()
     page.locator("#copy-prebuilt").click()
-    page.locator("#own-said", has_text="t2v_fusionix_copy_2.json is written").wait_for()
+    page.locator("#own-said", has_text="Created finetunes/t2v_fusionix_copy_2.json").wait_for()
     page.locator("#own-delete").click()
     page.locator("#own-sure", has_text="t2v_fusionix_copy_2").click()
-    page.locator("#own-said", has_text="is deleted").wait_for()
+    page.locator("#own-said", has_text="Deleted finetunes").wait_for()
     assert path.exists()
     assert not path.with_name("t2v_fusionix_copy_2.json").exists()
     tab(page, "Make")

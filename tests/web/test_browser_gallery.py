@@ -108,7 +108,7 @@ def test_settings_of_a_video_choose_its_model_and_keep_its_files(window):
     tab(page, "Gallery")
     opened(page, "a_stranger.mp4")
     page.locator("#film [data-do=use]").click()
-    page.locator("#said", has_text="gone_finetune, which isn’t here").wait_for()
+    page.locator("#said", has_text="gone_finetune does not exist here").wait_for()
     assert value_of(page, "prompt") == "a stranger"
     assert page.locator(".rt-form-of").get_attribute("data-of") == "t2v_1.3B"
 

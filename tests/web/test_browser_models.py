@@ -1,12 +1,13 @@
 """The list of models under Make, in a real Chromium: searched, filtered, kept current, and never emptied by one file."""
 
 import json
+import time
 
 import pytest
 from acting import focused, generate, pick, quick, wait_for
 from serving import Window, chromium, module_root, server, window
 
-from reeltune.jobs import Queue
+from reeltune.jobs import Queue, State
 
 NANO = {"architecture": "t2v_1.3B", "components": "reeltune/nano", "URLs": "nano_t2v"}
 
@@ -18,6 +19,14 @@ def write(root, id, **model):
 @pytest.fixture(scope="module", autouse=True)
 def files(module_root):
     (module_root / "finetunes").mkdir(parents=True)
+
+
+def wait_until_done(queue):
+    """Wait until no job needs its definition any more."""
+    end = time.monotonic() + 120
+    while any(job.state is not State.DONE for job in queue.jobs()):
+        assert time.monotonic() < end, [job.error for job in queue.jobs()]
+        time.sleep(0.2)
 
 
 def listed(page):
@@ -77,6 +86,7 @@ def test_the_page_opens_with_the_model_of_the_latest_job_in_view(chromium, serve
             arg=id,
         )
         shown.close()
+    wait_until_done(Queue(server.root))
     for number in range(40):
         (server.root / "finetunes" / f"t2v_n{number:02d}.json").unlink()
 
@@ -123,7 +133,8 @@ def test_no_definition_empties_the_page_whatever_it_holds_and_whatever_else_chan
         write(root, "t2v_changing", name=f"Changing {number}")
         page.locator("[data-pick=t2v_changing]", has_text=f"Changing {number}").wait_for()
     page.locator("#models", has_text="no_json.json").wait_for()
-    assert page.locator("#queue .rt-problem, #now .rt-problem").count() == 0
+    problems = page.locator("#queue .rt-problem, #now .rt-problem")
+    assert problems.all_text_contents() == []
     for id in ("odd_architecture", "dangling"):
         page.locator(f"[data-pick={id}]").click()
         page.locator("#about .rt-problem").wait_for()

@@ -36,7 +36,7 @@ def test_several_presets_are_saved_chosen_and_deleted(window):
     page.locator("#preset input").click()
     page.get_by_role("option", name="Quick").click()
     page.locator("#preset-use").click()
-    page.locator("#said", has_text="The settings of the preset Quick are in the form").wait_for()
+    page.locator("#said", has_text="The form shows the settings of the preset Quick").wait_for()
     page.wait_for_function("() => document.querySelector('#field-num_inference_steps input')?.value === '2'")
     assert value_of(page, "num_inference_steps") == "2"
     unfolded(page)

@@ -28,7 +28,7 @@ def begun(root, monkeypatch):
     monkeypatch.setattr(server, "Runner", Runner)
     page = SimpleNamespace(url="http://127.0.0.1", stop=lambda: None)
     monkeypatch.setattr(server, "launch", lambda *_: page)
-    monkeypatch.setattr(server, "_until_asked", lambda: asked)
+    monkeypatch.setattr(server, "_stop_event", lambda: asked)
 
     def begin(serving, **given):
         server.serve(root, serving, **{"say": lambda line: None, **given})

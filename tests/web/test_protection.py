@@ -21,11 +21,9 @@ from serving import Server, Window, chromium, module_root, server
 from starlette.applications import Starlette
 
 from reeltune.jobs import Runner
-from reeltune.media.mp4 import write_mp4
-from reeltune.service.cleanup import remove_unused
 from reeltune.service.labels import label_of
-from reeltune.service.studio import Studio
-from reeltune.service.uploads import discard
+from reeltune.service.uploads import discard_json_upload
+from reeltune.service.workspace import Workspace
 from reeltune.web.connections import WebServer, listen
 from reeltune.web.upload_route import upload_routes
 
@@ -453,40 +451,41 @@ def test_files_follow_the_folder_of_videos_while_the_page_runs(server, tmp_path)
 
 
 @pytest.fixture
-def studio(tmp_path):
+def workspace(tmp_path):
     root = tmp_path / "root"
     for name in ("uploads", "outputs", "settings", "finetunes"):
         (root / name).mkdir(parents=True)
-    return Studio(root, Runner(root))
+    return Workspace(root, Runner(root))
 
 
 class Bounded:
     """A server of the upload routes only, which take a million bytes."""
 
-    def __init__(self, studio):
-        self.root = studio.root
+    def __init__(self, workspace):
+        self.root = workspace.root
         listening = listen("127.0.0.1", 0)
         self.port = listening.getsockname()[1]
-        self.server = WebServer(Starlette(routes=upload_routes(studio, 1_000_000)), listening)
+        self.server = WebServer(Starlette(routes=upload_routes(workspace, 1_000_000)), listening)
         self.server.start()
 
 
 @pytest.fixture
-def bounded(studio):
-    running = Bounded(studio)
+def bounded(workspace):
+    running = Bounded(workspace)
     yield running
     running.server.stop()
 
 
-def test_equal_content_is_one_file_which_refusing_never_deletes(bounded, studio):
+def test_equal_content_is_one_file_which_refusing_never_deletes(bounded, workspace):
     first, second = (json.loads(upload(bounded, "a.png", PNG)[2]) for _ in range(2))
     assert first == second
-    discard(first, studio)
+    discard_json_upload(workspace, first[0])
     assert Path(first[0]).read_bytes() == PNG
     settings = json.loads(upload(bounded, "a.json", b'{"prompt": "x"}')[2])
-    discard(settings, studio)
+    discard_json_upload(workspace, settings[0])
     assert not Path(settings[0]).exists()
-    discard([str(studio.root / "settings" / "x.json"), "/etc/passwd", "\0"], studio)
+    for path in (workspace.root / "settings" / "x.json", "/etc/passwd", "\0"):
+        discard_json_upload(workspace, path)
 
 
 @pytest.mark.parametrize("chunked", [True, False])
@@ -582,39 +581,6 @@ def test_an_image_of_89_megapixels_is_refused_before_it_is_decoded(server):
     assert status == 415
     assert b"9434x9434 pixels" in words.replace(b",", b"")
     assert peak[0] - before < 100_000_000
-
-
-def test_uploads_go_when_nothing_names_them(studio):
-    root, old = studio.root, 1_000_000_000
-
-    def put(name, content=PNG):
-        path = root / "uploads" / name / "a.png"
-        path.parent.mkdir()
-        path.write_bytes(content)
-        os.utime(path, (old, old))
-        return path
-
-    names = ("job", "unused", "new", "video", "saved", "definition", "draft", "extra")
-    paths = {name: put(name) for name in names}
-    os.utime(paths["new"])
-    studio.queue.add("nano_t2v", {"prompt": "x", "image_start": "uploads/job/a.png"})
-    studio.queue.add("nano_t2v", {"prompt": "x", "image_refs": [str(paths["extra"])]})
-    settings = {"prompt": "x", "image_start": "uploads/video/a.png"}
-    write_mp4(
-        root / "outputs" / "v.mp4", np.zeros((1, 16, 16, 3), np.uint8), 16, {"definition": "x", "settings": settings}
-    )
-    (root / "outputs" / "damaged.mp4").write_bytes(FILM)
-    (root / "settings" / "x_settings.json").write_text('{"image_end": "uploads/saved/a.png"}')
-    (root / "finetunes" / "x.json").write_text('{"model": {}, "image_end": "uploads/definition/a.png"}')
-    (root / "finetunes" / "broken.json").write_text("{")
-    partial = root / "uploads" / ".0123.partial"
-    partial.write_bytes(b"half")
-    os.utime(partial, (old, old))
-    draft = [{"id": "i2v", "settings": {"image_start": str(paths["draft"])}}, 3, None]
-    assert set(remove_unused(studio, draft)) == {paths["unused"], partial}
-    assert not paths["unused"].parent.exists()
-    assert set(stored(root)) == {path for name, path in paths.items() if name != "unused"}
-    assert set(remove_unused(studio, [])) == {paths["draft"]}
 
 
 # --- odd calls --------------------------------------------------------------------------------------------------
@@ -739,7 +705,7 @@ def test_behind_a_password_nothing_that_is_imported_names_files_outside(protecte
         status, shown = bring_in(protected, cookie, "own-import", "outside.json", {"model": model})
         assert status == 200
         assert f"model.{key}: " in shown, shown
-        assert "lies outside" in shown
+        assert "outside" in shown
     for key in ("image_start", "image_refs", "video_guide", "activated_loras"):
         value = {"model": {"name": "X", "architecture": "t2v", "URLs": "t2v"}, key: [path] if "s" in key[-1] else path}
         label = f"“{label_of(key)}”: "  # the page's word for a key
@@ -747,7 +713,7 @@ def test_behind_a_password_nothing_that_is_imported_names_files_outside(protecte
         jobs = {"jobs": [{"definition": "i2v", "settings": {"prompt": "x", key: path}}]}
         shown = bring_in(protected, cookie, "import-queue", "queue.json", jobs)[1]
         assert label in shown
-        assert "lies outside" in shown
+        assert "outside" in shown
     assert not list(folder.glob("*.json"))
     assert b"root:" not in shown.encode()
 
@@ -759,7 +725,7 @@ def test_behind_a_password_what_names_own_files_and_urls_is_imported(protected):
         protected, cookie, "own-import", "own.json", {"model": model, "image_start": "uploads/a.png"}
     )
     assert status == 200
-    assert "lies outside" not in shown
+    assert "outside" not in shown
     assert (protected.root / "finetunes" / "own.json").is_file()
     model["URLs"] = ["/etc/passwd"]
     changed = json.dumps({"model": model})

@@ -180,8 +180,8 @@ def test_a_password_is_asked_of_everybody(tmp_path):
 
 def test_the_page_never_loads_torch_and_ends_when_asked(tmp_path):
     code = (
-        "import sys, pathlib\nfrom reeltune.jobs import Runner\nfrom reeltune.web.page import build\nfrom reeltune.service.studio import Studio\n"
-        "root = pathlib.Path(sys.argv[1])\nwith Runner(root) as runner:\n    build(Studio(root, runner))\n"
+        "import sys, pathlib\nfrom reeltune.jobs import Runner\nfrom reeltune.web.page import build_page\nfrom reeltune.service.workspace import Workspace\n"
+        "root = pathlib.Path(sys.argv[1])\nwith Runner(root) as runner:\n    build_page(Workspace(root, runner))\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'accelerate', 'torchao', 'safetensors'} & set(sys.modules)\nassert not heavy, heavy\n"
     )
     answer = subprocess.run(

@@ -183,7 +183,7 @@ def refused(tmp_path, state, error, match, component=("t2v", "text_encoder")):
     with pytest.raises(error, match=match) as caught:
         load_component(part(*component), path, BF16)
     assert str(path) in str(caught.value)
-    assert "fetched instead" in caught.value.hint
+    assert "downloaded instead" in caught.value.hint
 
 
 def test_wrong_names_and_shapes_are_named(tmp_path):
@@ -193,7 +193,7 @@ def test_wrong_names_and_shapes_are_named(tmp_path):
     refused(tmp_path, state | {"blocks.0.lora_A": torch.zeros(2)}, TensorMismatch, r"not the model's.*lora_A")
     refused(tmp_path, state | {"norm.weight": torch.zeros(5)}, TensorMismatch, "of another shape.*final_layer_norm")
     refused(tmp_path, state | {"blocks.999999.norm1.weight": torch.zeros(32)}, CheckpointError, "1000000 blocks")
-    refused(tmp_path, {"a": torch.zeros(2)}, CheckpointError, "tensors are lacking")
+    refused(tmp_path, {"a": torch.zeros(2)}, CheckpointError, "tensors are missing")
     bias = {"blocks.0.pos_embedding.embedding.weight": torch.zeros(32, 0)}
     refused(tmp_path, state | bias, CheckpointError, "size can't be told")
     fp8 = {name: row.to(torch.float8_e4m3fn) for name, row in state.items()}
@@ -206,7 +206,7 @@ def test_wrong_vaes_and_image_encoders_are_named(tmp_path):
     refused(tmp_path, vae | {"decoder.upsamples.x.y": torch.zeros(1)}, CheckpointError, "not laid out as known", of)
     twice = vae | {"quant_conv.bias": vae["conv1.bias"]}
     refused(tmp_path, twice, TensorMismatch, "not the model's", of)
-    refused(tmp_path, {"encoder.conv1.weight": torch.zeros(2)}, CheckpointError, "tensors are lacking", of)
+    refused(tmp_path, {"encoder.conv1.weight": torch.zeros(2)}, CheckpointError, "tensors are missing", of)
     config = transformers.CLIPVisionConfig(
         hidden_size=80, num_hidden_layers=1, num_attention_heads=1, image_size=28, intermediate_size=8, patch_size=14
     )

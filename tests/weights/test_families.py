@@ -17,7 +17,7 @@ from diffusers.loaders.single_file_utils import (
 )
 
 from layouts import original_layout
-from reeltune.checkpoints.header import Header, Tensor
+from reeltune.checkpoints.contents import Header, Tensor
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import map_names
 from reeltune.errors import TensorMismatch, UnsupportedFormat
@@ -25,8 +25,9 @@ from reeltune.families import ARCHITECTURES, FAMILIES
 from reeltune.families.hunyuan import HUNYUAN
 from reeltune.families.ltx import LTX
 from reeltune.families.wan import WAN
-from reeltune.weights.load import empty_model, load_transformer, model_config
-from reeltune.weights.matching import Source, check_names
+from reeltune.weights.building import empty_model, model_config
+from reeltune.weights.load import load_transformer
+from reeltune.weights.matching import WeightSource, check_names
 
 BF16 = torch.bfloat16
 HUNYUAN_CONFIG = {
@@ -157,7 +158,7 @@ def source_of(label, headers):
     header = Header(label, tensors, {}, 0, 0)
     identity = identify(header)
     family = next(row for row in FAMILIES if row.name == identity.family)
-    return family, Source(header, identity, map_names(tensors, family, identity.layout, identity.prefix))
+    return family, WeightSource(header, identity, map_names(tensors, family, identity.layout, identity.prefix))
 
 
 @pytest.mark.parametrize("case", REAL)

@@ -11,8 +11,8 @@ from conftest import CONTAINERS, safetensors_bytes
 from reeltune.checkpoints.keys import translate
 from reeltune.errors import CheckpointError, HeaderError, TensorMismatch, UnsupportedFormat
 from reeltune.families.wan import WAN, derive_config
+from reeltune.weights.formats.base import dequantize
 from reeltune.weights.load import load_transformer
-from reeltune.weights.quanto import dequantize
 from reeltune.weights.tensors import RUN_DTYPES
 
 BF16, FP16 = torch.bfloat16, torch.float16

@@ -14,8 +14,8 @@ from reeltune.checkpoints.keys import translate
 from reeltune.errors import CheckpointError, LoraMismatch, UnsupportedFormat
 from reeltune.events import Notice
 from reeltune.families.wan import WAN
+from reeltune.weights.formats.quanto_int8 import quantize_tensor
 from reeltune.weights.quantize import quantize
-from reeltune.weights.quanto import quantize_tensor
 
 RANK = 4
 MODULES = ("blocks.0.self_attn.q", "blocks.1.ffn.0", "text_embedding.0", "head.head")

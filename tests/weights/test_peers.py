@@ -12,8 +12,8 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
+from reeltune.checkpoints.formats.quanto_int8 import DATA
 from reeltune.checkpoints.header import read_header
-from reeltune.checkpoints.quanto import DATA
 from reeltune.weights.load import load_transformer
 from reeltune.weights.quantize import quantize
 

@@ -207,7 +207,7 @@ def test_what_can_not_be_quantized_is_refused_with_the_reason(tmp_path, weights)
 
 
 def test_progress_and_cancel(tmp_path, weights, monkeypatch):
-    monkeypatch.setattr(stream, "_READ", 4096)
+    monkeypatch.setattr(stream, "READ_BYTES", 4096)
     path = source(tmp_path / "x.safetensors", weights, torch.bfloat16)
     events = []
     quantize(path, tmp_path / "a.safetensors", listener=events.append)
@@ -224,10 +224,10 @@ def test_progress_and_cancel(tmp_path, weights, monkeypatch):
 def test_what_the_disk_damages_is_not_renamed(tmp_path, weights, monkeypatch):
     write_piece = stream.write_piece
 
-    def damaging(hands, piece):
-        write_piece(hands, piece)
+    def damaging(buffers, piece):
+        write_piece(buffers, piece)
         if piece.task.source.name == "blocks.1.ffn.0.weight":
-            with hands.output.open("r+b") as file:
+            with buffers.output.open("r+b") as file:
                 file.seek(piece.task.outputs[0].begin + 7)
                 file.write(b"\x55")
 
@@ -257,12 +257,12 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path, weights, monkeypatch)
     monkeypatch.undo()
     calls = []
 
-    def full(hands, tensor, first, values):
+    def full(buffers, tensor, first, values):
         calls.append(tensor)
         if len(calls) > 5:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stream.Hands, "write", full)
+    monkeypatch.setattr(stream.Buffers, "write", full)
     with pytest.raises(NotEnoughDisk, match="is full"):
         quantize(path)
     assert left(tmp_path) == ["x.safetensors"]
@@ -349,7 +349,7 @@ def test_other_fp8_notes_are_refused_for_loading_too(tmp_path, weights):
     state[name] = torch.tensor(list(b'{"format": "float8_e4m3fn", "convrot": true}'), dtype=torch.uint8)
     path = tiny.write(tmp_path / "y_fp8.safetensors", state)
     for work in (quantize, lambda file: load_transformer(file, "bf16")):
-        with pytest.raises(UnsupportedFormat, match="tells of a storage"):
+        with pytest.raises(UnsupportedFormat, match="describes a storage"):
             work(path)
 
 

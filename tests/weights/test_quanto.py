@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from reeltune.errors import CheckpointError
-from reeltune.weights import quanto
-from reeltune.weights.quanto import dequantize, off, quantize_tensor
+from reeltune.weights.formats import quanto_int8 as quanto
+from reeltune.weights.formats.base import dequantize
+from reeltune.weights.formats.quanto_int8 import off, quantize_tensor
 
 DTYPES = (torch.bfloat16, torch.float16)
 

@@ -107,7 +107,7 @@ def test_where_one_fails_nothing_is_listed(here, root, define):
     assert path.read_bytes() == before
     shutil.copy(root / "ckpts" / "high_fp16.safetensors", root / "ckpts" / "low_fp16.safetensors")
     paths, said, _ = here("two", dtype="fp16")  # the first file is there, and is held against its source
-    assert (len(paths), "is there already and was verified" in said[0]) == (2, True)
+    assert (len(paths), "exists already and was verified" in said[0]) == (2, True)
 
 
 def test_another_file_under_the_name_is_not_listed(here, root, define):
@@ -115,7 +115,7 @@ def test_another_file_under_the_name_is_not_listed(here, root, define):
     file(root, "mine_quanto_bf16_int8.safetensors")
     path = define("mine", model={"name": "Mine", "architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"]})
     before = path.read_bytes()
-    with pytest.raises(CheckpointError, match="is there already and is not what quantizing"):
+    with pytest.raises(CheckpointError, match="exists already and is not what quantizing"):
         here("mine")
     assert path.read_bytes() == before
 
@@ -135,7 +135,7 @@ def test_a_listed_file_that_was_deleted_is_made_again(here, root, define):
     paths, said, definition = here("mine")
     assert paths == [made]
     assert made.read_bytes() == content
-    assert said[0] == "ckpts/mine_quanto_bf16_int8.safetensors is listed, but not there: it is made again."
+    assert said[0] == "ckpts/mine_quanto_bf16_int8.safetensors is listed, but doesn't exist: it is made again."
     assert path.read_bytes() == listed
     assert len(urls(definition)) == 2
 
@@ -145,7 +145,7 @@ def test_a_lost_file_of_another_name_is_reported_and_the_new_one_listed(here, ro
     listed = ["ckpts/mine_bf16.safetensors", "models/old_quanto_bf16_int8.safetensors"]
     define("mine", model={"name": "Mine", "architecture": "t2v_1.3B", "URLs": listed})
     _, said, definition = here("mine")
-    assert said[0] == "models/old_quanto_bf16_int8.safetensors is listed, but not there: it is made again."
+    assert said[0] == "models/old_quanto_bf16_int8.safetensors is listed, but doesn't exist: it is made again."
     assert urls(definition) == [*listed, "ckpts/mine_quanto_bf16_int8.safetensors"]
 
 

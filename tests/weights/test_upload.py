@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from reeltune.weights.load import int8_tensor
+from reeltune.weights._libraries import int8_tensor
 from reeltune.weights.upload import move, upload
 
 HERE = torch.device("cpu")

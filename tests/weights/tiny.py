@@ -9,11 +9,11 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 
+from reeltune.checkpoints.formats.quanto_int8 import quantization_metadata
 from reeltune.checkpoints.keys import matches, translate
-from reeltune.checkpoints.quanto import quantization_metadata
 from reeltune.families import Family
 from reeltune.families.wan import WAN
-from reeltune.weights.quanto import quantize_tensor
+from reeltune.weights.formats.quanto_int8 import quantize_tensor
 
 CONFIG = {
     "num_attention_heads": 2, "attention_head_dim": 24, "in_channels": 16, "out_channels": 16, "text_dim": 32,

@@ -1,1 +1,1 @@
-"""Checkpoints read without their data: header, names, identity, key layouts, the quanto format."""
+"""Checkpoints read without their data: header, names, identity, key layouts, weight formats."""

@@ -1,4 +1,4 @@
-"""Files that are not safetensors, recognized by their first bytes: what they are, and what to do about it.
+"""Files that hold no weights, recognized by their first bytes: what they are, and what to do about it.
 
 Messages never quote the file: its path may have come from someone who isn't allowed to read it.
 """
@@ -15,7 +15,6 @@ _POINTERS = (b"version https://git-lfs.github.com/spec/", b"# xet version")
 _POINTER_SIZE = re.compile(rb"^(?:size|filesize =) (\d{1,18})\s*$", re.MULTILINE)
 _COMPRESSED = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"7z\xbc\xaf\x27\x1c", "7-Zip"))
 _TEXT = bytes([*range(32, 127), 9, 10, 13])
-_PICKLE = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def is_pointer(start: bytes) -> bool:
@@ -41,21 +40,6 @@ def refuse_foreign(name: str, start: bytes) -> None:
         check(name, start)
 
 
-def _gguf(name: str, start: bytes) -> None:
-    if start[:4] == b"GGUF":
-        raise UnsupportedFormat(
-            f"{name} is a GGUF file, which can't be loaded here.", hint="Use a safetensors version."
-        )
-
-
-def _pickle(name: str, start: bytes) -> None:
-    if start[:2] in _PICKLE:
-        raise UnsupportedFormat(
-            f"{name} is a pickle or zip archive, which can run code and is never loaded.",
-            hint="Ask its author for a safetensors file.",
-        )
-
-
 def _compressed(name: str, start: bytes) -> None:
     for magic, label in _COMPRESSED:
         if start.startswith(magic):
@@ -77,4 +61,4 @@ def _text(name: str, start: bytes) -> None:
         )
 
 
-_CHECKS: tuple[Callable[[str, bytes], None], ...] = (refuse_pointer, _gguf, _pickle, _compressed, _page, _text)
+_CHECKS: tuple[Callable[[str, bytes], None], ...] = (refuse_pointer, _compressed, _page, _text)

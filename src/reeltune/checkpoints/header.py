@@ -11,16 +11,16 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
+from reeltune.checkpoints.contents import Header, Source, Tensor
 from reeltune.checkpoints.foreign import START_BYTES, refuse_foreign
+from reeltune.checkpoints.formats import format_by_start
 from reeltune.errors import HeaderError, InvalidJSON
 from reeltune.files import reason
-from reeltune.untrusted import RepeatedKeys, parse_json
+from reeltune.untrusted import JsonObject, RepeatedKeys, parse_json
 
 MAX_HEADER_BYTES = 100_000_000
 PREFIX_BYTES = 8
@@ -36,20 +36,6 @@ DTYPE_BITS = MappingProxyType(
         "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64,
     }
 )  # fmt: skip
-
-
-class Source(Protocol):
-    """Bytes that can be read anywhere: a file, or a URL that answers Range requests."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in messages."""
-
-    def size(self) -> int:
-        """Length in bytes."""
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes from `offset`, or fewer at the end."""
 
 
 class FileSource:
@@ -91,38 +77,6 @@ class FileSource:
             raise HeaderError(f"{self._path} can't be read: {reason(error)}.") from error
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """One tensor's row in the header; `begin` and `end` count from the start of the file."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-    @property
-    def elements(self) -> int:
-        """Number of values."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Header:
-    """Names, dtypes, shapes and metadata of a checkpoint, without its data.
-
-    `trailing` counts bytes after the data, which some writers leave and no reader needs.
-    """
-
-    file: str
-    tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str]
-    file_bytes: int
-    data_start: int
-    trailing: int = 0
-    notices: tuple[str, ...] = field(default=())
-
-
 def read_header(path: Path) -> Header:
     """Header of a local file. Raises HeaderError, or UnsupportedFormat for a file that is something else."""
     with FileSource(path) as source:
@@ -137,7 +91,11 @@ def parse_header(source: Source) -> Header:
         raise HeaderError(f"{source.name} is too short for a checkpoint: {size} bytes.", hint=_AGAIN)
     (length,) = struct.unpack("<Q", start[:PREFIX_BYTES])
     if length > MAX_HEADER_BYTES or length < 2 or PREFIX_BYTES + length > size:
-        refuse_foreign(source.name, start)  # the first bytes of other formats, read as a length, are absurd
+        # the first bytes of other formats, read as a length, are absurd
+        other_format = format_by_start(start)
+        if other_format is not None:
+            return other_format.read_header(source)
+        refuse_foreign(source.name, start)
     if length > MAX_HEADER_BYTES or length < 2:
         raise HeaderError(
             f"{source.name} is not a safetensors file: the length of its header is impossible.",
@@ -151,7 +109,7 @@ def parse_header(source: Source) -> Header:
     return _build(source.name, _decode(source.name, raw), size, PREFIX_BYTES + length)
 
 
-def _decode(name: str, raw: bytes) -> dict[str, Any]:
+def _decode(name: str, raw: bytes) -> JsonObject:
     try:
         header = parse_json(raw, f"The header of {name}", max_bytes=MAX_HEADER_BYTES)
     except InvalidJSON as error:
@@ -163,7 +121,7 @@ def _decode(name: str, raw: bytes) -> dict[str, Any]:
     return header
 
 
-def _build(name: str, raw: dict[str, Any], size: int, data_start: int) -> Header:
+def _build(name: str, raw: JsonObject, size: int, data_start: int) -> Header:
     metadata = raw.pop("__metadata__", None)
     if metadata is None:  # the official library reads null as none
         metadata = {}
@@ -171,12 +129,12 @@ def _build(name: str, raw: dict[str, Any], size: int, data_start: int) -> Header
         raise HeaderError(f"{name}: the header's metadata is not a table of strings.")
     if not raw:
         raise HeaderError(f"{name} holds no tensors.")
-    tensors = [_tensor(name, key, row, data_start) for key, row in raw.items()]
+    tensors = [_tensor(name, key, entry, data_start) for key, entry in raw.items()]
     end = _check_extents(name, tensors, data_start, size)
     trailing = size - end
     notices = (f"{name}: {trailing} bytes follow the data and are ignored.",) if trailing else ()
-    rows = MappingProxyType({tensor.name: tensor for tensor in tensors})
-    return Header(name, rows, MappingProxyType(metadata), size, data_start, trailing, notices)
+    by_name = MappingProxyType({tensor.name: tensor for tensor in tensors})
+    return Header(name, by_name, MappingProxyType(metadata), size, data_start, trailing, notices)
 
 
 def _short(name: object) -> str:
@@ -185,9 +143,9 @@ def _short(name: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
-def _tensor(file: str, name: str, row: Any, data_start: int) -> Tensor:
+def _tensor(file: str, name: str, entry: Any, data_start: int) -> Tensor:
     try:
-        dtype, shape, (begin, end) = row["dtype"], row["shape"], row["data_offsets"]
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
         raise HeaderError(f"{file}: tensor {_short(name)} lacks its dtype, shape or offsets.") from error
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:

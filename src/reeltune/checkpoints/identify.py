@@ -1,25 +1,25 @@
 """Which model a checkpoint is, from its header alone: family, architectures, layout, quantization.
 
 Ambiguity is a value: several published models have identical headers, so `architectures` may hold several
-ids, the likeliest first, and `evidence` says what they were told by.
+ids, the likeliest first, and `evidence` says what they were recognized by.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-from reeltune.checkpoints.fp8 import DTYPES as FP8_DTYPES
-from reeltune.checkpoints.fp8 import EXTRAS as FP8_EXTRAS
-from reeltune.checkpoints.header import Header
+from reeltune.checkpoints.contents import Header
+from reeltune.checkpoints.formats import WeightFormat, format_by_header
 from reeltune.checkpoints.keys import Layout, NameMap, map_names, prefixes, translate, unwrapped
-from reeltune.checkpoints.names import FP8_PLAIN, FP8_SCALED, QUANTO_INT8, SIXTEEN_BITS
-from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE, config_if_any
+from reeltune.checkpoints.metadata import config_if_any
+from reeltune.dtypes import DType, Quantization
 from reeltune.families import ARCHITECTURES, FAMILIES, Architecture, Family
+from reeltune.families.base import Config
 
 SHORT_DTYPE = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64", "I8": "int8", "U8": "uint8"}
+_COMPUTED_IN = {"BF16": DType.BF16, "F16": DType.FP16, "F32": DType.FP32}
 _MOST_PREFIXES = 8  # of models kept in one file; each costs a look at every name
 _NAMES_SHOWN = 3
 
@@ -29,9 +29,9 @@ class Identity:
     """What a header says.
 
     `architectures`: candidates by structure and size; `compatible`: those by structure alone (a finetune may
-    have another size). `role`: "model", or "module" for weights that only extend a model. `quantization`:
-    "none" | "quanto_int8" | "fp8" | ...; `dtype`: "bf16" | "fp16" | "fp32", what the weights compute in.
-    `dtypes`: parameters by stored data type. `config`: as derived or stored, None for a module or unknown file.
+    have another size). `role`: "model", or "module" for weights that only extend a model. `dtype`: what the weights
+    compute in. `dtypes`: parameters by stored data type. `config`: as derived or stored, None for a module or unknown
+    file. `memory_bytes`: what the weights take in memory in a run of 16 bits.
     """
 
     family: str | None
@@ -40,13 +40,14 @@ class Identity:
     role: str
     layout: Layout | None
     prefix: str
-    quantization: str
-    dtype: str | None
+    quantization: Quantization
+    dtype: DType | None
     dtypes: Mapping[str, int]
     parameters: int
     bytes: int
-    config: Mapping[str, Any] | None
+    config: Config | None
     evidence: tuple[str, ...]
+    memory_bytes: int = 0
 
     def fits(self, architecture: str) -> bool:
         """Whether the file can be a model of this architecture: unknown files are not contradicted."""
@@ -54,56 +55,55 @@ class Identity:
 
 
 def identify(header: Header) -> Identity:
-    """Identify a checkpoint: what can't be told is None or empty.
+    """Identify a checkpoint: what isn't known is None or empty.
 
     A config in the metadata that can't be read counts as none.
     """
-    dtypes = _histogram(header)
-    quantization = _quantization(header)
+    weight_format = format_by_header(header)
+    unknown = Identity(
+        family=None,
+        architectures=(),
+        compatible=(),
+        role="model",
+        layout=None,
+        prefix="",
+        quantization=weight_format.quantization,
+        dtype=_compute_dtype(header, weight_format),
+        dtypes=_histogram(header),
+        parameters=_parameters(header, weight_format),
+        bytes=header.file_bytes,
+        config=None,
+        evidence=_unknown(header),
+        memory_bytes=sum(weight_format.bytes_in_memory(tensor, DType.BF16) for tensor in header.tensors.values()),
+    )
     match = _match_family(header)
     if match is None:
-        return _identity(header, None, None, quantization, dtypes, (), (), None, _unknown(header))
+        return unknown
     family, names = match
-    shapes = original_shapes(header, names)
-    role = "model" if any(name.startswith("head.") for name in shapes) or family.name != "wan" else "module"
+    return _of_family(unknown, header, family, names)
+
+
+def _of_family(unknown: Identity, header: Header, family: Family, names: NameMap) -> Identity:
+    """The identity of a file whose family, layout and prefix are known."""
+    shapes = original_shapes(header, names, format_by_header(header))
+    role = "model" if family.is_whole(shapes) else "module"
     config = _config(header, family, shapes) if role == "model" else None
-    rows = [row for row in ARCHITECTURES.values() if row.family is family]
     present = {*shapes, *(unwrapped(name.removeprefix(names.prefix)) for name in names.unknown)}
-    fitting = [row for row in rows if _fits(row, present, config)]
-    dim = _dim(shapes)
-    sized = [row for row in fitting if row.signature.dim in (None, dim)] or fitting
-    evidence = (
-        *_evidence(family, names, config, dim),
-        *(("several architectures fit",) if len(sized) > 1 else ()),
-    )
-    ids = tuple(row.id for row in sized), tuple(row.id for row in fitting)
-    return _identity(header, family, names, quantization, dtypes, *ids, config, evidence, role)
-
-
-def _identity(
-    header: Header,
-    family: Family | None,
-    names: NameMap | None,
-    quantization: str,
-    dtypes: dict[str, int],
-    architectures: tuple[str, ...],
-    compatible: tuple[str, ...],
-    config: dict[str, Any] | None,
-    evidence: tuple[str, ...],
-    role: str = "model",
-) -> Identity:
-    return Identity(
-        family=family.name if family else None,
-        architectures=architectures,
-        compatible=compatible,
+    of_family = [architecture for architecture in ARCHITECTURES.values() if architecture.family is family]
+    fitting = [architecture for architecture in of_family if _fits(architecture, present, config)]
+    hidden_size = family.hidden_size(shapes)
+    sized = [architecture for architecture in fitting if architecture.signature.dim in (None, hidden_size)] or fitting
+    evidence = _evidence(family, names, config, hidden_size)
+    if len(sized) > 1:
+        evidence = (*evidence, "several architectures fit")
+    return replace(
+        unknown,
+        family=family.name,
+        architectures=tuple(architecture.id for architecture in sized),
+        compatible=tuple(architecture.id for architecture in fitting),
         role=role,
-        layout=names.layout if names else None,
-        prefix=names.prefix if names else "",
-        quantization=quantization,
-        dtype=_compute_dtype(header, quantization),
-        dtypes=dtypes,
-        parameters=_parameters(header),
-        bytes=header.file_bytes,
+        layout=names.layout,
+        prefix=names.prefix,
         config=config,
         evidence=evidence,
     )
@@ -111,14 +111,14 @@ def _identity(
 
 def _match_family(header: Header) -> tuple[Family, NameMap] | None:
     """The family, layout and prefix that explain most of the file's names, among those whose marker it holds."""
-    found = []
+    matches = []
     for family in FAMILIES:
         for layout, markers in _markers(family).items():
             for prefix in prefixes(header.tensors, markers)[:_MOST_PREFIXES]:
                 names = map_names(header.tensors, family, layout, prefix)
                 if not set(family.markers).isdisjoint(names.original.values()):
-                    found.append((family, names))
-    return min(found, key=lambda row: len(row[1].unknown), default=None)
+                    matches.append((family, names))
+    return min(matches, key=lambda match: len(match[1].unknown), default=None)
 
 
 def _markers(family: Family) -> dict[Layout, tuple[str, ...]]:
@@ -127,24 +127,25 @@ def _markers(family: Family) -> dict[Layout, tuple[str, ...]]:
     return {"original": family.markers, "diffusers": tuple(name for name in translated if name)}
 
 
-def original_shapes(header: Header, names: NameMap) -> dict[str, tuple[int, ...]]:
-    """Shapes by original name; a quanto weight counts under the plain weight's name.
+def original_shapes(header: Header, names: NameMap, weight_format: WeightFormat) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights by original name, whichever tensors they are stored as.
 
     What the original keeps stacked counts as one there, from a file where it is apart too.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for stored, original in names.original.items():
-        if original.endswith((SCALE, *ACTIVATION_SCALES)):
+        if weight_format.is_part(original):
             continue
-        plain = original.removesuffix(DATA) + ".weight" if original.endswith(DATA) else original
-        shape = header.tensors[stored].shape
-        if shapes.get(plain) and shape:
-            shape = (shape[0] + shapes[plain][0], *shape[1:])
-        shapes[plain] = shape
+        weight_name = weight_format.weight_name(original)
+        shape = weight_format.weight_shape(header.tensors[stored])
+        rows_before = shapes.get(weight_name)
+        if rows_before and shape:
+            shape = (shape[0] + rows_before[0], *shape[1:])
+        shapes[weight_name] = shape
     return shapes
 
 
-def _config(header: Header, family: Family, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def _config(header: Header, family: Family, shapes: dict[str, tuple[int, ...]]) -> Config | None:
     stored = config_if_any(header.metadata)
     try:
         return family.derive_config(shapes, stored)
@@ -152,38 +153,32 @@ def _config(header: Header, family: Family, shapes: dict[str, tuple[int, ...]]) 
         return None
 
 
-def _fits(row: Architecture, present: set[str], config: dict[str, Any] | None) -> bool:
-    signature = row.signature
+def _fits(architecture: Architecture, present: set[str], config: Config | None) -> bool:
+    signature = architecture.signature
     if not signature.allows(config):
         return False
-    return all(_holds(present, name) for name in signature.has) and not any(
-        _holds(present, name) for name in signature.lacks
-    )
+    if any(_holds(present, name) for name in signature.lacks):
+        return False
+    return all(_holds(present, name) for name in signature.has)
 
 
 def _holds(present: set[str], name: str) -> bool:
-    return any(other.startswith(name) for other in present) if name.endswith(".") else name in present
+    if name.endswith("."):
+        return any(other.startswith(name) for other in present)
+    return name in present
 
 
-def _dim(shapes: dict[str, tuple[int, ...]]) -> int | None:
-    for name in ("patch_embedding.weight", "vace_patch_embedding.weight", "img_in.proj.weight"):
-        if shapes.get(name):
-            return shapes[name][0]
-    bias = shapes.get("adaln_single.emb.timestep_embedder.linear_1.bias")
-    return bias[0] if bias else None
-
-
-def _evidence(family: Family, names: NameMap, config: dict[str, Any] | None, dim: int | None) -> tuple[str, ...]:
-    found = [f"{family.label} names in the {names.layout} layout"]
+def _evidence(family: Family, names: NameMap, config: Config | None, hidden_size: int | None) -> tuple[str, ...]:
+    evidence = [f"{family.label} names in the {names.layout} layout"]
     if names.prefix:
-        found.append(f"prefix {names.prefix!r}")
-    if dim:
-        found.append(f"hidden size {dim}")
+        evidence.append(f"prefix {names.prefix!r}")
+    if hidden_size:
+        evidence.append(f"hidden size {hidden_size}")
     if config and "in_channels" in config:
-        found.append(f"{config['in_channels']} input channels")
+        evidence.append(f"{config['in_channels']} input channels")
     if names.unknown:
-        found.append(f"{len(names.unknown)} tensors that are not the model's, such as {names.unknown[0]}")
-    return tuple(found)
+        evidence.append(f"{len(names.unknown)} tensors that are not the model's, such as {names.unknown[0]}")
+    return tuple(evidence)
 
 
 def _unknown(header: Header) -> tuple[str, ...]:
@@ -199,32 +194,16 @@ def _histogram(header: Header) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def _parameters(header: Header) -> int:
-    extra = (SCALE, *ACTIVATION_SCALES, *FP8_EXTRAS)
-    return sum(tensor.elements for name, tensor in header.tensors.items() if not name.endswith(extra))
+def _parameters(header: Header, weight_format: WeightFormat) -> int:
+    return sum(tensor.elements for name, tensor in header.tensors.items() if not weight_format.is_part(name))
 
 
-def _quantization(header: Header) -> str:
-    if any(name.endswith(DATA) for name in header.tensors):
-        rows = [tensor for name, tensor in header.tensors.items() if name.endswith(DATA)]
-        return QUANTO_INT8 if all(row.dtype == "I8" for row in rows) else "quanto (not int8)"
-    stored = {tensor.dtype for tensor in header.tensors.values()}
-    if any(name.endswith(".weight_scale_2") for name in header.tensors):
-        return "nvfp4"  # two values a byte, with fp8 scales
-    if stored & set(FP8_DTYPES):
-        return FP8_SCALED if any(name.endswith(FP8_EXTRAS) for name in header.tensors) else FP8_PLAIN
-    if "F4" in stored:
-        return "nvfp4"
-    if other := sorted(dtype for dtype in stored if dtype.startswith(("F8_", "F6_"))):
-        return other[0].lower()
-    weights = sum(tensor.elements for tensor in header.tensors.values() if tensor.dtype in ("I8", "U8"))
-    return "int8 (not quanto)" if weights > _parameters(header) // 2 else SIXTEEN_BITS
-
-
-def _compute_dtype(header: Header, quantization: str) -> str | None:
-    """Data type of the scales of a quantized file; of most parameters otherwise."""
-    counts: Counter[str] = Counter()
+def _compute_dtype(header: Header, weight_format: WeightFormat) -> DType | None:
+    """The data type of most values, among the tensors that tell it."""
+    counts: Counter[DType] = Counter()
     for name, tensor in header.tensors.items():
-        if tensor.dtype in ("BF16", "F16", "F32") and (quantization != QUANTO_INT8 or name.endswith(SCALE)):
-            counts[SHORT_DTYPE[tensor.dtype]] += tensor.elements
-    return counts.most_common(1)[0][0] if counts else None
+        if tensor.dtype in _COMPUTED_IN and weight_format.tells_dtype(name):
+            counts[_COMPUTED_IN[tensor.dtype]] += tensor.elements
+    if not counts:
+        return None
+    return counts.most_common(1)[0][0]

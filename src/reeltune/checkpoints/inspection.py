@@ -1,17 +1,20 @@
-"""What a weight file is, told from its header: the one look `inspect`, `add` and the page share."""
+"""What a weight file is, by its header: what `inspect`, `add` and the page show."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from reeltune.checkpoints.header import Header, parse_header, read_header
+from reeltune.checkpoints.contents import Header
+from reeltune.checkpoints.formats import format_of
+from reeltune.checkpoints.header import parse_header, read_header
 from reeltune.checkpoints.identify import Identity, identify
-from reeltune.checkpoints.names import SIXTEEN_BITS, read_name
+from reeltune.checkpoints.names import read_name
+from reeltune.dtypes import DType, Quantization
 from reeltune.errors import CheckpointError
 from reeltune.files import expand, is_file, is_folder
 from reeltune.net import HEADER_SECONDS, Session, UrlSource
+from reeltune.untrusted import JsonObject
 
 
 @dataclass(frozen=True)
@@ -23,17 +26,21 @@ class Inspection:
     identity: Identity
     notices: tuple[str, ...]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Plain values for `inspect --json`."""
-        row = asdict(self.identity)
         return {
             "source": self.source,
-            "format": "safetensors",
-            **{
-                key: row[key]
-                for key in ("family", "role", "architectures", "layout", "prefix", "quantization", "dtype")
-            },
-            **{key: row[key] for key in ("dtypes", "parameters", "bytes")},
+            "format": format_of(self.identity.quantization).container,
+            "family": self.identity.family,
+            "role": self.identity.role,
+            "architectures": self.identity.architectures,
+            "layout": self.identity.layout,
+            "prefix": self.identity.prefix,
+            "quantization": self.identity.quantization,
+            "dtype": self.identity.dtype,
+            "dtypes": dict(self.identity.dtypes),
+            "parameters": self.identity.parameters,
+            "bytes": self.identity.bytes,
             "tensors": len(self.header.tensors),
             "evidence": list(self.identity.evidence),
             "metadata": sorted(self.header.metadata),
@@ -65,10 +72,10 @@ def inspect(
 
 
 def _contradictions(name: str, identity: Identity) -> list[str]:
-    facts = read_name(name)
-    found = []
-    if facts.quantization not in (SIXTEEN_BITS, identity.quantization):
-        found.append(f"The name says {facts.quantization}, the header {identity.quantization}: the header counts.")
-    elif facts.dtype and identity.dtype in ("bf16", "fp16") and facts.dtype != identity.dtype:
-        found.append(f"The name says {facts.dtype}, the header {identity.dtype}: the header counts.")
-    return found
+    named = read_name(name)
+    header_dtype = identity.dtype
+    if named.quantization not in (Quantization.NONE, identity.quantization):
+        return [f"The name says {named.quantization}, the header {identity.quantization}: the header counts."]
+    if named.dtype and header_dtype in (DType.BF16, DType.FP16) and named.dtype is not header_dtype:
+        return [f"The name says {named.dtype}, the header {header_dtype}: the header counts."]
+    return []

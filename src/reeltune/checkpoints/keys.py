@@ -31,7 +31,10 @@ class Renamed(Protocol):
 
 @dataclass(frozen=True)
 class Places:
-    """Where a stored tensor goes: one name, or several whose rows it holds stacked; `swapped`: its halves trade."""
+    """Where a stored tensor goes: one name, or several whose rows it holds stacked.
+
+    `swapped`: its halves change places.
+    """
 
     names: tuple[str, ...]
     swapped: bool = False
@@ -40,8 +43,12 @@ class Places:
 @lru_cache(maxsize=16)
 def _table(family: Renamed, source: Layout) -> dict[str, Places]:
     if source == "original":
-        return {row.original: Places((row.diffusers, *row.more), row.swapped) for row in family.renames}
-    return {name: Places((row.original,)) for row in family.renames for name in (row.diffusers, *row.more)}
+        return {rename.original: Places((rename.diffusers, *rename.more), rename.swapped) for rename in family.renames}
+    table = {}
+    for rename in family.renames:
+        for name in (rename.diffusers, *rename.more):
+            table[name] = Places((rename.original,))
+    return table
 
 
 def places(name: str, family: Renamed, source: Layout) -> Places | None:
@@ -51,29 +58,31 @@ def places(name: str, family: Renamed, source: Layout) -> Places | None:
     number = next((index for index, segment in enumerate(segments) if segment.isdigit()), None)
     for cut in range(len(segments), max(0, len(segments) - _MAX_SUFFIX - 1), -1):
         module, suffix = segments[:cut], segments[cut:]
-        if (found := table.get(".".join(module))) is not None:
-            return Places(tuple(".".join([target, *suffix]) for target in found.names), found.swapped)
-        if number is not None and number < cut:
+        block = ""
+        targets = table.get(".".join(module))
+        if targets is None and number is not None and number < cut:
             block = module[number]
             module[number] = "{}"
-            if (found := table.get(".".join(module))) is not None:
-                names = (".".join([target.replace("{}", block), *suffix]) for target in found.names)
-                return Places(tuple(names), found.swapped)
+            targets = table.get(".".join(module))
+        if targets is not None:
+            names = [".".join([target.replace("{}", block), *suffix]) for target in targets.names]
+            return Places(tuple(names), targets.swapped)
     return None
 
 
 def translate(name: str, family: Renamed, source: Layout) -> str | None:
     """`name` in the other layout (the first one of a stack), or None where the family has no such module."""
-    found = places(name, family, source)
-    return found.names[0] if found else None
+    targets = places(name, family, source)
+    return targets.names[0] if targets else None
 
 
 def matches(name: str, pattern: str) -> bool:
     """Whether a module's name fits a pattern in which `{}` stands for any number."""
-    left, right = name.split("."), pattern.split(".")
-    return len(left) == len(right) and all(
-        (want == "{}" and have.isdigit()) or want == have for have, want in zip(left, right, strict=True)
-    )
+    segments, wanted = name.split("."), pattern.split(".")
+    if len(segments) != len(wanted):
+        return False
+    pairs = zip(segments, wanted, strict=True)
+    return all(segment == want or (want == "{}" and segment.isdigit()) for segment, want in pairs)
 
 
 @dataclass(frozen=True)
@@ -93,12 +102,12 @@ def prefixes(names: Iterable[str], known: Iterable[str]) -> list[str]:
     Each ends in a dot or is empty; the shortest comes first.
     """
     endings = tuple(known)
-    found = set()
+    before = set()
     for name in names:
         for ending in endings:
             if name == ending or name.endswith("." + ending):
-                found.add(name.removesuffix(ending))
-    return sorted(found, key=lambda prefix: (len(prefix), prefix))
+                before.add(name.removesuffix(ending))
+    return sorted(before, key=lambda prefix: (len(prefix), prefix))
 
 
 def unwrapped(name: str) -> str:
@@ -115,11 +124,13 @@ def map_names(names: Iterable[str], family: Renamed, layout: Layout, prefix: str
     unknown: list[str] = []
     for stored in names:
         bare = unwrapped(stored.removeprefix(prefix))
-        found = places(bare, family, layout) if stored.startswith(prefix) else None
-        if found is None:
+        targets = places(bare, family, layout) if stored.startswith(prefix) else None
+        if targets is None:
             unknown.append(stored)
         elif layout == "original":
-            original[stored], diffusers[stored] = bare, found
+            original[stored] = bare
+            diffusers[stored] = targets
         else:
-            original[stored], diffusers[stored] = found.names[0], Places((bare,))
+            original[stored] = targets.names[0]
+            diffusers[stored] = Places((bare,))
     return NameMap(layout, prefix, original, diffusers, tuple(unknown))

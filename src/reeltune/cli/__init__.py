@@ -1,4 +1,4 @@
-"""The command line. Importing it loads nothing heavy."""
+"""The command line. Importing it doesn't import torch."""
 
 from __future__ import annotations
 

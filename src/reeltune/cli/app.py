@@ -10,29 +10,29 @@ import typer
 
 from reeltune._quiet import freeze_imported
 from reeltune._version import __version__
-from reeltune.cli import config, definitions, files, keeping, models
+from reeltune.cli import cleanup, config, definitions, files, models
 from reeltune.cli.decode import decode
 from reeltune.cli.generate import generate
 from reeltune.cli.options import RootBefore
-from reeltune.cli.output import print_error, say
+from reeltune.cli.output import print_error, print_line
 from reeltune.cli.page import ui
 from reeltune.cli.quantize import quantize
 from reeltune.cli.stored import read_command
-from reeltune.cli.usage import UsageError, explained
+from reeltune.cli.usage import UsageError, explain_usage_error
 from reeltune.errors import Cancelled, ReeltuneError
 
 app = typer.Typer(
     name="reeltune",
-    help="From a finetune definition to a video: chooses, downloads, loads and runs finetuned video models.",
+    help="Make videos with finetuned models: choose, download, quantize and run them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        say(f"reeltune {__version__}")
+def _print_version(requested: bool) -> None:
+    if requested:
+        print_line(f"reeltune {__version__}")
         raise typer.Exit
 
 
@@ -40,10 +40,10 @@ def _version(wanted: bool) -> None:
 def root_options(
     root: RootBefore = None,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Options that can be given before the command."""
 
 
 app.command("generate")(generate)
@@ -55,10 +55,10 @@ app.command("explain")(models.explain)
 app.command("pull")(files.pull)
 app.command("add")(files.add)
 app.command("quantize")(quantize)
-app.command("ls")(keeping.ls)
-app.command("rm")(keeping.rm)
-app.command("gc")(keeping.gc)
-app.command("verify")(keeping.verify)
+app.command("ls")(cleanup.ls)
+app.command("rm")(cleanup.rm)
+app.command("gc")(cleanup.gc)
+app.command("verify")(cleanup.verify)
 app.command("inspect")(files.inspect)
 app.command("check")(definitions.check)
 app.add_typer(config.config, name="config")
@@ -69,7 +69,11 @@ app.add_typer(files.urls, name="urls")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command line; prints errors as what, why, next step, and exits with 1 (2: it couldn't be parsed)."""
+    """Run a command line, by default the one of this process.
+
+    Errors are printed with a hint. The exit code is then 1, 2 if the command line can't be parsed, and 130 if the
+    command was cancelled.
+    """
     try:
         code = app(args=arguments, prog_name="reeltune", standalone_mode=False)
     except Cancelled as error:
@@ -79,16 +83,16 @@ def main(arguments: list[str] | None = None) -> None:
         print_error(error)
         sys.exit(1)
     except UsageError as error:
-        if type(error).__name__ != "NoArgsIsHelpError":  # which has printed the help
-            print_error(explained(error))
+        if type(error).__name__ != "NoArgsIsHelpError":  # the help has been printed already
+            print_error(explain_usage_error(error))
         sys.exit(2)
-    except typer.Abort:  # the end of the input, at a question
-        print_error(ReeltuneError("Aborted: the question was not answered."))
+    except typer.Abort:  # the input ended at a question, or it was answered with no
+        print_error(ReeltuneError("Cancelled: the question was not answered with yes."))
         sys.exit(1)
-    except BrokenPipeError:  # the reader went away, as `head` does
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     finally:
-        freeze_imported()  # the process ends: nothing is left to collect
+        freeze_imported()  # the process ends, so the garbage collector has nothing to do
     if isinstance(code, int) and code:
         sys.exit(code)

@@ -1,4 +1,4 @@
-"""Progress bars on stderr: a line for each stage, which stays with its time when the stage is done."""
+"""Progress bars on stderr: one line for each stage, which stays on the screen with the time that the stage took."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
-from reeltune._text import duration, size
+from reeltune._text import duration, shortened, size
 from reeltune.cli.output import printable
 from reeltune.events import Progress
 
@@ -18,31 +18,35 @@ _STAGES = {
     "verify": "Checking",
     "quantize": "Quantizing",
     "load": "Loading",
-    "encode": "Reading the prompt",
+    "encode": "Encoding the prompt",
     "denoise": "Denoising",
     "decode": "Decoding",
     "write": "Writing",
 }
 _BAR_WIDTH = 20
-_SHORTEST_LABEL = 20
-_REST = 44  # columns that the bar, the amount and the time take
+_EXACT_SECONDS = 10  # shorter times are shown with a decimal
+_MIN_LABEL_WIDTH = 20
+_OTHER_COLUMNS_WIDTH = 44  # of the bar, the amount and the time
 
 
 class _Time(ProgressColumn):
-    """How long a stage still takes; once it is done, how long it took."""
+    """The remaining time of a stage, or the time that it took."""
 
     def render(self, task: Task) -> Text:
         if task.finished_time is not None:
-            exact = task.finished_time < 10
-            return Text(f"{task.finished_time:.1f} s" if exact else duration(task.finished_time))
-        return Text(f"{duration(task.time_remaining)} left" if task.time_remaining else "")
+            if task.finished_time < _EXACT_SECONDS:
+                return Text(f"{task.finished_time:.1f} s")
+            return Text(duration(task.finished_time))
+        if task.time_remaining:
+            return Text(f"{duration(task.time_remaining)} left")
+        return Text("")
 
 
 class Bars:
-    """Draws progress events; nothing is printed before the first one."""
+    """Draws progress events. Nothing is printed before the first one."""
 
     def __init__(self, console: Console) -> None:
-        self._drawn = RichProgress(
+        self._progress = RichProgress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             BarColumn(_BAR_WIDTH, table_column=Column(no_wrap=True, min_width=_BAR_WIDTH)),
             TextColumn("{task.fields[amount]}", table_column=Column(no_wrap=True)),
@@ -52,28 +56,31 @@ class Bars:
         self._tasks: dict[tuple[str, str], TaskID] = {}
 
     def show(self, event: Progress) -> None:
-        """Draw what an event reports."""
+        """Draw a progress event."""
         key = (event.stage, event.subject)
         if key not in self._tasks or event.done == 0:
-            self._drawn.start()
-            self._tasks[key] = self._drawn.add_task(escape(self._label(event)), total=event.total, amount="")
+            self._progress.start()
+            self._tasks[key] = self._progress.add_task(escape(self._label(event)), total=event.total, amount="")
         task = self._tasks[key]
-        self._drawn.update(task, completed=event.done, total=event.total, amount=self._amount(event, task))
+        self._progress.update(task, completed=event.done, total=event.total, amount=self._amount(event, task))
 
     def _label(self, event: Progress) -> str:
-        """What is being done to which file, short enough that amounts and times have room beside it."""
+        """The stage and its file, short enough that the other columns have room."""
         label = f"{_STAGES.get(event.stage, event.stage.capitalize())} {event.subject}"
         label = printable(label.removesuffix(".safetensors").rstrip())
-        most = max(_SHORTEST_LABEL, self._drawn.console.width - _REST)
-        return label if len(label) <= most else f"{label[: most - 1]}…"
+        max_width = max(_MIN_LABEL_WIDTH, self._progress.console.width - _OTHER_COLUMNS_WIDTH)
+        return shortened(label, max_width)
 
     def _amount(self, event: Progress, task: TaskID) -> str:
         if event.unit != "bytes":
             return f"{event.done}" if event.total is None else f"{event.done}/{event.total}"
-        speed = self._drawn.tasks[task].speed
-        return f"{size(event.done)} of {size(event.total)}" + (f", {size(int(speed))}/s" if speed else "")
+        amount = f"{size(event.done)} of {size(event.total)}"
+        speed = self._progress.tasks[task].speed
+        if speed:
+            amount += f", {size(int(speed))}/s"
+        return amount
 
     def close(self) -> None:
-        """Leave the last state on the screen."""
+        """Stop drawing. The last state stays on the screen."""
         if self._tasks:
-            self._drawn.stop()
+            self._progress.stop()

@@ -1,62 +1,69 @@
-"""`config`: the preferences in `reeltune.json`, listed, shown and set."""
+"""`config`: list, show and set the preferences in `reeltune.json`."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reeltune.cli.options import AsJson, Root
-from reeltune.cli.output import notice, print_json, say, table
+from reeltune.cli.output import print_json, print_line, print_notice, print_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from reeltune.preferences import Preferences
+    from reeltune.preferences.fields import PreferenceField
 
-config = typer.Typer(help="Preferences, kept in reeltune.json of the root.", no_args_is_help=True)
-_TOKEN = "_token"
-_ASKED = "Token (empty removes it)"
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a preference; `config list` shows all.")]
+config = typer.Typer(help="List, show and set the preferences in the root's reeltune.json.", no_args_is_help=True)
+_TOKEN_SUFFIX = "_token"
+_TOKEN_PROMPT = "Token (leave empty to remove it)"
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a preference, as shown by `config list`.")]
 
 
 @config.command("list")
 def list_preferences(root: Root = None, as_json: AsJson = False) -> None:
-    """List every preference: its value, what it means, and which values it accepts."""
+    """List every preference with its value, its meaning and the values it accepts."""
     from reeltune.preferences import FIELDS, TOKENS, Preferences
 
     _, preferences = _load(root)
     if as_json:
-        values = {name: getattr(preferences, name) for name in FIELDS}
-        print_json(values | {f"{name}{_TOKEN}": name in preferences.tokens for name in TOKENS})
+        values: dict[str, object] = {name: getattr(preferences, name) for name in FIELDS}
+        for name in TOKENS:
+            values[name + _TOKEN_SUFFIX] = name in preferences.tokens
+        print_json(values)
         return
-    default = Preferences()
+    defaults = Preferences()
     rows = []
-    for name, row in FIELDS.items():
+    for name, field in FIELDS.items():
         value = getattr(preferences, name)
-        mark = "" if value == getattr(default, name) else f" (default: {_text(getattr(default, name))})"
-        rows.append((name, _text(value) + mark, f"{row.help} Accepts {row.accepts}."))
+        default = getattr(defaults, name)
+        text = _text(value)
+        if value != default:
+            text += f" (default: {_text(default)})"
+        rows.append((name, text, f"{field.help} Accepts {field.accepts}."))
     for name, variable in TOKENS.items():
-        state = "set" if preferences.tokens.get(name) else "not set"
-        rows.append((f"{name}{_TOKEN}", state, f"Token for downloads; {variable} in the environment does the same."))
-    table(("name", "value", "meaning"), rows)
+        meaning = f"Token for downloads; the environment variable {variable} is used if it is not set."
+        rows.append((name + _TOKEN_SUFFIX, _token_state(preferences, name), meaning))
+    print_table(("NAME", "VALUE", "MEANING"), rows)
 
 
 @config.command("get")
 def get(name: Name, root: Root = None) -> None:
-    """Print the value of a preference. Of a token only whether it is set."""
+    """Print the value of a preference. For a token, print only whether it is set."""
     from reeltune.preferences import TOKENS
 
     _, preferences = _load(root)
-    if _token_of(name) in TOKENS:
-        say("set" if preferences.tokens.get(_token_of(name)) else "not set")
+    if _token_name(name) in TOKENS:
+        print_line(_token_state(preferences, _token_name(name)))
         return
     _field(name)
     value = getattr(preferences, name)
-    for line in value if isinstance(value, tuple) else [_text(value)]:
-        say(line)
+    lines = value if isinstance(value, tuple) else [_text(value)]
+    for line in lines:
+        print_line(line)
 
 
 @config.command("set")
@@ -65,39 +72,42 @@ def set_preference(
     values: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="VALUE…",
-            help="The new value; several for a list; none for the default. A token is read from the input.",
+            metavar="VALUE",
+            help="The new value, or several for a list; the default if left out. Tokens are asked for instead.",
         ),
     ] = None,
     root: Root = None,
 ) -> None:
-    """Set a preference in reeltune.json. Without a value it is set to its default."""
+    """Set a preference in reeltune.json. Without a value, its default is set."""
     from reeltune.preferences import FILE_NAME, TOKENS, save_preferences
 
     folder, preferences = _load(root)
-    if _token_of(name) in TOKENS:
-        changed, field, words = _with_token(preferences, _token_of(name), values or []), "tokens", f"{name} is"
-        words += " set" if changed.tokens.get(_token_of(name)) else " removed"
+    token = _token_name(name)
+    if token in TOKENS:
+        changed = _with_token(preferences, token, values or [])
+        save_preferences(folder, changed, replaced=["tokens"])
+        message = f"{name} is set" if changed.tokens.get(token) else f"{name} is removed"
     else:
-        changed, field = _with_value(preferences, name, values or []), name
-        words = f"{name} = {_text(getattr(changed, name))}"
-    save_preferences(folder, changed, replaced=[field])
-    say(f"{words} ({folder / FILE_NAME})")
+        changed = _with_value(preferences, name, values or [])
+        save_preferences(folder, changed, replaced=[name])
+        message = f"{name} = {_text(getattr(changed, name))}"
+    print_line(f"{message} ({folder / FILE_NAME})")
 
 
 def _load(root: Path | None) -> tuple[Path, Preferences]:
+    """The root and its preferences; prints notices about them."""
     from reeltune.definitions import resolve_root
     from reeltune.preferences import load_preferences
 
     folder = resolve_root(root)
     preferences, notices = load_preferences(folder)
     for line in notices:
-        notice(line)
+        print_notice(line)
     return folder, preferences
 
 
-def _field(name: str) -> Any:
-    """The preference of a name. Raises PreferencesError."""
+def _field(name: str) -> PreferenceField:
+    """The field of a preference. Raises PreferencesError if there is none."""
     from reeltune.errors import PreferencesError
     from reeltune.preferences.fields import FIELDS, unknown_name_hint
 
@@ -107,11 +117,12 @@ def _field(name: str) -> Any:
 
 
 def _with_value(preferences: Preferences, name: str, values: list[str]) -> Preferences:
+    """The preferences with a new value; with the default if `values` is empty. Raises PreferencesError, DeviceError."""
     from reeltune.errors import PreferencesError
-    from reeltune.preferences import Preferences as Default
+    from reeltune.preferences import Preferences as DefaultPreferences
 
     field = _field(name)
-    default = getattr(Default(), name)
+    default = getattr(DefaultPreferences(), name)
     if not values:
         return preferences.with_flags(**{name: default})
     if name == "device":
@@ -122,35 +133,44 @@ def _with_value(preferences: Preferences, name: str, values: list[str]) -> Prefe
         return preferences.with_flags(**{name: tuple(values)})
     if len(values) > 1:
         hint = f'Put a value with spaces in quotes: reeltune config set {name} "{" ".join(values)}"'
-        raise PreferencesError(f"{name} takes one value, and {len(values)} were given.", hint=hint)
+        raise PreferencesError(f"{name} takes one value, but {len(values)} were given.", hint=hint)
     return preferences.with_flags(**{name: field.parse(values[0])})
 
 
-def _token_of(name: str) -> str:
-    return name.removesuffix(_TOKEN) if name.endswith(_TOKEN) else ""
+def _token_name(name: str) -> str:
+    """The name of a token, such as "hub" for `hub_token`; empty for other preferences."""
+    return name.removesuffix(_TOKEN_SUFFIX) if name.endswith(_TOKEN_SUFFIX) else ""
+
+
+def _token_state(preferences: Preferences, name: str) -> str:
+    return "set" if preferences.tokens.get(name) else "not set"
 
 
 def _with_token(preferences: Preferences, name: str, values: list[str]) -> Preferences:
-    """The preferences with a token read from the terminal, unseen, or from a pipe; an empty one removes it."""
+    """The preferences with a token read from a hidden prompt or a pipe; an empty one removes it."""
     from reeltune.errors import PreferencesError
 
     if values:
-        message = "A token on the command line would be kept in the shell's history."
-        raise PreferencesError(message, hint=f"Run `reeltune config set {name}{_TOKEN}` and paste it when asked.")
+        message = "A token on the command line would stay in the shell's history."
+        raise PreferencesError(
+            message, hint=f"Run `reeltune config set {name}{_TOKEN_SUFFIX}` and paste it when asked."
+        )
     if sys.stdin.isatty():
-        written = str(typer.prompt(_ASKED, default="", hide_input=True, show_default=False, err=True))
+        text = str(typer.prompt(_TOKEN_PROMPT, default="", hide_input=True, show_default=False, err=True))
     else:
-        written = sys.stdin.readline()
-    tokens = {key: value for key, value in preferences.tokens.items() if key != name}
-    if written.strip():
-        tokens[name] = written.strip()
+        text = sys.stdin.readline()
+    tokens = {key: token for key, token in preferences.tokens.items() if key != name}
+    if text.strip():
+        tokens[name] = text.strip()
     return replace(preferences, tokens=tokens)
 
 
-def _text(value: Any) -> str:
-    """A value as a command line writes it."""
+def _text(value: object) -> str:
+    """A value as it is written on a command line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
         return ", ".join(value) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)

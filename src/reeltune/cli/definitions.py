@@ -8,41 +8,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reeltune._text import counted
 from reeltune.cli.options import AsJson, Id, Root, open_catalog
-from reeltune.cli.output import notice, out, print_json, say
+from reeltune.cli.output import out, print_json, print_line, print_notice
 
 if TYPE_CHECKING:
     from reeltune.definitions import Catalog
     from reeltune.errors import Problem
 
-_NAMED, _MANY = 6, 8  # files that a line about many names; as many have a line in common
-definitions = typer.Typer(help="Definition files.", no_args_is_help=True)
+_MIN_GROUP = 8  # definitions with an unknown architecture that share one line
+_MAX_NAMES = 6  # names in that line
+definitions = typer.Typer(help="Manage definition files.", no_args_is_help=True)
 
 
 def check(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(help="Definition files, or folders of them (default: the root's finetunes/)."),
+        typer.Argument(metavar="PATH", help="Definition files or folders (default: finetunes/ in the root)."),
     ] = None,
     fix: Annotated[
         bool,
-        typer.Option("--fix", help="Rewrite files pasted together from pieces as one JSON object; old texts are kept."),
+        typer.Option(
+            "--fix", help="Join files that consist of several JSON pieces into one object; the old file is kept."
+        ),
     ] = False,
     root: Root = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check definition files: every problem with its place and its fix. Exit code 1 on any error."""
+    """Check definition files and show each problem with its place and fix. Exit code 1 if there are errors."""
     from reeltune.definitions.checking import check_files, files_in
 
     catalog = open_catalog(root, quiet=True)
-    own = catalog.root / "finetunes"
-    if not paths and not own.is_dir():
-        notice(f"There is no folder {own}: nothing to check.")
-    paths = paths or [own] * own.is_dir()
+    paths = paths or _default_paths(catalog)
     if fix and _repair(list(files_in(paths))):
         catalog = open_catalog(root, quiet=True)
     problems, count = check_files(catalog, paths)
-    problems += _missing_files(catalog, list(files_in(paths)))
+    problems += _local_problems(catalog, list(files_in(paths)))
     errors = [problem for problem in problems if problem.severity == "error"]
     if as_json:
         keys = ("file", "where", "message", "fix", "severity")
@@ -50,76 +51,91 @@ def check(
     else:
         for problem in _grouped(problems):
             _print_problem(problem)
-        say(f"{count} definition(s) checked: {len(errors)} error(s), {len(problems) - len(errors)} warning(s).")
+        counts = f"{counted(len(errors), 'error')}, {counted(len(problems) - len(errors), 'warning')}"
+        print_line(f"{counted(count, 'definition')} checked: {counts}.")
     if errors:
         raise typer.Exit(1)
 
 
+def _default_paths(catalog: Catalog) -> list[Path]:
+    folder = catalog.root / "finetunes"
+    if folder.is_dir():
+        return [folder]
+    print_notice(f"The folder {folder} doesn't exist: there is nothing to check.")
+    return []
+
+
 def _repair(files: list[Path]) -> bool:
-    """Repair what can be repaired, and report it; whether anything was."""
+    """Repair the files that can be repaired, and report them. Returns whether any file was changed."""
     from reeltune.definitions.writer import repair
     from reeltune.errors import ReeltuneError
 
     changed = False
     for path in files:
         try:
-            kept = repair(path)
+            backup = repair(path)
         except ReeltuneError:  # `check` reports it
             continue
-        if kept is not None:
+        if backup is not None:
             changed = True
-            notice(f"{path} is one JSON object now; its old text is in {kept.name}.")
+            print_notice(f"{path} is one JSON object now; the old file is kept as {backup.name}.")
     return changed
 
 
-def _missing_files(catalog: Catalog, files: list[Path]) -> list[Problem]:
-    """Paths on this machine that definitions list and that lead nowhere, or to what can't be used."""
+def _local_problems(catalog: Catalog, files: list[Path]) -> list[Problem]:
+    """Problems with files on this machine that definitions list."""
     from reeltune.definitions.checking import load_definition
     from reeltune.errors import DefinitionError
     from reeltune.library.inventory import Inventory
     from reeltune.planning.local import local_problems
     from reeltune.preferences import load_preferences
 
-    inventory = Inventory(catalog.root, load_preferences(catalog.root)[0].model_folders)
-    found: list[Problem] = []
+    preferences, _ = load_preferences(catalog.root)
+    inventory = Inventory(catalog.root, preferences.model_folders)
+    problems: list[Problem] = []
     for path in files:
         try:
-            found += local_problems(load_definition(catalog, path), path, inventory)
-        except DefinitionError:
+            problems += local_problems(load_definition(catalog, path), path, inventory)
+        except DefinitionError:  # `check` reports it
             continue
-    return found
+    return problems
 
 
 def _grouped(problems: list[Problem]) -> list[Problem]:
-    """The problems, with one line for all definitions of architectures that this program doesn't have."""
+    """The problems, where many definitions with unknown architectures share one line."""
     from reeltune.definitions.catalog import UNKNOWN_ARCHITECTURE
 
-    unknown = [row for row in problems if row.severity == "warning" and row.where == "model.architecture"]
-    if len(unknown) < _MANY:
-        return problems
-    names = ", ".join(Path(row.file).name for row in unknown[:_NAMED])
-    message = f"{len(unknown):,} definitions have {UNKNOWN_ARCHITECTURE}: {names} and {len(unknown) - _NAMED:,} more."
-    folder = str(Path(unknown[0].file).parent)
-    return [
-        *(row for row in problems if row not in unknown),
-        replace(unknown[0], file=folder, where="", message=message),
+    unknown = [
+        problem for problem in problems if problem.severity == "warning" and problem.where == "model.architecture"
     ]
+    if len(unknown) < _MIN_GROUP:
+        return problems
+    names = ", ".join(Path(problem.file).name for problem in unknown[:_MAX_NAMES])
+    message = (
+        f"{len(unknown):,} definitions have {UNKNOWN_ARCHITECTURE}: {names} and {len(unknown) - _MAX_NAMES:,} more."
+    )
+    folder = str(Path(unknown[0].file).parent)
+    others = [problem for problem in problems if problem not in unknown]
+    return [*others, replace(unknown[0], file=folder, where="", message=message)]
 
 
 def _print_problem(problem: Problem) -> None:
-    colour = "red" if problem.severity == "error" else "yellow"
-    out.print(f"[{colour}]{problem.severity}[/] ", end="")
-    say(str(problem))
+    color = "red" if problem.severity == "error" else "yellow"
+    out.print(f"[{color}]{problem.severity}[/] ", end="")
+    print_line(str(problem))
 
 
 @definitions.command("copy")
 def copy(
     id: Id,
     new: Annotated[str, typer.Argument(metavar="NEW", help="Id of the copy: its file name without .json.")],
-    name: Annotated[str | None, typer.Option("--name", help="What the copy is called in lists.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name to show for the copy (default: from the original).")
+    ] = None,
     root: Root = None,
 ) -> None:
-    """Write finetunes/NEW.json, a complete definition of your own, equal to ID: a starting point for a finetune."""
+    """Copy a definition to finetunes/NEW.json, as a starting point for a finetune of your own."""
     from reeltune.definitions.copying import copy_definition
 
-    say(str(copy_definition(open_catalog(root), id, new, name or "")))
+    path = copy_definition(open_catalog(root), id, new, name or "")
+    print_line(str(path))

@@ -1,66 +1,88 @@
-"""`generate`: a definition in, a video out."""
+"""`generate`: make a video with a definition."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reeltune._quiet import freeze_imported
-from reeltune.cli.options import Device, DType, Id, Profile, Quantization, Root, Threads, open_catalog, wishes
-from reeltune.cli.output import interruptible, say, showing
-from reeltune.cli.stored import stored_call
+from reeltune.cli.options import (
+    Device,
+    DType,
+    Id,
+    Profile,
+    Quantization,
+    Root,
+    Threads,
+    effective_preferences,
+    open_catalog,
+)
+from reeltune.cli.output import interruptible, print_line, progress_display
+from reeltune.cli.stored import stored_settings
 from reeltune.files import expand, is_folder, reason
 
 if TYPE_CHECKING:
     from reeltune import Engine
     from reeltune.definitions import Definition
     from reeltune.events import Listener
+    from reeltune.families.values import Settings
     from reeltune.media.video import Video
     from reeltune.preferences import Preferences
 
-_ELSEWHERE = "Choose another place: -o, or `outputs` in reeltune.json."
+_OUTPUT_HINT = "Choose another path with -o, or another folder with `outputs` in reeltune.json."
 
 
 def generate(
     id: Id,
-    prompt: Annotated[str | None, typer.Argument(help="What the video shows (default: the definition's).")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="Description of the video (default: the definition's prompt)."),
+    ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as num_inference_steps=20."),
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as num_inference_steps=20; may be repeated."),
     ] = None,
     settings: Annotated[
         Path | None,
         typer.Option(
             "--settings",
             show_default=False,
-            help="Take the settings of a generated video or image, or of a settings file; other options win.",
+            help="Use the settings in a generated video or image, or in a settings file. Other options override them.",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Same seed, same video; -1 picks one.")] = None,
-    image_start: Annotated[str | None, typer.Option("--image-start", help="Image the video starts from.")] = None,
-    image_end: Annotated[str | None, typer.Option("--image-end", help="Image it ends with.")] = None,
-    video_guide: Annotated[str | None, typer.Option("--video-guide", help="Control video it follows.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="Random seed; the same seed gives the same video. -1 picks a random one."),
+    ] = None,
+    image_start: Annotated[str | None, typer.Option("--image-start", help="Image that the video starts with.")] = None,
+    image_end: Annotated[str | None, typer.Option("--image-end", help="Image that the video ends with.")] = None,
+    video_guide: Annotated[
+        str | None, typer.Option("--video-guide", help="Control video that the video follows.")
+    ] = None,
     video_mask: Annotated[
-        str | None, typer.Option("--video-mask", help="Mask of the control video: white is generated.")
+        str | None, typer.Option("--video-mask", help="Mask for the control video; white areas are generated.")
     ] = None,
     image_refs: Annotated[
-        list[str] | None, typer.Option("--image-refs", help="Image of what appears in it; may be given several times.")
+        list[str] | None,
+        typer.Option("--image-refs", help="Image of an object or person in the video; may be repeated."),
     ] = None,
     save_quantized: Annotated[
         bool,
         typer.Option(
-            "--save-quantized", help="First write the int8 version of its 16-bit file, and list it in the definition."
+            "--save-quantized", help="Save the int8 version of a 16-bit file first, and list it in the definition."
         ),
     ] = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write (default: in outputs/).")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="MP4 file to write (default: in outputs/).")
+    ] = None,
     quantization: Quantization = None,
     dtype: DType = None,
     device: Device = None,
@@ -68,91 +90,93 @@ def generate(
     threads: Threads = None,
     root: Root = None,
 ) -> None:
-    """Make a video. Missing files are downloaded first; which are used, and why, is reported."""
+    """Make a video. Missing files are downloaded first. The files that are used, and why, are reported."""
     check_output(output)
     catalog = open_catalog(root)
     definition = catalog[id]
-    preferences = wishes(catalog.root, quantization, dtype, device, profile, threads)
+    preferences = effective_preferences(catalog.root, quantization, dtype, device, profile, threads)
     preferences = replace(preferences, save_quantized=save_quantized or preferences.save_quantized)
     check_writable(output or catalog.root / expand(preferences.outputs) / "video.mp4")
     files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
-    options = {"prompt": prompt, "seed": seed, **_inputs(files, image_refs or [])}
-    call = stored_call(settings, definition) if settings is not None else {}
-    _write_videos(definition, preferences, call | _given(assignments or [], options), output)
+    options: dict[str, object] = {"prompt": prompt, "seed": seed, **_input_settings(files, image_refs or [])}
+    stored: Settings = stored_settings(settings, definition) if settings is not None else {}
+    call = {**stored, **_call_settings(assignments or [], options)}
+    _write_videos(definition, preferences, call, output)
 
 
-def _given(assignments: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings given by `--set` and by options of their own. Raises SettingsError for one that is given by both."""
+def _call_settings(assignments: list[str], options: dict[str, object]) -> Settings:
+    """The settings given by `--set` and by other options. Raises SettingsError for a setting that both give."""
     from reeltune.errors import SettingsError
     from reeltune.settings import parse_assignments
 
     own = {key: value for key, value in options.items() if value is not None}
-    call = parse_assignments(assignments)
-    if twice := sorted(own.keys() & call.keys()):
-        raise SettingsError(f"{twice[0]} is given twice, once of them by --set.", hint="Leave out one of them.")
-    return call | own
+    assigned = parse_assignments(assignments)
+    duplicates = sorted(own.keys() & assigned.keys())
+    if duplicates:
+        message = f"{duplicates[0]} is given both by --set and by its own option or argument."
+        raise SettingsError(message, hint="Leave out one of them.")
+    return {**assigned, **own}
 
 
-def _write_videos(definition: Definition, preferences: Preferences, call: dict[str, Any], output: Path | None) -> None:
-    from reeltune import Engine  # heavy: only once everything cheap has been checked
+def _write_videos(definition: Definition, preferences: Preferences, call: Settings, output: Path | None) -> None:
+    """Make the videos and print their paths, even if a later one fails."""
+    from reeltune import Engine  # imports torch: only after everything else has been checked
 
     freeze_imported()
     paths: list[Path] = []
     with (
-        contextlib.ExitStack() as saved,
+        contextlib.ExitStack() as stack,
         interruptible() as cancel,
-        showing() as listener,
+        progress_display() as listener,
         Engine(
             definition, preferences=preferences, listener=listener, save_quantized=preferences.save_quantized
         ) as engine,
     ):
-        saved.callback(_print_paths, paths)
+        stack.callback(_print_paths, paths)
         for number, video in enumerate(engine.generate_each(cancel=cancel, **call)):
-            target = partial(_chosen, engine, video, output, number)
+            target = partial(_target, engine, video, output, number)
             paths.append(save_video(video, target, listener))
 
 
 def _print_paths(paths: list[Path]) -> None:
-    """What has been written, also where a later video failed."""
     for path in paths:
-        say(str(path))
+        print_line(str(path))
 
 
-def _inputs(files: dict[str, str | None], references: list[str]) -> dict[str, Any]:
-    """The images and videos given, as settings."""
-    found: dict[str, Any] = {key: _input_path(key, name) for key, name in files.items() if name is not None}
+def _input_settings(files: dict[str, str | None], references: list[str]) -> Settings:
+    """The input images and videos as settings."""
+    inputs: dict[str, object] = {key: _input_path(key, name) for key, name in files.items() if name is not None}
     if references:
-        found["image_refs"] = [_input_path("image_refs", name) for name in references]
-    return found
+        inputs["image_refs"] = [_input_path("image_refs", name) for name in references]
+    return inputs
 
 
 def _input_path(key: str, name: str) -> str:
-    """A file given on the command line, which is meant from the current folder, not from the root."""
+    """The absolute path of an input file. The path is relative to the current folder, not to the root."""
     from reeltune.errors import SettingsError
 
     if not name:
         flag = "--" + key.replace("_", "-")
-        raise SettingsError(f"{flag} is empty.", hint="Give the path of a file, or leave the option out.")
+        raise SettingsError(f"{flag} is empty.", hint="Give the path of a file, or leave out the option.")
     return str(expand(name).absolute())
 
 
 def check_output(output: Path | None) -> None:
-    """Raise MediaError, before the work, where a video can't be written under the name asked for."""
+    """Raise MediaError, before any work is done, if `output` is not a path that a video can be written to."""
     from reeltune.errors import MediaError
 
     if output is None:
         return
     if is_folder(output):
-        raise MediaError(f"{output} is a folder.", hint=f"Name a file: -o {output / 'video.mp4'}.")
+        raise MediaError(f"{output} is a folder.", hint=f"Give the path of a file, such as -o {output / 'video.mp4'}.")
     if output.suffix.lower() != ".mp4":
-        raise MediaError(
-            f"{output} doesn't end in .mp4: only MP4 files are written.", hint="Use a name such as out.mp4."
-        )
+        message = f"{output} doesn't end in .mp4: videos are written as MP4 files only."
+        raise MediaError(message, hint="Use a name such as out.mp4.")
     check_writable(output)
 
 
 def check_writable(output: Path) -> None:
-    """Raise MediaError, before the work, where a file can't be written."""
+    """Raise MediaError, before any work is done, if a file can't be written."""
     from reeltune.errors import MediaError
 
     try:
@@ -160,36 +184,34 @@ def check_writable(output: Path) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise MediaError(
-            f"{output} can't be written: {reason(error)}.",
-            hint="Choose another place: -o, or `outputs` in reeltune.json.",
-        ) from error
+        raise MediaError(f"{output} can't be written: {reason(error)}.", hint=_OUTPUT_HINT) from error
     folder = next(parent for parent in output.absolute().parents if is_folder(parent))
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise MediaError(
-            f"{output} can't be written: {folder} is read-only.",
-            hint="Choose another folder: -o, or `outputs` in reeltune.json.",
-        )
+        raise MediaError(f"{output} can't be written: {folder} is read-only.", hint=_OUTPUT_HINT)
 
 
 def save_video(video: Video, target: Callable[[], Path], listener: Listener) -> Path:
-    """Write a video; where its place can't be written, keep it elsewhere: minutes or hours of work depend on it."""
+    """Write a video and return its path.
+
+    If the path can't be written, the video is saved to a temporary folder, so that the work isn't lost, and MediaError
+    is raised.
+    """
     from reeltune.errors import MediaError
 
     try:
         return video.save(target(), listener=listener)
     except MediaError as error:
-        kept = video.save(Path(tempfile.mkdtemp(prefix="reeltune-")) / "video.mp4", listener=listener)
-        first = error.__cause__ if isinstance(error.__cause__, MediaError) else error  # before it named the latents
-        raise MediaError(f"{first.message} The video is kept in {kept}.", hint=first.hint) from error
+        temporary = Path(tempfile.mkdtemp(prefix="reeltune-")) / "video.mp4"
+        path = video.save(temporary, listener=listener)
+        # the cause doesn't mention the latents, which aren't needed because the video is saved
+        original = error.__cause__ if isinstance(error.__cause__, MediaError) else error
+        raise MediaError(f"{original.message} The video was saved to {path}.", hint=original.hint) from error
 
 
-def _chosen(engine: Engine, video: Video, output: Path | None, number: int) -> Path:
-    return _target(output, number) or engine.output_path(video)
-
-
-def _target(output: Path | None, number: int) -> Path | None:
-    """The file of the n-th video: `out.mp4`, `out_2.mp4`…"""
-    if output is None or number == 0:
+def _target(engine: Engine, video: Video, output: Path | None, number: int) -> Path:
+    """The path of the video with this number, counted from 0: `out.mp4`, `out_2.mp4`, …"""
+    if output is None:
+        return engine.output_path(video)
+    if number == 0:
         return output
     return output.with_stem(f"{output.stem}_{number + 1}")

@@ -1,4 +1,4 @@
-"""The program's log in the terminal: what is done for the page, job by job, on stderr."""
+"""The log of the web page's server on stderr."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from rich.markup import escape
 from reeltune.cli.output import err, printable
 
 _LOGGER = "reeltune"
-_COLOURS = {logging.ERROR: "red", logging.WARNING: "yellow", logging.DEBUG: "dim"}
+_COLORS = {logging.ERROR: "red", logging.WARNING: "yellow", logging.DEBUG: "dim"}
 
 
 class TerminalHandler(logging.Handler):
-    """Prints a line for each record: the time, and the message with nothing in it that a terminal would obey."""
+    """Prints a line for each record: the time, and the message with control characters escaped."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record; one that can't be printed is reported by the logging module."""
+        """Print a record. Errors while printing are handled by the logging module."""
         try:
             text = escape(printable(self.format(record)))
-            colour = _COLOURS.get(record.levelno)
-            line = f"[{colour}]{text}[/]" if colour else text
+            color = _COLORS.get(record.levelno)
+            line = f"[{color}]{text}[/]" if color else text
             err.print(f"[dim]{strftime('%H:%M:%S', localtime(record.created))}[/] {line}")
-        except Exception:  # as every handler of the logging module does
+        except Exception:  # like the handlers of the logging module
             self.handleError(record)
 
 
 def show_log(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Print the program's log: errors only where `quiet`, each step where `verbose`."""
+    """Print the log: only errors if `quiet`, every step if `verbose`."""
     logger = logging.getLogger(_LOGGER)
     for handler in [handler for handler in logger.handlers if isinstance(handler, TerminalHandler)]:
         logger.removeHandler(handler)

@@ -1,101 +1,117 @@
-"""`list`, `show`, `explain`: what there is and what would be used."""
+"""`list`, `show`, `explain`: the available models, and the versions and files that would be used."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reeltune._text import counted
-from reeltune.cli.options import AsJson, Device, DType, Id, Profile, Quantization, Root, open_catalog, wishes
-from reeltune.cli.output import interruptible, notice, print_json, say, size, table, tell
+from reeltune.cli.options import (
+    AsJson,
+    Device,
+    DType,
+    Id,
+    Profile,
+    Quantization,
+    Root,
+    effective_preferences,
+    open_catalog,
+)
+from reeltune.cli.output import interruptible, print_event, print_json, print_line, print_notice, print_table, size
 
 if TYPE_CHECKING:
     from reeltune.definitions import Definition, Summary
+    from reeltune.families.values import Settings
     from reeltune.planning.plan import Plan
+    from reeltune.untrusted import JsonObject
 
-_NAMED = 6  # models that a line about many names
+_MAX_IDS = 6  # ids in a notice
 
 
 def list_models(
     root: Root = None,
-    all_: Annotated[bool, typer.Option("--all", help="Also definitions that ask to be hidden.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Also list hidden definitions.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List all models: base models and finetunes, and whether they run here."""
-    from reeltune.planning.facts import summaries_here
+    """List all models, base models and finetunes, and whether they can run on this machine."""
+    from reeltune.planning.facts import local_summaries
 
     catalog = open_catalog(root)
-    found = summaries_here(catalog, wishes(catalog.root))
-    rows = [row for row in found if row.visible or all_]
+    summaries = local_summaries(catalog, effective_preferences(catalog.root))
+    listed = [summary for summary in summaries if summary.visible or all_]
     if as_json:
         keys = ("id", "name", "architecture", "kind", "runnable", "reason", "visible")
-        print_json([{key: getattr(row, key) for key in keys} for row in rows])
+        print_json([{key: getattr(summary, key) for key in keys} for summary in listed])
         return
-    table(
-        ("ID", "NAME", "ARCHITECTURE", "KIND", "RUNS HERE"),
-        [(row.id, row.name, row.architecture, row.kind, "yes" if row.runnable else "no") for row in rows],
-    )
-    for line in _reasons(rows):
-        notice(line)
-    if len(rows) < len(found):
-        hidden = counted(len(found) - len(rows), "definition")
-        notice(f"{hidden} not shown, as they ask to be hidden; --all shows them.")
+    print_table(("ID", "NAME", "ARCHITECTURE", "KIND", "RUNS HERE"), [_row(summary) for summary in listed])
+    for line in _reasons(listed):
+        print_notice(line)
+    if len(listed) < len(summaries):
+        hidden = counted(len(summaries) - len(listed), "hidden definition")
+        print_notice(f"{hidden} not shown; --all shows them.")
 
 
-def _reasons(rows: list[Summary]) -> list[str]:
-    """Why models don't run here: a line for each cause, with the models it holds for."""
-    groups: dict[str, list[Summary]] = {}
-    for row in rows:
-        if not row.runnable:
-            groups.setdefault(row.cause, []).append(row)
+def _row(summary: Summary) -> tuple[str, ...]:
+    runs_here = "yes" if summary.runnable else "no"
+    return (summary.id, summary.name, summary.architecture, summary.kind, runs_here)
+
+
+def _reasons(summaries: list[Summary]) -> list[str]:
+    """Why models can't run: a line for each reason, with the models that it applies to."""
+    ids_by_cause: dict[str, list[str]] = {}
+    for summary in summaries:
+        if not summary.runnable:
+            ids_by_cause.setdefault(summary.cause, []).append(summary.id)
     lines = []
-    for cause, group in groups.items():
-        ids = [row.id for row in group]
-        shown = ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else "")
-        lines.append(f"{cause}: {shown}")
+    for cause, ids in ids_by_cause.items():
+        text = ", ".join(ids[:_MAX_IDS])
+        if len(ids) > _MAX_IDS:
+            text += f" and {len(ids) - _MAX_IDS:,} more"
+        lines.append(f"{cause}: {text}")
     return lines
 
 
 def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
-    """Show one definition: its versions, its settings, and where they come from."""
+    """Show a definition: its files, its versions and its settings."""
     from reeltune.machine import probe
-    from reeltune.planning.facts import reason_here
+    from reeltune.planning.facts import reason_not_runnable
 
     catalog = open_catalog(root)
     definition = catalog[id]
-    reason = reason_here(definition, wishes(catalog.root), probe())
+    reason = reason_not_runnable(definition, effective_preferences(catalog.root), probe())
     if as_json:
-        print_json(_as_json(definition, reason))
+        print_json(_definition_json(definition, reason))
         return
-    say(f"{definition.name}  ({definition.id})")
+    print_line(f"{definition.name}  ({definition.id})")
     if definition.description:
-        say(definition.description)
-    say("")
-    say(f"architecture  {definition.architecture.id} ({definition.architecture.family.label}), {definition.kind}")
-    say(f"runs here     {'no: ' + reason if reason else 'yes'}")
-    say(f"components    {definition.components}")
+        print_line(definition.description)
+    print_line("")
+    architecture = definition.architecture
+    print_line(f"architecture  {architecture.id} ({architecture.family.label}), {definition.kind}")
+    print_line(f"runs here     {f'no: {reason}' if reason else 'yes'}")
+    print_line(f"components    {definition.components}")
     if definition.resolutions:
-        say(f"resolutions   {', '.join(value for _, value in definition.resolutions)}")
-    say(f"files         {', '.join(str(path) for path in definition.files)}")
+        print_line(f"resolutions   {', '.join(value for _, value in definition.resolutions)}")
+    print_line(f"files         {', '.join(str(path) for path in definition.files)}")
     for slot, versions in definition.slots.items():
-        say(f"\n{slot}")
+        print_line(f"\n{slot}")
         for version in versions:
-            say(f"  {version.url}")
-    say("\nsettings it starts from")
+            print_line(f"  {version.url}")
+    print_line("\ndefault settings")
     for key, value in _settings(definition).items():
-        say(f"  {key} = {value}")
+        print_line(f"  {key} = {value}")
     for problem in definition.notices:
-        notice(str(problem))
+        print_notice(str(problem))
 
 
-def _settings(definition: Definition) -> dict[str, Any]:
+def _settings(definition: Definition) -> Settings:
     from reeltune.settings import layer
 
     return layer(definition.architecture, definition.settings)
 
 
-def _as_json(definition: Definition, reason: str) -> dict[str, Any]:
+def _definition_json(definition: Definition, reason: str) -> JsonObject:
     return {
         "id": definition.id,
         "name": definition.name,
@@ -124,16 +140,16 @@ def explain(
     device: Device = None,
     profile: Profile = None,
     online: Annotated[
-        bool, typer.Option("--online", help="Also read the headers and sizes of files that aren't here.")
+        bool, typer.Option("--online", help="Also read headers and sizes of files that are not on disk.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Explain which version of a model would be used, why, and which files that takes."""
+    """Explain which version of a model would be used and why, and which files it needs."""
     from reeltune.planning.memory import choose_profile
     from reeltune.planning.plan import explain as explain_definition
 
     catalog = open_catalog(root)
-    preferences = wishes(catalog.root, quantization, dtype, device, profile)
+    preferences = effective_preferences(catalog.root, quantization, dtype, device, profile)
     plan = explain_definition(catalog[id], preferences, online=online)
     if online:
         plan = _with_sizes(plan)
@@ -146,62 +162,61 @@ def explain(
 
 
 def _with_sizes(plan: Plan) -> Plan:
-    """The plan with the sizes that servers report; what is wrong with a file there is a notice."""
+    """The plan with the sizes that servers report. Prints a notice and returns the same plan if that fails."""
     from reeltune.errors import FetchError
     from reeltune.fetch import ask_sizes
 
     try:
         with interruptible() as cancel:
-            return ask_sizes([plan], listener=tell, cancel=cancel)[0][0]
+            plans, _ = ask_sizes([plan], listener=print_event, cancel=cancel)
     except FetchError as error:
-        notice(str(error))
+        print_notice(str(error))
         return plan
+    return plans[0]
 
 
 def print_plan(plan: Plan) -> None:
-    """Choices, rejections and files, as `explain` and `pull` show them; first of all whether the model can run."""
-    if not plan.definition.runnable:
-        say(f"{plan.definition.id} can't run here: {plan.definition.reason}.\n")
-    say(f"{plan.definition.name} on {plan.device}")
+    """Print the choices, the rejected versions and the files of a plan."""
+    definition = plan.definition
+    if not definition.runnable:
+        print_line(f"{definition.id} can't run here: {definition.reason}.\n")
+    print_line(f"{definition.name} on {plan.device}")
     for slot, choice in plan.selection.choices.items():
-        say(f"\n{slot}: {choice.version.file_name}")
-        say(f"  {choice.reason}")
-        for row in plan.selection.rejected:
-            if row.slot == slot:
-                say(f"  not {row.version.file_name}: {row.reason}")
-    say("")
-    table(
-        ("FILE", "SIZE", "HERE"),
-        [(str(item.path), size(item.bytes), "yes" if item.present else "no") for item in plan.items],
-    )
-    _print_estimate(plan)
+        print_line(f"\n{slot}: {choice.version.file_name}")
+        print_line(f"  {choice.reason}")
+        for rejection in plan.selection.rejected:
+            if rejection.slot == slot:
+                print_line(f"  not {rejection.version.file_name}: {rejection.reason}")
+    print_line("")
+    rows = [(str(item.path), size(item.bytes), "yes" if item.present else "no") for item in plan.items]
+    print_table(("FILE", "SIZE", "ON DISK"), rows)
+    _print_memory(plan)
     if plan.products_in_fp32:
-        dtype = plan.dtype
-        say(f"arithmetic: fp32, since this processor is slow in {dtype}; weights stay as they are stored")
-    for line in (*map(str, plan.definition.notices), *plan.notices):
-        notice(line)
+        print_line(f"arithmetic: fp32, because this processor is slow in {plan.dtype}; weights stay as stored")
+    for problem in definition.notices:
+        print_notice(str(problem))
+    for line in plan.notices:
+        print_notice(line)
 
 
-def _print_estimate(plan: Plan) -> None:
-    """What the choice takes, as far as headers are known."""
+def _print_memory(plan: Plan) -> None:
+    """Print the estimate of the memory that a plan needs, if the headers are known."""
     from reeltune.errors import NotEnoughMemory
     from reeltune.planning.estimate import check_memory, estimate
     from reeltune.planning.memory import choose_profile
 
-    found = estimate(plan)
-    device = plan.device
-    room = plan.machine.memory_of(device)
-    if found.transformer is None:
-        notice("What it takes in memory is known once the weights' headers are (`--online`).")
+    sizes = estimate(plan)
+    if sizes.transformer is None:
+        print_notice("The needed memory is unknown until the headers of the weights are read (`--online`).")
         return
-    encoders = f"; its encoders {size(found.encoders)}, before them" if found.encoders is not None else ""
-    say(
-        f"\n{found.parameters or 0:,} parameters; weights in memory {size(found.transformer)}{encoders}; "
-        f"{device} has {size(room)}."
-    )
+    weights = f"transformer {size(sizes.transformer)}"
+    if sizes.encoders is not None:
+        weights += f", encoders {size(sizes.encoders)} (released before it is loaded)"
+    available = size(plan.machine.memory_of(plan.device))
+    print_line(f"\n{sizes.parameters or 0:,} parameters; memory for weights: {weights}; {plan.device} has {available}")
     chosen = choose_profile(plan)
-    say(f"memory profile: {chosen.profile}, {chosen.reason}")
+    print_line(f"memory profile: {chosen.profile}, {chosen.reason}")
     try:
         check_memory(plan)
     except NotEnoughMemory as error:
-        notice(f"Generating would be refused. {error}")
+        print_notice(f"This machine doesn't have enough memory. {error}")

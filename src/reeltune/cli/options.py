@@ -1,4 +1,4 @@
-"""Flags that mean the same everywhere, and what commands make of them."""
+"""Options that several commands share, and the catalog and preferences that result from them."""
 
 from __future__ import annotations
 
@@ -7,67 +7,75 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reeltune.cli.output import notice
+from reeltune._text import counted
+from reeltune.cli.output import print_notice
 
 if TYPE_CHECKING:
     from reeltune.definitions import Catalog
     from reeltune.preferences import Preferences
 
-_ROOT_HELP = "Working folder with finetunes/, ckpts/, settings/, outputs/ (default: the current folder)."
+_MAX_NAMES = 5  # file names in a notice
+_ROOT_HELP = "Working folder with finetunes/, ckpts/, settings/ and outputs/ (default: the current folder)."
 
 
-def _root(context: typer.Context, given: Path | None) -> Path | None:
-    """The root given after the command, else before it, else in the environment."""
-    before: Path | None = context.find_root().params.get("root")
+def _root(context: typer.Context, root: Path | None) -> Path | None:
+    """The root given after the command, otherwise the one before it, otherwise the one in the environment."""
+    root_before: Path | None = context.find_root().params.get("root")
     source = context.get_parameter_source("root")
-    return given if before is None or (source is not None and source.name == "COMMANDLINE") else before
+    given_after_command = source is not None and source.name == "COMMANDLINE"
+    if given_after_command or root_before is None:
+        return root
+    return root_before
 
 
 RootBefore = Annotated[Path | None, typer.Option("--root", show_default=False, help=_ROOT_HELP)]
 Root = Annotated[
     Path | None, typer.Option("--root", envvar="REELTUNE_ROOT", show_default=False, help=_ROOT_HELP, callback=_root)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quantization = Annotated[
-    str | None, typer.Option("--quantization", show_default=False, help="int8, or bf16 for 16 bits.")
+    str | None,
+    typer.Option("--quantization", show_default=False, help="Quantization: int8, or bf16 for unquantized 16 bits."),
 ]
 DType = Annotated[
     str | None, typer.Option("--dtype", show_default=False, help="Data type to compute in: auto, bf16 or fp16.")
 ]
 Device = Annotated[
     str | None,
-    typer.Option("--device", show_default=False, help="auto, cpu, mps, cuda, or one card: cuda:1."),
+    typer.Option("--device", show_default=False, help="Device: auto, cpu, mps, cuda, or one GPU such as cuda:1."),
 ]
 Profile = Annotated[
     str | None,
     typer.Option(
-        "--profile", show_default=False,
-        help="Memory profile: auto, resident, stages, streamed or minimum, from fastest to smallest.",
+        "--profile",
+        show_default=False,
+        help="Memory profile: auto, or resident, stages, streamed, minimum (from fastest to least memory).",
     ),
-]  # fmt: skip
+]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", show_default=False, help="CPU threads to compute with; 0 chooses by the video's size."),
+    typer.Option("--threads", show_default=False, help="Number of CPU threads; 0 chooses by the size of the video."),
 ]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a definition: its file name without .json.")]
 
 
 def open_catalog(root: Path | None, *, quiet: bool = False) -> Catalog:
-    """The catalog of the root; files that aren't read are named once, unless `quiet`, and don't stop anything."""
+    """The catalog of the root. Definitions that can't be read are reported, unless `quiet`, and left out."""
     from reeltune.definitions import load_catalog
 
     catalog = load_catalog(root)
     if quiet:
         return catalog
     for problem in catalog.unread:
-        notice(f"{problem.message} {problem.fix}".strip())
+        print_notice(f"{problem.message} {problem.fix}".strip())
     if catalog.broken:
-        names = ", ".join(path.name for path in list(catalog.broken)[:5])
-        notice(f"{len(catalog.broken)} definition(s) can't be read and are set aside: {names}. See `reeltune check`.")
+        count = counted(len(catalog.broken), "definition")
+        names = ", ".join(path.name for path in list(catalog.broken)[:_MAX_NAMES])
+        print_notice(f"{count} can't be read: {names}. `reeltune check` shows the problems.")
     return catalog
 
 
-def wishes(
+def effective_preferences(
     root: Path,
     quantization: str | None = None,
     dtype: str | None = None,
@@ -75,20 +83,20 @@ def wishes(
     profile: str | None = None,
     threads: int | None = None,
 ) -> Preferences:
-    """The root's preferences, replaced by the options that were given; notices about them are printed.
+    """The preferences of the root, with the options of the command line applied; prints notices about them.
 
     Raises PreferencesError for an invalid value, DeviceError for a `--device` that this machine doesn't have.
     """
     from reeltune.preferences import load_preferences
 
-    preferences, notices = load_preferences(root)
+    stored, notices = load_preferences(root)
     for line in notices:
-        notice(line)
-    chosen = preferences.with_flags(
+        print_notice(line)
+    preferences = stored.with_flags(
         quantization=quantization, dtype=dtype, device=device, memory_profile=profile, threads=threads
     )
     if device is not None:
         from reeltune.machine import probe
 
-        probe().check_device(chosen.device)
-    return chosen
+        probe().check_device(preferences.device)
+    return preferences

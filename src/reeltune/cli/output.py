@@ -1,4 +1,4 @@
-"""What commands print: tables and JSON on stdout, notices, progress and errors on stderr."""
+"""The output of commands: tables and JSON on stdout; notices, progress and errors on stderr."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,49 +20,55 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def print_json(value: Any) -> None:
-    """One JSON value, for programs."""
+def print_json(value: object) -> None:
+    """Print a JSON value on stdout."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
 
 
-def say(text: str) -> None:
-    """Print one line without markup."""
+def print_line(text: str) -> None:
+    """Print a text on stdout, without markup."""
     out.print(printable(text), markup=False)
 
 
 def printable(text: str) -> str:
-    """Text from strangers' files as a terminal can show it: control characters and lone surrogates are escaped."""
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else character.encode("unicode_escape").decode()
-        for character in text
-    )
+    """A text that a terminal can show safely: control characters and lone surrogates are escaped."""
+    return "".join(_printable_character(character) for character in text)
 
 
-def notice(text: str) -> None:
-    """Something the user should know, aside from the result."""
+def _printable_character(character: str) -> str:
+    if character.isprintable() or character in "\n\t":
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def print_notice(text: str) -> None:
+    """Print something the user should know on stderr."""
     err.print(f"[yellow]·[/] {escape(printable(text))}")
 
 
 def print_error(error: ReeltuneError) -> None:
-    """What, why, next step."""
+    """Print the message of an error and its hint on stderr."""
     err.print(f"[red]Error:[/] {escape(printable(error.message))}")
     if error.hint:
         err.print(f"       {escape(printable(error.hint))}")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A plain table that copies and greps well: one line a row, never folded."""
-    lines = [tuple(columns), *(tuple(row) for row in rows)]
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a plain table that is easy to copy and grep: one line per row, never wrapped."""
+    lines = [tuple(columns)]
+    lines += [tuple(row) for row in rows]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
-    text = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    sys.stdout.write("\n".join(printable(line.rstrip()) for line in text) + "\n")
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        sys.stdout.write(printable("  ".join(cells).rstrip()) + "\n")
 
 
 @contextmanager
 def interruptible() -> Iterator[CancelToken]:
-    """A token that the first Ctrl-C cancels, so that work ends at its next step; a second one ends it at once."""
-    cancel, previous = CancelToken(), signal.getsignal(signal.SIGINT)
+    """A token that Ctrl-C cancels, so that work stops at its next step. A second Ctrl-C stops it at once."""
+    cancel = CancelToken()
+    previous = signal.getsignal(signal.SIGINT)
 
     def stop(*_: object) -> None:
         cancel.cancel()
@@ -76,22 +81,28 @@ def interruptible() -> Iterator[CancelToken]:
         signal.signal(signal.SIGINT, previous)
 
 
-def tell(event: Event) -> None:
-    """Print notices; for commands that show no progress."""
+def print_event(event: Event) -> None:
+    """A listener that prints notices and planned downloads, for commands that show no progress."""
     if isinstance(event, Notice):
-        notice(event.message)
+        print_notice(event.message)
     elif isinstance(event, Planned):
-        here = sum(file.kept for file in event.files)
-        part = f", {size(here)} of it here already" if here else ""
-        files = counted(len(event.files), "file")
-        notice(f"To download: {size(event.to_fetch)} in {files}{part}; {size(event.free)} free.")
-        for file in event.files:
-            err.print(f"    {size(file.bytes):>9}  {escape(printable(file.name))}")
+        _print_planned(event)
+
+
+def _print_planned(event: Planned) -> None:
+    """Print the size of a download, and one line for each file."""
+    text = f"To download: {size(event.to_fetch)} in {counted(len(event.files), 'file')}"
+    already_present = sum(file.kept for file in event.files)
+    if already_present:
+        text += f" ({size(already_present)} of it downloaded already)"
+    print_notice(f"{text}; {size(event.free)} free.")
+    for file in event.files:
+        err.print(f"    {size(file.bytes):>9}  {escape(printable(file.name))}")
 
 
 @contextmanager
-def showing() -> Iterator[Callable[[Event], None]]:
-    """A listener that draws a bar for each stage, and prints notices above them."""
+def progress_display() -> Iterator[Callable[[Event], None]]:
+    """A listener that draws a progress bar for each stage, and prints notices above them."""
     from reeltune.cli.bars import Bars
 
     bars = Bars(err)
@@ -100,7 +111,7 @@ def showing() -> Iterator[Callable[[Event], None]]:
         if isinstance(event, Progress):
             bars.show(event)
         else:
-            tell(event)
+            print_event(event)
 
     try:
         yield listen

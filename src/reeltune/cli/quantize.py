@@ -1,4 +1,4 @@
-"""`quantize`: a smaller or merged version of a weight file, or of what a definition lists."""
+"""`quantize`: write the quantized, converted or merged version of a weight file or of a definition."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reeltune.cli.options import Root, open_catalog, wishes
-from reeltune.cli.output import interruptible, say, showing, size
+from reeltune._text import counted
+from reeltune.cli.options import Root, effective_preferences, open_catalog
+from reeltune.cli.output import interruptible, print_line, progress_display, size
 from reeltune.files import is_file
 
 if TYPE_CHECKING:
@@ -19,85 +20,89 @@ if TYPE_CHECKING:
 
 
 def quantize(
-    source: Annotated[str, typer.Argument(metavar="ID|FILE", help="Id of a definition, or a .safetensors file.")],
-    to: Annotated[str, typer.Option("--to", help="int8, bf16 or fp16.")] = "int8",
+    source: Annotated[
+        str, typer.Argument(metavar="ID|FILE", help="Id of a definition, or path of a .safetensors file.")
+    ],
+    to: Annotated[str, typer.Option("--to", help="Format to write: int8, bf16 or fp16.")] = "int8",
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", show_default=False, help="Data type an int8 version computes in: bf16 or fp16."),
+        typer.Option("--dtype", show_default=False, help="Data type that the int8 version computes in: bf16 or fp16."),
     ] = None,
     lora: Annotated[
         list[str] | None,
-        typer.Option("--lora", metavar="FILE[:WEIGHT]", help="LoRA to merge; may be given several times."),
+        typer.Option(
+            "--lora", metavar="FILE[:WEIGHT]", help="LoRA to merge, with an optional weight; may be repeated."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write (default: named by the convention).")
+        Path | None, typer.Option("-o", "--output", help="File to write (default: named after the source).")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output where it exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
     root: Root = None,
 ) -> None:
-    """Quantize a checkpoint to quanto int8, or convert it, LoRAs merged in the same pass.
+    """Quantize a checkpoint to quanto int8, or convert it to bf16 or fp16. LoRAs can be merged into it.
 
-    With an ID, its 16-bit file is fetched where it is missing, the int8 version lands in ckpts/ and the definition
-    lists it from then on.
+    With an ID, a missing 16-bit file is downloaded, and the int8 version is added to the definition.
     """
     from reeltune import quantize as quantize_file
 
     _refuse_urls(source, output)
     loras = [split_weight(text) for text in lora or ()]
     file = Path(source)
-    with interruptible() as cancel, showing() as listener:
-        if not (source.lower().endswith(".safetensors") or (is_file(file))):
+    with interruptible() as cancel, progress_display() as listener:
+        if not (source.lower().endswith(".safetensors") or is_file(file)):
             catalog = open_catalog(root)
-            preferences = wishes(catalog.root, "bf16", dtype, None)
+            preferences = effective_preferences(catalog.root, "bf16", dtype, None)
             if output is None and to == "int8" and not loras:
                 _save(catalog[source], preferences, listener, cancel)
                 return
-            file, computed = _fetched(catalog[source], preferences, listener, cancel)
-            output = output or catalog.root / "ckpts" / _name(file, to, computed, merged=bool(loras))
-            dtype = computed if to == "int8" else None
-        made = quantize_file(
+            file, plan_dtype = _download(catalog[source], preferences, listener, cancel)
+            output = output or catalog.root / "ckpts" / _default_name(file, to, plan_dtype, merged=bool(loras))
+            dtype = plan_dtype if to == "int8" else None
+        quantized = quantize_file(
             file, output, to=to, dtype=dtype or "auto", loras=loras, overwrite=force, listener=listener, cancel=cancel
         )
-    layers = f", {made.modules} layers in int8" if made.modules else ""
-    say(f"{made.path}  {size(made.bytes)}{layers}, sha256 {made.sha256}")
+    layers = f", {counted(quantized.modules, 'layer')} in int8" if quantized.modules else ""
+    print_line(f"{quantized.path}  {size(quantized.bytes)}{layers}, sha256 {quantized.sha256}")
 
 
 def _refuse_urls(source: str, output: Path | None) -> None:
-    """Raise CheckpointError for a URL where a file is needed."""
+    """Raise CheckpointError if the source or the output is a URL."""
     from reeltune.errors import CheckpointError
 
     if re.match(r"https?://", source, re.IGNORECASE):
-        hint = (
-            f"`reeltune add {source}` makes a definition of it; then `reeltune quantize ID` downloads and quantizes it."
-        )
+        hint = f"Create a definition with `reeltune add {source}`, then use `reeltune quantize ID`."
         raise CheckpointError("A URL can't be quantized.", hint=hint)
     if output is not None and re.match(r"https?:/", str(output), re.IGNORECASE):
-        raise CheckpointError(f"-o {output} is a URL.", hint="Name a file on this machine.")
+        raise CheckpointError(f"-o {output} is a URL.", hint="Give the path of a file on this machine.")
 
 
 def split_weight(text: str) -> tuple[str, float]:
-    """`FILE:WEIGHT` taken apart; a path may hold colons of its own. Without a weight it is 1."""
+    """The parts of `FILE:WEIGHT`. The weight is 1 if it is left out; the path may contain colons."""
     file, colon, weight = text.rpartition(":")
+    if not colon or not file:
+        return text, 1.0
     try:
-        return (file, float(weight)) if colon and file else (text, 1.0)
+        return file, float(weight)
     except ValueError:  # C:\loras\style.safetensors
         return text, 1.0
 
 
 def _save(definition: Definition, preferences: Preferences, listener: Listener, cancel: CancelToken) -> None:
+    """Write the int8 versions of a definition's files, and print their paths."""
     from reeltune.weights.saving import save_quantized
 
     paths = save_quantized(definition, preferences, listener=listener, cancel=cancel)
     for path in paths:
-        say(f"{path}  {size(path.stat().st_size)}")
+        print_line(f"{path}  {size(path.stat().st_size)}")
     if not paths:
-        say(f"Nothing to do: no file of {definition.id} was quantized.")
+        print_line(f"Nothing to do: {definition.id} has no 16-bit file to quantize.")
 
 
-def _fetched(
+def _download(
     definition: Definition, preferences: Preferences, listener: Listener, cancel: CancelToken
 ) -> tuple[Path, str]:
-    """A definition's one 16-bit file, fetched where it is missing, and the data type that it would run in."""
+    """The 16-bit file of a definition, downloaded if it is missing, and the data type that it computes in."""
     from reeltune.errors import ChoiceError
     from reeltune.fetch import pull
 
@@ -105,11 +110,12 @@ def _fetched(
     paths = [item.path for item in plan.items if item.subject in plan.selection.choices]
     if len(paths) > 1:
         names = ", ".join(str(path) for path in paths)
-        raise ChoiceError(f"{definition.id} consists of {len(paths)} weight files.", hint=f"Name one of them: {names}.")
+        message = f"{definition.id} has {len(paths)} weight files, and one can be quantized at a time."
+        raise ChoiceError(message, hint=f"Give one of them: {names}.")
     return paths[0], plan.dtype
 
 
-def _name(file: Path, to: str, dtype: str, *, merged: bool) -> str:
+def _default_name(file: Path, to: str, dtype: str, *, merged: bool) -> str:
     from reeltune.weights.quantize import default_name
 
     return default_name(file, to, dtype, merged)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reeltune.checkpoints.names import read_name
+from reeltune.checkpoints.names import format_objection, read_name
 from reeltune.definitions.catalog import Catalog, problems_of
 from reeltune.definitions.folders import scan_folder
 from reeltune.definitions.keys import has_value, is_silent
@@ -80,9 +80,9 @@ def _sharing_warnings(definition: Definition, path: Path) -> list[Problem]:
                 warnings.append(
                     replace(warning, message=message, fix="Upload the file and list its URL before sharing.")
                 )
-            name = read_name(version.url)
-            if name.format in ("pickle", "gguf"):
-                message = f"{slot}: {version.file_name} is a {name.format} file, which is never loaded."
+            if format_objection(version.url):
+                file_format = read_name(version.url).format
+                message = f"{slot}: {version.file_name} is a {file_format} file, which is never loaded."
                 warnings.append(replace(warning, message=message, fix="List a safetensors version."))
     if definition.reason:
         warnings.append(replace(warning, message=f"It can't run: {definition.reason}."))

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-from reeltune.engine.families.base import Config
 from reeltune.families import Architecture
+from reeltune.families.base import Config
 from reeltune.planning.plan import Plan
 from reeltune.request.values import Request
 from reeltune.weights.wide import products_in_fp32

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import FamilyRuntime
+from reeltune.engine.families.base import Arguments, FamilyRuntime
 from reeltune.engine.guidance import GuidanceSchedule, rescaled, schedule_of, without
-from reeltune.engine.placing import Places
+from reeltune.engine.placing import Placement
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.riflex import stretch, stretched
 from reeltune.engine.speed import compilation_failed, compiled, undo_compile
@@ -93,12 +93,12 @@ class Denoiser:
         config: Any,
         dtype: torch.dtype,
         load: Callable[[], nn.Module],
-        places: Places,
+        placement: Placement,
         steering: Steering,
         reporter: Reporter,
     ) -> None:
         self.config, self.dtype = config, dtype
-        self._load, self._places, self._steering, self._reporter = load, places, steering, reporter
+        self._load, self._placement, self._steering, self._reporter = load, placement, steering, reporter
 
     def cache_context(self, *_: Any, **__: Any) -> AbstractContextManager[None]:
         """Do nothing: each pass enters the context itself, as some pipelines don't."""
@@ -119,7 +119,7 @@ class Denoiser:
                 output = rescaled(steering.conditional, output)
         return (output,)
 
-    def _pass(self, branch: str, options: dict[str, Any]) -> torch.Tensor:
+    def _pass(self, branch: str, options: Arguments) -> torch.Tensor:
         model: Any = self._load()
         steering, cache = self._steering, self._steering.cache
         states = cache.states(model) if cache else None
@@ -144,14 +144,14 @@ class Denoiser:
                 cache.disarm(model)
 
         try:
-            output = self._places.run([model], forward, undo)
+            output = self._placement.run([model], forward, undo)
         except Exception as error:
             if not (compiled(model) and compilation_failed(error)):
                 raise
             self._reporter.notice(f"The transformer's blocks run without being compiled: {_first_line(error)}")
             undo_compile(model)
             undo()
-            output = self._places.run([model], forward, undo)
+            output = self._placement.run([model], forward, undo)
         if cache:
             cache.count(model, branch)
         return output

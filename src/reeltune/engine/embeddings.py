@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from reeltune.engine.families.base import Config, Tensors
+from reeltune.engine.families.base import Tensors
 from reeltune.engine.inputs import InputImages
 from reeltune.engine.stamps import Stamps
+from reeltune.families.base import Config
 from reeltune.request.values import Request
 
 _MOST_PROMPTS = 8  # the embeddings of one are 4 to 8 MB

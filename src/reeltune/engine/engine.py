@@ -23,6 +23,7 @@ from reeltune.engine.room import allocating, check_room
 from reeltune.engine.run import Run
 from reeltune.engine.warm import Warm
 from reeltune.events import Batch, CancelToken, FilesUsed, Listener, UsedFile, ignore
+from reeltune.families.values import Settings
 from reeltune.files import expand
 from reeltune.machine import Machine
 from reeltune.media.video import Video
@@ -138,7 +139,7 @@ class Engine:
         folder = self._known_preferences()[0].outputs
         return outputs.free_path(self.definition.root / expand(folder), video)
 
-    def _parse(self, prompt: str | None, settings: dict[str, Any]) -> tuple[Request, ...]:
+    def _parse(self, prompt: str | None, settings: Settings) -> tuple[Request, ...]:
         """The requests that settings come to; their notices are reported, and those of earlier calls forgotten."""
         self._reporter.start_over()
         if prompt is not None:
@@ -183,7 +184,7 @@ class Engine:
             self._reporter.notice(notice)
         profile = choose_profile(plan)
         self._reporter.notice(f"Memory profile {profile.profile}: {profile.reason}.")
-        places = self._warm.places(plan, profile)
+        placement = self._warm.placement(plan, profile)
         stamps = self._warm.files.record(item.path for item in plan.items)
         self._reporter.event(FilesUsed(tuple(UsedFile(str(stamp.path), stamp.size) for stamp in stamps)))
-        return Run(plan, self._warm, places, self._reporter, cancel, previews=self._previews)
+        return Run(plan, self._warm, placement, self._reporter, cancel, previews=self._previews)

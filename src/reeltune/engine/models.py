@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from reeltune.definitions.slots import Slot
-from reeltune.engine.placing import Places, fits, release
+from reeltune.engine.placing import Placement, fits, release
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.speed import speed_up
 from reeltune.engine.stamps import FilesInUse, Stamps
@@ -47,7 +47,7 @@ class Models:
     def _stamps(self, plan: Plan, slot: Slot) -> _FileStamps:
         return tuple(self._files.stamps_of(file) for file in plan.files(slot))
 
-    def load(self, plan: Plan, slot: Slot, places: Places, cancel: CancelToken) -> nn.Module:
+    def load(self, plan: Plan, slot: Slot, placement: Placement, cancel: CancelToken) -> nn.Module:
         """The transformer of a slot: as it is, where its files are those that were loaded, else filled with them."""
         stamps = self._stamps(plan, slot)
         loaded_stamps, old = self._loaded.get(slot, ((), None))
@@ -56,10 +56,10 @@ class Models:
         self._loaded.pop(slot, None)
         self._report_changes(loaded_stamps, stamps)
         if old is not None:
-            places.forget(old, weights=False)
-        self._make_room(plan, slot, places)
+            placement.forget(old, weights=False)
+        self._make_room(plan, slot, placement)
         model = self._fill(plan, slot, old, cancel)
-        speed_up(model, plan.preferences, places.device, self._reporter)
+        speed_up(model, plan.preferences, placement.device, self._reporter)
         self._loaded[slot] = stamps, model
         if old is not None and old is not model:
             del old
@@ -72,14 +72,14 @@ class Models:
             if old != new and old[0].path == new[0].path:
                 self._reporter.notice(f"{new[0].path.name} changed on the disk: its weights are loaded again.")
 
-    def _make_room(self, plan: Plan, slot: Slot, places: Places) -> None:
+    def _make_room(self, plan: Plan, slot: Slot, placement: Placement) -> None:
         """Drop the transformers that are loaded, where another one doesn't fit beside them."""
-        resident = places.profile is MemoryProfile.RESIDENT
-        device = places.device if resident else torch.device("cpu")
+        resident = placement.profile is MemoryProfile.RESIDENT
+        device = placement.device if resident else torch.device("cpu")
         size = sum(file.stat().st_size for file in plan.files(slot))
         if self._loaded and not fits(size, device):
             self._reporter.notice(f"{', '.join(self._loaded)} makes room for {slot}: both don't fit.")
-            self.drop(places)
+            self.drop(placement)
 
     def _fill(self, plan: Plan, slot: Slot, old: nn.Module | None, cancel: CancelToken) -> nn.Module:
         """Load a slot's files, into the model that was there where it is of the same shape."""
@@ -97,10 +97,10 @@ class Models:
             cancel=cancel,
         )
 
-    def drop(self, places: Places | None) -> None:
+    def drop(self, placement: Placement | None) -> None:
         """Release all weights."""
         for _, model in self._loaded.values():
-            if places is not None:
-                places.forget(model, weights=False)
+            if placement is not None:
+                placement.forget(model, weights=False)
         self._loaded.clear()
         release()

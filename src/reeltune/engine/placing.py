@@ -1,7 +1,7 @@
-"""Where models lie while they compute: on the device, or in the machine's memory and sent over in parts.
+"""Where the weights of models are while they compute: on the device, or in the machine's memory and sent in parts.
 
-Every forward pass runs under `Places.run`: out of memory, the weights are placed anew by the next smaller profile and
-the same pass is made again, from the same inputs. Nothing else of the run is touched, so the video is the same one.
+Every forward pass runs under `Placement.run`: where memory runs out, the weights are placed by the next smaller
+profile and the same pass is made again from the same inputs, so the video stays the same.
 """
 
 from __future__ import annotations
@@ -10,23 +10,21 @@ import contextlib
 import ctypes
 import gc
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psutil
 import torch
-from diffusers.hooks import apply_group_offloading
 from torch import nn
-from torchao.quantization import Int8Tensor
 
 from reeltune.engine.reporting import Reporter
+from reeltune.engine.restoring import Restore, restorer, to_memory
 from reeltune.errors import NotEnoughMemory
 from reeltune.planning.memory import ChosenProfile, MemoryProfile
+from reeltune.weights._libraries import offload_in_groups, remove_offloading
 from reeltune.weights.upload import upload
 
-_CPU = torch.device("cpu")
-_HOOKS = ("lazy_prefetch_group_offloading", "layer_execution_tracker", "group_offloading")  # the last set goes first
 _WHOLE = (MemoryProfile.RESIDENT, MemoryProfile.STAGES)  # models are on the device as a whole
 _ROOM = 0.8  # of the free memory: activations need some too
 _SMALLER = "Make it smaller or shorter, or take an int8 version (`--quantization int8`)."
@@ -35,13 +33,13 @@ Result = TypeVar("Result")
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device's memory ran out."""
-    words = (
+    messages = (
         "MPS backend out of memory",
         "CUDA error: out of memory",  # of pinned memory, too
         "DefaultCPUAllocator: ",
         "Storage size calculation overflowed",
     )
-    return isinstance(error, torch.OutOfMemoryError) or any(row in str(error) for row in words)
+    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in messages)
 
 
 def release() -> None:
@@ -54,14 +52,14 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-class Places:
-    """Keeps the models of one engine where its memory profile wants them, until it is told to forget them."""
+class Placement:
+    """Places the models of one engine as its memory profile says, until they are forgotten."""
 
     def __init__(self, chosen: ChosenProfile, device: torch.device, reporter: Reporter) -> None:
         self.device, self._reporter = device, reporter
         self.preferred = chosen.profile  # before memory ran out
         self._chosen = chosen
-        self._placed: dict[nn.Module, Callable[[], None]] = {}  # how each is taken back
+        self._restores: dict[nn.Module, Restore] = {}  # of the models that are placed
 
     @property
     def profile(self) -> MemoryProfile:
@@ -69,58 +67,63 @@ class Places:
         return self._chosen.profile
 
     def place(self, *models: nn.Module) -> None:
-        """Put models where their next pass needs them; with one stage at a time, all others make room."""
+        """Place models for their next pass; where only one stage at a time fits, all others leave the device."""
         if self.profile is MemoryProfile.STAGES:
             self.rest(*models)
         for model in models:
-            if model in self._placed:
+            if model in self._restores:
                 continue
             if self.profile in _WHOLE:
-                self._placed[model] = at_home(model, copies=self.profile is MemoryProfile.RESIDENT)
+                self._restores[model] = restorer(model, copies=self.profile is MemoryProfile.RESIDENT)
                 upload(model, self.device)
             else:
-                self._placed[model] = partial(lift, model)
+                self._restores[model] = partial(to_memory, model)
                 offload(model, self._chosen, self.device)
 
     def rest(self, *but: nn.Module) -> None:
-        """A stage is over: where only one at a time has room, its weights leave the device."""
+        """End a stage: where only one at a time fits, its weights leave the device."""
         if self.profile is MemoryProfile.STAGES:
-            for model in set(self._placed) - set(but):
+            for model in set(self._restores) - set(but):
                 self.forget(model)
 
     def forget(self, model: nn.Module, *, weights: bool = True) -> None:
-        """Take a model off the device, as if it had never been placed; or only its hooks, where its weights go too."""
-        take_back = self._placed.pop(model, None)
-        if take_back is not None and weights:
-            take_back()
-        elif take_back is not None:
-            unhook(model)
+        """Take a model off the device, as if it had never been placed.
+
+        `weights`: False where the model isn't used any more, so that only its hooks need to go.
+        """
+        restore = self._restores.pop(model, None)
+        if restore is None:
+            return
+        if weights:
+            restore()
+        else:
+            remove_offloading(model)
 
     def clear(self) -> None:
         """Take everything off the device."""
-        for model in list(self._placed):
+        for model in list(self._restores):
             self.forget(model)
 
     @contextlib.contextmanager
     def visiting(self, model: nn.Module) -> Iterator[None]:
-        """A small model as a whole on the device: to stay where all do, else for as long as this takes."""
+        """A small model as a whole on the device: to stay where all models do, else within this context."""
         if self.profile in _WHOLE:
             self.place(model)
             yield
             return
-        take_back = at_home(model)
+        restore = restorer(model)
         try:
             upload(model, self.device)
             yield
         finally:
-            take_back()
+            restore()
 
     def run(
         self, models: Sequence[nn.Module], call: Callable[[], Result], undo: Callable[[], None] = lambda: None
     ) -> Result:
-        """`call`, which runs the models, under the profile, or under a smaller one. Raises NotEnoughMemory.
+        """The result of `call`, which runs the models. Raises NotEnoughMemory.
 
-        `undo` takes back what a call that failed has changed, before the next one.
+        Where memory runs out, `undo` reverts what the call has changed, and it is made again under a smaller profile.
         """
         while True:
             try:
@@ -129,16 +132,16 @@ class Places:
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                told = str(error)
+                message = str(error)
             undo()
             release()  # only here: the error held on to the tensors of the pass that failed
-            self._step_down(told)
+            self._step_down(message)
 
-    def _step_down(self, told: str) -> None:
+    def _step_down(self, error: str) -> None:
         smaller = self._chosen.smaller("memory ran out")
         if smaller is None:
             message = (
-                f"{self.device} is out of memory even with the smallest memory profile ({told.partition('.')[0]})."
+                f"{self.device} is out of memory even with the smallest memory profile ({error.partition('.')[0]})."
             )
             raise NotEnoughMemory(message, hint=_SMALLER, needed=0, available=free_memory(self.device))
         self._reporter.notice(
@@ -150,119 +153,14 @@ class Places:
 
 
 def offload(model: nn.Module, chosen: ChosenProfile, device: torch.device) -> None:
-    """Keep the weights in the machine's memory and send them over as they are needed: by blocks, or by layers.
+    """Keep the weights in the machine's memory and send them to the device as they are needed: by blocks, or by layers.
 
-    Only blocks lie in pinned memory: what encodes a prompt is used once, and pinning takes longer than sending.
+    Only blocks are kept in pinned memory: encoders are used once, and pinning takes longer than sending.
     """
     streamed = chosen.profile is MemoryProfile.STREAMED
     streams = device.type == "cuda" and streamed  # diffusers pins memory for its streams
     blocks = streamed and any(isinstance(part, nn.ModuleList) for part in model.children())
-    apply_group_offloading(
-        model,
-        onload_device=device,
-        offload_device=_CPU,
-        offload_type="block_level" if blocks else "leaf_level",
-        num_blocks_per_group=1 if blocks else None,
-        non_blocking=streams,
-        use_stream=streams,
-        record_stream=streams,
-        low_cpu_mem_usage=not (blocks and chosen.pinned),
-    )
-    for module in model.modules():
-        if (hook := _registered(module).get("group_offloading")) is not None:
-            keep_apart(hook.group)
-
-
-def keep_apart(group: Any) -> None:
-    """Give int8 weights a copy of their own to come back to, which shares their memory.
-
-    diffusers 0.42 remembers an unpinned int8 weight by itself: sent over, it would never be found again.
-    """
-    for weight, kept in group.cpu_param_dict.items():
-        if kept is weight:
-            group.cpu_param_dict[weight] = twin(weight)
-
-
-def twin(weight: Any) -> torch.Tensor:
-    """Another int8 weight of the same data and scales."""
-    return Int8Tensor(  # type: ignore[no-any-return]
-        weight.qdata, weight.scale, weight.block_size, weight.dtype, act_quant_kwargs=weight.act_quant_kwargs
-    )
-
-
-def at_home(model: nn.Module, *, copies: bool = False) -> Callable[[], None]:
-    """What puts a model's weights back where they are now: the mapped file, as a rule, so that nothing is copied.
-
-    `copies`: weights that are not in a mapped file are copied back instead, so that no second copy of them stays in
-    memory while they are on the device.
-    """
-    restore = [_way_back(module, name, weight, copies) for module, name, weight in _weights(model)]
-    restore += [_way_back(module, name, buffer, copies) for module, name, buffer in _buffers(model)]
-
-    def take_back() -> None:
-        for put_back in restore:
-            put_back()
-
-    return take_back
-
-
-def _weights(model: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
-    for module in model.modules():
-        for name, weight in module.named_parameters(recurse=False):
-            yield module, name, weight
-
-
-def _buffers(model: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            yield module, name, buffer
-
-
-def _way_back(module: nn.Module, name: str, tensor: torch.Tensor, copies: bool) -> Callable[[], None]:
-    """What puts one parameter or buffer of a module back."""
-    if copies and not in_mapped_file(tensor):
-        return partial(_copy_back, module, name)
-    if isinstance(tensor, Int8Tensor):
-        return partial(setattr, module, name, tensor)
-    return partial(_point_back, tensor, tensor.data)
-
-
-def _copy_back(module: nn.Module, name: str) -> None:
-    tensor = getattr(module, name)
-    if isinstance(tensor, nn.Parameter):
-        setattr(module, name, nn.Parameter(tensor.data.to(_CPU), requires_grad=False))
-    else:
-        tensor.data = tensor.data.to(_CPU)
-
-
-def _point_back(tensor: torch.Tensor, data: torch.Tensor) -> None:
-    tensor.data = data
-
-
-def in_mapped_file(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is a view on a mapped checkpoint: the mapping is one storage, larger than the tensor itself."""
-    data: Any = tensor.data
-    part: torch.Tensor = data.qdata if isinstance(data, Int8Tensor) else data
-    return part.device.type == "cpu" and part.untyped_storage().nbytes() > part.numel() * part.element_size()
-
-
-def unhook(model: nn.Module) -> None:
-    """Remove whatever sends a model's weights to and fro."""
-    for module in model.modules():
-        for name in _HOOKS if _registered(module) else ():
-            module._diffusers_hook.remove_hook(name, recurse=False)  # type: ignore[operator,union-attr]
-
-
-def lift(model: nn.Module) -> None:
-    """Undo any placing: no hooks, all weights in the machine's memory."""
-    unhook(model)
-    model.to(_CPU)
-
-
-def _registered(module: nn.Module) -> Mapping[str, Any]:
-    """diffusers' hooks on a module, by name."""
-    registry: Any = getattr(module, "_diffusers_hook", None)
-    return registry.hooks if registry is not None else {}
+    offload_in_groups(model, device, by_block=blocks, stream=streams, pinned=blocks and chosen.pinned)
 
 
 def free_memory(device: torch.device) -> int:
@@ -274,5 +172,5 @@ def free_memory(device: torch.device) -> int:
 
 
 def fits(size: int, device: torch.device) -> bool:
-    """Whether weights of `size` bytes have room beside what is loaded."""
+    """Whether weights of `size` bytes fit beside what is loaded."""
     return size < _ROOM * free_memory(device)

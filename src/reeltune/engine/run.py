@@ -14,10 +14,10 @@ from reeltune.engine import latents as latents_files
 from reeltune.engine import outputs
 from reeltune.engine.denoiser import Denoiser, Steering, steering
 from reeltune.engine.embeddings import Encoded, key_of
-from reeltune.engine.families.base import Config, Tensors
+from reeltune.engine.families.base import Tensors
 from reeltune.engine.finite import check_embeddings, check_finite, decode_failed
 from reeltune.engine.inputs import InputImages
-from reeltune.engine.placing import Places, fits, release
+from reeltune.engine.placing import Placement, fits, release
 from reeltune.engine.preview import Previewer, refit
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.stages import denoise, encode, load_component, prompt_notices
@@ -26,6 +26,7 @@ from reeltune.engine.warm import Warm
 from reeltune.errors import MediaError
 from reeltune.events import CancelToken, LatentsStored
 from reeltune.families import Component
+from reeltune.families.base import Config
 from reeltune.media.video import Video
 from reeltune.planning.memory import MemoryProfile
 from reeltune.planning.plan import Plan
@@ -39,10 +40,10 @@ class Run:
     """The stages of one video under a plan. What they load stays in `warm` for the next one."""
 
     def __init__(
-        self, plan: Plan, warm: Warm, places: Places, reporter: Reporter, cancel: CancelToken, *, previews: bool
+        self, plan: Plan, warm: Warm, placement: Placement, reporter: Reporter, cancel: CancelToken, *, previews: bool
     ) -> None:
         self.plan = plan
-        self._warm, self._places, self._reporter, self._cancel = warm, places, reporter, cancel
+        self._warm, self._placement, self._reporter, self._cancel = warm, placement, reporter, cancel
         self._previews = previews
         self._architecture = plan.definition.architecture
         self._dtype = RUN_DTYPES[plan.dtype]
@@ -81,11 +82,11 @@ class Run:
         self._make_room()
         parts = {part.name: load_component(part, self._path(part), self._component_dtype(part)) for part in components}
         models = [part for part in parts.values() if isinstance(part, nn.Module)]
-        work = partial(encode, self._architecture, parts, request, images, self.config, self._places.device)
-        tensors = self._places.run(models, work)
+        work = partial(encode, self._architecture, parts, request, images, self.config, self._placement.device)
+        tensors = self._placement.run(models, work)
         notices = prompt_notices(self._architecture, parts, request, self.config)
         for model in models:
-            self._places.forget(model, weights=False)
+            self._placement.forget(model, weights=False)
         del work, model
         parts.clear()
         models.clear()
@@ -97,14 +98,14 @@ class Run:
     def _make_room(self) -> None:
         """Release the weights of the video before, where the encoders don't fit beside them."""
         sizes = [item.bytes or 0 for item in self.plan.items if item.repository and item.subject != _VAE]
-        resident = self._places.profile is MemoryProfile.RESIDENT
-        if not self._warm.models or not resident or fits(sum(sizes), self._places.device):
+        resident = self._placement.profile is MemoryProfile.RESIDENT
+        if not self._warm.models or not resident or fits(sum(sizes), self._placement.device):
             return
-        if self._places.device.type == "cuda":
-            self._places.clear()
+        if self._placement.device.type == "cuda":
+            self._placement.clear()
             return
         self._reporter.notice("The encoders don't fit beside the transformer, which is loaded again for each video.")
-        self._warm.models.drop(self._places)
+        self._warm.models.drop(self._placement)
 
     def _path(self, component: Component) -> Path:
         return self.plan.path(component.name)
@@ -137,14 +138,14 @@ class Run:
             self._cancel.check()
             self._reporter.progress("denoise", 0, request.steps)
             latents = denoise(
-                self._architecture, parts, embeddings, request, images, on_step, self._places.device, on_latents
+                self._architecture, parts, embeddings, request, images, on_step, self._placement.device, on_latents
             )
             self._check_latents(latents, images)
         finally:
             steered.close()
         if previewer is not None:
             self._warm.vae.rgb = previewer.rgb
-        self._places.rest()
+        self._placement.rest()
         self._report_steering(steered)
         return latents
 
@@ -159,10 +160,10 @@ class Run:
 
     def _denoiser(self, slot: Slot, steered: Steering) -> Denoiser:
         config = self._warm.models.config(self.plan, slot)
-        return Denoiser(config, self._dtype, partial(self._load, slot), self._places, steered, self._reporter)
+        return Denoiser(config, self._dtype, partial(self._load, slot), self._placement, steered, self._reporter)
 
     def _load(self, slot: Slot) -> nn.Module:
-        return self._warm.models.load(self.plan, slot, self._places, self._cancel)
+        return self._warm.models.load(self.plan, slot, self._placement, self._cancel)
 
     def _check_latents(self, latents: torch.Tensor, images: InputImages) -> None:
         """Raise NotFinite for latents that damaged weights have made: the transformer's, or the VAE's by an input."""
@@ -196,7 +197,7 @@ class Run:
             frames = vae.decode(self._architecture, latents, request)
         except Exception as error:  # whatever it was, the denoising must not be lost
             raise decode_failed(error, file, self.plan.path(_VAE), self.plan.definition.id) from error
-        self._places.rest()
+        self._placement.rest()
         self._reporter.progress("decode", 1, 1)
         if self._warm.vae.rgb is not None:
             self._warm.vae.rgb = refit(latents, frames, self._warm.vae.rgb)
@@ -214,4 +215,4 @@ class Run:
         return path
 
     def _vae(self) -> VaeAtWork:
-        return self._warm.vae.get(self._architecture, self.plan.path(_VAE), self._places)
+        return self._warm.vae.get(self._architecture, self.plan.path(_VAE), self._placement)

@@ -7,12 +7,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchao.quantization import Int8Tensor, PerRow
-from torchao.quantization.quantize_.workflows.int8.int8_tensor import QuantizeTensorToInt8Kwargs
 
 from reeltune._quiet import quiet
 from reeltune.engine.reporting import Reporter
 from reeltune.preferences import Preferences
+from reeltune.weights._libraries import (
+    int8_parts,
+    is_int8,
+    quantizes_activations,
+    quantizing_activations,
+    set_int8_parts,
+)
 
 _BACKENDS: Mapping[str, str] = {
     "auto": "native", "sdpa": "native", "flash": "flash", "flash3": "_flash_3", "sage": "sage", "xformers": "xformers",
@@ -38,10 +43,8 @@ def dynamic_int8(model: nn.Module) -> int:
     count = 0
     for module in model.modules():
         weight = getattr(module, "weight", None)
-        if isinstance(module, nn.Linear) and isinstance(weight, Int8Tensor) and weight.act_quant_kwargs is None:
-            kwargs = QuantizeTensorToInt8Kwargs(PerRow())
-            tensor = Int8Tensor(weight.qdata, weight.scale, weight.block_size, weight.dtype, act_quant_kwargs=kwargs)
-            module.weight = nn.Parameter(tensor, requires_grad=False)
+        if isinstance(module, nn.Linear) and is_int8(weight) and not quantizes_activations(weight):
+            module.weight = nn.Parameter(quantizing_activations(weight), requires_grad=False)
             count += 1
     return count
 
@@ -96,8 +99,9 @@ def align(model: nn.Module) -> None:
     weight: Any
     for weight in model.parameters():
         data = weight.data
-        if isinstance(data, Int8Tensor):
-            weight.qdata, weight.scale = _aligned(weight.qdata), _aligned(weight.scale)
+        if is_int8(data):
+            levels, scale = int8_parts(weight)
+            set_int8_parts(weight, _aligned(levels), _aligned(scale))
         else:
             weight.data = _aligned(data)
 

@@ -22,14 +22,18 @@ from safetensors import SafetensorError
 from reeltune._quiet import importing, quiet
 from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import Config, Tensors
+from reeltune.engine.families.base import Arguments, Tensors
 from reeltune.engine.inputs import InputImages
 from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
+from reeltune.families.base import Config
 from reeltune.request.values import Request
+from reeltune.weights._libraries import ComputesOnItsDevice
 from reeltune.weights.components import check_folder, load_component_file
 
 _DOWNLOAD_AGAIN = "Delete that folder and download it again (`reeltune pull`)."
+Parts = Mapping[str, Any]  # of a pipeline, by the name of its component
+
 _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 
 
@@ -88,7 +92,7 @@ def pipeline_class(architecture: Architecture, images: InputImages) -> Any:
         return getattr(diffusers, name)
 
 
-def assemble(kind: Any, parts: Mapping[str, Any], device: torch.device | None = None) -> Any:
+def assemble(kind: Any, parts: Parts, device: torch.device | None = None) -> Any:
     """A pipeline of some of its parts; the others that it needs are None.
 
     `device`: what it computes on; without, it is where its first part lies, which is elsewhere while weights rest.
@@ -103,19 +107,14 @@ def assemble(kind: Any, parts: Mapping[str, Any], device: torch.device | None = 
     return pipeline
 
 
-class _Steered:
+class _Steered(ComputesOnItsDevice):
     """What a pipeline of diffusers does here in another way: it computes on the device it is given, and images that
     were encoded before are not encoded again.
 
     Its call takes either images or their embeddings, and needs both.
     """
 
-    computes_on: torch.device
     image_embeds: torch.Tensor | None = None
-
-    @property
-    def _execution_device(self) -> torch.device:
-        return self.computes_on
 
     def encode_image(self, *images: Any, **options: Any) -> Any:
         """The embeddings that are there already, else the pipeline's own."""
@@ -132,7 +131,7 @@ def _steered(kind: Any) -> Any:
 
 def encode(
     architecture: Architecture,
-    parts: Mapping[str, Any],
+    parts: Parts,
     request: Request,
     images: InputImages,
     config: Config,
@@ -148,13 +147,11 @@ def encode(
         return runtime_of(architecture).encode(pipeline, request, images, config, tokens, device)
 
 
-def _most_tokens(architecture: Architecture, parts: Mapping[str, Any]) -> int:
+def _most_tokens(architecture: Architecture, parts: Parts) -> int:
     return min(architecture.family.max_text_tokens, int(parts["tokenizer"].model_max_length))
 
 
-def prompt_notices(
-    architecture: Architecture, parts: Mapping[str, Any], request: Request, config: Config
-) -> tuple[str, ...]:
+def prompt_notices(architecture: Architecture, parts: Parts, request: Request, config: Config) -> tuple[str, ...]:
     """Notices about prompts that are too long for the text encoder, and about guidance that needs a negative prompt."""
     most = _most_tokens(architecture, parts)
     negative = request.negative_prompt if request.guidance.enabled else ""
@@ -180,7 +177,7 @@ def scheduler(request: Request) -> Any:
 
 def denoise(
     architecture: Architecture,
-    parts: Mapping[str, Any],
+    parts: Parts,
     embeddings: Tensors,
     request: Request,
     images: InputImages,
@@ -206,7 +203,7 @@ def denoise(
     pipeline.image_embeds = embeddings.pop("image_embeds", None)
     last: list[torch.Tensor] = []
 
-    def step_end(running: Any, index: int, _: Any, values: dict[str, Any]) -> dict[str, Any]:
+    def step_end(running: Any, index: int, _: Any, values: Arguments) -> Arguments:
         last[:] = [values["latents"]]
         on_step(index + 1)
         if on_latents is not None:

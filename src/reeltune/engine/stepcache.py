@@ -7,17 +7,15 @@ full pass, r', by more than a threshold: mean|r - r'| / mean|r'| > threshold.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusers.hooks import FirstBlockCacheConfig
 from torch import nn
 
 from reeltune.request.values import StepSkipping
+from reeltune.weights._libraries import enable_step_cache, step_cache_states, step_was_skipped
 
 _THRESHOLD = 0.08  # for twice the speed, by rule of thumb: what was skipped is said after each video
-_HEAD = "fbc_leader_block_hook"
 States = dict[str, Any]  # by the name of the pass
 
 
@@ -35,15 +33,14 @@ class StepCache:
         """What the cache remembers of the passes before; None before its first."""
         if model not in self._on:
             return None
-        return {name: copy.copy(state) for name, state in _manager(model)._state_cache.items()}
+        return step_cache_states(model)
 
     def arm(self, model: Any, step: int, states: States | None) -> None:
         """Have the model's next pass go through the cache, where its time has come, remembering `states`."""
         if model in self._on or step < self.start:
             return
-        model.enable_cache(FirstBlockCacheConfig(threshold=self.threshold))
+        enable_step_cache(model, self.threshold, states or {})
         self._on.append(model)
-        _manager(model)._state_cache.update({name: copy.copy(state) for name, state in (states or {}).items()})
 
     def disarm(self, model: Any) -> None:
         """Take the cache off a model."""
@@ -55,18 +52,12 @@ class StepCache:
         """Note whether the pass that was made skipped."""
         self.passes += 1
         if model in self._on:
-            self.skipped += not _manager(model)._state_cache[branch].should_compute
+            self.skipped += step_was_skipped(model, branch)
 
     def close(self) -> None:
         """Take the cache off all models."""
         for model in list(self._on):
             self.disarm(model)
-
-
-def _manager(model: nn.Module) -> Any:
-    """Where the first block's hook keeps its states."""
-    registries: list[Any] = [getattr(module, "_diffusers_hook", None) for module in model.modules()]
-    return next(row.hooks[_HEAD].state_manager for row in registries if row is not None and _HEAD in row.hooks)
 
 
 def step_cache(skipping: StepSkipping, steps: int) -> StepCache:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from reeltune.engine.families import runtime_of
-from reeltune.engine.placing import Places, Result, free_memory, out_of_memory, release
+from reeltune.engine.placing import Placement, Result, free_memory, out_of_memory, release
 from reeltune.engine.preview import RgbMap
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.stages import decode, find, load_component
@@ -32,14 +32,14 @@ class VaeSlot:
         self._loaded: tuple[Stamps, VaeAtWork] | None = None
         self.rgb: RgbMap | None = None  # what a preview shows latents by, fitted on first use
 
-    def get(self, architecture: Architecture, path: Path, places: Places) -> VaeAtWork:
-        """The VAE in a file or folder, in these places. Raises CheckpointError, GenerationError."""
+    def get(self, architecture: Architecture, path: Path, placement: Placement) -> VaeAtWork:
+        """The VAE in a file or folder, loaded where it isn't yet. Raises CheckpointError, GenerationError."""
         stamps = self._files.stamps_of(path)
         if self._loaded is not None and self._loaded[0] == stamps:
             return self._loaded[1]
         self.drop()
         vae = load_component(find(architecture, "vae"), path, torch.float32)
-        self._loaded = stamps, VaeAtWork(vae, places, self._reporter)
+        self._loaded = stamps, VaeAtWork(vae, placement, self._reporter)
         return self._loaded[1]
 
     def drop(self) -> None:
@@ -52,21 +52,21 @@ class VaeSlot:
 
 
 class VaeAtWork:
-    """One VAE in its engine's places, which encodes and decodes as memory allows.
+    """One VAE, placed as its engine's models are, which encodes and decodes as memory allows.
 
     It stands in a pipeline for the VAE itself: what the pipeline reads of it comes from `vae`.
     """
 
-    def __init__(self, vae: Any, places: Places, reporter: Reporter) -> None:
-        self.vae, self._places, self._reporter = vae, places, reporter
+    def __init__(self, vae: Any, placement: Placement, reporter: Reporter) -> None:
+        self.vae, self._placement, self._reporter = vae, placement, reporter
         self._tiles = 0  # how many sizes of _TILES were tried so far
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.vae, name)
 
     def forget(self) -> None:
-        """Take it off its places: it isn't used any more."""
-        self._places.forget(self.vae, weights=False)
+        """Take it off the device: it isn't used any more."""
+        self._placement.forget(self.vae, weights=False)
 
     def encode(self, *inputs: Any, **options: Any) -> Any:
         """The VAE's own encoding, in smaller tiles each time memory runs out. Raises NotEnoughMemory."""
@@ -78,7 +78,7 @@ class VaeAtWork:
         runtime = runtime_of(architecture)
         frames = min(request.frames, runtime.frames_at_once or request.frames)
         needed = request.width * request.height * frames * runtime.pixel_bytes
-        free = free_memory(self._places.device)
+        free = free_memory(self._placement.device)
         if needed > _ROOM * free and max(request.width, request.height) > _TILES[0][0]:
             self._smaller(f"Whole frames would take the VAE about {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free")
 
@@ -87,10 +87,10 @@ class VaeAtWork:
         try:
             return self._surviving(lambda: decode(architecture, self.vae, latents, request))
         except NotEnoughMemory as error:
-            if self._places.device.type == "cpu":
+            if self._placement.device.type == "cpu":
                 raise
             self._reporter.notice(f"{error.message} It computes on the CPU.")
-        self._places.forget(self.vae)  # so that its next use takes it to the device again
+        self._placement.forget(self.vae)  # so that its next use takes it to the device again
         self.vae.to("cpu")
         return decode(architecture, self.vae, latents, request)
 
@@ -98,7 +98,7 @@ class VaeAtWork:
         """What `work` returns, in smaller tiles each time memory runs out. Raises NotEnoughMemory."""
         while True:
             try:
-                with self._places.visiting(self.vae):
+                with self._placement.visiting(self.vae):
                     return work()
             except Exception as error:
                 if not out_of_memory(error):
@@ -109,7 +109,7 @@ class VaeAtWork:
             if self._tiles == len(_TILES):
                 message = "The VAE runs out of memory even in its smallest tiles."
                 hint = "Make the video smaller or shorter."
-                raise NotEnoughMemory(message, hint=hint, needed=0, available=free_memory(self._places.device))
+                raise NotEnoughMemory(message, hint=hint, needed=0, available=free_memory(self._placement.device))
             self._smaller("Out of memory in the VAE")
 
     def _smaller(self, reason: str) -> None:

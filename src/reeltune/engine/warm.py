@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reeltune.engine.embeddings import EmbeddingCache
 from reeltune.engine.models import Models
-from reeltune.engine.placing import Places
+from reeltune.engine.placing import Placement
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.stages import torch_device
 from reeltune.engine.stamps import FilesInUse
@@ -22,32 +22,32 @@ class Warm:
         self.models = Models(reporter, self.files)
         self.vae = VaeSlot(reporter, self.files)
         self.embeddings = EmbeddingCache()
-        self._places: Places | None = None
+        self._placement: Placement | None = None
 
-    def places(self, plan: Plan, profile: ChosenProfile) -> Places:
+    def placement(self, plan: Plan, profile: ChosenProfile) -> Placement:
         """Where the models of a plan lie: as before, where device and profile are the same.
 
         After an earlier video has run out of memory that is a smaller profile than the chosen one, which is reported.
         """
         device = torch_device(plan.device)
-        places = self._places
-        if places is not None and (places.preferred, places.device) != (profile.profile, device):
-            places.clear()
+        placement = self._placement
+        if placement is not None and (placement.preferred, placement.device) != (profile.profile, device):
+            placement.clear()
             self.vae.drop()
-            places = None
-        if places is None:
-            places = Places(profile, device, self._reporter)
-        elif places.profile is not profile.profile:
+            placement = None
+        if placement is None:
+            placement = Placement(profile, device, self._reporter)
+        elif placement.profile is not profile.profile:
             self._reporter.notice(
-                f"Memory profile {places.profile} is used in place of {profile.profile}: "
+                f"Memory profile {placement.profile} is used in place of {profile.profile}: "
                 "memory ran out in an earlier video."
             )
-        self._places = places
-        return places
+        self._placement = placement
+        return placement
 
     def release(self) -> None:
         """Release all weights and embeddings."""
-        self.models.drop(self._places)
+        self.models.drop(self._placement)
         self.vae.drop()
-        self._places = None
+        self._placement = None
         self.embeddings.clear()

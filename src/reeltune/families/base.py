@@ -6,7 +6,7 @@ declares what differs: its inputs, its settings, and how to recognize it by a ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -15,10 +15,10 @@ MAX_HEAD_SIZE = 1024  # accepted from a file's metadata, because position tables
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")  # of a component in diffusers layout
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]  # tensor name in the family's original layout -> shape
-Config = dict[str, Any]  # keyword arguments of the diffusers transformer class
+Config = Mapping[str, Any]  # keyword arguments of the diffusers transformer class
 
 
-def frozen(**values: Any) -> Mapping[str, Any]:
+def frozen(**values: Any) -> Config:
     """A read-only mapping, so that declarations can't be changed by accident."""
     return MappingProxyType(values)
 
@@ -101,6 +101,8 @@ class Family:
     is a multiple of it plus one. `size_step`: width and height are multiples of it. `trained_frames`: the length of the
     longest videos that the models were trained on. `aliases`: names of modules in other programs, and the original
     ones. `position_table`: positions in each axis, unless the model's config has the number; 0 for no limit.
+    `sized_by`: tensors whose first side is the hidden size; the first one that exists counts. `whole`: how the names of
+    tensors start that only whole models contain, not modules; empty where there are no modules.
     """
 
     name: str
@@ -119,6 +121,19 @@ class Family:
     trained_frames: int
     aliases: Mapping[str, str] = field(default_factory=frozen, hash=False)
     position_table: int = 0
+    sized_by: tuple[str, ...] = ()
+    whole: str = ""
+
+    def hidden_size(self, shapes: Shapes) -> int | None:
+        """The hidden size of a model or a module, from the shapes of its tensors by original name."""
+        for name in self.sized_by:
+            if shapes.get(name):
+                return shapes[name][0]
+        return None
+
+    def is_whole(self, names: Iterable[str]) -> bool:
+        """Whether tensors of these original names are those of a whole model, and not of a module."""
+        return not self.whole or any(name.startswith(self.whole) for name in names)
 
     def solver(self, name: str) -> str:
         """The solver to use for a name: the family's default for an empty name, "euler" for an unsupported one.
@@ -139,12 +154,12 @@ class Signature:
     original tensor names that must or must not be present; a name that ends in a dot is a prefix.
     """
 
-    config: Mapping[str, Any] = field(default_factory=frozen)
+    config: Config = field(default_factory=frozen)
     dim: int | None = None
     has: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
 
-    def allows(self, config: Mapping[str, Any] | None) -> bool:
+    def allows(self, config: Config | None) -> bool:
         """Whether a derived config has the required values; an unknown config (None) is allowed."""
         if config is None:
             return True
@@ -183,8 +198,8 @@ class Architecture:
     unsupported: str = ""
     inputs: tuple[Input, ...] = ()
     components: tuple[Component, ...] = ()
-    config: Mapping[str, Any] = field(default_factory=frozen)
-    options: Mapping[str, Any] = field(default_factory=frozen)
+    config: Config = field(default_factory=frozen)
+    options: Config = field(default_factory=frozen)
     image_pipeline: str = ""
     refused: Mapping[str, str] = field(default_factory=frozen)
     call_only: frozenset[str] = frozenset()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 from reeltune.families import components
 from reeltune.families.base import (
@@ -121,7 +122,7 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
     head = shapes["double_blocks.0.img_attn_q_norm.weight"][0]
     layers = _layers(shapes)
     out_channels = shapes["final_layer.linear.weight"][0] // (patch * patch * patch_t)
-    config: Config = {
+    config: dict[str, Any] = {
         "in_channels": in_channels,
         "out_channels": out_channels,
         "num_attention_heads": dim // head,
@@ -194,6 +195,7 @@ HUNYUAN = Family(
     size_step=16,
     max_text_tokens=256,
     trained_frames=129,
+    sized_by=("img_in.proj.weight",),
     aliases=MappingProxyType(_COMFYUI),
 )
 

@@ -112,6 +112,7 @@ LTX = Family(
     size_step=32,
     max_text_tokens=256,
     trained_frames=257,
+    sized_by=("adaln_single.emb.timestep_embedder.linear_1.bias",),
 )
 
 _DEFAULTS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 from reeltune.families import components
 from reeltune.families.base import (
@@ -98,7 +99,7 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
     dim, in_channels, *patch = shapes["patch_embedding.weight"]
     patch_volume = patch[0] * patch[1] * patch[2]
     heads = _heads(dim, stored)
-    config: Config = {
+    config: dict[str, Any] = {
         "patch_size": tuple(patch),
         "num_attention_heads": heads,
         "attention_head_dim": dim // heads,
@@ -197,6 +198,8 @@ WAN = Family(
     max_text_tokens=512,
     trained_frames=81,
     position_table=1024,
+    sized_by=("patch_embedding.weight", "vace_patch_embedding.weight"),
+    whole="head.",
 )
 
 _USED = (

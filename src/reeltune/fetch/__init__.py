@@ -1,4 +1,4 @@
-"""Downloading: what a plan lacks, surveyed as a whole, then transferred, resumed and verified."""
+"""Downloads: all missing files of a plan are surveyed first, then transferred, resumed if interrupted, and verified."""
 
 from __future__ import annotations
 

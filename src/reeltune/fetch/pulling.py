@@ -1,4 +1,4 @@
-"""`pull`: everything a definition lacks, planned as a whole before the first byte."""
+"""`pull`: download everything that definitions need, after all sizes have been checked."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from reeltune.definitions import Definition
 from reeltune.errors import CheckpointError, FetchError, NotRunnable
 from reeltune.events import CancelToken, Event, Listener, Notice, Progress, ignore
-from reeltune.fetch.download import Downloader, Link
-from reeltune.fetch.link import is_whole
-from reeltune.fetch.survey import Need, Survey, survey
+from reeltune.fetch.download import Downloader
+from reeltune.fetch.survey import ItemDownload, Survey, survey
+from reeltune.fetch.task import DownloadTask, is_complete
 from reeltune.files import make_folder, reason
 from reeltune.library.index import Index
 from reeltune.library.inventory import Inventory
@@ -23,12 +23,15 @@ from reeltune.planning.headers import Headers
 from reeltune.planning.plan import Item, Plan, explain, other_versions
 from reeltune.preferences import Preferences, load_preferences
 
-TOTAL = "in total"
+TOTAL = "in total"  # the subject of the progress of a whole plan
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Which of the files count: all that making a video takes, or the weights alone, or every version of them too."""
+    """Which files of a plan are downloaded; by default everything that is needed to make a video.
+
+    `weights_only`: leave out components and preloaded files. `all_versions`: also the versions that weren't chosen.
+    """
 
     weights_only: bool = False
     all_versions: bool = False
@@ -44,12 +47,12 @@ def plan_download(
     machine: Machine | None = None,
     anyway: bool = False,
 ) -> tuple[list[Plan], Survey]:
-    """What `pull_all` would download, with sizes and the disk's room; asks the network only for what is missing.
+    """What `pull_all` would download, with sizes and free disk space. Servers are asked only about missing files.
 
-    Offline, or where a server can't be reached, sizes are those that were remembered, and notices say so. Raises
-    FetchError and its kinds for what is wrong with a file.
+    Offline, or if a server can't be reached, the last known sizes are used, with a notice. Raises FetchError and its
+    subclasses if something is wrong with a file.
     """
-    plans = _explained(definitions, preferences, machine, cancel, anyway)
+    plans = _make_plans(definitions, preferences, machine, cancel, anyway)
     return ask_sizes(plans, scope, listener=listener, cancel=cancel)
 
 
@@ -60,60 +63,68 @@ def ask_sizes(
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
 ) -> tuple[list[Plan], Survey]:
-    """The same plans with the sizes that servers report for what is missing; see `plan_download`."""
+    """The same plans with the sizes that servers report for missing files. See `plan_download`."""
     root = plans[0].definition.root
     index = Index(root / "ckpts")
     with Downloader(plans[0].preferences, listener, cancel, index) as downloader:
-        found = survey(_wanted(plans, scope), root, downloader, shown_only=True)
-    for notice in found.notices:
+        result = survey(still_missing(plans, scope), root, downloader, dry_run=True)
+    for notice in result.notices:
         listener(Notice(notice))
     if (root / "ckpts").is_dir():
-        found.remember(index)
-    sizes = {need.item.url: need.bytes for need in found.needs}
-    return [_sized(row, sizes) for row in plans], found
+        result.remember(index)
+    sizes = {download.item.url: download.bytes for download in result.downloads}
+    return [_with_sizes(plan, sizes) for plan in plans], result
 
 
-def _sized(plan: Plan, sizes: Mapping[str, int | None]) -> Plan:
-    items = [
-        replace(item, bytes=sizes.get(item.url, item.bytes)) if not item.present and item.bytes is None else item
-        for item in plan.items
-    ]
+def _with_sizes(plan: Plan, sizes: Mapping[str, int | None]) -> Plan:
+    items = []
+    for item in plan.items:
+        if not item.present and item.bytes is None:
+            item = replace(item, bytes=sizes.get(item.url))
+        items.append(item)
     return replace(plan, items=tuple(items))
 
 
 def require(plan: Plan) -> None:
-    """Raise FetchError where something is still missing after a `pull`."""
+    """Raise FetchError if something is still missing after `pull`."""
     for item in plan.missing:
-        why = item.obstacle or f"what {shown(item.url)} serves is not what is needed"
-        raise FetchError(f"{item.path.name} ({item.subject}) is missing: {why}.", hint="Correct the definition's URL.")
+        message = f"{item.path.name} ({item.subject}) is missing: {_why_missing(item)}."
+        raise FetchError(message, hint="Correct the URL in the definition.")
 
 
-def _explained(
+def _why_missing(item: Item) -> str:
+    return item.obstacle or f"the file that {shown(item.url)} serves is not the one that is needed"
+
+
+def _make_plans(
     definitions: Sequence[Definition],
     preferences: Preferences | None,
     machine: Machine | None,
     cancel: CancelToken | None,
     anyway: bool,
 ) -> list[Plan]:
-    """Plans of several definitions of one root, for which folders are looked through once.
+    """The plans of several definitions of one root, whose folders are searched once.
 
-    Headers of chosen files that aren't here are read: what is downloaded is chosen by its header, not only by its name.
-    Raises NotRunnable for a definition that can't run here, unless it is to be downloaded `anyway`.
+    The headers of chosen files that aren't on disk are read, so that the choice doesn't depend on their names alone.
+    Raises NotRunnable if a definition can't run on this machine, unless `anyway`.
     """
     for definition in definitions:
         if not (definition.runnable or anyway):
             message = f"{definition.id} can't run here: {definition.reason}."
             raise NotRunnable(message, hint="`reeltune pull --anyway` downloads it for other programs.")
-    root, notices = definitions[0].root, list[str]()
+    root = definitions[0].root
+    notices: list[str] = []
     if preferences is None:
         preferences, notices = load_preferences(root)
-    machine, inventory = machine or probe(), Inventory(root, preferences.model_folders)
+    machine = machine or probe()
+    inventory = Inventory(root, preferences.model_folders)
     with Headers(preferences.tokens, cancel=cancel) as headers:
-        first, *rest = (_explain(row, preferences, machine, inventory, headers) for row in definitions)
-    return [replace(first, notices=(*notices, *first.notices)), *rest]
+        plans = [_make_plan(definition, preferences, machine, inventory, headers) for definition in definitions]
+    plans[0] = replace(plans[0], notices=(*notices, *plans[0].notices))
+    return plans
 
 
-def _explain(
+def _make_plan(
     definition: Definition,
     preferences: Preferences,
     machine: Machine,
@@ -123,7 +134,7 @@ def _explain(
     if not offline():
         try:
             return explain(definition, preferences, online=True, machine=machine, inventory=inventory, headers=headers)
-        except (CheckpointError, FetchError):  # the download shows what is wrong, and what to do
+        except (CheckpointError, FetchError):  # the download will report what is wrong
             pass
     return explain(definition, preferences, machine=machine, inventory=inventory)
 
@@ -137,11 +148,11 @@ def pull(
     cancel: CancelToken | None = None,
     machine: Machine | None = None,
 ) -> Plan:
-    """Fetch everything a definition lacks under the preferences, and return what it then comes to.
+    """Download everything that a definition needs under the preferences, and return the plan after the download.
 
-    `weights_only` leaves components and preloaded files out. With everything here the network isn't touched.
-    Raises NotRunnable for a definition that can't run here, FetchError and its kinds (NotEnoughDisk before the first
-    byte), ChoiceError, Cancelled.
+    `weights_only` leaves out components and preloaded files. If nothing is missing, the network isn't used. Raises
+    NotRunnable if the definition can't run on this machine, ChoiceError, Cancelled, FetchError and its subclasses
+    (NotEnoughDisk before the first byte).
     """
     scope = Scope(weights_only)
     return pull_all([definition], preferences, scope, listener=listener, cancel=cancel, machine=machine)[0]
@@ -157,116 +168,126 @@ def pull_all(
     machine: Machine | None = None,
     anyway: bool = False,
 ) -> list[Plan]:
-    """The same as `pull` for several definitions of one root, planned as a whole; a file they share comes once.
+    """The same as `pull` for several definitions of one root; a file that they share is downloaded once.
 
-    `anyway`: also for definitions that can't run here.
+    `anyway`: also download definitions that can't run on this machine.
     """
-    plans = _explained(definitions, preferences, machine, cancel, anyway)
-    wanted = _wanted(plans, scope)
-    if not wanted:
+    plans = _make_plans(definitions, preferences, machine, cancel, anyway)
+    missing = still_missing(plans, scope)
+    if not missing:
         return plans
     root = definitions[0].root
     index = Index(root / "ckpts")
     with Downloader(plans[0].preferences, listener, cancel, index) as downloader:
-        found = survey(wanted, root, downloader)
-        listener(found.as_event())
-        found.check_disk()
+        result = survey(missing, root, downloader)
+        listener(result.as_event())
+        result.check_disk()
         make_folder(root / "ckpts")
-        found.remember(index)
-        total = _Total(found, listener)
-        downloader.listen(total)
-        for need in found.needs:
-            total.begin(need)
-            _fetch(need, downloader, index, total)
-    after = _again(plans)
-    for item in still_missing(after, scope):
+        result.remember(index)
+        progress = _PlanProgress(result, listener)
+        downloader.set_listener(progress)
+        for download in result.downloads:
+            progress.begin(download)
+            _download_item(download, downloader, index, progress)
+    plans_after = _make_plans_again(plans)
+    for item in still_missing(plans_after, scope):
         name = label(item.path, root / "ckpts")
-        why = item.obstacle or f"what {shown(item.url)} serves is not what is needed"
-        listener(Notice(f"{name} is still missing: {why}."))
-    return after
+        listener(Notice(f"{name} is still missing: {_why_missing(item)}."))
+    return plans_after
 
 
-def _again(plans: Sequence[Plan]) -> list[Plan]:
-    """What the definitions come to after the download, on the headers that the first choice was made from."""
-    first = plans[0]
-    inventory = Inventory(first.definition.root, first.preferences.model_folders)
+def _make_plans_again(plans: Sequence[Plan]) -> list[Plan]:
+    """The plans after the download, made with the headers that the first plans were made with."""
+    inventory = Inventory(plans[0].definition.root, plans[0].preferences.model_folders)
     return [
-        explain(row.definition, row.preferences, machine=row.machine, inventory=inventory, known=row.learned)
-        for row in plans
-    ]
+        explain(
+            plan.definition, plan.preferences, machine=plan.machine, inventory=inventory, known=plan.remote_facts
+        )
+        for plan in plans
+    ]  # fmt: skip
 
 
 def still_missing(plans: Sequence[Plan], scope: Scope = Scope()) -> list[Item]:
-    """What isn't there of all that a scope asks for."""
-    return _wanted(plans, scope)
-
-
-def _wanted(plans: Sequence[Plan], scope: Scope) -> list[Item]:
-    items = []
+    """The missing items within a scope."""
+    items: list[Item] = []
     for plan in plans:
-        chosen = plan.selection.choices
-        items += [item for item in plan.missing if not scope.weights_only or item.subject in chosen]
+        slots = plan.selection.choices
+        items += [item for item in plan.missing if not scope.weights_only or item.subject in slots]
         if scope.all_versions:
             items += [item for item in other_versions(plan) if not item.present]
     return items
 
 
-def _fetch(need: Need, downloader: Downloader, index: Index, total: _Total) -> None:
-    for link in need.links:
-        if need.aside is None or not is_whole(link, index):
-            downloader.fetch(link)
-        total.finish(link)
-    if need.aside is not None:
-        digests = {link: downloader.sums.get(link.target) or index.sha256(link.target) or "" for link in need.links}
-        _rename(need.aside, need.item.path)
-        for link, digest in digests.items():  # by their own URLs, under the name they have now
-            path = need.item.path / link.target.name
-            if path.is_file():  # another process may have brought it
-                index.learn(path, link.url, digest or index.sha256(path) or "")
+def _download_item(download: ItemDownload, downloader: Downloader, index: Index, progress: _PlanProgress) -> None:
+    """Download the file of an item, or all files of a component, whose folder then gets its name."""
+    for task in download.tasks:
+        if download.partial_folder is None or not is_complete(task, index):
+            downloader.fetch(task)
+        progress.finish(task)
+    if download.partial_folder is None:
+        return
+    digests: dict[DownloadTask, str] = {}
+    for task in download.tasks:
+        digests[task] = downloader.sha256_by_path.get(task.target) or index.sha256(task.target) or ""
+    _rename_component(download.partial_folder, download.item.path)
+    for task, digest in digests.items():
+        path = download.item.path / task.target.name
+        if path.is_file():  # another process may have downloaded the component
+            index.record_file(path, task.url, digest or index.sha256(path) or "")
 
 
-def _rename(aside: Path, folder: Path) -> None:
-    """Give a complete component its name. Raises FetchError."""
+def _rename_component(partial_folder: Path, folder: Path) -> None:
+    """Give the folder of a complete component its name. Raises FetchError."""
     try:
-        if aside.is_dir() and folder.is_dir() and any(folder.iterdir()):
-            shutil.rmtree(aside)  # another process has brought it meanwhile
-        elif aside.is_dir():
-            if folder.is_dir():
-                folder.rmdir()  # nothing in it counted as present
-            aside.replace(folder)
+        if not partial_folder.is_dir():
+            return
+        if folder.is_dir():
+            if any(folder.iterdir()):
+                shutil.rmtree(partial_folder)  # another process has downloaded the component in the meantime
+                return
+            folder.rmdir()
+        partial_folder.replace(folder)
     except OSError as error:
-        message = f"{aside} can't be renamed to {folder}: {reason(error)}."
-        raise FetchError(message, hint="Check the folder, and start again.") from error
+        message = f"{partial_folder} can't be renamed to {folder}: {reason(error)}."
+        raise FetchError(message, hint="Check the folder, and try again.") from error
 
 
-class _Total:
-    """Passes events on, a row for each file and each component, and adds one for all of a plan where it has several."""
+class _PlanProgress:
+    """Passes events on, with one progress for each file or component, and adds the progress of the whole plan."""
 
     def __init__(self, survey: Survey, listener: Listener) -> None:
-        self._listener, self._before, self._before_row = listener, 0, 0
-        self._total = survey.total if len(survey.needs) > 1 and not survey.unknown else None
-        self._row_total: int | None = None
+        self._listener = listener
+        self._total: int | None = None  # bytes of the plan, if it has several items of known size
+        if len(survey.downloads) > 1 and not survey.unknown_sizes:
+            self._total = survey.total_bytes
+        self._finished = 0
+        self._item_total: int | None = None  # bytes of a component with several files of known size
+        self._item_finished = 0
 
-    def begin(self, need: Need) -> None:
-        """The next file or component of the plan."""
-        sizes = [link.size for link in need.links if not link.here]
-        self._before_row = 0
-        self._row_total = sum(size or 0 for size in sizes) if None not in sizes and len(need.links) > 1 else None
+    def begin(self, download: ItemDownload) -> None:
+        """The download of the next file or component begins."""
+        self._item_finished = 0
+        self._item_total = None
+        sizes = [task.size for task in download.tasks if not task.available]
+        known_sizes = [size for size in sizes if size is not None]
+        if len(download.tasks) > 1 and len(known_sizes) == len(sizes):
+            self._item_total = sum(known_sizes)
 
     def __call__(self, event: Event) -> None:
         if not isinstance(event, Progress) or event.stage != "download":
             self._listener(event)
             return
-        row = event
-        if self._row_total:
-            row = replace(event, done=min(self._before_row + event.done, self._row_total), total=self._row_total)
-        self._listener(row)
+        if self._item_total:
+            done = min(self._item_finished + event.done, self._item_total)
+            self._listener(replace(event, done=done, total=self._item_total))
+        else:
+            self._listener(event)
         if self._total:
-            done = min(self._before + event.done, self._total)
+            done = min(self._finished + event.done, self._total)
             self._listener(replace(event, done=done, total=self._total, subject=TOTAL))
 
-    def finish(self, link: Link) -> None:
-        """A file is complete."""
-        if not link.here:
-            self._before += link.size or 0
-            self._before_row += link.size or 0
+    def finish(self, task: DownloadTask) -> None:
+        """The download of a file is complete."""
+        if not task.available:
+            self._finished += task.size or 0
+            self._item_finished += task.size or 0

@@ -1,4 +1,4 @@
-"""What the missing parts of a plan take, asked of the network before the first byte: files, sizes, sha256."""
+"""The survey before a download: which files the missing items consist of, their sizes and sha256."""
 
 from __future__ import annotations
 
@@ -7,289 +7,330 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.names import base_name
 from reeltune.errors import CheckpointError, FetchError, InvalidJSON, NotEnoughDisk, Offline, Unreachable
 from reeltune.events import Planned, PlannedFile
-from reeltune.fetch.download import Downloader, Link, check_name
-from reeltune.fetch.link import is_whole
-from reeltune.fetch.remote import Remote, look
+from reeltune.fetch.download import Downloader
+from reeltune.fetch.remote import RemoteFile, query_file
+from reeltune.fetch.task import DownloadTask, is_complete
 from reeltune.library.index import Index, fold
 from reeltune.library.inventory import CHECKPOINT_SUFFIXES, PARTIAL
-from reeltune.library.places import label, own_name, usable_name
+from reeltune.library.places import check_name, is_valid_name, label, unique_name
 from reeltune.machine import free_disk
 from reeltune.net import file_key, hub_endpoint, offline, refuse_offline, shown
 from reeltune.net.civitai import resolve
 from reeltune.planning.plan import Item
-from reeltune.untrusted import parse_json
+from reeltune.untrusted import JsonObject, parse_json
 
-_MAX_LISTING = 4_000_000
-_SURVEY_SECONDS = 180.0  # for a plan that is only shown: what isn't known by then is reported as unknown
-_MOST_BYTES = 2**62
+_MAX_LISTING_BYTES = 4_000_000
+_MAX_FILE_BYTES = 2**62
+_DRY_RUN_SECONDS = 180.0  # sizes that are unknown by then are reported as unknown
+_SHA256_LENGTH = 64
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Need:
-    """Everything one missing item takes: one file, or those of a component's folder, which gather `aside`.
+class ItemDownload:
+    """The files to download for one missing item: a single file, or those of a component.
 
-    `notice`: why its files and sizes aren't known (only of plans that are shown); else empty.
+    `partial_folder`: the folder of a component's files until all are complete; None for a single file. `notice`: why
+    files or sizes are unknown (dry runs only); otherwise empty.
     """
 
     item: Item
-    links: tuple[Link, ...]
-    aside: Path | None = None
+    tasks: tuple[DownloadTask, ...]
+    partial_folder: Path | None = None
     notice: str = ""
 
     @property
     def bytes(self) -> int | None:
-        """Size of all of it; None where it isn't known."""
-        sizes = [link.size for link in self.links if link.size is not None]
-        return sum(sizes) if len(sizes) == len(self.links) else None
+        """Size of all files together; None while unknown."""
+        sizes = [task.size for task in self.tasks if task.size is not None]
+        return sum(sizes) if len(sizes) == len(self.tasks) else None
 
 
 @dataclass(frozen=True)
 class Survey:
-    """All that is to be downloaded. Sizes in bytes; `unknown` counts files whose size isn't known."""
+    """Everything that is to be downloaded. `free`: bytes free on the disk."""
 
-    needs: tuple[Need, ...]
+    downloads: tuple[ItemDownload, ...]
     free: int
 
     @property
-    def links(self) -> tuple[Link, ...]:
+    def tasks(self) -> tuple[DownloadTask, ...]:
         """Every file."""
-        return tuple(link for need in self.needs for link in need.links)
+        return tuple(task for download in self.downloads for task in download.tasks)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Why sizes aren't known."""
-        return tuple(dict.fromkeys(need.notice for need in self.needs if need.notice))
+        """Why files or sizes are unknown."""
+        return tuple(dict.fromkeys(download.notice for download in self.downloads if download.notice))
 
     @property
-    def total(self) -> int:
-        """Size of all files that are to come and whose size is known."""
-        return sum(link.size or 0 for link in self.links if not link.here)
+    def total_bytes(self) -> int:
+        """Size of all files that aren't on disk and whose size is known."""
+        return sum(task.size or 0 for task in self.tasks if not task.available)
 
     @property
-    def to_fetch(self) -> int:
-        """The same without what earlier attempts left."""
-        return sum(max(0, (link.size or 0) - link.kept) for link in self.links)
+    def bytes_to_download(self) -> int:
+        """The same without the bytes of interrupted downloads."""
+        return sum(max(0, (task.size or 0) - task.bytes_present) for task in self.tasks)
 
     @property
-    def unknown(self) -> int:
-        """Files of unknown size."""
-        return sum(link.size is None for link in self.links)
+    def unknown_sizes(self) -> int:
+        """The number of files whose size is unknown."""
+        return sum(task.size is None for task in self.tasks)
 
     def as_event(self) -> Planned:
-        """The same as a plain value, a row for each file and each component."""
-        return Planned(tuple(map(_planned, self.needs)), self.to_fetch, self.free)
+        """The survey as an event, with one entry for each file or component."""
+        files = []
+        for download in self.downloads:
+            present = sum(task.bytes_present for task in download.tasks)
+            files.append(PlannedFile(download.tasks[0].name, download.bytes, present))
+        return Planned(tuple(files), self.bytes_to_download, self.free)
 
     def remember(self, index: Index) -> None:
-        """Keep sizes and sha256, so that they are known while the network is off."""
-        for need in self.needs:
-            if need.bytes is not None and not need.notice:
-                digest = (need.links[0].sha256 or "").lower() if need.aside is None else ""
-                index.learn_url(need.item.url, need.bytes, digest)
+        """Record sizes and sha256 in the index, so that they are known offline."""
+        for download in self.downloads:
+            if download.bytes is None or download.notice:
+                continue
+            digest = ""
+            if download.partial_folder is None:
+                digest = (download.tasks[0].sha256 or "").lower()
+            index.record_url(download.item.url, download.bytes, digest)
 
     def check_disk(self) -> None:
-        """Raise NotEnoughDisk unless all of it fits."""
-        if self.to_fetch > self.free:
+        """Raise NotEnoughDisk unless everything fits on the disk."""
+        if self.bytes_to_download > self.free:
             raise NotEnoughDisk(
-                f"{self.to_fetch:,} bytes are to be downloaded, and the disk has {self.free:,} free.",
-                hint="Make room, choose another root, or another version (`--quantization`).",
+                f"The download takes {self.bytes_to_download:,} bytes, but the disk has {self.free:,} free.",
+                hint="Free some disk space, or choose another root or another version (`--quantization`).",
             )
 
 
-def _planned(need: Need) -> PlannedFile:
-    return PlannedFile(need.links[0].name, need.bytes, sum(link.kept for link in need.links))
+def survey(items: Sequence[Item], root: Path, downloader: Downloader, *, dry_run: bool = False) -> Survey:
+    """Ask servers for the sizes and sha256 of missing `items`, each URL once.
 
-
-def survey(items: Sequence[Item], root: Path, downloader: Downloader, *, shown_only: bool = False) -> Survey:
-    """Ask for sizes and sha256 of missing `items`, each URL once.
-
-    Raises FetchError; Offline names every file. `shown_only`: nothing will be downloaded: what can't be reached for now
-    stays unknown and is noticed, and nothing takes longer than some minutes.
+    With `dry_run`, a server that can't be reached leads to an unknown size and a notice, and the survey takes a few
+    minutes at most. Raises FetchError; Offline, naming every file, unless `dry_run`.
     """
     index = downloader.index or Index(root / "ckpts")
-    if not shown_only:
-        refuse_missing(items, index, root / "ckpts")
-    single = {_key(item): item for item in reversed(items)}
-    asking = _Asking(downloader, index, root / "ckpts", time.monotonic() + _SURVEY_SECONDS if shown_only else None)
-    needs = tuple(asking.need(item) for item in items if single[_key(item)] is item)
-    return Survey(needs, free_disk(root / "ckpts"))
+    if not dry_run:
+        _refuse_if_offline(items, index, root / "ckpts")
+    first_items: dict[tuple[str, str], Item] = {}
+    for item in items:
+        first_items.setdefault(_download_key(item), item)
+    end = time.monotonic() + _DRY_RUN_SECONDS if dry_run else None
+    surveyor = _Surveyor(downloader, index, root / "ckpts", end)
+    downloads = tuple(surveyor.survey(item) for item in first_items.values())
+    return Survey(downloads, free_disk(root / "ckpts"))
 
 
-def _key(item: Item) -> tuple[str, str]:
-    """What an item is fetched as: a repository's folder at its path, or a file by its URL."""
-    return (item.repository, str(item.path)) if item.repository else ("", file_key(item.url))
+def _download_key(item: Item) -> tuple[str, str]:
+    """Equal for items that are the same download: a repository's folder, or the file of a URL."""
+    if item.repository:
+        return (item.repository, str(item.path))
+    return ("", file_key(item.url))
 
 
-def refuse_missing(items: Sequence[Item], index: Index, ckpts: Path) -> None:
-    """Raise Offline, naming what would have to be downloaded, while the network is switched off."""
+def _refuse_if_offline(items: Sequence[Item], index: Index, ckpts: Path) -> None:
+    """Raise Offline, naming the missing files, if the network is switched off."""
     if items:
-        listed = "; ".join(_missing(item, index, ckpts) for item in items)
-        refuse_offline(f"Missing while the network is switched off: {listed}.")
+        missing = "; ".join(_describe_missing(item, index, ckpts) for item in items)
+        refuse_offline(f"Missing while the network is switched off: {missing}.")
 
 
-def _missing(item: Item, index: Index, ckpts: Path) -> str:
-    count = item.bytes or index.size_of(item.url)
-    size = f"{count:,} bytes" if count else "size not known yet"
-    name = label(item.path, ckpts)
-    why = f", since the file here can't be used: {item.obstacle}" if item.obstacle else ""
-    return f"{name} from {shown(item.url)} ({size}){why}"
+def _describe_missing(item: Item, index: Index, ckpts: Path) -> str:
+    size = item.bytes or index.size_of_url(item.url)
+    size_text = f"{size:,} bytes" if size else "unknown size"
+    text = f"{label(item.path, ckpts)} from {shown(item.url)} ({size_text})"
+    if item.obstacle:
+        text += f", because the existing file can't be used: {item.obstacle.rstrip('.')}"
+    return text
 
 
-class _Asking:
-    """One survey under way: what it has learned so far, and which places and sha256 its files take."""
+class _Surveyor:
+    """One survey. `end`: the time at which a dry run stops asking servers; None for a download."""
 
     def __init__(self, downloader: Downloader, index: Index, ckpts: Path, end: float | None) -> None:
-        self._downloader, self._index, self._ckpts, self._end = downloader, index, ckpts, end
-        self._taken: dict[str, str] = {}
-        self._coming: set[str] = set()
+        self._downloader = downloader
+        self._index = index
+        self._ckpts = ckpts
+        self._end = end
+        self._reserved: dict[str, str] = {}  # keys of URLs by the folded paths that their files will have
+        self._planned_sha256: set[str] = set()
 
-    def need(self, item: Item) -> Need:
-        """All that an item takes. Raises FetchError."""
+    def survey(self, item: Item) -> ItemDownload:
+        """The files to download for an item. Raises FetchError."""
         try:
             if self._end is not None and (offline() or time.monotonic() > self._end):
                 refuse_offline("Servers were not asked for sizes: the network is switched off.")
                 raise Unreachable(f"{shown(item.url)} was not asked: other servers took too long.")
-            return self._component(item) if item.repository else self._single(item)
+            return self._component(item) if item.repository else self._file(item)
         except (Offline, Unreachable) as error:
             if self._end is None:
                 raise
             return self._unknown(item, str(error))
 
-    def _unknown(self, item: Item, notice: str) -> Need:
-        size = item.bytes or self._index.size_of(item.url)
-        link = Link(item.url, item.path, item.weights, size=size, label=label(item.path, self._ckpts))
-        return Need(item, (link,), notice=notice)
+    def _unknown(self, item: Item, notice: str) -> ItemDownload:
+        size = item.bytes or self._index.size_of_url(item.url)
+        task = DownloadTask(item.url, item.path, item.weights, size=size, label=label(item.path, self._ckpts))
+        return ItemDownload(item, (task,), notice=notice)
 
-    def _ask(self, question: Callable[[], _T], what: str) -> _T:
-        return self._downloader.patiently(question, what)
+    def _request(self, request: Callable[[], _T], what: str) -> _T:
+        return self._downloader.with_retries(request, what)
 
     # --- files ----------------------------------------------------------------------------------------------
 
-    def _single(self, item: Item) -> Need:
+    def _file(self, item: Item) -> ItemDownload:
         if "://" not in item.url:
-            raise FetchError(f"{item.url} is not a URL, and there is no such file.", hint="Check the path.")
-        session, given = self._downloader.session, base_name(item.url)
-        source = self._ask(lambda: resolve(session, item.url), shown(item.url))
+            raise FetchError(f"{item.url} is neither a URL nor an existing file.", hint="Check the path.")
+        session = self._downloader.session
+        url_name = base_name(item.url)
+        source = self._request(lambda: resolve(session, item.url), shown(item.url))
         for notice in source.notices:
-            self._downloader.say(notice)
-        check_name(source.name if source.name is not None else given or "")  # before it becomes part of a path
-        known = item.sha256(given, source.name or given) or source.sha256
-        name = source.name or given
-        remote = self._ask(lambda: look(session, source.url, name, sha256=known), shown(source.url))
-        wanted = known or remote.sha256
-        target = self._place(item, source.name or _disposed(given, remote), remote, wanted)
-        link = Link(
-            source.url, target, item.weights, wanted, remote.size, source=item.url, label=label(target, self._ckpts)
+            self._downloader.notify(notice)
+        check_name(url_name if source.name is None else source.name)  # before it becomes part of a path
+        name = source.name or url_name
+        known_sha256 = item.sha256(url_name, name) or source.sha256
+        remote = self._request(lambda: query_file(session, source.url, name, sha256=known_sha256), shown(source.url))
+        sha256 = known_sha256 or remote.sha256
+        target = self._target(item, source.name or _better_name(url_name, remote), remote, sha256)
+        task = DownloadTask(
+            source.url,
+            target,
+            item.weights,
+            sha256,
+            remote.size,
+            listed_url=item.url,
+            label=label(target, self._ckpts),
         )
-        return Need(item, (self._shared(link),))
+        return ItemDownload(item, (self._with_availability(task),))
 
-    def _place(self, item: Item, name: str, remote: Remote, sha256: str | None) -> Path:
-        """Where the file goes: no other URL's file has been, is, or will be there."""
+    def _target(self, item: Item, name: str, remote: RemoteFile, sha256: str | None) -> Path:
+        """The path for a file at which there is no file of another URL, now or after the download."""
+        path = item.path if name == base_name(item.url) else item.path.with_name(name)
+        if not self._is_usable(path, item, remote, sha256):
+            path = path.with_name(unique_name(name, item.url))
+        self._reserved[fold(str(path))] = file_key(item.url)
+        return path
+
+    def _is_usable(self, path: Path, item: Item, remote: RemoteFile, sha256: str | None) -> bool:
+        """Whether a path is free, or has the very file that the server has."""
         key = file_key(item.url)
-        plain = item.path if name == base_name(item.url) else item.path.with_name(name)
-        if not self._free(plain, key, item, remote, sha256):
-            plain = plain.with_name(own_name(name, item.url))
-        self._taken[fold(str(plain))] = key
-        return plain
-
-    def _free(self, place: Path, key: str, item: Item, remote: Remote, sha256: str | None) -> bool:
-        if self._taken.get(fold(str(place)), key) != key:
+        if self._reserved.get(fold(str(path)), key) != key:
             return False
-        if place == item.path or not place.exists():  # the plan has looked at its own path
+        if path == item.path or not path.exists():  # the plan has checked its own path
             return True
-        sources, digest = self._index.sources(place), self._index.sha256(place)
+        digest = self._index.sha256(path)
         if sha256 and digest:
             return sha256.lower() == digest
+        sources = self._index.sources(path)
         if sources:
             return key in sources
-        if remote.size is None or place.stat().st_size != remote.size or not _sound(place, item.weights):
+        if remote.size is None or path.stat().st_size != remote.size or not _is_sound(path, item.weights):
             return False
-        self._index.learn(place, item.url, "")  # of unknown origin, and the server's file by all that is known
+        self._index.record_file(path, item.url, "")  # of unknown origin, but equal to the server's by all known facts
         return True
 
     # --- components -----------------------------------------------------------------------------------------
 
-    def _component(self, item: Item) -> Need:
-        aside = item.path.with_name(item.path.name + PARTIAL)
-        found = self._ask(lambda: list(self._listing(item, aside)), f"{item.repository}/{item.path.name}")
-        if not found:
-            message = f"{item.repository} holds no files for the {item.subject}."
+    def _component(self, item: Item) -> ItemDownload:
+        partial_folder = item.path.with_name(item.path.name + PARTIAL)
+        name = f"{item.repository}/{item.path.name}"
+        tasks = self._request(lambda: list(self._component_tasks(item, partial_folder)), name)
+        if not tasks:
+            message = f"{item.repository} has no files for the {item.subject}."
             raise FetchError(message, hint="Check `components` in the definition.")
-        return Need(item, tuple(map(self._shared, found)), aside)
+        return ItemDownload(item, tuple(self._with_availability(task) for task in tasks), partial_folder)
 
-    def _listing(self, item: Item, aside: Path) -> Iterator[Link]:
-        """The files an item takes of a folder of a Hub repository (the Hub's `tree` endpoint)."""
+    def _component_tasks(self, item: Item, partial_folder: Path) -> Iterator[DownloadTask]:
+        """The needed files in a folder of a Hub repository, listed by the Hub's `tree` endpoint."""
         folder = item.path.name
         url = f"{hub_endpoint()}/api/models/{item.repository}/tree/main/{folder}"
-        rows = _rows(self._downloader.session.read(url, _MAX_LISTING), url)
-        for row in rows:
-            path = PurePosixPath(row["path"])
-            if row["type"] != "file" or str(path.parent) != folder:
+        for entry in _parse_listing(self._downloader.session.read(url, _MAX_LISTING_BYTES), url):
+            path = PurePosixPath(entry["path"])
+            if entry["type"] != "file" or str(path.parent) != folder:
                 continue
             if not any(fnmatch.fnmatch(path.name, pattern) for pattern in item.patterns):
                 continue
             check_name(path.name)
-            large = row["lfs"] if isinstance(row.get("lfs"), dict) else {}
-            size = _count(large.get("size", row.get("size")))
-            digest = large.get("oid") if isinstance(large.get("oid"), str) and len(large["oid"]) == 64 else None
-            link = f"{hub_endpoint()}/{item.repository}/resolve/main/{quote(str(path))}"
-            yield Link(
-                link, aside / path.name, sha256=digest, size=size, listed=size, in_folder=True,
+            size, sha256 = _size_and_sha256(entry)
+            yield DownloadTask(
+                f"{hub_endpoint()}/{item.repository}/resolve/main/{quote(str(path))}",
+                partial_folder / path.name,
+                sha256=sha256,
+                size=size,
+                required_size=size,
+                in_folder=True,
                 label=label(item.path, self._ckpts),
-            )  # fmt: skip
+            )
 
-    def _shared(self, link: Link) -> Link:
-        """A link marked as here, where a file of its sha256 is on disk or comes with an earlier link."""
-        digest = (link.sha256 or "").lower()
-        known = digest and (digest in self._coming or self._index.with_sha256(digest))
-        here = bool(known) or (link.in_folder and is_whole(link, self._index))
+    def _with_availability(self, task: DownloadTask) -> DownloadTask:
+        """The task, marked as available if its file is on disk or is downloaded by an earlier task."""
+        digest = (task.sha256 or "").lower()
+        available = task.in_folder and is_complete(task, self._index)
         if digest:
-            self._coming.add(digest)
-        return replace(link, here=here)
+            available = available or digest in self._planned_sha256 or bool(self._index.files_with_sha256(digest))
+            self._planned_sha256.add(digest)
+        return replace(task, available=available)
 
 
-def _sound(path: Path, weights: bool) -> bool:
+def _is_sound(path: Path, weights: bool) -> bool:
+    """Whether a checkpoint has a valid header; other files are always sound."""
     if not weights and not path.name.lower().endswith(CHECKPOINT_SUFFIXES):
         return True
     try:
-        return bool(read_header(path))
+        read_header(path)
     except CheckpointError:
         return False
+    return True
 
 
-def _disposed(given: str, remote: Remote) -> str:
-    """The file's name: the URL's where it is one of a checkpoint, else the one the server gives, if it can be used."""
-    name = remote.name or ""
-    plain = PurePosixPath(given).suffix.lower()
-    told = PurePosixPath(name).suffix.lower()
-    better = told in CHECKPOINT_SUFFIXES if plain else bool(told)
-    return name if plain not in CHECKPOINT_SUFFIXES and better and usable_name(name) else given
+def _better_name(url_name: str, remote: RemoteFile) -> str:
+    """The file name from the URL, or the one that the server reports if that is better.
+
+    It is better if it has the suffix of a checkpoint and the URL's doesn't, or any suffix and the URL's has none.
+    """
+    reported_name = remote.name or ""
+    url_suffix = PurePosixPath(url_name).suffix.lower()
+    reported_suffix = PurePosixPath(reported_name).suffix.lower()
+    if url_suffix in CHECKPOINT_SUFFIXES or not is_valid_name(reported_name):
+        return url_name
+    if reported_suffix in CHECKPOINT_SUFFIXES:
+        return reported_name
+    if reported_suffix and not url_suffix:
+        return reported_name
+    return url_name
 
 
-def _rows(body: bytes, url: str) -> list[dict[str, Any]]:
-    """A listing's rows. Raises FetchError for anything else."""
+def _parse_listing(body: bytes, url: str) -> list[JsonObject]:
+    """The entries of a folder's listing. Raises FetchError for anything else."""
     try:
-        rows = parse_json(body, "the answer")
+        entries = parse_json(body, "the response")
     except InvalidJSON:
-        rows = None
-    if not isinstance(rows, list) or not all(map(_is_row, rows)):
+        entries = None
+    if not isinstance(entries, list) or not all(_is_entry(entry) for entry in entries):
         hint = "Check the repository's name in `components`."
-        raise FetchError(f"{shown(url)} gives no list of files.", hint=hint)
-    return rows
+        raise FetchError(f"{shown(url)} doesn't return a list of files.", hint=hint)
+    return entries
 
 
-def _is_row(row: Any) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("path"), str) and isinstance(row.get("type"), str)
+def _is_entry(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("path"), str) and isinstance(value.get("type"), str)
 
 
-def _count(value: Any) -> int | None:
-    """A number of bytes; None for what can't be one."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if whole and 0 <= value < _MOST_BYTES else None
+def _size_and_sha256(entry: JsonObject) -> tuple[int | None, str | None]:
+    """Size and sha256 in an entry of a listing, None where missing or invalid. Only large files have a sha256."""
+    details = entry.get("lfs")
+    if not isinstance(details, dict):
+        details = {}
+    size = details.get("size", entry.get("size"))
+    sha256 = details.get("oid")
+    is_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size < _MAX_FILE_BYTES
+    is_sha256 = isinstance(sha256, str) and len(sha256) == _SHA256_LENGTH
+    return (size if is_size else None), (sha256 if is_sha256 else None)

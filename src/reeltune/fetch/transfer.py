@@ -1,7 +1,8 @@
-"""The bytes of one file: ranges side by side into a partial file, resumed by its journal, summed on the way.
+"""The transfer of one file: ranges are downloaded in parallel into a partial file, resumed by its journal, and hashed.
 
-A file whose server takes ranges is cut into pieces, fetched in order by a few threads; another thread follows and
-sums what is complete, so that a verified file costs no second reading. Other files come in one stream.
+If the server supports ranges, the file is divided into pieces that a few threads download in order. Another thread
+follows and hashes the complete blocks, so that verifying the file doesn't need to read it again. Other files are
+downloaded in one stream.
 """
 
 from __future__ import annotations
@@ -19,43 +20,45 @@ from typing import IO, TYPE_CHECKING
 
 from reeltune.errors import BadDownload, FetchError, NotEnoughDisk, Unreachable
 from reeltune.events import CancelToken
-from reeltune.fetch.remote import Remote, total_size
+from reeltune.fetch.hashing import Hasher
+from reeltune.fetch.remote import RemoteFile, total_size
 from reeltune.files import write_all
-from reeltune.library.journal import BLOCK, Journal, Known
+from reeltune.library.journal import BLOCK, FileState, Journal
 from reeltune.machine import free_disk
 from reeltune.net import Session, chunks, file_key, run_within, shown
 
 if TYPE_CHECKING:
     import httpx
 
-_PIECE = (8 * 1024 * 1024, 64 * 1024 * 1024)  # bytes, least and most
-_ATTEMPTS = 8  # in a row without a single byte
-_LONGEST_PAUSE = 30.0
+MAX_UNANNOUNCED_BYTES = 200_000_000_000  # of a file whose size the server doesn't announce
+_MIN_PIECE_BYTES = 8 * 1024 * 1024
+_MAX_PIECE_BYTES = 64 * 1024 * 1024
+_ATTEMPTS = 8  # in a row, without receiving a byte
+_MAX_PAUSE_SECONDS = 30.0
 _SYNC_SECONDS = 1.0
 _TICK_SECONDS = 0.1
-_READ = 16 * BLOCK
-_READ_SOCKET = BLOCK
-MOST_BYTES = 200_000_000_000  # of a body without an announced length
-_CHECK_EVERY = 16 * 1024 * 1024  # bytes, between two looks at the disk
-_RESERVE = 500_000_000  # bytes that such a body leaves free
+_SOCKET_READ_BYTES = BLOCK
+_DISK_CHECK_BYTES = 16 * 1024 * 1024  # received between two checks of the free disk space
+_DISK_RESERVE_BYTES = 500_000_000  # kept free by a download of unknown size
 Report = Callable[[int, int | None], None]
 
 
-class Changed(FetchError):
-    """The file on the server is not the one that was begun."""
+class RemoteChanged(FetchError):
+    """The file on the server has changed since the download began."""
 
 
 @dataclass
-class Pace:
-    """A limit that all connections share: `rate` in bytes a second, 0 for none."""
+class RateLimit:
+    """A limit on the rate of all connections together. `rate`: bytes per second, 0 for no limit."""
 
     rate: float = 0.0
 
     def __post_init__(self) -> None:
-        self._lock, self._free_at = threading.Lock(), 0.0
+        self._lock = threading.Lock()
+        self._free_at = 0.0
 
-    def take(self, count: int, stop: threading.Event) -> None:
-        """Wait until `count` more bytes may have come."""
+    def wait_for(self, count: int, stop: threading.Event) -> None:
+        """Wait until `count` bytes fit within the rate, or until `stop` is set."""
         if not self.rate:
             return
         with self._lock:
@@ -65,284 +68,281 @@ class Pace:
             stop.wait(pause)
 
 
-def pause_after(failures: int, asked: float | None) -> float:
-    """Seconds to wait before trying again: what the server asks for, else doubling, with some chance."""
-    if asked is not None:
-        return min(asked, _LONGEST_PAUSE)
-    return min(_LONGEST_PAUSE, 0.25 * 2.0**failures) * random.uniform(0.5, 1.0)
+def pause_after(failures: int, retry_after: float | None) -> float:
+    """Seconds to wait before the next attempt: `retry_after` if the server asks for it, else exponential backoff."""
+    if retry_after is not None:
+        return min(retry_after, _MAX_PAUSE_SECONDS)
+    return min(_MAX_PAUSE_SECONDS, 0.25 * 2.0**failures) * random.uniform(0.5, 1.0)
 
 
 class Transfer:
-    """One file on its way into `partial`. `run` returns its sha256; raises FetchError and its kinds, Cancelled.
+    """The transfer of one file into `partial`.
 
-    `most`: bytes, of a body whose length the server doesn't announce. `origin`: the URL the file is known by.
+    `max_bytes`: limit for a file whose size the server doesn't announce. `origin`: the URL under which the file is
+    recorded, by default the URL that it is downloaded from.
     """
 
     def __init__(
         self,
         session: Session,
-        remote: Remote,
+        remote: RemoteFile,
         partial: Path,
         *,
         connections: int,
-        pace: Pace,
-        most: int = MOST_BYTES,
+        rate_limit: RateLimit,
+        max_bytes: int = MAX_UNANNOUNCED_BYTES,
         origin: str = "",
     ) -> None:
-        self._session, self._remote, self._partial = session, remote, partial
-        self._connections, self._pace, self._most = connections, pace, most
+        self._session = session
+        self._remote = remote
+        self._partial = partial
+        self._connections = connections
+        self._rate_limit = rate_limit
+        self._max_bytes = max_bytes
         self._origin = origin or remote.url
+        self._url = shown(remote.url)
         self._stop = threading.Event()
         self._received = 0
-        self._announced: int | None = None  # bytes, of a file that comes in one stream
+        self._announced: int | None = None  # size of a file that is downloaded in one stream
         self._lock = threading.Lock()
 
     def run(self, journal_path: Path, report: Report, cancel: CancelToken) -> str:
-        """Fetch what is missing. On any way out what came is kept, where it can be used again."""
-        if not self._remote.ranges or self._remote.size is None:
-            return self._in_one_stream(report, cancel)
-        known = Known(self._remote.size, self._remote.validator, self._remote.sha256, file_key(self._origin))
-        whole = self._partial.is_file() and self._partial.stat().st_size == known.size  # else its journal means nothing
-        with (
-            Journal(journal_path, known, resume=whole) as journal,
-            self._partial.open("r+b" if journal.resumed else "w+b") as file,
-        ):
-            file.truncate(known.size)
-            try:
-                return self._in_pieces(journal, file, report, cancel)
-            finally:
-                journal.sync(file)
+        """Download what is missing and return the sha256 of the file.
+
+        Bytes that were received before an error are kept if they can be used by another attempt. Raises FetchError and
+        its subclasses, Cancelled, OSError.
+        """
+        remote = self._remote
+        if not remote.ranges or remote.size is None:
+            return self._run_stream(report, cancel)
+        state = FileState(remote.size, remote.validator, remote.sha256, file_key(self._origin))
+        # without the partial file at its full size, the journal means nothing
+        resume = self._partial.is_file() and self._partial.stat().st_size == state.size
+        with Journal(journal_path, state, resume=resume) as journal:
+            mode = "r+b" if journal.resumed else "w+b"
+            with self._partial.open(mode) as file:
+                file.truncate(state.size)
+                try:
+                    return self._run_pieces(journal, file, report, cancel)
+                finally:
+                    journal.sync(file)
 
     # --- pieces -------------------------------------------------------------------------------------------
 
-    def _in_pieces(self, journal: Journal, file: IO[bytes], report: Report, cancel: CancelToken) -> str:
-        size = journal.known.size
-        piece = min(_PIECE[1], max(_PIECE[0], size // (4 * self._connections)))
-        self._received = journal.there
-        follower = _Follower(self._partial, journal, self._stop)
-        follower.start()
+    def _run_pieces(self, journal: Journal, file: IO[bytes], report: Report, cancel: CancelToken) -> str:
+        size = journal.state.size
+        piece_bytes = max(_MIN_PIECE_BYTES, size // (4 * self._connections))
+        piece_bytes = min(_MAX_PIECE_BYTES, piece_bytes)
+        self._received = journal.bytes_present
+        hasher = Hasher(self._partial, journal, self._stop)
+        hasher.start()
         try:
-            with ThreadPoolExecutor(self._connections, "fetch") as pool:
-                jobs = [pool.submit(self._piece, journal, *ends) for ends in journal.missing(piece)]
+            with ThreadPoolExecutor(self._connections, "download") as pool:
+                ranges = list(journal.missing_ranges(piece_bytes))
+                pieces = [pool.submit(self._download_piece, journal, begin, end) for begin, end in ranges]
                 try:
-                    self._watch(jobs, report, cancel, journal, file)
+                    self._wait_for_pieces(pieces, report, cancel, journal, file)
                 except BaseException:
-                    self._halt(jobs)
+                    self._abort(pieces)
                     raise
             report(size, size)
-            return follower.digest()
+            return hasher.digest()
         finally:
             self._stop.set()
-            follower.join()
+            hasher.join()
 
-    def _halt(self, jobs: list[Future[None]]) -> None:
-        """Make the threads stop now, those that wait for bytes included."""
-        for job in jobs:
-            job.cancel()
+    def _abort(self, pieces: list[Future[None]]) -> None:
+        """Stop all threads, including those that wait for bytes."""
+        for piece in pieces:
+            piece.cancel()
         self._interrupt()
 
     def _interrupt(self) -> None:
         self._stop.set()
         self._session.interrupt()
 
-    def _watch(
-        self, jobs: list[Future[None]], report: Report, cancel: CancelToken, journal: Journal, file: IO[bytes]
+    def _wait_for_pieces(
+        self, pieces: list[Future[None]], report: Report, cancel: CancelToken, journal: Journal, file: IO[bytes]
     ) -> None:
-        """Wait for the pieces; report, and make what came durable, meanwhile."""
-        size, synced, waiting = journal.known.size, time.monotonic(), set(jobs)
+        """Wait until all pieces are downloaded; meanwhile report progress and sync the file."""
+        size = journal.state.size
+        last_sync = time.monotonic()
+        waiting = set(pieces)
         while waiting:
             done, waiting = wait(waiting, _TICK_SECONDS, FIRST_EXCEPTION)
-            for job in done:
-                job.result()
+            for piece in done:
+                piece.result()
             cancel.check()
             report(min(self._received, size), size)
-            if time.monotonic() - synced > _SYNC_SECONDS:
+            if time.monotonic() - last_sync > _SYNC_SECONDS:
                 journal.sync(file)
-                synced = time.monotonic()
+                last_sync = time.monotonic()
 
-    def _piece(self, journal: Journal, begin: int, end: int) -> None:
-        """Fetch bytes `begin` to `end`, trying again from where a connection broke."""
-        position, failures = begin, 0
+    def _download_piece(self, journal: Journal, begin: int, end: int) -> None:
+        """Download the bytes from `begin` to `end`, continuing after broken connections."""
+        position = begin
+        failures = 0
         with self._partial.open("r+b", buffering=0) as file:
             while position < end and not self._stop.is_set():
-                before = position
+                start = position
                 try:
-                    position = self._stretch(journal, file, position, end)
-                    if position == before and not self._stop.is_set():
-                        raise Unreachable(f"{shown(self._remote.url)} sends nothing.", hint="Try again later.")
-                except _Broken as error:
+                    position = self._download_range(journal, file, position, end)
+                    if position == start and not self._stop.is_set():
+                        raise Unreachable(f"{self._url} sends no bytes.", hint="Try again later.")
+                except _ConnectionBroken as error:
                     position = error.position
-                    failures = 0 if position > before else failures + 1
-                    self._rest(failures, error.cause)
+                    failures = 0 if position > start else failures + 1
+                    self._pause(failures, error.cause)
                 except Unreachable as error:
                     failures += 1
-                    self._rest(failures, error)
+                    self._pause(failures, error)
 
-    def _rest(self, failures: int, error: Unreachable) -> None:
+    def _pause(self, failures: int, error: Unreachable) -> None:
+        """Wait before the next attempt; raise `error` after too many failures."""
         if failures >= _ATTEMPTS:
             raise error
         self._stop.wait(pause_after(failures, error.retry_after))
 
-    def _stretch(self, journal: Journal, file: IO[bytes], position: int, end: int) -> int:
-        """One request's worth; returns the position reached. Raises _Broken with the position when cut off."""
-        known = journal.known
-        with self._session.get(self._remote.url, first=position, last=end - 1, if_range=known.validator) as response:
-            same = response.status_code == 206 and total_size(response) == known.size
-            if same and not response.headers.get("Content-Range", "").startswith(f"bytes {position}-"):
-                raise BadDownload(f"{shown(self._remote.url)} sends other bytes than asked for.")
-            if not same or not _still(response, known.validator):
-                raise Changed(f"{shown(self._remote.url)} has changed on the server.", hint="Start again.")
+    def _download_range(self, journal: Journal, file: IO[bytes], position: int, end: int) -> int:
+        """Make one request; return the position reached. Raises _ConnectionBroken with the position."""
+        state = journal.state
+        with self._session.get(self._remote.url, first=position, last=end - 1, if_range=state.validator) as response:
+            self._check_range(response, state, position)
             file.seek(position)
-            _read_largely(response)
+            _use_large_reads(response)
             try:
                 for chunk in chunks(response):
-                    chunk = chunk[: end - position]
-                    write_all(file.write, chunk)  # marked only once all of it is in the file
-                    for index in range(position // BLOCK, (position + len(chunk)) // BLOCK):
-                        journal.mark(index)
-                    position += len(chunk)
-                    if position == known.size:
-                        journal.mark(journal.blocks - 1)
+                    data = chunk[: end - position]
+                    write_all(file.write, data)
+                    _mark_blocks(journal, position, position + len(data))  # only after all of it is written
+                    position += len(data)
                     with self._lock:
-                        self._received += len(chunk)
-                    self._pace.take(len(chunk), self._stop)
+                        self._received += len(data)
+                    self._rate_limit.wait_for(len(data), self._stop)
                     if self._stop.is_set() or position == end:
                         return position
-            except OSError:  # of our disk
+            except OSError:  # of the local disk
                 raise
             except Exception as error:
-                raise _Broken(position, _as_unreachable(error, self._remote.url)) from error
+                raise _ConnectionBroken(position, _as_unreachable(error, self._remote.url)) from error
         if position < end:
-            raise _Broken(position, Unreachable(f"{shown(self._remote.url)} ended early.", hint="Try again later."))
+            cause = Unreachable(f"{self._url} closed the connection too early.", hint="Try again later.")
+            raise _ConnectionBroken(position, cause)
         return position
+
+    def _check_range(self, response: httpx.Response, state: FileState, position: int) -> None:
+        """Raise RemoteChanged if the file has changed, and BadDownload if another range is sent."""
+        is_range = response.status_code == 206 and total_size(response) == state.size
+        if is_range and not response.headers.get("Content-Range", "").startswith(f"bytes {position}-"):
+            raise BadDownload(f"{self._url} sends other bytes than requested.")
+        if not is_range or not _has_validator(response, state.validator):
+            raise RemoteChanged(f"{self._url} has changed on the server.", hint="Try again.")
 
     # --- one stream ---------------------------------------------------------------------------------------
 
-    def _in_one_stream(self, report: Report, cancel: CancelToken) -> str:
-        def show() -> None:
+    def _run_stream(self, report: Report, cancel: CancelToken) -> str:
+        def report_progress() -> None:
             report(self._received, self._announced)
 
-        stop, what = self._interrupt, shown(self._remote.url)
-        digest = run_within(None, self._patient_stream, stop=stop, name=what, cancel=cancel, tick=show)
-        show()
+        work = self._stream_with_retries
+        digest = run_within(None, work, stop=self._interrupt, name=self._url, cancel=cancel, tick=report_progress)
+        report_progress()
         return digest
 
-    def _patient_stream(self) -> str:
+    def _stream_with_retries(self) -> str:
         failures = 0
         while True:
             try:
                 return self._stream()
             except Unreachable as error:
                 failures += 1
-                self._rest(failures, error)
+                self._pause(failures, error)
                 if self._stop.is_set():
                     raise
 
     def _stream(self) -> str:
-        """One request for the whole file: all of its bytes are of one state of it."""
-        digest, self._received, checked = hashlib.sha256(), 0, 0
+        """Download the whole file with one request, so that all bytes belong to one state of it."""
+        digest = hashlib.sha256()
+        self._received = 0
+        next_disk_check = 0
         with self._session.get(self._remote.url) as response, self._partial.open("wb") as file:
-            self._announced = total = total_size(response)
+            self._announced = total_size(response)
             for chunk in chunks(response):
                 if self._stop.is_set():
-                    raise Unreachable(f"{shown(self._remote.url)} was stopped.")
-                if total is None and self._received + len(chunk) > checked:
-                    checked = self._received + len(chunk) + _CHECK_EVERY
-                    self._check_room(checked)
+                    raise Unreachable(f"{self._url} was stopped.")
+                if self._announced is None and self._received + len(chunk) > next_disk_check:
+                    next_disk_check = self._received + len(chunk) + _DISK_CHECK_BYTES
+                    self._check_room(next_disk_check)
                 file.write(chunk)
                 digest.update(chunk)
                 self._received += len(chunk)
-                self._pace.take(len(chunk), self._stop)
+                self._rate_limit.wait_for(len(chunk), self._stop)
             file.flush()
             os.fsync(file.fileno())
-        if total is not None and self._received != total:
-            message = f"{shown(self._remote.url)}: {self._received:,} bytes of {total:,} came."
+        if self._announced is not None and self._received != self._announced:
+            message = f"{self._url}: received {self._received:,} of {self._announced:,} bytes."
             raise Unreachable(message, hint="Try again later.")
         return digest.hexdigest()
 
-    def _check_room(self, upto: int) -> None:
-        """Whether a body of unknown length may grow to `upto` bytes. Raises BadDownload, NotEnoughDisk."""
-        url = shown(self._remote.url)
-        if upto > self._most + _CHECK_EVERY:
-            message = f"{url} sends more than {self._most:,} bytes and no end is announced."
+    def _check_room(self, size: int) -> None:
+        """Raise BadDownload or NotEnoughDisk unless a file of unknown size may grow to `size` bytes."""
+        if size > self._max_bytes + _DISK_CHECK_BYTES:
+            message = f"{self._url} sends more than {self._max_bytes:,} bytes without announcing a size."
             raise BadDownload(message, hint="Check what the URL serves.")
         free = free_disk(self._partial.parent)
-        if free < _RESERVE:
-            message = f"{url} doesn't report its size, and the disk of {self._partial.parent} has only {free:,} free."
-            raise NotEnoughDisk(message, hint="Make room, or choose another root.")
+        if free < _DISK_RESERVE_BYTES:
+            message = f"{self._url} doesn't announce a size, and the disk of {self._partial.parent} has {free:,} free."
+            raise NotEnoughDisk(message, hint="Free some disk space, or choose another root.")
 
 
-def _still(response: httpx.Response, known: str) -> bool:
-    """Whether a part is of the state of the file that was begun: an ETag comes with each (RFC 9110, 15.3.7)."""
-    if not known:
-        return True  # the sha256 is verified in the end
-    header, default = ("ETag", "") if known.startswith('"') else ("Last-Modified", known)
-    return str(response.headers.get(header, default)) == known
+def _mark_blocks(journal: Journal, begin: int, end: int) -> None:
+    """Mark the blocks that end between the positions `begin` and `end`. Raises OSError."""
+    for index in range(begin // BLOCK, end // BLOCK):
+        journal.mark(index)
+    if end == journal.state.size:
+        journal.mark(journal.blocks - 1)  # may be shorter than a block
 
 
-def _read_largely(response: httpx.Response) -> None:
-    """Make a connection read up to 256 KB at once: httpcore asks for 64 KB, and every read costs the threads a turn."""
+def _has_validator(response: httpx.Response, expected: str) -> bool:
+    """Whether the ETag or Last-Modified of a partial response is the expected one (RFC 9110, 15.3.7)."""
+    if not expected:
+        return True  # the sha256 is verified at the end
+    if expected.startswith('"'):
+        return bool(response.headers.get("ETag", "") == expected)
+    return bool(response.headers.get("Last-Modified", expected) == expected)
+
+
+def _use_large_reads(response: httpx.Response) -> None:
+    """Make a connection read up to 256 KB at once: httpcore reads 64 KB, and every read makes threads wait."""
     stream = response.extensions.get("network_stream")
-    if stream is None or hasattr(stream, "reads_largely"):
+    if stream is None or hasattr(stream, "uses_large_reads"):
         return
     read = stream.read
-    stream.read = lambda most, timeout=None: read(max(most, _READ_SOCKET), timeout)
-    stream.reads_largely = True  # connections are used again
+
+    def read_more(max_bytes: int, timeout: float | None = None) -> bytes:
+        data: bytes = read(max(max_bytes, _SOCKET_READ_BYTES), timeout)
+        return data
+
+    stream.read = read_more
+    stream.uses_large_reads = True  # connections are reused
 
 
-class _Broken(Exception):
+class _ConnectionBroken(Exception):
     """A connection broke at `position`."""
 
     def __init__(self, position: int, cause: Unreachable) -> None:
         super().__init__(str(cause))
-        self.position, self.cause = position, cause
+        self.position = position
+        self.cause = cause
 
 
 def _as_unreachable(error: Exception, url: str) -> Unreachable:
+    """The error of a broken connection as Unreachable; any other error is raised again."""
     if isinstance(error, Unreachable):
         return error
     import httpx
 
     if isinstance(error, httpx.HTTPError):
-        return Unreachable(f"{shown(url)} broke off: {type(error).__name__}.", hint="Check the network.")
+        message = f"The connection to {shown(url)} broke: {type(error).__name__}."
+        return Unreachable(message, hint="Check the network.")
     raise error
-
-
-class _Follower(threading.Thread):
-    """Sums the file in order, close behind the pieces; reads what is still in the page cache."""
-
-    def __init__(self, partial: Path, journal: Journal, stop: threading.Event) -> None:
-        super().__init__(daemon=True, name="sum")
-        self._partial, self._journal, self._stopped = partial, journal, stop
-        self._sum = hashlib.sha256()
-        self._error: OSError | None = None
-
-    def run(self) -> None:
-        """Until the end of the file, or until asked to stop."""
-        position, size = 0, self._journal.known.size
-        try:
-            with self._partial.open("rb", buffering=0) as file:
-                while position < size and not self._stopped.is_set():
-                    ready = self._ready(position)
-                    if ready == position:
-                        self._stopped.wait(0.005)
-                        continue
-                    part = file.read(ready - position)
-                    self._sum.update(part)
-                    position += len(part)
-        except OSError as error:
-            self._error = error
-
-    def _ready(self, position: int) -> int:
-        """End of the bytes that are there from `position` on, at most `_READ` further."""
-        journal, end = self._journal, position
-        while end < journal.known.size and end - position < _READ and journal.has(end // BLOCK):
-            end = min(end + BLOCK, journal.known.size)
-        return end
-
-    def digest(self) -> str:
-        """The sum, once the whole file is there."""
-        self.join()
-        if self._error:
-            raise self._error
-        return self._sum.hexdigest()

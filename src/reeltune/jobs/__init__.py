@@ -1,4 +1,6 @@
-"""Jobs: a durable queue, and the process that makes the videos. Only `worker`, in that process, reaches the engine."""
+"""Jobs: a durable queue, the runner that hands its jobs to workers, and the process in which a worker makes the videos.
+Only `worker`, in that process, reaches the engine.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Which files a job may use that comes from another machine: those of the root, of the folder of videos, and of the
-model folders. Held when a job is added or imported, and again in the worker, with the definition as it is then.
+model folders. Checked when a job is added or imported, and again in the worker, with the definition as it is then.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from reeltune.definitions import Definition
 from reeltune.errors import NotRunnable, SettingsError
-from reeltune.families.values import PLAIN
+from reeltune.families.values import PLAIN, Settings
 from reeltune.families.vocabulary import KEYS
 from reeltune.files import expand
 from reeltune.preferences import Preferences, load_preferences
@@ -44,7 +44,7 @@ class Confinement:
             return False
         return any(real.is_relative_to(folder) for folder in self.folders)
 
-    def check_settings(self, settings: Mapping[str, Any]) -> None:
+    def check_settings(self, settings: Settings) -> None:
         """Raise SettingsError for a setting that names a file outside."""
         for key, value in settings.items():
             if key in KEYS and KEYS[key].kind in PLAIN:

@@ -12,14 +12,14 @@ _MOST_NAMED = 3
 
 
 def explained(death: WorkerDied, using: FilesUsed | None) -> WorkerDied:
-    """The same death, naming the files that were cut or removed while their weights were in use."""
+    """The same death, naming the files that became shorter or were removed while their weights were in use."""
     if death.signal != _BUS_ERROR or using is None:
         return death
-    cut = [file for file in using.files if _bytes(file) < file.bytes]
-    if not cut:
+    shorter = [file for file in using.files if _bytes(file) < file.bytes]
+    if not shorter:
         message = f"{death.message.rstrip('.')}: a weight file could not be read, one of {_named(using.files)}."
         return WorkerDied(message, hint="Check the disk with `reeltune verify`, and run it again.", signal=death.signal)
-    message = f"{death.message.rstrip('.')}: {_named(cut)} became shorter while in use."
+    message = f"{death.message.rstrip('.')}: {_named(shorter)} became shorter while in use."
     hint = "Download it again (`reeltune verify` reads every file), and write files beside it before renaming them."
     return WorkerDied(message, hint=hint, signal=death.signal)
 

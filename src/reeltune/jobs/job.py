@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+
+from reeltune.families.values import Settings
+from reeltune.untrusted import JsonObject
 
 
 class State(StrEnum):
@@ -19,25 +20,34 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-AGAIN = frozenset({State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED})  # states to try it again from
+ENDED = frozenset({State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED})  # states to try it again from
+
+
+@dataclass(frozen=True, order=True)
+class Attempt:
+    """One try of a job; `number` counts them from 1. What comes late for one of them never counts for the next."""
+
+    job: int
+    number: int
 
 
 @dataclass(frozen=True)
 class Job:
     """A job of the queue.
 
-    `settings` as given: what they leave out comes from the definition when the job runs. `position` orders the
-    waiting ones. Times in seconds since 1970, 0 while it hasn't happened. `progress`: words on how far it came.
+    `settings` as they were added: what they leave out comes from the definition when the job runs. `position` orders
+    the waiting ones. Times in seconds since 1970, 0 while it hasn't happened. `progress`: words on how far it came.
     `error`: what went wrong and why; `hint`: the next step. `outputs`: the videos made. `latents`: the file with those
     of the next one, where it was denoised and not written. `notices`: what the user should know of it. `extra`: fields
-    of an imported job that this version doesn't know. `attempt`: how often it was begun. `confined`: whether it may
-    use no files outside the root, the folder of videos and the model folders. `damaged`: whether its row in the
-    queue's file can't be read as a job, so that it can only be removed.
+    of an imported job that this version doesn't know. `attempts`: how often it was begun. `worker`: the name of the
+    worker that runs it, or ran it last. `lease`: until when that worker may keep it, unless it renews this time.
+    `confined`: whether it may use no files outside the root, the folder of videos and the model folders. `damaged`:
+    whether its row in the queue's file can't be read as a job, so that it can only be removed.
     """
 
     id: int
     definition: str
-    settings: Mapping[str, Any]
+    settings: Settings
     state: State
     position: int
     created: float
@@ -49,10 +59,17 @@ class Job:
     outputs: tuple[str, ...] = ()
     latents: str = ""
     notices: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    attempt: int = 0
+    extra: JsonObject = field(default_factory=dict)
+    attempts: int = 0
+    worker: str = ""
+    lease: float = 0.0
     confined: bool = False
     damaged: bool = False
+
+    @property
+    def attempt(self) -> Attempt:
+        """The try that runs, or the last one."""
+        return Attempt(self.id, self.attempts)
 
     @property
     def prompt(self) -> str:
@@ -67,7 +84,7 @@ class Job:
     @property
     def resumable(self) -> bool:
         """Whether a new try goes on where this one ended: what is made already stays as it is."""
-        return self.state is State.INTERRUPTED or (self.state in AGAIN and bool(self.latents))
+        return self.state is State.INTERRUPTED or (self.state in ENDED and bool(self.latents))
 
     @property
     def waiting(self) -> bool:

@@ -1,21 +1,22 @@
-"""What the running job is doing now, and how it ended."""
+"""What a running job is doing now, and how it ended."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
 
-from reeltune.events import Batch, Event, FilesUsed, LatentsStored, Notice, Planned, Preview, Progress
+from reeltune.events import Batch, FilesUsed, LatentsStored, Notice, Planned, Preview, Progress
 from reeltune.jobs.job import Job, State
-from reeltune.jobs.pace import Pace, advance
+from reeltune.jobs.messages import Saved, WorkerEvent
+from reeltune.jobs.speed import StageSpeed, advance
 
 _MOST_NOTICES = 100
 
 
 @dataclass(frozen=True)
 class Live:
-    """What the running job is doing now: the last event of each kind. `pace`: how fast its stage advances;
-    `cancelling`: it was asked to stop.
+    """What a running job is doing now: the last event of each kind. `speed`: how fast its stage advances; `cancelling`:
+    it was asked to stop; `attempt`: which try of the job it is; `worker`: the name of the worker that runs it.
 
     `since` in seconds since 1970, by the clock; `seconds` counts however the clock is set.
     """
@@ -23,7 +24,7 @@ class Live:
     job: int
     since: float
     progress: Progress | None = None
-    pace: Pace | None = None
+    speed: StageSpeed | None = None
     batch: Batch | None = None
     planned: Planned | None = None
     using: FilesUsed | None = None
@@ -33,6 +34,7 @@ class Live:
     latents: str = ""
     cancelling: bool = False
     attempt: int = 0
+    worker: str = ""
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -40,11 +42,11 @@ class Live:
         """How long it has been running."""
         return time.monotonic() - self.began
 
-    def heard(self, event: Event) -> Live:
+    def after(self, event: WorkerEvent) -> Live:
         """The same after one more event."""
         match event:
             case Progress():
-                return replace(self, progress=event, pace=advance(self.pace, event, time.monotonic()))
+                return replace(self, progress=event, speed=advance(self.speed, event, time.monotonic()))
             case Batch():
                 return replace(self, batch=event, preview=None)
             case Planned():
@@ -55,17 +57,15 @@ class Live:
                 return replace(self, preview=event)
             case LatentsStored(path=path):
                 return replace(self, latents=path)
+            case Saved(path=path):  # its latents aren't needed any more
+                return replace(self, outputs=(*self.outputs, path), latents="")
             case Notice(message=text) if text not in self.notices and len(self.notices) < _MOST_NOTICES:
                 return replace(self, notices=(*self.notices, text))
         return self
 
-    def saved(self, path: str) -> Live:
-        """The same after one more video; its latents aren't needed any more."""
-        return replace(self, outputs=(*self.outputs, path), latents="")
-
 
 @dataclass(frozen=True)
-class Ended:
+class Outcome:
     """How a job ended. `shared`: whether every other job would fail in the same way."""
 
     job: Job

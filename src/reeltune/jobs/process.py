@@ -1,4 +1,4 @@
-"""The worker process as seen from the page: started, spoken to, and its end put into words."""
+"""A worker process as seen from the process that started it: messages to it and from it, and why it ended."""
 
 from __future__ import annotations
 
@@ -7,54 +7,29 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO
 
 from reeltune.errors import WorkerDied
 from reeltune.files import reason
-from reeltune.jobs.wire import line, parse
+from reeltune.jobs.codec import ReceivedEvent, pack_task, unpack_event
+from reeltune.jobs.job_log import log
+from reeltune.jobs.messages import Task
 
 _PATIENCE_SECONDS = 10
-
-
-class WorkerLike(Protocol):
-    """What the runner needs of a worker; `WorkerProcess` is the real one."""
-
-    @property
-    def pid(self) -> int:
-        """Number of the process."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still runs."""
-
-    def send(self, **message: Any) -> None:
-        """Send a message, without ever waiting for the worker to read it."""
-
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Its messages, until it ends. Raises WorkerDied."""
-
-    def death(self) -> WorkerDied:
-        """Why it ended, in words."""
-
-    def kill(self) -> None:
-        """End it at once, from any thread; whoever reads `events` sees them end."""
-
-    def close(self) -> None:
-        """End it, and release what belongs to it."""
+_MOST_PROBLEMS = 20  # of messages that are logged for one process
 
 
 class WorkerProcess:
-    """One running worker. `events` ends when the process does. Raises WorkerDied where it can't be started.
+    """One running process. `events` ends when the process does. Raises WorkerDied where it can't be started.
 
     Messages are written by a thread of its own: a process that is stopped reads nothing, and a pipe holds 64 KB.
     """
 
-    def __init__(self, root: Path, options: Sequence[str] = ()) -> None:
-        command = [sys.executable, "-m", "reeltune.jobs.worker", "--root", str(root), *options]
+    def __init__(self, command: Sequence[str]) -> None:
+        self._problems: set[str] = set()
+        self._killed = False
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -73,12 +48,12 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
-        return self._process.poll() is None
+        """Whether it still runs, and nobody has ended it."""
+        return not self._killed and self._process.poll() is None
 
-    def send(self, **message: Any) -> None:
-        """Send a message, without ever waiting; where the process is gone, `events` ends."""
-        self._outgoing.put(line(message))
+    def send(self, task: Task) -> None:
+        """Send a task, without ever waiting; where the process is gone, `events` ends."""
+        self._outgoing.put(pack_task(task))
 
     def _write(self) -> None:
         stream = _stream(self._process.stdin)
@@ -89,15 +64,22 @@ class WorkerProcess:
         with contextlib.suppress(OSError, ValueError):
             stream.close()  # a worker ends where its input does
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Its messages, until it ends. Raises WorkerDied for one that can't be read."""
-        for raw in _stream(self._process.stdout):
+    def events(self) -> Iterator[ReceivedEvent]:
+        """Its events, until it ends; one that can't be understood is logged. Raises WorkerDied for a broken line."""
+        for line in _stream(self._process.stdout):
             try:
-                message = parse(raw)
+                received = unpack_event(line)
             except ValueError as error:
                 self.kill()
                 raise WorkerDied("The worker process sent a message that can't be read.", hint=_NEXT) from error
-            yield message
+            for problem in received.problems:
+                self._log_once(problem)
+            yield received
+
+    def _log_once(self, problem: str) -> None:
+        if problem not in self._problems and len(self._problems) < _MOST_PROBLEMS:
+            self._problems.add(problem)
+            log.warning("The worker process %d: %s", self.pid, problem)
 
     def death(self) -> WorkerDied:
         """Why it ended, in words."""
@@ -106,10 +88,11 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             return WorkerDied("The worker process stopped answering and was ended.", hint=_NEXT)
-        return _words(code)
+        return _reason(code)
 
     def kill(self) -> None:
         """End it at once, from any thread; whoever reads `events` sees them end."""
+        self._killed = True
         with contextlib.suppress(OSError):  # it has ended by itself
             self._process.kill()
 
@@ -135,7 +118,7 @@ _NEXT = "Run it again; if it happens again, the terminal of the program shows mo
 _MEMORY = "Try a smaller resolution, fewer frames, or an int8 version of the model; then run it again."
 
 
-def _words(code: int) -> WorkerDied:
+def _reason(code: int) -> WorkerDied:
     """A return code as a reason: below 0 it is the number of a signal, on systems that have them."""
     if code >= 0:
         return WorkerDied(f"The worker process ended by itself (code {code}).", hint=_NEXT)

@@ -7,26 +7,30 @@ queue.move(job.id, 0)
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from reeltune.errors import InvalidJSON, QueueError, SettingsError
+from reeltune.families.values import Settings
+from reeltune.jobs.choose import FreeWorker, WaitingJob, choose_job
 from reeltune.jobs.confine import Confinement
-from reeltune.jobs.job import AGAIN, Job, State
-from reeltune.jobs.rows import LARGEST_PLACE, as_job, dumped
+from reeltune.jobs.exchange import NewJob, export_text, read_export
+from reeltune.jobs.job import ENDED, Attempt, Job, State
+from reeltune.jobs.rows import LARGEST_POSITION, as_job, as_waiting, dumped
 from reeltune.jobs.store import Store
-from reeltune.settings import check_call, read_settings
-from reeltune.untrusted import clean_text, parse_json
+from reeltune.settings import check_call
+from reeltune.untrusted import JsonObject, clean_text, parse_json
 
 _MOST_JOBS = 10_000  # waiting
 _MOST_DONE = 500  # the oldest of them are removed from the list; their videos stay
 _MOST_SETTINGS = 200_000  # characters of one job's
-_MOST_IMPORTED = 20_000_000  # characters of a file
-_EXPORT_VERSION = 1
-_Row = tuple[str, Mapping[str, Any], Mapping[str, Any]]  # definition, settings, unknown fields
+INTERRUPTED = "The program ended while it ran."
+INTERRUPTED_HINT = "Resume it, or remove it."
+_RUNNING_ATTEMPT = "id = ? AND attempt = ? AND state = 'running'"
+_UNFINISHED_ATTEMPT = "id = ? AND attempt = ? AND state IN ('running', 'interrupted')"
+_LONGEST_LEASE = 3600.0  # seconds; one that ends later was written before the clock was set back
 
 
 class Queue:
@@ -45,10 +49,10 @@ class Queue:
         """What was wrong with the file when it was opened; usually empty."""
         return self._store.notice
 
-    # --- looking ------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------
 
     def jobs(self) -> list[Job]:
-        """The running one, those that wait in their order, then the others, the latest first."""
+        """The running ones, those that wait in their order, then the others, the latest first."""
         with self._store.open() as connection:
             rows = connection.execute(
                 "SELECT * FROM jobs ORDER BY state = 'running' DESC, state = 'queued' DESC, "
@@ -69,29 +73,31 @@ class Queue:
 
     # --- what the user does ---------------------------------------------------------------------------------
 
-    def add(self, definition: str, settings: Mapping[str, Any], *, extra: Mapping[str, Any] | None = None) -> Job:
+    def add(self, definition: str, settings: Settings, *, extra: JsonObject | None = None) -> Job:
         """A new job behind those that wait. Raises SettingsError for an unknown setting, an impossible value, or a
         path that a confined queue refuses.
         """
-        return self._add([(definition, settings, extra or {})])[0]
+        return self._add([NewJob(definition, settings, extra or {})])[0]
 
-    def _add(self, rows: Sequence[_Row]) -> list[Job]:
+    def _add(self, jobs: Sequence[NewJob]) -> list[Job]:
         """Add jobs, all or none."""
         confined = self._confinement()
-        checked = [(clean_text(id), self._checked(settings, confined), dumped(extra)) for id, settings, extra in rows]
+        checked = [
+            (clean_text(job.definition), self._checked(job.settings, confined), dumped(job.extra)) for job in jobs
+        ]
         with self._store.write() as connection:
             waiting = connection.execute("SELECT COUNT(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
             if waiting + len(checked) > _MOST_JOBS:
                 raise QueueError(
                     f"{waiting:,} jobs wait already, of {_MOST_JOBS:,} at most.", hint="Remove some first."
                 )
-            place = self._last(connection)
+            last = self._last(connection)
             ids = []
             for number, (definition, settings, extra) in enumerate(checked, start=1):
                 cursor = connection.execute(
                     "INSERT INTO jobs (definition, settings, state, position, created, extra, confined) "
                     "VALUES (?, ?, 'queued', ?, ?, ?, ?)",
-                    (definition, settings, place + number, time.time(), extra, int(self._confined)),
+                    (definition, settings, last + number, time.time(), extra, int(self._confined)),
                 )
                 ids.append(cursor.lastrowid or 0)
             return [self._get(connection, id) for id in ids]
@@ -99,7 +105,7 @@ class Queue:
     def _confinement(self) -> Confinement | None:
         return Confinement.of(self._root) if self._confined else None
 
-    def _checked(self, settings: Mapping[str, Any], confinement: Confinement | None) -> str:
+    def _checked(self, settings: Settings, confinement: Confinement | None) -> str:
         """Settings as they are stored. Raises SettingsError."""
         values = check_call(settings)
         if confinement is not None:
@@ -107,18 +113,18 @@ class Queue:
         text = dumped(values)
         if len(text) > _MOST_SETTINGS:
             message = f"The settings have {len(text):,} characters."
-            raise SettingsError(message, hint=f"At most {_MOST_SETTINGS:,} are kept.")
+            raise SettingsError(message, hint=f"At most {_MOST_SETTINGS:,} are stored.")
         try:
             parse_json(text, "the settings")
         except InvalidJSON as error:
-            raise SettingsError(f"The settings can't be kept: {error.message}") from error
+            raise SettingsError(f"The settings can't be stored: {error.message}") from error
         return text
 
     def _last(self, connection: Any) -> int:
         query = "SELECT COALESCE(MAX(position), 0) FROM jobs WHERE typeof(position) = 'integer' AND position < ?"
-        return int(connection.execute(query, (LARGEST_PLACE,)).fetchone()[0])
+        return int(connection.execute(query, (LARGEST_POSITION,)).fetchone()[0])
 
-    def edit(self, id: int, settings: Mapping[str, Any], definition: str | None = None) -> Job:
+    def edit(self, id: int, settings: Settings, definition: str | None = None) -> Job:
         """Other settings, or another definition, for a job that waits."""
         text = self._checked(settings, self._confinement())
         with self._store.write() as connection:
@@ -153,7 +159,7 @@ class Queue:
             connection.execute("DELETE FROM jobs WHERE id = ?", (id,))
 
     def cancel(self, id: int) -> None:
-        """Take a waiting job out of the line."""
+        """Take a waiting job out of the queue."""
         with self._store.write() as connection:
             self._waiting(connection, id)
             self._end(connection, id, State.CANCELLED)
@@ -164,20 +170,21 @@ class Queue:
             gone = connection.execute("DELETE FROM jobs WHERE state NOT IN ('queued', 'running')")
             return int(gone.rowcount)
 
-    def again(self, id: int) -> Job:
-        """Let a job that ended, however it did, wait again: first in line where it can be resumed, else from anew."""
+    def retry(self, id: int) -> Job:
+        """Let a job that ended, however it did, wait again: before all others where it can be resumed, else last."""
         with self._store.write() as connection:
             job = self._get(connection, id)
             if job.damaged:
                 raise QueueError(job.error, hint=job.hint)
-            if job.state not in AGAIN:
+            if job.state not in ENDED:
                 raise QueueError(f"Job {id} is {job.state} already.")
-            place = self._first(connection) - 1 if job.resumable else self._last(connection) + 1
-            outputs, latents = (job.outputs, job.latents) if job.resumable else ((), "")
+            position = self._first(connection) - 1 if job.resumable else self._last(connection) + 1
+            outputs = job.outputs if job.resumable else ()
+            latents = job.latents if job.resumable else ""
             connection.execute(
                 "UPDATE jobs SET state = 'queued', position = ?, started = 0, finished = 0, progress = '', error = '', "
                 "hint = '', outputs = ?, latents = ?, notices = '[]' WHERE id = ?",
-                (place, dumped(outputs), latents, id),
+                (position, dumped(outputs), latents, id),
             )
             return self._get(connection, id)
 
@@ -186,7 +193,7 @@ class Queue:
             "SELECT COALESCE(MIN(position), 1) FROM jobs "
             "WHERE state = 'queued' AND typeof(position) = 'integer' AND position > ?"
         )
-        return int(connection.execute(query, (-LARGEST_PLACE,)).fetchone()[0])
+        return int(connection.execute(query, (-LARGEST_POSITION,)).fetchone()[0])
 
     def _waiting(self, connection: Any, id: int) -> Job:
         job = self._get(connection, id)
@@ -196,77 +203,102 @@ class Queue:
 
     # --- what the runner does -------------------------------------------------------------------------------
 
-    def take(self) -> Job | None:
-        """The next job, running from now on; None where none waits. Two takers never get the same.
+    def take(self, worker: FreeWorker, lease_seconds: float) -> Job | None:
+        """The next job for a worker, running from now on; None where none waits. Two takers never get the same.
 
-        A job whose row is damaged is marked as failed and passed over.
+        The worker may keep it for `lease_seconds`, and longer where `renew` is called. A job whose row is damaged is
+        marked as failed and passed over.
         """
         with self._store.write() as connection:
-            while True:
-                row = connection.execute(
-                    "SELECT * FROM jobs WHERE state = 'queued' ORDER BY position, id LIMIT 1"
-                ).fetchone()
-                if row is None:
-                    return None
-                job = as_job(row)
-                if not job.damaged:
-                    break
-                self._end(connection, row["id"], State.FAILED, error=job.error, hint=job.hint)
-            connection.execute(
-                "UPDATE jobs SET state = 'running', started = ?, attempt = ? WHERE id = ?",
-                (time.time(), job.attempt + 1, job.id),
+            waiting = self._waiting_jobs(connection)
+            while (chosen := choose_job(waiting.values(), worker)) is not None:
+                del waiting[chosen.id]
+                job = self._get(connection, chosen.id)
+                if job.damaged:
+                    self._end(connection, chosen.id, State.FAILED, error=job.error, hint=job.hint)
+                    continue
+                now = time.time()
+                connection.execute(
+                    "UPDATE jobs SET state = 'running', started = ?, attempt = ?, worker = ?, lease = ? WHERE id = ?",
+                    (now, job.attempts + 1, clean_text(worker.name), now + lease_seconds, job.id),
+                )
+                return self._get(connection, job.id)
+        return None
+
+    def _waiting_jobs(self, connection: Any) -> dict[int, WaitingJob]:
+        rows = connection.execute("SELECT id, definition, position, created FROM jobs WHERE state = 'queued'")
+        jobs = map(as_waiting, rows)
+        return {job.id: job for job in jobs}
+
+    def renew(self, attempts: Iterable[Attempt], lease_seconds: float) -> None:
+        """Let workers keep the jobs that they run for so long from now on."""
+        lease = time.time() + lease_seconds
+        with self._store.write() as connection:
+            connection.executemany(
+                f"UPDATE jobs SET lease = ? WHERE {_RUNNING_ATTEMPT}",
+                [(lease, attempt.job, attempt.number) for attempt in attempts],
             )
-            return self._get(connection, job.id)
 
-    def note(self, id: int, progress: str) -> None:
-        """Keep how far a running job is, for the day the program is killed."""
-        with self._store.write() as connection:
-            connection.execute("UPDATE jobs SET progress = ? WHERE id = ?", (clean_text(progress), id))
-
-    def keep(self, id: int, outputs: Sequence[str], latents: str = "") -> None:
-        """Keep what a running job has made so far: its videos, and the file with the latents of the next one."""
+    def store_progress(self, attempt: Attempt, progress: str) -> None:
+        """Store how far a running job is, should the program be killed."""
         with self._store.write() as connection:
             connection.execute(
-                "UPDATE jobs SET outputs = ?, latents = ? WHERE id = ?",
-                (dumped([*outputs]), clean_text(latents), id),
+                f"UPDATE jobs SET progress = ? WHERE {_RUNNING_ATTEMPT}",
+                (clean_text(progress), attempt.job, attempt.number),
+            )
+
+    def store_outputs(self, attempt: Attempt, outputs: Sequence[str], latents: str = "") -> None:
+        """Store what a running job has made so far: its videos, and the file with the latents of the next one."""
+        with self._store.write() as connection:
+            connection.execute(
+                f"UPDATE jobs SET outputs = ?, latents = ? WHERE {_RUNNING_ATTEMPT}",
+                (dumped([*outputs]), clean_text(latents), attempt.job, attempt.number),
             )
 
     def finish(
         self,
-        id: int,
+        attempt: Attempt,
         state: State,
         *,
         error: str = "",
         hint: str = "",
         outputs: Sequence[str] | None = None,
+        latents: str | None = None,
         notices: Sequence[str] | None = None,
-    ) -> None:
-        """A job has ended; None leaves its videos or notices as they are.
+    ) -> bool:
+        """An attempt has ended; None leaves its videos, latents or notices as they are. Returns whether it counts:
+        nothing changes where the job is tried again already, or waits for it.
 
         The oldest of many done jobs are removed from the list; what failed, was cancelled or interrupted stays until
         the user removes it.
         """
         with self._store.write() as connection:
-            if outputs is not None:
-                connection.execute("UPDATE jobs SET outputs = ? WHERE id = ?", (dumped(outputs), id))
-            if notices is not None:
-                connection.execute("UPDATE jobs SET notices = ? WHERE id = ?", (dumped(notices), id))
-            self._end(connection, id, state, error=error, hint=hint)
+            row = connection.execute(
+                f"SELECT id FROM jobs WHERE {_UNFINISHED_ATTEMPT}", (attempt.job, attempt.number)
+            ).fetchone()
+            if row is None:
+                return False
+            made = {"outputs": _dumped_or_none(outputs), "latents": latents, "notices": _dumped_or_none(notices)}
+            for column, text in made.items():
+                if text is not None:
+                    connection.execute(f"UPDATE jobs SET {column} = ? WHERE id = ?", (clean_text(text), attempt.job))
+            self._end(connection, attempt.job, state, error=error, hint=hint)
             connection.execute(
                 "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' "
                 "ORDER BY ended DESC, id DESC LIMIT -1 OFFSET ?)",
                 (_MOST_DONE,),
             )
+            return True
 
     def restore(self, job: Job) -> None:
-        """Write the row of a running job again, where it is gone: the file was moved away meanwhile, say."""
+        """Write the row of a running job again where it is gone, as after the file was moved away."""
         with self._store.write() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO jobs (id, definition, settings, state, position, created, started, extra, "
-                "attempt, confined) VALUES (?, ?, ?, 'running', ?, ?, ?, ?, ?, ?)",
+                "attempt, confined, worker, lease) VALUES (?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     job.id, job.definition, dumped(job.settings), job.position, job.created, job.started,
-                    dumped(job.extra), job.attempt, int(job.confined),
+                    dumped(job.extra), job.attempts, int(job.confined), job.worker, job.lease,
                 ),
             )  # fmt: skip
 
@@ -275,54 +307,36 @@ class Queue:
         connection.execute(
             "UPDATE jobs SET state = ?, finished = MAX(?, started), error = ?, hint = ?, ended = "
             "(SELECT COALESCE(MAX(ended), 0) + 1 FROM jobs WHERE typeof(ended) = 'integer' AND ended < ?) WHERE id = ?",
-            (str(state), time.time(), clean_text(error), clean_text(hint), LARGEST_PLACE, id),
+            (str(state), time.time(), clean_text(error), clean_text(hint), LARGEST_POSITION, id),
         )
 
-    def recover(self) -> int:
-        """Mark jobs that a program left running as interrupted; returns how many. Only while nothing runs."""
+    def recover(self, ended_workers: Collection[str] = ()) -> int:
+        """Mark as interrupted the running jobs whose worker is gone; returns how many.
+
+        A worker is gone where its lease has run out, or where the caller knows that it has ended. What other programs
+        run stays as it is.
+        """
+        now = time.time()
         with self._store.write() as connection:
-            ids = [row[0] for row in connection.execute("SELECT id FROM jobs WHERE state = 'running'")]
-            for id in ids:
-                error, hint = "The program ended while it ran.", "Resume it, or remove it."
-                self._end(connection, id, State.INTERRUPTED, error=error, hint=hint)
-            return len(ids)
+            rows = connection.execute(
+                "SELECT id, worker, lease NOT BETWEEN ? AND ? AS expired FROM jobs WHERE state = 'running'",
+                (now, now + _LONGEST_LEASE),
+            ).fetchall()
+            interrupted = [row["id"] for row in rows if row["expired"] or row["worker"] in ended_workers]
+            for id in interrupted:
+                self._end(connection, id, State.INTERRUPTED, error=INTERRUPTED, hint=INTERRUPTED_HINT)
+            return len(interrupted)
 
     # --- files ----------------------------------------------------------------------------------------------
 
     def export(self) -> str:
         """The waiting jobs as JSON, for `import_text` here or elsewhere."""
-        rows = [
-            {**job.extra, "definition": job.definition, "settings": dict(job.settings)}
-            for job in self.jobs()
-            if job.waiting
-        ]
-        return json.dumps({"schema_version": _EXPORT_VERSION, "jobs": rows}, indent=2, ensure_ascii=False, default=str)
+        return export_text(job for job in self.jobs() if job.waiting)
 
     def import_text(self, text: str) -> list[Job]:
         """Add the jobs of an exported file, all or none. Unknown fields are kept. Raises QueueError, SettingsError."""
-        return self._add(_read_export(text))
+        return self._add(read_export(text, _MOST_JOBS))
 
 
-def _read_export(text: str) -> list[_Row]:
-    try:
-        value = parse_json(text, "The file", max_bytes=_MOST_IMPORTED)
-    except InvalidJSON as error:
-        raise QueueError(str(error), hint="Choose a file that was exported here.") from error
-    rows = value.get("jobs") if isinstance(value, dict) else None
-    if not isinstance(rows, list):
-        raise QueueError("The file holds no list of jobs.", hint="Choose a file that was exported here.")
-    if len(rows) > _MOST_JOBS:
-        raise QueueError(f"The file holds {len(rows):,} jobs, of {_MOST_JOBS:,} at most.")
-    found: list[_Row] = []
-    for number, row in enumerate(rows, start=1):
-        definition = row.get("definition") if isinstance(row, dict) else None
-        settings = row.get("settings") if isinstance(row, dict) else None
-        if not isinstance(definition, str) or not isinstance(settings, dict):
-            raise QueueError(f"Job {number} of the file lacks its `definition` or its `settings`.")
-        stored = read_settings(settings)
-        left_out = {*stored.unknown, *(problem.where for problem in stored.problems)}
-        extra = {key: item for key, item in row.items() if key not in ("definition", "settings")}
-        if left_out:  # of a newer version, say
-            extra["unknown_settings"] = {key: item for key, item in settings.items() if key in left_out}
-        found.append((definition, stored.settings, extra))
-    return found
+def _dumped_or_none(texts: Sequence[str] | None) -> str | None:
+    return dumped(texts) if texts is not None else None

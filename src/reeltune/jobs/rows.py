@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from reeltune.errors import InvalidJSON
+from reeltune.families.values import Settings
+from reeltune.jobs.choose import WaitingJob
 from reeltune.jobs.job import Job, State
 from reeltune.untrusted import clean_text, decode_text, parse_json
 
-LARGEST_PLACE = 2**53  # of positions this program writes; larger ones are another's, and never counted on
+LARGEST_POSITION = 2**53  # of those this program writes; a larger one was written by another, and is ignored
 _LATEST = 1e11  # seconds since 1970, the year 5138
 _STATES = frozenset(str(state) for state in State)
 _DAMAGED = "The queue's file holds no usable {} for this job."
@@ -53,13 +55,20 @@ def as_job(row: sqlite3.Row) -> Job:
         latents=_path(values.get("latents")),
         notices=_texts(values.get("notices")),
         extra=_parsed(values.get("extra"), dict) or {},
-        attempt=_whole(values.get("attempt")),
+        attempts=_whole(values.get("attempt")),
+        worker=_text(values.get("worker")),
+        lease=_time(values.get("lease")),
         confined=values.get("confined") != 0,
         damaged=bool(problem),
     )
 
 
-def dumped(value: Mapping[str, Any] | Sequence[str]) -> str:
+def as_waiting(row: sqlite3.Row) -> WaitingJob:
+    """The few columns of a waiting job that decide when it runs."""
+    return WaitingJob(row["id"], _text(row["definition"]), _whole(row["position"]), _time(row["created"]))
+
+
+def dumped(value: Settings | Sequence[str]) -> str:
     """A value as it is stored."""
     return clean_text(json.dumps(value, ensure_ascii=False, default=str))
 
@@ -75,10 +84,10 @@ def _parsed(value: Any, kind: type) -> Any:
     if not isinstance(value, str | bytes):
         return None
     try:
-        found = parse_json(value, "a row")
+        parsed = parse_json(value, "a row")
     except InvalidJSON:
         return None
-    return found if isinstance(found, kind) else None
+    return parsed if isinstance(parsed, kind) else None
 
 
 def _text(value: Any) -> str:
@@ -88,8 +97,8 @@ def _text(value: Any) -> str:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    found = _parsed(value, list) or []
-    return tuple(item for item in found if isinstance(item, str) and "\0" not in item)
+    texts = _parsed(value, list) or []
+    return tuple(item for item in texts if isinstance(item, str) and "\0" not in item)
 
 
 def _path(value: Any) -> str:
@@ -98,7 +107,7 @@ def _path(value: Any) -> str:
 
 
 def _whole(value: Any) -> int:
-    return value if isinstance(value, int) and abs(value) < LARGEST_PLACE else 0
+    return value if isinstance(value, int) and abs(value) < LARGEST_POSITION else 0
 
 
 def _time(value: Any) -> float:

@@ -1,4 +1,4 @@
-"""The queue's file: one table in SQLite, brought up to date by numbered steps."""
+"""The queue's file: one table in SQLite, brought up to date by numbered migrations."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FILE_NAME = "reeltune.sqlite"
 _WAIT_SECONDS = 10.0
 _COMPANIONS = ("", "-wal", "-shm")
 
-# Never change a step that was released: add one. `PRAGMA user_version` counts those that were done.
-_STEPS = (
+# Never change a migration that was released: add one. `PRAGMA user_version` counts those that were done.
+_MIGRATIONS = (
     """
     CREATE TABLE jobs (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -50,10 +50,16 @@ _STEPS = (
         SELECT COUNT(*) FROM jobs AS other WHERE (other.finished, other.id) <= (jobs.finished, jobs.id)
     ) WHERE state NOT IN ('queued', 'running')
     """,
+    # which worker runs a job, and until when (seconds since 1970) it may do so without renewing that time
+    """
+    ALTER TABLE jobs ADD COLUMN worker TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs ADD COLUMN lease REAL NOT NULL DEFAULT 0
+    """,
 )
 COLUMNS = (
     "id", "definition", "settings", "state", "position", "created", "started", "finished", "progress", "error", "hint",
     "outputs", "notices", "extra", "latents", "attempt", "confined", "ended",
+    "worker", "lease",
 )  # fmt: skip
 _NOT_A_QUEUE = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _log = logging.getLogger("reeltune.jobs")
@@ -110,14 +116,14 @@ class Store:
 
     def _bring_up_to_date(self, connection: sqlite3.Connection) -> None:
         done = connection.execute("PRAGMA user_version").fetchone()[0]
-        if done > len(_STEPS):
+        if done > len(_MIGRATIONS):
             raise QueueError(
                 f"{self.path} was written by a newer version of this program.", hint="Update reeltune, or move it away."
             )
-        for step in _STEPS[max(0, done) :]:
-            for statement in step.split(";"):
+        for migration in _MIGRATIONS[max(0, done) :]:
+            for statement in migration.split(";"):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(_STEPS)}")
+        connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
 
     def _set_aside(self, error: QueueError) -> str:
         """Rename a file that can't be used, with all that belongs to it. Returns what to report."""

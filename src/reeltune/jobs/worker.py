@@ -1,14 +1,13 @@
 """The process that makes the videos: `python -m reeltune.jobs.worker --root FOLDER`.
 
-Requests come as JSON lines on stdin, events go as JSON lines to what was stdout at the start; whatever libraries print
-goes to stderr. The engine stays warm from job to job, and only other preferences make a new one. Where stdin ends, the
-process that asked is gone, and this one ends too, whatever it was doing.
+Tasks come as JSON lines on stdin, events go as JSON lines to what was stdout at the start (`reeltune.jobs.codec`);
+whatever libraries print goes to stderr. The engine stays warm from job to job, and only other preferences make a new
+one. Where stdin ends, the process that asked is gone, and this one ends too, whatever it was doing.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import os
 import queue
@@ -16,10 +15,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+from reeltune._version import __version__
 from reeltune.definitions import Definition, load_catalog
 from reeltune.errors import (
     Cancelled,
@@ -32,8 +31,10 @@ from reeltune.errors import (
     Unreachable,
 )
 from reeltune.events import CancelToken, Event, Notice, Progress
+from reeltune.jobs.codec import pack_event, unpack_task
 from reeltune.jobs.confine import Confinement
-from reeltune.jobs.wire import line, pack, parse
+from reeltune.jobs.job import Attempt
+from reeltune.jobs.messages import CancelTask, Done, Failed, Ready, RunTask, Saved, Stopped, Task, WorkerEvent
 from reeltune.preferences import Preferences, load_preferences
 from reeltune.request.parse import complete_settings
 from reeltune.settings import read_settings
@@ -43,56 +44,72 @@ if TYPE_CHECKING:
     from reeltune.media.video import Video
 
 _PROGRESS_SECONDS = 0.1  # nobody sees more than ten a second
-_Attempt = tuple[int, int]  # a job, and which try of it
 # Errors that every other job would meet too: not of the job, but of the network, the machine or its disk.
 _SHARED = (Offline, Unreachable, NotEnoughDisk, DeviceMissing, PreferencesError, ImportError)
 _SHARED_NUMBERS = frozenset({errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 class Worker:
-    """Does one request after the other; a second thread reads, so that a cancel is heard meanwhile.
+    """Does one task after the other; a second thread reads, so that a cancel is heard meanwhile.
 
     `save_quantized`: keep what is quantized while loading, whatever the preference.
     """
 
-    def __init__(self, root: Path, requests: BinaryIO, answers: BinaryIO, *, save_quantized: bool = False) -> None:
-        self._root, self._requests, self._answers = root, requests, answers
+    def __init__(self, root: Path, tasks: BinaryIO, answers: BinaryIO, *, save_quantized: bool = False) -> None:
+        self._root, self._tasks, self._answers = root, tasks, answers
         self._save_quantized = save_quantized
-        self._waiting: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._cancels: dict[_Attempt, CancelToken] = {}
+        self._waiting: queue.Queue[RunTask] = queue.Queue()
+        self._cancels: dict[Attempt, CancelToken] = {}
         self._lock = threading.Lock()
         self._warm: tuple[Preferences, Engine] | None = None
-        self._attempt: _Attempt = (0, 0)
+        self._attempt: Attempt | None = None
         self._reported: tuple[str, str, float] = ("", "", 0.0)
 
     def run(self) -> None:
         """Work until the process that asks is gone; never returns."""
+        self._send(Ready(__version__))
         threading.Thread(target=self._read, daemon=True).start()
         while True:
             self._do(self._waiting.get())
 
     def _read(self) -> None:
-        for raw in self._requests:
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # what can't be read asks for nothing
-                self._take(parse(raw))
+        for line in self._tasks:
+            self._receive(line)
         os._exit(0)  # nobody listens any more; a clean end could take as long as a step does
 
-    def _take(self, message: dict[str, Any]) -> None:
-        """A request waits for its turn; a cancel counts for the attempt it names, and for none that has ended."""
-        attempt = _attempt(message)
-        with self._lock:
-            if message.get("do") == "cancel":
-                if attempt in self._cancels:
-                    self._cancels[attempt].cancel()
-                return
-            self._cancels[attempt] = CancelToken()
-        self._waiting.put(message)
+    def _receive(self, line: bytes) -> None:
+        """What can't be understood is printed; a job that can't be understood fails, as its runner waits for an end."""
+        try:
+            received = unpack_task(line)
+        except ValueError as error:
+            print(f"A task can't be read: {error}", file=sys.stderr)
+            return
+        for problem in received.problems:
+            print(problem, file=sys.stderr)
+        if received.task is not None:
+            self._take(received.task)
+        elif received.type == "run" and received.attempt is not None:
+            words = " ".join(received.problems)
+            self._answer(received.attempt, Failed(f"The worker can't understand the job. {words}", _OTHER_VERSION))
 
-    def _send(self, **message: Any) -> None:
-        job, attempt = self._attempt
+    def _take(self, task: Task) -> None:
+        """A job waits for its turn; a cancel counts for the attempt it names, and for none that has ended."""
         with self._lock:
-            self._answers.write(line({**message, "job": job, "attempt": attempt}))
+            if isinstance(task, CancelTask):
+                if task.attempt in self._cancels:
+                    self._cancels[task.attempt].cancel()
+                return
+            self._cancels[task.attempt] = CancelToken()
+        self._waiting.put(task)
+
+    def _answer(self, attempt: Attempt | None, event: WorkerEvent) -> None:
+        with self._lock:
+            self._answers.write(pack_event(attempt, event))
             self._answers.flush()
+
+    def _send(self, event: WorkerEvent) -> None:
+        """Send an event of the current attempt."""
+        self._answer(self._attempt, event)
 
     def _report(self, event: Event) -> None:
         if isinstance(event, Progress):
@@ -101,58 +118,58 @@ class Worker:
             if same and event.done != event.total and time.monotonic() - since < _PROGRESS_SECONDS:
                 return
             self._reported = (event.stage, event.subject, time.monotonic())
-        self._send(**pack(event))
+        self._send(event)
 
-    def _do(self, request: dict[str, Any]) -> None:
-        self._attempt = _attempt(request)
+    def _do(self, task: RunTask) -> None:
+        self._attempt = task.attempt
         with self._lock:
-            cancel = self._cancels.setdefault(self._attempt, CancelToken())
+            cancel = self._cancels.setdefault(task.attempt, CancelToken())
         try:
-            self._generate(request, cancel)
+            self._generate(task, cancel)
         except Cancelled:
-            self._send(event="cancelled")
+            self._send(Stopped())
         except ReeltuneError as error:
-            self._send(event="failed", error=error.message, hint=error.hint, shared=is_shared(error))
+            self._send(Failed(error.message, error.hint, is_shared(error)))
         except MemoryError:
             self._release_engine()
-            self._send(event="failed", error="There was not enough memory.", hint=_SMALLER)
+            self._send(Failed("There was not enough memory.", _SMALLER))
         except Exception as error:  # the boundary of a job: whatever it was, the next one must run
             traceback.print_exc()
             self._release_engine()  # who knows in which state it is
-            words = type(error).__name__ if request.get("confined") else _words(error)  # its text may quote a file
+            words = type(error).__name__ if task.confined else _words(error)  # its text may quote a file
             hint = _SMALLER if "out of memory" in str(error) else ""
-            self._send(event="failed", error=words, hint=hint, shared=is_shared(error))
+            self._send(Failed(words, hint, is_shared(error)))
         else:
-            self._send(event="done")
+            self._send(Done())
         finally:
             with self._lock:
-                self._cancels.pop(self._attempt, None)
+                self._cancels.pop(task.attempt, None)
 
-    def _generate(self, request: Mapping[str, Any], cancel: CancelToken) -> None:
-        definition = load_catalog(self._root)[request["definition"]]
+    def _generate(self, task: RunTask, cancel: CancelToken) -> None:
+        definition = load_catalog(self._root)[task.definition]
         preferences, notices = load_preferences(self._root)
-        stored = read_settings(request["settings"])  # a job may have been queued by another version
+        stored = read_settings(task.settings)  # a job may have been queued by another version
         for notice in (*notices, *stored.notices()):
             self._report(Notice(notice))
         self._report(Progress("prepare", 0, None, subject=definition.id))
-        if request.get("confined"):
+        if task.confined:
             confinement = Confinement.of(self._root, preferences)
             confinement.check_definition(definition)
             confinement.check_settings(complete_settings(definition, stored.settings)[0])
         cancel.check()
         engine = self._engine(definition, preferences)
-        made = int(request.get("made", 0))
-        if latents := self._kept_latents(request):
-            self._send(event="saved", path=str(self._save(engine, engine.decode(latents, cancel=cancel))))
+        made = task.made
+        if latents := self._kept_latents(task.latents):
+            self._send(Saved(str(self._save(engine, engine.decode(latents, cancel=cancel)))))
             made += 1
         for video in engine.generate_each(cancel=cancel, skip=made, **stored.settings):
-            self._send(event="saved", path=str(self._save(engine, video)))
+            self._send(Saved(str(self._save(engine, video))))
 
-    def _kept_latents(self, request: Mapping[str, Any]) -> Path | None:
+    def _kept_latents(self, name: str) -> Path | None:
         """The latents an earlier attempt has left; None, with a notice, where they are gone or damaged."""
-        path = Path(request.get("latents") or "")
-        if path == Path():
+        if not name:
             return None
+        path = Path(name)
         from reeltune.engine.latents import read
 
         try:
@@ -199,10 +216,7 @@ def is_shared(error: BaseException) -> bool:
     return False
 
 
-def _attempt(message: Mapping[str, Any]) -> _Attempt:
-    return int(message["job"]), int(message.get("attempt", 0))
-
-
+_OTHER_VERSION = "Restart the program: it may have been updated while it ran."
 _SMALLER = "Try a smaller resolution, fewer frames, or an int8 version of the model."
 
 
@@ -223,8 +237,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m reeltune.jobs.worker", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="working folder")
     parser.add_argument("--save-quantized", action="store_true", help="write what is quantized while loading")
-    given = parser.parse_args()
-    Worker(given.root, sys.stdin.buffer, private_stdout(), save_quantized=given.save_quantized).run()
+    options = parser.parse_args()
+    Worker(options.root, sys.stdin.buffer, private_stdout(), save_quantized=options.save_quantized).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`add`: a weight file, here or behind a link, becomes a finetune definition; its header is all that is read."""
+"""`add`: create a finetune definition for a weight file on disk or behind a URL. Only the file's header is read."""
 
 from __future__ import annotations
 
@@ -9,29 +9,35 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from reeltune.checkpoints.inspection import Inspection, inspect
-from reeltune.checkpoints.names import SIXTEEN_BITS, base_name
+from reeltune.checkpoints.names import base_name
 from reeltune.definitions import Catalog, Definition
 from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, has_modules
 from reeltune.definitions.writer import create
+from reeltune.dtypes import Quantization
 from reeltune.errors import AmbiguousArchitecture, DefinitionError, UnsupportedFormat
 from reeltune.files import expand
 from reeltune.net import Session, file_url, run_within, shown, without_secrets
 from reeltune.net.civitai import ResolvedFile, resolve
 from reeltune.preferences import load_preferences
+from reeltune.untrusted import JsonObject
 
-_TOKENS = re.compile(
+_FORMAT_TOKENS = re.compile(
     r"[_.-]?(quanto[_-]?)?(m?bf16|m?fp16|fp32|int8|fp8(_e4m3fn|_e5m2)?|scaled)(?![a-z0-9])", re.IGNORECASE
 )
-SECONDS = 60.0  # for all that is read of one file
-_PART = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+_PART_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+_MIN_SECONDS = 0.1
+_MAX_ID_LENGTH = 120
+INSPECTION_SECONDS = 60.0  # for all requests and reads of one file
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A weight file looked at: where the definition will say it is, its name, and what its header tells."""
+class InspectedFile:
+    """A weight file whose header was read.
+
+    `url`: the URL or path that the definition will list.
+    """
 
     url: str
     file_name: str
@@ -39,131 +45,166 @@ class Looked:
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """Architectures it fits, the likeliest first. Several published models have the same header."""
+        """The architectures that the header fits, most likely first. Several published models have equal headers."""
         return self.inspection.identity.architectures
 
 
-def look_at(catalog: Catalog, source: str, *, seconds: float = SECONDS) -> Looked:
-    """Inspect a file or URL for `add`, for at most `seconds`.
+def inspect_source(catalog: Catalog, source: str, *, seconds: float = INSPECTION_SECONDS) -> InspectedFile:
+    """Inspect a weight file, given by its path or URL, for at most `seconds`.
 
-    Raises CheckpointError, FetchError; UnsupportedFormat for what is no model.
+    Raises CheckpointError or FetchError if the header can't be read, and UnsupportedFormat if the file is not a
+    complete model of a known architecture.
     """
-    url, name = _where(catalog.root, source)
+    url, name = _listed_location(catalog.root, source)
     end = time.monotonic() + seconds
-    with Session(tokens=load_preferences(catalog.root)[0].tokens) as session:
-        real = _resolved(session, url, seconds) if "://" in url else None
-        left = max(0.1, end - time.monotonic())
-        inspection = inspect(real.url if real else expand(source), session=session, seconds=left)
-    if real:
-        inspection = replace(inspection, notices=(*inspection.notices, *real.notices))
-    looked = Looked(url, (real.name if real else None) or name, inspection)
-    if _PART.search(looked.file_name):
-        raise UnsupportedFormat(
-            f"{looked.file_name} is one part of a set.", hint="Join the parts into one safetensors file first."
-        )
-    if not looked.candidates:
-        identity = looked.inspection.identity
-        what = (
-            f"a {identity.family} file of no known architecture" if identity.family else "no model this program knows"
-        )
-        raise UnsupportedFormat(f"{looked.file_name} is {what}.", hint="`reeltune inspect` tells what is in it.")
-    return looked
+    preferences, _ = load_preferences(catalog.root)
+    with Session(tokens=preferences.tokens) as session:
+        if "://" in url:
+            resolved = _resolve(session, url, seconds)
+            remaining = max(_MIN_SECONDS, end - time.monotonic())
+            inspection = inspect(resolved.url, session=session, seconds=remaining)
+            inspection = replace(inspection, notices=(*inspection.notices, *resolved.notices))
+            name = resolved.name or name
+        else:
+            inspection = inspect(expand(source), session=session, seconds=seconds)
+    inspected = InspectedFile(url, name, inspection)
+    _check_supported(inspected)
+    return inspected
 
 
-def _resolved(session: Session, url: str, seconds: float) -> ResolvedFile:
+def _check_supported(inspected: InspectedFile) -> None:
+    """Raise UnsupportedFormat unless the file is a complete model of a known architecture."""
+    if _PART_OF_SEVERAL.search(inspected.file_name):
+        message = f"{inspected.file_name} is one part of a model that is split into several files."
+        raise UnsupportedFormat(message, hint="Join the parts into one safetensors file first.")
+    if not inspected.candidates:
+        family = inspected.inspection.identity.family
+        message = f"{inspected.file_name} is not a model that reeltune knows."
+        if family:
+            message = f"{inspected.file_name} is a {family} file, but not of a known architecture."
+        raise UnsupportedFormat(message, hint="`reeltune inspect` shows what it contains.")
+
+
+def _resolve(session: Session, url: str, seconds: float) -> ResolvedFile:
     return run_within(seconds, lambda: resolve(session, url), stop=session.interrupt, name=shown(url))
 
 
-def _where(root: Path, source: str) -> tuple[str, str]:
-    """What a definition says for a source, and its file name: URLs lose their tokens, paths under the root it too."""
+def _listed_location(root: Path, source: str) -> tuple[str, str]:
+    """The URL or path that a definition lists for a source, and the file name.
+
+    Tokens are removed from URLs; paths below the root become relative to it.
+    """
     if source.lower().startswith(("http://", "https://")):
         url = file_url(without_secrets(source))
         return url, base_name(url)
-    path = Path(os.path.normpath(expand(source).absolute()))  # `..` would seem to stay inside the root
-    inside = path.is_relative_to(root)
-    return (path.relative_to(root).as_posix() if inside else str(path)), path.name
+    path = Path(os.path.normpath(expand(source).absolute()))  # otherwise `..` could seem to stay below the root
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix(), path.name
+    return str(path), path.name
 
 
 def add(
-    catalog: Catalog, looked: Looked, *, architecture: str | None = None, id: str | None = None, name: str | None = None
+    catalog: Catalog,
+    inspected: InspectedFile,
+    *,
+    architecture: str | None = None,
+    id: str | None = None,
+    name: str | None = None,
 ) -> Path:
-    """Write the definition of a file; returns its path.
+    """Write the definition of a weight file and return its path.
 
-    The id begins with the architecture's, as is the custom. Raises AmbiguousArchitecture where the header fits
-    several and none is given, DefinitionError where the id exists or the architecture contradicts the header.
+    By convention the id starts with the architecture. Raises AmbiguousArchitecture if the header fits several
+    architectures and `architecture` is None, and DefinitionError if the id exists already or `architecture`
+    contradicts the header.
     """
-    chosen = architecture or _only(looked)
-    base, identity = _base(catalog, chosen), looked.inspection.identity
-    merged = identity.role == "model" and _takes_modules(catalog, base, looked)
-    if not merged and not identity.fits(base.architecture.id):
-        listed = " or ".join(looked.candidates)
-        message = f"{looked.file_name} can't be a {chosen}: its header says {listed}."
-        raise DefinitionError(message, hint=f"--architecture {looked.candidates[0]}.")
-    title = name or _TOKENS.sub("", Path(looked.file_name).stem).replace("_", " ").strip() or chosen
+    chosen = architecture or _only_architecture(inspected)
+    base = _base_model(catalog, chosen)
+    identity = inspected.inspection.identity
+    merges_modules = identity.role == "model" and _is_base_for_modules(catalog, base, inspected)
+    if not merges_modules and not identity.fits(base.architecture.id):
+        candidates = " or ".join(inspected.candidates)
+        message = f"{inspected.file_name} is not a {chosen} model: its header is that of {candidates}."
+        raise DefinitionError(message, hint=f"Use --architecture {inspected.candidates[0]}.")
+    title = name or _title(inspected) or chosen
     path = catalog.root / "finetunes" / f"{definition_id(chosen, id or title)}.json"
     if path.stem in catalog:
-        message = f"There is a definition {path.stem} already."
-        raise DefinitionError(message, hint="Choose another with --id, or edit that one.")
-    create(path, {"model": _model(base, chosen, looked, title, merged)})
+        message = f"The definition {path.stem} exists already."
+        raise DefinitionError(message, hint="Choose another id with --id, or edit the existing definition.")
+    create(path, {"model": _model_section(base, chosen, inspected, title, merges_modules)})
     return path
 
 
-def _only(looked: Looked) -> str:
-    if len(looked.candidates) > 1:
-        listed = ", ".join(looked.candidates)
-        message = f"{looked.file_name} fits several architectures: {listed}."
-        raise AmbiguousArchitecture(
-            message, hint=f"Give one: --architecture {looked.candidates[0]}.", candidates=looked.candidates
-        )
-    return looked.candidates[0]
+def _title(inspected: InspectedFile) -> str:
+    """A title made from the file name, without its data types and quantization."""
+    return _FORMAT_TOKENS.sub("", Path(inspected.file_name).stem).replace("_", " ").strip()
 
 
-def _base(catalog: Catalog, chosen: str) -> Definition:
-    """The base model an architecture's name stands for."""
-    bases = {row.id for row in catalog.summaries() if row.kind == "base"}
-    if chosen not in bases:
-        known = ", ".join(sorted(bases))
-        raise DefinitionError(f"{chosen!r} is no architecture or base model.", hint=f"Known: {known}.")
-    return catalog[chosen]
+def _only_architecture(inspected: InspectedFile) -> str:
+    candidates = inspected.candidates
+    if len(candidates) > 1:
+        message = f"{inspected.file_name} fits several architectures: {', '.join(candidates)}."
+        hint = f"Choose one, such as --architecture {candidates[0]}."
+        raise AmbiguousArchitecture(message, hint=hint, candidates=candidates)
+    return candidates[0]
 
 
-def _takes_modules(catalog: Catalog, base: Definition, looked: Looked) -> bool:
-    """Whether the file is what a base model merges its modules into, as any T2V model is for VACE."""
+def _base_model(catalog: Catalog, architecture: str) -> Definition:
+    """The base model with the name of an architecture. Raises DefinitionError if there is none."""
+    base_ids = _base_model_ids(catalog)
+    if architecture not in base_ids:
+        message = f"{architecture!r} is not an architecture or a base model."
+        raise DefinitionError(message, hint=f"Known: {', '.join(sorted(base_ids))}.")
+    return catalog[architecture]
+
+
+def _base_model_ids(catalog: Catalog) -> list[str]:
+    return [summary.id for summary in catalog.summaries() if summary.kind == "base"]
+
+
+def _is_base_for_modules(catalog: Catalog, base: Definition, inspected: InspectedFile) -> bool:
+    """Whether the file is a model that `base` merges its modules into, as VACE does with any T2V model."""
     if not has_modules(base.slots):
         return False
-    siblings = _without_broken(
-        catalog, [row.id for row in catalog.summaries() if row.kind == "base" and row.id != base.id]
-    )
+    identity = inspected.inspection.identity
+    other_ids = [id for id in _base_model_ids(catalog) if id != base.id]
     return any(
-        row.slots[TRANSFORMER] == base.slots[TRANSFORMER] and looked.inspection.identity.fits(row.architecture.id)
-        for row in siblings
+        other.slots[TRANSFORMER] == base.slots[TRANSFORMER] and identity.fits(other.architecture.id)
+        for other in _resolvable(catalog, other_ids)
     )
 
 
-def _without_broken(catalog: Catalog, ids: list[str]) -> Iterator[Definition]:
-    """The definitions among `ids` that can be resolved: a user's override may have broken a base model."""
+def _resolvable(catalog: Catalog, ids: list[str]) -> Iterator[Definition]:
+    """The definitions of `ids` that can be resolved: a user's override may have broken a base model."""
     for id in ids:
         with contextlib.suppress(DefinitionError):
             yield catalog[id]
 
 
 def definition_id(architecture: str, text: str) -> str:
-    """`t2v` and "Fusion X" -> `t2v_fusion_x`; a text that begins with the architecture keeps one of them."""
+    """The id of a new definition: `t2v` and "Fusion X" give `t2v_fusion_x`.
+
+    A text that starts with the architecture doesn't repeat it.
+    """
     slug = re.sub(r"[^a-z0-9.]+", "_", text.lower()).strip("_.") or "finetune"
-    prefix = architecture.lower()
-    slug = slug if slug == prefix or not slug.startswith(prefix + "_") else slug[len(prefix) + 1 :]
-    return f"{architecture}_{slug}"[:120]
+    prefix = architecture.lower() + "_"
+    return f"{architecture}_{slug.removeprefix(prefix)}"[:_MAX_ID_LENGTH]
 
 
-def _model(base: Definition, chosen: str, looked: Looked, name: str, merged: bool) -> dict[str, Any]:
-    identity = looked.inspection.identity
-    model: dict[str, Any] = {"name": name, "architecture": chosen, "description": ""}
+def _model_section(
+    base: Definition, architecture: str, inspected: InspectedFile, name: str, merges_modules: bool
+) -> JsonObject:
+    """The `model` object of the new definition."""
+    identity = inspected.inspection.identity
+    model: JsonObject = {"name": name, "architecture": architecture, "description": ""}
     if identity.role == "module":
-        second = {"URLs2": base.id} if TRANSFORMER_2 in base.slots else {}
-        return model | {"URLs": base.id, **second, "modules": [[looked.url]]}
-    model["URLs"] = [looked.url]
-    if merged:
+        model["URLs"] = base.id
+        if TRANSFORMER_2 in base.slots:
+            model["URLs2"] = base.id
+        model["modules"] = [[inspected.url]]
+        return model
+    model["URLs"] = [inspected.url]
+    if merges_modules:
         model["modules"] = [base.id]
-    if identity.quantization == SIXTEEN_BITS:
-        model["auto_quantize"] = True  # who wishes int8 gets it while loading
+    if identity.quantization == Quantization.NONE:
+        model["auto_quantize"] = True  # so that users who prefer int8 get it while loading
     return model

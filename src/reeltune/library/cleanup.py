@@ -1,14 +1,14 @@
-"""What lies under `ckpts`, who uses it, and what may go: `ls`, `rm` and `gc` read it off here.
+"""What is stored in `ckpts`, which definitions use it, and what can be deleted: used by `ls`, `rm` and `gc`.
 
-A definition uses every file whose URL or name its text or its resolved lists hold, whichever version is chosen today,
-and a definition that can't be read uses every file whose name it contains: in doubt a file stays.
+A definition uses every file whose URL or name is in its text or in its resolved lists, whichever version is chosen. A
+definition that can't be read uses every file whose name it contains: in case of doubt a file stays.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,105 +18,124 @@ from reeltune.errors import FileError
 from reeltune.files import reason
 from reeltune.library.index import FILE_NAME, Index
 from reeltune.library.inventory import PARTIAL
-from reeltune.library.journal import bytes_in
-from reeltune.library.uses import Uses, real
+from reeltune.library.journal import bytes_recorded
+from reeltune.library.uses import FileUsers, resolved_path
 
-_ASIDE = ".unusable"
-_LOCK, _JOURNAL = ".lock" + PARTIAL, ".journal" + PARTIAL
+_UNUSABLE = ".unusable"
+_LOCK = ".lock" + PARTIAL
+_JOURNAL = ".journal" + PARTIAL
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A file, the folder of a component, or what an interrupted download left. `bytes` as they take up the disk.
+class LibraryEntry:
+    """A file, the folder of a component, or the rest of an interrupted download.
 
-    `state`: "file" | "component" | "partial" | "set aside" (a wrong file whose name was needed). `users`: ids of
-    the definitions that list it. `fetched`: this program brought it. `parts`: the files it consists of. `doubtful`: a
-    definition lists another URL of its name, of which no file is here.
+    `bytes`: the space it takes on the disk. `state`: "file" | "component" | "partial" | "set aside" (a file that could
+    not be used and was renamed). `users`: ids of the definitions that use it. `downloaded`: reeltune downloaded it.
+    `files`: the files it consists of. `maybe_used`: a definition lists another URL with its name that has no file on
+    disk.
     """
 
     path: Path
     bytes: int
     state: str
     users: tuple[str, ...]
-    fetched: bool
-    parts: tuple[Path, ...]
-    doubtful: bool = False
+    downloaded: bool
+    files: tuple[Path, ...]
+    maybe_used: bool = False
 
     @property
     def leftover(self) -> bool:
-        """Whether nothing asks for it and this program made it: another's files are never swept away."""
-        ours = self.fetched or any(part.name.endswith((_LOCK, _JOURNAL)) for part in self.parts)
-        aside = self.state == "partial" and "--" in self.path.parent.name
-        return not (self.users or self.doubtful) and (ours or aside)
+        """Whether no definition uses it and reeltune created it. Files of other programs are never deleted."""
+        if self.users or self.maybe_used:
+            return False
+        has_lock_or_journal = any(file.name.endswith((_LOCK, _JOURNAL)) for file in self.files)
+        partial_component = self.state == "partial" and "--" in self.path.parent.name
+        return self.downloaded or has_lock_or_journal or partial_component
 
 
-def listing(catalog: Catalog) -> list[Kept]:
-    """Everything under `ckpts`, by path."""
-    ckpts, index = catalog.root / "ckpts", Index(catalog.root / "ckpts")
-    _check(ckpts)
-    uses = Uses(catalog, index)
+def list_entries(catalog: Catalog) -> list[LibraryEntry]:
+    """Everything in `ckpts`, sorted by state and path. Raises FileError if the folder can't be read."""
+    ckpts = catalog.root / "ckpts"
+    _check_readable(ckpts)
+    index = Index(ckpts)
+    users = FileUsers(catalog, index)
     groups: dict[tuple[str, Path], list[Path]] = {}
-    for folder, below, files in os.walk(ckpts):
-        below.sort()
-        for name in sorted(files):
-            path = Path(folder) / name
+    for path in _files_below(ckpts):
+        groups.setdefault(_state_and_path(ckpts, path), []).append(path)
+    entries = [_entry(state, path, tuple(files), users, index) for (state, path), files in sorted(groups.items())]
+    return _with_link_users(entries)
+
+
+def _files_below(ckpts: Path) -> Iterator[Path]:
+    """Every file below a folder in a stable order, the index excluded."""
+    for folder, subfolders, names in os.walk(ckpts):
+        subfolders.sort()
+        for name in sorted(names):
             if not name.startswith(FILE_NAME):
-                groups.setdefault(_group(ckpts, path), []).append(path)
-    entries = [_kept(state, path, tuple(parts), uses, index) for (state, path), parts in sorted(groups.items())]
-    return _with_links(entries)
+                yield Path(folder) / name
 
 
-def _check(ckpts: Path) -> None:
-    """Raise FileError where `ckpts` is there, but no folder that can be read."""
+def _check_readable(ckpts: Path) -> None:
+    """Raise FileError if `ckpts` exists but is not a folder that can be read."""
     try:
         os.scandir(ckpts).close()
     except FileNotFoundError:
         if ckpts.is_symlink():
-            raise FileError(f"{ckpts} is a link that leads nowhere.", hint="Mount or create its target.") from None
+            message = f"{ckpts} is a link whose target doesn't exist."
+            raise FileError(message, hint="Mount or create the target.") from None
     except OSError as error:
-        raise FileError(f"{ckpts} can't be read: {reason(error)}.", hint="Check what is in its place.") from error
+        raise FileError(f"{ckpts} can't be read: {reason(error)}.", hint="Check the folder.") from error
 
 
-def total_bytes(entries: Sequence[Kept]) -> int:
-    """Bytes that entries take up; a file with several names (hard links) counts once."""
+def total_bytes(entries: Sequence[LibraryEntry]) -> int:
+    """The bytes that entries take; a file with several names (hard links) counts once."""
     seen: set[tuple[int, int]] = set()
     total = 0
     for entry in entries:
         total += entry.bytes
-        for part in entry.parts:
+        for file in entry.files:
             with contextlib.suppress(OSError):
-                status = part.lstat()
+                status = file.lstat()
                 if status.st_nlink > 1 and (status.st_dev, status.st_ino) in seen:
                     total -= status.st_size
                 seen.add((status.st_dev, status.st_ino))
     return total
 
 
-def leftovers(catalog: Catalog) -> list[Kept]:
-    """What may go. Raises DefinitionError where definitions can't be looked at: they may use any of it."""
+def leftovers(catalog: Catalog) -> list[LibraryEntry]:
+    """The entries that `gc` deletes.
+
+    Raises DefinitionError if a folder of definitions can't be read, because they may use any file.
+    """
     for path, error in catalog.broken.items():
         if path.suffix != ".json":
             raise error
-    return [row for row in listing(catalog) if row.leftover]
+    return [entry for entry in list_entries(catalog) if entry.leftover]
 
 
-def _with_links(entries: list[Kept]) -> list[Kept]:
-    """What a used link leads to is used too."""
-    more: dict[str, set[str]] = {}
-    for row in entries:
-        for part in row.parts if row.users else ():
-            if part.is_symlink():
-                more.setdefault(real(part), set()).update(row.users)
-    if not more:
+def _with_link_users(entries: list[LibraryEntry]) -> list[LibraryEntry]:
+    """The entries, where the users of a link also use the target of the link."""
+    users_of_targets: dict[str, set[str]] = {}
+    for entry in entries:
+        if not entry.users:
+            continue
+        for file in entry.files:
+            if file.is_symlink():
+                users_of_targets.setdefault(resolved_path(file), set()).update(entry.users)
+    if not users_of_targets:
         return entries
-    return [
-        replace(row, users=tuple(sorted({*row.users, *(id for part in row.parts for id in more.get(str(part), ()))})))
-        for row in entries
-    ]
+    completed: list[LibraryEntry] = []
+    for entry in entries:
+        users = set(entry.users)
+        for file in entry.files:
+            users |= users_of_targets.get(str(file), set())
+        completed.append(replace(entry, users=tuple(sorted(users))))
+    return completed
 
 
-def _group(ckpts: Path, path: Path) -> tuple[str, Path]:
-    """What a file is part of: its state and the path it goes by."""
+def _state_and_path(ckpts: Path, path: Path) -> tuple[str, Path]:
+    """The state and path of the entry that a file belongs to."""
     relative = path.relative_to(ckpts)
     if "--" in relative.parts[0] and len(relative.parts) > 2:
         folder = ckpts / relative.parts[0] / relative.parts[1]
@@ -126,48 +145,77 @@ def _group(ckpts: Path, path: Path) -> tuple[str, Path]:
     if path.name.endswith(PARTIAL):
         name = path.name.removesuffix(PARTIAL)
         return "partial", path.with_name(name.removesuffix(".journal").removesuffix(".lock"))
-    return ("set aside" if _ASIDE in path.suffix else "file"), path
+    if _UNUSABLE in path.suffix:
+        return "set aside", path
+    return "file", path
 
 
-def _kept(state: str, path: Path, parts: tuple[Path, ...], uses: Uses, index: Index) -> Kept:
-    sizes = {part: _size(part) for part in parts}
-    for part in parts:
-        journal = part.with_name(part.name.removesuffix(PARTIAL) + _JOURNAL)
-        if part.name.endswith(PARTIAL) and journal in sizes and part != journal:
-            sizes[part] = min(sizes[part], bytes_in(journal))  # the rest is a hole
-    fetched = any(map(index.sources, parts))
-    users = uses.of_component(path) | uses.of_file(path)
-    for part in parts if state == "component" else ():
-        users |= uses.of_file(part)  # weights that serve another URL too, as their bytes are the same
-    shown = () if state == "set aside" else tuple(sorted(users))
-    return Kept(path, sum(sizes.values()), state, shown, fetched, parts, doubtful=uses.may_want(path))
+def _entry(state: str, path: Path, files: tuple[Path, ...], users: FileUsers, index: Index) -> LibraryEntry:
+    ids = users.of_component(path) | users.of_file(path)
+    if state == "component":
+        for file in files:
+            ids |= users.of_file(file)  # the weights may also be the file of another URL with the same bytes
+    if state == "set aside":
+        ids = set()
+    return LibraryEntry(
+        path,
+        _bytes_on_disk(files),
+        state,
+        tuple(sorted(ids)),
+        downloaded=any(index.sources(file) for file in files),
+        files=files,
+        maybe_used=users.may_be_used(path),
+    )
+
+
+def _bytes_on_disk(files: tuple[Path, ...]) -> int:
+    """The bytes that files take. A partial file is sparse: only the bytes in its journal take space."""
+    total = 0
+    for file in files:
+        size = _size(file)
+        journal = file.with_name(file.name.removesuffix(PARTIAL) + _JOURNAL)
+        if file.name.endswith(PARTIAL) and journal in files and file != journal:
+            size = min(size, bytes_recorded(journal))
+        total += size
+    return total
 
 
 def _size(path: Path) -> int:
     try:
         return path.lstat().st_size
-    except OSError:  # a download has finished meanwhile
+    except OSError:  # a download has finished in the meantime
         return 0
 
 
-def remove(kept: Kept) -> str:
-    """Delete the files of an entry; returns why nothing was, or nothing. A link goes, what it leads to stays."""
+def remove(entry: LibraryEntry) -> str:
+    """Delete the files of an entry. Returns why they could not be deleted, or an empty text.
+
+    A link is deleted, not its target.
+    """
     import filelock
 
-    locks = {kept.path.with_name(kept.path.name + _LOCK), *(part for part in kept.parts if part.name.endswith(_LOCK))}
+    own_lock = entry.path.with_name(entry.path.name + _LOCK)
+    locks = {own_lock, *(file for file in entry.files if file.name.endswith(_LOCK))}
     try:
-        with ExitStack() as held:
-            for path in locks:
-                held.enter_context(filelock.FileLock(path, timeout=0))
-            for part in set(kept.parts) - locks:
-                part.unlink(missing_ok=True)
-        for path in locks:
-            path.unlink(missing_ok=True)
-        for folder in {part.parent for part in kept.parts} if kept.state != "file" else ():
-            if folder.name.removesuffix(PARTIAL) == kept.path.name and not any(folder.iterdir()):
-                folder.rmdir()
+        with ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(filelock.FileLock(lock, timeout=0))
+            for file in set(entry.files) - locks:
+                file.unlink(missing_ok=True)
+        for lock in locks:
+            lock.unlink(missing_ok=True)
+        _remove_empty_folders(entry)
     except filelock.Timeout:
-        return "it is in use right now"
+        return "it is being downloaded right now"
     except OSError as error:
-        return f"it can't be removed: {error.strerror or error}"
+        return f"it can't be deleted: {error.strerror or error}"
     return ""
+
+
+def _remove_empty_folders(entry: LibraryEntry) -> None:
+    """Delete the component's own folder, complete or partial, if it is empty now. Raises OSError."""
+    if entry.state == "file":
+        return
+    for folder in {file.parent for file in entry.files}:
+        if folder.name.removesuffix(PARTIAL) == entry.path.name and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,4 +1,4 @@
-"""One bounded walk through folders: files by name, whatever the folders hold."""
+"""A bounded walk through folders that lists their files by name."""
 
 from __future__ import annotations
 
@@ -13,62 +13,74 @@ from pathlib import Path
 from reeltune.files import reason
 from reeltune.library.places import PARTIAL
 
-MOST_FILES = 200_000  # of one folder given, such as ckpts with all that is below it
-MOST_SECONDS = 10.0
+MAX_FILES = 200_000  # below one of the folders, such as ckpts
+MAX_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Walk:
-    """Regular files by name, in the order of the folders given; `notices`: folders of which not all was seen."""
+class FolderFiles:
+    """The files found by `walk`.
+
+    `by_name`: paths of regular files by file name, in the order of the folders. `notices`: folders that could not be
+    read completely.
+    """
 
     by_name: dict[str, list[Path]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
 
-def walk(tops: Sequence[Path], *, most: int = MOST_FILES, seconds: float = MOST_SECONDS) -> Walk:
-    """Files below `tops`, each real folder once. What is nearer to a top comes first, so that a limit cuts off what is
-    deep. Named pipes, devices and unfinished downloads are left out.
+def walk(folders: Sequence[Path], *, max_files: int = MAX_FILES, seconds: float = MAX_SECONDS) -> FolderFiles:
+    """List the files below `folders`; a folder that several links lead to is read once.
+
+    The walk is breadth-first, so that the limits leave out the deepest folders. Named pipes, devices and partial
+    downloads are left out.
     """
-    found = Walk()
-    seen: set[str] = set()
-    for top in tops:
-        _walk_one(top, found, seen, most, time.monotonic() + seconds)
-    return found
+    files = FolderFiles()
+    visited: set[str] = set()
+    for folder in folders:
+        _walk_folder(folder, files, visited, max_files, time.monotonic() + seconds)
+    return files
 
 
-def _walk_one(top: Path, found: Walk, seen: set[str], most: int, end: float) -> None:
-    waiting = deque([str(top)])
+def _walk_folder(top: Path, files: FolderFiles, visited: set[str], max_files: int, end: float) -> None:
+    pending = deque([str(top)])
     count = 0
-    while waiting:
-        folder = waiting.popleft()
+    while pending:
+        folder = pending.popleft()
         try:
-            if (real := os.path.realpath(folder)) in seen:  # noqa: PTH  # links may lead in circles
+            real_path = os.path.realpath(folder)
+            if real_path in visited:  # links may lead in circles
                 continue
-            seen.add(real)
+            visited.add(real_path)
             with os.scandir(folder) as entries:
-                rows = sorted(islice(entries, most + 1), key=lambda entry: entry.name)
+                sorted_entries = sorted(islice(entries, max_files + 1), key=lambda entry: entry.name)
         except (OSError, ValueError) as error:
-            if folder == str(top) and not (isinstance(error, FileNotFoundError) and not top.is_symlink()):
-                found.notices.append(f"{top} can't be read, so none of its files is used: {reason(error)}.")
+            if folder == str(top) and not _is_absent(top, error):
+                files.notices.append(f"{top} can't be read, so none of its files is used: {reason(error)}.")
             continue
-        count += len(rows)
-        for entry in rows:
-            _sort_in(entry, found, waiting)
-        if waiting and (count > most or time.monotonic() > end):
-            found.notices.append(
-                f"{top} holds too much to look through: {count:,} files and folders were, and what is deeper was not. "
-                "Name the folder that holds the weights."
+        count += len(sorted_entries)
+        for entry in sorted_entries:
+            _add_entry(entry, files, pending)
+        if pending and (count > max_files or time.monotonic() > end):
+            files.notices.append(
+                f"{top} contains too many files to search: {count:,} files and folders were read, deeper folders were "
+                "not. Name the folder that contains the weights instead."
             )
             return
 
 
-def _sort_in(entry: os.DirEntry[str], found: Walk, waiting: deque[str]) -> None:
+def _is_absent(folder: Path, error: Exception) -> bool:
+    """Whether a folder doesn't exist; a link whose target is missing does."""
+    return isinstance(error, FileNotFoundError) and not folder.is_symlink()
+
+
+def _add_entry(entry: os.DirEntry[str], files: FolderFiles, pending: deque[str]) -> None:
     if entry.name.endswith(PARTIAL):
         return
     try:
         if entry.is_dir():
-            waiting.append(entry.path)
+            pending.append(entry.path)
         elif entry.is_file():
-            found.by_name.setdefault(entry.name, []).append(Path(entry.path))
-    except OSError:  # a link in a circle
+            files.by_name.setdefault(entry.name, []).append(Path(entry.path))
+    except OSError:  # links that lead in a circle
         return

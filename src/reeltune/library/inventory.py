@@ -1,6 +1,7 @@
-"""What is on disk: weight files by base name, component folders by path.
+"""What is on disk: weight files by file name, component folders by path.
 
-Looked through in order: `<root>/ckpts` (any depth), the user's read-only model folders, the package's own data.
+Folders are searched in this order: `<root>/ckpts` at any depth, the user's read-only model folders, the data in the
+package.
 """
 
 from __future__ import annotations
@@ -10,29 +11,30 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
+from reeltune.checkpoints.formats import loadable_endings
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import Identity, identify
-from reeltune.checkpoints.names import QUANTO_INT8, read_name
+from reeltune.checkpoints.names import read_name
 from reeltune.definitions.model import Version
+from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError
 from reeltune.families import Component
-from reeltune.files import expand, is_file
-from reeltune.library.folders import Walk, walk
+from reeltune.files import expand, is_file, is_folder
+from reeltune.library.folders import FolderFiles, walk
 from reeltune.library.index import Index, fold
 from reeltune.library.places import PARTIAL as PARTIAL
-from reeltune.library.places import own_name
+from reeltune.library.places import unique_name
 from reeltune.net import HUB, file_key, shown
 
-CHECKPOINT_SUFFIXES = (".safetensors", ".sft")
-_HUB_CACHE = "models--"  # folders of huggingface_hub's cache, which hold whatever was downloaded
-_INDEX = ".index.json"  # only of weights in several files
+CHECKPOINT_SUFFIXES = loadable_endings()
+_HUB_CACHE = "models--"  # prefix of the folders in huggingface_hub's cache, which may contain any file
+_SHARD_INDEX = ".index.json"  # exists only for weights that are split into several files
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file that is there: its identity (None for files that aren't checkpoints), and what is odd about it."""
+class FileOnDisk:
+    """A usable file. `identity` is None for files that aren't checkpoints."""
 
     path: Path
     bytes: int
@@ -41,9 +43,11 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Unusable:
-    """A file of the right name that can't be the one: the reason names it. `foreign`: it is sound, but another file;
-    `other_model`: its header contradicts the architecture; `named`: it is at the very path that was asked for.
+class UnusableFile:
+    """A file with the name of a version that can't be used for it, and the reason.
+
+    `foreign`: it is a sound file, but another one. `other_model`: its header contradicts the architecture. `named`: it
+    is at the path that the definition lists.
     """
 
     path: Path
@@ -55,135 +59,171 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Namesake:
-    """Another URL whose file has the same name, listed by some definition. `fits`: whether a header could be its."""
+    """A URL or path in some definition whose file has the same name. `fits`: whether its file may have a header."""
 
     url: str
     fits: Callable[[Identity], bool]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A version to look for.
+def _no_objection(identity: Identity) -> str:
+    return ""
 
-    `weights`: it must be a checkpoint, whatever its name; else only files named like one are looked into. `sha256`: the
-    sum it must have, held against what is known of a file (nothing is read for it). `objection`: why a file that is
-    sound can't be the one (the same name is given to all kinds of models). `namesakes`: other URLs of its file name.
+
+def _no_namesakes() -> Sequence[Namesake]:
+    return ()
+
+
+@dataclass(frozen=True)
+class FileQuery:
+    """A version to search for on disk.
+
+    `weights`: whether it must be a checkpoint; otherwise only files with the suffix of a checkpoint are read as one.
+    `sha256`: compared with the sha256 in the index; files are not read for it. `objection`: the reason why a sound file
+    with this header can't be used, or an empty text (files of all kinds of models have the same names). `namesakes`:
+    other URLs whose files have the same name.
     """
 
     version: Version
     weights: bool = True
     sha256: str | None = None
-    objection: Callable[[Identity], str] = lambda identity: ""
-    namesakes: Callable[[], Sequence[Namesake]] = tuple
+    objection: Callable[[Identity], str] = _no_objection
+    namesakes: Callable[[], Sequence[Namesake]] = _no_namesakes
 
 
 class Inventory:
-    """Files under a root and its read-only folders; walked once, on first need."""
+    """The files below a root and its read-only folders. The folders are walked once, when they are first needed."""
 
     def __init__(self, root: Path, model_folders: tuple[str, ...] = ()) -> None:
         self.root = root
         self.ckpts = root / "ckpts"
-        package = Path(str(resources.files("reeltune"))) / "nano"
-        extra = tuple(root / expand(folder) for folder in model_folders)
         self.index = Index(self.ckpts)
-        self.folders = (self.ckpts, *extra, package)
-        self._read: dict[tuple[Path, int, int, int], tuple[int, Identity | None, tuple[str, ...]]] = {}
+        package = Path(str(resources.files("reeltune"))) / "nano"
+        model_paths = tuple(root / expand(folder) for folder in model_folders)
+        self.folders = (self.ckpts, *model_paths, package)
+        self._headers: dict[tuple[Path, int, int, int], FileOnDisk] = {}
 
     @cached_property
-    def _walk(self) -> Walk:
+    def _files(self) -> FolderFiles:
         return walk(self.folders)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Folders of which not everything could be looked at."""
-        return tuple(self._walk.notices)
+        """Notices about folders that could not be read completely."""
+        return tuple(self._files.notices)
 
-    def candidates(self, version: Version, sha256: str | None = None) -> list[Path]:
-        """Files that are known to be a version: by the path it names, the URL they came from, a name that only its file
-        has, or their sha256.
+    def known_files(self, version: Version, sha256: str | None = None) -> list[Path]:
+        """The files that are known to be a version.
+
+        A file is known by the path that the version names, the URL it was downloaded from, the unique name of that URL,
+        or its sha256.
         """
         if not version.remote:
-            path = self._named(version.url)
+            path = self._listed_path(version.url)
             return [path] if is_file(path) else []
-        fetched = self.index.came_from(version.url)
-        own = self._walk.by_name.get(own_name(version.file_name, version.url), [])
-        same = self.index.with_sha256(sha256 or self.index.sum_of(version.url))
-        return list(dict.fromkeys([*([fetched] if fetched else []), *own, *same]))
+        paths: list[Path] = []
+        downloaded = self.index.file_from_url(version.url)
+        if downloaded is not None:
+            paths.append(downloaded)
+        paths += self._files.by_name.get(unique_name(version.file_name, version.url), [])
+        paths += self.index.files_with_sha256(sha256 or self.index.sha256_of_url(version.url))
+        return list(dict.fromkeys(paths))
 
-    def _named(self, text: str) -> Path:
+    def _listed_path(self, text: str) -> Path:
+        """The path that a definition lists, absolute."""
         path = expand(text.replace("\\", "/"))
         return path if path.is_absolute() else self.root / path
 
-    def locate(self, version: Version, **details: Any) -> tuple[Found | None, list[Unusable]]:
-        """The first sound file of a version, and those passed over with the reason. `details`: fields of `Wanted`."""
-        return self.find(Wanted(version, **details))
+    def find_version(self, version: Version) -> tuple[FileOnDisk | None, list[UnusableFile]]:
+        """The first usable file of a version, and the unusable files before it. See `find`."""
+        return self.find(FileQuery(version))
 
-    def find(self, wanted: Wanted) -> tuple[Found | None, list[Unusable]]:
-        """The first sound file of a version, and those passed over with the reason."""
-        unusable: list[Unusable] = []
-        certain = self.candidates(wanted.version, wanted.sha256)
-        version = wanted.version
-        named_alike = self._walk.by_name.get(version.file_name, [])
-        others = [path for path in named_alike if path not in certain and not self._is_of_a_component(path, version)]
-        for path in [*certain, *others]:
-            found = self._look(path, wanted, path in certain)
-            if isinstance(found, Found):
-                return found, unusable
-            unusable.append(replace(found, named=path in certain and not version.remote))
+    def find(self, query: FileQuery) -> tuple[FileOnDisk | None, list[UnusableFile]]:
+        """The first usable file for a query, and the unusable files before it."""
+        version = query.version
+        unusable: list[UnusableFile] = []
+        known_files = self.known_files(version, query.sha256)
+        for path in known_files:
+            file = self._check_file(path, query, known=True)
+            if isinstance(file, FileOnDisk):
+                return file, unusable
+            unusable.append(replace(file, named=not version.remote))
+        for path in self._files.by_name.get(version.file_name, []):
+            if path in known_files or self._belongs_to_component(path, version):
+                continue
+            file = self._check_file(path, query, known=False)
+            if isinstance(file, FileOnDisk):
+                return file, unusable
+            unusable.append(file)
         return None, unusable
 
-    def _look(self, path: Path, wanted: Wanted, certain: bool) -> Found | Unusable:
-        known = self.index.sha256(path) if wanted.sha256 else None
-        if wanted.sha256 and known and known != wanted.sha256.lower():
-            reason = f"its sha256 is {known[:12]}…, the definition says {wanted.sha256[:12]}…"
-            return Unusable(path, reason, foreign=not certain and bool(self.index.sources(path) or wanted.namesakes()))
-        if not certain and (reason := self._foreign(path, wanted.version)):
-            return Unusable(path, reason, foreign=True)
-        checkpoint = wanted.weights or path.name.lower().endswith(CHECKPOINT_SUFFIXES)
+    def _check_file(self, path: Path, query: FileQuery, *, known: bool) -> FileOnDisk | UnusableFile:
+        """Check one file. `known`: it is known to be the version, not only by its name."""
+        digest = self.index.sha256(path) if query.sha256 else None
+        if query.sha256 and digest and digest != query.sha256.lower():
+            reason = f"its sha256 is {digest[:12]}…, but the definition expects {query.sha256[:12]}…"
+            foreign = not known and bool(self.index.sources(path) or query.namesakes())
+            return UnusableFile(path, reason, foreign=foreign)
+        if not known:
+            reason = self._origin_mismatch(path, query.version)
+            if reason:
+                return UnusableFile(path, reason, foreign=True)
         try:
-            size, identity, notices = self._identified(path) if checkpoint else (path.stat().st_size, None, ())
+            file = self._read_file(path, query)
         except CheckpointError as error:
-            return Unusable(path, str(error))
+            return UnusableFile(path, str(error))
         except OSError as error:
-            return Unusable(path, f"it can't be read: {error.strerror or error}")
-        if identity is not None and (reason := wanted.objection(identity)):
-            return Unusable(path, reason, foreign=not certain, other_model=True)
-        if not certain and (other := self._rival(path, identity, wanted)):
-            reason = f"its name is also that of {shown(other)}, and nothing shows from which URL it is"
-            reason = reason if wanted.version.remote else f"it is the file {other}"
-            return Unusable(path, reason, foreign=True)
-        return Found(path, size, identity, notices)
+            return UnusableFile(path, f"it can't be read: {error.strerror or error}")
+        if file.identity is not None:
+            reason = query.objection(file.identity)
+            if reason:
+                return UnusableFile(path, reason, foreign=not known, other_model=True)
+        if not known:
+            reason = self._ambiguity(file, query)
+            if reason:
+                return UnusableFile(path, reason, foreign=True)
+        return file
 
-    def _identified(self, path: Path) -> tuple[int, Identity | None, tuple[str, ...]]:
-        """Size, identity and notices of a checkpoint; many definitions may list one file, which is read once."""
-        facts = path.stat()
-        key = (path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
-        if key not in self._read:
+    def _read_file(self, path: Path, query: FileQuery) -> FileOnDisk:
+        """The file as it is on disk. Raises CheckpointError for a damaged checkpoint, OSError."""
+        if query.weights or path.name.lower().endswith(CHECKPOINT_SUFFIXES):
+            return self._read_checkpoint(path)
+        return FileOnDisk(path, path.stat().st_size, None)
+
+    def _read_checkpoint(self, path: Path) -> FileOnDisk:
+        """A checkpoint with its identity. Its header is read once, although many definitions may list it."""
+        status = path.stat()
+        key = (path, status.st_size, status.st_mtime_ns, status.st_ino)
+        if key not in self._headers:
             header = read_header(path)
-            self._read[key] = (header.file_bytes, identify(header), header.notices)
-        return self._read[key]
+            self._headers[key] = FileOnDisk(path, header.file_bytes, identify(header), tuple(header.notices))
+        return self._headers[key]
 
-    def _foreign(self, path: Path, version: Version) -> str:
-        """Why a file that only has the name of a version is known to be another; empty where nothing says so."""
+    def _origin_mismatch(self, path: Path, version: Version) -> str:
+        """Why a file that has the name of a version is known to be another file; empty if nothing shows that."""
         if not version.remote:
             return ""
-        size, digest, known = self.index.size_of(version.url), self.index.sum_of(version.url), self.index.sha256(path)
-        if digest and known:
-            return "" if digest == known else f"its sha256 is not the one of {shown(version.url)}"
-        if sources := self.index.sources(path):
+        url_digest = self.index.sha256_of_url(version.url)
+        file_digest = self.index.sha256(path)
+        if url_digest and file_digest:
+            if url_digest == file_digest:
+                return ""
+            return f"its sha256 is not the one of {shown(version.url)}"
+        sources = self.index.sources(path)
+        if sources:
             return f"it was downloaded from {shown(min(sources))}"
         try:
-            count = path.stat().st_size
+            file_size = path.stat().st_size
         except OSError as error:
             return f"it can't be read: {error.strerror or error}"
-        if size is not None and size != count:
-            return f"it holds {count:,} bytes, and {shown(version.url)} serves {size:,}"
+        url_size = self.index.size_of_url(version.url)
+        if url_size is not None and url_size != file_size:
+            return f"it has {file_size:,} bytes, but {shown(version.url)} serves {url_size:,}"
         return ""
 
-    def _is_of_a_component(self, path: Path, version: Version) -> bool:
-        """Whether a file is part of a repository's component, and not what the version's URL means."""
-        for top in self.folders:
-            parts = path.relative_to(top).parts if path.is_relative_to(top) else ()
+    def _belongs_to_component(self, path: Path, version: Version) -> bool:
+        """Whether a file is part of a repository's component, and not the file of the version's URL."""
+        for folder in self.folders:
+            parts = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
             if len(parts) < 3 or "--" not in parts[0] or parts[0].startswith(_HUB_CACHE):
                 continue
             repository = parts[0].replace("--", "/", 1)
@@ -191,86 +231,102 @@ class Inventory:
                 return True
         return False
 
-    def _rival(self, path: Path, identity: Identity | None, wanted: Wanted) -> str:
-        """Another URL that this file could be the file of just as well; empty where there is none."""
-        if self.index.sha256(path) and self.index.sum_of(wanted.version.url):
-            return ""  # they were compared
-        for other in wanted.namesakes():
-            version = Version(other.url)
-            if version.remote != wanted.version.remote:
-                continue  # a path to ckpts/NAME is where the file of a URL would be too
+    def _ambiguity(self, file: FileOnDisk, query: FileQuery) -> str:
+        """Why a file that has the name of a version may be the file of another URL just as well; empty if not."""
+        version = query.version
+        if self.index.sha256(file.path) and self.index.sha256_of_url(version.url):
+            return ""  # both are equal, or the file would have been rejected before
+        for namesake in query.namesakes():
+            other = Version(namesake.url)
+            if other.remote != version.remote:
+                continue  # the path ckpts/NAME is also where the file of a URL is stored
             if not version.remote:
-                if self._named(version.url) == path:
-                    return other.url
-            elif not (self.candidates(version) or self._foreign(path, version)) and (
-                identity is None or other.fits(identity)
-            ):
-                return other.url
+                if self._listed_path(other.url) == file.path:
+                    return f"it is the file {other.url}"
+            elif self._could_be(file, namesake):
+                return f"{shown(other.url)} has a file of the same name, and it is unknown which URL this file is from"
         return ""
 
-    def place(self, wanted: Wanted, unusable: Sequence[Unusable], taken: Mapping[str, str] | None = None) -> Path:
-        """Where a version that isn't here is to be put: under its own name, or where that is or will be another file's,
-        under one that no other URL's file has. `taken`: keys of URLs by the names, folded, that their files will have.
+    def _could_be(self, file: FileOnDisk, namesake: Namesake) -> bool:
+        """Whether a file could be the file of a namesake's URL."""
+        version = Version(namesake.url)
+        if self.known_files(version) or self._origin_mismatch(file.path, version):
+            return False
+        return file.identity is None or namesake.fits(file.identity)
+
+    def download_path(
+        self, query: FileQuery, unusable: Sequence[UnusableFile], reserved: Mapping[str, str] | None = None
+    ) -> Path:
+        """The path for a version that isn't on disk.
+
+        This is `ckpts/NAME`, or the unique name of its URL if another file has or will have that name. `reserved`: keys
+        of URLs, by the folded names that their files will have.
         """
-        version, plain = wanted.version, self.ckpts / wanted.version.file_name
+        version = query.version
         if not version.remote:
-            return self._named(version.url)
-        occupied = any(row.path == plain and row.foreign for row in unusable)
+            return self._listed_path(version.url)
+        path = self.ckpts / version.file_name
         key = file_key(version.url)
-        if occupied or (taken or {}).get(fold(plain.name), key) != key:
-            return self.ckpts / own_name(wanted.version.file_name, wanted.version.url)
-        return plain
+        occupied = any(file.path == path and file.foreign for file in unusable)
+        if occupied or (reserved or {}).get(fold(path.name), key) != key:
+            return self.ckpts / unique_name(version.file_name, version.url)
+        return path
 
     def component(self, repository: str, name: str) -> Path | None:
-        """Folder of one component of a repository (`owner/name`) or of a local folder in diffusers layout.
+        """The folder of one component; None if it isn't on disk.
 
-        A folder counts as present once it holds a file: it gets its name when all of them are there.
+        `repository` is `owner/name`, or a local folder in diffusers layout. A folder counts as present if it contains
+        any file, because downloads get their name only when they are complete.
         """
         for folder in self.component_folders(repository):
             path = folder / name
-            if _is_dir(path) and _holds_something(path):
+            if is_folder(path) and not _is_empty(path):
                 return path
         return None
 
-    def loose(self, component: Component, quantization: str) -> tuple[Path | None, list[Unusable]]:
-        """The first sound file or folder that holds a component in a WanGP folder, and those passed over.
+    def wangp_component(self, component: Component, quantization: str) -> tuple[Path | None, list[UnusableFile]]:
+        """The first usable file or folder of a component in the layout of WanGP, and the unusable ones before it.
 
-        Files of the `quantization` ("int8" | "bf16") come first.
+        Files of the preferred `quantization` ("int8" or "bf16") come first.
         """
-        unusable: list[Unusable] = []
-        for name in sorted(component.wangp_files, key=lambda name: is_int8(name) != (quantization == "int8")):
+        unusable: list[UnusableFile] = []
+        preferred = [name for name in component.wangp_files if is_int8(name) == (quantization == "int8")]
+        others = [name for name in component.wangp_files if name not in preferred]
+        for name in [*preferred, *others]:
             for folder in self.folders:
                 path = folder / name
                 try:
-                    if _holds(path, component):
+                    if _is_complete(path, component):
                         return path, unusable
                 except CheckpointError as error:
-                    unusable.append(Unusable(path, str(error)))
+                    unusable.append(UnusableFile(path, str(error)))
         return None, unusable
 
     def component_folders(self, repository: str) -> list[Path]:
-        """Where a repository's components may lie, the one to write to first."""
+        """The folders that may contain a repository's components; downloads go to the first."""
+        folders = [folder / repository.replace("/", "--") for folder in self.folders]
         local = self.root / expand(repository)
-        places = [folder / repository.replace("/", "--") for folder in self.folders]
-        return [*([local] if _is_dir(local) else []), *places]
+        if is_folder(local):
+            folders.insert(0, local)
+        return folders
 
 
 def is_int8(name: str) -> bool:
-    """Whether a file's name says that its weights are quanto int8."""
-    return read_name(name).quantization == QUANTO_INT8
+    """Whether a file is quanto int8, by its name."""
+    return read_name(name).quantization == Quantization.QUANTO_INT8
 
 
 def component_files(path: Path, component: Component) -> list[Path]:
-    """What of a file or a folder belongs to a component."""
+    """The files of a component at `path`, which is a folder or a single file."""
     if not path.is_dir():
         return [path]
     return sorted({file for pattern in component.files for file in path.glob(pattern) if file.is_file()})
 
 
-def _holds(path: Path, component: Component) -> bool:
-    """Whether a component is there: a sound file, or a folder with all it takes. Raises CheckpointError if damaged."""
+def _is_complete(path: Path, component: Component) -> bool:
+    """Whether `path` is a file or folder with everything the component needs. Raises CheckpointError if damaged."""
     if path.is_dir():
-        needed = [pattern for pattern in component.files if not pattern.endswith(_INDEX)]
+        needed = [pattern for pattern in component.files if not pattern.endswith(_SHARD_INDEX)]
         if not all(any(path.glob(pattern)) for pattern in needed):
             return False
     elif not path.is_file():
@@ -281,16 +337,9 @@ def _holds(path: Path, component: Component) -> bool:
     return True
 
 
-def _is_dir(path: Path) -> bool:
-    """`path.is_dir()` for a path from a stranger's file, which may be no path at all."""
+def _is_empty(folder: Path) -> bool:
+    """Whether a folder is empty or can't be read."""
     try:
-        return path.is_dir()
-    except (OSError, ValueError):  # too long, a loop, or characters that no file system takes
-        return False
-
-
-def _holds_something(folder: Path) -> bool:
-    try:
-        return any(folder.iterdir())
+        return not any(folder.iterdir())
     except OSError:
-        return False
+        return True

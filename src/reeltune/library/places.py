@@ -1,4 +1,4 @@
-"""Names of files that come from URLs: which are refused, and where a second file of a name goes."""
+"""Names of downloaded files: which names are refused, and the unique name of a second file with the same name."""
 
 from __future__ import annotations
 
@@ -11,45 +11,52 @@ from reeltune.library.index import FILE_NAME
 from reeltune.net import file_key
 
 PARTIAL = ".partial"
-_MAX_NAME = 200  # bytes: room for what is added to it
-_RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)
-_OURS = re.compile(rf"^{re.escape(FILE_NAME)}|{re.escape(PARTIAL)}$|\.unusable\d*$", re.IGNORECASE)
+_MAX_NAME_BYTES = 200  # leaves room for the suffixes that are appended
+_FORBIDDEN_CHARACTERS = '/\\\0:*?"<>|'
+_DEVICE_NAME = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)  # reserved on Windows
+_OWN_FILE = re.compile(rf"^{re.escape(FILE_NAME)}|{re.escape(PARTIAL)}$|\.unusable\d*$", re.IGNORECASE)
 
 
 def check_name(name: str) -> None:
-    """Refuse a file name that could leave its folder, that a file system can't hold, or that this program uses itself.
+    """Raise FetchError for a file name that can't be used.
 
-    Raises FetchError.
+    Refused are names that could lead out of their folder, that some file system can't store, or that reeltune uses for
+    its own files.
     """
-    bad = name in ("", ".", "..") or any(character in name for character in '/\\\0:*?"<>|') or not name.isprintable()
-    long = len(name.encode("utf-8", "replace")) > _MAX_NAME
-    if bad or long or _RESERVED.match(name) or _OURS.search(name) or name.endswith((".", " ")):
+    if not is_valid_name(name):
         message = f"{name[:80]!r} can't be used as a file name."
-        raise FetchError(message, hint="Write a URL that ends in the file's name.")
+        raise FetchError(message, hint="Use a URL that ends in the file's name.")
 
 
-def usable_name(name: str) -> bool:
+def is_valid_name(name: str) -> bool:
     """Whether `check_name` accepts a name."""
-    try:
-        check_name(name)
-    except FetchError:
+    if name in ("", ".", "..") or not name.isprintable() or name.endswith((".", " ")):
         return False
-    return True
+    if any(character in name for character in _FORBIDDEN_CHARACTERS):
+        return False
+    if len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:
+        return False
+    return not (_DEVICE_NAME.match(name) or _OWN_FILE.search(name))
 
 
-def own_name(name: str, url: str) -> str:
-    """The name that only the file of this URL has, for where another file has `name`: `model-1a2b3c4d.safetensors`.
+def unique_name(name: str, url: str) -> str:
+    """The name for the file of `url` when another URL's file has `name` already: `model-1a2b3c4d.safetensors`.
 
-    It follows from the URL alone, so that the file is found again without the index.
+    The name depends on the URL alone, so that the file is found without the index.
     """
-    mark = f"-{hashlib.sha256(file_key(url).encode('utf-8', 'replace')).hexdigest()[:8]}"
-    path = PurePosixPath(name)
-    suffix = path.suffix if len(path.suffix) <= len(".safetensors") else ""
-    stem = name.removesuffix(suffix) if suffix else name
-    room = _MAX_NAME - len((mark + suffix).encode("utf-8", "replace"))
-    return stem.encode("utf-8", "replace")[:room].decode("utf-8", "ignore") + mark + suffix
+    digest = hashlib.sha256(file_key(url).encode("utf-8", "replace")).hexdigest()
+    mark = f"-{digest[:8]}"
+    suffix = PurePosixPath(name).suffix
+    if len(suffix) > len(".safetensors"):
+        suffix = ""
+    stem = name.removesuffix(suffix)
+    max_stem_bytes = _MAX_NAME_BYTES - len((mark + suffix).encode("utf-8", "replace"))
+    stem = stem.encode("utf-8", "replace")[:max_stem_bytes].decode("utf-8", "ignore")
+    return stem + mark + suffix
 
 
 def label(path: Path, ckpts: Path) -> str:
-    """A path as lists, bars and messages show it: relative to `ckpts`."""
-    return path.relative_to(ckpts).as_posix() if path.is_relative_to(ckpts) else str(path)
+    """A path as tables, progress bars and messages show it: relative to `ckpts` if it is below it."""
+    if path.is_relative_to(ckpts):
+        return path.relative_to(ckpts).as_posix()
+    return str(path)

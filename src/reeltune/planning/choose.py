@@ -11,21 +11,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from reeltune.checkpoints.formats import WeightFormat, format_of
 from reeltune.checkpoints.identify import Identity
-from reeltune.checkpoints.names import FP8, format_objection, quantization_objection, read_name
+from reeltune.checkpoints.names import format_objection, quantization_objection, read_name
 from reeltune.definitions.model import Definition, Version
 from reeltune.definitions.slots import Role, Slot, role_of
 from reeltune.dtypes import DType, Quantization
 from reeltune.errors import ChoiceError, DeviceError
 from reeltune.families import Architecture
-from reeltune.library.inventory import Found, Unusable
+from reeltune.library.inventory import FileOnDisk, UnusableFile
 from reeltune.preferences import Preferences
-
-_ORDER = {  # of quantizations, by the preferred one: the best first
-    "int8": {Quantization.QUANTO_INT8: 0, Quantization.NONE: 1, Quantization.FP8: 2, Quantization.FP8_SCALED: 2},
-    "bf16": {Quantization.NONE: 0, Quantization.FP8: 1, Quantization.FP8_SCALED: 1, Quantization.QUANTO_INT8: 2},
-}
-_LABELS = {Quantization.QUANTO_INT8: "quanto int8", Quantization.NONE: "16 bits"}
 
 
 @dataclass(frozen=True)
@@ -36,9 +31,9 @@ class Facts:
     used. `broken`: why the file behind its URL is no checkpoint that can be used; empty where nothing says so.
     """
 
-    found: Found | None = None
+    found: FileOnDisk | None = None
     remote: Identity | None = None
-    unusable: tuple[Unusable, ...] = ()
+    unusable: tuple[UnusableFile, ...] = ()
     broken: str = ""
 
     @property
@@ -113,20 +108,17 @@ class Selection:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A version with the facts of its header where known, of its name otherwise. `order`: its place in the list.
-
-    `quantization`: a `Quantization`, or the name of one that is never loaded.
-    """
+    """A version with the facts of its header where known, of its name otherwise. `order`: its place in the list."""
 
     order: int
     version: Version
     facts: Facts
-    quantization: str
+    quantization: Quantization
     dtype: DType
 
     @property
-    def is_quanto(self) -> bool:
-        return self.quantization == Quantization.QUANTO_INT8
+    def format(self) -> WeightFormat:
+        return format_of(self.quantization)
 
 
 @dataclass
@@ -210,7 +202,7 @@ def _candidate(order: int, version: Version, facts: Mapping[str, Facts]) -> _Can
     dtype = name.dtype or DType.BF16
     if identity is not None and identity.dtype in (DType.BF16, DType.FP16):
         dtype = identity.dtype
-    return _Candidate(order, version, known, quantization, DType(dtype))
+    return _Candidate(order, version, known, quantization, dtype)
 
 
 def _choose_slot(
@@ -270,7 +262,7 @@ def _objection(
         return Cause.BROKEN, facts.broken.rstrip(".")
     if not version.remote and facts.found is None:
         return _absent(version, facts)
-    if candidate.is_quanto and candidate.dtype not in target.computable:
+    if candidate.format.stays_quantized and candidate.dtype not in target.computable:
         reason = f"its int8 weights compute in {candidate.dtype}, "
         reason += f"the transformer in {target.dtype}" if target.follows else "which this model on this device does not"
         return Cause.DATA_TYPE, reason
@@ -308,11 +300,21 @@ def _suits(identity: Identity, architecture: Architecture, role: Role) -> bool:
 
 def _rank(candidate: _Candidate, target: _Target) -> _Rank:
     return _Rank(
-        quantization=_ORDER[target.quantization][Quantization(candidate.quantization)],
-        other_dtype=candidate.dtype != target.dtype and candidate.quantization not in FP8,  # fp8 converts to any
+        quantization=_distance(candidate.format, target),
+        other_dtype=candidate.dtype != target.dtype and not candidate.format.converted_on_load,
         absent=candidate.facts.found is None,
         order=candidate.order,
     )
+
+
+def _distance(weight_format: WeightFormat, target: _Target) -> int:
+    """How far a format is from the preferred quantization: 0 is what is preferred."""
+    sixteen_bits = not weight_format.stays_quantized and not weight_format.converted_on_load
+    if target.wants_int8:
+        order = (weight_format.stays_quantized, sixteen_bits, weight_format.converted_on_load)
+    else:
+        order = (sixteen_bits, weight_format.converted_on_load, weight_format.stays_quantized)
+    return order.index(True)
 
 
 def _why_worse(candidate: _Candidate, best: _Candidate, target: _Target) -> str:
@@ -320,7 +322,7 @@ def _why_worse(candidate: _Candidate, best: _Candidate, target: _Target) -> str:
     rank, best_rank = _rank(candidate, target), _rank(best, target)
     if rank.quantization != best_rank.quantization:
         preferred = "quanto int8" if target.wants_int8 else "16 bits"
-        actual = _LABELS.get(Quantization(best.quantization), "fp8")
+        actual = best.format.label
         return f"{preferred} is preferred" + ("" if actual == preferred else f", and {actual} comes closer")
     if rank.other_dtype != best_rank.other_dtype:
         return f"{target.dtype} is preferred"
@@ -331,25 +333,24 @@ def _why_worse(candidate: _Candidate, best: _Candidate, target: _Target) -> str:
 
 def _choice(slot: Slot, best: _Candidate, target: _Target) -> Choice:
     """The choice of a candidate, with its reason; adds notices about preferences that it doesn't meet."""
-    from_fp8 = best.quantization in FP8
-    dtype = best.dtype if best.is_quanto else target.dtype
-    on_load = target.wants_int8 and not best.is_quanto and (target.auto_quantize or from_fp8)
-    reasons = [_LABELS.get(Quantization(best.quantization), "fp8")]
-    if target.wants_int8 and not best.is_quanto:
+    is_int8, is_converted = best.format.stays_quantized, best.format.converted_on_load
+    dtype = best.dtype if is_int8 else target.dtype
+    on_load = target.wants_int8 and not is_int8 and (target.auto_quantize or is_converted)
+    reasons = [best.format.label]
+    if target.wants_int8 and not is_int8:
         reasons.append("no usable int8 version is listed" + (": quantized while loading" if on_load else ""))
         if not on_load:
             target.notices.append(
                 f"int8 is preferred, but {slot} has no usable int8 version and the definition does not set "
                 "auto_quantize: it runs in 16 bits."
             )
-    if not target.wants_int8 and best.quantization != Quantization.NONE:
+    if not target.wants_int8 and (is_int8 or is_converted):
         reasons.append("no usable 16-bit version is listed")
-        used = "int8" if best.is_quanto else "fp8, converted to 16 bits while loading,"
+        used = "int8" if is_int8 else f"{best.format.label}, converted to 16 bits while loading,"
         target.notices.append(f"16 bits are preferred, but {slot} has no usable 16-bit version: {used} is used.")
-    converted = best.dtype != dtype and not from_fp8
+    converted = best.dtype != dtype and not is_converted
     reasons.append(f"runs in {dtype}" + (f", converted from {best.dtype}" if converted else ""))
-    if best.is_quanto and dtype != target.dtype:
+    if is_int8 and dtype != target.dtype:
         target.notices.append(f"{target.dtype} was preferred, but the int8 version of {slot} computes in {dtype}.")
     reasons.append("on disk" if best.facts.found else "not downloaded")
-    quantization = Quantization(best.quantization)
-    return Choice(slot, best.version, best.facts, quantization, dtype, on_load, ", ".join(reasons))
+    return Choice(slot, best.version, best.facts, best.quantization, dtype, on_load, ", ".join(reasons))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from reeltune.dtypes import Quantization
+from reeltune.checkpoints.formats import format_of
 from reeltune.errors import NotEnoughMemory
 from reeltune.planning.choose import Choice
 from reeltune.planning.plan import Plan
 
 _INT8_BYTES = 1.03  # of a parameter of an int8 model, with its scales and the layers that stay in 16 bits
-_SIXTEEN_BIT_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ def _in_memory(choice: Choice) -> int | None:
     identity = choice.facts.identity
     if identity is None:
         return None
-    if choice.quantization is Quantization.QUANTO_INT8:
-        return identity.bytes
-    return round(identity.parameters * (_INT8_BYTES if choice.quantize_on_load else _SIXTEEN_BIT_BYTES))
+    if choice.quantize_on_load:
+        return round(identity.parameters * _INT8_BYTES)
+    return identity.memory_bytes
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:
@@ -92,6 +91,6 @@ def check_memory(plan: Plan) -> None:
 
 def _advice(plan: Plan) -> str:
     for choice in plan.selection.choices.values():
-        if choice.quantization is not Quantization.QUANTO_INT8 and not choice.quantize_on_load:
+        if not format_of(choice.quantization).stays_quantized and not choice.quantize_on_load:
             return "Take an int8 version (`--quantization int8`)."
     return "Take a smaller model, such as a 1.3B one."

@@ -1,17 +1,18 @@
-"""The choice of versions on the facts there are: files on disk, and headers behind URLs where these decide it."""
+"""The choice of versions with all available facts: files on disk, and headers behind URLs that decide the choice."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from reeltune.checkpoints.identify import Identity
-from reeltune.checkpoints.names import SIXTEEN_BITS, format_objection, read_name
+from reeltune.checkpoints.names import format_objection, read_name
 from reeltune.definitions import Catalog, Definition, Summary, Version
 from reeltune.definitions.model import ListedFile
 from reeltune.definitions.slots import PRELOAD, Slot, role_of
+from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, ChoiceError, DeviceError, FetchError, ReeltuneError
-from reeltune.library.inventory import Inventory, Namesake, Wanted
+from reeltune.library.inventory import FileQuery, Inventory, Namesake
 from reeltune.machine import Machine, probe
 from reeltune.planning.choose import Facts, Selection, choose, contradiction
 from reeltune.planning.headers import Headers
@@ -19,17 +20,17 @@ from reeltune.preferences import Preferences
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A selection, and all that it was made from: facts by URL."""
+class SelectionWithFacts:
+    """A selection and the facts that it is based on, by URL."""
 
     selection: Selection
     facts: Mapping[str, Facts]
 
     @property
-    def learned(self) -> dict[str, Facts]:
-        """What was read over the network, by URL: headers, and why there are none."""
-        found = {url: Facts(remote=row.remote, broken=row.broken) for url, row in self.facts.items()}
-        return {url: row for url, row in found.items() if row != Facts()}
+    def remote_facts(self) -> dict[str, Facts]:
+        """What was read over the network, by URL: headers, and why they could not be read."""
+        remote = {url: Facts(remote=facts.remote, broken=facts.broken) for url, facts in self.facts.items()}
+        return {url: facts for url, facts in remote.items() if facts != Facts()}
 
 
 def select(
@@ -39,100 +40,111 @@ def select(
     inventory: Inventory,
     headers: Headers | None = None,
     known: Mapping[str, Facts] | None = None,
-) -> Chosen:
+) -> SelectionWithFacts:
     """Choose a version for every slot.
 
-    With `headers` those are read that may change the choice: of the versions chosen that aren't on disk, and of those
-    whose names hide what they hold, until the choice stands. `known`: what was read before. Raises
-    ChoiceError, DeviceError; FetchError or CheckpointError where nothing can be used because of a file behind a URL.
+    With `headers`, the headers that may change the choice are read: those of chosen versions that aren't on disk, and
+    those of versions whose names don't contain a data type. This is repeated until the choice doesn't change. `known`:
+    facts that were read before, by URL. Raises ChoiceError and DeviceError; FetchError or CheckpointError if no version
+    can be used because of a file behind a URL.
     """
-    facts = _on_disk(definition, inventory, known or {})
+    facts = _facts_on_disk(definition, inventory, known or {})
     failures: list[FetchError | CheckpointError] = []
     while True:
         selection = _choose(definition, preferences, machine, facts)
-        unread = _worth_reading(definition, selection, facts) if headers is not None else []
+        unread = _headers_to_read(definition, selection, facts) if headers is not None else []
         if headers is None or not unread:
             break
         for version in unread:
-            facts[version.url] = _read(version, facts[version.url], headers, failures)
+            facts[version.url] = _read_header(version, facts[version.url], headers, failures)
     if isinstance(selection, ChoiceError):
         raise failures[0] if failures else selection
-    return Chosen(selection, {url: row.facts for url, row in facts.items()})
+    return SelectionWithFacts(selection, {url: version_facts.facts for url, version_facts in facts.items()})
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """What is known of a version, and whether there is no more to be asked about it."""
+class _VersionFacts:
+    """The facts about a version. `final`: reading its header over the network would add nothing."""
 
     facts: Facts
     final: bool
 
 
-def _on_disk(definition: Definition, inventory: Inventory, known: Mapping[str, Facts]) -> dict[str, _Looked]:
-    looked: dict[str, _Looked] = {}
+def _facts_on_disk(
+    definition: Definition, inventory: Inventory, known: Mapping[str, Facts]
+) -> dict[str, _VersionFacts]:
+    facts: dict[str, _VersionFacts] = {}
     for slot, versions in definition.slots.items():
         for version in versions:
-            found, unusable = inventory.find(wanted_file(definition, version, slot))
-            facts = Facts(found, None, tuple(unusable))
-            final = found is not None or not version.remote or bool(format_objection(version.url))
-            if version.url in known and not final:
-                facts, final = replace(known[version.url], unusable=tuple(unusable)), True
-            looked[version.url] = _Looked(facts, final)
-    return looked
+            facts[version.url] = _version_facts(definition, version, slot, inventory, known)
+    return facts
+
+
+def _version_facts(
+    definition: Definition, version: Version, slot: Slot, inventory: Inventory, known: Mapping[str, Facts]
+) -> _VersionFacts:
+    file, unusable = inventory.find(file_query(definition, version, slot))
+    if file is not None or not version.remote or format_objection(version.url):
+        return _VersionFacts(Facts(file, None, tuple(unusable)), final=True)
+    if version.url in known:
+        return _VersionFacts(replace(known[version.url], unusable=tuple(unusable)), final=True)
+    return _VersionFacts(Facts(None, None, tuple(unusable)), final=False)
 
 
 def _choose(
-    definition: Definition, preferences: Preferences, machine: Machine, looked: Mapping[str, _Looked]
+    definition: Definition, preferences: Preferences, machine: Machine, facts: Mapping[str, _VersionFacts]
 ) -> Selection | ChoiceError:
-    facts = {url: row.facts for url, row in looked.items()}
+    facts_by_url = {url: version_facts.facts for url, version_facts in facts.items()}
     try:
-        return choose(definition, preferences, machine.data_types(preferences.device), facts)
+        return choose(definition, preferences, machine.data_types(preferences.device), facts_by_url)
     except ChoiceError as error:
         return error
 
 
-def _worth_reading(
-    definition: Definition, selection: Selection | ChoiceError, looked: Mapping[str, _Looked]
+def _headers_to_read(
+    definition: Definition, selection: Selection | ChoiceError, facts: Mapping[str, _VersionFacts]
 ) -> list[Version]:
-    """Versions whose headers may change the choice, and were not read yet."""
-    if isinstance(selection, ChoiceError):  # a name may have said what the header doesn't
-        versions = [row.version for row in selection.rejected]
-        return _unread([version for version in versions if version.remote], looked)
-    versions = []
-    for slot, choice in selection.choices.items():
-        if not choice.present:
-            versions += [choice.version, *(row for row in definition.slots[slot] if _hides_its_type(row))]
-    return _unread(versions, looked)
+    """Versions whose headers may change the choice and have not been read yet."""
+    versions: list[Version] = []
+    if isinstance(selection, ChoiceError):  # a version may have been rejected by its name alone
+        versions = [rejection.version for rejection in selection.rejected if rejection.version.remote]
+    else:
+        for slot, choice in selection.choices.items():
+            if not choice.present:
+                versions.append(choice.version)
+                versions += [version for version in definition.slots[slot] if _has_no_dtype_in_name(version)]
+    return [version for version in dict.fromkeys(versions) if not facts[version.url].final]
 
 
-def _unread(versions: Sequence[Version], looked: Mapping[str, _Looked]) -> list[Version]:
-    return [version for version in dict.fromkeys(versions) if not looked[version.url].final]
-
-
-def _hides_its_type(version: Version) -> bool:
+def _has_no_dtype_in_name(version: Version) -> bool:
     name = read_name(version.url)
-    return name.dtype is None and name.quantization == SIXTEEN_BITS
+    return name.dtype is None and name.quantization == Quantization.NONE
 
 
-def _read(version: Version, looked: _Looked, headers: Headers, failures: list[FetchError | CheckpointError]) -> _Looked:
+def _read_header(
+    version: Version, known: _VersionFacts, headers: Headers, failures: list[FetchError | CheckpointError]
+) -> _VersionFacts:
     try:
-        return _Looked(replace(looked.facts, remote=headers.identity(version)), True)
+        return _VersionFacts(replace(known.facts, remote=headers.identity(version)), final=True)
     except (CheckpointError, FetchError) as error:
         failures.append(error)
-        return _Looked(replace(looked.facts, broken=str(error)), True)
+        return _VersionFacts(replace(known.facts, broken=str(error)), final=True)
 
 
-def wanted_file(definition: Definition, version: Version, slot: Slot) -> Wanted:
-    """What to look for on disk as a version of a slot."""
-    architecture, weights = definition.architecture, slot != PRELOAD
+def file_query(definition: Definition, version: Version, slot: Slot) -> FileQuery:
+    """The query for the file of a slot's version on disk."""
     role = role_of(slot, definition.slots)
-    return Wanted(
-        version,
-        weights=weights,
-        sha256=sum_for(definition.sha256, version.url, version.file_name) if weights else None,
-        objection=lambda identity: contradiction(identity, architecture, role) if weights else "",
-        namesakes=lambda: tuple(map(_namesake, definition.namesakes(version))),
-    )
+
+    def objection(identity: Identity) -> str:
+        return contradiction(identity, definition.architecture, role)
+
+    def namesakes() -> list[Namesake]:
+        return [_namesake(listed) for listed in definition.namesakes(version)]
+
+    if slot == PRELOAD:
+        return FileQuery(version, weights=False, namesakes=namesakes)
+    sha256 = listed_sha256(definition.sha256, version.url, version.file_name)
+    return FileQuery(version, sha256=sha256, objection=objection, namesakes=namesakes)
 
 
 def _namesake(listed: ListedFile) -> Namesake:
@@ -143,22 +155,25 @@ def _namesake(listed: ListedFile) -> Namesake:
     return Namesake(listed.url, fits)
 
 
-def sum_for(sums: Mapping[str, str], *names: str) -> str | None:
-    """The sha256 a definition gives under one of several names."""
-    return next((sums[name] for name in names if name in sums), None)
+def listed_sha256(sha256_by_name: Mapping[str, str], *names: str) -> str | None:
+    """The sha256 that a definition lists for the first of `names` that it lists one for."""
+    for name in names:
+        if name in sha256_by_name:
+            return sha256_by_name[name]
+    return None
 
 
-def summaries_here(catalog: Catalog, preferences: Preferences, machine: Machine | None = None) -> list[Summary]:
-    """The summaries of a catalog with what files on disk, the device and the preferences say besides."""
+def local_summaries(catalog: Catalog, preferences: Preferences, machine: Machine | None = None) -> list[Summary]:
+    """The summaries of a catalog, where `runnable` also depends on files on disk, the device and the preferences."""
     machine = machine or probe()
     inventory = Inventory(catalog.root, preferences.model_folders)
-    return [_summary_here(catalog, row, preferences, machine, inventory) for row in catalog.summaries()]
+    return [_local_summary(catalog, summary, preferences, machine, inventory) for summary in catalog.summaries()]
 
 
-def reason_here(
+def reason_not_runnable(
     definition: Definition, preferences: Preferences, machine: Machine, inventory: Inventory | None = None
 ) -> str:
-    """Why a definition can't run here, as far as the files on disk and the device show; empty where it can."""
+    """Why a definition can't run on this machine, by the files on disk and the device; empty if it can."""
     if not definition.runnable:
         return definition.reason
     try:
@@ -168,13 +183,13 @@ def reason_here(
     return ""
 
 
-def _summary_here(
-    catalog: Catalog, row: Summary, preferences: Preferences, machine: Machine, inventory: Inventory
+def _local_summary(
+    catalog: Catalog, summary: Summary, preferences: Preferences, machine: Machine, inventory: Inventory
 ) -> Summary:
     try:
-        reason = reason_here(catalog[row.id], preferences, machine, inventory)
-    except ReeltuneError:  # it can't be resolved, as the summary says
-        return row
-    if not reason:  # a header may know better than the name that a summary goes by
-        return replace(row, runnable=True, reason="", cause="")
-    return replace(row, runnable=False, reason=row.reason or reason, cause=row.cause or reason)
+        reason = reason_not_runnable(catalog[summary.id], preferences, machine, inventory)
+    except ReeltuneError:  # the definition can't be resolved, and the summary has the reason
+        return summary
+    if not reason:  # a header shows that the file can be used, although its name suggests otherwise
+        return replace(summary, runnable=True, reason="", cause="")
+    return replace(summary, runnable=False, reason=summary.reason or reason, cause=summary.cause or reason)

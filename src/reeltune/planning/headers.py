@@ -1,4 +1,4 @@
-"""Headers of files behind URLs, read in bounded time however many there are and however slow their servers."""
+"""Headers of files behind URLs, read in a limited time, however many files there are and however slow the servers."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from reeltune.checkpoints.identify import Identity, identify
 from reeltune.definitions import Version
 from reeltune.errors import Offline, Unreachable
 from reeltune.events import CancelToken
-from reeltune.net import Session, UrlSource, shown
+from reeltune.net import Session, UrlSource, run_within, shown
 from reeltune.net.civitai import resolve
-from reeltune.net.waiting import run_within
 
-_SECONDS_EACH = 60.0
+_SECONDS_PER_FILE = 60.0
 _SECONDS = 120.0
-_PATIENCE_SECONDS = 10.0  # a host that kept us waiting so long for nothing isn't asked again
+_SLOW_SECONDS = 10.0  # a host that fails after a longer time is not asked again
 
 
 class Headers:
-    """Reads headers over shared connections. `notices`: files whose header could not be read for now."""
+    """Reads headers over shared connections, for at most `seconds` in total.
+
+    `notices`: files whose header could not be read at the moment.
+    """
 
     def __init__(
         self,
         tokens: Mapping[str, str] | None = None,
         *,
-        each: float = _SECONDS_EACH,
+        seconds_per_file: float = _SECONDS_PER_FILE,
         seconds: float = _SECONDS,
         cancel: CancelToken | None = None,
     ) -> None:
         self._session = Session(tokens=tokens)
         self._cancel = cancel
-        self._each, self._seconds = each, seconds
-        self._end: float | None = None
-        self._failing: dict[str, str] = {}  # hosts, and why they aren't asked again
+        self._seconds_per_file = seconds_per_file
+        self._seconds = seconds
+        self._end: float | None = None  # the time starts with the first header
+        self._skipped_hosts: dict[str, str] = {}  # hosts that are not asked again, and why
         self.notices: list[str] = []
 
     def __enter__(self) -> Self:
@@ -46,37 +49,37 @@ class Headers:
         self._session.__exit__()
 
     def identity(self, version: Version) -> Identity | None:
-        """What the header behind a URL says; None, with a notice, where it can't be read for now.
+        """The identity of the file behind a URL, by its header; None, with a notice, if it can't be read now.
 
-        Raises CheckpointError and FetchError for what is wrong with the file.
+        Raises CheckpointError and FetchError if something is wrong with the file itself.
         """
         host = origin_of(version.url)
-        began = time.monotonic()
-        self._end = self._end or began + self._seconds
-        left = min(self._each, self._end - began)
-        if left <= 0:
-            self._failing.setdefault(host, "Reading the headers of other files took too long.")
-        if host in self._failing:
-            self.notices.append(f"{version.file_name}: its header was not read. {self._failing[host]}")
+        started = time.monotonic()
+        if self._end is None:
+            self._end = started + self._seconds
+        remaining = min(self._seconds_per_file, self._end - started)
+        if remaining <= 0:
+            self._skipped_hosts.setdefault(host, "Reading the headers of other files took too long.")
+        if host in self._skipped_hosts:
+            self.notices.append(f"{version.file_name}: its header was not read. {self._skipped_hosts[host]}")
             return None
         try:
-            with UrlSource(
-                self._resolved(version.url, left), self._session, seconds=left, cancel=self._cancel
-            ) as source:
+            url = self._resolve(version.url, remaining)
+            with UrlSource(url, self._session, seconds=remaining, cancel=self._cancel) as source:
                 return identify(parse_header(source))
         except (Offline, Unreachable) as error:
-            if time.monotonic() - began > _PATIENCE_SECONDS:
-                self._failing[host] = f"{host} took too long for another file."
+            if time.monotonic() - started > _SLOW_SECONDS:
+                self._skipped_hosts[host] = f"{host} took too long for another file."
             self.notices.append(f"{version.file_name}: its header could not be read. {error}")
             return None
 
-    def _resolved(self, url: str, seconds: float) -> str:
-        """The URL of the file itself, where a site's own pages and queries stand for one."""
-        stop = self._session.interrupt
+    def _resolve(self, url: str, seconds: float) -> str:
+        """The URL of the file itself, for a URL of a site's page or API."""
         work = partial(resolve, self._session, url)
-        return run_within(seconds, work, stop=stop, name=shown(url), cancel=self._cancel).url
+        resolved = run_within(seconds, work, stop=self._session.interrupt, name=shown(url), cancel=self._cancel)
+        return resolved.url
 
 
 def origin_of(url: str) -> str:
-    """Scheme and host of a URL, as a message may show them."""
+    """Scheme and host of a URL, without secrets."""
     return "/".join(shown(url).split("/")[:3])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
+from reeltune.families.base import Config
 from reeltune.planning.estimate import Estimate, estimate
 from reeltune.planning.plan import Plan
 from reeltune.settings import frame_count, layer
@@ -97,7 +97,7 @@ def _blocks(plan: Plan) -> int:
 def _config(plan: Plan) -> dict[str, int]:
     """The whole numbers of the transformer's config, as far as its header is known."""
     identity = plan.transformer.facts.identity
-    config: Mapping[str, Any] = (identity.config if identity else None) or {}
+    config: Config = (identity.config if identity else None) or {}
     return {key: value for key, value in config.items() if type(value) is int}
 
 

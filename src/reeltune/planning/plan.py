@@ -1,6 +1,6 @@
-"""What a definition needs under the user's preferences: versions chosen, files here, files to fetch.
+"""What a definition needs under the user's preferences: the chosen versions, and the files on disk and to download.
 
-`explain` is the one entry: the command line, the downloader, the engine and the page all take its result.
+`explain` returns a `Plan`, which the command line, the downloader, the engine and the page all use.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from reeltune.checkpoints.names import read_name
+from reeltune.checkpoints.names import format_objection
 from reeltune.definitions import Definition, Version
 from reeltune.definitions.slots import PRELOAD, TRANSFORMER, Role, Slot, role_of
 from reeltune.dtypes import DType
@@ -19,45 +18,47 @@ from reeltune.events import CancelToken
 from reeltune.families import Component
 from reeltune.files import expand
 from reeltune.library.index import fold
-from reeltune.library.inventory import Inventory, Unusable, component_files, is_int8
+from reeltune.library.inventory import Inventory, UnusableFile, component_files, is_int8
 from reeltune.machine import Machine, probe
 from reeltune.net import file_key, hub_endpoint
 from reeltune.planning.choose import Choice, Facts, Selection
-from reeltune.planning.facts import select, sum_for, wanted_file
+from reeltune.planning.facts import file_query, listed_sha256, select
 from reeltune.planning.headers import Headers
 from reeltune.preferences import Preferences, load_preferences
+from reeltune.untrusted import JsonObject
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing needed: a file, or a component: its folder, or the file that holds it. `bytes` is None unless known.
+    """A file or a component that a plan needs.
 
-    `weights`: it must be a checkpoint. `sums`: the definition's sha256 by file name or URL (some URLs don't hold the
-    name). `obstacle`: what is wrong with the file that is at its place. For components: the Hub `repository` whose
-    subfolder it is, and the `patterns` of the files it takes.
+    `subject`: the slot ("transformer", "preload") or the component ("vae"). `path`: the file, or the folder of a
+    component. `bytes`: None while unknown. `weights`: whether it must be a checkpoint. `sha256_by_name`: the sha256
+    that the definition lists, by file name or URL (some URLs don't contain the name). `obstacle`: what is wrong with
+    the file at `path`. Components only: `repository` on the Hub, and `patterns` of the needed files.
     """
 
-    subject: str  # "transformer", "preload", "vae"…
+    subject: str
     url: str
     path: Path
     present: bool
     bytes: int | None
     weights: bool = False
-    sums: Mapping[str, str] = field(default_factory=dict)
+    sha256_by_name: Mapping[str, str] = field(default_factory=dict)
     repository: str = ""
     patterns: tuple[str, ...] = ()
     obstacle: str = ""
 
     def sha256(self, *names: str) -> str | None:
-        """The sum the definition gives for its URL, or for one of `names`."""
-        return sum_for(self.sums, self.url, *names)
+        """The sha256 that the definition lists for the URL, or for one of `names`."""
+        return listed_sha256(self.sha256_by_name, self.url, *names)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a definition needs under the preferences: the chosen versions and why, every file, and where it runs.
+    """What a definition needs under the preferences: the chosen versions and why, every file, and the device.
 
-    `learned`: what was read of headers over the network, by URL.
+    `remote_facts`: headers that were read over the network, by URL.
     """
 
     definition: Definition
@@ -66,31 +67,31 @@ class Plan:
     selection: Selection
     items: tuple[Item, ...]
     notices: tuple[str, ...]
-    learned: Mapping[str, Facts] = field(default_factory=dict, repr=False)
+    remote_facts: Mapping[str, Facts] = field(default_factory=dict, repr=False)
 
     @property
     def missing(self) -> tuple[Item, ...]:
-        """What must be downloaded first."""
+        """The items that must be downloaded."""
         return tuple(item for item in self.items if not item.present)
 
     @property
     def transformer(self) -> Choice:
-        """The version chosen for the transformer, or for the first of two."""
+        """The choice for the transformer; for the first one if there are two."""
         return self.selection.choices[TRANSFORMER]
 
     @property
     def dtype(self) -> DType:
-        """The data type that the models compute in."""
+        """The data type that the model computes in."""
         return self.transformer.dtype
 
     @property
     def device(self) -> str:
-        """The device that computes: "cpu", "mps", "cuda", "cuda:1", …"""
+        """The device that computes, such as "cpu", "mps", "cuda" or "cuda:1"."""
         return self.machine.device(self.preferences.device)
 
     @property
     def products_in_fp32(self) -> bool:
-        """Whether matrix products are computed in fp32, as the processor is slow in the run's data type."""
+        """Whether matrix products are computed in fp32, because the processor is slow in the plan's data type."""
         return self.machine.products_in_fp32(self.preferences.device, self.dtype)
 
     @property
@@ -99,16 +100,16 @@ class Plan:
         return self.definition.root / expand(self.preferences.outputs)
 
     def path(self, subject: str) -> Path:
-        """The file of a slot; the folder of a component, or the file that holds it."""
+        """The file of a slot, or the folder or file of a component."""
         return next(item.path for item in self.items if item.subject == subject)
 
     def files(self, slot: Slot) -> tuple[Path, ...]:
-        """The file of a transformer, then those of the modules that are merged into it."""
+        """The file of a transformer, followed by the files of the modules that are merged into it."""
         modules = [self.path(other) for other in self.selection.choices if other.is_module]
         return self.path(slot), *modules
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `explain --json`."""
+    def as_json(self) -> JsonObject:
+        """The plan as printed by `explain --json`."""
         return {
             "id": self.definition.id,
             "runnable": self.definition.runnable,
@@ -129,10 +130,7 @@ class Plan:
         }
 
 
-Explanation = Plan
-
-
-def _choice_json(choice: Choice, plan: Plan) -> dict[str, Any]:
+def _choice_json(choice: Choice, plan: Plan) -> JsonObject:
     return {
         "file": str(plan.path(choice.slot)),
         "url": choice.version.url,
@@ -154,15 +152,21 @@ def explain(
     cancel: CancelToken | None = None,
     headers: Headers | None = None,
 ) -> Plan:
-    """Choose versions and list the files they take.
+    """Choose the versions of a definition and list the files that they need.
 
-    Without preferences those of the definition's root count. `online` reads the headers that decide the choice of
-    files that aren't here (a few hundred KB each), as `pull` does before it downloads; what can't be reached is
-    reported and stays unknown. `inventory`: what is on disk, where several definitions are explained at one time.
-    `known`: what was read before, by URL. `cancel` ends the reading. `headers` reads them instead, in the time that all
-    definitions have together. Raises ChoiceError, DeviceError,
-    PreferencesError; with `online` FetchError and CheckpointError, where nothing can be used because of a file behind
-    a URL.
+    Args:
+        definition: The definition to explain.
+        preferences: The preferences to use; by default those of the definition's root.
+        online: Read the headers of files that aren't on disk and may change the choice (a few hundred KB each), as
+            `pull` does before it downloads. A server that can't be reached is reported as a notice.
+        machine: The machine to choose for; by default this one.
+        inventory: The files on disk, to share one inventory between several definitions.
+        known: Facts that were read before, by URL.
+        cancel: A token that ends the reading of headers.
+        headers: A reader of headers whose time limit is shared by several definitions.
+
+    Raises ChoiceError, DeviceError and PreferencesError; with `online` also FetchError and CheckpointError, if no
+    version can be used because of a file behind a URL.
     """
     notices: list[str] = []
     if preferences is None:
@@ -170,43 +174,49 @@ def explain(
     machine = machine or probe()
     inventory = inventory or Inventory(definition.root, preferences.model_folders)
     with contextlib.ExitStack() as stack:
-        reading = headers or stack.enter_context(Headers(preferences.tokens, cancel=cancel))
-        before = len(reading.notices)
-        chosen = select(definition, preferences, machine, inventory, reading if online else None, known)
-    notices += [*reading.notices[before:], *inventory.notices]
-    selection = chosen.selection
-    items = (*_files(definition, selection, inventory), *_components(definition, preferences, inventory, notices))
-    notices += [_passed_over(file) for facts in chosen.facts.values() for file in facts.unusable]
+        reader = headers or stack.enter_context(Headers(preferences.tokens, cancel=cancel))
+        earlier_notices = len(reader.notices)
+        selected = select(definition, preferences, machine, inventory, reader if online else None, known)
+        notices += reader.notices[earlier_notices:]
+    notices += inventory.notices
+    selection = selected.selection
+    items = [*_files(definition, selection, inventory), *_components(definition, preferences, inventory, notices)]
+    notices += [_unusable_notice(file) for facts in selected.facts.values() for file in facts.unusable]
     for choice in selection.choices.values():
-        notices += choice.facts.found.notices if choice.facts.found else ()
-        notices += _size_notice(definition, choice)
+        if choice.facts.found is not None:
+            notices += choice.facts.found.notices
+        notices += _size_notices(definition, choice)
     notices += selection.notices
-    return Plan(definition, preferences, machine, selection, items, tuple(notices), chosen.learned)
+    return Plan(definition, preferences, machine, selection, tuple(items), tuple(notices), selected.remote_facts)
 
 
-def _size_notice(definition: Definition, choice: Choice) -> list[str]:
-    """A notice where the header is that of another size of the same structure: it loads, but may not be meant."""
+def _size_notices(definition: Definition, choice: Choice) -> list[str]:
+    """A notice if the header is that of another architecture with the same structure, such as another size."""
     identity = choice.facts.identity
     if role_of(choice.slot, definition.slots) is not Role.WHOLE:
         return []
     if identity is None or not identity.architectures or definition.architecture.id in identity.architectures:
         return []
     return [
-        f"{choice.version.file_name} looks like {' or '.join(identity.architectures)}, "
-        f"the definition says {definition.architecture.id}: the definition counts."
+        f"The header of {choice.version.file_name} looks like {' or '.join(identity.architectures)}; it is used as "
+        f"{definition.architecture.id}, as the definition says."
     ]
 
 
 def _files(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:
-    taken: dict[str, str] = {}
     needed = [(slot, choice.version, choice.facts) for slot, choice in selection.choices.items()]
     for version in definition.preload:
-        found, unusable = inventory.find(wanted_file(definition, version, PRELOAD))
-        needed.append((PRELOAD, version, Facts(found, None, tuple(unusable))))
+        needed.append((PRELOAD, version, _facts_on_disk(definition, version, PRELOAD, inventory)))
+    reserved: dict[str, str] = {}
     for slot, version, facts in needed:
-        item = _item(slot, version, facts, definition, inventory, taken)
-        taken.setdefault(fold(item.path.name), file_key(item.url))
+        item = _item(slot, version, facts, definition, inventory, reserved)
+        reserved.setdefault(fold(item.path.name), file_key(item.url))
         yield item
+
+
+def _facts_on_disk(definition: Definition, version: Version, slot: Slot, inventory: Inventory) -> Facts:
+    file, unusable = inventory.find(file_query(definition, version, slot))
+    return Facts(file, None, tuple(unusable))
 
 
 def _item(
@@ -215,20 +225,20 @@ def _item(
     facts: Facts,
     definition: Definition,
     inventory: Inventory,
-    taken: Mapping[str, str],
+    reserved: Mapping[str, str],
 ) -> Item:
     if facts.found is not None:
         path = facts.found.path
     else:
-        path = inventory.place(wanted_file(definition, version, slot), facts.unusable, taken)
+        path = inventory.download_path(file_query(definition, version, slot), facts.unusable, reserved)
     return Item(
         subject=slot,
         url=version.url,
         path=path,
         present=facts.found is not None,
-        bytes=facts.bytes or inventory.index.size_of(version.url),
+        bytes=facts.bytes or inventory.index.size_of_url(version.url),
         weights=slot != PRELOAD,
-        sums=definition.sha256,
+        sha256_by_name=definition.sha256,
         obstacle=next((file.reason for file in facts.unusable if file.path == path), ""),
     )
 
@@ -236,64 +246,82 @@ def _item(
 def _components(
     definition: Definition, preferences: Preferences, inventory: Inventory, notices: list[str]
 ) -> Iterator[Item]:
-    counted: set[Path] = set()  # files that two components have in common count once
+    counted: set[Path] = set()  # a file that several components share counts once
     for component in definition.architecture.parts:
-        here = inventory.component(definition.components, component.name)
-        size = size_on_disk(here.rglob("*")) if here else None
-        if here is None and definition.components == definition.architecture.components_repo:
-            here = _loose(component, preferences.text_encoder_quantization, inventory, notices)
-            files = set(component_files(here, component) if here else ()) - counted
-            size = size_on_disk(files) if here else None
-            counted |= files
-        path = here or inventory.component_folders(definition.components)[0] / component.name
         url = f"{hub_endpoint()}/{definition.components}/tree/main/{component.name}"
-        size = inventory.index.size_of(url) if here is None else size
+        path = inventory.component(definition.components, component.name)
+        if path is not None:
+            size: int | None = size_on_disk(path.rglob("*"))
+        else:
+            if definition.components == definition.architecture.components_repo:
+                path = _wangp_component(component, preferences.text_encoder_quantization, inventory, notices)
+            if path is not None:
+                files = set(component_files(path, component)) - counted
+                counted |= files
+                size = size_on_disk(files)
+            else:
+                size = inventory.index.size_of_url(url)
         yield Item(
-            component.name, url, path, here is not None, size,
-            repository=definition.components, patterns=component.files,
-        )  # fmt: skip
+            subject=component.name,
+            url=url,
+            path=path or inventory.component_folders(definition.components)[0] / component.name,
+            present=path is not None,
+            bytes=size,
+            repository=definition.components,
+            patterns=component.files,
+        )
 
 
 def size_on_disk(paths: Iterable[Path]) -> int:
-    """Bytes of the files among `paths`; what can't be looked at counts as none."""
+    """The bytes of the files among `paths`; files that can't be read count as 0."""
     total = 0
     for path in paths:
         with contextlib.suppress(OSError):
-            total += path.stat().st_size if path.is_file() else 0
+            if path.is_file():
+                total += path.stat().st_size
     return total
 
 
-def _loose(component: Component, quantization: str, inventory: Inventory, notices: list[str]) -> Path | None:
-    """The file of a WanGP folder that holds a component, with notices about files that can't be used and about a
-    preferred quantization that isn't there.
+def _wangp_component(component: Component, quantization: str, inventory: Inventory, notices: list[str]) -> Path | None:
+    """The file or folder of a component in WanGP's layout.
+
+    Adds notices about unusable files, and about a preferred quantization that isn't on disk.
     """
-    here, unusable = inventory.loose(component, quantization)
-    notices += [text for text in map(_passed_over, unusable) if text not in notices]
-    wanted = quantization == "int8"
-    if here and is_int8(here.name) != wanted and any(is_int8(name) == wanted for name in component.wangp_files):
-        notices.append(f"{component.name}: {here.name} is used, {quantization} is preferred, but isn't there.")
-    return here
+    path, unusable = inventory.wangp_component(component, quantization)
+    for file in unusable:
+        text = _unusable_notice(file)
+        if text not in notices:
+            notices.append(text)
+    prefers_int8 = quantization == "int8"
+    preference_exists = any(is_int8(name) == prefers_int8 for name in component.wangp_files)
+    if path and is_int8(path.name) != prefers_int8 and preference_exists:
+        notices.append(
+            f"{component.name}: {quantization} is preferred, but not on disk in WanGP's layout; {path.name} is used."
+        )
+    return path
 
 
-def _passed_over(file: Unusable) -> str:
-    return f"{file.path} is passed over: {file.reason}"
+def _unusable_notice(file: UnusableFile) -> str:
+    return f"{file.path} is not used: {file.reason}"
 
 
 def other_versions(plan: Plan) -> tuple[Item, ...]:
-    """The versions that were not chosen, of every slot: what a copy for other machines also takes.
+    """The versions that were not chosen, of every slot, for copies that other machines use too.
 
-    Files of formats that are never loaded are left out.
+    Files in formats that can't be loaded are left out.
     """
     definition = plan.definition
     inventory = Inventory(definition.root, plan.preferences.model_folders)
-    chosen = {item.url for item in plan.items}
+    chosen_urls = {item.url for item in plan.items}
+    reserved = {fold(item.path.name): file_key(item.url) for item in plan.items}
     items: list[Item] = []
     for slot, versions in definition.slots.items():
         for version in versions:
-            if version.url in chosen or not version.remote or read_name(version.url).format in ("gguf", "pickle"):
+            never_loaded = bool(format_objection(version.url))
+            if version.url in chosen_urls or not version.remote or never_loaded:
                 continue
-            found, unusable = inventory.find(wanted_file(definition, version, slot))
-            facts = Facts(found, None, tuple(unusable))
-            taken = {fold(item.path.name): file_key(item.url) for item in (*plan.items, *items)}
-            items.append(_item(slot, version, facts, definition, inventory, taken))
+            facts = _facts_on_disk(definition, version, slot, inventory)
+            item = _item(slot, version, facts, definition, inventory, reserved)
+            reserved[fold(item.path.name)] = file_key(item.url)
+            items.append(item)
     return tuple(items)

@@ -76,7 +76,7 @@ def boundary(settings: Settings) -> float:
     return float(settings.get("switch_threshold", DEFAULTS["switch_threshold"])) / _TIMESTEPS
 
 
-def _record(settings: Settings, architecture: Architecture) -> dict[str, Any]:
+def _record(settings: Settings, architecture: Architecture) -> Settings:
     """The settings to store with the video: those that the model uses, and all others that have an effect."""
     record = {}
     for key, value in settings.items():

@@ -72,7 +72,7 @@ def parse_latents(definition: Definition, settings: Settings) -> Request:
     return build_request(architecture, complete, definition.root, inputs_needed=False)[0]
 
 
-def complete_settings(definition: Definition, call: Settings) -> tuple[dict[str, Any], list[str]]:
+def complete_settings(definition: Definition, call: Settings) -> tuple[Settings, list[str]]:
     """The merged layers of settings for a call, and notices about unused settings. Raises as `parse`."""
     architecture = definition.architecture
     stored = stored_settings(definition.root, definition.id)

@@ -1,4 +1,4 @@
-"""A new video that begins where another one ends: its last frame becomes the start image."""
+"""Continues a video: its last frame becomes the start image of the next one."""
 
 from __future__ import annotations
 
@@ -10,66 +10,69 @@ from reeltune.errors import MediaError, NotRunnable, ReeltuneError
 from reeltune.families import ARCHITECTURES, Architecture
 from reeltune.media.inputs import last_frame
 from reeltune.media.origin import Origin, read_origin
-from reeltune.service import drafts
-from reeltune.service.studio import Studio
-from reeltune.service.uploads import clean_name, store
-from reeltune.web.markup import good
+from reeltune.service.drafts import Message, VideoDraft, draft_with_settings
+from reeltune.service.uploads import clean_name, store_upload
+from reeltune.service.workspace import Workspace
 
-START = "image_start"
-_OF_THE_BEGINNING = ("image_end", "video_source", "video_guide", "video_mask")  # belong to the video that is continued
+_START_IMAGE = "image_start"
+_INPUTS_OF_THE_FIRST_VIDEO = ("image_end", "video_source", "video_guide", "video_mask")
 
 
-def continued(studio: Studio, current: str, path: Path) -> drafts.Draft:
-    """A draft with the settings of the video in `path`, its last frame as the start image.
+def continuation_draft(workspace: Workspace, current: str, path: Path) -> VideoDraft:
+    """A draft with the settings of a video and its last frame as the start image.
 
-    `current`: the model that is picked, used where the video's own takes no start image. Raises MediaError for a video
-    that can't be read, or whose frame can't be stored, NotRunnable where no model here takes a start image.
+    `current`: the selected model, used if the video's own model takes no start image. Raises MediaError when the video
+    can't be read or its frame can't be stored, NotRunnable when no model takes a start image.
     """
-    image = _stored(studio, path)
+    image_path = _store_last_frame(workspace, path)
     origin = read_origin(path)
-    id = _model(studio, current, origin)
+    id = _model_for(workspace, current, origin)
     settings = dict(origin.settings) if origin is not None else {}
-    for key in _OF_THE_BEGINNING:
+    for key in _INPUTS_OF_THE_FIRST_VIDEO:
         settings.pop(key, None)
-    draft = drafts.of_settings(studio, id, settings | {START: str(image)}, [])
-    name = studio.catalog()[id].name
-    return draft | {"message": good(f"{name} starts with the last frame of {path.name}. Describe what happens next.")}
+    draft = draft_with_settings(workspace, id, settings | {_START_IMAGE: str(image_path)})
+    name = workspace.catalog()[id].name
+    text = f"{name} starts with the last frame of {path.name}. Describe what happens next."
+    return draft.with_changes(message=Message(text))
 
 
-def _stored(studio: Studio, path: Path) -> Path:
+def _store_last_frame(workspace: Workspace, path: Path) -> Path:
     content = io.BytesIO()
     last_frame(path).save(content, "PNG")
     try:
-        return store(studio, content.getvalue(), clean_name(f"{path.stem}_last_frame.png"))
+        return store_upload(workspace, content.getvalue(), clean_name(f"{path.stem}_last_frame.png"))
     except OSError as error:
         message = f"The last frame of {path.name} can't be stored: {error.strerror}."
         raise MediaError(message, hint="Check the free space.") from error
 
 
-def _model(studio: Studio, current: str, origin: Origin | None) -> str:
-    """The video's own model, the one that is picked, or else the likeliest of those that take a start image."""
-    own = [origin.definition, origin.architecture] if origin is not None else []
-    for id in [*own, current]:
-        if _takes(studio, id):
+def _model_for(workspace: Workspace, current: str, origin: Origin | None) -> str:
+    """The first of these that takes a start image: the video's model, the selected one, the most similar model."""
+    preferred = [origin.definition, origin.architecture, current] if origin is not None else [current]
+    for id in preferred:
+        if _takes_start_image(workspace, id):
             return id
-    like = ARCHITECTURES.get(origin.architecture) if origin is not None else None
-    others = [row for row in studio.catalog().summaries() if row.runnable and _takes(studio, row.id)]
-    if not others:
-        raise NotRunnable("No model here takes a start image.", hint="Add a model that starts from an image.")
-    return min(others, key=lambda row: _rank(studio, row, like)).id
+    architecture = ARCHITECTURES.get(origin.architecture) if origin is not None else None
+    summaries = workspace.catalog().summaries()
+    candidates = [summary for summary in summaries if summary.runnable and _takes_start_image(workspace, summary.id)]
+    if not candidates:
+        raise NotRunnable("None of the models takes a start image.", hint="Add a model that starts from an image.")
+    return min(candidates, key=lambda summary: _rank(workspace, summary, architecture)).id
 
 
-def _rank(studio: Studio, row: Summary, like: Architecture | None) -> tuple[bool, bool, bool, str]:
-    """Lower is better: on disk, of the video's family, a base model."""
-    standing = studio.standings().get(row.id)
-    own = ARCHITECTURES.get(row.architecture)
-    same = like is not None and own is not None and own.family is like.family
-    return not (standing is not None and standing.ready), not same, row.kind != "base", row.name
+def _rank(workspace: Workspace, summary: Summary, wanted: Architecture | None) -> tuple[bool, bool, bool, str]:
+    """Lower is better: first models on disk, then those of the same family, then base models."""
+    state = workspace.model_states().get(summary.id)
+    ready = state is not None and state.ready
+    architecture = ARCHITECTURES.get(summary.architecture)
+    same_family = wanted is not None and architecture is not None and architecture.family is wanted.family
+    return not ready, not same_family, summary.kind != "base", summary.name
 
 
-def _takes(studio: Studio, id: str) -> bool:
+def _takes_start_image(workspace: Workspace, id: str) -> bool:
     try:
-        definition = studio.catalog()[id]
+        definition = workspace.catalog()[id]
     except ReeltuneError:
         return False
-    return definition.runnable and any(row.key == START for row in definition.architecture.inputs)
+    inputs = definition.architecture.inputs
+    return definition.runnable and any(model_input.key == _START_IMAGE for model_input in inputs)

@@ -1,161 +1,223 @@
-"""What a person is about to make: a model, its settings as the form holds them, and the job they edit, if any."""
+"""Drafts: a model with the settings of the video that somebody is about to make, and the job they edit, if any.
+
+draft = new_draft(workspace, "t2v")
+settings, notices = check_draft(workspace, workspace.catalog()[draft.id], form_values)
+workspace.queue.add(draft.id, settings)
+"""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from reeltune.definitions import Definition
 from reeltune.errors import ReeltuneError
+from reeltune.families.values import Settings
 from reeltune.files import write_atomic
 from reeltune.jobs import Job
 from reeltune.planning.positions import check_positions
 from reeltune.request.parse import parse
-from reeltune.service.fields import as_shown, collect, defaults, fields_of, inputs_of
-from reeltune.service.studio import Studio
-from reeltune.service.uploads import adopted, checked_inputs
+from reeltune.service.fields import (
+    FormValues,
+    displayed_settings,
+    fields_of,
+    initial_settings,
+    inputs_of,
+    settings_from_form,
+)
+from reeltune.service.settings_files import (
+    FileSettings,
+    checked_inputs,
+    import_inputs,
+    missing_inputs,
+    read_settings_of,
+)
+from reeltune.service.uploads import discard_json_upload, uploaded_file
+from reeltune.service.workspace import Workspace
 from reeltune.settings import check_call, listed, settings_text, stored_layer, stored_settings
-from reeltune.web.markup import good, notes
-
-# Plain, as sessions keep it: "id", "settings", "start" (the settings the model starts from), "job" (that is edited),
-# "said" (notices), "message" (HTML that answers what was done last), "blocked" (why the model can't run), "basis" (what
-# of the definition the form was drawn from), "turn" (tells equal drafts apart).
-Draft = dict[str, Any]
 
 
-def saved_file(studio: Studio, id: str) -> Path:
-    """Where the settings are that a model starts from here, if they were saved."""
-    return studio.root / "settings" / f"{id}_settings.json"
+@dataclass(frozen=True)
+class Message:
+    """The answer to the last action: `text` reports what was done, `notices` what the user should know about it."""
+
+    text: str
+    notices: tuple[str, ...] = ()
 
 
-def fresh(studio: Studio, id: str, message: str = "") -> Draft:
-    """A model with the settings it starts from."""
-    settings, said = _start(studio, id)
-    return _draft(studio, id, settings, said) | {"message": message}
+@dataclass(frozen=True, eq=False)  # drafts with equal settings are still different drafts
+class VideoDraft:
+    """A model `id` with the `settings` of a video.
+
+    `initial`: the settings the model starts from. `job`: id of the job that is edited. `notices`: what could not be
+    used of the settings. `message`: the answer to the last action. `blocked`: why the model can't run here. `basis`:
+    a hash of everything in the definition that a form shows. `version`: different for every draft.
+    """
+
+    id: str
+    settings: Settings
+    initial: Settings
+    job: int | None = None
+    notices: tuple[str, ...] = ()
+    message: Message | None = None
+    blocked: str = ""
+    basis: str = ""
+    version: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    def with_changes(self, **changes: Any) -> VideoDraft:
+        """Another draft that differs in `changes`."""
+        return replace(self, version=secrets.token_hex(4), **changes)
 
 
-def _start(studio: Studio, id: str) -> tuple[dict[str, Any], list[str]]:
-    """The settings a model starts from, and notices about the file that stores them."""
+def defaults_file(workspace: Workspace, id: str) -> Path:
+    """The file with the settings that the user saved as a model's defaults; it may not exist."""
+    return workspace.root / "settings" / f"{id}_settings.json"
+
+
+def save_defaults(workspace: Workspace, id: str, settings: Settings) -> Path:
+    """Save settings as a model's defaults; returns the file. Raises FileError."""
+    path = defaults_file(workspace, id)
+    write_atomic(path, settings_text(id, settings).encode("utf-8"))
+    return path
+
+
+# --- new drafts -------------------------------------------------------------------------------------------------
+
+
+def new_draft(workspace: Workspace, id: str, message: Message | None = None) -> VideoDraft:
+    """A draft with the settings that a model starts from."""
+    settings, notices = _initial(workspace, id)
+    return VideoDraft(
+        id=id,
+        settings=settings,
+        initial=settings,
+        notices=notices,
+        message=message,
+        blocked=workspace.blocked(id),
+        basis=_basis(workspace, id),
+    )
+
+
+def _initial(workspace: Workspace, id: str) -> tuple[Settings, tuple[str, ...]]:
+    """The settings a model starts from, and notices about the file with its defaults."""
     try:
-        definition = studio.catalog()[id]
-    except ReeltuneError:  # shown above the form, which isn't drawn
-        return {}, []
+        definition = workspace.catalog()[id]
+    except ReeltuneError:  # a definition that can't be read has no form; its error is shown in place of the model
+        return {}, ()
     try:
-        stored = stored_settings(studio.root, id)
+        stored = stored_settings(workspace.root, id)
     except ReeltuneError as error:
-        return defaults(definition), [str(error)]
-    return defaults(definition, stored.settings), stored.notices()
+        return initial_settings(definition), (str(error),)
+    return initial_settings(definition, stored.settings), tuple(stored.notices())
 
 
-def stale(studio: Studio, draft: Draft) -> str:
-    """Other words for each definition that the form has yet to follow; empty where it is up to date."""
-    basis, blocked = _basis(studio, draft["id"]), studio.blocked(draft["id"])
-    if (basis, blocked) == (draft["basis"], draft["blocked"]):
+def draft_with_settings(workspace: Workspace, id: str, settings: Settings, unknown: tuple[str, ...] = ()) -> VideoDraft:
+    """A draft with settings from a file. Its notices report `unknown` keys and files that no longer exist.
+
+    Images and videos from elsewhere on this machine are copied to the uploads.
+    """
+    draft = new_draft(workspace, id)
+    try:
+        definition = workspace.catalog()[id]
+    except ReeltuneError:
+        return draft
+    used_keys = {shown.key for shown in (*fields_of(definition), *inputs_of(definition.architecture))}
+    if "type" in settings or "settings_version" in settings:  # a whole settings file, possibly of another program
+        settings = stored_layer(definition.architecture, settings)
+    used = import_inputs(workspace, {key: value for key, value in settings.items() if key in used_keys})
+    missing = missing_inputs(workspace, definition, used)
+    used = {key: value for key, value in used.items() if key not in missing}
+    notices = list(draft.notices)
+    if unknown:
+        notices.append(f"Unknown settings are ignored: {listed(list(unknown))}.")
+    if missing:
+        notices.append(f"The files of {', '.join(missing)} no longer exist. Upload them again.")
+    displayed = displayed_settings({**draft.settings, **used}, definition.architecture)
+    return draft.with_changes(settings=displayed, notices=tuple(notices))
+
+
+def draft_of_job(workspace: Workspace, job: Job, *, edit: bool) -> VideoDraft:
+    """A draft with the settings of a job. `edit`: the draft changes that job instead of making another one."""
+    draft = draft_with_settings(workspace, job.definition, job.settings)
+    message = Message(f"The form shows the settings of job {job.id}.")
+    return draft.with_changes(job=job.id if edit else None, message=message)
+
+
+def draft_of_stored(workspace: Workspace, current: str, stored: FileSettings, name: str) -> VideoDraft:
+    """A draft with the settings of the file `name`.
+
+    Its model is the one that the file names, else the base model of its architecture, else `current`, whichever
+    exists first. The message reports when that isn't the model of the file.
+    """
+    catalog = workspace.catalog()
+    id = next((id for id in (stored.definition, stored.architecture) if id in catalog), current)
+    notices: tuple[str, ...] = ()
+    if stored.definition and id != stored.definition:
+        notices = (f"The model {stored.definition} does not exist here. Its settings are used with {id}.",)
+    draft = draft_with_settings(workspace, id, stored.settings, stored.unknown)
+    return draft.with_changes(message=Message(f"The form shows the settings of {name}.", notices))
+
+
+def draft_of_upload(workspace: Workspace, current: str, path: str) -> VideoDraft:
+    """A draft with the settings of an uploaded video, image or settings file. Raises ReeltuneError.
+
+    An uploaded JSON file is deleted afterwards.
+    """
+    upload = uploaded_file(workspace, path)
+    try:
+        stored = read_settings_of(upload)
+    finally:
+        discard_json_upload(workspace, upload)
+    return draft_of_stored(workspace, current, stored, upload.name)
+
+
+# --- definitions that change while a form is open ---------------------------------------------------------------
+
+
+def outdated(workspace: Workspace, draft: VideoDraft) -> str:
+    """A text that changes with every change of the definition since the draft was made; empty if there was none."""
+    basis, blocked = _basis(workspace, draft.id), workspace.blocked(draft.id)
+    if (basis, blocked) == (draft.basis, draft.blocked):
         return ""
-    return f"{draft['turn']} {basis} {blocked}"
+    return f"{draft.version} {basis} {blocked}"
 
 
-def renewed(studio: Studio, draft: Draft, values: Mapping[str, Any]) -> Draft:
-    """The draft on its definition as it is now, with what was changed in the form; `values`: what stands in it."""
-    settings, said = _start(studio, draft["id"])
-    before = draft["start"]
-    changed = {key: value for key, value in values.items() if _or_none(value) != _or_none(before.get(key))}
-    fresh = _draft(studio, draft["id"], settings, said)
-    return {**fresh, "settings": {**settings, **changed}, "job": draft["job"]}
+def updated(workspace: Workspace, draft: VideoDraft, form_values: FormValues) -> VideoDraft:
+    """The draft for the definition as it is now. Keeps the form's values that differ from the old initial settings."""
+    changed = {key: value for key, value in form_values.items() if _or_none(value) != _or_none(draft.initial.get(key))}
+    current = new_draft(workspace, draft.id)
+    return current.with_changes(settings={**current.settings, **changed}, job=draft.job)
 
 
 def _or_none(value: Any) -> Any:
     return None if value in ("", []) else value
 
 
-def _basis(studio: Studio, id: str) -> str:
-    """What the form is drawn from, short: it differs where another form would be drawn."""
+def _basis(workspace: Workspace, id: str) -> str:
     try:
-        definition = studio.catalog()[id]
+        definition = workspace.catalog()[id]
     except ReeltuneError:
         return ""
     shown = (definition.name, definition.architecture.id, sorted(definition.slots), dict(definition.settings))
     return hashlib.sha1(repr(shown).encode("utf-8", "replace")).hexdigest()
 
 
-def of_settings(studio: Studio, id: str, settings: Mapping[str, Any], unknown: list[str]) -> Draft:
-    """A model with settings from a file, and notices on what can't be used of them.
+# --- checks -----------------------------------------------------------------------------------------------------
 
-    Images and videos that lie elsewhere on this machine are copied to the uploads.
+
+def check_draft(workspace: Workspace, definition: Definition, form_values: FormValues) -> tuple[Settings, list[str]]:
+    """The settings of a job from the values of a form, and notices about them.
+
+    Checks everything that can be known before the model is loaded. Raises SettingsError, MediaError, NotRunnable.
     """
-    base = fresh(studio, id)
-    try:
-        definition = studio.catalog()[id]
-    except ReeltuneError:
-        return base
-    shown = {row.key for row in (*fields_of(definition), *inputs_of(definition.architecture))}
-    if "type" in settings or "settings_version" in settings:  # a file of this or of another program
-        settings = stored_layer(definition.architecture, settings)
-    taken = adopted(studio, {key: value for key, value in settings.items() if key in shown})
-    gone = [key for key in taken if key in {row.key for row in inputs_of(definition.architecture)} and
-            not _there(studio, taken[key])]  # fmt: skip
-    for key in gone:
-        del taken[key]
-    said = [f"Unknown settings are left out: {listed(unknown)}."] if unknown else []
-    if gone:
-        said.append(f"The files of {', '.join(gone)} aren’t here any more: upload them again.")
-    complete = as_shown(base["settings"] | taken, definition.architecture)
-    return {**base, "settings": complete, "said": [*base["said"], *said]}
-
-
-def of_file(
-    studio: Studio, ids: tuple[str, str, str], settings: Mapping[str, Any], unknown: list[str], name: str
-) -> Draft:
-    """A model with the settings of a file. `ids`: the definition it names, its architecture, and the current model.
-
-    The first of them that is here is used; where that isn't the definition the file names, the message reports it.
-    Files of the settings that lie elsewhere on this machine are copied to the uploads.
-    """
-    named, architecture, current = ids
-    catalog = studio.catalog()
-    used = next((id for id in (named, architecture) if id in catalog), current)
-    message = good(f"The settings of {name} are in the form.")
-    if named and used != named:
-        message += notes([f"It was made with {named}, which isn’t here; {used} gets its settings."])
-    return of_settings(studio, used, settings, unknown) | {"message": message}
-
-
-def _there(studio: Studio, value: Any) -> bool:
-    paths = value if isinstance(value, list) else [value]
-    return all(path in (None, "") or ((found := studio.confined(path)) and found.is_file()) for path in paths)
-
-
-def of_job(studio: Studio, job: Job) -> Draft:
-    """The settings of a job that waits, to be changed."""
-    return {**of_settings(studio, job.definition, job.settings, []), "job": job.id}
-
-
-def _draft(studio: Studio, id: str, settings: dict[str, Any], said: list[str]) -> Draft:
-    return {
-        "id": id, "settings": settings, "start": settings, "job": None, "said": said, "message": "",
-        "blocked": studio.blocked(id), "basis": _basis(studio, id), "turn": secrets.token_hex(4),
-    }  # fmt: skip
-
-
-def check(studio: Studio, definition: Definition, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A job's settings from the form's values, held against everything that can be known before loading.
-
-    Returns them and what is worth saying. Raises SettingsError, MediaError, NotRunnable with what to mend.
-    """
-    settings = checked_inputs(studio, definition, check_call(collect(definition, values)))
+    checked_settings = check_call(settings_from_form(definition, form_values))
+    settings = checked_inputs(workspace, definition, checked_settings)
     parsed = parse(definition, settings)
-    check_positions(studio.explain(definition), parsed.requests[0])
+    check_positions(workspace.explain(definition), parsed.requests[0])
     notices = list(parsed.notices)
     if len(parsed.requests) > 1:
         notices.append(f"It makes {len(parsed.requests)} videos.")
     return settings, notices
-
-
-def save_defaults(studio: Studio, id: str, settings: Mapping[str, Any]) -> Path:
-    """Let a model start from these settings from now on."""
-    path = saved_file(studio, id)
-    write_atomic(path, settings_text(id, settings).encode("utf-8"))
-    return path

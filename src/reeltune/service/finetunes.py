@@ -1,32 +1,41 @@
-"""Finetune definitions made, changed and deleted through the page: validated before they are written, losslessly."""
+"""The user's finetunes: created, changed, imported, copied and deleted; every change is checked before it is written.
+
+new = NewFinetune(id="", name="Water colour", description="", urls="https://example.org/water_bf16.safetensors")
+id = create_finetune(workspace, workspace.catalog()["t2v"], new, settings)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from reeltune.definitions import Definition
+from reeltune.definitions.copying import copy_definition
 from reeltune.definitions.jsontext import decode, parse_object
 from reeltune.definitions.schema import MODEL_KEY, build_definition, parse_definition
 from reeltune.definitions.writer import create, edit
 from reeltune.errors import DefinitionError, SettingsError
-from reeltune.files import read_bytes, write_atomic
+from reeltune.families.values import Settings
+from reeltune.files import write_atomic
 from reeltune.jobs.confine import Confinement
 from reeltune.library.adding import definition_id
-from reeltune.service.studio import Studio
-from reeltune.untrusted import clean_text
+from reeltune.service.workspace import Workspace
+from reeltune.untrusted import JsonObject, clean_text
 
-_MOST_BYTES = 1_000_000
-_PATHS = ("URLs2", "modules", "loras", "components")  # keys of a model that name files, besides all that end in URLs
-_INSIDE = "Put it into ckpts/, or give a URL."
+_MAX_BYTES = 1_000_000
+_FILE_KEYS = ("URLs2", "modules", "loras", "components")  # keys that name files, besides those that end in URLs
+_OUTSIDE_HINT = "Move it to ckpts/, or enter a URL."
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the form says: texts as they stand there, a URL or path a line. Empty `urls`: the base's own weights."""
+class NewFinetune:
+    """A finetune to create, as it was entered. The last four fields hold one URL, path or id per line.
+
+    Without `id` the name is used, without `urls` the weights of the base model.
+    """
 
     id: str
     name: str
@@ -37,215 +46,226 @@ class Wanted:
     auto_quantize: bool = True
 
 
-def lines(text: str) -> list[str]:
-    """The lines of a text box that say something."""
-    return [row.strip() for row in (text or "").splitlines() if row.strip()]
+def nonempty_lines(text: str) -> list[str]:
+    """The lines of a text without the empty ones."""
+    return [line.strip() for line in (text or "").splitlines() if line.strip()]
 
 
-def new_id(base: Definition, wanted: Wanted) -> str:
-    """The id a finetune gets: the base's, then its own."""
-    return definition_id(_root_id(base), wanted.id or wanted.name)
-
-
-def _root_id(base: Definition) -> str:
-    """What a finetune of it names as its architecture: the base model, or what a finetune derives from."""
-    return base.id if base.kind == "base" else base.architecture.id
-
-
-def write_new(studio: Studio, base: Definition, wanted: Wanted, settings: Mapping[str, Any]) -> str:
-    """Write a finetune of `base`; returns its id. Raises DefinitionError."""
-    if not wanted.name.strip():
-        raise DefinitionError("A finetune needs a name.", hint="Write one.")
-    id = new_id(base, wanted)
-    if id in studio.catalog():
+def create_finetune(workspace: Workspace, base: Definition, new: NewFinetune, settings: Settings) -> str:
+    """Write a finetune of `base` with its settings; returns its id. Raises DefinitionError."""
+    if not new.name.strip():
+        raise DefinitionError("A finetune needs a name.", hint="Enter a name.")
+    id = definition_id(_base_model_id(base), new.id or new.name)
+    if id in workspace.catalog():
         raise DefinitionError(f"There is a definition {id} already.", hint="Choose another id.")
-    model: dict[str, Any] = {"name": wanted.name.strip(), "architecture": _root_id(base)}
-    model["description"] = wanted.description.strip()
-    model |= _weights(studio, base, wanted)
+    model: JsonObject = {"name": new.name.strip(), "architecture": _base_model_id(base)}
+    model["description"] = new.description.strip()
+    model |= _weights(workspace, base, new)
     if base.components != base.architecture.components_repo:
         model["components"] = base.components
-    path = studio.root / "finetunes" / f"{id}.json"
-    value = {"model": model, **{key: row for key, row in settings.items() if row is not None}}
-    check_paths(studio, {key: row for key, row in value.items() if key != MODEL_KEY})
-    studio.catalog().with_file(build_definition(path, value, []))[id]  # refuses what can't be resolved
-    create(path, value)
+    stored_settings = {key: value for key, value in settings.items() if value is not None}
+    content = {MODEL_KEY: model, **stored_settings}
+    path = workspace.root / "finetunes" / f"{id}.json"
+    check_paths(workspace, stored_settings)
+    workspace.catalog().with_file(build_definition(path, content, []))[id]  # raises if it can't be resolved
+    create(path, content)
     return id
 
 
-def _weights(studio: Studio, base: Definition, wanted: Wanted) -> dict[str, Any]:
-    """The model's keys that say where weights are."""
-    urls = [allowed(studio, row) for row in lines(wanted.urls)]
-    found: dict[str, Any] = {"URLs": urls or base.id}
-    second = [allowed(studio, row) for row in lines(wanted.urls2)]
-    if second or "transformer_2" in base.slots:
-        found["URLs2"] = second or base.id
-    if modules := lines(wanted.modules):
-        found["modules"] = [row if row in studio.catalog() else [allowed(studio, row)] for row in modules]
+def _base_model_id(base: Definition) -> str:
+    """The id of the base model itself, or of the architecture that a finetune derives from."""
+    return base.id if base.kind == "base" else base.architecture.id
+
+
+def _weights(workspace: Workspace, base: Definition, new: NewFinetune) -> JsonObject:
+    """The keys of the model object that name weights."""
+    urls = [allowed_source(workspace, source) for source in nonempty_lines(new.urls)]
+    weights: JsonObject = {"URLs": urls or base.id}
+    urls2 = [allowed_source(workspace, source) for source in nonempty_lines(new.urls2)]
+    if urls2 or "transformer_2" in base.slots:
+        weights["URLs2"] = urls2 or base.id
+    modules = nonempty_lines(new.modules)
+    if modules:
+        weights["modules"] = [_module(workspace, source) for source in modules]
     elif any(slot.startswith("modules") for slot in base.slots):
-        found["modules"] = [base.id]
-    if urls and wanted.auto_quantize:
-        found["auto_quantize"] = True
-    return found
+        weights["modules"] = [base.id]
+    if urls and new.auto_quantize:
+        weights["auto_quantize"] = True
+    return weights
 
 
-def allowed(studio: Studio, source: str) -> str:
-    """A URL, or a path that whoever uses the page may name. Raises DefinitionError."""
-    if studio.local or _remote(source) or Confinement.of(studio.root, studio.preferences()).allows(source):
+def _module(workspace: Workspace, source: str) -> str | list[str]:
+    """The id of a definition whose module is used, or a list of versions."""
+    if source in workspace.catalog():
         return source
-    raise DefinitionError(f"{source} lies outside this folder and the model folders.", hint=_INSIDE)
+    return [allowed_source(workspace, source)]
 
 
-def check_paths(studio: Studio, value: Mapping[str, Any]) -> None:
-    """Raise DefinitionError where a definition's text names a file that whoever uses the page may not name; the
-    message has the key. `value`: the parsed file.
-    """
-    if studio.local:
+# --- files that a definition may name ---------------------------------------------------------------------------
+
+
+def allowed_source(workspace: Workspace, source: str) -> str:
+    """A URL or path, unchanged. Raises DefinitionError for a path that users of this workspace may not use."""
+    if workspace.local or _is_url(source):
+        return source
+    if Confinement.of(workspace.root, workspace.preferences()).allows(source):
+        return source
+    raise DefinitionError(f"{source} is outside this folder and the model folders.", hint=_OUTSIDE_HINT)
+
+
+def check_paths(workspace: Workspace, content: JsonObject) -> None:
+    """Raise DefinitionError if a parsed definition names a file that users of this workspace may not use."""
+    if workspace.local:
         return
-    confinement = Confinement.of(studio.root, studio.preferences())
+    confinement = Confinement.of(workspace.root, workspace.preferences())
     try:
-        confinement.check_settings({key: row for key, row in value.items() if key != MODEL_KEY})
+        confinement.check_settings({key: value for key, value in content.items() if key != MODEL_KEY})
     except SettingsError as error:
         raise DefinitionError(error.message, hint=error.hint) from error
-    section = value.get(MODEL_KEY)
-    for key, row in section.items() if isinstance(section, Mapping) else ():
-        if key not in _PATHS and not key.lower().endswith("urls"):
+    model = content.get(MODEL_KEY)
+    if not isinstance(model, Mapping):
+        return
+    for key, value in model.items():
+        if key not in _FILE_KEYS and not key.lower().endswith("urls"):
             continue
-        for source in _texts(row):
-            if not (_remote(source) or source in studio.catalog() or confinement.allows(source)):
-                message = f"{MODEL_KEY}.{key}: {source} lies outside this folder and the model folders."
-                raise DefinitionError(message, hint=_INSIDE)
+        for source in _texts_in(value):
+            if not (_is_url(source) or source in workspace.catalog() or confinement.allows(source)):
+                message = f"{MODEL_KEY}.{key}: {source} is outside this folder and the model folders."
+                raise DefinitionError(message, hint=_OUTSIDE_HINT)
 
 
-def _remote(source: str) -> bool:
+def _is_url(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
-def _texts(value: Any) -> list[str]:
-    """The texts of a value, those of lists in lists included."""
+def _texts_in(value: Any) -> list[str]:
+    """The texts in a value and in lists at any depth."""
     if isinstance(value, str):
         return [value]
-    return [text for item in value for text in _texts(item)] if isinstance(value, list) else []
+    if not isinstance(value, list):
+        return []
+    return [text for item in value for text in _texts_in(item)]
 
 
-# --- the files that are there -----------------------------------------------------------------------------------
+# --- the user's own files ---------------------------------------------------------------------------------------
 
 
-def own_files(studio: Studio) -> dict[str, Path]:
-    """The user's own files by id, broken ones included."""
-    folder = studio.root / "finetunes"
-    catalog = studio.catalog()
-    found = {id: path for id in catalog for path in catalog.files_of(id) if path.parent == folder}
-    found |= {path.stem: path for path in catalog.broken if path.parent == folder}
-    return {id: path for id, path in sorted(found.items()) if clean_text(id) == id}  # a page is UTF-8
+def own_files(workspace: Workspace) -> dict[str, Path]:
+    """The user's definition files by id, including those that can't be read."""
+    folder = workspace.root / "finetunes"
+    catalog = workspace.catalog()
+    files = {id: path for id in catalog for path in catalog.files_of(id) if path.parent == folder}
+    files |= {path.stem: path for path in catalog.broken if path.parent == folder}
+    return {id: path for id, path in sorted(files.items()) if clean_text(id) == id}  # others can't be displayed
 
 
-def own_file(studio: Studio, id: str) -> Path:
-    """One of them. Raises DefinitionError."""
-    path = own_files(studio).get(id)
+def own_file(workspace: Workspace, id: str) -> Path:
+    """The user's definition file with this id. Raises DefinitionError."""
+    path = own_files(workspace).get(id)
     if path is None:
-        raise DefinitionError(f"{id or 'That'} is no finetune of yours.", hint="Built-in definitions aren't edited.")
+        message = f"{id} is not one of your finetunes." if id else "Choose a finetune first."
+        raise DefinitionError(message, hint="Built-in definitions can't be changed; copy them instead." if id else "")
     return path
 
 
-def read(studio: Studio, id: str) -> tuple[str, dict[str, Any]]:
-    """The text of a file and its `model` section, as far as it can be read."""
-    raw = own_file(studio, id).read_bytes()
-    text = decode(raw, id)
+def read_finetune(workspace: Workspace, id: str) -> tuple[str, JsonObject]:
+    """The text of a definition file and its model object, which is empty if it can't be parsed."""
+    text = decode(own_file(workspace, id).read_bytes(), id)
     try:
-        section = parse_object(text, id)[0].get(MODEL_KEY)
+        model = parse_object(text, id)[0].get(MODEL_KEY)
     except DefinitionError:
-        section = None
-    return text, section if isinstance(section, dict) else {}
+        model = None
+    return text, model if isinstance(model, dict) else {}
 
 
-def change(studio: Studio, id: str, values: Mapping[str, Any]) -> list[str]:
-    """Set keys of a file's `model` section that differ, everything else byte for byte as it was; says which."""
-    path, section = own_file(studio, id), read(studio, id)[1]
-    changed = {key: value for key, value in values.items() if section.get(key, "") != value}
+def change_finetune(workspace: Workspace, id: str, values: JsonObject) -> list[str]:
+    """Set keys of a file's model object, leaving every other character as it is; returns the keys that changed."""
+    path = own_file(workspace, id)
+    _, model = read_finetune(workspace, id)
+    changed = {key: value for key, value in values.items() if model.get(key, "") != value}
 
     def write() -> None:
         for key, value in changed.items():
             edit(path, (MODEL_KEY, key), value)
 
-    _or_as_before(studio, path, write)
+    _write_or_restore(workspace, path, write)
     return list(changed)
 
 
-def save_text(studio: Studio, id: str, text: str) -> None:
-    """Replace a file's text. Raises DefinitionError, and leaves it as it was, where the new one can't be used."""
-    path = own_file(studio, id)
-    if len(text) > _MOST_BYTES:
-        raise DefinitionError(f"The text has {len(text):,} characters; a definition has a few.")
+def save_finetune_text(workspace: Workspace, id: str, text: str) -> None:
+    """Replace the text of a definition file. An invalid text raises DefinitionError and changes nothing."""
+    path = own_file(workspace, id)
+    if len(text) > _MAX_BYTES:
+        raise DefinitionError(f"The text has {len(text):,} characters; at most {_MAX_BYTES:,} are allowed.")
     parse_definition(path, text)
-    check_paths(studio, parse_object(text, path.name)[0])
-    _or_as_before(studio, path, lambda: write_atomic(path, text.encode("utf-8")))
+    check_paths(workspace, parse_object(text, path.name)[0])
+    _write_or_restore(workspace, path, lambda: write_atomic(path, text.encode("utf-8")))
 
 
-def _or_as_before(studio: Studio, path: Path, write: Any) -> None:
-    """Write, and put the old text back where the definition then can't be resolved."""
-    before = path.read_bytes()
+def _write_or_restore(workspace: Workspace, path: Path, write: Callable[[], None]) -> None:
+    """Write a definition file, and restore its old content if it can't be resolved afterwards."""
+    old_content = path.read_bytes()
     try:
         write()
-        studio.reload()
-        studio.catalog()[path.stem]
+        workspace.reload()
+        workspace.catalog()[path.stem]
     except DefinitionError:
-        write_atomic(path, before)
-        studio.reload()
+        write_atomic(path, old_content)
+        workspace.reload()
         raise
 
 
-def import_file(studio: Studio, path: Path) -> str:
-    """Take in a definition file as it is; returns its id. Raises DefinitionError where it can't be used."""
+def import_finetune(workspace: Workspace, path: Path) -> str:
+    """Add a definition file without changes; returns its id. Raises DefinitionError if it is invalid."""
     id = path.stem
-    target = studio.root / "finetunes" / f"{id}.json"
-    if path.stat().st_size > _MOST_BYTES:
+    target = workspace.root / "finetunes" / f"{id}.json"
+    if path.stat().st_size > _MAX_BYTES:
         raise DefinitionError(f"{path.name} is too large for a definition.")
     if target.exists():
-        raise DefinitionError(f"There is a file {target.name} already.", hint="Delete it first, or rename the new one.")
-    raw = path.read_bytes()
-    text = decode(raw, path.name)
-    file = parse_definition(target, text)
-    check_paths(studio, parse_object(text, path.name)[0])
-    studio.catalog().with_file(file)[id]
-    write_atomic(target, raw)
+        message = f"There is a file {target.name} already."
+        raise DefinitionError(message, hint="Delete that file first, or rename the new one.")
+    content = path.read_bytes()
+    text = decode(content, path.name)
+    definition_file = parse_definition(target, text)
+    check_paths(workspace, parse_object(text, path.name)[0])
+    workspace.catalog().with_file(definition_file)[id]  # raises if it can't be resolved
+    write_atomic(target, content)
     return id
 
 
-def delete(studio: Studio, id: str) -> None:
-    """Delete a definition file; its weights stay."""
-    own_file(studio, id).unlink(missing_ok=True)
+def delete_finetune(workspace: Workspace, id: str) -> None:
+    """Delete a definition file but not its weights. Raises DefinitionError."""
+    own_file(workspace, id).unlink(missing_ok=True)
 
 
-# --- the files that came with the program -----------------------------------------------------------------------
+# --- prebuilt finetunes -----------------------------------------------------------------------------------------
 
 
-def copy(studio: Studio, id: str) -> str:
-    """Copy a prebuilt finetune into the user's own, everything in it kept; returns the copy's id.
-
-    Raises DefinitionError where it is no prebuilt one.
-    """
-    if id not in prebuilt(studio):
-        raise DefinitionError(f"{id or 'That'} is no prebuilt finetune.", hint="Choose one of the list.")
-    source = studio.catalog()[id].files[0]
-    new = next(name for name in _names(f"{id}_copy") if not _taken(studio, name))
-    path = studio.root / "finetunes" / f"{new}.json"
-    write_atomic(path, read_bytes(source, _MOST_BYTES))
-    edit(path, (MODEL_KEY, "name"), f"{studio.catalog()[id].name} (copy)")
-    return new
+def prebuilt_finetunes(workspace: Workspace) -> dict[str, str]:
+    """The names of the finetunes that are part of the package, by id."""
+    folder = workspace.root / "finetunes"
+    catalog = workspace.catalog()
+    own_ids = {id for id in catalog for path in catalog.files_of(id)[:1] if path.is_relative_to(folder)}
+    summaries = [summary for summary in catalog.summaries() if summary.kind == "finetune"]
+    return {summary.id: summary.name for summary in summaries if summary.id not in own_ids}
 
 
-def prebuilt(studio: Studio) -> dict[str, str]:
-    """The names of the finetunes that came with the program, by id."""
-    folder = studio.root / "finetunes"
-    catalog = studio.catalog()
-    own = {id for id in catalog for path in catalog.files_of(id)[:1] if path.is_relative_to(folder)}
-    return {row.id: row.name for row in catalog.summaries() if row.kind == "finetune" and row.id not in own}
+def copy_prebuilt(workspace: Workspace, id: str) -> str:
+    """Copy a prebuilt finetune as one of the user's own; returns the id of the copy. Raises DefinitionError."""
+    if id not in prebuilt_finetunes(workspace):
+        message = f"{id} is not a prebuilt finetune." if id else "Choose a prebuilt finetune first."
+        raise DefinitionError(message)
+    copy_id = _free_id(workspace, f"{id}_copy")
+    copy_definition(workspace.catalog(), id, copy_id)
+    return copy_id
 
 
-def _names(stem: str) -> Iterator[str]:
-    yield stem
-    yield from (f"{stem}_{number}" for number in count(2))
-
-
-def _taken(studio: Studio, id: str) -> bool:
-    return id in studio.catalog() or (studio.root / "finetunes" / f"{id}.json").exists()
+def _free_id(workspace: Workspace, id: str) -> str:
+    """The id, with a number appended if it is taken."""
+    candidates = (id if number == 1 else f"{id}_{number}" for number in count(1))
+    folder = workspace.root / "finetunes"
+    return next(
+        candidate
+        for candidate in candidates
+        if candidate not in workspace.catalog() and not (folder / f"{candidate}.json").exists()
+    )

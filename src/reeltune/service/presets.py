@@ -1,73 +1,78 @@
-"""Named settings of a model: one settings file each, under `settings/presets/<model>/` of the root."""
+"""Presets: named settings of a model, one settings file each in `settings/presets/<model>/` of the root."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from reeltune.errors import SettingsError
+from reeltune.families.values import Settings
 from reeltune.files import reason, write_atomic
-from reeltune.service.studio import Studio
-from reeltune.service.uploads import clean_name, export_text, settings_of
+from reeltune.service.settings_files import FileSettings, read_settings_of
+from reeltune.service.uploads import clean_name
+from reeltune.service.workspace import Workspace
+from reeltune.settings import settings_text
 
-_MOST = 500  # presets of a model that are listed
-_MOST_NAME = 60  # characters
-
-
-def folder(studio: Studio, id: str) -> Path:
-    """Where the presets of a model are."""
-    return studio.root / "settings" / "presets" / clean_name(id)
+_MAX_PRESETS = 500  # of a model
+_MAX_NAME_LENGTH = 60
+_SUFFIX = ".json"
 
 
-def names(studio: Studio, id: str) -> list[str]:
-    """The names of a model's presets, sorted; empty where there are none, or the folder can't be read."""
+def preset_folder(workspace: Workspace, id: str) -> Path:
+    """The folder of a model's presets."""
+    return workspace.root / "settings" / "presets" / clean_name(id)
+
+
+def preset_names(workspace: Workspace, id: str) -> list[str]:
+    """The names of a model's presets, sorted; none if the folder can't be read."""
     try:
-        with os.scandir(folder(studio, id)) as entries:
-            found = [entry.name[:-5] for entry in entries if entry.name.endswith(".json") and entry.name[0] != "."]
+        with os.scandir(preset_folder(workspace, id)) as entries:
+            file_names = [entry.name for entry in entries if entry.name.endswith(_SUFFIX) and entry.name[0] != "."]
     except OSError:
         return []
-    return sorted(found, key=str.lower)[:_MOST]
+    names = [file_name.removesuffix(_SUFFIX) for file_name in file_names]
+    return sorted(names, key=str.lower)[:_MAX_PRESETS]
 
 
-def save(studio: Studio, id: str, name: str, settings: Mapping[str, Any]) -> str:
-    """Store settings under a name, replacing those of that name; returns the name as it is kept.
+def save_preset(workspace: Workspace, id: str, name: str, settings: Settings) -> str:
+    """Save settings under a name, replacing an existing preset; returns the name without unsafe characters.
 
-    Raises SettingsError for a name without letters, FileError where it can't be written.
+    Raises SettingsError for a name without letters and digits, FileError if the file can't be written.
     """
-    kept = _kept_name(name)
-    write_atomic(folder(studio, id) / f"{kept}.json", export_text(settings, id).encode("utf-8"))
-    return kept
+    safe_name = _safe_name(name)
+    path = preset_folder(workspace, id) / f"{safe_name}{_SUFFIX}"
+    write_atomic(path, settings_text(id, settings).encode("utf-8"))
+    return safe_name
 
 
-def load(studio: Studio, id: str, name: str) -> tuple[dict[str, Any], list[str]]:
-    """The settings of a preset, and the keys that can't be used. Raises ReeltuneError."""
-    path = _file(studio, id, name)
+def load_preset(workspace: Workspace, id: str, name: str) -> FileSettings:
+    """The settings of a preset. Raises SettingsError, MediaError."""
+    path = _preset_file(workspace, id, name)
     try:
-        _, settings, unknown = settings_of(path)
+        return read_settings_of(path)
     except OSError as error:
         raise SettingsError(f"The preset {name} can't be read: {reason(error)}.") from error
-    return settings, unknown
 
 
-def delete(studio: Studio, id: str, name: str) -> None:
+def delete_preset(workspace: Workspace, id: str, name: str) -> None:
     """Delete a preset. Raises SettingsError."""
     try:
-        _file(studio, id, name).unlink()
+        _preset_file(workspace, id, name).unlink()
     except OSError as error:
         raise SettingsError(f"The preset {name} can't be deleted: {reason(error)}.") from error
 
 
-def _file(studio: Studio, id: str, name: str) -> Path:
-    if name not in names(studio, id):
-        raise SettingsError(f"There is no preset {name[:_MOST_NAME]!r}." if name else "Choose a preset first.")
-    return folder(studio, id) / f"{name}.json"
+def _preset_file(workspace: Workspace, id: str, name: str) -> Path:
+    if not name:
+        raise SettingsError("Choose a preset first.")
+    if name not in preset_names(workspace, id):
+        raise SettingsError(f"There is no preset {name[:_MAX_NAME_LENGTH]!r}.")
+    return preset_folder(workspace, id) / f"{name}{_SUFFIX}"
 
 
-def _kept_name(name: str) -> str:
-    written = name.strip()
-    if not any(character.isalnum() for character in written):
-        raise SettingsError("A preset needs a name.", hint="Enter one of letters and digits.")
-    plain = written.translate(str.maketrans("/\\.", "___"))  # no folders, and no ending
-    return clean_name(plain)[:_MOST_NAME].strip()
+def _safe_name(name: str) -> str:
+    stripped = name.strip()
+    if not any(character.isalnum() for character in stripped):
+        raise SettingsError("A preset needs a name.", hint="Enter a name with letters or digits.")
+    without_separators = stripped.translate(str.maketrans("/\\.", "___"))  # neither a folder nor a suffix
+    return clean_name(without_separators)[:_MAX_NAME_LENGTH].strip()

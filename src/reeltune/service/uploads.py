@@ -1,192 +1,228 @@
-"""Files that come through the page: looked into before anything uses them, and kept inside the root."""
+"""Uploaded files: received in pieces, limited in size, identified by their content and stored in the workspace.
+
+limit = UploadLimit(workspace.uploads)
+upload = IncomingFile(workspace.uploads, "fox.png")
+limit.count(piece)
+upload.write(piece)
+path = upload.finish()
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from reeltune.definitions import Definition
-from reeltune.errors import MediaError, ReeltuneError, SettingsError
-from reeltune.families.vocabulary import INPUT_KEYS
-from reeltune.files import expand, is_file, write_atomic
+from reeltune.errors import MediaError, ReeltuneError
+from reeltune.files import write_atomic
 from reeltune.library.inventory import PARTIAL
+from reeltune.machine import free_disk
 from reeltune.media.inputs import read_clip, read_image
-from reeltune.media.kinds import display, kind_of_bytes
-from reeltune.media.origin import read_stored
-from reeltune.service.media_types import head_of, suffixes_of
-from reeltune.service.studio import Studio
-from reeltune.settings import settings_text
+from reeltune.media.kinds import JSON_FILE, display, kind_of
+from reeltune.service.workspace import Workspace
 
-MOST_BYTES = 2_000_000_000  # of one upload
-MOST_JSON_BYTES = 20_000_000
-_MOST_NAME, _MOST_NAME_BYTES = 100, 200
-_SMALL = (16, 16)
-_DECODING = threading.Lock()  # one file at a time, whatever the number of requests: it bounds the memory they take
-_TAKEN = "Use a PNG, JPEG, WebP, BMP or GIF image, an MP4, WebM, MOV or MKV video, or a JSON file."
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for devices
-_UNSAFE = '<>:"|?*#%&'
+MAX_BYTES = 2_000_000_000  # of one upload
+MAX_JSON_BYTES = 20_000_000
+_MAX_STEM, _MAX_SUFFIX = 100, 10  # characters of a file name
+_MAX_NAME_BYTES = 200
+_RESERVED_DISK_BYTES = 1_000_000_000  # uploads leave this much of the disk free
+_DISK_CHECK_BYTES = 64_000_000  # received between two checks of the free disk
+_PREVIEW_SIZE = (16, 16)
+_DECODING = threading.Lock()  # one file is decoded at a time, which bounds the memory that uploads take
+_SUPPORTED = "Use a PNG, JPEG, WebP, BMP or GIF image, an MP4, WebM, MOV or MKV video, or a JSON file."
+_RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # of devices on Windows
+_UNSAFE_CHARACTERS = '<>:"|?*#%&'
+
+
+class RefusalReason(StrEnum):
+    """Why an upload is refused."""
+
+    INCOMPLETE = "incomplete"
+    TOO_LARGE = "too large"
+    UNSUPPORTED = "unsupported"
+    NO_SPACE = "no space"
+
+
+class UploadRefused(ReeltuneError):
+    """An upload can't be accepted; `reason` says why in a form that programs can act on."""
+
+    def __init__(self, reason: RefusalReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class UploadLimit:
+    """Limits one request to `max_bytes` of files and to the free space of the disk that holds `folder`.
+
+    `envelope_bytes`: what a request may contain besides the content of files, such as the headers of a form.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, *, envelope_bytes: int = 0) -> None:
+        self._folder, self._max_bytes, self._envelope_bytes = folder, max_bytes, envelope_bytes
+        self._next_disk_check = 0
+        self.received = 0
+
+    def announce(self, length: int) -> None:
+        """Check the announced size of a request before anything is read. Raises UploadRefused."""
+        self._check_size(length)
+        if length > free_disk(self._folder) - _RESERVED_DISK_BYTES:
+            raise UploadRefused(RefusalReason.NO_SPACE, "The disk is nearly full.")
+
+    def count(self, data: bytes) -> None:
+        """Count received bytes. Raises UploadRefused when there are too many or the disk is nearly full."""
+        self.received += len(data)
+        self._check_size(self.received)
+        if self.received < self._next_disk_check:
+            return
+        self._next_disk_check = self.received + _DISK_CHECK_BYTES
+        if free_disk(self._folder) < _RESERVED_DISK_BYTES:
+            raise UploadRefused(RefusalReason.NO_SPACE, "The disk is nearly full.")
+
+    def _check_size(self, length: int) -> None:
+        if length > self._max_bytes + self._envelope_bytes:
+            raise UploadRefused(RefusalReason.TOO_LARGE, f"An upload may have at most {self._max_bytes:,} bytes.")
+
+
+class IncomingFile:
+    """A file that is being received. It is hidden in `folder` until `finish` has checked its content."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self._folder = folder
+        self._path = folder / f".{secrets.token_hex(8)}{PARTIAL}"
+        self._file = self._path.open("xb")
+        self._sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        """Append received bytes. Raises OSError."""
+        self._file.write(data)
+        self._sha256.update(data)
+
+    def finish(self) -> Path:
+        """Check the content and move the file to `<folder>/<sha256>/<name>`, so that equal content is stored once.
+
+        Raises UploadRefused for a file that is neither an image, a video nor JSON, OSError when it can't be stored.
+        """
+        self._file.close()
+        try:
+            name = accepted_name(self._path, self.name)
+        except MediaError as error:
+            raise UploadRefused(RefusalReason.UNSUPPORTED, str(error)) from error
+        folder = self._folder / self._sha256.hexdigest()
+        folder.mkdir(exist_ok=True)
+        path = folder / name
+        self._path.replace(path)
+        os.utime(path)  # the age of an upload counts from the last time somebody sent it
+        return path
+
+    def discard(self) -> None:
+        """Delete the file unless it was finished."""
+        self._file.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+# --- names and content ------------------------------------------------------------------------------------------
 
 
 def accepted_name(path: Path, name: str) -> str:
-    """The name under which an uploaded file is kept, by what it holds.
+    """The name to store an uploaded file under, with a suffix that matches its content.
 
-    Raises MediaError for what is neither an image or a video that can be read, nor JSON.
+    Raises MediaError unless the file is JSON, or an image or a video that can be decoded.
     """
-    shown = clean_name(name)
-    kind = kind_of_bytes(head_of(path))
-    if kind.image or kind.container:
-        try:
-            _decode(path, "image" if kind.image else "video")
-        except MediaError as error:
-            raise MediaError(error.message.replace(display(path), shown), hint=error.hint) from error
-        return _with_suffix(shown, suffixes_of(kind))
-    if kind.label != "a JSON file":
-        raise MediaError(f"{shown} is {kind.label}, not an image, a video or a settings file.", hint=_TAKEN)
-    if path.stat().st_size > MOST_JSON_BYTES:
-        raise MediaError(f"{shown} is too large.", hint=f"At most {MOST_JSON_BYTES:,} bytes of JSON are read.")
-    return _with_suffix(shown, (".json",))
+    safe_name = clean_name(name)
+    try:
+        kind = kind_of(path)
+        if kind.image or kind.container:
+            check_media(path, "image" if kind.image else "video")
+            return _with_suffix(safe_name, kind.suffixes)
+    except MediaError as error:
+        raise MediaError(error.message.replace(display(path), safe_name), hint=error.hint) from error
+    if kind.label != JSON_FILE:
+        message = f"{safe_name} is {kind.label}, not an image, a video or a settings file."
+        raise MediaError(message, hint=_SUPPORTED)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise MediaError(f"{safe_name} is too large.", hint=f"A JSON file may have at most {MAX_JSON_BYTES:,} bytes.")
+    return _with_suffix(safe_name, (".json",))
 
 
 def clean_name(name: str) -> str:
-    """A file name that every system takes, without folders; never empty."""
-    last = re.split(r"[/\\]", name)[-1]
-    kept = "".join(character if character.isprintable() and character not in _UNSAFE else "_" for character in last)
-    stem, dot, suffix = kept.strip(" .").rpartition(".")
-    kept = f"{stem[:_MOST_NAME]}{dot}{suffix[:10]}" if stem else suffix[:_MOST_NAME]
-    kept = kept.encode("utf-8", "replace")[:_MOST_NAME_BYTES].decode("utf-8", "ignore").strip(" .")
-    return f"_{kept}" if _RESERVED.fullmatch(kept) or not kept else kept
+    """A file name without folders that every operating system accepts; never empty."""
+    last_part = re.split(r"[/\\]", name)[-1]
+    characters = [
+        character if character.isprintable() and character not in _UNSAFE_CHARACTERS else "_" for character in last_part
+    ]
+    stem, dot, suffix = "".join(characters).strip(" .").rpartition(".")
+    shortened = f"{stem[:_MAX_STEM]}{dot}{suffix[:_MAX_SUFFIX]}" if stem else suffix[:_MAX_STEM]
+    encoded = shortened.encode("utf-8", "replace")[:_MAX_NAME_BYTES]
+    cleaned = encoded.decode("utf-8", "ignore").strip(" .")
+    return f"_{cleaned}" if _RESERVED_NAMES.fullmatch(cleaned) or not cleaned else cleaned
 
 
-def _with_suffix(name: str, suffixes: Sequence[str]) -> str:
-    """The name with one of the endings its content asks for: components and readers go by them."""
-    return name if name.lower().endswith(tuple(suffixes)) else f"{name.rpartition('.')[0] or name}{suffixes[0]}"
-
-
-def _decode(path: Path, kind: str) -> None:
-    """Raise MediaError unless the file holds an image, or a video, that can be read."""
+def check_media(path: Path, kind: str) -> None:
+    """Decode the beginning of an "image" or a "video". Raises MediaError when that fails."""
     with _DECODING:
         if kind == "image":
             read_image(path)
         else:
-            read_clip(path, 1, 1, _SMALL)
+            read_clip(path, 1, 1, _PREVIEW_SIZE)
 
 
-# --- what a job is given ----------------------------------------------------------------------------------------
+def _with_suffix(name: str, suffixes: Sequence[str]) -> str:
+    """The name with one of the suffixes, as other programs go by it."""
+    if name.lower().endswith(tuple(suffixes)):
+        return name
+    stem = name.rpartition(".")[0] or name
+    return f"{stem}{suffixes[0]}"
 
 
-def checked_inputs(studio: Studio, definition: Definition, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the paths of their inputs made relative to the root, every file looked into.
-
-    Raises MediaError for a file that isn't what it should be, SettingsError for one outside outputs and uploads.
-    """
-    checked = dict(settings)
-    for row in definition.architecture.inputs:
-        value = settings.get(row.key)
-        if value in (None, "", []):
-            continue
-        paths = [_inside(studio, row.key, path) for path in (value if isinstance(value, list) else [value])]
-        for path in paths:
-            _look(path, "image" if row.kind.startswith("image") else "video")
-        relative = [studio.relative(path) for path in paths]
-        checked[row.key] = relative if row.kind == "images" else relative[0]
-    return checked
+# --- files that this program stores or deletes ------------------------------------------------------------------
 
 
-def adopted(studio: Studio, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with images and videos that lie elsewhere on this machine copied to the uploads.
-
-    Only where the page is for this machine alone; a file that can't be read, or copied, keeps its path.
-    """
-    found = dict(settings)
-    for key in (row for row in INPUT_KEYS if studio.local and row in settings):
-        value = settings[key]
-        if isinstance(value, list):
-            found[key] = [_adopted(studio, path) for path in value]
-        else:
-            found[key] = _adopted(studio, value)
-    return found
+def store_upload(workspace: Workspace, content: bytes, name: str) -> Path:
+    """Store content among the uploads, where equal content is stored once. Raises FileError, OSError."""
+    path = workspace.uploads / hashlib.sha256(content).hexdigest() / name
+    if not path.exists():
+        write_atomic(path, content)
+    os.utime(path)
+    return path
 
 
-def _adopted(studio: Studio, path: Any) -> Any:
-    if not isinstance(path, str) or not path or studio.confined(path) is not None:
-        return path
-    source = studio.root / expand(path)
-    try:
-        if not is_file(source) or source.stat().st_size > MOST_BYTES:
-            return path
-        name = accepted_name(source, source.name)
-        return path if name.endswith(".json") else str(_copied(studio, source, name))
-    except (ReeltuneError, OSError, ValueError):
-        return path
-
-
-def store(studio: Studio, content: bytes, name: str) -> Path:
-    """Keep a file among the uploads, where equal content is one file. Raises FileError."""
-    target = studio.uploads / hashlib.sha256(content).hexdigest() / name
-    if not target.exists():
-        write_atomic(target, content)
-    os.utime(target)
-    return target
-
-
-def _copied(studio: Studio, source: Path, name: str) -> Path:
-    """As `store`, for a file that may be large. Raises OSError."""
+def copy_to_uploads(workspace: Workspace, source: Path, name: str) -> Path:
+    """Like `store_upload`, for a file of any size. Raises OSError."""
     with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    target = studio.uploads / digest / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists():
-        temporary = target.with_name(f"{target.name}{PARTIAL}")
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    os.utime(target)
-    return target
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    path = workspace.uploads / sha256 / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        partial = path.with_name(f"{path.name}{PARTIAL}")
+        shutil.copyfile(source, partial)
+        partial.replace(path)
+    os.utime(path)
+    return path
 
 
-def _inside(studio: Studio, key: str, path: Any) -> Path:
-    found = studio.confined(path) if isinstance(path, str | Path) else None
-    if found is None or not found.is_file():
-        message = f"{key}: {clean_name(str(path))!r} is not among the uploads and outputs."
-        raise SettingsError(message, hint="Upload it again.")
-    return found
+def uploaded_file(workspace: Workspace, path: str) -> Path:
+    """The path of a file in the uploads or outputs. Raises MediaError for every other path."""
+    real_path = workspace.confined(path)
+    if real_path is None or not real_path.is_file():
+        raise MediaError("The uploaded file no longer exists.", hint="Upload it again.")
+    return real_path
 
 
-def _look(path: Path, kind: str) -> None:
-    try:
-        _decode(path, kind)
-    except MediaError as error:
-        raise MediaError(error.message.replace(display(path), path.name), hint=error.hint) from error
+def discard_json_upload(workspace: Workspace, path: str | Path) -> None:
+    """Delete an uploaded JSON file that has been read.
 
-
-def settings_of(path: Path) -> tuple[str, dict[str, Any], list[str]]:
-    """Definition id (may be empty), settings and unknown keys of a generated video or image, or of a settings file.
-
-    Told by content, whatever the name. Raises MediaError, SettingsError.
+    Images and videos stay, because a job or an open form may use the same content; `upload_cleanup` removes them.
     """
-    try:
-        origin = read_stored(path)
-    except MediaError as error:
-        raise MediaError(error.message.replace(display(path), path.name), hint=error.hint) from error
-    return origin.definition, dict(origin.settings), list(origin.unknown)
-
-
-def export_text(settings: Mapping[str, Any], id: str) -> str:
-    """A settings file: what a definition starts from, and what `reeltune settings export` writes."""
-    return settings_text(id, settings)
-
-
-def discard(paths: Sequence[str | Path], studio: Studio) -> None:
-    """Delete uploaded JSON files, which were read and are not needed any more.
-
-    Images and videos stay: equal content is one file, which a job or an open form may use. `cleanup` removes them.
-    """
-    for path in paths:
-        found = studio.confined(path)
-        if found is not None and found.is_relative_to(studio.uploads) and found.suffix == ".json":
-            found.unlink(missing_ok=True)
+    real_path = workspace.confined(path)
+    if real_path is None or not real_path.is_relative_to(workspace.uploads) or real_path.suffix != ".json":
+        return
+    real_path.unlink(missing_ok=True)

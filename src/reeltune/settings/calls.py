@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from reeltune.errors import InvalidJSON, SettingsError
-from reeltune.families.values import ANY, BLOCKS, MULTIPLIERS, NAMES, PATHS
+from reeltune.families.values import ANY, BLOCKS, MULTIPLIERS, NAMES, PATHS, Settings
 from reeltune.families.vocabulary import KEYS, shown
 from reeltune.settings.nearest import nearest_setting
 from reeltune.settings.renames import NEWEST_VERSION, OLD_NAMES, convert
@@ -16,7 +16,7 @@ _LIST_KINDS = (ANY, BLOCKS, MULTIPLIERS, NAMES, PATHS)
 _MAX_KEY = 60  # characters of a key in a message
 
 
-def parse_assignments(pairs: Iterable[str]) -> dict[str, Any]:
+def parse_assignments(pairs: Iterable[str]) -> Settings:
     """Settings from `key=value` texts. Raises SettingsError as `check_call`, and for a text without `=`."""
     settings: dict[str, Any] = {}
     for pair in pairs:
@@ -38,7 +38,7 @@ def _parse_value(key: str, text: str) -> Any:
         return text
 
 
-def check_call(values: Mapping[str, Any]) -> dict[str, Any]:
+def check_call(values: Settings) -> Settings:
     """Settings passed by a caller, under their newest names and with normalized values.
 
     Raises SettingsError for an unknown key, an invalid value, or a setting under two names with different values.

@@ -5,8 +5,6 @@ Later layers override earlier ones: architecture, base model, definition, `setti
 
 from __future__ import annotations
 
-from typing import Any
-
 from reeltune.families import Architecture
 from reeltune.families.values import Settings
 from reeltune.families.vocabulary import KEYS, shown
@@ -15,7 +13,7 @@ _MAX_PHASES = 2
 _OWN_TYPE = "reeltune"  # prefix of `type` in files written by reeltune
 
 
-def layer(architecture: Architecture, *layers: Settings, call: Settings | None = None) -> dict[str, Any]:
+def layer(architecture: Architecture, *layers: Settings, call: Settings | None = None) -> Settings:
     """The architecture's defaults, overridden by each layer in turn and by the caller's settings.
 
     The architecture's call-only settings are removed from `layers`, except from files that reeltune wrote.
@@ -27,7 +25,7 @@ def layer(architecture: Architecture, *layers: Settings, call: Settings | None =
     return merged
 
 
-def stored_layer(architecture: Architecture, settings: Settings, program: str = "") -> dict[str, Any]:
+def stored_layer(architecture: Architecture, settings: Settings, program: str = "") -> Settings:
     """The settings of a definition or file without those that other programs write but don't use.
 
     `program`: the program that wrote them; by default the value of `type` in the settings.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from reeltune.errors import SettingsError
 from reeltune.families.values import Settings
@@ -30,7 +29,7 @@ _PARAGRAPH_MODES = ("PG", "PW")
 _LINE_MODES = ("G", "W")
 
 
-def split_videos(settings: Settings) -> list[dict[str, Any]]:
+def split_videos(settings: Settings) -> list[Settings]:
     """The settings of each video: one for every prompt and repeat, with increasing seeds.
 
     A seed of -1 stays -1, so that each video gets a random seed when it is made. Raises SettingsError for an invalid

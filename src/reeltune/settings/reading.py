@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -62,7 +61,7 @@ class StoredSettings:
         return [f"{file}Left out: {_join(texts, len(self.problems), '; ')}."]
 
 
-def read_settings(values: Mapping[str, Any], name: str = "") -> StoredSettings:
+def read_settings(values: Settings, name: str = "") -> StoredSettings:
     """The settings in a mapping of any version. `name`: its file or source, for problems. Never raises."""
     version = _version(values.get("settings_version"))
     settings: dict[str, Any] = {}
@@ -82,7 +81,7 @@ def read_settings(values: Mapping[str, Any], name: str = "") -> StoredSettings:
         if repeated:
             message = f"{key} is an older name of {repeated[0]}, which is also set."
             problems.append(Problem(name, key, message, "The newer one is used.", "warning"))
-        settings = converted | settings
+        settings = {**converted, **settings}
     ordered = {key: settings[key] for key in KEYS if key in settings}
     return StoredSettings(MappingProxyType(ordered), tuple(problems), tuple(unknown))
 

@@ -45,7 +45,7 @@ DESCRIPTIVE = frozenset(
 )  # fmt: skip
 
 
-def convert(key: str, value: Any, version: float) -> dict[str, Any]:
+def convert(key: str, value: Any, version: float) -> Settings:
     """One setting of a file, under its newest names and with normalized values; empty for a value of None.
 
     `version`: the file's `settings_version`. Raises SettingsError, and KeyError for an unknown name.
@@ -65,7 +65,7 @@ def convert(key: str, value: Any, version: float) -> dict[str, Any]:
         raise SettingsError(f"Invalid value {shown(value)} for {key}.", hint=error.hint) from None
 
 
-def _step_cache(value: Any) -> dict[str, Any]:
+def _step_cache(value: Any) -> Settings:
     """The settings of the step cache from its former single setting, a speed factor with 0 for off."""
     try:
         speed = NUMBER.convert(value)
@@ -113,7 +113,7 @@ def settings_text(id: str, settings: Settings) -> str:
     return json.dumps(content, indent=4, ensure_ascii=False, default=str) + "\n"
 
 
-def portable(settings: Settings) -> dict[str, Any]:
+def portable(settings: Settings) -> Settings:
     """Settings in a form that other programs can read.
 
     This is the form of June 2025, which every program reads, if it can represent them; else the newest, with its
@@ -125,7 +125,7 @@ def portable(settings: Settings) -> dict[str, Any]:
     return {**settings, "settings_version": NEWEST_VERSION}
 
 
-def _oldest(settings: Settings) -> dict[str, Any] | None:
+def _oldest(settings: Settings) -> Settings | None:
     """All settings under their names and forms of June 2025; None if one of them can't be represented."""
     older = {newest: old for old, newest in RENAMED.items() if old != "prompts"}
     cache = settings.get(_CACHE_TYPE, "")

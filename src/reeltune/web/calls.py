@@ -1,6 +1,6 @@
-"""What a browser, or any other program, sends to the page's events: checked before it reaches them.
+"""Checks what browsers and other programs send to the page's events before it reaches them.
 
-Every failure of an event ends here as words for whoever sent it; only faults of this program reach the terminal.
+Every error of an event becomes a message for the sender; only faults of this program are logged to the terminal.
 """
 
 from __future__ import annotations
@@ -8,62 +8,61 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from reeltune.errors import InvalidJSON, ReeltuneError
-from reeltune.service.studio import Studio
-from reeltune.untrusted import clean_text, parse_json
+from reeltune.service.workspace import Workspace
+from reeltune.untrusted import JsonObject, clean_text, parse_json
 
-MOST_BODY_BYTES = 8_000_000
-REFUSED = "reeltune.refused"  # in a request's scope: its arguments, not this program, are at fault
+MAX_BODY_BYTES = 8_000_000
+REFUSED = "reeltune.refused"  # key of a request's scope: the event failed because of its arguments
 _EVENTS = ("/gradio_api/run/predict", "/gradio_api/queue/join")
-_NUMBERS = ("job", "page")  # what buttons say of themselves as a number
+_NUMBERS = ("job", "page")  # data attributes of buttons that are numbers
 _NUMBER = re.compile(r"\d{0,9}")
 _log = logging.getLogger("reeltune.page")
 
 
 class Page(gr.Blocks):  # type: ignore[misc]
-    """Gradio's page, which takes files from `studio`'s uploads only and reports errors in words."""
+    """A Gradio page whose events only accept files from the uploads, and report errors as messages."""
 
-    def __init__(self, studio: Studio, **options: Any) -> None:
-        self._studio = studio
+    def __init__(self, workspace: Workspace, **options: Any) -> None:
+        self._workspace = workspace
         super().__init__(**options)
 
     @property
     def allowed_paths(self) -> list[str]:
-        """Folders that Gradio's components may show files of: as they are now, not as they were at the start."""
+        """Folders whose files components may show; the preferences may change them at any time."""
         try:
-            return [str(self._studio.outputs), str(self._studio.uploads)]
+            return [str(self._workspace.outputs), str(self._workspace.uploads)]
         except ReeltuneError:
-            return [str(self._studio.uploads)]
+            return [str(self._workspace.uploads)]
 
     @allowed_paths.setter
     def allowed_paths(self, paths: list[str]) -> None:
-        """Gradio sets them once, when it is mounted."""
+        """Ignored; Gradio sets this when the page is mounted."""
 
     async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **more: Any) -> Any:
-        """What an event's function gets, from what was sent. Raises gr.Error for whatever doesn't fit."""
+        """The arguments of an event's function from the values of a request. Raises gr.Error for invalid ones."""
         try:
-            confine(self._studio, inputs)
+            confine(self._workspace, inputs)
             values = await super().preprocess_data(block_fn, inputs, *args, **more)
-            return [_fitting(block, value) for block, value in zip(block_fn.inputs, values, strict=True)]
+            return [_checked(block, value) for block, value in zip(block_fn.inputs, values, strict=True)]
         except gr.Error as error:
             raise _refusal(error.message) from error
-        except Exception as error:  # whatever Gradio's components raise for values they can't take
-            raise _refusal("These values can't be used. Reload the page.") from error
+        except Exception as error:  # components raise all kinds of errors for invalid values
+            raise _refusal("The request has invalid values. Reload the page.") from error
 
     def get_config_file(self) -> Any:
-        """What a browser gets first."""
+        """The configuration that a browser requests first."""
         return encodable(super().get_config_file())
 
     async def process_api(self, block_fn: Any, inputs: Any, *args: Any, **more: Any) -> Any:
-        """Run an event. Raises gr.Error only."""
+        """Run an event. Raises gr.Error and nothing else."""
         try:
             check_event(block_fn, more.get("event_data"))
-            output: dict[str, Any] = await super().process_api(block_fn, inputs, *args, **more)
+            output: JsonObject = await super().process_api(block_fn, inputs, *args, **more)
             return encodable(output)
         except gr.Error as error:
             _mark(more.get("request"))
@@ -73,45 +72,47 @@ class Page(gr.Blocks):  # type: ignore[misc]
             raise _refusal(str(error)) from error
         except Exception as error:
             _log.exception("An event of the page failed: %s", getattr(block_fn, "name", "?"))
-            message = "Something went wrong in this program; the terminal has the details."
+            message = "An unexpected error occurred. The terminal shows details."
             raise gr.Error(message, print_exception=False) from error
 
 
 def encodable(value: Any) -> Any:
-    """The same with every text valid Unicode: names of files on disk may hold any bytes."""
+    """The value with all texts valid Unicode, since file names on disk may be any bytes."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, dict):
         return {encodable(key): encodable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(encodable(item) for item in value) if type(value) in (list, tuple) else value
+    if type(value) is list:
+        return [encodable(item) for item in value]
+    if type(value) is tuple:
+        return tuple(encodable(item) for item in value)
     return value
 
 
-def _fitting(block: Any, value: Any) -> Any:
-    """A component's value as the functions of events expect it. Raises gr.Error for one of another kind."""
+def _checked(block: Any, value: Any) -> Any:
+    """The value of a component. Raises gr.Error if it has another type than the component's values have."""
     if isinstance(block, gr.Textbox | gr.Code):
         return _as_text(value)
     if isinstance(block, gr.Dropdown) and not block.multiselect and isinstance(value, list | dict):
-        raise _refusal("One of the list was expected.")
+        raise _refusal("Choose one item of the list.")
     return value
 
 
 def _as_text(value: Any) -> str:
-    """The text of a text box, which is never absent. Raises gr.Error for anything else."""
+    """The text of a text box, "" for None. Raises gr.Error for anything else."""
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _refusal("A text was expected.")
+        raise _refusal("Invalid value: a text was expected.")
     return value
 
 
 def check_event(block_fn: Any, event: Any) -> None:
-    """Raise gr.Error unless what a button says of itself is what an event's function asks for."""
+    """Raise gr.Error if an event needs the data of a button and doesn't get valid data."""
     if block_fn.fn is None:
-        raise _refusal("This event runs in the browser.")
-    takes = any("EventData" in str(row.annotation) for row in inspect.signature(block_fn.fn).parameters.values())
-    if not takes:
+        raise _refusal("This event only runs in the browser.")
+    parameters = inspect.signature(block_fn.fn).parameters.values()
+    if not any("EventData" in str(parameter.annotation) for parameter in parameters):
         return
     data = getattr(event, "_data", None)
     if not isinstance(data, dict):
@@ -133,31 +134,31 @@ def _mark(request: Any) -> None:
         scope[REFUSED] = True
 
 
-def confine(studio: Studio, value: Any) -> None:
-    """Raise gr.Error where sent values name a file that isn't an upload; URLs beside files are left out."""
+def confine(workspace: Workspace, value: Any) -> None:
+    """Raise gr.Error if values contain the path of a file that isn't an upload; remove the URLs of files."""
     stack = [value]
     while stack:
         item = stack.pop()
         if isinstance(item, dict):
             if isinstance(item.get("path"), str):
-                _confined(studio, item)
+                _check_file(workspace, item)
             stack.extend(item.values())
         elif isinstance(item, list | tuple):
             stack.extend(item)
 
 
-def _confined(studio: Studio, item: dict[str, Any]) -> None:
-    path = studio.confined(item["path"])
-    if path is None or not path.is_relative_to(studio.uploads.resolve()):
-        raise _refusal("That file isn't among the uploads. Upload it again.")
+def _check_file(workspace: Workspace, item: JsonObject) -> None:
+    path = workspace.confined(item["path"])
+    if path is None or not path.is_relative_to(workspace.uploads.resolve()):
+        raise _refusal("The file is not among the uploads. Upload it again.")
     if "url" in item:
         item["url"] = None
 
 
-def checked_body(page: gr.Blocks, path: str, raw: bytes) -> tuple[int, str] | dict[str, Any]:
-    """A request's JSON object, harmless; or the status and the words it is refused with."""
+def checked_body(page: gr.Blocks, path: str, raw: bytes) -> tuple[int, str] | JsonObject:
+    """The JSON object in the body of a request, or the status and the message it is refused with."""
     try:
-        body = parse_json(raw, "The request", max_bytes=MOST_BODY_BYTES)
+        body = parse_json(raw, "The request", max_bytes=MAX_BODY_BYTES)
     except InvalidJSON as error:
         return 400, str(error)
     if not isinstance(body, dict):
@@ -167,7 +168,7 @@ def checked_body(page: gr.Blocks, path: str, raw: bytes) -> tuple[int, str] | di
     return dict(body)
 
 
-def _event_refusal(page: gr.Blocks, body: Mapping[str, Any]) -> tuple[int, str] | None:
+def _event_refusal(page: gr.Blocks, body: JsonObject) -> tuple[int, str] | None:
     number, session = body.get("fn_index"), body.get("session_hash")
     if not isinstance(session, str) or not 0 < len(session) <= 100:
         return 422, "session_hash must be a text of 1 to 100 characters."

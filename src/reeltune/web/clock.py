@@ -1,6 +1,6 @@
-"""The clock of the page: once a second every part is shown as things are now; what is as before is left alone.
+"""Updates the page once a second: sends the parts that differ from what the browser shows.
 
-Each part has a boundary of its own: what goes wrong in it is shown there, and the rest of the page goes on.
+An error in one part is shown in place of that part and does not affect the others.
 """
 
 from __future__ import annotations
@@ -16,100 +16,108 @@ import gradio as gr
 
 from reeltune.errors import ReeltuneError
 from reeltune.jobs import Job
-from reeltune.service.drafts import Draft
-from reeltune.service.studio import Studio
-from reeltune.untrusted import parse_json
+from reeltune.service.drafts import VideoDraft
+from reeltune.service.workspace import Workspace
+from reeltune.untrusted import JsonObject, parse_json
 from reeltune.web.events import QUIET
-from reeltune.web.look import Look
-from reeltune.web.markup import failed, mark_of, marked, problem
+from reeltune.web.gallery_state import GalleryState
+from reeltune.web.markup import hash_of, marked, problem, unexpected
 
-_TICK_SECONDS = 1.0
-_SHOWN_JS = "(draft, look, seen) => [draft, look, reeltune.marks(seen)]"
-MODELS, MODEL, NOW, QUEUE = "list of models", "model", "current job", "queue"  # parts that answers to clicks show too
+_INTERVAL_SECONDS = 1.0
+_SHOWN_JS = "(draft, gallery, shown) => [draft, gallery, reeltune.marks(shown)]"
+MODELS, MODEL, CURRENT_JOB, QUEUE = "list of models", "model", "current job", "queue"  # parts updated by clicks too
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class View:
-    """What the parts are shown for: a session's draft, and what it looks at in the gallery."""
+    """What the parts of a page are shown for: the draft and the gallery of a browser session."""
 
-    studio: Studio
-    draft: Draft
-    look: Look
+    workspace: Workspace
+    draft: VideoDraft
+    gallery: GalleryState
 
     @cached_property
     def jobs(self) -> list[Job]:
-        """The queue, read once for all parts. Raises QueueError."""
-        return self.studio.queue.jobs()
+        """All jobs, read once for all parts. Raises QueueError."""
+        return self.workspace.queue.jobs()
 
 
 @dataclass(frozen=True)
-class Part:
-    """A component that changes by itself: `show` gives its value; where that isn't HTML, `update` makes it the
-    component's.
+class PagePart:
+    """A component that is updated by the clock.
+
+    `show` returns its value for a view. `html`: whether that is HTML, which can also show an error. For all other
+    components `update` converts the value to what the component expects.
     """
 
     component: Any
     show: Callable[[View], Any]
     update: Callable[[Any], Any] = field(default=lambda value: value)
-    html: bool = True  # HTML, which carries its own mark, and can show an error
+    html: bool = True
 
 
 def attempt(show: Callable[[View], Any], view: View) -> tuple[Any, Exception | None]:
-    """The value of a part, or the error in words and the error."""
+    """The value of a part and None, or the message of an error and the error."""
     try:
         return show(view), None
     except ReeltuneError as error:
         return problem(error), error
-    except Exception as error:  # the boundary of a part: whatever it was, the others go on
-        return failed(error), error
+    except Exception as error:  # an error in one part must not affect the others
+        return unexpected(error), error
 
 
-def clock(
-    view_of: Callable[[Draft, Look], View], inputs: list[gr.State], parts: Mapping[str, Part], page: gr.Blocks
+def start_clock(
+    view_of: Callable[[VideoDraft, GalleryState], View],
+    inputs: list[gr.State],
+    parts: Mapping[str, PagePart],
+    page: gr.Blocks,
 ) -> None:
-    """Keep the parts of a page up to date. `inputs`: the states that `view_of` takes.
+    """Update the parts of a page every second. `inputs`: the states that `view_of` takes.
 
-    Which parts are as they should be is read off what the browser shows: answers to clicks change parts too, and may
-    arrive later than one of the clock that was worked out after them.
+    The browser sends hashes of what it shows: clicks update parts too, and their answers may arrive after a newer
+    update of the clock.
     """
-    seen = gr.Textbox(visible="hidden")  # JSON: marks by part, of those that can't carry one
+    shown_hashes = gr.Textbox(visible="hidden")  # JSON, of the parts that aren't HTML
     outputs = [part.component for part in parts.values()]
 
-    def tick(draft: Draft, look: Look, shown: str) -> tuple[Any, ...]:
-        marks, updates = changes(view_of(draft, look), parts, _marks(shown))
-        return json.dumps(marks), *updates
+    def tick(draft: VideoDraft, gallery: GalleryState, shown: str) -> tuple[Any, ...]:
+        hashes, updates = changes(view_of(draft, gallery), parts, _parse_hashes(shown))
+        return json.dumps(hashes), *updates
 
-    timer = gr.Timer(_TICK_SECONDS)
+    timer = gr.Timer(_INTERVAL_SECONDS)
     for event in (timer.tick, page.load):
-        event(tick, [*inputs, seen], [seen, *outputs], queue=False, js=_SHOWN_JS, **QUIET)
+        event(tick, [*inputs, shown_hashes], [shown_hashes, *outputs], queue=False, js=_SHOWN_JS, **QUIET)
 
 
-def changes(view: View, parts: Mapping[str, Part], before: Mapping[str, Any]) -> tuple[dict[str, str], list[Any]]:
-    """Marks of the parts that aren't HTML, and an update for each part. `before`: marks of what the browser shows."""
-    marks, updates = dict[str, str](), list[Any]()
+def changes(view: View, parts: Mapping[str, PagePart], shown_hashes: JsonObject) -> tuple[dict[str, str], list[Any]]:
+    """Hashes of the parts that aren't HTML, and an update of each part. `shown_hashes`: of what the browser shows."""
+    hashes = dict[str, str]()
+    updates = list[Any]()
     for name, part in parts.items():
         value, error = attempt(part.show, view)
-        mark = mark_of(value)
-        changed = before.get(name) != mark
+        value_hash = hash_of(value)
         if not part.html:
-            marks[name] = mark
-        if changed and error is not None and not isinstance(error, ReeltuneError):
+            hashes[name] = value_hash
+        if shown_hashes.get(name) == value_hash:
+            updates.append(gr.skip())
+            continue
+        if error is not None and not isinstance(error, ReeltuneError):
             _log.error("The page's %s could not be shown.", name, exc_info=error)
-        updates.append(_update(name, part, value, error) if changed else gr.skip())
-    return marks, updates
+        updates.append(_update(name, part, value, error))
+    return hashes, updates
 
 
-def _update(name: str, part: Part, value: Any, error: Exception | None) -> Any:
+def _update(name: str, part: PagePart, value: Any, error: Exception | None) -> Any:
     if part.html:
         return marked(name, value)
     return part.update(value) if error is None else gr.skip()
 
 
-def _marks(shown: str) -> dict[str, Any]:
-    """Marks by part, as the browser gives them; none where they can't be read: then everything is shown again."""
+def _parse_hashes(shown: str) -> JsonObject:
+    """Hashes by part as the browser sends them; without valid ones everything is sent again."""
     try:
-        value = parse_json(shown or "{}", "what the browser shows")
+        hashes = parse_json(shown or "{}", "what the browser shows")
     except ReeltuneError:
         return {}
-    return value if isinstance(value, dict) else {}
+    return hashes if isinstance(hashes, dict) else {}

@@ -1,4 +1,4 @@
-"""The HTTP server under the page: its port, a bounded number of connections, a log that no stranger can flood."""
+"""The HTTP server of the page: its port, a limited number of connections, and a log that can't be flooded."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reeltune.errors import ServeError
 
-FIRST_PORT, LAST_PORT = 7860, 7959  # tried one after the other where no port is given
+FIRST_PORT, LAST_PORT = 7860, 7959  # tried in this order if no port is chosen
 START_SECONDS = 60
 _CONNECTIONS = 512  # open at once; a browser's tab takes up to eight
 _BACKLOG = 64  # connections that the system accepts ahead; asyncio takes as many in one go
-_FILES = 4096  # files and connections this process may have open, where the system's limit is lower
+_FILES = 4096  # files and connections that this process may open; the limit of the system is often lower
 _SILENT_SECONDS = 10.0  # until a connection that sends no request is closed
-_REPEAT_SECONDS = 60.0
+_REPEAT_SECONDS = 60.0  # between equal lines of the log
 _CLOSING_SECONDS = 3
-_MOST_REMEMBERED = 1000
+_MAX_REMEMBERED = 1000
 
 
-class Repeats(logging.Filter):
-    """Lets each message through once a minute, so that a flood of bad requests doesn't fill the disk with log lines."""
+class RepeatFilter(logging.Filter):
+    """Logs equal messages once a minute, so that many bad requests can't fill the disk."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,60 +37,60 @@ class Repeats(logging.Filter):
         self._guard = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is written; equal are messages with one first line and one exception."""
+        """Whether a record is logged. Messages are equal if their first lines and exception types are."""
         failure = record.exc_info[0] if record.exc_info else None
         key = (record.name, str(record.msg).partition("\n")[0], getattr(failure, "__name__", ""))
         now = time.monotonic()
         with self._guard:
             if now - self._last.get(key, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
                 return False
-            if len(self._last) >= _MOST_REMEMBERED:
+            if len(self._last) >= _MAX_REMEMBERED:
                 self._last.clear()
             self._last[key] = now
         return True
 
 
 class Connections:
-    """The open connections of a server, at most `limit`. A new one closes the one that has been silent the longest."""
+    """At most `limit` open connections. Above that, a new one closes the one that has been idle the longest."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._open: set[Connection] = set()
-        self._silent: dict[Connection, None] = {}  # in the order in which they fell silent
+        self._idle: dict[Connection, None] = {}  # the longest idle first
 
     def opened(self, connection: Connection) -> bool:
-        """Count a new connection; False where all others are at work and it must be closed."""
+        """Add a connection; returns False if all others are busy, so that it must be closed."""
         if len(self._open) >= self._limit:
-            silent = next(iter(self._silent), None)
-            if silent is None:
+            longest_idle = next(iter(self._idle), None)
+            if longest_idle is None:
                 return False
-            silent.drop()
+            longest_idle.drop()
         self._open.add(connection)
         return True
 
     def closed(self, connection: Connection) -> None:
-        """A connection is gone."""
+        """Remove a connection."""
         self._open.discard(connection)
-        self._silent.pop(connection, None)
+        self._idle.pop(connection, None)
 
-    def waits(self, connection: Connection, silent: bool) -> None:
-        """Note whether a request is awaited from a connection."""
-        if silent:
-            self._silent.setdefault(connection)
+    def set_idle(self, connection: Connection, idle: bool) -> None:
+        """Note whether a connection waits for a request."""
+        if idle:
+            self._idle.setdefault(connection)
         else:
-            self._silent.pop(connection, None)
+            self._idle.pop(connection, None)
 
 
 class Connection(H11Protocol):
-    """One connection: closed when no whole request head arrives in time."""
+    """A connection that is closed when no complete request header arrives in time."""
 
-    def __init__(self, *args: Any, shared: Connections, **more: Any) -> None:
-        super().__init__(*args, **more)
+    def __init__(self, *args: Any, shared: Connections, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._shared = shared
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, or close it at once."""
+        """Accept the connection, or close it if there are too many."""
         super().connection_made(transport)
         if self._shared.opened(self):
             self._await_request()
@@ -98,7 +98,7 @@ class Connection(H11Protocol):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Part of a request."""
+        """Process received bytes."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
@@ -106,30 +106,30 @@ class Connection(H11Protocol):
             self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is closed, by either side."""
+        """Clean up after either side has closed the connection."""
         self._stop_waiting()
         self._shared.closed(self)
         super().connection_lost(exc)
 
     def drop(self) -> None:
-        """Close it at once."""
+        """Close the connection immediately."""
         self._stop_waiting()
         self._shared.closed(self)
         self.transport.abort()
 
     def _await_request(self) -> None:
-        self._shared.waits(self, True)
+        self._shared.set_idle(self, True)
         self._deadline = self.loop.call_later(_SILENT_SECONDS, self.drop)
 
     def _stop_waiting(self) -> None:
-        self._shared.waits(self, False)
+        self._shared.set_idle(self, False)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """A listening socket: of the port, or of the first free one from 7860. Raises ServeError."""
+    """A socket that listens on a port; without one, on the first free port from 7860. Raises ServeError."""
     for candidate in range(FIRST_PORT, LAST_PORT + 1) if port is None else (port,):
         try:
             return _bound(host, candidate)
@@ -138,7 +138,7 @@ def listen(host: str, port: int | None) -> socket.socket:
                 continue
             raise _refused(host, candidate, error) from error
     message = f"All ports from {FIRST_PORT} to {LAST_PORT} are in use."
-    raise ServeError(message, hint="Choose another with --port.")
+    raise ServeError(message, hint="Choose another port with --port.")
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -150,9 +150,9 @@ def _bound(host: str, port: int) -> socket.socket:
         if sys.platform == "win32":
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # right after the last page on it has ended
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # usable right after it was closed
         opened.bind(address)
-        opened.listen(_BACKLOG)  # now, so that another program that wants the port fails now
+        opened.listen(_BACKLOG)  # so that another program that tries this port fails immediately
     except OSError:
         opened.close()
         raise
@@ -162,20 +162,20 @@ def _bound(host: str, port: int) -> socket.socket:
 def _refused(host: str, port: int, error: OSError) -> ServeError:
     if error.errno == errno.EADDRINUSE:
         message = f"Port {port} of {host} is already in use, perhaps by another page of this program."
-        return ServeError(message, hint="Choose another with --port, or leave it out to take the first free one.")
+        return ServeError(message, hint="Choose another port with --port, or omit it to use the first free one.")
     if error.errno == errno.EACCES:
-        return ServeError(f"Port {port} needs administrator rights.", hint="Choose one from 1024 with --port.")
+        return ServeError(f"Port {port} needs administrator rights.", hint="Choose a port above 1023 with --port.")
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         message = f"{host} is not an address of this machine."
         return ServeError(
-            message, hint="--host takes 127.0.0.1 (this machine only), 0.0.0.0 (all networks) or one address."
+            message, hint="Use 127.0.0.1 (this machine only), 0.0.0.0 (all networks) or an address of this machine."
         )
     message = f"The page can't listen on {host}, port {port}: {error.strerror or error}."
-    return ServeError(message, hint="Choose another with --host and --port.")
+    return ServeError(message, hint="Choose others with --host and --port.")
 
 
 class WebServer:
-    """Serves an ASGI application on a listening socket, in a thread of its own."""
+    """Serves an ASGI application on a listening socket in a separate thread."""
 
     def __init__(self, app: Any, listening: socket.socket) -> None:
         allowed = _raise_file_limit()
@@ -187,28 +187,28 @@ class WebServer:
             log_level="warning",
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # whoever connects could name any address as theirs
+            proxy_headers=False,  # any client could send a false address
             backlog=_BACKLOG,
             timeout_graceful_shutdown=_CLOSING_SECONDS,
         )
-        repeats = Repeats()
+        repeat_filter = RepeatFilter()
         for name in ("uvicorn.error", "asyncio", "reeltune.page"):
-            logging.getLogger(name).addFilter(repeats)
+            logging.getLogger(name).addFilter(repeat_filter)
         self._socket = listening
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="reeltune-page", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer. Raises ServeError where the application doesn't start."""
+        """Start the thread and wait until it answers requests. Raises ServeError."""
         self._thread.start()
         end = time.monotonic() + START_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > end:
-                raise ServeError("The page's server didn't start.", hint="The lines above have the reason.")
+                raise ServeError("The server of the page did not start.", hint="The lines above show the reason.")
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Stop listening and end the thread."""
+        """Stop the thread and close the socket."""
         self._server.should_exit = True
         self._thread.join(_CLOSING_SECONDS + 2)
         self._socket.close()
@@ -218,7 +218,7 @@ class WebServer:
 
 
 def _raise_file_limit() -> int:
-    """Let this process open enough files and connections; returns how many it may."""
+    """Raise the limit of open files and connections if necessary; returns the limit."""
     if sys.platform == "win32":
         return _FILES
     import resource

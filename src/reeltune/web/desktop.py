@@ -1,4 +1,4 @@
-"""Opening the page in a browser, where somebody sits in front of the screen."""
+"""Opens the page in a browser on machines with a screen."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
 def has_desktop(environment: Mapping[str, str], platform: str, terminal: bool) -> bool:
-    """Whether a browser can be expected to show up: not for services, over SSH, or without a screen.
+    """Whether a browser can be opened: not for services, over SSH, or without a screen.
 
-    `terminal`: whether the program's output goes to one.
+    `terminal`: whether the output of this program goes to a terminal.
     """
     if not terminal or any(environment.get(name) for name in _REMOTE):
         return False
@@ -22,7 +22,7 @@ def has_desktop(environment: Mapping[str, str], platform: str, terminal: bool) -
 
 
 def open_browser(url: str) -> None:
-    """Open a URL in the user's browser, without waiting for it; the URL is printed anyhow."""
+    """Open a URL in the default browser without waiting for it. Errors are ignored, as the URL is printed too."""
 
     def opened() -> None:
         with contextlib.suppress(webbrowser.Error, OSError):

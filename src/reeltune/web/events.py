@@ -1,4 +1,4 @@
-"""What all parts of the page attach their events with, and the components of the first tab that others use."""
+"""How the page's events are attached, and the components of the Make tab that other parts of the page update."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Any
 import gradio as gr
 
 from reeltune.errors import ReeltuneError
-from reeltune.web.markup import failed, problem
+from reeltune.web.markup import problem, unexpected
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of every event on the page
-LIVELY: dict[str, Any] = {  # of HTML with buttons in it
-    "js_on_load": "reeltune.lively(element, trigger, watch);", "apply_default_css": False,
-}  # fmt: skip
-INTO_VIEW = "watch('value', () => reeltune.show(element));"
+Options = dict[str, Any]  # keyword arguments of Gradio's components and events
+
+QUIET: Options = {"api_visibility": "private", "show_progress": "hidden"}  # options of every event
+LIVELY: Options = {  # options of HTML that contains buttons
+    "js_on_load": "reeltune.lively(element, trigger, watch);",
+    "apply_default_css": False,
+}
+SCROLL_TO_PROBLEM = "watch('value', () => reeltune.show(element));"
 DOWNLOAD = """(name, text) => {
   if (!name) return;
   const link = document.createElement('a');
@@ -30,41 +33,48 @@ Updates = dict[Any, Any]  # new values by component
 
 
 @dataclass(frozen=True)
-class Make:
-    """Components of the tab that others use. `queue_said`: answers to what was done with jobs; `stale`: changes when
-    the form has to follow its definition; `name`, `content`: of a file that the browser is to save.
+class MakeComponents:
+    """Components of the Make tab that other parts of the page update.
+
+    `queue_answer`: answers to actions on jobs. `outdated`: changes when the form must follow its definition.
+    `file_name`, `file_content`: of a file that the browser downloads.
     """
 
     models: gr.HTML
     about: gr.HTML
-    now: gr.HTML
+    current_job: gr.HTML
     queue: gr.HTML
-    queue_said: gr.HTML
-    stale: gr.Textbox
-    name: gr.Textbox
-    content: gr.Textbox
+    queue_answer: gr.HTML
+    outdated: gr.Textbox
+    file_name: gr.Textbox
+    file_content: gr.Textbox
     tabs: gr.Tabs
 
 
-def listen(html: gr.HTML, *args: Any, **more: Any) -> Any:
-    """Attach to the buttons inside a piece of HTML; the function's last argument is what the button is about."""
-    return html.click(*args, **{**QUIET, **more})
+def on_button(html: gr.HTML, *args: Any, **options: Any) -> Any:
+    """Attach a function to the buttons in HTML; its first parameter is the event with the button's data."""
+    return html.click(*args, **{**QUIET, **options})
 
 
-def reporting(said: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[..., Updates]]:
-    """For functions that answer events: whatever they raise is shown in `said`, so that no click does nothing."""
+def button_data(event: gr.EventData, name: str) -> str:
+    """A data attribute of the button that was pressed; empty if it has none of this name."""
+    return str(event._data.get(name) or "")
+
+
+def reporting(place: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[..., Updates]]:
+    """A decorator for functions that answer events: shows the errors they raise in `place`."""
 
     def wrap(function: Callable[..., Updates]) -> Callable[..., Updates]:
         @functools.wraps(function)
-        def answer(*values: Any) -> Updates:
+        def reported(*values: Any) -> Updates:
             try:
                 return function(*values)
             except ReeltuneError as error:
-                return {said: problem(error)}
-            except Exception as error:  # the boundary of an event
+                return {place: problem(error)}
+            except Exception as error:  # whatever happens, the user gets an answer
                 _log.exception("An event of the page failed.")
-                return {said: failed(error)}
+                return {place: unexpected(error)}
 
-        return answer
+        return reported
 
     return wrap

@@ -1,4 +1,4 @@
-"""Stands before every request: who may ask, for what, from which page, how much is taken, what the browser loads."""
+"""Checks every request before the page answers it: sender, path, origin and size; adds security headers to answers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 
-from reeltune.web.calls import MOST_BODY_BYTES, REFUSED, checked_body
-from reeltune.web.login import MOST_FORM_BYTES, Login, form
+from reeltune.web.calls import MAX_BODY_BYTES, REFUSED, checked_body
+from reeltune.web.login import MAX_FORM_BYTES, Login, login_page
 
 _BODY_SECONDS = 30.0  # for a whole body that isn't an upload
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -24,8 +24,7 @@ _READ = re.compile(
     re.DOTALL,
 )
 _WRITE = re.compile(r"/(login|logout|gradio_api/(upload|queue/join|run/predict|cancel|reset))")
-_OPEN = ("/login",)  # to whoever isn't logged in
-_PAGES = ("/", "/login")  # a link on another site may lead to these
+_PAGES = ("/", "/login")  # links on other sites may lead to these
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' blob: data:; "
@@ -44,7 +43,7 @@ _log = logging.getLogger("reeltune.page")
 
 @dataclass(frozen=True)
 class Incoming:
-    """A request, as far as it decides whether it is answered."""
+    """The parts of a request that decide whether it is answered."""
 
     method: str
     path: str
@@ -60,36 +59,36 @@ class Incoming:
 
     @property
     def reads(self) -> bool:
-        """Whether it changes nothing."""
+        """Whether the request changes nothing."""
         return self.method in ("GET", "HEAD")
 
 
 class Guard:
     """ASGI middleware around the whole page.
 
-    `hosts`: names the page may be opened under, empty for any (where a password protects it): a page of a stranger in
-    the same browser could otherwise reach it under a name of its own. `page`: the Gradio page whose events are called.
+    `hosts`: host names that requests may use; empty for any, if a password protects the page. Otherwise a foreign page
+    in the same browser could reach this one by a host name of its own. `page`: the Gradio page whose events are called.
     """
 
     def __init__(self, app: Any, page: Any, hosts: Sequence[str], login: Login) -> None:
         self._app, self._page, self._hosts, self._login = app, page, frozenset(hosts), login
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer what is refused; pass the rest on, with headers that keep the browser to this server."""
+        """Refuse a request or pass it on; headers of the answer restrict the browser to this server."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             answer = Answer(send, scope)
             try:
                 await self._guarded(Incoming.of(scope), scope, receive, answer)
-            except HTTPException as error:  # after an answer has begun; before, Gradio answers it
+            except HTTPException as error:  # raised after an answer has begun; Gradio handles earlier ones
                 await answer.end(error.status_code, str(error.detail))
-            except Exception as error:  # a fault of this program or of a library: the page goes on
-                if isinstance(error.__cause__, HTTPException):  # in a stream that has begun: a tab that was closed, say
+            except Exception as error:  # a fault of this program or a library must not stop the page
+                if isinstance(error.__cause__, HTTPException):  # for example when a tab was closed during a stream
                     await answer.end(error.__cause__.status_code, str(error.__cause__.detail))
                     return
                 _log.exception("A request failed: %s", scope.get("path", "")[:80])
-                await answer.end(500, "Something went wrong in this program; the terminal has the details.")
+                await answer.end(500, "An unexpected error occurred. The terminal shows details.")
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
 
@@ -98,29 +97,29 @@ class Guard:
             await answer.plain(*refusal)
         elif incoming.path in ("/login", "/logout"):
             await self._log_in_or_out(incoming, receive, answer)
-        elif self._login.needed and not self._login.known(incoming.headers.get("cookie", "")):
+        elif self._login.needed and not self._login.is_logged_in(incoming.headers.get("cookie", "")):
             if incoming.path == "/":
-                await answer.page(401, form())
+                await answer.page(401, login_page())
             else:
                 await answer.plain(401, "Log in first.")
-        elif incoming.reads or incoming.path == "/gradio_api/upload":  # uploads are bounded where they are read
+        elif incoming.reads or incoming.path == "/gradio_api/upload":  # uploads have their own limit
             await self._app(scope, receive, answer)
         else:
             await self._call(incoming, scope, receive, answer)
 
     def _refusal(self, incoming: Incoming) -> tuple[int, str] | None:
         if self._hosts and _host(incoming.headers.get("host", "")) not in self._hosts:
-            return 421, "This page is for this machine only."
+            return 421, "This page can only be opened on this machine."
         if not _from_this_page(incoming):
-            return 403, "Another site sent this. Open the page itself."
+            return 403, "This request came from another site. Open the page itself."
         if incoming.reads:
-            return None if _READ.fullmatch(incoming.path) else (404, "Not part of this page.")
+            return None if _READ.fullmatch(incoming.path) else (404, "There is nothing at this address.")
         if incoming.method != "POST":
-            return 405, "Not part of this page."
-        return None if _WRITE.fullmatch(incoming.path) else (404, "Not part of this page.")
+            return 405, "There is nothing at this address."
+        return None if _WRITE.fullmatch(incoming.path) else (404, "There is nothing at this address.")
 
     async def _call(self, incoming: Incoming, scope: Any, receive: Any, answer: Answer) -> None:
-        raw = await _body(receive, MOST_BODY_BYTES)
+        raw = await _body(receive, MAX_BODY_BYTES)
         if isinstance(raw, tuple):
             await answer.plain(*raw)
             return
@@ -141,24 +140,24 @@ class Guard:
             self._login.end(incoming.headers.get("cookie", ""))
             await answer.redirect("./", self._login.cookie("", secure=secure))
         elif incoming.reads:
-            await answer.page(200, form())
+            await answer.page(200, login_page())
         elif self._login.busy(incoming.address):
-            await answer.page(429, form("Too many attempts at once. Wait some seconds."))
+            await answer.page(429, login_page("Too many attempts at once. Wait some seconds."))
         else:
-            raw = await _body(receive, MOST_FORM_BYTES)
+            raw = await _body(receive, MAX_FORM_BYTES)
             token = await self._login.attempt(raw, incoming.address) if isinstance(raw, bytes) else ""
             if token:
                 await answer.redirect("./", self._login.cookie(token, secure=secure))
             else:
-                await answer.page(400, form("The name or the password is wrong."))
+                await answer.page(400, login_page("The name or the password is wrong."))
 
 
 def _from_this_page(incoming: Incoming) -> bool:
-    """Whether a request comes from the page itself, a program, or a person who opens the page."""
+    """Whether a request comes from the page itself, from a program, or from opening the page in a browser."""
     origin = incoming.headers.get("origin")
     if origin is not None:
-        own = (incoming.headers.get("host", ""), incoming.headers.get("x-forwarded-host", ""))
-        return any(_same(origin, host.partition(",")[0].strip()) for host in own)
+        hosts = (incoming.headers.get("host", ""), incoming.headers.get("x-forwarded-host", ""))
+        return any(_same_host(origin, host.partition(",")[0].strip()) for host in hosts)
     site = incoming.headers.get("sec-fetch-site", "none").lower()
     if site in ("same-origin", "none"):
         return True
@@ -166,8 +165,8 @@ def _from_this_page(incoming: Incoming) -> bool:
     return incoming.reads and incoming.path in _PAGES and (mode, destination) == ("navigate", "document")
 
 
-def _same(origin: str, host: str) -> bool:
-    """Whether an Origin is a Host's: name and port; a port left out is that of the origin's scheme."""
+def _same_host(origin: str, host: str) -> bool:
+    """Whether an Origin header has the name and port of a Host header; the default port depends on the scheme."""
     scheme, separator, name = origin.lower().partition("://")
     if not separator or scheme not in _DEFAULT_PORTS or not host:
         return False
@@ -184,25 +183,25 @@ def _with_port(name: str, scheme: str) -> tuple[str, str]:
 
 
 def _host(header: str) -> str:
-    """The name in a Host header, without its port; of an IPv6 address without its brackets."""
+    """The host name in a Host header, without the port and without the brackets of an IPv6 address."""
     return header[1:].partition("]")[0] if header.startswith("[") else header.partition(":")[0].lower()
 
 
 # --- bodies and answers -----------------------------------------------------------------------------------------
 
 
-async def _body(receive: Any, most: int) -> bytes | tuple[int, str]:
-    """A whole body, however it is cut into pieces; or the status and the words it is refused with."""
+async def _body(receive: Any, max_bytes: int) -> bytes | tuple[int, str]:
+    """The whole body of a request, or the status and the message it is refused with."""
     content = bytearray()
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    return 400, "The request broke off."
+                    return 400, "The request was interrupted."
                 content += message.get("body", b"")
-                if len(content) > most:
-                    return 413, f"At most {most:,} bytes are taken."
+                if len(content) > max_bytes:
+                    return 413, f"A request may have at most {max_bytes:,} bytes."
                 if not message.get("more_body", False):
                     return bytes(content)
     except TimeoutError:
@@ -210,9 +209,9 @@ async def _body(receive: Any, most: int) -> bytes | tuple[int, str]:
 
 
 def _with_length(scope: Any, length: int) -> Any:
-    kept = [row for row in scope["headers"] if row[0].lower() not in _REPLACED]
-    added = [(b"content-length", str(length).encode("ascii")), (b"content-type", b"application/json")]
-    scope["headers"] = [*kept, *added]
+    others = [(name, value) for name, value in scope["headers"] if name.lower() not in _REPLACED]
+    replaced = [(b"content-length", str(length).encode("ascii")), (b"content-type", b"application/json")]
+    scope["headers"] = [*others, *replaced]
     return scope
 
 
@@ -226,43 +225,53 @@ def _replayed(body: bytes, receive: Any) -> Any:
 
 
 class Answer:
-    """Sends an answer with the page's headers. A failed event whose arguments were at fault has status 400."""
+    """Sends answers with the security headers of the page.
+
+    An event that failed because of its arguments gets status 400.
+    """
 
     def __init__(self, send: Any, scope: Any) -> None:
         self._send, self._scope, self._begun = send, scope, False
 
     async def __call__(self, message: Any) -> None:
-        """ASGI's send."""
+        """Send an ASGI message."""
         if message["type"] == "http.response.start":
             self._begun = True
-            kept = [row for row in message.get("headers", ()) if not row[0].lower().startswith(b"access-control-")]
-            names = {name.lower() for name, _ in kept}
+            headers = [
+                (name, value)
+                for name, value in message.get("headers", ())
+                if not name.lower().startswith(b"access-control-")
+            ]
+            names = {name.lower() for name, _ in headers}
+            headers += [(name, value) for name, value in _HEADERS if name not in names]
             status = 400 if message["status"] == 500 and self._scope.get(REFUSED) else message["status"]
-            added = [row for row in _HEADERS if row[0] not in names]
-            message = {**message, "status": status, "headers": [*kept, *added]}
+            message = {**message, "status": status, "headers": headers}
         await self._send(message)
 
-    async def plain(self, status: int, words: str) -> None:
-        """An answer in words."""
-        await self._whole(status, words.encode("utf-8"), b"text/plain; charset=utf-8")
+    async def plain(self, status: int, message: str) -> None:
+        """Answer with a text."""
+        await self._whole(status, message.encode("utf-8"), b"text/plain; charset=utf-8")
 
-    async def end(self, status: int, words: str) -> None:
-        """An answer in words; where one has begun already, its end."""
+    async def end(self, status: int, message: str) -> None:
+        """Answer with a text, or end an answer that has begun."""
         if self._begun:
             await self._send({"type": "http.response.body", "body": b""})
         else:
-            await self.plain(status, words)
+            await self.plain(status, message)
 
     async def page(self, status: int, content: bytes) -> None:
-        """A page of this module's own, which no browser keeps."""
+        """Answer with HTML that browsers must not store."""
         await self._whole(status, content, b"text/html; charset=utf-8", (b"cache-control", b"no-store"))
 
-    async def redirect(self, where: str, cookie: str = "") -> None:
-        """Send a browser on; `cookie`: what it keeps."""
-        more = [(b"set-cookie", cookie.encode("ascii"))] if cookie else []
-        await self._whole(303, b"", b"text/plain", (b"location", where.encode("ascii")), *more)
+    async def redirect(self, location: str, cookie: str = "") -> None:
+        """Redirect the browser and set a cookie."""
+        headers = [(b"location", location.encode("ascii"))]
+        if cookie:
+            headers.append((b"set-cookie", cookie.encode("ascii")))
+        await self._whole(303, b"", b"text/plain", *headers)
 
-    async def _whole(self, status: int, body: bytes, kind: bytes, *more: tuple[bytes, bytes]) -> None:
-        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode("ascii")), *more]
+    async def _whole(self, status: int, body: bytes, content_type: bytes, *others: tuple[bytes, bytes]) -> None:
+        length = str(len(body)).encode("ascii")
+        headers = [(b"content-type", content_type), (b"content-length", length), *others]
         await self({"type": "http.response.start", "status": status, "headers": headers})
         await self({"type": "http.response.body", "body": b"" if self._scope["method"] == "HEAD" else body})

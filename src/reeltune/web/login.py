@@ -1,4 +1,4 @@
-"""Names and passwords: the file they stand in, who is logged in, and what a wrong one costs."""
+"""Names and passwords: the file with them, the sessions of users who are logged in, and delays after wrong ones."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from urllib.parse import parse_qs
 from reeltune.errors import FileError, ServeError
 from reeltune.files import read_bytes
 
-MOST_FORM_BYTES = 10_000
-_MOST_FILE_BYTES = 1_000_000
-_MOST_ADDRESSES = 1000  # whose wrong passwords are remembered
-_MOST_WAITING = 4  # attempts of one address at a time
-_MOST_SESSIONS = 10_000
+MAX_FORM_BYTES = 10_000
+_MAX_FILE_BYTES = 1_000_000
+_MAX_ADDRESSES = 1000  # whose wrong attempts are remembered
+_MAX_ATTEMPTS = 4  # of one address at the same time
+_MAX_SESSIONS = 10_000
 _SESSION_SECONDS = 30 * 24 * 3600.0
-_FIRST_DELAY, _LONGEST_DELAY = 0.1, 1.0  # seconds a wrong password holds up the next attempt
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 1.0  # seconds that a wrong password delays the next attempt
 _FORGET_SECONDS = 600.0
 
 
 def read_passwords(path: Path) -> tuple[dict[str, str], list[str]]:
-    """Passwords by name, from a file with a `name:password` a line, and what to warn of. Raises ServeError."""
+    """Passwords by name from a file with one `name:password` per line, and warnings. Raises ServeError."""
     try:
-        text = read_bytes(path, _MOST_FILE_BYTES).decode("utf-8-sig")
+        text = read_bytes(path, _MAX_FILE_BYTES).decode("utf-8-sig")
     except FileError as error:
-        hint = "Give a file with one name:password a line; pipes and devices aren't read."
+        hint = "Use a regular file with one name:password per line."
         raise ServeError(f"--auth-file: {error.message}", hint=hint) from error
     except UnicodeDecodeError as error:
         raise ServeError(f"--auth-file: {path} is not UTF-8 text.", hint="Save it as UTF-8.") from error
     lines = [line.strip() for line in text.splitlines()]
     pairs = [line.partition(":") for line in lines if line and not line.startswith("#")]
     if not pairs or not all(name and password for name, _, password in pairs):
-        message = f"{path} must hold one name:password a line."
-        raise ServeError(message, hint="Neither may be empty, and one line is needed at least.")
+        message = f"{path} must have one name:password per line."
+        raise ServeError(message, hint="At least one line is needed; names and passwords must not be empty.")
     return {name: password for name, _, password in pairs}, _warnings(path)
 
 
@@ -55,16 +55,16 @@ def _warnings(path: Path) -> list[str]:
     return [f"Other users of this machine can read the passwords in {path}. Fix it with: chmod 600 '{path}'"]
 
 
-def form(message: str = "") -> bytes:
-    """The login page, with what went wrong."""
+def login_page(message: str = "") -> bytes:
+    """The login page, with an error message."""
     page = (Path(str(resources.files("reeltune.web"))) / "assets" / "login.html").read_text(encoding="utf-8")
-    shown = f'<div role="alert">{html.escape(message)}</div>' if message else ""
-    return page.replace("<!--message-->", shown).encode("utf-8")
+    alert = f'<div role="alert">{html.escape(message)}</div>' if message else ""
+    return page.replace("<!--message-->", alert).encode("utf-8")
 
 
 @dataclass
 class _Attempts:
-    """Attempts of one address: one is checked at a time."""
+    """Login attempts from one address, checked one at a time. `last`: time of the last wrong one."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0
@@ -73,42 +73,42 @@ class _Attempts:
 
 
 class Login:
-    """Who may use the page. `passwords`: by name; empty where the page asks for none."""
+    """The users who may use the page, and their sessions. Without `passwords` no login is needed."""
 
     def __init__(self, passwords: Mapping[str, str]) -> None:
         self._passwords = dict(passwords)
-        self._cookie = f"reeltune-{secrets.token_hex(4)}"  # pages on several ports share a browser's cookies
-        self._sessions: OrderedDict[str, float] = OrderedDict()  # token -> when it ends
+        self._cookie = f"reeltune-{secrets.token_hex(4)}"  # a browser sends the cookies of all ports of a host
+        self._sessions: OrderedDict[str, float] = OrderedDict()  # end time by token
         self._attempts: OrderedDict[str, _Attempts] = OrderedDict()
 
     @property
     def needed(self) -> bool:
-        """Whether a password is asked for."""
+        """Whether users must log in."""
         return bool(self._passwords)
 
-    def known(self, cookies: str) -> bool:
-        """Whether the cookies of a request are those of someone logged in."""
+    def is_logged_in(self, cookies: str) -> bool:
+        """Whether the cookies of a request belong to a session."""
         token = self._token(cookies)
         return self._sessions.get(token, 0.0) > time.time()
 
     def _token(self, cookies: str) -> str:
         try:
-            found = SimpleCookie(cookies).get(self._cookie)
+            cookie = SimpleCookie(cookies).get(self._cookie)
         except CookieError:
             return ""
-        return found.value if found is not None else ""
+        return cookie.value if cookie is not None else ""
 
     def busy(self, address: str) -> bool:
-        """Whether an address has as many attempts open as are taken."""
-        return self._of(address).waiting >= _MOST_WAITING
+        """Whether an address has too many attempts at the same time."""
+        return self._of(address).waiting >= _MAX_ATTEMPTS
 
     async def attempt(self, body: bytes, address: str) -> str:
-        """A session's token for the right name and password in a form; empty for wrong ones, after a while."""
+        """Check the name and password of a form; returns the token of a new session, or after a delay an empty text."""
         attempts = self._of(address)
         attempts.waiting += 1
         try:
             async with attempts.lock:
-                if self._fits(body):
+                if self._is_correct(body):
                     attempts.wrong = 0
                     return self._begin()
                 if time.monotonic() - attempts.last > _FORGET_SECONDS:
@@ -121,46 +121,48 @@ class Login:
             attempts.waiting -= 1
 
     def _of(self, address: str) -> _Attempts:
-        name = _network(address)
-        found = self._attempts.setdefault(name, _Attempts())
-        self._attempts.move_to_end(name)
-        if len(self._attempts) > _MOST_ADDRESSES:
-            oldest = next((key for key, row in self._attempts.items() if not row.waiting and key != name), None)
+        network = _network(address)
+        attempts = self._attempts.setdefault(network, _Attempts())
+        self._attempts.move_to_end(network)
+        if len(self._attempts) > _MAX_ADDRESSES:
+            idle = (key for key, others in self._attempts.items() if not others.waiting and key != network)
+            oldest = next(idle, None)
             if oldest is not None:
                 del self._attempts[oldest]
-        return found
+        return attempts
 
-    def _fits(self, body: bytes) -> bool:
+    def _is_correct(self, body: bytes) -> bool:
         try:
             fields = parse_qs(body.decode("utf-8"), max_num_fields=20)
         except ValueError:
             return False
         name, password = fields.get("username", [""])[0].strip(), fields.get("password", [""])[0]
-        wanted = self._passwords.get(name, "")
-        return hmac.compare_digest(wanted.encode("utf-8"), password.encode("utf-8")) and bool(wanted)
+        correct_password = self._passwords.get(name, "")
+        same = hmac.compare_digest(correct_password.encode("utf-8"), password.encode("utf-8"))
+        return same and bool(correct_password)
 
     def _begin(self) -> str:
         token = secrets.token_urlsafe(24)
         self._sessions[token] = time.time() + _SESSION_SECONDS
-        if len(self._sessions) > _MOST_SESSIONS:
+        if len(self._sessions) > _MAX_SESSIONS:
             self._sessions.popitem(last=False)
         return token
 
     def end(self, cookies: str) -> None:
-        """Log out."""
+        """End the session of a request."""
         self._sessions.pop(self._token(cookies), None)
 
     def cookie(self, token: str, *, secure: bool) -> str:
-        """The header that gives a browser its session; an empty token takes it away."""
+        """The value of the header that sets a session's cookie; an empty token deletes the cookie."""
         age = int(_SESSION_SECONDS) if token else 0
         flags = "; Secure" if secure else ""
         return f"{self._cookie}={token}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{flags}"
 
 
 def _network(address: str) -> str:
-    """What counts as one address: of IPv6 the network, as everybody has many addresses in theirs."""
+    """The address itself, or the network of an IPv6 address, since each user has many of those."""
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    return str(found) if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
+    return str(parsed) if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))

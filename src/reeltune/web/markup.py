@@ -1,4 +1,4 @@
-"""Pieces of HTML. Whatever comes from files or people passes `text` before it becomes markup."""
+"""Pieces of HTML. Text from files or people must pass through `text` before it becomes part of them."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ from urllib.parse import quote
 
 from reeltune._text import counted, shortened
 from reeltune.errors import ReeltuneError
+from reeltune.service.drafts import Message
+from reeltune.service.labels import printable
 from reeltune.web.words import in_words
 
-_MOST_ERROR = 300  # characters of an unforeseen error that are shown
-_MOST_PROMPT = 2_000
-_MOST_NOTES = 50
+_MAX_ERROR_LENGTH = 300  # characters of an unexpected error
+_MAX_PROMPT_LENGTH = 2_000
+_MAX_NOTICES = 50
 
 
 def asset(name: str) -> str:
-    """A text file that ships with the page."""
+    """The content of a text file in the folder `assets`."""
     return (Path(str(resources.files("reeltune.web"))) / "assets" / name).read_text(encoding="utf-8")
 
 
 def text(value: object) -> str:
-    """Anything as text between tags or in an attribute; characters that nobody can see are shown."""
-    shown = "".join(
-        character if character.isprintable() or character in "\n\t" else "\ufffd" for character in str(value)
-    )
-    return html.escape(shown, quote=True)
+    """A value as text for an element or an attribute."""
+    return html.escape(printable(value), quote=True)
 
 
-def button(do: str, label: str, *, title: str = "", sure: str = "", kind: str = "", **data: object) -> str:
-    """A button that tells the page what to do; `sure`: asked before; `data`: what it is about."""
-    given = {"do": do, "sure": sure, **data}
-    attributes = "".join(f' data-{name}="{text(value)}"' for name, value in given.items() if value != "")
-    key = text(f"{do}-{'-'.join(str(value) for value in data.values())}")
-    named = f' title="{text(title)}" aria-label="{text(title)}"' if title else ""
-    return f'<button type="button" class="rt-button {kind}" data-key="{key}"{attributes}{named}>{text(label)}</button>'
+def button(action: str, label: str, *, title: str = "", confirm: str = "", kind: str = "", **data: object) -> str:
+    """A button that triggers an action of the page.
+
+    `confirm`: a question that must be confirmed first. `kind`: another CSS class. `data`: sent along with the action.
+    """
+    values = {"do": action, "confirm": confirm, **data}
+    data_attributes = "".join(f' data-{name}="{text(value)}"' for name, value in values.items() if value != "")
+    key = text(f"{action}-{'-'.join(str(value) for value in data.values())}")
+    titles = f' title="{text(title)}" aria-label="{text(title)}"' if title else ""
+    attributes_html = f'class="rt-button {kind}" data-key="{key}"{data_attributes}{titles}'
+    return f'<button type="button" {attributes_html}>{text(label)}</button>'
 
 
 def video(path: Path, *, poster: bool = False) -> str:
-    """A video that plays; as a `poster` only its first frame shows until somebody points at it."""
+    """A video that plays. A `poster` shows its first frame and plays only while the pointer is over it."""
     source = f"gradio_api/file={quote(os.fsencode(path))}"
     if poster:
         return f'<video src="{source}" preload="metadata" muted loop playsinline tabindex="-1" data-hover></video>'
@@ -50,50 +53,60 @@ def video(path: Path, *, poster: bool = False) -> str:
 
 
 def download_link(path: Path, label: str) -> str:
-    """A link that saves a file; it looks like a button."""
+    """A link that looks like a button and downloads a file."""
     source = f"gradio_api/file={quote(os.fsencode(path))}"
     return f'<a class="rt-button" href="{source}" download="{text(path.name)}">{text(label)}</a>'
 
 
-def problem(error: ReeltuneError | str, hint: str = "") -> str:
-    """An error in words, with the next step."""
-    message, next_step = (error.message, error.hint) if isinstance(error, ReeltuneError) else (error, hint)
-    next_step = in_words(next_step)
-    more = f'<div class="rt-hint">{text(next_step)}</div>' if next_step else ""
-    return f'<div class="rt-problem" role="alert"><div>{text(in_words(message))}</div>{more}</div>'
+def hint(message: str) -> str:
+    """A paragraph of less important text."""
+    return f'<p class="rt-hint">{text(message)}</p>'
 
 
-def failed(error: Exception) -> str:
-    """An error that nobody foresaw."""
-    message = f"Something went wrong here ({type(error).__name__}: {str(error)[:_MOST_ERROR]})."
-    return problem(message, "The terminal shows where. The rest of the page goes on.")
+def problem(error: ReeltuneError | str, next_step: str = "") -> str:
+    """An error message and the next step."""
+    message = error.message if isinstance(error, ReeltuneError) else error
+    advice = in_words(error.hint if isinstance(error, ReeltuneError) else next_step)
+    advice_html = f'<div class="rt-hint">{text(advice)}</div>' if advice else ""
+    return f'<div class="rt-problem" role="alert"><div>{text(in_words(message))}</div>{advice_html}</div>'
 
 
 def prompt_text(prompt: str) -> str:
-    """A prompt as text; one may have hundreds of thousands of characters, and is sent with every change of its part."""
-    return text(shortened(prompt, _MOST_PROMPT))
+    """A prompt as text, cut off where it is far too long: it is sent with every change of its part of the page."""
+    return text(shortened(prompt, _MAX_PROMPT_LENGTH))
 
 
-def good(message: str) -> str:
-    """Something that went well."""
+def unexpected(error: Exception) -> str:
+    """The message for an error that is a fault of this program."""
+    message = f"An unexpected error occurred ({type(error).__name__}: {str(error)[:_MAX_ERROR_LENGTH]})."
+    return problem(message, "The terminal shows details. The rest of the page still works.")
+
+
+def success(message: str) -> str:
+    """A message that something has worked."""
     return f'<div class="rt-good" role="status">{text(message)}</div>'
 
 
-def marked(name: str, value: str) -> str:
-    """HTML of a part of the page that changes by itself, with a mark that tells one content from another."""
-    return f'<div class="rt-part" data-part="{text(name)}" data-mark="{mark_of(value)}">{value}</div>'
+def answer(message: Message) -> str:
+    """The answer to an action, with its notices."""
+    return success(message.text) + notices_list(message.notices)
 
 
-def mark_of(value: object) -> str:
-    """A short mark, the same for the same content."""
+def notices_list(notices: Iterable[str]) -> str:
+    """A list of notices."""
+    every = list(notices)
+    messages = [in_words(notice) for notice in every[:_MAX_NOTICES]]
+    if len(every) > _MAX_NOTICES:
+        messages.append(f"{counted(len(every) - _MAX_NOTICES, 'more notice')}.")
+    items = "".join(f"<li>{text(message)}</li>" for message in messages if message)
+    return f'<ul class="rt-notes">{items}</ul>' if items else ""
+
+
+def marked(name: str, content: str) -> str:
+    """HTML of a part that is updated by the clock, with a hash that tells whether it has changed."""
+    return f'<div class="rt-part" data-part="{text(name)}" data-mark="{hash_of(content)}">{content}</div>'
+
+
+def hash_of(value: object) -> str:
+    """A short hash, the same for equal values."""
     return hashlib.sha1(repr(value).encode("utf-8", "replace")).hexdigest()
-
-
-def notes(lines: Iterable[str]) -> str:
-    """Things worth knowing, one a line."""
-    given = list(lines)
-    shown = [words for line in given[:_MOST_NOTES] if (words := in_words(line))]
-    if len(given) > _MOST_NOTES:
-        shown.append(f"{counted(len(given) - _MOST_NOTES, 'more note')}.")
-    rows = "".join(f"<li>{text(row)}</li>" for row in shown)
-    return f'<ul class="rt-notes">{rows}</ul>' if rows else ""

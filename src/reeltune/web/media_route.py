@@ -1,4 +1,4 @@
-"""Serves videos and pictures: asks for each request which folders those are now, and looks into each file."""
+"""Serves videos and images. The folder and the content of each file are checked for every request."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from reeltune.errors import MediaError
-from reeltune.service.media_types import head_of, mime_of
-from reeltune.service.studio import Studio
+from reeltune.media.kinds import mime_of, read_head
+from reeltune.service.workspace import Workspace
 
-PREFIX = "/gradio_api/file="  # Gradio's own components ask for files under it
+PREFIX = "/gradio_api/file="  # Gradio's components request files with this prefix
 _HEADERS = {
     "content-security-policy": "sandbox; default-src 'none'; img-src 'self'; media-src 'self'",
     "x-content-type-options": "nosniff",
@@ -24,36 +24,35 @@ _HEADERS = {
 }
 
 
-def media_route(studio: Studio) -> Route:
-    """The route of all files. It stands before Gradio's own, which goes by names and by the folders at the start."""
+def media_route(workspace: Workspace) -> Route:
+    """The route of all files. It must precede Gradio's own, which decides by file names."""
 
     async def endpoint(request: Request) -> Response:
-        requested = _requested_path(request.scope)
-        return await run_in_threadpool(_answer, studio, requested)
+        return await run_in_threadpool(_response, workspace, _requested_path(request.scope))
 
     return Route(PREFIX + "{path:path}", endpoint, methods=["GET", "HEAD"])
 
 
 def _requested_path(scope: Any) -> str:
-    """The path in a request, whatever bytes the file's name is made of."""
-    raw = unquote_to_bytes(scope["raw_path"]).removeprefix(PREFIX.encode("ascii"))
-    return os.fsdecode(raw)
+    """The path in a request, which may be any bytes."""
+    raw_path = unquote_to_bytes(scope["raw_path"]).removeprefix(PREFIX.encode("ascii"))
+    return os.fsdecode(raw_path)
 
 
-def _answer(studio: Studio, requested: str) -> Response:
-    path = studio.confined(requested)
-    try:
-        mime = mime_of(head_of(path)) if path is not None else ""
-    except MediaError:
-        path = None
+def _response(workspace: Workspace, requested_path: str) -> Response:
+    path = workspace.confined(requested_path)
     if path is None:
-        return PlainTextResponse("No such file.", 404)
+        return PlainTextResponse("There is no such file.", 404)
+    try:
+        mime = mime_of(read_head(path))
+    except MediaError:
+        return PlainTextResponse("There is no such file.", 404)
     if mime:
         return FileResponse(path, media_type=mime, headers=_HEADERS, content_disposition_type="inline")
-    if _uploaded(studio, path):
+    if _is_upload(workspace, path):
         return FileResponse(path, media_type="application/octet-stream", headers=_HEADERS, filename="upload")
-    return PlainTextResponse("Only videos and pictures are served.", 403)
+    return PlainTextResponse("Only videos and images are served.", 403)
 
 
-def _uploaded(studio: Studio, path: Path) -> bool:
-    return path.is_relative_to(studio.uploads.resolve())
+def _is_upload(workspace: Workspace, path: Path) -> bool:
+    return path.is_relative_to(workspace.uploads.resolve())

@@ -1,4 +1,4 @@
-"""The whole page: its tabs, and which of their parts change by themselves."""
+"""The whole page: its tabs, and the parts that the clock updates."""
 
 from __future__ import annotations
 
@@ -8,94 +8,89 @@ from typing import Any
 import gradio as gr
 
 from reeltune.errors import ReeltuneError
-from reeltune.service import drafts
-from reeltune.service.studio import Studio
-from reeltune.web import pick
+from reeltune.service.drafts import VideoDraft, new_draft, outdated
+from reeltune.service.workspace import Workspace
 from reeltune.web.calls import Page
-from reeltune.web.clock import MODEL, MODELS, NOW, QUEUE, Part, View, clock
+from reeltune.web.clock import CURRENT_JOB, MODEL, MODELS, QUEUE, PagePart, View, start_clock
 from reeltune.web.configuration import configuration_tab
-from reeltune.web.create import bases, create_tab
-from reeltune.web.events import QUIET, Make
-from reeltune.web.gallery import films, gallery_tab, grid
-from reeltune.web.make import make_tab, show_model, show_models, show_now, show_queue
+from reeltune.web.create_tab import base_choices, create_tab
+from reeltune.web.events import QUIET, MakeComponents
+from reeltune.web.gallery import gallery_tab, video_grid
+from reeltune.web.make_tab import make_tab, show_current_job, show_model, show_models, show_queue
 from reeltune.web.markup import marked
-from reeltune.web.own import choices
+from reeltune.web.model_panel import model_description, model_list
+from reeltune.web.own_finetunes import own_ids
 
-_HEADER = """<header class="rt-header"><h1>reeltune</h1>
-<button type="button" class="rt-button" id="rt-theme" aria-label="Dark or light colours">◐</button></header>"""
-_OPENED_JS = "() => { document.body.dataset.opened = 'true'; }"  # the model it opens with is picked
+_HEADER = """<header class="rt-header"><h1>reeltune</h1><div class="rt-header-buttons">{log_out}
+<button type="button" class="rt-button" id="rt-theme" aria-label="Dark or light colours">◐</button></div></header>"""
+_LOG_OUT = """<form method="post" action="logout"><button type="submit" class="rt-button" id="log-out">Log out</button>
+</form>"""
+_OPENED_JS = "() => { document.body.dataset.opened = 'true'; }"  # the first model is selected
 _THEME_JS = "reeltune.theme(element.querySelector('#rt-theme'));"
 
 
-def first_model(studio: Studio) -> str:
-    """The model a page opens with: that of the latest job, else the first that is ready and needs nothing but words,
-    else the first that runs.
-    """
-    catalog = studio.catalog()
-    for job in sorted(studio.queue.jobs(), key=lambda job: job.id, reverse=True):
-        if job.definition in catalog:
-            return job.definition
-    runnable = [row.id for row in catalog.summaries() if row.runnable]
-    for id in runnable:
-        try:
-            definition = catalog[id]
-            needy = any(row.required for row in definition.architecture.inputs)
-            if not needy and not studio.explain(definition).missing:
-                return id
-        except ReeltuneError:
-            continue
-    return (runnable or list(catalog) or [""])[0]
-
-
-def build(studio: Studio) -> gr.Blocks:
-    """The page of a studio, ready to be served."""
-    with Page(studio, title="reeltune", analytics_enabled=False) as page:
-        draft = gr.State(drafts.fresh(studio, first_model(studio)))
-        gr.HTML(_HEADER, js_on_load=_THEME_JS, apply_default_css=False)
+def build_page(workspace: Workspace, *, protected: bool = False) -> gr.Blocks:
+    """The page of a workspace. `protected`: whether its users log in, so that they can log out."""
+    header = _HEADER.format(log_out=_LOG_OUT if protected else "")
+    with Page(workspace, title="reeltune", analytics_enabled=False) as page:
+        draft = gr.State(new_draft(workspace, workspace.first_model()))
+        gr.HTML(header, js_on_load=_THEME_JS, apply_default_css=False)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Make", id="make"):
-                make = make_tab(studio, draft, tabs)
+                make = make_tab(workspace, draft, tabs)
             with gr.Tab("Gallery", id="gallery"):
-                cards, look = gallery_tab(studio, draft, tabs, make)
+                cards, gallery = gallery_tab(workspace, draft, tabs, make)
             with gr.Tab("Create", id="create"):
-                base, files = create_tab(studio, draft, tabs, make.about)
+                base, own = create_tab(workspace, draft, tabs, make.about)
             with gr.Tab("Configuration", id="configuration"):
-                again = lambda given: (pick.headline(studio, given["id"]), pick.model_list(studio, given["id"]))  # noqa: E731
-                configuration_tab(studio, page, [make.about, make.models], (again, draft))
-        opening = page.load(partial(_open, studio), draft, [draft, make.about, make.models], **QUIET)
+                saved = configuration_tab(workspace, page)
+        saved.then(partial(_show_models_again, workspace), draft, [make.about, make.models], **QUIET)
+        opening = page.load(partial(_open, workspace), draft, [draft, make.about, make.models], **QUIET)
         opening.then(None, js=_OPENED_JS, **QUIET)
-        clock(partial(View, studio), [draft, look], _parts(make, cards, base, files), page)
+        start_clock(partial(View, workspace), [draft, gallery], _parts(make, cards, base, own), page)
     return page
 
 
-def _open(studio: Studio, given: drafts.Draft) -> tuple[Any, ...]:
-    """What a page that is opened begins with, where that is another model than when the server started."""
+def _show_models_again(workspace: Workspace, draft: VideoDraft) -> tuple[str, str]:
+    """The models under changed preferences."""
+    return model_description(workspace, draft.id), model_list(workspace, draft.id)
+
+
+def _open(workspace: Workspace, draft: VideoDraft) -> tuple[Any, ...]:
+    """Select the first model when the page is opened, as it may have changed since the server started."""
     try:
-        id = first_model(studio)
-        if id == given["id"]:
+        id = workspace.first_model()
+        if id == draft.id:
             return gr.skip(), gr.skip(), gr.skip()
-        about, models = marked(MODEL, pick.headline(studio, id)), marked(MODELS, pick.model_list(studio, id))
-        return drafts.fresh(studio, id), about, models
-    except ReeltuneError:  # the parts of the page show it
+        description = marked(MODEL, model_description(workspace, id))
+        models = marked(MODELS, model_list(workspace, id))
+        return new_draft(workspace, id), description, models
+    except ReeltuneError:  # the parts of the page report it
         return gr.skip(), gr.skip(), gr.skip()
 
 
-def _parts(make: Make, cards: gr.HTML, base: gr.Dropdown, files: gr.Dropdown) -> dict[str, Part]:
-    """What changes by itself."""
+def _parts(make: MakeComponents, cards: gr.HTML, base: gr.Dropdown, own: gr.Dropdown) -> dict[str, PagePart]:
+    """The parts that the clock updates."""
     return {
-        MODELS: Part(make.models, show_models),
-        MODEL: Part(make.about, show_model),
-        "form": Part(make.stale, lambda view: drafts.stale(view.studio, view.draft), _unless_empty, html=False),
-        NOW: Part(make.now, show_now),
-        QUEUE: Part(make.queue, show_queue),
-        "gallery": Part(cards, lambda view: grid(films(view.studio), view.look)),
-        "base models": Part(base, lambda view: bases(view.studio), lambda rows: gr.Dropdown(choices=rows), html=False),
-        "list of finetunes": Part(
-            files, lambda view: choices(view.studio), lambda ids: gr.Dropdown(choices=ids), html=False
-        ),
+        MODELS: PagePart(make.models, show_models),
+        MODEL: PagePart(make.about, show_model),
+        "form": PagePart(make.outdated, _show_outdated, _skip_if_empty, html=False),
+        CURRENT_JOB: PagePart(make.current_job, show_current_job),
+        QUEUE: PagePart(make.queue, show_queue),
+        "gallery": PagePart(cards, lambda view: video_grid(view.workspace, view.gallery)),
+        "base models": PagePart(base, lambda view: base_choices(view.workspace), _dropdown, html=False),
+        "list of finetunes": PagePart(own, lambda view: own_ids(view.workspace), _dropdown, html=False),
     }
 
 
-def _unless_empty(value: str) -> Any:
-    """A value that is left as it was: the event of a form that is being drawn anew would go nowhere."""
+def _show_outdated(view: View) -> str:
+    return outdated(view.workspace, view.draft)
+
+
+def _dropdown(choices: list[Any]) -> gr.Dropdown:
+    return gr.Dropdown(choices=choices)
+
+
+def _skip_if_empty(value: str) -> Any:
+    """No update for an empty value: a form that is just being drawn would miss its event."""
     return value or gr.skip()

@@ -1,4 +1,4 @@
-"""Colours and type of the page: the system's own fonts, so that nothing is asked of other hosts."""
+"""Colours and fonts of the page. It uses system fonts, so that nothing is loaded from other servers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 
 def theme() -> gr.themes.Base:
-    """A calm theme, light and dark."""
+    """A plain theme with light and dark colours."""
     return gr.themes.Base(
         primary_hue="teal", neutral_hue="slate", font=_FONTS, font_mono=_MONO, radius_size="md", text_size="md"
     ).set(

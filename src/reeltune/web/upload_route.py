@@ -1,19 +1,14 @@
-"""Takes uploads: bounded, looked into, kept under the sha256 of their content; one that breaks off leaves nothing."""
+"""Receives uploads as multipart forms and reports their progress, as Gradio's components expect it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import json
-import os
-import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -22,186 +17,159 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from reeltune.errors import MediaError, ReeltuneError
-from reeltune.machine import free_disk
-from reeltune.service.studio import Studio
-from reeltune.service.uploads import MOST_BYTES, accepted_name
+from reeltune.errors import ReeltuneError
+from reeltune.service.uploads import MAX_BYTES, IncomingFile, RefusalReason, UploadLimit, UploadRefused
+from reeltune.service.workspace import Workspace
 from reeltune.untrusted import clean_text
 
-PARTIAL = ".partial"
-_KEPT_FREE = 1_000_000_000  # bytes of the disk that uploads leave
-_OVERHEAD = 1_000_000  # of the envelope around files
-_MOST_FILES = 100  # of one request
+_ENVELOPE_BYTES = 1_000_000  # of a form, besides its files
+_MAX_FILES = 100  # of one form
 _STALL_SECONDS = 60.0  # without a byte
-_LOOK_BYTES = 64_000_000  # between two looks at the free disk
-_MOST_FOLLOWED = 1000  # uploads whose progress is known
-_TICK_SECONDS = 0.1
-_PATIENCE_TICKS = 30  # for an upload whose progress is asked for before it begins
+_MAX_TRACKED = 1000  # uploads whose progress is known
+_MAX_ID_LENGTH = 100
+_PROGRESS_SECONDS = 0.1
+_PROGRESS_WAITS = 30  # for an upload whose progress is requested before it begins
+_STATUS_CODES = {
+    RefusalReason.INCOMPLETE: 400,
+    RefusalReason.TOO_LARGE: 413,
+    RefusalReason.UNSUPPORTED: 415,
+    RefusalReason.NO_SPACE: 507,
+}
+_CALLBACKS = (
+    "part_begin",
+    "part_data",
+    "part_end",
+    "header_field",
+    "header_value",
+    "header_end",
+    "headers_finished",
+)
 
 
-class UploadError(Exception):
-    """Why an upload is refused, as the status and the words of the answer. Never leaves this module."""
+class MultipartError(Exception):
+    """A request that can't be answered with an upload: its HTTP status and the message of the response."""
 
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
 
-@dataclass
-class _Part:
-    """One part of a form as it comes in."""
+class MultipartReceiver:
+    """Stores the files of a multipart form while it is received."""
 
-    headers: dict[str, str] = field(default_factory=dict)
-    name: str = ""
-    path: Path | None = None
-    file: BinaryIO | None = None
-    sha256: Any = None
-
-
-class Receiver:
-    """Writes the files of a multipart body into a folder while it comes in."""
-
-    def __init__(self, folder: Path, boundary: bytes, most: int) -> None:
-        self.files: list[Path] = []  # where they are kept in the end
-        self.received = 0
-        self._folder, self._most, self._until_look = folder, most, 0
-        self._part = _Part()
-        self._field, self._value = b"", b""
-        names = (
-            "part_begin",
-            "part_data",
-            "part_end",
-            "header_field",
-            "header_value",
-            "header_end",
-            "headers_finished",
-        )
-        callbacks: Any = {f"on_{name}": getattr(self, f"_{name}") for name in names}
+    def __init__(self, folder: Path, boundary: bytes, limit: UploadLimit) -> None:
+        self.paths: list[Path] = []  # of the complete files
+        self._folder, self._limit = folder, limit
+        self._file: IncomingFile | None = None
+        self._headers: dict[str, str] = {}
+        self._header_name, self._header_text = b"", b""
+        callbacks: Any = {f"on_{name}": getattr(self, f"_{name}") for name in _CALLBACKS}
         self._parser = MultipartParser(boundary, callbacks)
 
-    def write(self, data: bytes) -> None:
-        """The next piece of the body. Raises UploadError, FormParserError, OSError."""
-        self.received += len(data)
-        if self.received > self._most + _OVERHEAD:
-            raise UploadError(413, f"At most {self._most:,} bytes are taken.")
-        self._until_look -= len(data)
-        if self._until_look < 0:
-            self._until_look = _LOOK_BYTES
-            if free_disk(self._folder) < _KEPT_FREE:
-                raise UploadError(507, "The disk is nearly full.")
-        self._parser.write(data)
-
-    def finish(self) -> None:
-        """The body is complete. Raises UploadError where it ends within a file."""
-        self._parser.finalize()
-        if self._part.file is not None:
-            raise UploadError(400, "The upload is incomplete.")
-
-    def discard(self) -> None:
-        """Delete what has come of a file that isn't complete."""
-        part = self._part
-        if part.file is not None:
-            part.file.close()
-        if part.path is not None:
-            with contextlib.suppress(OSError):
-                part.path.unlink(missing_ok=True)
-        self._part = _Part()
+    @property
+    def received(self) -> int:
+        """Bytes received so far."""
+        return self._limit.received
 
     @property
     def current_name(self) -> str:
-        """Name of the file that is coming in."""
-        return self._part.name
+        """Name of the file that is being received."""
+        return self._file.name if self._file is not None else ""
 
-    # --- the parser's callbacks -----------------------------------------------------------------------------
+    def write(self, data: bytes) -> None:
+        """Process the next bytes of the form. Raises UploadRefused, MultipartError, FormParserError, OSError."""
+        self._limit.count(data)
+        self._parser.write(data)
+
+    def finish(self) -> None:
+        """Check that the form is complete. Raises UploadRefused, FormParserError."""
+        self._parser.finalize()
+        if self._file is not None:
+            raise UploadRefused(RefusalReason.INCOMPLETE, "The upload is incomplete.")
+
+    def discard(self) -> None:
+        """Delete a file that is incomplete."""
+        if self._file is not None:
+            self._file.discard()
+            self._file = None
+
+    # --- callbacks of the parser ----------------------------------------------------------------------------
 
     def _part_begin(self) -> None:
-        self._part = _Part()
+        self._headers = {}
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
+        self._header_name += data[start:end]
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
+        self._header_text += data[start:end]
 
     def _header_end(self) -> None:
-        self._part.headers[self._field.decode("latin-1").lower()] = self._value.decode("latin-1")
-        self._field, self._value = b"", b""
+        self._headers[self._header_name.decode("latin-1").lower()] = self._header_text.decode("latin-1")
+        self._header_name, self._header_text = b"", b""
 
     def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._part.headers.get("content-disposition", ""))
+        _, options = parse_options_header(self._headers.get("content-disposition", ""))
         if b"filename" not in options:
             return
-        if len(self.files) >= _MOST_FILES:
-            raise UploadError(413, f"At most {_MOST_FILES} files are taken at a time.")
-        self._part.name = clean_text(options[b"filename"].decode("utf-8", "replace"))
-        self._part.path = self._folder / f".{secrets.token_hex(8)}{PARTIAL}"
-        self._part.file = self._part.path.open("xb")
-        self._part.sha256 = hashlib.sha256()
+        if len(self.paths) >= _MAX_FILES:
+            raise MultipartError(413, f"An upload may have at most {_MAX_FILES} files.")
+        name = clean_text(options[b"filename"].decode("utf-8", "replace"))
+        self._file = IncomingFile(self._folder, name)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._part.file is not None:
-            piece = data[start:end]
-            self._part.file.write(piece)
-            self._part.sha256.update(piece)
+        if self._file is not None:
+            self._file.write(data[start:end])
 
     def _part_end(self) -> None:
-        part = self._part
-        if part.file is None or part.path is None:
-            return
-        part.file.close()
-        part.file = None
-        try:
-            name = accepted_name(part.path, part.name)
-        except MediaError as error:
-            raise UploadError(415, str(error)) from error
-        self.files.append(_kept(part.path, self._folder / part.sha256.hexdigest(), name))
-        self._part = _Part()
-
-
-def _kept(path: Path, folder: Path, name: str) -> Path:
-    """Where a complete file stays: equal content is one file, and its time is that of the last upload."""
-    folder.mkdir(exist_ok=True)
-    target = folder / name
-    path.replace(target)
-    os.utime(target)
-    return target
+        if self._file is not None:
+            self.paths.append(self._file.finish())
+            self._file = None
 
 
 class UploadTracker:
-    """How far uploads are that a browser follows, by the id it gives them."""
+    """The receivers of uploads by the ids that browsers give them."""
 
     def __init__(self) -> None:
-        self._uploads: OrderedDict[str, Receiver | None] = OrderedDict()
-        self._guard = threading.Lock()
+        self._receivers: OrderedDict[str, MultipartReceiver | None] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def begin(self, id: str, receiver: Receiver) -> None:
-        """An upload has begun."""
-        with self._guard:
-            self._uploads[id] = receiver
-            if len(self._uploads) > _MOST_FOLLOWED:
-                self._uploads.popitem(last=False)
+    def begin(self, id: str, receiver: MultipartReceiver) -> None:
+        """Track an upload."""
+        with self._lock:
+            self._receivers[id] = receiver
+            if len(self._receivers) > _MAX_TRACKED:
+                self._receivers.popitem(last=False)
 
     def end(self, id: str) -> None:
-        """It is over, however it went."""
-        with self._guard:
-            if id in self._uploads:
-                self._uploads[id] = None
+        """Forget the receiver of an upload that has ended."""
+        with self._lock:
+            if id in self._receivers:
+                self._receivers[id] = None
 
-    def get(self, id: str) -> tuple[bool, Receiver | None]:
-        """Whether an upload was seen, and its receiver while it goes on."""
-        with self._guard:
-            return id in self._uploads, self._uploads.get(id)
+    def has_begun(self, id: str) -> bool:
+        """Whether an upload was ever tracked."""
+        with self._lock:
+            return id in self._receivers
+
+    def receiver(self, id: str) -> MultipartReceiver | None:
+        """The receiver of an upload that is running."""
+        with self._lock:
+            return self._receivers.get(id)
 
 
-def upload_routes(studio: Studio, most_bytes: int = MOST_BYTES) -> list[Route]:
-    """The routes that take uploads of at most `most_bytes`, and report progress; they stand before Gradio's own."""
+def upload_routes(workspace: Workspace, max_bytes: int = MAX_BYTES) -> list[Route]:
+    """The routes for uploads of at most `max_bytes` and for their progress. They must precede Gradio's own."""
     tracker = UploadTracker()
 
     async def upload(request: Request) -> Response:
         try:
-            return JSONResponse([str(path) for path in await _received(request, studio, tracker, most_bytes)])
-        except UploadError as refusal:
-            return PlainTextResponse(str(refusal), refusal.status)
+            paths = await _receive(request, workspace, tracker, max_bytes)
+        except UploadRefused as refusal:
+            return PlainTextResponse(str(refusal), _STATUS_CODES[refusal.reason])
+        except MultipartError as error:
+            return PlainTextResponse(str(error), error.status)
+        return JSONResponse([str(path) for path in paths])
 
     async def progress(request: Request) -> Response:
         id = request.query_params.get("upload_id", "")
@@ -213,64 +181,68 @@ def upload_routes(studio: Studio, most_bytes: int = MOST_BYTES) -> list[Route]:
     ]
 
 
-async def _received(request: Request, studio: Studio, tracker: UploadTracker, most: int) -> list[Path]:
-    """The files of an upload. Raises UploadError."""
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind != b"multipart/form-data" or not options.get(b"boundary"):
-        raise UploadError(400, "An upload is a multipart form.")
+async def _receive(request: Request, workspace: Workspace, tracker: UploadTracker, max_bytes: int) -> list[Path]:
+    """The paths of uploaded files. Raises UploadRefused, MultipartError."""
+    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary")
+    if content_type != b"multipart/form-data" or not boundary:
+        raise MultipartError(400, "An upload must be a multipart form.")
+    limit = UploadLimit(workspace.root, max_bytes, envelope_bytes=_ENVELOPE_BYTES)
     length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > most + _OVERHEAD:
-        raise UploadError(413, f"At most {most:,} bytes are taken.")
-    if length.isdigit() and int(length) > free_disk(studio.root) - _KEPT_FREE:
-        raise UploadError(507, "The disk is nearly full.")
-    id = request.query_params.get("upload_id", "")[:100]
-    receiver: Receiver | None = None
+    if length.isdigit():
+        limit.announce(int(length))
+    id = request.query_params.get("upload_id", "")[:_MAX_ID_LENGTH]
+    receiver: MultipartReceiver | None = None
     try:
-        studio.uploads.mkdir(parents=True, exist_ok=True)
-        receiver = Receiver(studio.uploads, options[b"boundary"], most)
+        workspace.uploads.mkdir(parents=True, exist_ok=True)
+        receiver = MultipartReceiver(workspace.uploads, boundary, limit)
         if id:
             tracker.begin(id, receiver)
-        await _fed(request, receiver)
-        return receiver.files
+        await _feed(request, receiver)
+        return receiver.paths
+    except UploadRefused:
+        raise
     except ClientDisconnect:
-        raise UploadError(400, "The upload broke off.") from None
+        raise MultipartError(400, "The upload was interrupted.") from None
     except TimeoutError:
-        raise UploadError(408, "The upload stalled.") from None
+        raise MultipartError(408, "The upload stalled.") from None
     except FormParserError:
-        raise UploadError(400, "The upload is not a multipart form.") from None
+        raise MultipartError(400, "The upload is not a valid multipart form.") from None
     except (OSError, ReeltuneError) as error:
-        raise UploadError(507, f"The upload can't be stored: {getattr(error, 'strerror', None) or error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise MultipartError(507, f"The upload can't be stored: {reason}.") from error
     finally:
         tracker.end(id)
         if receiver is not None:
             receiver.discard()
 
 
-async def _fed(request: Request, receiver: Receiver) -> None:
+async def _feed(request: Request, receiver: MultipartReceiver) -> None:
     stream = request.stream()
     while True:
         try:
             async with asyncio.timeout(_STALL_SECONDS):
-                piece = await anext(stream)
+                data = await anext(stream)
         except StopAsyncIteration:
             break
-        if piece:
-            await run_in_threadpool(receiver.write, piece)
+        if data:
+            await run_in_threadpool(receiver.write, data)
     await run_in_threadpool(receiver.finish)
 
 
 async def _progress_events(id: str, tracker: UploadTracker) -> AsyncIterator[str]:
-    """Server-sent events on an upload, as Gradio's components read them."""
-    sent = 0
-    for _ in range(_PATIENCE_TICKS):
-        if tracker.get(id)[0]:
+    """Server-sent events about an upload, as Gradio's components read them."""
+    for _ in range(_PROGRESS_WAITS):
+        if tracker.has_begun(id):
             break
-        await asyncio.sleep(_TICK_SECONDS)
-    while (receiver := tracker.get(id)[1]) is not None:
-        if receiver.received > sent:
-            yield _event(msg="update", orig_name=receiver.current_name, chunk_size=receiver.received - sent)
-            sent = receiver.received
-        await asyncio.sleep(_TICK_SECONDS)
+        await asyncio.sleep(_PROGRESS_SECONDS)
+    reported = 0
+    while (receiver := tracker.receiver(id)) is not None:
+        received = receiver.received
+        if received > reported:
+            yield _event(msg="update", orig_name=receiver.current_name, chunk_size=received - reported)
+            reported = received
+        await asyncio.sleep(_PROGRESS_SECONDS)
     yield _event(msg="done")
 
 

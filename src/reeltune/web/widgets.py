@@ -1,128 +1,128 @@
-"""Fields drawn with Gradio, and what people put into them as settings."""
+"""Draws the fields of a form as Gradio components, and converts their values back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.data_classes import FileData, ImageData, ListFiles
 
-from reeltune.service.fields import Field
+from reeltune.families.values import Settings
+from reeltune.service.fields import FormField, FormValues
 from reeltune.service.labels import placeholder_of
-from reeltune.service.studio import Studio
-from reeltune.web.events import QUIET
+from reeltune.service.workspace import Workspace
+from reeltune.web.events import QUIET, Options
 
-_IMAGES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
+_IMAGE_SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
+_FILE_HEIGHT = 200
 
 
-def draw(field: Field, settings: Mapping[str, Any], studio: Studio, turn: str) -> Any:
-    """The component of a field, holding its value from the settings. `turn`: a component of another draft is another
-    one, so that nothing of what was put into that shows up here.
+def draw_field(field: FormField, settings: Settings, workspace: Workspace, version: str) -> Any:
+    """The component of a field with its value from the settings.
+
+    `version`: of the draft. The component of another draft is a new one, which keeps nothing that was entered before.
     """
     value = settings.get(field.key)
-    if field.kind in ("image", "images", "video"):
-        return _as_entered(_file(field, value, studio, turn))
-    common: dict[str, Any] = {**_common(field, turn), "info": field.help or None}
-    return _as_entered(_box(field, value, common))
-
-
-def _common(field: Field, turn: str) -> dict[str, Any]:
-    return {
+    common = {
         "label": field.label + (" (required)" if field.required else ""),
         "elem_id": f"field-{field.key}",
         "interactive": True,
-        "key": f"{turn}-{field.key}",
+        "key": f"{version}-{field.key}",
     }
+    if field.kind in ("image", "images", "video"):
+        component = _file_component(field, value, workspace, common)
+    else:
+        component = _component(field, value, {**common, "info": field.help or None})
+    component.preprocess = _unchecked
+    return component
 
 
-def _box(field: Field, value: Any, common: dict[str, Any]) -> Any:
+def _unchecked(payload: Any) -> Any:
+    """The value of a component, or the paths of its files, exactly as entered.
+
+    Gradio's own conversion raises an error before any function of the page is called, for a damaged image or a number
+    out of range, for example. The checks of the page report these next to the button instead.
+    """
+    if isinstance(payload, ListFiles):
+        return [file.path for file in payload.root]
+    return payload.path if isinstance(payload, FileData | ImageData) else payload
+
+
+def _component(field: FormField, value: Any, common: Options) -> Any:
     if field.key == "prompt":
         return gr.Textbox(value, lines=3, max_lines=12, placeholder=placeholder_of(field.key), **common)
     match field.kind:
         case "numbers":
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
-            return gr.Textbox(shown, lines=1, **common)
+            numbers = ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+            return gr.Textbox(numbers, lines=1, **common)
         case "lines" | "text" | "seed":
             return gr.Textbox("" if value is None else str(value), lines=1, max_lines=8, **common)
         case "size":
-            sizes = [row for row, _ in field.choices]
-            return gr.Dropdown(
-                sizes if value in sizes else [value, *sizes], value=value, allow_custom_value=True, **common
-            )
+            sizes = [size for size, _ in field.choices]
+            choices = sizes if value in sizes else [value, *sizes]
+            return gr.Dropdown(choices, value=value, allow_custom_value=True, **common)
         case "choice":
-            known = [row for _, row in field.choices]
-            return gr.Dropdown(list(field.choices), value=value if value in known else known[0], **common)
-        case "slider" if _on_grid(field, value):
+            values = [choice for _, choice in field.choices]
+            return gr.Dropdown(list(field.choices), value=value if value in values else values[0], **common)
+        case "slider" if _fits_slider(field, value):
             return _slider(field, value, common)
         case "slider" | "whole":
-            return gr.Number(value, precision=0, minimum=field.least, **common)
+            return gr.Number(value, precision=0, minimum=field.minimum, **common)
     return gr.Number(value, step=field.step or 1, **common)
 
 
-def _slider(field: Field, value: int, common: dict[str, Any]) -> gr.Slider:
+def _fits_slider(field: FormField, value: Any) -> bool:
+    """Whether a slider can show a value without changing it."""
+    return type(value) is int and field.step is not None and (value - (field.minimum or 0)) % field.step == 0
+
+
+def _slider(field: FormField, value: int, common: Options) -> gr.Slider:
     slider = gr.Slider(
-        field.least, max(field.most or 1, value), value=value, step=field.step, buttons=[], **common,
+        field.minimum,
+        max(field.maximum or 1, value),
+        value=value,
+        step=field.step,
+        buttons=[],
         elem_classes=f"rt-rate-{field.rate}" if field.rate else None,
-    )  # fmt: skip
+        **common,
+    )
     if field.rate:
         slider.change(None, slider, None, js="() => reeltune.lengths()", **QUIET)
     return slider
 
 
-def _as_entered(component: Any) -> Any:
-    """The component, which gives a job's settings what was entered as it is.
-
-    Gradio's own conversions raise before any function of the page is called: for an image that can't be read, a number
-    out of range. The page's checks say what is wrong, beside the button.
-    """
-    component.preprocess = _entered
-    return component
-
-
-def _entered(payload: Any) -> Any:
-    """A value, or the paths of files."""
-    if isinstance(payload, ListFiles):
-        return [row.path for row in payload.root]
-    return payload.path if isinstance(payload, FileData | ImageData) else payload
+def _file_component(field: FormField, value: Any, workspace: Workspace, common: Options) -> Any:
+    paths = [_existing_path(path, workspace) for path in (value if isinstance(value, list) else [value])]
+    files = [str(path) for path in paths if path is not None]
+    first_file = files[0] if files else None
+    accepted_kind = "video" if field.kind == "video" else "image"
+    options = {**common, "elem_classes": f"rt-takes-{accepted_kind}", "height": _FILE_HEIGHT}
+    match field.kind:
+        case "image":
+            return gr.Image(first_file, type="filepath", sources=["upload", "clipboard"], **options)
+        case "images":
+            return gr.File(files or None, file_count="multiple", file_types=_IMAGE_SUFFIXES, type="filepath", **options)
+    return gr.Video(first_file, sources=["upload"], **options)
 
 
-def _on_grid(field: Field, value: Any) -> bool:
-    """Whether a slider can hold a value without changing it."""
-    return type(value) is int and field.step is not None and (value - (field.least or 0)) % field.step == 0
+def _existing_path(path: Any, workspace: Workspace) -> Path | None:
+    real_path = workspace.confined(path) if path else None
+    return real_path if real_path is not None and real_path.is_file() else None
 
 
-def _file(field: Field, value: Any, studio: Studio, turn: str) -> Any:
-    paths = [_existing(path, studio) for path in (value if isinstance(value, list) else [value])]
-    kept = [str(path) for path in paths if path is not None]
-    takes = "video" if field.kind == "video" else "image"
-    options = _common(field, turn) | {"elem_classes": f"rt-takes-{takes}"}
-    if field.kind == "image":
-        return gr.Image(
-            kept[0] if kept else None, type="filepath", sources=["upload", "clipboard"], height=200, **options
-        )
-    if field.kind == "images":
-        return gr.File(kept or None, file_count="multiple", file_types=_IMAGES, type="filepath", height=200, **options)
-    return gr.Video(kept[0] if kept else None, sources=["upload"], height=200, **options)
+def form_values(fields: Sequence[FormField], values: Sequence[Any]) -> FormValues:
+    """The values of the components of a form, by setting."""
+    return {field.key: _form_value(field, value) for field, value in zip(fields, values, strict=True)}
 
 
-def _existing(path: Any, studio: Studio) -> Path | None:
-    found = studio.confined(path) if isinstance(path, str | Path) and path else None
-    return found if found is not None and found.is_file() else None
-
-
-def settings_from(fields: list[Field], values: tuple[Any, ...]) -> dict[str, Any]:
-    """What the components hold, by setting."""
-    return {field.key: _clean(field, value) for field, value in zip(fields, values, strict=True)}
-
-
-def _clean(field: Field, value: Any) -> Any:
+def _form_value(field: FormField, value: Any) -> Any:
     if field.kind in ("slider", "whole") and isinstance(value, float) and value.is_integer():
         return int(value)
     if field.kind == "numbers" and isinstance(value, str):
-        rows = [row.strip() for row in value.split(",") if row.strip()]
-        return [int(row) if row.lstrip("-").isdigit() else row for row in rows]
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        return [int(part) if part.lstrip("-").isdigit() else part for part in parts]
     if field.kind == "seed" and isinstance(value, str):
         return value.strip()
     return value

@@ -16,28 +16,34 @@ import diffusers
 import torch
 import transformers
 from accelerate import init_empty_weights
-from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from torch import nn
-from torchao.quantization import Int8Tensor
 
+from reeltune.checkpoints.contents import Header
 from reeltune.checkpoints.foreign import START_BYTES, refuse_pointer
-from reeltune.checkpoints.header import FileSource, Header, read_header
+from reeltune.checkpoints.formats import format_of
+from reeltune.checkpoints.header import FileSource, read_header
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import NameMap, Places, map_names
-from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS
-from reeltune.checkpoints.quanto import ACTIVATION_SCALES, SCALE, config_if_any
+from reeltune.checkpoints.metadata import config_if_any
+from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, TensorMismatch, UnsupportedFormat
 from reeltune.families import Component
+from reeltune.families.base import Config
 from reeltune.families.components import LAYOUTS, WAN_VAE, Layout
 from reeltune.library.inventory import CHECKPOINT_SUFFIXES, component_files
-from reeltune.weights.load import Loader
-from reeltune.weights.matching import Source, check_names, parameter_name
+from reeltune.weights._libraries import (
+    dequantized,
+    is_int8,
+    modules_in_fp32,
+    modules_strictly_in_fp32,
+    wan_vae_names,
+)
+from reeltune.weights.loader import Loader
+from reeltune.weights.matching import WeightSource, check_names
 from reeltune.weights.tensors import TensorFile
 
-_HINT = "Move the file away, and the component is fetched instead."
-_CONVERTERS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = MappingProxyType(
-    {WAN_VAE: convert_wan_vae_to_diffusers}
-)
+_HINT = "Move the file away, and the component is downloaded instead."
+_CONVERTERS: Mapping[str, Callable[[Mapping[str, str]], dict[str, str]]] = MappingProxyType({WAN_VAE: wan_vae_names})
 _Shapes = dict[str, tuple[int, ...]]
 
 
@@ -52,7 +58,7 @@ def load_component_file(component: Component, path: Path, dtype: torch.dtype) ->
         size = config["image_size"]
         return getattr(transformers, component.class_name)(size={"shortest_edge": size}, crop_size=size)
     model, tied = _empty(component, config, source.header.file)
-    expected = {name: tuple(row.shape) for name, row in model.state_dict().items() if name not in tied}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
     source = _without_leading_ones(source, expected)
     try:
         check_names([source], expected)
@@ -73,7 +79,7 @@ def check_folder(component: Component, folder: Path) -> None:
     for file in component_files(folder, component):
         if file.name.endswith(CHECKPOINT_SUFFIXES):
             quantization = identify(read_header(file)).quantization
-            if quantization != SIXTEEN_BITS:
+            if quantization is not Quantization.NONE:
                 message = f"{file} holds {quantization} weights, which can't be loaded."
                 raise UnsupportedFormat(message, hint="Use a 16-bit version of this component.")
             continue
@@ -81,13 +87,14 @@ def check_folder(component: Component, folder: Path) -> None:
             refuse_pointer(source.name, source.read_at(0, START_BYTES))
 
 
-def _source(header: Header, layout_name: str) -> Source:
+def _source(header: Header, layout_name: str) -> WeightSource:
     """The file's header with its names sorted out. Raises UnsupportedFormat where its weights can't be computed."""
     identity = identify(header)
-    if identity.quantization not in (SIXTEEN_BITS, QUANTO_INT8):
+    weight_format = format_of(identity.quantization)
+    if weight_format.reason_not_loadable or weight_format.converted_on_load:
         message = f"{header.file} holds {identity.quantization} weights, which can't be loaded."
         raise UnsupportedFormat(message, hint=_HINT)
-    return Source(header, identity, _names(header, layout_name))
+    return WeightSource(header, identity, _names(header, layout_name))
 
 
 def _names(header: Header, layout_name: str) -> NameMap:
@@ -109,20 +116,20 @@ def _names(header: Header, layout_name: str) -> NameMap:
     return NameMap("original", "", targets, places, unknown)
 
 
-def _config(source: Source, layout: Layout) -> dict[str, Any]:
+def _config(source: WeightSource, layout: Layout) -> Config:
     """The class's config, from shapes by its own names. Raises CheckpointError where they don't tell it."""
     shapes: _Shapes = {}
     for stored, places in source.names.diffusers.items():
-        if not stored.endswith((SCALE, *ACTIVATION_SCALES)):
-            shapes[parameter_name(places.names[0])] = source.header.tensors[stored].shape
+        if not source.format.is_part(stored):
+            shapes[source.format.weight_name(places.names[0])] = source.weight_shape(stored)
     try:
         return layout.derive_config(shapes, config_if_any(source.header.metadata))
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-        message = f"{source.header.file}: tensors are lacking without which the model's size can't be told ({error})."
+        message = f"{source.header.file}: tensors are missing without which the model's size can't be told ({error})."
         raise CheckpointError(message, hint=_HINT) from error
 
 
-def _empty(component: Component, config: Mapping[str, Any], file: str) -> tuple[Any, set[str]]:
+def _empty(component: Component, config: Config, file: str) -> tuple[Any, set[str]]:
     """The model on `meta`, and the names of parameters that are others' second names."""
     library = transformers if component.library == "transformers" else diffusers
     model_class = getattr(library, component.class_name)
@@ -137,7 +144,7 @@ def _empty(component: Component, config: Mapping[str, Any], file: str) -> tuple[
     return model, set(getattr(model, "all_tied_weights_keys", None) or ())
 
 
-def _without_leading_ones(source: Source, expected: Mapping[str, tuple[int, ...]]) -> Source:
+def _without_leading_ones(source: WeightSource, expected: Mapping[str, tuple[int, ...]]) -> WeightSource:
     """The source with shapes such as [1, 1, width] as the model has them, [width], where that is all that differs."""
     tensors = dict(source.header.tensors)
     for stored, places in source.names.diffusers.items():
@@ -148,22 +155,24 @@ def _without_leading_ones(source: Source, expected: Mapping[str, tuple[int, ...]
     return replace(source, header=replace(source.header, tensors=MappingProxyType(tensors)))
 
 
-def _state(model: Any, path: Path, source: Source, expected: _Shapes, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _state(
+    model: Any, path: Path, source: WeightSource, expected: _Shapes, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
     """The model's parameters in its data type; int8 stays where a linear layer computes with it."""
     loader = Loader(TensorFile(path), source, dtype, _kept_in_fp32(model, dtype))
     state: dict[str, torch.Tensor] = {}
     for stored in source.parameters():
         for name, tensor in loader.load(stored, expected).items():
             module = model.get_submodule(name.rpartition(".")[0])
-            if isinstance(tensor, Int8Tensor) and not isinstance(module, nn.Linear):
-                tensor = tensor.dequantize()
+            if is_int8(tensor) and not isinstance(module, nn.Linear):
+                tensor = dequantized(tensor)
             state[name] = tensor if tuple(tensor.shape) == expected[name] else tensor.reshape(expected[name])
     return state
 
 
 def _kept_in_fp32(model: Any, dtype: torch.dtype) -> tuple[str, ...]:
     """Modules that the class's own loader keeps in fp32: transformers does so with bf16 only where it is strict."""
-    names = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    names = modules_strictly_in_fp32(model)
     if dtype == torch.float16 or not isinstance(model, transformers.PreTrainedModel):
-        names |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
-    return tuple(names)
+        names += modules_in_fp32(model)
+    return names

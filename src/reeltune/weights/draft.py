@@ -10,22 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from reeltune._version import __version__
+from reeltune.checkpoints.formats import format_of
+from reeltune.checkpoints.formats.quanto_int8 import quantization_metadata
 from reeltune.checkpoints.identify import Identity, identify
 from reeltune.checkpoints.keys import map_names
-from reeltune.checkpoints.names import FP8, QUANTO_INT8, SIXTEEN_BITS
-from reeltune.checkpoints.quanto import config_if_any, quantization_metadata
+from reeltune.checkpoints.metadata import config_if_any
+from reeltune.dtypes import DType, Quantization
 from reeltune.errors import CheckpointError, UnsupportedFormat
 from reeltune.families import ARCHITECTURES, FAMILIES, Family
 from reeltune.library.index import FILE_NAME, Index
+from reeltune.weights._libraries import modules_in_fp32
+from reeltune.weights.building import empty_model, model_config, transformer_class
 from reeltune.weights.edits import Edit
-from reeltune.weights.load import check_notes, empty_model, model_config, transformer_class
+from reeltune.weights.formats import decoder_of
 from reeltune.weights.lora import Applied, Targets, match, second_of_two
-from reeltune.weights.matching import Shapes, Source, check_names, check_storage
+from reeltune.weights.matching import Shapes, WeightSource, check_names, check_storage
 from reeltune.weights.parts import Parts, name_of_all, read_parts
-from reeltune.weights.recipe import Recipe, Wish, write_recipe
+from reeltune.weights.recipe import INT8, Recipe, Target, write_recipe
 
-_TARGETS = ("int8", "bf16", "fp16")
-_DTYPES = ("auto", "bf16", "fp16")
+_RUN_DTYPES = (DType.BF16, DType.FP16)
+_TARGETS = (INT8, *_RUN_DTYPES)
+_DTYPES = ("auto", *_RUN_DTYPES)
 _STALE_KEYS = (  # of the source's metadata: they tell how it is stored, or its sum
     "quantization_format", "quantization_map", "quantization_map_base64", "config", "config_base64",
     "_quantization_metadata", "modelspec.hash_sha256", "reeltune_source_sha256",
@@ -38,7 +43,7 @@ class Draft:
     """Everything that is known before the first byte is written."""
 
     recipe: Recipe
-    dtype: str
+    dtype: DType
     applied: tuple[Applied, ...]
 
 
@@ -49,36 +54,38 @@ def prepare(
     for name, value, values in (("to", to, _TARGETS), ("dtype", dtype, _DTYPES)):
         if value not in values:
             raise CheckpointError(f"Invalid value {value!r} for {name}.", hint=f"Use one of: {', '.join(values)}.")
-    if to != "int8" and dtype not in ("auto", to):
+    if to != INT8 and dtype not in ("auto", to):
         raise CheckpointError(f"A file can't be {to} and compute in {dtype}.", hint="Leave out dtype: it is for int8.")
     parts = read_parts(source)
     identity = identify(parts.header)
     family = _family(source, identity)
-    dtype = _dtype(to, dtype, identity, family)
+    run_dtype = _dtype(to, dtype, identity, family)
     for file in parts.files:
-        check_notes(file, (name for name, home in parts.homes.items() if home == file))
+        names_of_file = [name for name, home in parts.homes.items() if home == file]
+        decoder_of(identity.quantization).check_notes(file, names_of_file)
     names = map_names(parts.header.tensors, family, identity.layout or "original", identity.prefix)
-    known = Source(parts.header, identity, names)
+    known = WeightSource(parts.header, identity, names)
     expected, fp32 = _model(family, known)
     edits, applied = _edits(Targets(known, family, expected, parts.homes), source, loras)
     metadata = _metadata(source, parts, applied)
-    wish = Wish(to, dtype, fp32)
-    recipe = write_recipe(parts, known, family, wish, edits, metadata)
-    if to == "int8":
+    target = Target(to, run_dtype, fp32)
+    recipe = write_recipe(parts, known, family, target, edits, metadata)
+    if to == INT8:
         if not recipe.modules:
             raise UnsupportedFormat(f"{source} has no layers that are quantized.")
-        recipe = write_recipe(parts, known, family, wish, edits, metadata | quantization_metadata(recipe.modules))
-    return Draft(recipe, dtype, applied)
+        metadata |= quantization_metadata(recipe.modules)
+        recipe = write_recipe(parts, known, family, target, edits, metadata)
+    return Draft(recipe, run_dtype, applied)
 
 
 def _family(source: Path, identity: Identity) -> Family:
-    family = next((row for row in FAMILIES if row.name == identity.family), None)
-    if identity.quantization == QUANTO_INT8:
+    if identity.quantization is Quantization.QUANTO_INT8:
         raise UnsupportedFormat(f"{source} is quantized already.", hint="Start from its bf16 or fp16 version.")
-    if identity.quantization not in (SIXTEEN_BITS, *FP8):
-        raise UnsupportedFormat(
-            f"{source} holds {identity.quantization} weights, which can't be read.", hint="Start from a 16-bit version."
-        )
+    weight_format = format_of(identity.quantization)
+    if weight_format.reason_not_loadable:
+        message = f"{source} holds {weight_format.label} weights, which can't be read."
+        raise UnsupportedFormat(message, hint="Start from a 16-bit version.")
+    family = next((known for known in FAMILIES if known.name == identity.family), None)
     if family is None:
         raise UnsupportedFormat(
             f"{source} is of no known model family.", hint="`reeltune inspect` shows what its header tells."
@@ -86,32 +93,33 @@ def _family(source: Path, identity: Identity) -> Family:
     return family
 
 
-def _dtype(to: str, dtype: str, identity: Identity, family: Family) -> str:
+def _dtype(to: str, dtype: str, identity: Identity, family: Family) -> DType:
     """Data type of the scales and of what isn't quantized. Raises UnsupportedFormat where nothing computes in it."""
-    if to != "int8":
-        return to
-    able = {row for other in ARCHITECTURES.values() if other.family is family for row in other.data_types}
+    if to != INT8:
+        return DType(to)
+    of_family = [architecture for architecture in ARCHITECTURES.values() if architecture.family is family]
+    able = {dtype for architecture in of_family for dtype in architecture.data_types}
     if dtype == "auto":
-        return identity.dtype if identity.dtype in able else "bf16"
+        return identity.dtype if identity.dtype and identity.dtype in able else DType.BF16
     if dtype not in able:
         raise UnsupportedFormat(
             f"{family.label} does not compute in {dtype}: no one could use the file.", hint="Use bf16."
         )
-    return dtype
+    return DType(dtype)
 
 
-def _model(family: Family, source: Source) -> tuple[Shapes, tuple[str, ...]]:
+def _model(family: Family, source: WeightSource) -> tuple[Shapes, tuple[str, ...]]:
     """Shapes of the model's parameters ({} for a module) and what stays in fp32. Raises TensorMismatch."""
     if source.identity.role == "module":
         model_class = transformer_class(family.transformer_class)
         check_storage(source)
-        return {}, tuple(getattr(model_class, "_keep_in_fp32_modules", None) or ())
+        return {}, modules_in_fp32(model_class)
     known = source.identity.architectures or source.identity.compatible
     config = ARCHITECTURES[known[0]].config if known else {}
     model = empty_model(family, model_config(family, [source], config))
     expected = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
     check_names([source], expected)
-    return expected, tuple(getattr(model, "_keep_in_fp32_modules", None) or ())
+    return expected, modules_in_fp32(model)
 
 
 def _edits(
@@ -120,38 +128,43 @@ def _edits(
     edits: dict[str, list[Edit]] = {}
     applied = []
     for lora, weight in loras:
-        found, report = match(Path(lora), weight, targets, second=second_of_two(path))
+        edits_of_lora, report = match(Path(lora), weight, targets, second=second_of_two(path))
         applied.append(report)
-        for stored, rows in found.items():
-            edits.setdefault(stored, []).extend(rows)
+        for stored, edits_of_tensor in edits_of_lora.items():
+            edits.setdefault(stored, []).extend(edits_of_tensor)
     return edits, tuple(applied)
 
 
 def _metadata(source: Path, parts: Parts, applied: Sequence[Applied]) -> dict[str, str]:
     """What the source's header says of itself, its config, and where the new file comes from."""
     old = parts.header.metadata
-    found = {key: value for key, value in old.items() if key not in _STALE_KEYS} | {"format": "pt"}
-    if config := config_if_any(old):
-        found["config_base64"] = base64.b64encode(json.dumps(config).encode("utf-8")).decode("ascii")
+    new = {key: value for key, value in old.items() if key not in _STALE_KEYS} | {"format": "pt"}
+    config = config_if_any(old)
+    if config:
+        new["config_base64"] = base64.b64encode(json.dumps(config).encode("utf-8")).decode("ascii")
     name = name_of_all(source).encode("utf-8", "replace").decode("utf-8")
-    found |= {"reeltune_source": name, "reeltune_version": __version__}
-    if len(parts.files) == 1 and (known := _known_sum(source)):
-        found["reeltune_source_sha256"] = known
+    new |= {"reeltune_source": name, "reeltune_version": __version__}
+    sha256 = _known_sha256(source)
+    if sha256 and len(parts.files) == 1:
+        new["reeltune_source_sha256"] = sha256
     if applied:
-        found[_LORAS] = json.dumps([*_merged_before(old), *([row.name, row.weight] for row in applied)])
-    return found
+        merged_now = [[lora.name, lora.weight] for lora in applied]
+        new[_LORAS] = json.dumps([*_merged_before(old), *merged_now])
+    return new
 
 
 def _merged_before(metadata: Mapping[str, str]) -> list[Any]:
     """LoRAs that are in the source already."""
     try:
-        rows = json.loads(metadata.get(_LORAS, "[]"))
+        loras = json.loads(metadata.get(_LORAS, "[]"))
     except (ValueError, RecursionError):
         return []
-    return rows if isinstance(rows, list) else []
+    return loras if isinstance(loras, list) else []
 
 
-def _known_sum(path: Path) -> str | None:
-    """The file's sum, where the index of a `ckpts` folder above it remembers it."""
-    folder = next((row for row in path.absolute().parents if (row / FILE_NAME).is_file()), None)
-    return Index(folder).sha256(path.absolute()) if folder else None
+def _known_sha256(path: Path) -> str | None:
+    """The file's sha256, where the index of a `ckpts` folder above it remembers it."""
+    for folder in path.absolute().parents:
+        if (folder / FILE_NAME).is_file():
+            return Index(folder).sha256(path.absolute())
+    return None

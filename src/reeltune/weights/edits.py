@@ -19,18 +19,18 @@ LEAST = 64  # rows that are multiplied at once: of fewer, BLAS sums in another o
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows of an edit and the rows of the stored tensor that they change."""
+    """`count` rows of an edit, from `edit_row` on, and the rows of the stored tensor that they change."""
 
-    theirs: int
-    ours: int
+    edit_row: int
+    stored_row: int
     count: int
 
     def overlap(self, first: int, count: int) -> tuple[slice, slice] | None:
         """Rows of the edit, and of a block of `count` stored rows from `first` on, that meet."""
-        begin, end = max(first, self.ours), min(first + count, self.ours + self.count)
+        begin, end = max(first, self.stored_row), min(first + count, self.stored_row + self.count)
         if begin >= end:
             return None
-        shift = self.theirs - self.ours
+        shift = self.edit_row - self.stored_row
         return slice(begin + shift, end + shift), slice(begin - first, end - first)
 
 
@@ -146,8 +146,10 @@ class Edit:
 
         def change(block: torch.Tensor, first: int) -> None:
             for segment in self.segments:
-                if (rows := segment.overlap(first, len(block))) is not None:
-                    self._change(block[rows[1]], rows[0], room)
+                overlap = segment.overlap(first, len(block))
+                if overlap is not None:
+                    edit_rows, block_rows = overlap
+                    self._change(block[block_rows], edit_rows, room)
 
         return change
 

@@ -1,4 +1,4 @@
-"""The arithmetic of `quanto` compiled by numba: one pass over each row, no memory besides it, no lock held.
+"""The arithmetic of `formats.quanto_int8` compiled by numba: one pass over each row, no other memory, no lock held.
 
 All work on rows of 16-bit floats as they are stored (`uint16`) or of fp32, and give the bits that torch gives. 16-bit
 floats are compared by their magnitudes' bits, which order as the numbers do; not-a-number and infinity come last.
@@ -6,55 +6,62 @@ floats are compared by their magnitudes' bits, which order as the numbers do; no
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
 import torch
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _FP16_BIAS = np.float32(2.0**112)  # from fp16's exponents to fp32's; a power of two: exact
 
 
-@_compiled  # type: ignore[untyped-decorator]
-def _largest_16(bits: Any, found: Any) -> None:
+def _compiled(function: _Function) -> _Function:
+    """A function as numba compiles it when it is first called."""
+    compiled: _Function = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    return compiled
+
+
+@_compiled
+def _largest_16(bits: Any, magnitudes: Any) -> None:
     for row in range(bits.shape[0]):
         most = np.uint16(0)
         for column in range(bits.shape[1]):
             most = max(most, np.uint16(bits[row, column] & np.uint16(0x7FFF)))
-        found[row] = most
+        magnitudes[row] = most
 
 
-@_compiled  # type: ignore[untyped-decorator]
-def _largest_32(bits: Any, found: Any) -> None:
+@_compiled
+def _largest_32(bits: Any, magnitudes: Any) -> None:
     for row in range(bits.shape[0]):
         most = np.uint32(0)
         for column in range(bits.shape[1]):
             most = max(most, np.uint32(bits[row, column] & np.uint32(0x7FFFFFFF)))
-        found[row] = most
+        magnitudes[row] = most
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _from_bf16(bits: Any) -> Any:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _from_fp16(bits: Any) -> Any:
     wide = bits.astype(np.uint32)
     magnitude = ((wide & np.uint32(0x7FFF)) << np.uint32(13)).view(np.float32) * _FP16_BIAS
     return (magnitude.view(np.uint32) | ((wide & np.uint32(0x8000)) << np.uint32(16))).view(np.float32)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _divide(values: Any, step: Any, data: Any) -> None:
     for column in range(values.shape[0]):
         level = np.rint(values[column] / step)
         data[column] = np.int8(min(max(level, np.float32(-128)), np.float32(127)))
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _off(values: Any, step: Any, data: Any) -> bool:
     """Whether any value is further than half a step away, but for those beyond the last level."""
     bound = step * np.float32(0.5 + 1e-4)
@@ -71,25 +78,25 @@ def _off(values: Any, step: Any, data: Any) -> bool:
     return False
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _numbers_of(bits: Any, fp16: bool) -> Any:
     """One row of 16-bit floats as fp32."""
     return _from_fp16(bits) if fp16 else _from_bf16(bits)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _quantize_16(bits: Any, fp16: bool, steps: Any, data: Any) -> None:
     for row in range(bits.shape[0]):
         _divide(_numbers_of(bits[row], fp16), steps[row], data[row])
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _quantize_32(values: Any, steps: Any, data: Any) -> None:
     for row in range(values.shape[0]):
         _divide(values[row], steps[row], data[row])
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _off_16(bits: Any, fp16: bool, steps: Any, data: Any) -> bool:
     wrong = False
     for row in range(bits.shape[0]):
@@ -97,7 +104,7 @@ def _off_16(bits: Any, fp16: bool, steps: Any, data: Any) -> bool:
     return wrong
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _off_32(values: Any, steps: Any, data: Any) -> bool:
     wrong = False
     for row in range(values.shape[0]):
@@ -113,9 +120,13 @@ def takes(values: torch.Tensor) -> bool:
 def largest(values: torch.Tensor) -> torch.Tensor:
     """Largest magnitude in each row of `values` [rows, in], as [rows, 1] of the same dtype; NaN counts as largest."""
     bits = _bits(values)
-    found = np.empty(len(bits), bits.dtype)
-    (_largest_32 if values.dtype == torch.float32 else _largest_16)(bits, found)
-    signed = found.view(np.int32 if values.dtype == torch.float32 else np.int16)
+    magnitudes = np.empty(len(bits), bits.dtype)
+    if values.dtype == torch.float32:
+        _largest_32(bits, magnitudes)
+        signed = magnitudes.view(np.int32)
+    else:
+        _largest_16(bits, magnitudes)
+        signed = magnitudes.view(np.int16)
     return torch.from_numpy(signed).view(values.dtype).view(-1, 1)
 
 
@@ -128,15 +139,16 @@ def divide(values: torch.Tensor, scale: torch.Tensor, data: torch.Tensor) -> Non
 
 
 def off(values: torch.Tensor, data: torch.Tensor, scale: torch.Tensor) -> bool:
-    """As `quanto.off`."""
+    """As `quanto_int8.off`."""
     if values.dtype == torch.float32:
         return bool(_off_32(values.numpy(), _steps(scale), data.numpy()))
     return bool(_off_16(_bits(values), values.dtype == torch.float16, _steps(scale), data.numpy()))
 
 
 def _bits(values: torch.Tensor) -> Any:
-    wide = values.dtype == torch.float32
-    return values.view(torch.int32 if wide else torch.int16).numpy().view(np.uint32 if wide else np.uint16)
+    if values.dtype == torch.float32:
+        return values.view(torch.int32).numpy().view(np.uint32)
+    return values.view(torch.int16).numpy().view(np.uint16)
 
 
 def _steps(scale: torch.Tensor) -> Any:

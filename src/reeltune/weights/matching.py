@@ -4,176 +4,162 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-from reeltune.checkpoints import fp8
-from reeltune.checkpoints.header import Header
+from reeltune.checkpoints.contents import Header
+from reeltune.checkpoints.formats import Faults, StoredWeight, WeightFormat, format_of
 from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.keys import NameMap, Places
-from reeltune.checkpoints.names import FP8_SCALED, read_name
-from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE
+from reeltune.checkpoints.names import base_name
 from reeltune.errors import TensorMismatch
 
 _SHOWN = 10
+_SECOND_TIME = " (a second time)"
+_OTHER_PARTS = ("first_stage_model.", "vae.", "text_encoder", "cond_stage_model.")  # of an all-in-one file
+_LORA_PARTS = ("lora_", ".lora.", ".diff")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """A file that fills a model, or part of it: its header, what it is, and its names sorted out."""
 
     header: Header
     identity: Identity
     names: NameMap
 
+    @property
+    def format(self) -> WeightFormat:
+        """How its weights are stored."""
+        return format_of(self.identity.quantization)
+
     def parameters(self) -> list[str]:
         """Stored names that become parameters (scales go with their data)."""
-        beside = (SCALE, *ACTIVATION_SCALES, *(fp8.EXTRAS if fp8.is_fp8(self.identity.quantization) else ()))
-        return [name for name in self.names.diffusers if not name.endswith(beside)]
+        weight_format = self.format
+        return [name for name in self.names.diffusers if not weight_format.is_part(name)]
 
     def unknown(self) -> list[str]:
         """Stored names that are nothing of the model's, nor marks of how it is stored."""
-        marks = fp8.EXTRAS if fp8.is_fp8(self.identity.quantization) else ()
-        return [name for name in self.names.unknown if not (marks and name.endswith(marks))]
+        weight_format = self.format
+        return [name for name in self.names.unknown if not weight_format.is_mark(name)]
 
-    @cached_property
-    def fp8_scales(self) -> Mapping[str, str]:
-        """The scale of each scaled fp8 weight, by its name."""
-        return fp8.scale_names(self.names.diffusers) if fp8.is_fp8(self.identity.quantization) else {}
+    def stored_weight(self, stored: str) -> StoredWeight:
+        """The tensors that make the weight whose values are stored under a name."""
+        return self.format.stored_weight(stored, self.names.diffusers)
 
+    def weight_shape(self, stored: str) -> tuple[int, ...]:
+        """The shape of the weight whose values are stored under a name."""
+        return self.format.weight_shape(self.header.tensors[stored])
 
-def parameter_name(target: str) -> str:
-    """The parameter that a place stands for: quantized data count as the weight."""
-    return target.removesuffix(DATA) + ".weight" if target.endswith(DATA) else target
-
-
-def stacked_shape(places: Places, expected: Shapes) -> tuple[int, ...]:
-    """Shape of what is stored for parameters of the `expected` shapes: their rows one below the other."""
-    shapes = [expected[parameter_name(name)] for name in places.names]
-    return shapes[0] if len(shapes) == 1 else (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    def faults(self) -> Faults:
+        """What is wrong with the way in which its weights are stored."""
+        file_name = base_name(self.header.file).lower()
+        return self.format.faults(file_name, self.header.tensors, self.names.diffusers)
 
 
-def check_names(sources: Sequence[Source], expected: Shapes) -> None:
-    """Compare files with a model's parameters. Raises TensorMismatch with the first ten and a likely cause."""
-    given: dict[str, str] = {}
-    missing: list[str] = []
-    unexpected: list[str] = []
-    misshapen: list[str] = []
+def stacked_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Shape of parameters of these shapes, stored with their rows one below the other."""
+    if len(shapes) == 1:
+        return shapes[0]
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+@dataclass
+class _Mismatch:
+    """What doesn't fit, by name; `scales`: the scales among what is missing."""
+
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: list[str]
+    scales: frozenset[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.misshapen)
+
+
+def _stored_wrongly(sources: Sequence[WeightSource]) -> _Mismatch:
+    """What is wrong with files whatever the model is: names that are no family's, and scales."""
+    mismatch = _Mismatch([], [], [], frozenset())
     for source in sources:
-        unexpected += [*source.unknown(), *_stray(source)]
-        missing += _missing_scales(source)
-        misshapen += _bad_scales(source)
+        faults = source.faults()
+        mismatch.missing += faults.missing
+        mismatch.unexpected += [*source.unknown(), *faults.unexpected]
+        mismatch.misshapen += faults.misshapen
+    mismatch.scales = frozenset(mismatch.missing)
+    return mismatch
+
+
+def check_names(sources: Sequence[WeightSource], expected: Shapes) -> None:
+    """Compare files with a model's parameters. Raises TensorMismatch with the first ten and a likely cause."""
+    mismatch = _stored_wrongly(sources)
+    filled: set[str] = set()
+    for source in sources:
         for stored in source.parameters():
-            places = source.names.diffusers[stored]
-            targets = [parameter_name(name) for name in places.names]
-            if any(name not in expected for name in targets):
-                unexpected.append(stored)
-                continue
-            unexpected += [f"{stored} (a second time)" for name in targets if name in given]
-            given |= dict.fromkeys(targets, stored)
-            shape, wanted = source.header.tensors[stored].shape, stacked_shape(places, expected)
-            if shape != wanted:
-                misshapen.append(f"{targets[0]}: {list(shape)} in the file, {list(wanted)} in the model")
-    missing = sorted(set(expected) - set(given)) + missing
-    if missing or unexpected or misshapen:
-        _refuse(sources, missing, unexpected, misshapen)
+            _compare(source, stored, expected, filled, mismatch)
+    mismatch.missing = sorted(set(expected) - filled) + mismatch.missing
+    if mismatch:
+        raise _error(sources, mismatch)
 
 
-def check_storage(source: Source) -> None:
+def _compare(source: WeightSource, stored: str, expected: Shapes, filled: set[str], mismatch: _Mismatch) -> None:
+    """Compare a stored tensor with the parameters it fills, which are added to those that are `filled`."""
+    places: Places = source.names.diffusers[stored]
+    targets = [source.format.weight_name(name) for name in places.names]
+    if any(name not in expected for name in targets):
+        mismatch.unexpected.append(stored)
+        return
+    mismatch.unexpected += [stored + _SECOND_TIME for name in targets if name in filled]
+    filled.update(targets)
+    shape = source.weight_shape(stored)
+    wanted = stacked_shape([expected[name] for name in targets])
+    if shape != wanted:
+        mismatch.misshapen.append(f"{targets[0]}: {list(shape)} in the file, {list(wanted)} in the model")
+
+
+def check_storage(source: WeightSource) -> None:
     """What can be told of a file that is no whole model: its own names, and its scales. Raises TensorMismatch."""
-    unexpected, missing, misshapen = [*source.unknown(), *_stray(source)], _missing_scales(source), _bad_scales(source)
-    if missing or unexpected or misshapen:
-        _refuse([source], missing, unexpected, misshapen)
+    mismatch = _stored_wrongly([source])
+    if mismatch:
+        raise _error([source], mismatch)
 
 
-def _refuse(sources: Sequence[Source], missing: list[str], unexpected: list[str], misshapen: list[str]) -> None:
+def _error(sources: Sequence[WeightSource], mismatch: _Mismatch) -> TensorMismatch:
     parts = [
-        _listed("missing", missing), _listed("not the model's", unexpected), _listed("of another shape", misshapen)
-    ]  # fmt: skip
+        _listed("missing", mismatch.missing),
+        _listed("not the model's", mismatch.unexpected),
+        _listed("of another shape", mismatch.misshapen),
+    ]
+    differences = "; ".join(part for part in parts if part)
     files = " and ".join(str(source.header.file) for source in sources)
     hold = "does not hold" if len(sources) == 1 else "do not make"
-    cause = _cause(sources, missing, unexpected, misshapen)
-    raise TensorMismatch(
-        f"{files} {hold} this model: " + "; ".join(part for part in parts if part) + f". {cause}",
-        missing=missing,
-        unexpected=unexpected,
-        misshapen=misshapen,
+    return TensorMismatch(
+        f"{files} {hold} this model: {differences}. {_cause(sources, mismatch)}",
+        missing=mismatch.missing,
+        unexpected=mismatch.unexpected,
+        misshapen=mismatch.misshapen,
     )
-
-
-def _missing_scales(source: Source) -> list[str]:
-    """Scales that aren't there though their weights are: without them the numbers mean nothing."""
-    stored = source.names.diffusers
-    quanto = sorted(
-        name.removesuffix(DATA) + SCALE
-        for name in stored
-        if name.endswith(DATA) and name.removesuffix(DATA) + SCALE not in stored
-    )
-    return quanto + _missing_fp8_scales(source)
-
-
-def _missing_fp8_scales(source: Source) -> list[str]:
-    """Scales lacking in a scaled fp8 file: one that holds a scale or a mark of them, or is named so."""
-    scaled = FP8_SCALED in (source.identity.quantization, read_name(source.header.file).quantization)
-    if not scaled or not fp8.is_fp8(source.identity.quantization):
-        return []
-    tensors, scales = source.header.tensors, source.fp8_scales
-    return sorted(
-        name.removesuffix(".weight") + fp8.WEIGHT_SCALES[0]
-        for name in source.names.diffusers
-        if tensors[name].dtype in fp8.DTYPES and fp8.is_matrix(name, tensors[name].shape) and name not in scales
-    )
-
-
-def _stray(source: Source) -> list[str]:
-    """Scales of layers that aren't quantized, and data of layers that are there unquantized too."""
-    stored = source.names.diffusers
-    stray = [name for name in stored if name.endswith(SCALE) and name.removesuffix(SCALE) + DATA not in stored]
-    stray += [name for name in stored if name.endswith(DATA) and name.removesuffix(DATA) + ".weight" in stored]
-    return stray + [scale for weight, scale in source.fp8_scales.items() if weight not in stored]
-
-
-def _bad_scales(source: Source) -> list[str]:
-    """Quantized data that isn't int8, and scales that aren't one floating number for each row of it."""
-    tensors, bad = source.header.tensors, []
-    for name in source.names.diffusers:
-        scale = tensors.get(name.removesuffix(DATA) + SCALE) if name.endswith(DATA) else None
-        if scale is None:
-            continue
-        data = tensors[name]
-        if (
-            not data.shape
-            or data.dtype != "I8"
-            or scale.dtype not in ("BF16", "F16", "F32")
-            or scale.elements != data.shape[0]
-        ):
-            bad.append(f"{name}: {data.dtype} {list(data.shape)} with {scale.dtype} scales {list(scale.shape)}")
-    for weight, name in source.fp8_scales.items():
-        factor, scaled = tensors[name], tensors.get(weight)
-        rows = scaled.shape[0] if scaled and scaled.shape else 1
-        if factor.dtype not in ("BF16", "F16", "F32") or factor.elements not in (1, rows):
-            bad.append(f"{name}: {factor.dtype} scales {list(factor.shape)} for {rows} rows")
-    return bad
 
 
 def _listed(what: str, names: Iterable[str]) -> str:
     names = list(names)
+    if not names:
+        return ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{more})" if names else ""
+    return f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{more})"
 
 
-def _cause(sources: Sequence[Source], missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
+def _cause(sources: Sequence[WeightSource], mismatch: _Mismatch) -> str:
     """The likely reason behind a mismatch."""
-    everything = " ".join(unexpected)
-    if missing and all(name.endswith((SCALE, *fp8.WEIGHT_SCALES)) for name in missing):
+    missing, unexpected = mismatch.missing, mismatch.unexpected
+    names = " ".join(unexpected)
+    if missing and mismatch.scales.issuperset(missing):
         return "Its weights are stored in units of these scales, and make noise without them: download it again."
-    if any(part in everything for part in ("first_stage_model.", "vae.", "text_encoder", "cond_stage_model.")):
+    if any(part in names for part in _OTHER_PARTS):
         return "It looks like an all-in-one file: extract its diffusion model first."
-    if any(part in everything for part in ("lora_", ".lora.", ".diff")):
+    if any(part in names for part in _LORA_PARTS):
         return "It looks like a LoRA, or has one left in it."
-    if len(sources) > 1 and unexpected and all(name.endswith("(a second time)") for name in unexpected):
+    if len(sources) > 1 and unexpected and all(name.endswith(_SECOND_TIME) for name in unexpected):
         return "A module is given twice, or is part of the model already."
-    if len(sources) > 1 and misshapen:
+    if len(sources) > 1 and mismatch.misshapen:
         return "The module was made for a model of another size."
     if missing and not unexpected:
         return "The file was cut or only partly converted."

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reeltune.checkpoints.header import Header, Tensor, read_header
+from reeltune.checkpoints.contents import Header, Tensor
+from reeltune.checkpoints.header import read_header
 from reeltune.errors import HeaderError
 
 _SET = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.safetensors)", re.IGNORECASE)
@@ -36,25 +37,29 @@ def read_parts(path: Path) -> Parts:
         for name, tensor in header.tensors.items():
             if name in tensors:
                 raise HeaderError(f"{header.file}: tensor {name!r} is in another file of the set too.")
-            tensors[name], homes[name] = tensor, Path(header.file)
+            tensors[name] = tensor
+            homes[name] = Path(header.file)
     size = sum(header.file_bytes for header in headers)
     return Parts(replace(headers[0], file=str(path), tensors=tensors, file_bytes=size), homes)
 
 
 def name_of_all(path: Path) -> str:
     """File name of a checkpoint, that of a whole set without its number."""
-    found = _SET.fullmatch(path.name)
-    return found["stem"] + found["suffix"] if found else path.name
+    numbered = _SET.fullmatch(path.name)
+    if numbered is None:
+        return path.name
+    return numbered["stem"] + numbered["suffix"]
 
 
 def _files(path: Path) -> list[Path]:
-    found = _SET.fullmatch(path.name)
-    if found is None:
+    numbered = _SET.fullmatch(path.name)
+    if numbered is None:
         return [path]
-    count = int(found["count"])
+    count = int(numbered["count"])
     if not 1 <= count <= _MOST_FILES:
         raise HeaderError(f"{path} says it is one of {count} files.", hint="Rename it.")
-    names = [f"{found['stem']}-{number:05}-of-{found['count']}{found['suffix']}" for number in range(1, count + 1)]
+    stem, suffix = numbered["stem"], numbered["suffix"]
+    names = [f"{stem}-{number:05}-of-{count:05}{suffix}" for number in range(1, count + 1)]
     missing = [name for name in names if not path.with_name(name).is_file()]
     if missing:
         raise HeaderError(

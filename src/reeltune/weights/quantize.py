@@ -22,16 +22,18 @@ import torch
 
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify
-from reeltune.checkpoints.names import QUANTO_INT8, SIXTEEN_BITS, converted_name, quantized_name
+from reeltune.checkpoints.names import converted_name, quantized_name
+from reeltune.dtypes import DType, Quantization
 from reeltune.errors import CheckpointError, NotEnoughDisk
 from reeltune.events import CancelToken, Listener, Notice, ignore
 from reeltune.library.inventory import PARTIAL
 from reeltune.machine import free_disk
+from reeltune.weights.buffers import Checksums
 from reeltune.weights.draft import prepare
 from reeltune.weights.lora import Applied
 from reeltune.weights.parts import name_of_all, read_parts
-from reeltune.weights.recipe import Recipe
-from reeltune.weights.stream import UNFINISHED, Sums, verify_piece, work_through, write_piece
+from reeltune.weights.recipe import INT8, Recipe
+from reeltune.weights.stream import UNFINISHED, verify_piece, work_through, write_piece
 from reeltune.weights.tensors import TORCH_DTYPES
 
 _CHUNK = 8 * 1024 * 1024
@@ -40,7 +42,7 @@ _CHUNK = 8 * 1024 * 1024
 @dataclass(frozen=True)
 class Quantized:
     """A file that was written and verified. `modules`: how many linears became int8; `seconds`: spent on "read",
-    "compute" and "write", summed over the workers, and "verify", of the whole check.
+    "compute" and "write", summed over the threads, and "verify", of the whole check.
     """
 
     path: Path
@@ -77,9 +79,9 @@ def quantize(
         raise CheckpointError(f"{output} doesn't end in .safetensors.", hint="Name a .safetensors file.")
     _refuse_taken(source, output, overwrite)
     with claimed(output) as partial:
-        sums: Sums = {}
-        seconds = write(draft.recipe, partial, sums, listener, cancel)
-        digest, checked = verify(draft.recipe, partial, sums, listener, cancel)
+        checksums: Checksums = {}
+        seconds = write(draft.recipe, partial, checksums, listener, cancel)
+        digest, checked = verify(draft.recipe, partial, checksums, listener, cancel)
         _refuse_taken(source, output, overwrite)  # once more: hours may have gone by
         partial.replace(output)
         with contextlib.suppress(OSError):  # the file is there and whole; some file systems sync no folders
@@ -108,33 +110,35 @@ def check(
     cancel: CancelToken | None = None,
 ) -> None:
     """Hold a file that is there against its source, value by value. Raises CheckpointError where it isn't its int8."""
-    recipe, found = prepare(source, dtype=dtype).recipe, read_header(output).tensors
-    wanted = {tensor.name: tensor for task in recipe.tasks for tensor in task.outputs}
-    wanted |= {tensor.name: tensor for tensor in recipe.ones}
-    same = found.keys() == wanted.keys() and all(
-        (found[name].dtype, found[name].shape) == (row.dtype, row.shape) for name, row in wanted.items()
-    )
+    recipe = prepare(source, dtype=dtype).recipe
+    tensors = read_header(output).tensors
+    wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in recipe.written}
+    there = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
     try:
-        if not same:
-            raise CheckpointError("Its tensors are others.")
-        tasks = [replace(task, outputs=tuple(found[row.name] for row in task.outputs)) for task in recipe.tasks]
-        work_through(
-            replace(recipe, tasks=tuple(tasks)), output, verify_piece, "verify", listener, cancel or CancelToken(), {}
-        )
+        if there != wanted:
+            raise CheckpointError("It holds other tensors.")
+        tasks = []
+        for task in recipe.tasks:
+            outputs = tuple(tensors[tensor.name] for tensor in task.outputs)
+            tasks.append(replace(task, outputs=outputs))
+        as_it_lies = replace(recipe, tasks=tuple(tasks))
+        work_through(as_it_lies, output, verify_piece, "verify", listener, cancel or CancelToken(), {})
     except (CheckpointError, OSError) as error:
         reason = error.message if isinstance(error, CheckpointError) else error.strerror
         raise CheckpointError(
-            f"{output} is there already and is not what quantizing {source.name} makes: {reason}",
+            f"{output} exists already and is not what quantizing {source.name} makes: {reason}",
             hint="Move it away, or list it in the definition yourself.",
         ) from error
 
 
 def default_name(source: Path, to: str, dtype: str, merged: bool) -> str:
-    """Name of the file made from a source, by the convention; `_merged` tells it from the plain one."""
+    """Name of the file made from a source, by the convention, with `_merged` where LoRAs are merged into it."""
     name = name_of_all(source)
     if merged:
         name = f"{Path(name).stem}_merged{Path(name).suffix}"
-    return quantized_name(name, dtype) if to == "int8" else converted_name(name, to)
+    if to == INT8:
+        return quantized_name(name, DType(dtype))
+    return converted_name(name, DType(to))
 
 
 # --- doing it -------------------------------------------------------------------------------------------------
@@ -182,7 +186,9 @@ def _disk_full(output: Path) -> NotEnoughDisk:
     )
 
 
-def write(recipe: Recipe, partial: Path, sums: Sums, listener: Listener, cancel: CancelToken) -> dict[str, float]:
+def write(
+    recipe: Recipe, partial: Path, checksums: Checksums, listener: Listener, cancel: CancelToken
+) -> dict[str, float]:
     """Write the new file, not yet synced; returns the seconds spent. Raises CheckpointError, OSError, Cancelled."""
     if free_disk(partial.parent) < recipe.bytes:
         raise NotEnoughDisk(
@@ -195,34 +201,36 @@ def write(recipe: Recipe, partial: Path, sums: Sums, listener: Listener, cancel:
         for tensor in recipe.ones:
             file.seek(tensor.begin)
             file.write(_one(tensor.dtype))
-    return work_through(recipe, partial, write_piece, "quantize", listener, cancel, sums)
+    return work_through(recipe, partial, write_piece, "quantize", listener, cancel, checksums)
 
 
 def _one(dtype: str) -> bytes:
     return torch.ones(1, dtype=TORCH_DTYPES[dtype]).view(torch.uint8).numpy().tobytes()
 
 
-def verify(recipe: Recipe, partial: Path, sums: Sums, listener: Listener, cancel: CancelToken) -> tuple[str, float]:
+def verify(
+    recipe: Recipe, partial: Path, checksums: Checksums, listener: Listener, cancel: CancelToken
+) -> tuple[str, float]:
     """Sync the new file, read all of it again, and hold it against the source.
 
     Returns its sha256 and the seconds it took. Raises CheckpointError, OSError, Cancelled.
     """
     start = time.perf_counter()
     with ThreadPoolExecutor(2, "verify") as aside:
-        synced, summed = aside.submit(_sync, partial), aside.submit(_sum, partial, cancel)
+        synced = aside.submit(_sync, partial)
+        sha256 = aside.submit(_sha256, partial, cancel)
         header = read_header(partial)
-        written = {tensor.name: tensor for task in recipe.tasks for tensor in task.outputs}
-        written |= {tensor.name: tensor for tensor in recipe.ones}
-        found = identify(header)
-        quantization = QUANTO_INT8 if recipe.modules else SIXTEEN_BITS
-        if dict(header.tensors) != written or header.file_bytes != recipe.bytes or found.quantization != quantization:
+        written = {tensor.name: tensor for tensor in recipe.written}
+        quantization = Quantization.QUANTO_INT8 if recipe.modules else Quantization.NONE
+        same = dict(header.tensors) == written and header.file_bytes == recipe.bytes
+        if not same or identify(header).quantization is not quantization:
             raise CheckpointError(f"{partial.name} does not read as it was written.", hint="Check the disk.")
-        work_through(recipe, partial, verify_piece, "verify", listener, cancel, sums)
+        work_through(recipe, partial, verify_piece, "verify", listener, cancel, checksums)
         synced.result()
-        return summed.result(), time.perf_counter() - start
+        return sha256.result(), time.perf_counter() - start
 
 
-def _sum(path: Path, cancel: CancelToken) -> str:
+def _sha256(path: Path, cancel: CancelToken) -> str:
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):

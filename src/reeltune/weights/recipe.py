@@ -12,30 +12,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reeltune.checkpoints.header import DTYPE_BITS, Tensor
+from reeltune.checkpoints.contents import Tensor
+from reeltune.checkpoints.formats.base import ACTIVATION_SCALES, module_of
+from reeltune.checkpoints.formats.quanto_int8 import DATA, SCALE
+from reeltune.checkpoints.header import DTYPE_BITS
 from reeltune.checkpoints.keys import matches
-from reeltune.checkpoints.quanto import ACTIVATION_SCALES, DATA, SCALE
+from reeltune.dtypes import DType
 from reeltune.errors import UnsupportedFormat
 from reeltune.families import Family
 from reeltune.weights.edits import Edit
-from reeltune.weights.matching import Source
+from reeltune.weights.formats import Decoder, decoder_of
+from reeltune.weights.matching import WeightSource
 from reeltune.weights.parts import Parts
 
-STORED = {"bf16": "BF16", "fp16": "F16"}
+STORED = {DType.BF16: "BF16", DType.FP16: "F16", DType.FP32: "F32"}
+INT8 = "int8"
 _WIDE = ("F32", "F64")
-_FLOATS = ("BF16", "F16", "F8_E4M3", "F8_E5M2", *_WIDE)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One stored tensor's way: read from `source` in `home`, times its `scale` (fp8) and the file of it, changed by
+    """One stored tensor's way: read from `source` in `home`, decoded with its `scale` and the file of that, changed by
     `edits`.
 
-    `outputs`: the tensor it becomes; or of a quantized one, its data and its scales.
+    `shape`: of the weight; `outputs`: the tensor it becomes; or of a quantized one, its data and its scales.
     """
 
     source: Tensor
+    shape: tuple[int, ...]
     home: Path
+    decoder: Decoder
     scale: tuple[Tensor, Path] | None
     edits: tuple[Edit, ...]
     outputs: tuple[Tensor, ...]
@@ -47,14 +53,19 @@ class Task:
 
     @property
     def plain(self) -> bool:
-        """Whether what is stored is the weight itself, in a data type that is reckoned with directly."""
-        return self.scale is None and not self.edits and self.source.dtype in ("BF16", "F16", "F32")
+        """Whether what is stored is the weight itself, in a data type that is computed with directly."""
+        return self.scale is None and not self.edits and self.decoder.is_plain(self.source)
 
     @property
     def matrix(self) -> tuple[int, int]:
-        """The tensor seen as [rows, columns]: its first dimension by all others together."""
-        rows = self.source.shape[0] if self.source.shape else 1
-        return rows, self.source.elements // max(1, rows)
+        """The weight seen as [rows, columns]: its first dimension by all others together."""
+        rows = self.shape[0] if self.shape else 1
+        return rows, math.prod(self.shape) // max(1, rows)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that a row takes as it is stored."""
+        return (self.source.end - self.source.begin) // max(1, self.matrix[0])
 
 
 @dataclass(frozen=True)
@@ -68,100 +79,155 @@ class Recipe:
     modules: tuple[str, ...]
 
     @property
+    def written(self) -> list[Tensor]:
+        """Every tensor of the new file."""
+        return [tensor for task in self.tasks for tensor in task.outputs] + list(self.ones)
+
+    @property
     def reads(self) -> int:
         """Bytes of weights that are read."""
         return sum(task.source.end - task.source.begin for task in self.tasks)
 
 
 @dataclass(frozen=True)
-class Wish:
-    """`to`: "int8", "bf16" or "fp16"; `dtype`: of the scales and of all that isn't quantized; `fp32`: what stays so."""
+class Target:
+    """What the new file is to be. `to`: "int8", "bf16" or "fp16"; `dtype`: of the scales and of all that isn't
+    quantized; `fp32`: modules that stay so.
+    """
 
     to: str
-    dtype: str
+    dtype: DType
     fp32: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """A tensor of the new file, before it is known where it lies."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
 
 
 def write_recipe(
     parts: Parts,
-    source: Source,
+    source: WeightSource,
     family: Family,
-    wish: Wish,
+    target: Target,
     edits: Mapping[str, Sequence[Edit]],
     metadata: Mapping[str, str],
 ) -> Recipe:
     """Work out the new file. Names stay as they are, in whichever layout. Raises UnsupportedFormat."""
     wide = _mostly_wide(source)  # else what is fp32 in it was kept so on purpose
-    drafts: list[tuple[str, tuple[tuple[str, str, tuple[int, ...]], ...]]] = []
-    modules = []
+    outputs: dict[str, list[Output]] = {}
+    modules: list[str] = []
     for stored in source.parameters():
-        dtype, shape = source.header.tensors[stored].dtype, source.header.tensors[stored].shape
-        if dtype not in _FLOATS or 0 in shape:
-            raise UnsupportedFormat(f"{source.header.file}: {stored} is {dtype} {list(shape)}, which can't be read.")
-        if wish.to != "int8" or not _quantizable(source, stored, family):
-            drafts.append((stored, ((stored, _kept(source, stored, wish, wide, family), shape),)))
-            continue
-        module = stored.removesuffix(".weight")
-        modules.append(module)
-        scales = (module + SCALE, STORED[wish.dtype], (shape[0], 1))
-        drafts.append((stored, ((module + DATA, "I8", shape), scales)))
-    scalars = [(module + suffix, STORED[wish.dtype], ()) for module in modules for suffix in ACTIVATION_SCALES]
-    laid, start, size = _lay_out([*(row for _, rows in drafts for row in rows), *scalars], metadata)
+        _check_readable(source, stored)
+        if target.to == INT8 and _quantizable(source, stored, family):
+            module = module_of(source.format.weight_name(stored))
+            modules.append(module)
+            outputs[stored] = _int8_outputs(module, source.weight_shape(stored), target)
+        else:
+            dtype = _kept_dtype(source, stored, target, wide, family)
+            outputs[stored] = [Output(source.format.weight_name(stored), dtype, source.weight_shape(stored))]
+    scalars = [Output(module + ending, STORED[target.dtype], ()) for module in modules for ending in ACTIVATION_SCALES]
+    everything = [output for of_one in outputs.values() for output in of_one]
+    layout = _lay_out([*everything, *scalars], metadata)
     tasks = []
-    for stored, rows in drafts:
-        scale = source.fp8_scales.get(stored)
-        place = (source.header.tensors[scale], parts.homes[scale]) if scale else None
-        outputs = tuple(laid[name] for name, _, _ in rows)
-        tensor, home = source.header.tensors[stored], parts.homes[stored]
-        tasks.append(Task(tensor, home, place, tuple(edits.get(stored, ())), outputs))
-    return Recipe(tuple(tasks), start, tuple(laid[name] for name, _, _ in scalars), size, tuple(modules))
+    for stored, of_one in outputs.items():
+        written = tuple(layout.tensors[output.name] for output in of_one)
+        tasks.append(_task(parts, source, stored, tuple(edits.get(stored, ())), written))
+    ones = tuple(layout.tensors[output.name] for output in scalars)
+    return Recipe(tuple(tasks), layout.start, ones, layout.bytes, tuple(modules))
 
 
-def _quantizable(source: Source, stored: str, family: Family) -> bool:
+def _task(
+    parts: Parts, source: WeightSource, stored: str, edits: tuple[Edit, ...], outputs: tuple[Tensor, ...]
+) -> Task:
+    tensors = source.header.tensors
+    scale_name = source.stored_weight(stored).scales
+    return Task(
+        source=tensors[stored],
+        shape=source.weight_shape(stored),
+        home=parts.homes[stored],
+        decoder=decoder_of(source.identity.quantization),
+        scale=(tensors[scale_name], parts.homes[scale_name]) if scale_name else None,
+        edits=edits,
+        outputs=outputs,
+    )
+
+
+def _check_readable(source: WeightSource, stored: str) -> None:
+    """Raise UnsupportedFormat for a tensor that can't be decoded, or is empty."""
+    tensor = source.header.tensors[stored]
+    readable = decoder_of(source.identity.quantization).readable
+    if tensor.dtype not in readable or 0 in tensor.shape:
+        raise UnsupportedFormat(
+            f"{source.header.file}: {stored} is {tensor.dtype} {list(tensor.shape)}, which can't be read."
+        )
+
+
+def _int8_outputs(module: str, shape: tuple[int, ...], target: Target) -> list[Output]:
+    """The data and the scales of a quantized layer."""
+    return [Output(module + DATA, "I8", shape), Output(module + SCALE, STORED[target.dtype], (shape[0], 1))]
+
+
+def _quantizable(source: WeightSource, stored: str, family: Family) -> bool:
     """Whether it is the weight of a linear inside the transformer's blocks."""
-    tensor, module = source.header.tensors[stored], source.names.original[stored].removesuffix(".weight")
-    linear = stored.endswith(".weight") and len(tensor.shape) == 2 and tensor.dtype in _FLOATS
-    return linear and any(matches(module, pattern) for pattern in family.quantizable)
+    name = source.format.weight_name(source.names.original[stored])
+    linear = name.endswith(".weight") and len(source.weight_shape(stored)) == 2
+    return linear and any(matches(module_of(name), pattern) for pattern in family.quantizable)
 
 
-def _kept(source: Source, stored: str, wish: Wish, wide: bool, family: Family) -> str:
+def _kept_dtype(source: WeightSource, stored: str, target: Target, wide: bool, family: Family) -> str:
     """Stored data type of a tensor that isn't quantized."""
-    kept = any(part in name.split(".") for name in source.names.diffusers[stored].names for part in wish.fp32)
-    kept = kept or not (wide or _quantizable(source, stored, family))
-    return "F32" if source.header.tensors[stored].dtype in _WIDE and kept else STORED[wish.dtype]
+    names = source.names.diffusers[stored].names
+    in_fp32 = any(part in name.split(".") for name in names for part in target.fp32)
+    kept = in_fp32 or not (wide or _quantizable(source, stored, family))
+    if kept and source.header.tensors[stored].dtype in _WIDE:
+        return "F32"
+    return STORED[target.dtype]
 
 
-def _mostly_wide(source: Source) -> bool:
+def _mostly_wide(source: WeightSource) -> bool:
     """Whether most of the weights are fp32 or wider."""
-    sizes = [(tensor.dtype in _WIDE, tensor.elements) for tensor in source.header.tensors.values()]
-    return 2 * sum(count for wide, count in sizes if wide) > sum(count for _, count in sizes)
+    tensors = source.header.tensors.values()
+    wide = sum(tensor.elements for tensor in tensors if tensor.dtype in _WIDE)
+    return 2 * wide > sum(tensor.elements for tensor in tensors)
 
 
-def _lay_out(
-    rows: Sequence[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]
-) -> tuple[dict[str, Tensor], bytes, int]:
-    """Where every tensor lies: the wider data types first, so that each begins at a multiple of its size."""
-    ordered = sorted(rows, key=lambda row: -DTYPE_BITS[row[1]])
+@dataclass(frozen=True)
+class _Layout:
+    """Where every tensor lies in the new file, the bytes of its header, and its size."""
+
+    tensors: Mapping[str, Tensor]
+    start: bytes
+    bytes: int
+
+
+def _lay_out(outputs: Sequence[Output], metadata: Mapping[str, str]) -> _Layout:
+    """Lay the file out: the wider data types first, so that each begins at a multiple of its size."""
+    ordered = sorted(outputs, key=lambda output: -DTYPE_BITS[output.dtype])
     table: dict[str, object] = {"__metadata__": dict(metadata)}
-    offset, offsets = 0, []
-    for name, dtype, shape in ordered:
-        size = math.prod(shape) * DTYPE_BITS[dtype] // 8
-        table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
-        offsets.append((offset, offset + size))
-        offset += size
+    offsets = [0]
+    for output in ordered:
+        begin = offsets[-1]
+        end = begin + math.prod(output.shape) * DTYPE_BITS[output.dtype] // 8
+        table[output.name] = {"dtype": output.dtype, "shape": list(output.shape), "data_offsets": [begin, end]}
+        offsets.append(end)
     text = json.dumps(table, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
     start = struct.pack("<Q", len(text)) + text
-    laid = {
-        name: Tensor(name, dtype, shape, len(start) + begin, len(start) + end)
-        for (name, dtype, shape), (begin, end) in zip(ordered, offsets, strict=True)
-    }
-    return laid, start, len(start) + offset
+    tensors = {}
+    for output, begin, end in zip(ordered, offsets[:-1], offsets[1:], strict=True):
+        place = Tensor(output.name, output.dtype, output.shape, len(start) + begin, len(start) + end)
+        tensors[output.name] = place
+    return _Layout(tensors, start, len(start) + offsets[-1])
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of a task: what a worker takes at once."""
+    """Some rows of a task: what a thread takes at once."""
 
     task: Task
     first: int
@@ -172,7 +238,6 @@ def pieces(recipe: Recipe, most: int) -> Iterator[Piece]:
     """The whole recipe in pieces of at most `most` bytes to read (one row at least), in the order of the tasks."""
     for task in recipe.tasks:
         rows, columns = task.matrix
-        row_bytes = max(1, (task.source.end - task.source.begin) // max(1, rows))
-        step = max(1, most // row_bytes)
+        step = max(1, most // max(1, task.row_bytes))
         for first in range(0, rows if columns else 0, step):
             yield Piece(task, first, min(step, rows - first))

@@ -10,77 +10,91 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reeltune.checkpoints.names import QUANTO_INT8, quantized_name, read_name
+from reeltune.checkpoints.names import quantized_name, read_name
 from reeltune.definitions import Definition, Version, load_catalog
 from reeltune.definitions.schema import MODEL_KEY
-from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, has_modules
+from reeltune.definitions.slots import TRANSFORMERS, Slot, has_modules
 from reeltune.definitions.writer import create, edit
+from reeltune.dtypes import DType, Quantization
 from reeltune.events import CancelToken, Listener, Notice, ignore
 from reeltune.fetch import pull
 from reeltune.library.inventory import Inventory
 from reeltune.machine import Machine
-from reeltune.planning.plan import Explanation, explain
+from reeltune.planning.plan import Plan, explain
 from reeltune.preferences import Preferences
 from reeltune.weights.parts import name_of_all
 from reeltune.weights.quantize import check, quantize
 
-KEYS = {TRANSFORMER: "URLs", TRANSFORMER_2: "URLs2"}
+_SOURCE_SLOTS = TRANSFORMERS  # whose 16-bit files are quantized
 
 
 @dataclass(frozen=True)
 class Saving:
-    """A file to make: the definition's key whose list it joins, the entry there and the file it is made from, its place
-    and its data type. `lost`: the file that is listed already but isn't there, if any.
+    """A file to make for a slot: the listed version and the file it is made from, its path and data type.
+
+    `missing`: the version that is listed already but doesn't exist; empty where there is none.
     """
 
-    key: str
+    slot: Slot
     url: str
     source: Path
     target: Path
-    dtype: str
-    lost: str = ""
+    dtype: DType
+    missing: str = ""
 
 
-def plan_saving(explanation: Explanation) -> tuple[list[Saving], list[str]]:
-    """What is to be made of a choice (of 16 bits), and why nothing is of the rest."""
-    definition, choices = explanation.definition, explanation.selection.choices
+def plan_saving(plan: Plan) -> tuple[list[Saving], list[str]]:
+    """The files to make from a plan (of 16-bit versions), and the reasons why none is made for the other slots."""
+    definition = plan.definition
     if has_modules(definition.slots):
         return [], [f"{definition.id} merges modules, which keep files of their own (`reeltune quantize FILE`)."]
-    plan, reasons = list[Saving](), []
-    for slot, key in KEYS.items():
-        if slot not in choices:
+    savings: list[Saving] = []
+    reasons: list[str] = []
+    for slot in _SOURCE_SLOTS:
+        if slot not in plan.selection.choices:
             continue
-        choice = choices[slot]
-        int8 = [row for row in definition.slots[slot] if _int8_dtype(explanation, row) == choice.dtype]
-        listed = [row.file_name for row in int8 if row.remote or _is_here(explanation, row)]
-        if listed:
-            reasons.append(f"{definition.id} lists an int8 version in {choice.dtype} already: {listed[0]}.")
-        elif choice.quantization == QUANTO_INT8:
-            reasons.append(f"{definition.id} lists no 16-bit version under {key} that could be quantized.")
+        saving = _saving(plan, slot)
+        if isinstance(saving, str):
+            reasons.append(saving)
+        elif saving.target in [other.target for other in savings]:
+            reasons.append(f"the file of {slot.key} would be called {saving.target.name} as well: rename its source.")
         else:
-            source = next(item.path for item in explanation.items if item.subject == slot)
-            target = definition.root / "ckpts" / quantized_name(name_of_all(source), choice.dtype)
-            if target in [row.target for row in plan]:
-                reasons.append(f"the file of {key} would be called {target.name} as well: rename its source.")
-            else:
-                lost = next((row.url for row in int8), "")
-                plan.append(Saving(key, choice.version.url, source, target, choice.dtype, lost))
-    return plan, reasons
+            savings.append(saving)
+    return savings, reasons
 
 
-def _is_here(explanation: Explanation, version: Version) -> bool:
-    definition = explanation.definition
-    return Inventory(definition.root, explanation.preferences.model_folders).locate(version)[0] is not None
+def _saving(plan: Plan, slot: Slot) -> Saving | str:
+    """The file to make for a slot, or the reason why none is made."""
+    definition, choice = plan.definition, plan.selection.choices[slot]
+    inventory = Inventory(definition.root, plan.preferences.model_folders)
+    int8_versions = [version for version in definition.slots[slot] if _int8_dtype(inventory, version) == choice.dtype]
+    for version in int8_versions:
+        if version.remote or inventory.find_version(version)[0] is not None:
+            return f"{definition.id} lists an int8 version in {choice.dtype} already: {version.file_name}."
+    if choice.quantization is Quantization.QUANTO_INT8:
+        return f"{definition.id} lists no 16-bit version under {slot.key} that could be quantized."
+    source = plan.path(slot)
+    return Saving(
+        slot=slot,
+        url=choice.version.url,
+        source=source,
+        target=definition.root / "ckpts" / quantized_name(name_of_all(source), choice.dtype),
+        dtype=choice.dtype,
+        missing=int8_versions[0].url if int8_versions else "",
+    )
 
 
-def _int8_dtype(explanation: Explanation, version: Version) -> str | None:
-    """What a version computes in if it is quanto int8, by its header where the file is here, else by its name."""
-    definition = explanation.definition
-    found, _ = Inventory(definition.root, explanation.preferences.model_folders).locate(version)
+def _int8_dtype(inventory: Inventory, version: Version) -> DType | None:
+    """The data type of a quanto int8 version, by its header where the file is on disk, else by its name."""
+    found, _ = inventory.find_version(version)
     if found is not None and found.identity is not None:
-        return found.identity.dtype if found.identity.quantization == QUANTO_INT8 else None
+        identity = found.identity
+        is_int8 = identity.quantization is Quantization.QUANTO_INT8
+        return DType(identity.dtype) if is_int8 and identity.dtype else None
     name = read_name(version.url)
-    return (name.dtype or "bf16") if name.quantization == QUANTO_INT8 else None
+    if name.quantization is not Quantization.QUANTO_INT8:
+        return None
+    return name.dtype or DType.BF16
 
 
 def save_quantized(
@@ -98,41 +112,48 @@ def save_quantized(
     listed now. Raises as `quantize` and `pull`, and DefinitionError where the definition can't be written (the files
     are there then).
     """
-    sixteen = replace(preferences, quantization="bf16")
-    explanation = explain(definition, sixteen, machine=machine)
-    if plan_saving(explanation)[0]:  # else nothing need be downloaded to report why
-        explanation = pull(definition, sixteen, weights_only=True, listener=listener, cancel=cancel, machine=machine)
-    plan, reasons = plan_saving(explanation)
-    for line in explanation.notices if plan else ():
-        listener(Notice(line))
-    for reason in reasons:
-        listener(Notice(f"No quantized file is written: {reason}"))
-    for row in plan:
-        if row.lost:
-            listener(Notice(f"{row.lost} is listed, but not there: it is made again."))
-        if row.target.exists():
-            check(row.source, row.target, dtype=row.dtype, listener=listener, cancel=cancel)
-            listener(Notice(f"{row.target.name} is there already and was verified against {row.source.name}."))
-            continue
-        made = quantize(row.source, row.target, dtype=row.dtype, listener=listener, cancel=cancel)
-        listener(Notice(f"{row.target} was written and verified ({made.bytes:,} bytes, sha256 {made.sha256[:12]}…)."))
-    for row in plan:
-        listener(Notice(_list(definition.root, definition.id, row)))
-    return [row.target for row in plan]
+    sixteen_bits = replace(preferences, quantization="bf16")
+    plan = explain(definition, sixteen_bits, machine=machine)
+    if plan_saving(plan)[0]:  # else nothing needs to be downloaded to report why
+        plan = pull(definition, sixteen_bits, weights_only=True, listener=listener, cancel=cancel, machine=machine)
+    savings, reasons = plan_saving(plan)
+    notices = [*plan.notices] if savings else []
+    notices += [f"No quantized file is written: {reason}" for reason in reasons]
+    for notice in notices:
+        listener(Notice(notice))
+    for saving in savings:
+        _save(saving, listener, cancel)
+    for saving in savings:
+        listener(Notice(_list_version(definition, saving)))
+    return [saving.target for saving in savings]
 
 
-def _list(root: Path, id: str, saving: Saving) -> str:
-    """Append a local path to the list that counts today, in the user's own file; returns what was done."""
-    definition, url = load_catalog(root)[id], f"ckpts/{saving.target.name}"
-    own = definition.own_file or root / "finetunes" / f"{id}.json"
-    slot = next(slot for slot, key in KEYS.items() if key == saving.key)
-    urls = [version.url for version in definition.slots.get(slot, ())]
+def _save(saving: Saving, listener: Listener, cancel: CancelToken | None) -> None:
+    """Write and verify one file; one that exists already is only verified."""
+    if saving.missing:
+        listener(Notice(f"{saving.missing} is listed, but doesn't exist: it is made again."))
+    if saving.target.exists():
+        check(saving.source, saving.target, dtype=saving.dtype, listener=listener, cancel=cancel)
+        listener(Notice(f"{saving.target.name} exists already and was verified against {saving.source.name}."))
+        return
+    made = quantize(saving.source, saving.target, dtype=saving.dtype, listener=listener, cancel=cancel)
+    size = f"{made.bytes:,} bytes, sha256 {made.sha256[:12]}…"
+    listener(Notice(f"{saving.target} was written and verified ({size})."))
+
+
+def _list_version(definition: Definition, saving: Saving) -> str:
+    """Append a file to the list that counts now, in the user's own definition file; returns what was done."""
+    root, id = definition.root, definition.id
+    current, url = load_catalog(root)[id], f"ckpts/{saving.target.name}"
+    own_file = current.own_file or root / "finetunes" / f"{id}.json"
+    urls = [version.url for version in current.slots.get(saving.slot, ())]
     if saving.url not in urls:
         return f"{saving.target} is not listed: {id} no longer lists {saving.url}, which it was made from."
     if url in urls:
         return f"{id} lists {url} already."
-    if own.exists():
-        edit(own, (MODEL_KEY, saving.key), [*urls, url])
+    key = saving.slot.key
+    if own_file.exists():
+        edit(own_file, (MODEL_KEY, key), [*urls, url])
     else:
-        create(own, {MODEL_KEY: {saving.key: [*urls, url]}})
-    return f"{own} lists {url} under {saving.key} now."
+        create(own_file, {MODEL_KEY: {key: [*urls, url]}})
+    return f"{own_file} lists {url} under {key} now."

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
-from reeltune.checkpoints.header import Header, Tensor, read_header
+from reeltune.checkpoints.contents import Header, Tensor
+from reeltune.checkpoints.header import read_header
+from reeltune.dtypes import DType
 from reeltune.errors import UnsupportedFormat
 
 TORCH_DTYPES = {
@@ -16,7 +18,7 @@ TORCH_DTYPES = {
     "I8": torch.int8, "U8": torch.uint8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
     "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
-RUN_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+RUN_DTYPES = {DType.BF16: torch.bfloat16, DType.FP16: torch.float16, DType.FP32: torch.float32}
 
 
 class TensorFile:
@@ -30,24 +32,29 @@ class TensorFile:
         self._bytes = torch.frombuffer(self._map, dtype=torch.uint8)
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        row: Tensor = self.header.tensors[name]
-        if row.dtype not in TORCH_DTYPES:
-            raise UnsupportedFormat(f"{self.path}: tensor {name!r} is stored as {row.dtype}, which can't be loaded.")
-        dtype = TORCH_DTYPES[row.dtype]
-        raw = self._bytes[row.begin : row.end]
-        if row.begin % dtype.itemsize:  # a view needs aligned data; few writers leave any unaligned
+        tensor: Tensor = self.header.tensors[name]
+        if tensor.dtype not in TORCH_DTYPES:
+            raise UnsupportedFormat(f"{self.path}: tensor {name!r} is stored as {tensor.dtype}, which can't be loaded.")
+        dtype = TORCH_DTYPES[tensor.dtype]
+        raw = self.raw(name)
+        if tensor.begin % dtype.itemsize:  # a view needs aligned data; few writers leave any unaligned
             raw = raw.clone()
             self.release(name)
-        return raw.view(dtype).view(row.shape)
+        return raw.view(dtype).view(tensor.shape)
+
+    def raw(self, name: str) -> torch.Tensor:
+        """The bytes of a tensor as they are stored: uint8 [bytes]."""
+        tensor = self.header.tensors[name]
+        return self._bytes[tensor.begin : tensor.end]
 
     def release(self, name: str) -> None:
-        """Let the system take back the memory behind a tensor that has been converted; reading it again is fine.
+        """Have the system take back the memory behind a tensor that has been converted; reading it again is fine.
 
         Only for tensors no view of which was changed. Does nothing where the system has no such call (Windows).
         """
-        row = self.header.tensors[name]
-        first = -(-row.begin // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = row.end // mmap.PAGESIZE * mmap.PAGESIZE
+        tensor = self.header.tensors[name]
+        first = -(-tensor.begin // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = tensor.end // mmap.PAGESIZE * mmap.PAGESIZE
         if last > first and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 from torch import nn
-from torchao.quantization import Int8Tensor
+
+from reeltune.weights._libraries import int8_parts, is_int8, with_int8_parts
 
 CHUNK = 64 * 1024 * 1024  # bytes
 _BUFFERS = 2
@@ -42,15 +42,16 @@ def move(
     owners = [
         (module, name, tensor) for module in model.modules() for name, tensor in module.named_parameters(recurse=False)
     ]
+    parameters = [tensor for _, _, tensor in owners]
     replaced: dict[torch.Tensor, torch.Tensor] = {}
-    for tensor in (*(row for _, _, row in owners), *model.buffers()):
+    for tensor in (*parameters, *model.buffers()):
         if tensor in replaced or not tensor.numel() or (tensor.device == device and not again):
             continue
         data = tensor.data
-        replaced[tensor] = _int8(data, copied) if isinstance(data, Int8Tensor) else copied(data)
+        replaced[tensor] = _int8(data, copied) if is_int8(data) else copied(data)
     _send(targets, stream, chunk)
     for module, name, tensor in owners:
-        if tensor in replaced and isinstance(tensor, Int8Tensor):
+        if tensor in replaced and is_int8(tensor):
             setattr(module, name, nn.Parameter(replaced[tensor], requires_grad=False))
         elif tensor in replaced:
             tensor.data = replaced[tensor]
@@ -59,10 +60,9 @@ def move(
             buffer.data = replaced[buffer]
 
 
-def _int8(weight: Any, copied: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    data, scale = copied(weight.qdata), copied(weight.scale)
-    kwargs = weight.act_quant_kwargs
-    return Int8Tensor(data, scale, weight.block_size, weight.dtype, act_quant_kwargs=kwargs)  # type: ignore[no-any-return]
+def _int8(weight: torch.Tensor, copied: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    data, scale = int8_parts(weight)
+    return with_int8_parts(weight, copied(data), copied(scale))
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torchao.quantization import Int8Tensor
+
+from reeltune.weights._libraries import int8_parts, is_int8, quantizes_activations
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -53,11 +54,12 @@ def _is_narrow(value: Any) -> bool:
 
 def _linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """x W^T + b for x [..., in], W [out, in] in 16 bits or int8, b [out]; the result has x's data type."""
-    if isinstance(weight, Int8Tensor):
-        if weight.act_quant_kwargs is not None:  # activations in int8 too: its own kernel is fast
+    if is_int8(weight):
+        if quantizes_activations(weight):  # its own kernel is fast
             return functional.linear(input, weight, bias)
-        product: torch.Tensor = functional.linear(input.float(), weight.qdata.float())
-        product *= weight.scale.float().reshape(-1)
+        data, scale = int8_parts(weight)
+        product = functional.linear(input.float(), data.float())
+        product *= scale.float().reshape(-1)
     else:
         product = functional.linear(input.float(), weight.float())
     if bias is not None:

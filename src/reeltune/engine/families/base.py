@@ -6,17 +6,18 @@ height, width] in -1..1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from reeltune.engine.inputs import InputImages
+from reeltune.families.base import Config
 from reeltune.request.values import Request
 
 Tensors = dict[str, torch.Tensor | None]
-Config = Mapping[str, Any]  # of the transformer
+Arguments = dict[str, Any]  # of the call of a pipeline
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class FamilyRuntime:
     """
 
     encode: Callable[[Any, Request, InputImages, Config, int, torch.device], Tensors]
-    arguments: Callable[[Request, InputImages, Config], dict[str, Any]]
+    arguments: Callable[[Request, InputImages, Config], Arguments]
     decode: Callable[[Any, torch.Tensor, Request], torch.Tensor]
     temporal_axis: Callable[[Any], TemporalAxis]
     pixel_bytes: int

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from reeltune.engine.families.base import Config, FamilyRuntime, TemporalAxis, Tensors
+from reeltune.engine.families.base import Arguments, FamilyRuntime, TemporalAxis, Tensors
 from reeltune.engine.inputs import InputImages
+from reeltune.families.base import Config
 from reeltune.request.values import Request
 
 _INTERLEAVE = {"latent_concat": 2, "token_replace": 4}  # every n-th of the image's tokens, as the release does
@@ -19,7 +20,7 @@ def encode(
     pipeline: Any, request: Request, images: InputImages, config: Config, tokens: int, device: torch.device
 ) -> Tensors:
     """Llama's (or Llava's) and CLIP's embeddings; negative ones where true guidance is on."""
-    options: dict[str, Any] = {"max_sequence_length": tokens, "device": device}
+    options: Arguments = {"max_sequence_length": tokens, "device": device}
     if images.start is not None:
         options["image"] = images.start
         options["image_embed_interleave"] = _INTERLEAVE.get(config.get("image_condition_type") or "", 1)
@@ -45,10 +46,10 @@ def _true_guidance(request: Request, config: Config) -> bool:
     return request.guidance.enabled and (bool(request.negative_prompt) or not distilled)
 
 
-def arguments(request: Request, images: InputImages, config: Config) -> dict[str, Any]:
+def arguments(request: Request, images: InputImages, config: Config) -> Arguments:
     """Both kinds of guidance, and the start image."""
     true_scale = request.guidance.scale if _true_guidance(request, config) else 1.0
-    found: dict[str, Any] = {"true_cfg_scale": true_scale}
+    found: Arguments = {"true_cfg_scale": true_scale}
     if request.guidance.distilled_scale is not None:
         found["guidance_scale"] = request.guidance.distilled_scale
     if images.start is not None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from reeltune.engine.families.base import Config, FamilyRuntime, TemporalAxis, Tensors
+from reeltune.engine.families.base import Arguments, FamilyRuntime, TemporalAxis, Tensors
 from reeltune.engine.inputs import InputImages
+from reeltune.families.base import Config
 from reeltune.request.values import Request
 
 _DECODE_TIME, _DECODE_NOISE = 0.05, 0.025  # of the VAE that denoises while decoding, as the release sets them
@@ -32,11 +33,11 @@ def encode(
     }
 
 
-def arguments(request: Request, images: InputImages, config: Config) -> dict[str, Any]:
+def arguments(request: Request, images: InputImages, config: Config) -> Arguments:
     """Guidance, frame rate, and the images that are held at the first and the last frame."""
     from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 
-    found: dict[str, Any] = {"guidance_scale": request.guidance.scale, "frame_rate": request.fps}
+    found: Arguments = {"guidance_scale": request.guidance.scale, "frame_rate": request.fps}
     held = [(images.start, 0), (images.end, request.frames - 1)]
     conditions = [LTXVideoCondition(image=image, frame_index=index) for image, index in held if image is not None]
     if conditions:

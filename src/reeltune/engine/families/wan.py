@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from reeltune.engine.families.base import Config, FamilyRuntime, TemporalAxis, Tensors
+from reeltune.engine.families.base import Arguments, FamilyRuntime, TemporalAxis, Tensors
 from reeltune.engine.inputs import InputImages
+from reeltune.families.base import Config
 from reeltune.request.values import Request
 
 _ROPE_BASE = 10_000.0
@@ -33,9 +34,9 @@ def encode(
     return embeddings
 
 
-def arguments(request: Request, images: InputImages, config: Config) -> dict[str, Any]:
+def arguments(request: Request, images: InputImages, config: Config) -> Arguments:
     """Guidance, and the images and videos that are encoded by the VAE."""
-    found: dict[str, Any] = {"guidance_scale": request.guidance.scale}
+    found: Arguments = {"guidance_scale": request.guidance.scale}
     if images.start is not None:
         found["image"] = images.start
         if images.end is not None:

@@ -1,14 +1,14 @@
-// HTML with buttons in it: what they are about is in their data attributes. The server replaces the HTML whenever
-// something has changed; what a person has typed, opened, filtered and focused in it outlives that.
+// HTML with buttons, whose data attributes are sent to the server. The server replaces the HTML when something has
+// changed; searches, filters, open details, the scroll position and the focus are restored afterwards.
 window.reeltune = {};
 
-// What is shown now, for the clock: the marks of all parts of HTML, and those of other components as they were given.
+// The hashes of everything that is shown: those in the HTML, and those of other components as JSON in `seen`.
 reeltune.marks = seen => JSON.stringify({
   ...JSON.parse(seen || '{}'),
   ...Object.fromEntries([...document.querySelectorAll('[data-part]')].map(part => [part.dataset.part, part.dataset.mark])),
 });
 
-reeltune.lively = (element, trigger, watch) => {
+reeltune.lively = (element, trigger, watch, updated = () => {}) => {
   const state = { words: '', filters: new Set(), open: new Map(), focused: null, scrolled: null };
   const all = selector => [...element.querySelectorAll(selector)];
   const find = () => element.querySelector('[data-search]');
@@ -44,7 +44,7 @@ reeltune.lively = (element, trigger, watch) => {
     sift();
     const box = element.querySelector('[data-scroll]');
     if (box && state.scrolled !== null) box.scrollTop = state.scrolled;
-    else reveal();  // the order may be another one, once more is known of the models
+    else reveal();  // the order changes when the states of the models are known
     if (state.focused && document.activeElement === document.body) {
       element.querySelector(`[data-key="${CSS.escape(state.focused)}"]`)?.focus();
     }
@@ -79,7 +79,7 @@ reeltune.lively = (element, trigger, watch) => {
     }
     const button = event.target.closest('[data-do]');
     if (!button || button.disabled) return;
-    if (button.dataset.sure && !window.confirm(button.dataset.sure)) return;
+    if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
     if (button.dataset.pick !== undefined) choose(button);
     trigger('click', { ...button.dataset });
   });
@@ -102,7 +102,7 @@ reeltune.lively = (element, trigger, watch) => {
     }
     event.preventDefault();
   });
-  for (const name of ['wheel', 'touchmove', 'pointerdown', 'keydown']) {  // from now on the list stays where it was put
+  for (const name of ['wheel', 'touchmove', 'pointerdown', 'keydown']) {  // the list keeps the position that the user chose
     element.addEventListener(name, event => {
       const box = event.target.closest?.('[data-scroll]');
       if (box) state.scrolled = box.scrollTop;
@@ -113,9 +113,9 @@ reeltune.lively = (element, trigger, watch) => {
   }, true);
   element.addEventListener('focusin', event => { state.focused = event.target.dataset.key || null; });
   element.addEventListener('focusout', event => { if (event.relatedTarget) state.focused = null; });
-  watch('value', restore);
+  watch('value', () => { restore(); updated(element); });
   reveal();
-  new ResizeObserver((_, observer) => {  // a list that is drawn in a hidden tab has no height yet
+  new ResizeObserver((_, observer) => {  // a list in a hidden tab has no height yet
     const box = element.querySelector('[data-scroll]');
     if (box?.clientHeight) { reveal(); observer.disconnect(); }
   }).observe(element);

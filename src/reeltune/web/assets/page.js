@@ -1,6 +1,6 @@
-// What the page does by itself: its colours, its keys, files that are dropped on it, and the length of a video.
+// What the page does without the server: colours, keyboard shortcuts, dropped files and the length of a video.
 (() => {
-  // --- colours: as the system has them, until somebody chooses; the choice outlives a reload -------------------
+  // --- colours: those of the system, until the user chooses; the choice is stored in the browser ----------------
   const THEME = 'reeltune-theme';
   const chosen = () => { try { return localStorage.getItem(THEME); } catch { return null; } };
   const colour = () => { if (chosen()) document.body?.classList.toggle('dark', chosen() === 'dark'); };
@@ -9,7 +9,7 @@
     button.addEventListener('click', () => {
       const dark = !document.body.classList.contains('dark');
       document.body.classList.toggle('dark', dark);
-      try { localStorage.setItem(THEME, dark ? 'dark' : 'light'); } catch { /* private window: for this page only */ }
+      try { localStorage.setItem(THEME, dark ? 'dark' : 'light'); } catch { /* private window: the choice is not stored */ }
     });
   };
   document.addEventListener('DOMContentLoaded', colour);
@@ -23,11 +23,17 @@
     setTimeout(() => toast.remove(), 6000);
   };
 
-  // An answer is brought into view where it lies outside, without moving anything that is in view.
+  // Scroll to an error message, unless it is in view.
   reeltune.show = element => {
     const box = element.getBoundingClientRect();
     const outside = box.top < 0 || box.bottom > window.innerHeight;
     if (outside && element.querySelector('.rt-problem')) element.scrollIntoView({ block: 'nearest' });
+  };
+
+  // Scroll to a video that was opened below the cards, as on narrow screens.
+  reeltune.reveal = element => {
+    const box = element.getBoundingClientRect();
+    if (box.top < 0 || box.top > window.innerHeight * 0.6) element.scrollIntoView({ block: 'start' });
   };
 
   // --- keys --------------------------------------------------------------------------------------------------------
@@ -39,7 +45,7 @@
     button.click();
   }, true);
 
-  // --- the length of a video, which follows its number of frames -------------------------------------------------------
+  // --- the length of a video, computed from its number of frames -------------------------------------------------------
   reeltune.lengths = () => {
     const slider = document.querySelector('#field-video_length');
     const rate = /rt-rate-(\d+)/.exec(slider?.className || '');
@@ -54,7 +60,7 @@
     if (event.target.closest?.('#field-video_length, #field-force_fps')) requestAnimationFrame(reeltune.lengths);
   });
 
-  // --- files dropped anywhere: an image or a video goes to the field of the form that takes it -----------------------
+  // --- dropped files: an image or a video goes to a field of the form that takes it -----------------------
   const own = event => event.target.closest?.('#create, #configuration, #import-queue, .rt-inputs .block');
   const carries = event => [...(event.dataTransfer?.types || [])].includes('Files');
   const fields = kind => [...document.querySelectorAll(`.rt-inputs .rt-takes-${kind}`)].filter(row => row.offsetParent);
@@ -89,7 +95,7 @@
     if (filled(field)) {
       field.querySelector('button[aria-label="Clear"], button[aria-label="Remove Image"]')?.click();
       for (let tries = 0; tries < 40 && (filled(field) || !field.querySelector('input[type=file]')); tries++) await pause(25);
-      await pause(200);  // Gradio's field settles a little after it looks empty
+      await pause(200);  // Gradio's field needs some time after it looks empty
     }
     const input = field.querySelector('input[type=file]');
     if (!input) return;
@@ -100,7 +106,7 @@
     field.scrollIntoView({ block: 'nearest' });
   };
 
-  // --- messages of refused uploads, which Gradio begins with their HTTP status ------------------------------------
+  // --- messages of refused uploads: remove the HTTP status that Gradio adds ------------------------------------
   new MutationObserver(() => {
     document.querySelectorAll('[data-testid="toast-text"]').forEach(toast => {
       const text = toast.textContent;
@@ -108,7 +114,7 @@
     });
   }).observe(document.documentElement, { childList: true, subtree: true });
 
-  // --- videos that play while somebody points at them ------------------------------------------------------------
+  // --- videos that play while the pointer is over them ------------------------------------------------------------
   const film = event => event.target.closest?.('[data-film]')?.querySelector('video[data-hover]');
   for (const name of ['mouseover', 'focusin']) {
     document.addEventListener(name, event => film(event)?.play().catch(() => {}));

@@ -16,7 +16,7 @@ from typing import Any
 
 from reeltune.errors import CheckpointError, InvalidJSON, UnsupportedFormat
 from reeltune.files import is_file, read_bytes
-from reeltune.untrusted import parse_json
+from reeltune.untrusted import JsonObject, parse_json
 
 CONFIG_NAME = "adapter_config.json"  # PEFT's
 _METADATA_KEY = "lora_adapter_metadata"  # diffusers'
@@ -79,7 +79,7 @@ def read_adapter(path: Path, metadata: Mapping[str, str], ranks: Collection[int]
     return _adapter(values, source)
 
 
-def _object(text: str | bytes, name: str) -> dict[str, Any]:
+def _object(text: str | bytes, name: str) -> JsonObject:
     try:
         values = parse_json(text, name, max_bytes=_MOST_BYTES)
     except InvalidJSON as error:
@@ -89,7 +89,7 @@ def _object(text: str | bytes, name: str) -> dict[str, Any]:
     return values
 
 
-def _adapter(values: Mapping[str, Any], source: str) -> Adapter:
+def _adapter(values: JsonObject, source: str) -> Adapter:
     method = str(values.get("peft_type") or "LORA").upper()
     if method not in _METHODS:
         raise UnsupportedFormat(f"{source}: {method[:40]} can't be merged.", hint="Use a LoRA, LoHa or LoKr.")

@@ -30,7 +30,7 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True)
-class Key:
+class LoraKey:
     """A key taken apart. `module`: what stands before the part, with whatever prefix the writer used."""
 
     module: str
@@ -73,14 +73,15 @@ def refused(key: str) -> str:
     return next((label for label, pattern in _REFUSED if pattern.search(key)), "")
 
 
-def take_apart(key: str) -> Key:
+def take_apart(key: str) -> LoraKey:
     """The module and the part that a key stands for."""
     if key.endswith(_MODULATION):
-        return Key(key.removesuffix(_MODULATION) + ".modulation", Part.DIFF)
+        return LoraKey(key.removesuffix(_MODULATION) + ".modulation", Part.DIFF)
     for part, pattern in _PARTS:
-        if found := pattern.search(key):
-            return Key(key[: found.start()], part)
-    return Key(key, Part.UNKNOWN)
+        ending = pattern.search(key)
+        if ending:
+            return LoraKey(key[: ending.start()], part)
+    return LoraKey(key, Part.UNKNOWN)
 
 
 def replaces(key: str) -> bool:

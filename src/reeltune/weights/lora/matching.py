@@ -81,10 +81,12 @@ def match(
             left.append(_bare(module.raw))
             continue
         names.claim(located, module.keys)
-        found, unfit = Reader(file, ModuleParts(module.raw, located.name, module.keys), weight, adapter).edits(targets)
-        applied += bool(found)
-        left += _labels(located.name, unfit, whole=not found)
-        for stored, edit in found:
+        parts = ModuleParts(module.raw, located.name, module.keys)
+        edits_of_module, unfit = Reader(file, parts, weight, adapter).edits(targets)
+        if edits_of_module:
+            applied += 1
+        left += _labels(located.name, unfit, whole=not edits_of_module)
+        for stored, edit in edits_of_module:
             edits.setdefault(stored, []).append(edit)
     report = Applied(path.name, weight, applied, len(modules), tuple(left), (*notes, *_about(adapter)))
     if not edits:
@@ -94,23 +96,23 @@ def match(
 
 def _modules(file: TensorFile, targets: Targets) -> list[_Module]:
     """The file's modules. Raises UnsupportedFormat for other methods and for checkpoints, CheckpointError."""
-    found: dict[str, dict[Part, str]] = {}
+    keys_of: dict[str, dict[Part, str]] = {}
     is_lora = False
     for key in file:
         if method := refused(key):
             raise UnsupportedFormat(
                 f"{file.path.name} is not a plain LoRA but {method}: it holds {key[:100]}.", hint="It can't be merged."
             )
-        row = take_apart(key)
-        part = row.part
-        if part == Part.UNKNOWN and locate(row.module, targets.family):
+        name = take_apart(key)
+        part = name.part
+        if part == Part.UNKNOWN and locate(name.module, targets.family):
             part = Part.SET  # a parameter that is no module's, such as blocks.0.modulation
         is_lora |= part in LORA_PARTS or replaces(key)
-        parts = found.setdefault(row.module, {})
+        parts = keys_of.setdefault(name.module, {})
         if part in parts:
             raise CheckpointError(f"{file.path.name} holds a part twice: {parts[part]} and {key}.")
         parts[part] = key
-    modules = [_Module(raw, keys, _located(raw, keys, targets)) for raw, keys in found.items()]
+    modules = [_Module(raw, keys, _located(raw, keys, targets)) for raw, keys in keys_of.items()]
     if not is_lora and any(module.located for module in modules):
         raise UnsupportedFormat(
             f"{file.path.name} holds whole weights of a model, and no LoRA.",
@@ -121,7 +123,9 @@ def _modules(file: TensorFile, targets: Targets) -> list[_Module]:
 
 def _located(raw: str, keys: Mapping[Part, str], targets: Targets) -> Located | None:
     """Where a module belongs; None for one of no known name, and for an alpha without anything it counts for."""
-    return None if keys.keys() == {Part.ALPHA} else locate(raw, targets.family)
+    if keys.keys() == {Part.ALPHA}:
+        return None
+    return locate(raw, targets.family)
 
 
 def _half(modules: list[_Module], second: bool) -> tuple[list[_Module], tuple[str, ...]]:

@@ -38,7 +38,7 @@ class Located:
 @lru_cache(maxsize=8)
 def _table(family: Family) -> dict[str, str]:
     """Every module's name, in both layouts and by its aliases: without dots -> as it is, `{}` for a block's number."""
-    names = [name for row in family.renames for name in (row.original, row.diffusers, *row.more)]
+    names = [name for rename in family.renames for name in (rename.original, rename.diffusers, *rename.more)]
     table = {_flat(alias): name for alias, name in family.aliases.items()}
     return table | {_flat(name): name for name in names}
 
@@ -54,12 +54,12 @@ def locate(module: str, family: Family) -> Located | None:
     name = _PASSED_OVER.sub("", module)
     table, tokens = _table(family), list(_TOKEN.finditer(name))
     for start, token in enumerate(tokens):
-        words = [row.group() for row in tokens[start:]]
-        found = table.get("_".join(words)) or _numbered(table, words)
-        if found:
+        words = [word.group() for word in tokens[start:]]
+        module_name = table.get("_".join(words)) or _numbered(table, words)
+        if module_name:
             prefix = name[: token.start()]
             another = _INSIDE.search(prefix) or (prefix.endswith("_") and _of_another(name, len(prefix), family))
-            return None if another else Located(prefix, found)
+            return None if another else Located(prefix, module_name)
     return None
 
 
@@ -72,7 +72,7 @@ def _of_another(name: str, start: int, family: Family) -> bool:
         if other is family:
             continue
         names = _dotted(other)
-        for begin in (0, *(index + 1 for index, sign in enumerate(name[:start]) if sign == ".")):
+        for begin in (0, *(index + 1 for index, character in enumerate(name[:start]) if character == ".")):
             segments = name[begin:].split(".")
             number = next((index for index, segment in enumerate(segments) if segment.isdigit()), None)
             if number is not None:
@@ -85,7 +85,7 @@ def _of_another(name: str, start: int, family: Family) -> bool:
 @lru_cache(maxsize=8)
 def _dotted(family: Family) -> frozenset[str]:
     """Names of a family's modules in numbered blocks, in both layouts."""
-    names = (name for row in family.renames for name in (row.original, row.diffusers, *row.more))
+    names = [name for rename in family.renames for name in (rename.original, rename.diffusers, *rename.more)]
     return frozenset(name for name in names if "{}" in name)
 
 

@@ -56,14 +56,14 @@ class Reader:
         edits: list[tuple[str, Edit]] = []
         left: list[Unfit] = []
         for label, ending, build in self._plans():
-            found = targets.find(self._module.name + ending)
-            if not found and label in (Part.DIFF, Part.SET):  # of a parameter that is no module's, such as modulation
-                found = targets.find(self._module.name)
-            if not found:
+            places = targets.find(self._module.name + ending)
+            if not places and label in (Part.DIFF, Part.SET):  # of a parameter that is no module's, such as modulation
+                places = targets.find(self._module.name)
+            if not places:
                 left.append(Unfit(label))
                 continue
             try:
-                edits += build(targets, found)
+                edits += build(targets, places)
             except DoesNotFit as error:
                 left.append(Unfit(label, str(error)))
         return edits, left
@@ -86,10 +86,10 @@ class Reader:
 
     # --- kinds of changes -----------------------------------------------------------------------------------
 
-    def _low_rank(self, targets: Targets, found: list[Place]) -> list[tuple[str, Edit]]:
+    def _low_rank(self, targets: Targets, places: list[Place]) -> list[tuple[str, Edit]]:
         """A pair of matrices, LoKr or LoHa, with or without a magnitude."""
         keys = self._module.keys
-        shape = targets.shape(found)
+        shape = targets.shape(places)
         rank: int | None
         if keys.keys() & _PAIR:
             delta, rank = self._pair(shape)
@@ -100,23 +100,26 @@ class Reader:
         scale = self._scale(rank)
         magnitude, lengths = None, None
         if Part.MAGNITUDE in keys:
-            magnitude, lengths = self._magnitude(targets, found, delta, scale)
+            magnitude, lengths = self._magnitude(targets, places, delta, scale)
         elif self._adapter.dora:
             raise CheckpointError(f"{self._place} is described as DoRA, and its magnitude is missing.", hint=_AGAIN)
-        return [(place.stored, Edit(delta, scale, self._weight, place.segments, magnitude, lengths)) for place in found]
+        edits = []
+        for place in places:
+            edits.append((place.stored, Edit(delta, scale, self._weight, place.segments, magnitude, lengths)))
+        return edits
 
     def _added(self, part: Part) -> _Build:
-        def build(targets: Targets, found: list[Place]) -> list[tuple[str, Edit]]:
-            delta = self._whole(part, targets.shape(found))
+        def build(targets: Targets, places: list[Place]) -> list[tuple[str, Edit]]:
+            delta = self._whole(part, targets.shape(places))
             scale = self._scale(self._rank()) if part == Part.UP_BIAS else 1.0
-            return [(place.stored, Edit(delta, scale, self._weight, place.segments)) for place in found]
+            return [(place.stored, Edit(delta, scale, self._weight, place.segments)) for place in places]
 
         return build
 
     def _replaced(self, part: Part) -> _Build:
-        def build(targets: Targets, found: list[Place]) -> list[tuple[str, Edit]]:
-            delta = self._whole(part, targets.shape(found))
-            return [(place.stored, Edit(delta, 1.0, self._weight, place.segments, replaces=True)) for place in found]
+        def build(targets: Targets, places: list[Place]) -> list[tuple[str, Edit]]:
+            delta = self._whole(part, targets.shape(places))
+            return [(place.stored, Edit(delta, 1.0, self._weight, place.segments, replaces=True)) for place in places]
 
         return build
 
@@ -191,17 +194,17 @@ class Reader:
         return whole.reshape(len(whole), -1)
 
     def _magnitude(
-        self, targets: Targets, found: list[Place], delta: Delta, scale: float
+        self, targets: Targets, places: list[Place], delta: Delta, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """DoRA's lengths, fp32: [rows, 1], or [1, columns] with those the columns have once the delta is added."""
-        rows, columns = targets.shape(found)
+        rows, columns = targets.shape(places)
         values = self._tensor(Part.MAGNITUDE).to(torch.float32)
         by_row = values.numel() == rows and (values.ndim < 2 or values.shape[0] == rows)
         if by_row:
             return values.reshape(rows, 1), None
         if values.numel() != columns:
             raise DoesNotFit(f"of shape {list(values.shape)}, here [{rows}] or [1, {columns}]")
-        merged = targets.values(found)
+        merged = targets.values(places)
         merged += delta.part(slice(0, rows), scale, torch.empty)
         lengths = merged.norm(dim=0, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
         return values.reshape(1, columns), lengths

@@ -12,7 +12,8 @@ import torch
 from reeltune.checkpoints.keys import Places, places
 from reeltune.families import Family
 from reeltune.weights.edits import Segment
-from reeltune.weights.matching import Shapes, Source, parameter_name
+from reeltune.weights.formats import decoder_of
+from reeltune.weights.matching import Shapes, WeightSource
 from reeltune.weights.tensors import TensorFile
 
 
@@ -31,7 +32,7 @@ class Targets:
     keeps stacked are told apart by them. `homes`: the file of each stored tensor.
     """
 
-    def __init__(self, source: Source, family: Family, expected: Shapes, homes: Mapping[str, Path]) -> None:
+    def __init__(self, source: WeightSource, family: Family, expected: Shapes, homes: Mapping[str, Path]) -> None:
         self.family = family
         self._source, self._expected, self._homes = source, expected, homes
         self._places: dict[str, list[Place]] = {}
@@ -47,43 +48,41 @@ class Targets:
         """Stored tensors that a parameter's name stands for, in the order of its rows; empty where there are none."""
         return self._places.get(name, [])
 
-    def shape(self, found: Sequence[Place]) -> tuple[int, int]:
+    def shape(self, parts: Sequence[Place]) -> tuple[int, int]:
         """Rows and columns of a parameter, its dimensions but the first taken together."""
-        rows = max(segment.theirs + segment.count for place in found for segment in place.segments)
-        stored = self._source.header.tensors[found[0].stored].shape
+        rows = max(segment.edit_row + segment.count for place in parts for segment in place.segments)
+        stored = self._source.weight_shape(parts[0].stored)
         return rows, math.prod(stored) // max(1, _rows(stored))
 
-    def values(self, found: Sequence[Place]) -> torch.Tensor:
+    def values(self, parts: Sequence[Place]) -> torch.Tensor:
         """A parameter as it is stored, fp32 [rows, columns]."""
-        values = torch.empty(self.shape(found))
-        for place in found:
+        values = torch.empty(self.shape(parts))
+        for place in parts:
             matrix = self._matrix(place.stored)
             for segment in place.segments:
-                rows = slice(segment.ours, segment.ours + segment.count)
-                values[segment.theirs : segment.theirs + segment.count] = matrix[rows]
+                rows = slice(segment.stored_row, segment.stored_row + segment.count)
+                values[segment.edit_row : segment.edit_row + segment.count] = matrix[rows]
         return values
 
     def _matrix(self, stored: str) -> torch.Tensor:
-        tensor = self._read(stored)
-        matrix = tensor.reshape(_rows(tuple(tensor.shape)), -1).to(torch.float32)
-        scale = self._source.fp8_scales.get(stored)
-        return matrix if scale is None else matrix * self._read(scale).to(torch.float32).reshape(-1, 1)
-
-    def _read(self, stored: str) -> torch.Tensor:
         home = self._homes[stored]
         if home not in self._files:
             self._files[home] = TensorFile(home)
-        return self._files[home][stored]
+        decoder = decoder_of(self._source.identity.quantization)
+        weight = decoder.read(self._files[home], self._source.stored_weight(stored))
+        tensor = weight.decoded(torch.float32)
+        return tensor.reshape(_rows(tuple(tensor.shape)), -1)
 
     def _add_original(self, stored: str) -> None:
         """A tensor of the original layout: its own name, and diffusers' for the rows it holds stacked."""
-        rows, found = self._rows_of(stored), self._source.names.diffusers[stored]
-        own = parameter_name(self._source.names.original[stored])
+        rows = self._rows_of(stored)
+        targets = self._source.names.diffusers[stored]
+        own = self._weight_name(self._source.names.original[stored])
         self._places[own] = [Place(stored, (Segment(0, 0, rows),))]
         offset = 0
-        for name in map(parameter_name, found.names):
-            count = rows if len(found.names) == 1 else _rows(self._expected.get(name, (0,)))
-            part = _halves(rows) if found.swapped else (Segment(0, offset, count),)
+        for name in map(self._weight_name, targets.names):
+            count = rows if len(targets.names) == 1 else _rows(self._expected.get(name, (0,)))
+            part = _halves(rows) if targets.swapped else (Segment(0, offset, count),)
             self._places.setdefault(name, [Place(stored, part)])
             offset += count
 
@@ -95,11 +94,14 @@ class Targets:
         before = stack.names[: stack.names.index(own)]
         offset = sum(self._rows_of(self._own[name]) for name in before if name in self._own)
         part = _halves(rows) if stack.swapped else (Segment(offset, 0, rows),)
-        self._places.setdefault(parameter_name(original), []).append(Place(stored, part))
-        self._places[parameter_name(own)] = [Place(stored, (Segment(0, 0, rows),))]
+        self._places.setdefault(self._weight_name(original), []).append(Place(stored, part))
+        self._places[self._weight_name(own)] = [Place(stored, (Segment(0, 0, rows),))]
 
     def _rows_of(self, stored: str) -> int:
-        return _rows(self._source.header.tensors[stored].shape)
+        return _rows(self._source.weight_shape(stored))
+
+    def _weight_name(self, name: str) -> str:
+        return self._source.format.weight_name(name)
 
 
 def _rows(shape: tuple[int, ...]) -> int:

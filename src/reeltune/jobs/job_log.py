@@ -1,0 +1,64 @@
+"""What the terminal shows of each job, by the logger `reeltune.jobs`: its files and why, its stages, its videos."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from reeltune.events import Notice, Planned, Progress
+from reeltune.jobs.job import Job, State
+from reeltune.jobs.live import Outcome
+from reeltune.jobs.messages import Saved, WorkerEvent
+
+log = logging.getLogger("reeltune.jobs")
+_MOST_PROMPT = 60  # characters
+_LEAST_SECONDS = 0.05  # of a stage that is worth a word
+
+
+class JobLog:
+    """The lines of one job."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._began = self._since = time.monotonic()
+        self._stage = ""
+        self._seconds: dict[str, float] = {}
+        prompt = " ".join(job.prompt.split())
+        short = prompt if len(prompt) <= _MOST_PROMPT else prompt[: _MOST_PROMPT - 1] + "…"
+        log.info("Job %d begins: %s, %s", job.id, job.definition, f'"{short}"' if short else "no prompt given")
+
+    def event(self, event: WorkerEvent) -> None:
+        """Log what happened, and count the time of each stage."""
+        if isinstance(event, Progress):
+            self._enter(event.stage, event.subject)
+        elif isinstance(event, Notice):
+            log.info("Job %d: %s", self._job.id, event.message)
+        elif isinstance(event, Planned):
+            log.info("Job %d: %d file(s) to download, %d MB", self._job.id, len(event.files), event.to_fetch // 10**6)
+        elif isinstance(event, Saved):
+            log.info("Job %d: video written to %s", self._job.id, event.path)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Log how it ended, and the seconds by stage."""
+        self._enter("", "")
+        seconds = time.monotonic() - self._began
+        stages = ", ".join(f"{name} {time:.1f} s" for name, time in self._seconds.items() if time >= _LEAST_SECONDS)
+        by_stage = f" ({stages})" if stages else ""
+        if outcome.state is State.FAILED:
+            log.error("Job %d failed after %.1f s%s: %s", outcome.job.id, seconds, by_stage, _reason(outcome))
+        else:
+            log.info("Job %d is %s after %.1f s%s", outcome.job.id, outcome.state, seconds, by_stage)
+
+    def _enter(self, stage: str, subject: str) -> None:
+        if stage == self._stage:
+            return
+        now = time.monotonic()
+        if self._stage:
+            self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
+        self._stage, self._since = stage, now
+        if stage:
+            log.debug("Job %d: %s %s", self._job.id, stage, subject)
+
+
+def _reason(outcome: Outcome) -> str:
+    return f"{outcome.error} {outcome.hint}".strip()

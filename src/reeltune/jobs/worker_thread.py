@@ -1,0 +1,275 @@
+"""The thread of one worker: it takes one job after the other from the queue, and stores how each of them ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from reeltune.errors import QueueError, WorkerDied
+from reeltune.events import LatentsStored
+from reeltune.jobs.choose import FreeWorker
+from reeltune.jobs.crash import explained
+from reeltune.jobs.handle import WorkerHandle
+from reeltune.jobs.job import Attempt, Job, State
+from reeltune.jobs.job_log import JobLog, log
+from reeltune.jobs.leases import LEASE_SECONDS
+from reeltune.jobs.live import Live, Outcome
+from reeltune.jobs.messages import Done, Ending, Failed, RunTask, Saved, Stopped, WorkerEvent
+from reeltune.jobs.pauses import Pauses
+from reeltune.jobs.queue import INTERRUPTED, INTERRUPTED_HINT, Queue
+
+_LOOK_SECONDS = 1.0  # other processes may add jobs too
+_STORE_SECONDS = 2.0  # how often the progress of a job is stored
+
+
+class WorkerThread:
+    """One worker of a runner. Whatever happens to a job, it ends with a reason, which is stored before another job is
+    taken. `worker`: its name in the queue.
+    """
+
+    def __init__(self, worker: str, handle: WorkerHandle, queue: Queue, pauses: Pauses) -> None:
+        self.worker = worker
+        self._handle = handle
+        self._queue = queue
+        self._pauses = pauses
+        self._live: Live | None = None
+        self._unstored: Outcome | None = None  # how the last job ended, until that is stored
+        self._trouble: QueueError | None = None
+        self._guard = threading.Lock()
+        self._woken = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name=f"reeltune-{handle.name}", daemon=True)
+
+    # --- for the runner ---------------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> Live | None:
+        """What its job does now; None while it runs none."""
+        return self._live
+
+    @property
+    def trouble(self) -> QueueError | None:
+        """Why it can't take or store a job at the moment; None where all is well."""
+        return self._trouble
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """What it runs, or has run without its end being stored yet."""
+        with self._guard:
+            if self._live is not None:
+                return Attempt(self._live.job, self._live.attempt)
+            return self._unstored.job.attempt if self._unstored is not None else None
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look for a job at once."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End the worker, whatever it does; a job it was at becomes `interrupted`. Doesn't wait for the thread."""
+        self._stopped.set()
+        self._woken.set()
+        self._handle.close()
+
+    def join(self) -> None:
+        """Wait for the end of the thread."""
+        if self.alive:
+            self._thread.join()
+
+    def cancel(self, id: int, attempt: int | None) -> bool:
+        """Stop a job at its next step, or at once where it was asked before; False where it isn't running here."""
+        with self._guard:
+            live = self._live
+            if live is None or live.job != id or attempt not in (None, live.attempt):
+                return False
+            self._live = replace(live, cancelling=True)
+            if live.cancelling:
+                self._handle.kill()  # inside the lock, so that it never ends the worker's next job
+            else:
+                self._handle.cancel(Attempt(id, live.attempt))
+            return True
+
+    # --- the thread -------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while not self._stopped.is_set():
+            self._woken.clear()
+            try:
+                busy = self._next()
+                self._trouble = None
+            except QueueError as error:  # a locked file or a full disk, say: shown on the page, and tried again
+                busy = self._troubled(error)
+            except Exception as error:  # the boundary of the thread: the page must go on
+                log.exception("The queue met an unexpected error")
+                busy = self._troubled(
+                    QueueError(f"The queue met an error: {type(error).__name__}.", hint="See the log.")
+                )
+            if not busy:
+                self._woken.wait(_LOOK_SECONDS)
+        self._store_at_the_end()
+
+    def _troubled(self, error: QueueError) -> bool:
+        if self._trouble is None or self._trouble.message != error.message:
+            log.error("%s", error)
+        self._trouble = error
+        return False
+
+    def _next(self) -> bool:
+        """Store the end of the last job, then run the next one; returns whether there was one. Raises QueueError."""
+        if self._unstored is not None:
+            self._store(self._unstored)
+        if self._pauses.current is not None:
+            return False
+        job = self._queue.take(FreeWorker(self.worker, self._handle.warm_files), LEASE_SECONDS)
+        if job is None:
+            return False
+        self._trouble = None
+        self._run(job)
+        return True
+
+    def _run(self, job: Job) -> None:
+        """Run a job to its end, whatever that is, and store it."""
+        job_log = JobLog(job)
+        with self._guard:
+            self._live = Live(
+                job.id,
+                time.time(),
+                outputs=job.outputs,
+                latents=job.latents,
+                attempt=job.attempts,
+                worker=self.worker,
+            )
+        outcome = self._run_to_end(job, job_log)
+        with self._guard:
+            live, self._live = self._live, None
+            if live is not None:
+                outcome = replace(outcome, outputs=live.outputs, latents=live.latents, notices=live.notices)
+            self._unstored = outcome
+        job_log.ended(outcome)
+        self._pause_after(outcome)
+        self._store(outcome)
+
+    def _run_to_end(self, job: Job, job_log: JobLog) -> Outcome:
+        try:
+            ending = self._follow(job, job_log)
+        except WorkerDied as death:
+            return self._after_death(job, death)
+        except Exception as error:  # the boundary of a job: it ends with a reason, and the next one gets a new worker
+            log.exception("Job %d met an unexpected error", job.id)
+            self._handle.kill()
+            hint = "The terminal of the program shows more."
+            return Outcome(job, State.FAILED, f"An unexpected error: {type(error).__name__}.", hint)
+        match ending:
+            case Done():
+                return Outcome(job, State.DONE)
+            case Stopped():
+                return Outcome(job, State.CANCELLED)
+            case Failed(error=words, hint=hint, shared=shared):
+                return Outcome(job, State.FAILED, words, hint, shared=shared)
+
+    def _after_death(self, job: Job, death: WorkerDied) -> Outcome:
+        live = self._live
+        if self._stopped.is_set():
+            return Outcome(job, State.INTERRUPTED, INTERRUPTED, INTERRUPTED_HINT)
+        if live is not None and live.cancelling:
+            return Outcome(job, State.CANCELLED)
+        if live is not None:
+            death = explained(death, live.using)
+        begun = live is not None and live.progress is not None
+        return Outcome(job, State.FAILED, death.message, death.hint, shared=not begun)
+
+    def _follow(self, job: Job, job_log: JobLog) -> Ending:
+        """Let the worker run a job, and return its last event. Raises WorkerDied."""
+        task = RunTask(job.attempt, job.definition, job.settings, len(job.outputs), job.latents, job.confined)
+        ending: Ending | None = None
+        stored = time.monotonic()
+        for event in self._handle.run(task):
+            if isinstance(event, Done | Stopped | Failed):
+                ending = event
+                continue
+            self._handle_event(job, event, job_log)
+            if time.monotonic() - stored > _STORE_SECONDS:
+                stored = time.monotonic()
+                self._try_to_store(partial(self._queue.store_progress, job.attempt, _how_far(self._live)))
+        if ending is None:
+            raise WorkerDied("The worker ended without a result.", hint="Run it again.")
+        return ending
+
+    def _handle_event(self, job: Job, event: WorkerEvent, job_log: JobLog) -> None:
+        with self._guard:
+            assert self._live is not None
+            live = self._live = self._live.after(event)
+        job_log.event(event)
+        if isinstance(event, Saved | LatentsStored):
+            self._try_to_store(partial(self._queue.store_outputs, job.attempt, live.outputs, live.latents))
+
+    # --- the ends of jobs -------------------------------------------------------------------------------------------
+
+    def _store(self, outcome: Outcome) -> None:
+        """Store how a job ended. Raises QueueError; it is tried again, and nothing is lost meanwhile."""
+        job = outcome.job
+        try:
+            self._queue.restore(job)
+            counts = self._queue.finish(
+                job.attempt,
+                outcome.state,
+                error=outcome.error,
+                hint=outcome.hint,
+                outputs=outcome.outputs,
+                latents=outcome.latents,
+                notices=outcome.notices,
+            )
+        except QueueError as error:
+            videos = f" Its videos: {', '.join(outcome.outputs)}." if outcome.outputs else ""
+            message = f"Job {job.id} is {outcome.state}, and this can't be stored: {error.message}{videos}"
+            raise QueueError(message, hint=f"{error.hint} It is tried again every second.") from error
+        if not counts:
+            log.warning("Job %d was begun again meanwhile: the end of try %d changes nothing", job.id, job.attempts)
+        with self._guard:
+            self._unstored = None
+
+    def _store_at_the_end(self) -> None:
+        if self._unstored is not None:
+            try:
+                self._store(self._unstored)
+            except QueueError as error:
+                log.error("%s", error.message)
+
+    def _try_to_store(self, store: Callable[[], None]) -> None:
+        """Store what is stored again when the job ends: that it fails now ends nothing."""
+        try:
+            store()
+        except QueueError as error:
+            log.debug("%s", error)
+
+    def _pause_after(self, outcome: Outcome) -> None:
+        """Pause after a failure that every job shares, longer each time; any other end of a job starts anew."""
+        if outcome.state is not State.FAILED or not outcome.shared:
+            self._pauses.start_over()
+            return
+        try:
+            jobs_wait = any(job.waiting for job in self._queue.jobs())
+        except QueueError as error:
+            log.debug("%s", error)
+            return
+        pause = self._pauses.begin(outcome.error, outcome.hint, jobs_wait=jobs_wait)
+        if pause is not None:
+            log.warning("%s", pause.trouble)
+
+
+def _how_far(live: Live | None) -> str:
+    progress = live.progress if live is not None else None
+    if progress is None:
+        return ""
+    return f"{progress.stage} {progress.done}" + (f" of {progress.total}" if progress.total else "")

@@ -1,0 +1,67 @@
+"""Uploads are limited, identified by their content and stored once; a refused one leaves nothing."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from reeltune.service import uploads
+from reeltune.service.uploads import IncomingFile, RefusalReason, UploadLimit, UploadRefused
+
+
+def png():
+    content = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(content, "PNG")
+    return content.getvalue()
+
+
+def received(folder, name, content):
+    file = IncomingFile(folder, name)
+    try:
+        for start in range(0, len(content), 10):
+            file.write(content[start : start + 10])
+        return file.finish()
+    finally:
+        file.discard()
+
+
+def test_equal_content_is_stored_once_under_a_safe_name_with_a_matching_suffix(tmp_path):
+    first = received(tmp_path, "../a/fox.jpg", png())
+    assert first.name == "fox.png"
+    assert first.parent.parent == tmp_path
+    assert first.read_bytes() == png()
+    assert received(tmp_path, "fox.png", png()) == first
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [first]
+
+
+def test_a_refused_file_leaves_nothing(tmp_path):
+    with pytest.raises(UploadRefused, match=r"fox\.png is a PDF file") as caught:
+        received(tmp_path, "fox.png", b"%PDF-1.7")
+    assert caught.value.reason is RefusalReason.UNSUPPORTED
+    file = IncomingFile(tmp_path, "a.png")
+    file.write(png()[:20])
+    file.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_is_limited_by_its_announced_and_its_real_size(tmp_path):
+    limit = UploadLimit(tmp_path, 100, envelope_bytes=10)
+    limit.announce(110)
+    with pytest.raises(UploadRefused, match="at most 100 bytes") as caught:
+        limit.announce(111)
+    assert caught.value.reason is RefusalReason.TOO_LARGE
+    limit.count(bytes(110))
+    with pytest.raises(UploadRefused, match="at most 100 bytes"):
+        limit.count(b"1")
+
+
+def test_uploads_leave_a_part_of_the_disk_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "free_disk", lambda folder: 1_000_000_005)
+    limit = UploadLimit(tmp_path)
+    limit.announce(5)
+    with pytest.raises(UploadRefused, match="nearly full") as caught:
+        limit.announce(6)
+    assert caught.value.reason is RefusalReason.NO_SPACE
+    monkeypatch.setattr(uploads, "free_disk", lambda folder: 999_999_999)
+    with pytest.raises(UploadRefused, match="nearly full"):
+        limit.count(b"1")
