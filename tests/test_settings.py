@@ -108,9 +108,9 @@ def test_frame_counts(root, asked, frames):
 
 
 def test_every_seed_that_is_picked_can_be_given_again():
-    from reeltune.request.build import _SEEDS
+    from reeltune.request.build import _RANDOM_SEEDS
 
-    assert coerce("seed", _SEEDS - 1) == _SEEDS - 1
+    assert coerce("seed", _RANDOM_SEEDS - 1) == _RANDOM_SEEDS - 1
 
 
 def test_a_random_seed_is_recorded(root):

@@ -173,7 +173,7 @@ def test_generate_writes_a_video_and_reports_the_files_used(run, root):
     ("words", "hint"),
     [
         (("generate", "i2v"), "--image-start FILE"),
-        (("generate", "nano_t2v", "--image-start", "x.png"), "takes no images"),
+        (("generate", "nano_t2v", "--image-start", "x.png"), "accepts no images"),
         (("generate", "nano_t2"), "nano_t2v"),
         (("generate", "nano_t2v", "--set", "step=5"), "Unknown setting"),
         (("generate", "nano_t2v", "-o", "x.gif"), ".mp4"),

@@ -184,7 +184,7 @@ def test_latents_stay_until_the_video_is_written_or_let_go(case, root):
         del video
         assert not kept()
         video = engine.generate(**settings)
-        with pytest.raises(MediaError, match="latents are kept") as caught:
+        with pytest.raises(MediaError, match="latents are stored") as caught:
             video.save(root / "finetunes")
         (path,) = kept()
         del video

@@ -326,4 +326,4 @@ def test_the_wrong_architecture_refuses_in_words(name, key, root, define, parts)
     with pytest.raises(NotRunnable, match=f"does not support {key}=.*: ") as caught:
         make(definition, **settings | {key: SWITCHES[key]})
     off = {"RIFLEx_setting": "2", "skip_steps_cache_type": "''"}
-    assert f"Set {key}={off.get(key, '0')} to go without" in caught.value.hint
+    assert f"Set {key}={off.get(key, '0')}" in caught.value.hint

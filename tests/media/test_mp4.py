@@ -127,8 +127,8 @@ def test_metadata_that_cannot_be_embedded_costs_no_video(tmp_path, metadata):
     assert len(read_frames(path)) == 9
     assert read_metadata(path) is None
     assert len(reports) == 1
-    assert "x.mp4 is written without the settings inside" in reports[0]
-    with pytest.warns(UserWarning, match="without the settings"):
+    assert "x.mp4 was written without its settings" in reports[0]
+    with pytest.warns(UserWarning, match="without its settings"):
         write_mp4(tmp_path / "y.mp4", FRAMES, 16, metadata)
 
 

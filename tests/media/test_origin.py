@@ -145,7 +145,7 @@ def test_settings_files_are_told_by_content(tmp_path):
         path.write_text(content, "utf-8")
         with pytest.raises(error):
             read_stored(path)
-    with pytest.raises(MediaError, match="holds no settings"):
+    with pytest.raises(MediaError, match="contains no settings"):
         read_stored(video(path, {}))
 
 
@@ -178,4 +178,4 @@ def test_a_listener_hears_of_settings_that_are_not_inside(tmp_path):
     odd = Origin("x", "y", "z", {("a", "b"): 1}, {})
     Video(FRAMES, 16, odd).save(tmp_path / "x.mp4", listener=events.append)
     assert [type(event) for event in events] == [Notice]
-    assert "without the settings" in events[0].message
+    assert "without its settings" in events[0].message

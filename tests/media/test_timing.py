@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reeltune.media.inputs import read_clip
-from reeltune.media.timing import Stamped, pace, stamped
+from reeltune.media.timing import TimedFrame, sample_frames, timed_frames
 
 BITS, SIDE = 8, 16
 
@@ -141,7 +141,7 @@ class Frame:
     ],
 )
 def test_frames_without_a_useful_stamp_follow_at_the_average_rate(stamps, starts):
-    found = [row.start for row in stamped([Frame(stamp) for stamp in stamps], 10)]
+    found = [row.start for row in timed_frames([Frame(stamp) for stamp in stamps], 10)]
     assert found == pytest.approx(starts, abs=1 if max(map(abs, filter(None, stamps)), default=0) > 2**60 else 1e-9)
     assert all(earlier < later for earlier, later in pairwise(found))
 
@@ -153,10 +153,10 @@ def test_pictures_are_made_once_and_only_of_frames_that_are_taken():
         made.append(frame)
         return frame
 
-    frames = [Stamped(n, n / 100, (n + 1) / 100) for n in range(100)]
-    assert pace(iter(frames), 4, 10, picture) == ([4, 14, 24, 34], True)
+    frames = [TimedFrame(n, n / 100, (n + 1) / 100) for n in range(100)]
+    assert sample_frames(iter(frames), 4, 10, picture) == ([4, 14, 24, 34], True)
     assert made == [4, 14, 24, 34]
-    assert pace(iter(frames[:1]), 4, 10, picture) == ([0], False)
-    assert pace(iter([]), 4, 10, picture) == ([], False)
-    still = [Stamped("still", 0.0, 1e300)]
-    assert pace(iter(still), 4, 10, picture) == (["still"] * 4, False)
+    assert sample_frames(iter(frames[:1]), 4, 10, picture) == ([0], False)
+    assert sample_frames(iter([]), 4, 10, picture) == ([], False)
+    still = [TimedFrame("still", 0.0, 1e300)]
+    assert sample_frames(iter(still), 4, 10, picture) == (["still"] * 4, False)

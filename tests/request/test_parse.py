@@ -67,7 +67,7 @@ def test_settings_become_types(nano):
 def test_what_no_model_can_do_is_an_error(nano):
     with pytest.raises(SettingsError, match="Unknown setting 'stps'"):
         parse(nano, {"stps": 3})
-    with pytest.raises(SettingsError, match="takes no image_start"):
+    with pytest.raises(SettingsError, match="does not accept image_start"):
         parse(nano, {"image_start": "x.png"})
     with pytest.raises(NotRunnable, match="LoRAs"):
         parse(nano, {"activated_loras": ["x.safetensors"]})

@@ -84,7 +84,7 @@ def test_help_adds_to_the_label_and_names_no_value_the_field_cannot_hold(definit
 
 
 def test_the_page_names_settings_by_their_labels_and_no_option_of_the_command_line():
-    assert in_words("i2v needs image_start: an image. Give --image-start FILE, or image_start=… as a setting.") == (
+    assert in_words("i2v needs image_start: an image. Use --image-start FILE, or the setting image_start=….") == (
         "i2v needs “Start image”: an image. Add a file to “Start image”."
     )
     assert in_words("Make it smaller, or take an int8 version (`--quantization int8`).") == (

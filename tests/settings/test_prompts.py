@@ -97,9 +97,7 @@ def test_seeds_stay_within_what_a_generator_takes():
 def test_lines_that_stand_for_windows_are_videos_and_it_is_reported(root):
     definition = load_catalog(root)["nano_t2v"]
     _, notices = complete_settings(definition, {"prompt": "a\nb", "multi_prompts_gen_type": "W"})
-    assert notices == [
-        "multi_prompts_gen_type=W asks for sliding windows, which aren't supported: each line is a video."
-    ]
+    assert notices == ["multi_prompts_gen_type=W needs sliding windows, which are not supported: each line is a video."]
     assert complete_settings(definition, {"prompt": "a", "multi_prompts_gen_type": "W"})[1] == []
 
 
@@ -128,7 +126,7 @@ def test_an_empty_prompt_is_reported(root):
     for prompt in ("", "  ", "# comment"):
         settings, _ = complete_settings(definition, {"prompt": prompt})
         _, notices = build_request(definition.architecture, split_videos(settings)[0], root)
-        assert notices == ["The prompt is empty: the video shows something arbitrary."]
+        assert notices == ["The prompt is empty: the content of the video will be random."]
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,11 @@ def test_a_baseline_file_is_silent_for_every_model(id, root):
     save(root, id, BASELINE | {"settings_version": 2.74, "model_type": id})
     definition = load_catalog(root)[id]
     settings, notices = complete_settings(definition, {})
-    one = ["guidance_phases is 1: the first transformer makes all the steps."]
+    one = ["guidance_phases is 1: the first transformer is used for all steps."]
     assert notices == (one if "transformer_2" in definition.slots else [])
     assert settings["num_inference_steps"] == 30
     request, notices = build_request(definition.architecture, split_videos(settings)[0], root, inputs_needed=False)
-    assert notices == ["The prompt is empty: the video shows something arbitrary."]
+    assert notices == ["The prompt is empty: the content of the video will be random."]
     assert request.steps == 30
 
 

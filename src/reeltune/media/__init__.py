@@ -1,1 +1,1 @@
-"""Media in and out: MP4 files and what is embedded in them."""
+"""Reading and writing images and videos, and the settings embedded in them."""

@@ -1,8 +1,8 @@
-"""Opening a video with FFmpeg: nothing but the one file is read, and whatever goes wrong is a MediaError.
+"""Open a video with FFmpeg so that no other file is read; all failures are MediaErrors.
 
-FFmpeg's own detection also takes playlists, drawings, text and lists of other files for videos, and follows what they
-name, on the disk and on the network. So the container is recognized here, by content, and FFmpeg is given that one
-demuxer, an open file and no protocol to open another with.
+FFmpeg also accepts playlists, drawings, text and lists of files as videos, and opens the files that they refer to, on
+the disk and on the network. Therefore the container is recognized here, by content, and FFmpeg gets a demuxer, an open
+file, and no protocol to open other files with.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from reeltune.files import open_regular
 from reeltune.media.kinds import HEAD_BYTES, display, kind_of_bytes
 from reeltune.untrusted import clean_text
 
-MOST_PIXELS = 40_000_000  # of one frame; 8K has 33 million
-FAILURES = (av.FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError)  # of PyAV, on damaged files
-_HINT = "Give an MP4, WebM or GIF file."
-_BUFFER = 1_000_000  # bytes of a read
+MAX_PIXELS = 40_000_000  # of one frame; 8K has 33 million
+FAILURES = (av.FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError)  # by PyAV on damaged files
+_HINT = "Use an MP4, WebM or GIF file."
+_BUFFER_SIZE = 1_000_000  # bytes
 
 
-class _Source:
-    """A file as PyAV reads it. A damaged container asks for places that don't exist: the answer is FFmpeg's error
-    number, where an exception would be printed and dropped.
+class _FileReader:
+    """A file object for PyAV whose `seek` returns FFmpeg's error code for an invalid offset of a damaged container.
+
+    PyAV would print and ignore an exception.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -50,16 +51,20 @@ class _Source:
 
 @contextlib.contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
-    """A video file, open for reading. Raises MediaError, also for what goes wrong in the block."""
+    """Open a video file for reading. Raises MediaError, also for failures inside the `with` block."""
     try:
         with open_regular(path) as file:
             kind = kind_of_bytes(file.read(HEAD_BYTES))
             if not kind.container:
                 raise MediaError(f"{display(path)} is {kind.label}, not a video.", hint=_HINT)
             file.seek(0)
-            options = {"protocol_whitelist": "", "max_pixels": str(MOST_PIXELS)}
+            options = {"protocol_whitelist": "", "max_pixels": str(MAX_PIXELS)}
             with av.open(
-                _Source(file), format=kind.container, options=options, metadata_errors="replace", buffer_size=_BUFFER
+                _FileReader(file),
+                format=kind.container,
+                options=options,
+                metadata_errors="replace",
+                buffer_size=_BUFFER_SIZE,
             ) as container:
                 yield container
     except FileError as error:
@@ -70,15 +75,15 @@ def open_container(path: Path) -> Iterator[InputContainer]:
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The first video stream, ready to decode. Raises MediaError where there is none, or its frames are too large."""
+    """The first video stream, ready to decode. Raises MediaError if there is none, or if its frames are too large."""
     if not container.streams.video:
-        raise MediaError(f"{display(path)} holds no pictures, only sound or data.", hint=_HINT)
+        raise MediaError(f"{display(path)} contains no video, only audio or data.", hint=_HINT)
     stream = container.streams.video[0]
-    if getattr(stream, "codec_context", None) is None:  # of a codec FFmpeg doesn't know
-        message = f"{display(path)} holds a video of a codec that can't be decoded here."
+    if getattr(stream, "codec_context", None) is None:  # FFmpeg doesn't know the codec
+        message = f"{display(path)} uses a codec that is not supported."
         raise MediaError(message, hint="Convert it to an MP4 file with H.264.")
-    if stream.width * stream.height > MOST_PIXELS:
+    if stream.width * stream.height > MAX_PIXELS:
         message = f"{display(path)} has frames of {stream.width}x{stream.height} pixels."
-        raise MediaError(message, hint=f"Scale it to {MOST_PIXELS // 1_000_000} million pixels or less.")
-    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # also for frames that grow later on
+        raise MediaError(message, hint=f"Scale it to {MAX_PIXELS // 1_000_000} million pixels or less.")
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # the size of frames may change within a stream
     return stream

@@ -1,4 +1,4 @@
-"""Images and videos as inputs of a model: read, bounded, fitted to its size and frame rate."""
+"""Read images and videos as inputs of a model: with limited sizes, and fitted to its size and frame rate."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,19 +18,23 @@ from reeltune.files import open_regular
 from reeltune.media.container import open_container, video_stream
 from reeltune.media.kinds import HEAD_BYTES, FileKind, display, kind_of_bytes
 from reeltune.media.pillow import FAILURES
-from reeltune.media.timing import pace, stamped
+from reeltune.media.timing import sample_frames, timed_frames
 from reeltune.untrusted import clean_text
 
-_MOST_PIXELS = 36_000_000  # of an image that is decoded whole; 8K has 33 million
-_MOST_JPEG_PIXELS = 160_000_000  # of a JPEG that decodes to an eighth of its size
-_KEPT_PIXELS = 9_000_000  # a 4K frame has 8.3 million
-_IMAGE_HINT = "Give a PNG, JPEG or WebP file."
-_FASTEST, _SLOWEST = 1000.0, 0.01  # frame rates that a file may claim
+_MAX_PIXELS = 36_000_000  # of an image that is decoded at full size; 8K has 33 million
+_MAX_JPEG_PIXELS = 160_000_000  # of a JPEG image, which can be decoded at an eighth of its size
+_RESULT_PIXELS = 9_000_000  # images are scaled down to it; a 4K frame has 8.3 million
+_IMAGE_HINT = "Use a PNG, JPEG or WebP file."
+_MIN_RATE = 0.01  # plausible frame rates
+_MAX_RATE = 1000.0
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames of a video at the rate and size asked for; `rate`, `size`: its own; `more`: whether more follow."""
+    """The first frames of a video, at a requested rate and size.
+
+    `size`, `rate`: those of the video itself. `more`: whether the video has more frames.
+    """
 
     frames: list[Image.Image]
     size: tuple[int, int]
@@ -38,10 +43,9 @@ class Clip:
 
 
 def read_image(path: Path) -> Image.Image:
-    """An image as RGB, turned upright; one of more than 9 million pixels is scaled down to as many.
+    """An image in RGB and upright; an image with more than 9 million pixels is scaled down to 9 million.
 
-    Raises MediaError for a file that isn't an image that can be read, or has too many pixels; those are counted
-    before anything is decoded.
+    Raises MediaError for a file that is not a readable image, or has too many pixels, which is checked before decoding.
     """
     try:
         with open_regular(path) as file:
@@ -53,8 +57,8 @@ def read_image(path: Path) -> Image.Image:
     except FileError as error:
         raise MediaError(clean_text(error.message), hint=error.hint) from error
     except Image.DecompressionBombError as error:
-        message = f"{display(path)} has more pixels than are read."
-        raise MediaError(message, hint=_size_hint(_MOST_PIXELS)) from error
+        message = f"{display(path)} has too many pixels."
+        raise MediaError(message, hint=_size_hint(_MAX_PIXELS)) from error
     except FAILURES as error:
         message = f"{display(path)} is damaged, or not an image ({type(error).__name__})."
         raise MediaError(message, hint=_IMAGE_HINT) from error
@@ -66,32 +70,32 @@ def _image_hint(kind: FileKind) -> str:
     return _IMAGE_HINT
 
 
-def _size_hint(most: int) -> str:
-    return f"Scale it to {most // 1_000_000} million pixels or less."
+def _size_hint(max_pixels: int) -> str:
+    return f"Scale it to {max_pixels // 1_000_000} million pixels or less."
 
 
 def _decoded(file: BinaryIO, path: Path, format: str) -> Image.Image:
-    Image.init()  # else Pillow knows five formats only
+    Image.init()  # otherwise Pillow supports only five formats
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sizes, which are checked below, and of odd metadata
+        warnings.simplefilter("ignore")  # about sizes, which are checked below, and invalid metadata
         with Image.open(file, formats=(format,)) as image:
             pixels = image.width * image.height
-            scaled = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
-            most = _MOST_JPEG_PIXELS if scaled else _MOST_PIXELS
-            if pixels > most:
+            decodes_scaled = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
+            max_pixels = _MAX_JPEG_PIXELS if decodes_scaled else _MAX_PIXELS
+            if pixels > max_pixels:
                 message = f"{display(path)} has {image.width}x{image.height} pixels."
-                raise MediaError(message, hint=_size_hint(most))
-            shrink = math.sqrt(_KEPT_PIXELS / pixels)
-            size = (max(1, round(image.width * shrink)), max(1, round(image.height * shrink)))
-            if shrink < 1:
+                raise MediaError(message, hint=_size_hint(max_pixels))
+            scale = math.sqrt(_RESULT_PIXELS / pixels)
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            if scale < 1:
                 image.draft("RGB", size)
                 image.thumbnail(size, Image.Resampling.LANCZOS, reducing_gap=None)
-            return _plain(ImageOps.exif_transpose(image))
+            return _to_rgb(ImageOps.exif_transpose(image))
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """Eight bits of red, green and blue; what is transparent becomes white."""
-    if image.mode.startswith("I"):  # 16 bits of gray
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB with 8 bits per channel; transparent pixels become white."""
+    if image.mode.startswith("I"):  # 16-bit grayscale
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -100,44 +104,49 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def read_clip(path: Path, count: int, fps: int, size: tuple[int, int]) -> Clip:
-    """At most `count` frames of a video, each the one that shows at its moment at `fps` a second, cut to `size`.
+    """The first `count` frames of a video at `fps` frames per second, scaled and cropped to `size`.
 
-    Moments are those of the time stamps, from the first frame on, so that a frame rate may vary. Raises MediaError.
+    Frames are selected by their timestamps, relative to the first frame, so that the video's frame rate may vary.
+    Raises MediaError.
     """
     with open_container(path) as container:
         stream = video_stream(container, path)
-        rate = _plausible(stream.average_rate, fps)
-        own: list[tuple[int, int]] = []
+        rate = _plausible_rate(stream.average_rate, fps)
+        own_sizes: list[tuple[int, int]] = []
 
-        def picture(frame: av.VideoFrame) -> Image.Image:
-            upright = _upright(frame)
-            own.append(upright.size)
-            return cover(upright, *size)
+        def convert(frame: av.VideoFrame) -> Image.Image:
+            image = _upright(frame)
+            own_sizes.append(image.size)
+            return cover(image, *size)
 
-        frames, more = pace(stamped(container.decode(stream), rate), count, fps, picture)
+        frames, more = sample_frames(timed_frames(container.decode(stream), rate), count, fps, convert)
         if not frames:
-            raise MediaError(f"{display(path)} holds no frame that can be decoded.", hint="Check that it plays.")
-        return Clip(frames, own[-1], rate, more)
+            raise _no_frames(path)
+        return Clip(frames, own_sizes[-1], rate, more)
 
 
-def video_rate(path: Path, usual: int) -> float:
-    """Frames a second of a video; `usual` where what the file says can't be right. Raises MediaError."""
+def _no_frames(path: Path) -> MediaError:
+    return MediaError(f"{display(path)} contains no frame that can be decoded.", hint="Check that it plays.")
+
+
+def video_rate(path: Path, default: int) -> float:
+    """The frame rate of a video, or `default` if the file's value is not plausible. Raises MediaError."""
     with open_container(path) as container:
-        return _plausible(video_stream(container, path).average_rate, usual)
+        return _plausible_rate(video_stream(container, path).average_rate, default)
 
 
 def last_frame(path: Path) -> Image.Image:
-    """The last frame of a video, upright and as RGB. Raises MediaError."""
+    """The last frame of a video in RGB and upright. Raises MediaError."""
     with open_container(path) as container:
         stream = video_stream(container, path)
         if stream.duration:
-            container.seek(stream.duration + (stream.start_time or 0), stream=stream)  # to the key frame before
+            container.seek(stream.duration + (stream.start_time or 0), stream=stream)  # to the last key frame
         frame = _last(container.decode(stream))
-        if frame is None:  # the container's length is wrong
+        if frame is None:  # the container's duration is wrong
             container.seek(0, stream=stream)
             frame = _last(container.decode(stream))
         if frame is None:
-            raise MediaError(f"{display(path)} holds no frame that can be decoded.", hint="Check that it plays.")
+            raise _no_frames(path)
         return _upright(frame)
 
 
@@ -148,27 +157,28 @@ def _last(frames: Iterable[av.VideoFrame]) -> av.VideoFrame | None:
     return last
 
 
-def _plausible(rate: object, fps: int) -> float:
-    """A frame rate as a file gives it; `fps` where it can't be right."""
-    found = float(rate) if rate else 0.0  # type: ignore[arg-type]
-    return found if _SLOWEST < found < _FASTEST else float(fps)
+def _plausible_rate(rate: Fraction | None, default: int) -> float:
+    """The frame rate in a file, or `default` if it is missing or not plausible."""
+    if rate is None or not _MIN_RATE < rate < _MAX_RATE:
+        return float(default)
+    return float(rate)
 
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
-    """A frame as RGB on white, turned as the camera was held."""
+    """A frame in RGB, on white, rotated to be upright."""
     if any(component.is_alpha for component in frame.format.components):
-        picture = _plain(Image.fromarray(frame.to_ndarray(format="rgba"), "RGBA"))
+        image = _to_rgb(Image.fromarray(frame.to_ndarray(format="rgba"), "RGBA"))
     else:
-        picture = frame.to_image()
-    quarters = round((frame.rotation or 0) / 90) % 4
-    return picture.rotate(90 * quarters, expand=True) if quarters else picture
+        image = frame.to_image()
+    quarter_turns = round((frame.rotation or 0) / 90) % 4
+    return image.rotate(90 * quarter_turns, expand=True) if quarter_turns else image
 
 
 def cover(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Scaled until it covers width x height, and cropped evenly to it."""
+    """The image scaled to cover width x height, with the excess cropped evenly."""
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
 def contain(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Scaled to fit within width x height as a whole, on white."""
+    """The image scaled to fit into width x height, with a white border."""
     return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=(255, 255, 255))

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes and never by its name.
+"""The kind of a file, recognized by its first bytes and not by its name.
 
 kind_of(Path("x.png")).label  # "a PNG image"
 """
@@ -24,9 +24,9 @@ _TS_PACKET, _M2TS_PACKET = 188, 192
 class FileKind:
     """A kind of file, such as "a PNG image".
 
-    `label`: its name with an article. `image`: Pillow's name of the format, if images of this kind can be read.
-    `container`: FFmpeg's name of the container, if it may hold a video that can be read. `mime`: the media type that
-    browsers show it as; empty where they can't show it. `suffixes`: usual endings of file names, the most common first.
+    `label`: its name with an article, for messages. `image`: Pillow's name of the format if it is a supported image.
+    `container`: FFmpeg's name of the container if it is a supported video. `mime`: the media type; empty if browsers
+    can't show it. `suffixes`: usual endings of file names, the most common first.
     """
 
     label: str
@@ -72,12 +72,12 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def kind_of(path: Path) -> FileKind:
-    """The kind of a file. Raises MediaError where it isn't there or can't be read."""
+    """The kind of a file. Raises MediaError if it doesn't exist or can't be read."""
     return kind_of_bytes(read_head(path))
 
 
 def read_head(path: Path) -> bytes:
-    """The first bytes of a regular file, enough for `kind_of_bytes`. Raises MediaError where it can't be read."""
+    """The first bytes of a regular file, enough for `kind_of_bytes`. Raises MediaError if it can't be read."""
     try:
         with open_regular(path) as file:
             return file.read(HEAD_BYTES)
@@ -88,7 +88,7 @@ def read_head(path: Path) -> bytes:
 
 
 def mime_of(head: bytes) -> str:
-    """The media type that browsers show a file with this beginning as; empty for everything they can't show."""
+    """The media type of a file that begins with `head`; empty if browsers can't show it."""
     kind = kind_of_bytes(head)
     if kind is _MP4_VIDEO and not head.startswith(b"\0"):  # text may look like a box of MP4, except for its length
         return ""
@@ -118,7 +118,7 @@ def kind_of_bytes(head: bytes) -> FileKind:
 
 
 def _boxed(head: bytes) -> FileKind:
-    """Files made of MP4's boxes: videos, and two kinds of images."""
+    """The kind of a file in the MP4 format, which also contains HEIC and AVIF images."""
     brand = head[8:12] if head[4:8] == b"ftyp" else b""
     if brand in _HEIC_BRANDS:
         return FileKind("a HEIC image")
@@ -135,11 +135,11 @@ def _is_transport_stream(head: bytes) -> bool:
 
 
 def _text(head: bytes) -> FileKind:
-    """A kind of text, or an unknown kind."""
+    """The kind of a text file, or an unknown kind."""
     if not head:
         return FileKind("an empty file")
     text = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n").lower()
-    if "\0" in text or text.count("\ufffd") > max(1, len(text) // 100):  # the last character may be cut in two
+    if "\0" in text or text.count("\ufffd") > max(1, len(text) // 100):  # the last character may be truncated
         return FileKind("a file of an unknown kind")
     if text.startswith("{"):
         return FileKind(JSON_FILE)

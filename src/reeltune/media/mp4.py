@@ -1,4 +1,4 @@
-"""MP4 files by PyAV: H.264, yuv420p, playable while it loads, with a JSON text in the `comment` tag."""
+"""Write MP4 files with PyAV: H.264, yuv420p, playable while loading, with JSON in the `comment` tag."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from reeltune.untrusted import clean_text
 
 Report = Callable[[str], None]
 
-_QUALITY = "17"  # x264's constant rate factor: visually lossless
-_MOST_NAME, _MOST_NAME_BYTES = 80, 160  # file systems take 255 bytes, and a number and a suffix are added
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # names of devices on Windows
+_QUALITY = "17"  # x264's constant rate factor; visually lossless
+_MAX_NAME = 80  # characters
+_MAX_NAME_BYTES = 160  # file systems allow 255, and a number and a suffix are added
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # device names on Windows
 
 
 def write_mp4(
@@ -37,9 +38,9 @@ def write_mp4(
 ) -> Path:
     """Write `frames` uint8 [frames, height, width, 3] (even height and width) and return the path.
 
-    The file appears under its name only when complete; the empty file by which `free_name` reserves a name goes where
-    nothing is written. Metadata never costs the video: where it can't be embedded, the video is written without it,
-    and `report` gets the reason. Raises MediaError.
+    The file appears under its name only when it is complete. If nothing is written, the empty file that `free_name`
+    has created is removed. If the metadata can't be embedded, the video is written without it, and `report` is called
+    with the reason. Raises MediaError.
     """
     partial = path.absolute().with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.partial")
     written = False
@@ -55,9 +56,9 @@ def write_mp4(
     finally:
         _remove(partial)
         if not written:
-            _drop_reservation(path)
+            _remove_reservation(path)
     if problem:
-        report(f"{display(path)} is written without the settings inside, which can't be embedded: {problem}.")
+        report(f"{display(path)} was written without its settings, which can't be embedded: {problem}.")
     return path
 
 
@@ -69,7 +70,7 @@ def _check(frames: npt.NDArray[np.uint8]) -> None:
 
 
 def _write(path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: dict[str, Any]) -> str:
-    """Write the video; returns why the metadata isn't in it, or an empty text."""
+    """Write the video and return why the metadata is not embedded; empty if it is."""
     try:
         comment = clean_text(json.dumps(metadata, ensure_ascii=False, default=str))
     except (TypeError, ValueError, RecursionError) as error:
@@ -82,7 +83,7 @@ def _write(path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: dict[s
             return ""
         except (*FAILURES, TypeError, RuntimeError) as error:
             problem = f"{type(error).__name__}: {error}"
-    _encode(path, frames, fps, "")  # raises again where the metadata wasn't the reason
+    _encode(path, frames, fps, "")  # raises again if the metadata was not the cause
     return clean_text(problem)
 
 
@@ -105,27 +106,27 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _drop_reservation(path: Path) -> None:
-    """Remove the empty file that `free_name` left under the name."""
+def _remove_reservation(path: Path) -> None:
+    """Remove the empty file that `free_name` has created."""
     with contextlib.suppress(OSError, ValueError):
         if path.stat().st_size == 0:
             path.unlink()
 
 
 def read_frames(path: Path) -> npt.NDArray[np.uint8]:
-    """All frames, uint8 [frames, height, width, 3]. Raises MediaError for an unreadable or empty file."""
+    """All frames of a video, uint8 [frames, height, width, 3]. Raises MediaError."""
     with open_container(path) as container:
         stream = video_stream(container, path)
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
         if not frames:
-            raise MediaError(f"{display(path)} holds no frame that can be decoded.")
+            raise MediaError(f"{display(path)} contains no frame that can be decoded.")
         return np.stack(frames)
 
 
 def free_name(folder: Path, stem: str, suffix: str = ".mp4") -> Path:
-    """A path in `folder` that nothing has yet, reserved by an empty file: names never collide, even across
-    processes. `stem` is cleaned so that every file system takes it; letters of all languages and dots inside stay.
-    Raises MediaError.
+    """An unused path in `folder`, reserved with an empty file, so that names don't collide across processes.
+
+    Characters that some file systems don't allow are removed from `stem`. Raises MediaError.
     """
     clean = _file_name(stem)
     try:
@@ -136,8 +137,8 @@ def free_name(folder: Path, stem: str, suffix: str = ".mp4") -> Path:
                 path.touch(exist_ok=False)
                 return path
     except (OSError, ValueError) as error:
-        message = f"Nothing can be written to {display(folder)}: {reason(error)}."
-        raise MediaError(message, hint="Check the folder, or name another (`outputs` in reeltune.json).") from error
+        message = f"{display(folder)} can't be written to: {reason(error)}."
+        raise MediaError(message, hint="Check the folder, or set another one (`outputs` in reeltune.json).") from error
     raise AssertionError("unreachable")
 
 
@@ -145,7 +146,7 @@ def _file_name(stem: str) -> str:
     text = unicodedata.normalize("NFC", clean_text(stem))
     text = re.sub(r"[^\w\-. ]+|\.{2,}", "", text)
     text = text.strip(". ").replace(" ", "_")
-    text = text[:_MOST_NAME].encode("utf-8")[:_MOST_NAME_BYTES].decode("utf-8", "ignore").rstrip(".")
+    text = text[:_MAX_NAME].encode("utf-8")[:_MAX_NAME_BYTES].decode("utf-8", "ignore").rstrip(".")
     if not text or _RESERVED.match(text):
         return f"video_{text}".rstrip("_")
     return text

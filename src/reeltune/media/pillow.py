@@ -1,4 +1,4 @@
-"""What Pillow's decoders raise on damaged files, beside its own errors."""
+"""The exceptions that Pillow's decoders raise on damaged files, besides its own errors."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Texts inside videos and images, in the places where programs that generate them put their settings.
+"""Read the metadata that programs store in generated videos and images.
 
     read_metadata(Path("outputs/fox.mp4"))  # {"model_type": "t2v", "prompt": …}, or None
 
-Those places: the tags of a container and its streams (`comment` in MP4, `COMMENT` in Matroska), text chunks of PNG,
-the comment of JPEG, and the comment or description in the EXIF data of any image.
+It is read from the tags of a container and its streams (`comment` in MP4, `COMMENT` in Matroska), the text chunks of
+PNG, the comment of JPEG, and the comment or description in the EXIF data of images.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from reeltune.files import open_regular
 from reeltune.media.container import open_container
 from reeltune.media.kinds import display, kind_of
 from reeltune.media.pillow import FAILURES
-from reeltune.untrusted import clean_text, decode_text, parse_json
+from reeltune.untrusted import JsonObject, clean_text, decode_text, parse_json
 
 MAX_BYTES = 4_000_000  # of an embedded text
 _EXIF_FOLDER = 0x8769
 _EXIF_TEXTS = (0x9286, 0x010E, 0x9C9C)  # UserComment, ImageDescription, XPComment
 
 
-def read_metadata(path: Path) -> dict[str, Any] | None:
-    """The JSON object a video or an image carries in its tags; None where there is none.
+def read_metadata(path: Path) -> JsonObject | None:
+    """The JSON object in the tags of a video or an image; None if there is none.
 
     Raises MediaError for a file that is neither, or can't be read.
     """
     kind = kind_of(path)
     if not kind.image and not kind.container:
         message = f"{display(path)} is {kind.label}, not a video or an image."
-        raise MediaError(message, hint="Give an MP4, a PNG, or another video or image.")
+        raise MediaError(message, hint="Use an MP4, a PNG, or another video or image.")
     for text in _image_texts(path, kind.image) if kind.image else _video_texts(path):
         try:
             value = parse_json(text.strip(" \t\r\n\0"), display(path), max_bytes=MAX_BYTES)
-        except InvalidJSON:  # another program's text
+        except InvalidJSON:  # a comment that is not metadata
             continue
         if isinstance(value, dict):
             return value
@@ -53,9 +53,9 @@ def _video_texts(path: Path) -> list[str]:
 
 
 def _candidates(tags: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Texts that may be JSON objects, those called a comment first."""
-    named = [(key.lower(), text) for group in tags for key, text in group.items() if isinstance(text, str)]
-    for _, text in sorted(named, key=lambda item: item[0] != "comment"):
+    """Texts that may be JSON objects, those in a comment first."""
+    texts = [(key.lower(), text) for group in tags for key, text in group.items() if isinstance(text, str)]
+    for _, text in sorted(texts, key=lambda item: item[0] != "comment"):
         if text.lstrip().startswith("{"):
             yield text
 
@@ -63,7 +63,7 @@ def _candidates(tags: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _image_texts(path: Path, format: str) -> list[str]:
     try:
         with open_regular(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes: nothing is decoded
+            warnings.simplefilter("ignore")  # about sizes, because nothing is decoded
             Image.init()
             with Image.open(file, formats=(format,)) as image:
                 info = {str(key): _text(value) for key, value in image.info.items()}
@@ -81,7 +81,7 @@ def _exif(image: Image.Image) -> dict[str, str | None]:
 
 
 def _text(value: Any) -> str | None:
-    """A tag as text: also EXIF's, whose first 8 bytes name its encoding."""
+    """A tag as text, including EXIF tags, whose first 8 bytes are the encoding."""
     if isinstance(value, str):
         return value
     if not isinstance(value, bytes):
@@ -94,6 +94,6 @@ def _text(value: Any) -> str | None:
 
 
 def _utf16(raw: bytes) -> str:
-    """UTF-16 of either byte order, which EXIF leaves open."""
+    """Decode UTF-16 in either byte order, which EXIF doesn't specify."""
     little = raw.decode("utf-16-le", "replace")
     return little if little.isprintable() or little.startswith("{") else raw.decode("utf-16-be", "replace")

@@ -1,4 +1,4 @@
-"""Which frames of a video belong to which moments: by their time stamps, however its frame rate varies."""
+"""Sample the frames of a video at a constant rate by their timestamps, even if its own rate varies."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from typing import Generic, TypeVar
 import av
 
 Frame = TypeVar("Frame")
-Picture = TypeVar("Picture")
+Converted = TypeVar("Converted")
 
-_BACKWARD = 1.0  # seconds; a larger step back in time is where recordings were joined
-_TOLERANCE = 1e-3  # seconds; Matroska rounds time stamps to milliseconds
+_BACKWARD = 1.0  # seconds; timestamps jump back by more where recordings were joined
+_TOLERANCE = 1e-3  # seconds; Matroska rounds timestamps to milliseconds
 
 
 @dataclass(frozen=True)
-class Stamped(Generic[Frame]):
-    """A frame, and when it starts and ends to show, in seconds from the first one."""
+class TimedFrame(Generic[Frame]):
+    """A frame with the times at which it appears and disappears, in seconds from the first frame."""
 
     frame: Frame
     start: float
     end: float
 
 
-def stamped(frames: Iterable[av.VideoFrame], rate: float) -> Iterator[Stamped[av.VideoFrame]]:
-    """Frames in the order they show, from 0 on, whatever the first one's time stamp is.
+def timed_frames(frames: Iterable[av.VideoFrame], rate: float) -> Iterator[TimedFrame[av.VideoFrame]]:
+    """Frames with their times, which start at 0 for any first timestamp.
 
-    A frame without a stamp, or one that isn't later than the frame before, follows that one at `rate` frames a second.
+    A frame without a timestamp, or with one that is not later than the previous frame's, follows the previous frame at
+    `rate` frames per second.
     """
     offset: float | None = None
-    before: float | None = None
+    previous: float | None = None
     for frame in frames:
-        expected = 0.0 if before is None else before + 1 / rate
-        own = _seconds(frame)
-        if own is not None and offset is not None and before is not None and own - offset < before - _BACKWARD:
-            offset = None
-        if own is not None and offset is None:
-            offset = own - expected
-        start = expected if own is None or offset is None else own - offset
-        if before is not None and start <= before:
+        expected = 0.0 if previous is None else previous + 1 / rate
+        timestamp = _seconds(frame)
+        start = expected
+        if timestamp is not None:
+            if offset is None or (previous is not None and timestamp - offset < previous - _BACKWARD):
+                offset = timestamp - expected
+            start = timestamp - offset
+        if previous is not None and start <= previous:
             start = expected
-        yield Stamped(frame, start, start + (_duration(frame) or 1 / rate))
-        before = start
+        yield TimedFrame(frame, start, start + (_duration(frame) or 1 / rate))
+        previous = start
 
 
 def _seconds(frame: av.VideoFrame) -> float | None:
@@ -52,41 +53,41 @@ def _seconds(frame: av.VideoFrame) -> float | None:
 
 
 def _duration(frame: av.VideoFrame) -> float:
-    """How long a frame shows, in seconds; 0 where it is unknown."""
+    """How long a frame is shown, in seconds; 0 if unknown."""
     if not frame.duration or frame.duration < 0 or not frame.time_base:
         return 0.0
     return float(frame.duration * frame.time_base)
 
 
-def pace(
-    frames: Iterable[Stamped[Frame]], count: int, fps: int, picture: Callable[[Frame], Picture]
-) -> tuple[list[Picture], bool]:
-    """At most `count` pictures, `fps` a second, and whether the video goes on after them.
+def sample_frames(
+    frames: Iterable[TimedFrame[Frame]], count: int, fps: int, convert: Callable[[Frame], Converted]
+) -> tuple[list[Converted], bool]:
+    """The first `count` samples at `fps` samples per second, and whether the video continues after them.
 
-    The picture of a moment is the frame that shows half an interval later: where frames follow each other at least as
-    fast as the pictures, it is at most half an interval away; a frame that shows for long is repeated for as long.
-    `picture` is called once for each frame that is taken.
+    A sample is the frame that is shown in the middle of its interval; a frame that is shown for several intervals is
+    repeated. `convert` is called once for each frame in the result.
     """
-    taken: list[Picture] = []
-    current: Stamped[Frame] | None = None
+    samples: list[Converted] = []
+    current: TimedFrame[Frame] | None = None
     for following in frames:
         if current is not None:
-            _repeat(taken, current.frame, min(count, _moments(following.start, fps)), picture)
-        if len(taken) >= count:
-            return taken, True
+            _repeat(samples, current.frame, min(count, _intervals(following.start, fps)), convert)
+        if len(samples) >= count:
+            return samples, True
         current = following
     if current is not None:
-        until = max(_moments(current.end, fps), len(taken) if taken else 1)
-        _repeat(taken, current.frame, min(count, until), picture)
-    return taken, False
+        total = max(_intervals(current.end, fps), len(samples), 1)
+        _repeat(samples, current.frame, min(count, total), convert)
+    return samples, False
 
 
-def _moments(seconds: float, fps: int) -> int:
-    """How many intervals have their middle before or at a time."""
+def _intervals(seconds: float, fps: int) -> int:
+    """The number of intervals whose middle is not after a time."""
     return int(min(max(0.0, (seconds + _TOLERANCE) * fps + 0.5), 1e9))
 
 
-def _repeat(taken: list[Picture], frame: Frame, until: int, picture: Callable[[Frame], Picture]) -> None:
-    missing = until - len(taken)
+def _repeat(samples: list[Converted], frame: Frame, total: int, convert: Callable[[Frame], Converted]) -> None:
+    """Add a frame to the samples until there are `total`."""
+    missing = total - len(samples)
     if missing > 0:
-        taken.extend([picture(frame)] * missing)
+        samples.extend([convert(frame)] * missing)

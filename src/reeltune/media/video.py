@@ -1,4 +1,4 @@
-"""A generated video as a value: its frames, and how it was made."""
+"""A generated video: its frames, and how it was made."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from reeltune.media.origin import Origin
 
 @dataclass(frozen=True)
 class Video:
-    """`frames`: uint8 [frames, height, width, 3]; `fps`: frames a second.
+    """A generated video that is not saved yet.
 
-    `latents`: the file of its latents, deleted once it is saved or garbage collected, and left where the process ends
-    before.
+    `frames`: uint8 [frames, height, width, 3]. `fps`: frames per second. `latents`: the file with its latents, which is
+    deleted when the video is saved or garbage collected, but not when the process ends before.
     """
 
     frames: npt.NDArray[np.uint8] = field(repr=False)
     fps: int
     origin: Origin
     latents: Path | None = None
-    _leaving: weakref.finalize[..., Video] | None = field(init=False, repr=False, compare=False, default=None)
+    _finalizer: weakref.finalize[..., Video] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         if self.latents is not None:
-            leaving = weakref.finalize(self, _remove, self.latents)
-            leaving.atexit = False
-            object.__setattr__(self, "_leaving", leaving)
+            finalizer = weakref.finalize(self, _remove, self.latents)
+            finalizer.atexit = False
+            object.__setattr__(self, "_finalizer", finalizer)
 
     def save(self, path: str | Path, *, listener: Listener | None = None) -> Path:
-        """Write an MP4 with the settings inside; the file appears only when complete, and then the latents go.
+        """Write an MP4 file with the settings embedded, and delete the latents.
 
-        `listener` gets a notice where the settings can't be embedded and the video is written without them; without
-        one it is a warning. Raises MediaError when the video can't be written: the latents stay for `reeltune decode`,
-        as they do after any other exception.
+        The file appears only when it is complete. If the settings can't be embedded, the video is written without them,
+        and `listener` gets a notice; without a listener it is a warning. Raises MediaError if the video can't be
+        written. After any exception the latents are kept, for `reeltune decode`.
         """
         try:
             written = write_mp4(Path(path), self.frames, self.fps, self.origin.as_metadata(), _report(listener))
@@ -51,7 +51,7 @@ class Video:
             self.keep_latents()
             if self.latents is None:
                 raise
-            message = f"{error.message} The latents are kept in {display(self.latents)}."
+            message = f"{error.message} The latents are stored in {display(self.latents)}."
             hint = f"{error.hint} `reeltune decode {display(self.latents)}` tries again."
             raise MediaError(message, hint=hint) from error
         except BaseException:
@@ -62,9 +62,9 @@ class Video:
         return written
 
     def keep_latents(self) -> None:
-        """Leave the file of latents on the disk when this value goes."""
-        if self._leaving is not None:
-            self._leaving.detach()
+        """Keep the file with the latents after this object is garbage collected."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
 
 
 def _report(listener: Listener | None) -> Report:

@@ -1,1 +1,1 @@
-"""The settings of one video, complete, checked and typed: what the engine is given."""
+"""Requests: the complete, validated and typed settings of one video, from which the engine makes it."""

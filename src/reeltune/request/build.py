@@ -1,4 +1,4 @@
-"""One request from complete settings: sizes the model can do, typed values, input files that are there."""
+"""Build one request from complete settings: supported sizes, typed values and existing input files."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from reeltune.request.values import Guidance, InputFiles, Request, Riflex, Skipp
 from reeltune.settings import frame_count, frame_rate, is_neutral
 from reeltune.untrusted import clean_text
 
-_SEEDS = 2**31  # one of so many is picked
+_RANDOM_SEEDS = 2**31  # the number of seeds to choose from
 _TIMESTEPS = 1000  # of the noise schedule
 _PERCENT = 100
-_SLOWEST, _FASTEST = 1, 240  # frames a second
+_MIN_FPS = 1
+_MAX_FPS = 240
 
 
 def build_request(
     architecture: Architecture, settings: Settings, root: Path, *, inputs_needed: bool = True
 ) -> tuple[Request, list[str]]:
-    """The request of one video, with a notice for each value that was rounded, replaced or has no effect.
+    """The request of one video, and notices about values that are rounded, replaced or without effect.
 
-    `inputs_needed`: False where the denoising is done and the input files may be gone. Raises SettingsError where an
-    input that the architecture needs is missing or isn't there.
+    `inputs_needed`: False to decode stored latents, whose input files may no longer exist. Raises SettingsError if a
+    required input is missing or its file doesn't exist.
     """
     notices: list[str] = []
     inputs = input_files(architecture, settings, root, notices.append) if inputs_needed else InputFiles()
@@ -40,7 +41,7 @@ def build_request(
     seed = chosen_seed(settings["seed"])
     changed = {"seed": seed, "resolution": f"{width}x{height}", "video_length": frames}
     if settings.get("force_fps") in RATE_SOURCES:
-        changed["force_fps"] = fps  # the file it follows may be gone when the latents are decoded
+        changed["force_fps"] = fps  # the control video may no longer exist when the latents are decoded
     used = {key: value for key, value in settings.items() if key in architecture.settings}
     request = Request(
         prompt=clean_text(settings["prompt"]),
@@ -64,19 +65,19 @@ def build_request(
 
 
 def chosen_seed(seed: int) -> int:
-    """The seed; a random one for -1."""
-    return seed if seed >= 0 else secrets.randbelow(_SEEDS)
+    """The seed, or a random one for -1."""
+    return seed if seed >= 0 else secrets.randbelow(_RANDOM_SEEDS)
 
 
 def boundary(settings: Settings) -> float:
-    """Share of the noise, 0 to 1, below which the second transformer takes over; 0 where it never does."""
+    """The noise level, 0 to 1, below which the second transformer is used; 0 if it is never used."""
     if settings.get("guidance_phases", 1) <= 1:
         return 0.0
     return float(settings.get("switch_threshold", DEFAULTS["switch_threshold"])) / _TIMESTEPS
 
 
 def _record(settings: Settings, architecture: Architecture) -> Settings:
-    """What is stored with the video: plain values, without those that ask for nothing and aren't the model's."""
+    """The settings to store with the video: those that the model uses, and all others that have an effect."""
     record = {}
     for key, value in settings.items():
         if key in architecture.settings or not is_neutral(key, settings):
@@ -85,7 +86,7 @@ def _record(settings: Settings, architecture: Architecture) -> Settings:
 
 
 def _as_text(value: Any) -> Any:
-    """Paths as text, so that they can be stored."""
+    """Paths converted to text, so that they can be stored."""
     if isinstance(value, list | tuple):
         return [_as_text(item) for item in value]
     if isinstance(value, str | Path):
@@ -94,55 +95,58 @@ def _as_text(value: Any) -> Any:
 
 
 def _size(settings: Settings, architecture: Architecture, notices: list[str]) -> tuple[int, int]:
-    """Width and height in pixels, rounded down to what the model can do."""
+    """Width and height in pixels, rounded down to multiples of the architecture's step."""
     width, height = (int(side) for side in settings["resolution"].split("x"))
     step = architecture.resolution_step
-    fitting = (max(step, width // step * step), max(step, height // step * step))
-    if fitting != (width, height):
-        notices.append(f"{width}x{height} becomes {fitting[0]}x{fitting[1]}: sizes are multiples of {step}.")
-    return fitting
+    rounded_width = max(step, width // step * step)
+    rounded_height = max(step, height // step * step)
+    if (rounded_width, rounded_height) != (width, height):
+        rounded = f"{rounded_width}x{rounded_height}"
+        notices.append(f"{width}x{height} becomes {rounded}: width and height must be multiples of {step}.")
+    return rounded_width, rounded_height
 
 
 def _frames(settings: Settings, architecture: Architecture, fps: int, notices: list[str]) -> int:
-    """The number of frames, rounded to what the family makes."""
-    length, step = settings["video_length"], architecture.family.frame_step
+    """The number of frames, rounded to a multiple of the family's step plus one."""
+    length = settings["video_length"]
     frames = frame_count(settings, architecture, fps)
     if seconds_of(length) is None and frames != length:
-        notices.append(f"{length} frames become {frames}: counts are a multiple of {step}, plus one.")
+        step = architecture.family.frame_step
+        notices.append(f"{length} frames become {frames}: the number must be a multiple of {step} plus one.")
     return frames
 
 
 def _fps(settings: Settings, architecture: Architecture, inputs: InputFiles, notices: list[str]) -> int:
-    """Frames a second: a number, or those of the control video (or the source) where there is one."""
+    """Frames per second: a number, or the frame rate of the control video if the settings refer to it."""
     rate = coerce("force_fps", settings.get("force_fps"))
     sources: Mapping[str, tuple[str, Path | None]] = {
         "control": ("video_guide", inputs.control_video),
-        "source": ("video_source", None),  # no architecture continues a video yet
+        "source": ("video_source", None),  # continuing a video is not supported yet
     }
     if rate not in sources:
         return frame_rate({"force_fps": rate}, architecture)
     key, file = sources[rate]
-    usual = architecture.frame_rate
+    default = architecture.frame_rate
     if file is None:
-        notices.append(f"force_fps is {rate!r}, and there is no {key}: it has {usual} frames a second, as usual.")
-        return usual
-    return min(_FASTEST, max(_SLOWEST, round(video_rate(file, usual))))
+        notices.append(f"force_fps is {rate!r}, but {key} is not set: {default} frames per second are used.")
+        return default
+    return min(_MAX_FPS, max(_MIN_FPS, round(video_rate(file, default))))
 
 
 def _solver(name: str, family: Family, notices: list[str]) -> str:
-    """The solver asked for, or what replaces it. Raises SettingsError for a name that no program gives a solver."""
-    used = family.solver(name)
-    if name in ("", used):
-        return used
+    """The solver with a name, or the one that replaces it. Raises SettingsError for an unknown name."""
+    solver = family.solver(name)
+    if name in ("", solver):
+        return solver
     if name not in (*SOLVERS, *OTHER_SOLVERS):
         message = f"Invalid value {shown(name)} for sample_solver."
         raise SettingsError(message, hint=f"It must be one of {', '.join(family.solvers)}.")
-    notices.append(f"sample_solver is {name!r}, which isn't supported for {family.label}: {used} replaces it.")
-    return used
+    notices.append(f"sample_solver={name} is not supported for {family.label}: {solver} is used.")
+    return solver
 
 
 def guidance_of(settings: Settings) -> Guidance:
-    """Guidance of the settings that the architecture uses."""
+    """The guidance in settings that are limited to those that the architecture uses."""
     scale = settings.get("guidance_scale", 1.0)
     second_scale = None if is_neutral("guidance2_scale", settings) else settings["guidance2_scale"]
     zero_star = not is_neutral("cfg_star_switch", settings)
@@ -168,7 +172,7 @@ def _skipped_layers(settings: Settings) -> SkippedLayers | None:
 
 
 def step_skipping_of(settings: Settings) -> StepSkipping | None:
-    """The step cache the settings ask for; None where none is named, or its factor is 1."""
+    """The step cache in the settings; None if it is off, or its speed factor is 1 or less."""
     values = {**DEFAULTS, **settings}
     speed = values["skip_steps_multiplier"]
     if is_neutral("skip_steps_cache_type", settings) or speed <= 1:
@@ -179,16 +183,16 @@ def step_skipping_of(settings: Settings) -> StepSkipping | None:
 def _riflex(settings: Settings) -> Riflex:
     try:
         return Riflex(settings.get("RIFLEx_setting", Riflex.OFF.value))
-    except ValueError:  # a number without a meaning
+    except ValueError:  # settings may contain any number
         return Riflex.OFF
 
 
 def _effect_notices(settings: Settings, inputs: InputFiles) -> list[str]:
-    """Notices about values that leave the video to chance, or have no effect beside others."""
+    """Notices about an empty prompt, and about values that have no effect because of others."""
     notices = []
     if not settings["prompt"].strip():
-        result = "shows something arbitrary" if inputs.none else "moves by chance"
-        notices.append(f"The prompt is empty: the video {result}.")
+        random_part = "content" if inputs.none else "motion"
+        notices.append(f"The prompt is empty: the {random_part} of the video will be random.")
     if settings["guidance_scale"] > 1:
         return notices
     if settings.get("guidance_phases", 1) > 1 and settings.get("guidance2_scale", 1) > 1:

@@ -1,4 +1,4 @@
-"""The input files of a request: which images and videos the settings name, and whether they are there."""
+"""The input files of a request: the images and videos in the settings, and checks that they exist."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from reeltune.media.kinds import display
 from reeltune.request.letters import check_letters, flag, inverts_mask, keeps_masked
 from reeltune.request.values import InputFiles
 
-_MOST_IMAGES = 16
-_LABELS = {"image": "an image", "images": "one image or more", "video": "a video", "mask": "a mask video"}
+_MAX_IMAGES = 16
+_LABELS = {"image": "an image", "images": "one or more images", "video": "a video", "mask": "a mask video"}
 
 
 def input_files(
     architecture: Architecture, settings: Settings, root: Path, notify: Callable[[str], None]
 ) -> InputFiles:
-    """The files that the settings name for the architecture's inputs.
+    """The files in the settings for the architecture's inputs.
 
-    `notify` gets a notice for each letter that has no effect. Raises SettingsError where a file is missing or isn't
-    there, NotRunnable for a letter that asks for what isn't supported.
+    `notify` is called with a notice for each letter that has no effect. Raises SettingsError if a required file is
+    missing or doesn't exist, and NotRunnable for a letter that selects an unsupported feature.
     """
     files: dict[str, tuple[Path, ...]] = {}
     for model_input in architecture.inputs:
@@ -34,15 +34,15 @@ def input_files(
         elif model_input.required:
             raise SettingsError(
                 f"{architecture.id} needs {model_input.key}: {_LABELS[model_input.kind]}.",
-                hint=f"Give {flag(model_input.key)} FILE, or {model_input.key}=… as a setting.",
+                hint=f"Use {flag(model_input.key)} FILE, or the setting {model_input.key}=….",
             )
-    continued = bool(settings.get("video_source"))
+    has_source = bool(settings.get("video_source"))
     for letters_key in dict.fromkeys(model_input.letters_key for model_input in architecture.inputs):
         letters = settings.get(letters_key) or ""
-        for notice in check_letters(architecture, letters_key, letters, files, continued):
+        for notice in check_letters(architecture, letters_key, letters, files, has_source):
             notify(notice)
     if "video_mask" in files and "video_guide" not in files:
-        raise SettingsError("video_mask needs a video_guide, whose frames it masks.", hint="Give --video-guide FILE.")
+        raise SettingsError("video_mask needs a video_guide to mask.", hint="Use --video-guide FILE.")
     letters = settings.get("video_prompt_type") or ""
     return InputFiles(
         start_image=_first(files.get("image_start")),
@@ -60,17 +60,19 @@ def _first(paths: tuple[Path, ...] | None) -> Path | None:
 
 
 def _paths(model_input: Input, value: Any, root: Path) -> tuple[Path, ...]:
-    """The paths that a setting names. Raises SettingsError."""
+    """The existing files in a setting. Raises SettingsError."""
     key = model_input.key
     if value in (None, ""):
         return ()
     names = value if isinstance(value, list | tuple) else [value]
-    if len(names) > (_MOST_IMAGES if model_input.kind == "images" else 1):
-        raise SettingsError(f"{key} names {len(names)} files.", hint=f"Give {_LABELS[model_input.kind]}.")
+    limit = _MAX_IMAGES if model_input.kind == "images" else 1
+    if len(names) > limit:
+        message = f"{key} has {len(names)} files; the limit is {limit}."
+        raise SettingsError(message, hint=f"Use {_LABELS[model_input.kind]}.")
     paths = []
     for name in names:
         if not isinstance(name, str | Path):
-            raise SettingsError(f"{key} is {name!r}.", hint="Give the path of a file.")
+            raise SettingsError(f"Invalid value {name!r} for {key}.", hint="Use the path of a file.")
         path = root / expand(name)
         if not is_file(path):
             problem = "is a folder" if is_folder(path) else "doesn't exist"

@@ -1,9 +1,9 @@
-"""The letters of `image_prompt_type` and `video_prompt_type`: what each asks for, and which of it is done.
+"""The letters of `image_prompt_type` and `video_prompt_type`, and checks that they are supported.
 
-image_prompt_type: S start image, E end image, T text only, V video to continue, L the last video.
-video_prompt_type: V control video, A mask, I reference images, K the first of them is a landscape, N what lies outside
-the mask is masked, U the control video as it is, M what is masked becomes gray; P D S L C: how a control video is made
-of any video; X Y Z W: what happens outside the mask.
+image_prompt_type: S start image, E end image, T text only, V continue a video, L continue the last video.
+video_prompt_type: V control video, A mask, I reference images, K the first of them is a landscape, N invert the mask, U
+use the control video unchanged, M make the masked area gray; P D S L C: convert a video to a control video; X Y Z W:
+change the area outside the mask.
 """
 
 from __future__ import annotations
@@ -14,69 +14,72 @@ from types import MappingProxyType
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import Architecture
 
-_CONTINUED = MappingProxyType({"V": "continues a video (video_source)", "L": "continues the last video"})
-_PROCESSED = MappingProxyType({"P": "poses", "D": "depth", "S": "a scribble", "L": "optical flow", "C": "gray"})
-_OUTSIDE = "XYZW"
-_DONE = {"image_prompt_type": "T", "video_prompt_type": "UMNK"}  # beside those of inputs
+_CONTINUING = MappingProxyType({"V": "continues a video (video_source)", "L": "continues the last video"})
+_CONVERTING = MappingProxyType({"P": "poses", "D": "depth", "S": "a scribble", "L": "optical flow", "C": "gray"})
+_OUTSIDE_MASK = "XYZW"
+_SUPPORTED = {"image_prompt_type": "T", "video_prompt_type": "UMNK"}  # besides the letters of inputs
 
 
 def flag(key: str) -> str:
-    """The command line's option for an input."""
+    """The command-line option of an input."""
     return "--" + key.replace("_", "-")
 
 
 def check_letters(
-    architecture: Architecture, key: str, letters: str, given: Collection[str], continued: bool
+    architecture: Architecture, key: str, letters: str, files: Collection[str], has_source: bool
 ) -> list[str]:
-    """Notices about letters that ask for something that isn't there to be done.
+    """Notices about letters that have no effect because their file is missing.
 
-    `key`: the setting they stand in; `given`: inputs of the request; `continued`: whether a video to continue is given.
-    Raises SettingsError for a letter whose file is missing, NotRunnable for one that asks for what isn't done.
+    `key`: the setting with the letters. `files`: the inputs with a file. `has_source`: whether there is a video to
+    continue. Raises SettingsError for the letter of an input without a file, and NotRunnable for a letter that selects
+    an unsupported feature.
     """
-    inputs = {row.letter: row.key for row in architecture.inputs if row.letters_key == key}
+    inputs = {
+        model_input.letter: model_input.key for model_input in architecture.inputs if model_input.letters_key == key
+    }
     notices = []
     for letter in dict.fromkeys(letters):
         if letter in inputs:
-            _need(key, letters, letter, inputs[letter], given)
-        elif key == "image_prompt_type" and letter in _CONTINUED and not continued:
-            notices.append(f"{key} is {letters!r}: {letter} {_CONTINUED[letter]}, and there is none.")
-        elif not letter.isspace() and letter not in _DONE[key]:
-            _refuse(architecture, key, letters, letter, given)
+            _require_file(key, letters, letter, inputs[letter], files)
+        elif key == "image_prompt_type" and letter in _CONTINUING and not has_source:
+            notices.append(f"{key} is {letters!r}: {letter} {_CONTINUING[letter]}, but there is none.")
+        elif not letter.isspace() and letter not in _SUPPORTED[key]:
+            _refuse(architecture, key, letters, letter, files)
     return notices
 
 
-def _need(key: str, letters: str, letter: str, input_key: str, given: Collection[str]) -> None:
-    if input_key not in given:
-        message = f"{key} is {letters!r}: {letter} asks for {input_key}, which isn't given."
-        raise SettingsError(message, hint=f"Give {flag(input_key)} FILE, or leave the letter out.")
+def _require_file(key: str, letters: str, letter: str, input_key: str, files: Collection[str]) -> None:
+    if input_key not in files:
+        message = f"{key} is {letters!r}: {letter} needs {input_key}, which is not set."
+        raise SettingsError(message, hint=f"Use {flag(input_key)} FILE, or remove the letter.")
 
 
-def _refuse(architecture: Architecture, key: str, letters: str, letter: str, given: Collection[str]) -> None:
-    """Raise NotRunnable, unless what the letter is about isn't given anyway."""
-    leave = f"Leave {letter} out of {key}."
-    if key == "image_prompt_type":
-        what = f"{letter} {_CONTINUED[letter]}, which is not supported yet" if letter in _CONTINUED else ""
-    elif letter in _PROCESSED:
-        if "video_guide" not in given:
+def _refuse(architecture: Architecture, key: str, letters: str, letter: str, files: Collection[str]) -> None:
+    """Raise NotRunnable, unless the file that the letter changes is missing, so that the letter has no effect."""
+    hint = f"Remove {letter} from {key}."
+    if key == "image_prompt_type" and letter in _CONTINUING:
+        problem = f"{letter} {_CONTINUING[letter]}, which is not supported yet"
+    elif key == "video_prompt_type" and letter in _CONVERTING:
+        if "video_guide" not in files:
             return
-        what = f"{letter} turns the control video into {_PROCESSED[letter]}, which is not supported yet"
-        leave = f"Give a control video that shows {_PROCESSED[letter]} already, and leave {letter} out of {key}."
-    elif letter in _OUTSIDE:
-        if "video_mask" not in given:
+        problem = f"{letter} converts the control video to {_CONVERTING[letter]}, which is not supported yet"
+        hint = f"Use a control video that shows {_CONVERTING[letter]} already, and remove {letter} from {key}."
+    elif key == "video_prompt_type" and letter in _OUTSIDE_MASK:
+        if "video_mask" not in files:
             return
-        what = f"{letter} changes the control video outside the mask, which is not supported yet"
+        problem = f"{letter} changes the control video outside the mask, which is not supported yet"
     else:
-        what = ""
-    known = ", ".join(f"{row.letter} ({row.key})" for row in architecture.inputs if row.letters_key == key)
-    what = what or f"{letter} means nothing for {architecture.id}, which knows {known}"
-    raise NotRunnable(f"{key} is {letters!r}: {what}.", hint=leave)
+        inputs = [model_input for model_input in architecture.inputs if model_input.letters_key == key]
+        supported = ", ".join(f"{model_input.letter} ({model_input.key})" for model_input in inputs)
+        problem = f"{architecture.id} does not support {letter}; it supports {supported}"
+    raise NotRunnable(f"{key} is {letters!r}: {problem}.", hint=hint)
 
 
 def keeps_masked(letters: str) -> bool:
-    """Whether the control video stays as it is under the mask; else it is gray there, as VACE was trained."""
+    """Whether the control video is unchanged under the mask; otherwise it is gray there, as in VACE's training."""
     return "U" in letters and "M" not in letters
 
 
 def inverts_mask(letters: str) -> bool:
-    """Whether the model draws what lies outside the mask."""
+    """Whether the model changes the area outside the mask, instead of inside."""
     return "N" in letters

@@ -1,9 +1,9 @@
-"""From settings to requests: what each video takes, worked out and checked before anything is loaded.
+"""Parse settings into requests: all values are completed and checked before anything is loaded.
 
     parsed = parse(catalog["nano_t2v"], {"prompt": "a red circle", "seed": 7})
     parsed.requests[0].frames
 
-The command line, the form of the page, the queue and the worker all come through here.
+The command line, the web form, the queue and the worker all use this module.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ from reeltune.settings import (
 )
 from reeltune.untrusted import clean_text
 
-_LONGEST_VALUE = 20  # characters of a text that is shown without quotes
+_MAX_UNQUOTED = 20  # characters of a text that notices show without quotes
 
 
 @dataclass(frozen=True)
 class ParsedRequests:
-    """The videos that settings ask for, in order, and what the user should know about them."""
+    """The requests for all videos of some settings, in order, and notices about them."""
 
     requests: tuple[Request, ...]
     notices: tuple[str, ...]
 
 
 def check_runnable(definition: Definition) -> Definition:
-    """The definition. Raises NotRunnable where this program can't run it."""
+    """Return the definition if videos can be made with it, else raise NotRunnable."""
     if not definition.runnable:
         message = f"{definition.id} can't run here: {definition.reason}."
-        raise NotRunnable(message, hint="`reeltune list` shows which do.")
+        raise NotRunnable(message, hint="`reeltune list` shows which definitions can.")
     return definition
 
 
 def parse(definition: Definition, call: Settings) -> ParsedRequests:
-    """The requests that a definition's settings and those of a caller come to: one for each prompt and repeat.
+    """The requests for a definition's settings and a caller's: one for each prompt and repeat.
 
-    Raises SettingsError for settings that are unknown, impossible or incomplete, and for input files that aren't there;
-    NotRunnable where they ask for something that would change the video and isn't supported.
+    Raises SettingsError for unknown, invalid or incomplete settings and for missing input files, and NotRunnable for
+    settings that select an unsupported feature.
     """
     settings, notices = complete_settings(definition, call)
     videos = split_videos(settings)
@@ -66,22 +66,23 @@ def parse(definition: Definition, call: Settings) -> ParsedRequests:
 
 
 def parse_latents(definition: Definition, settings: Settings) -> Request:
-    """The request that latents were made for, from the settings that were stored with them. Raises SettingsError."""
+    """The request of stored latents, from the settings stored with them. Raises SettingsError."""
     architecture = definition.architecture
     complete = layer(architecture, definition.settings, call=settings)
     return build_request(architecture, complete, definition.root, inputs_needed=False)[0]
 
 
 def complete_settings(definition: Definition, call: Settings) -> tuple[Settings, list[str]]:
-    """All layers of settings for a call, and notices about what the model leaves unused. Raises as `parse`."""
+    """The merged layers of settings for a call, and notices about unused settings. Raises as `parse`."""
     architecture = definition.architecture
     stored = stored_settings(definition.root, definition.id)
     checked_call = check_call(call)
     _refuse_foreign_inputs(architecture, checked_call)
     settings = layer(architecture, definition.settings, stored.settings, call=checked_call)
-    if reasons := refusals(settings, architecture):
+    reasons = refusals(settings, architecture)
+    if reasons:
         message = f"{definition.id} can't be used with these settings: {'; '.join(reasons)}."
-        raise NotRunnable(message, hint=_how_to_go_without(settings, architecture))
+        raise NotRunnable(message, hint=_hint_without_refused(settings, architecture))
     notices = stored.problem_notices()
     not_used = [f"{key}={_short(settings[key])}" for key in unused(settings, architecture)]
     not_used += [f"{key} (unknown)" for key in stored.unknown]
@@ -93,7 +94,7 @@ def complete_settings(definition: Definition, call: Settings) -> tuple[Settings,
 
 
 def _with_prompt(request: Request, settings: Settings) -> Request:
-    """The same video with the prompt and the seed of these settings."""
+    """The same request with the prompt and the seed of other settings."""
     seed = chosen_seed(settings["seed"])
     prompt = clean_text(settings["prompt"])
     record = {**request.settings, "prompt": settings["prompt"], "seed": seed}
@@ -101,44 +102,45 @@ def _with_prompt(request: Request, settings: Settings) -> Request:
 
 
 def _phase_notices(definition: Definition, settings: Settings) -> Iterator[str]:
-    """A notice where the second of two transformers is never used."""
+    """A notice if the second of two transformers is never used."""
     if TRANSFORMER_2 not in definition.slots or boundary(settings) > 0:
         return
     phases = settings.get("guidance_phases", 1)
     reason = f"guidance_phases is {phases}" if phases <= 1 else "switch_threshold is 0"
-    yield f"{reason}: the first transformer makes all the steps."
+    yield f"{reason}: the first transformer is used for all steps."
 
 
 def _window_notices(settings: Settings) -> Iterator[str]:
-    """A notice where prompts stand for windows of one video, and come to videos of their own."""
+    """A notice if prompts are meant for windows of one video, because each becomes a separate video."""
     mode = settings.get("multi_prompts_gen_type", "")
     if not mode.endswith("W") or len(split_prompts(settings["prompt"], mode)) == 1:
         return
-    part = "paragraph" if mode.startswith("P") else "line"
-    yield f"multi_prompts_gen_type={mode} asks for sliding windows, which aren't supported: each {part} is a video."
+    unit = "paragraph" if mode.startswith("P") else "line"
+    yield f"multi_prompts_gen_type={mode} needs sliding windows, which are not supported: each {unit} is a video."
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, str) and len(value) <= _LONGEST_VALUE:
+    if isinstance(value, str) and len(value) <= _MAX_UNQUOTED:
         return value
     return shown(value)
 
 
-def _how_to_go_without(settings: Settings, architecture: Architecture) -> str:
-    """How to go without what is refused, where going without makes sense."""
+def _hint_without_refused(settings: Settings, architecture: Architecture) -> str:
+    """How to make the video without the refused settings."""
     if not is_neutral("activated_loras", settings):
-        return "Merge them into a model file with `reeltune quantize FILE --lora LORA`, and use that one."
-    off = [f"{key}={shown(KEYS[key].neutral[-1])}" for key in architecture.refused if not is_neutral(key, settings)]
-    if off:
-        return f"Set {', '.join(off)} to go without."
+        return "Merge them into a model file with `reeltune quantize FILE --lora LORA`, and use that file."
+    refused = [key for key in architecture.refused if not is_neutral(key, settings)]
+    if refused:
+        assignments = [f"{key}={shown(KEYS[key].neutral[-1])}" for key in refused]
+        return f"Set {', '.join(assignments)}."
     return "Choose another model, or other settings."
 
 
 def _refuse_foreign_inputs(architecture: Architecture, call: Settings) -> None:
-    """Raise SettingsError for an image or video that a caller gives and the model can't take: it would be missed."""
+    """Raise SettingsError for an image or video from the caller that the model doesn't support."""
     accepted = [model_input.key for model_input in architecture.inputs]
     for key in INPUT_KEYS:
         if key in accepted or is_neutral(key, call):
             continue
-        hint = f"It takes {', '.join(accepted)}." if accepted else "It takes no images or videos."
-        raise SettingsError(f"{architecture.id} takes no {key}.", hint=hint)
+        hint = f"It accepts {', '.join(accepted)}." if accepted else "It accepts no images or videos."
+        raise SettingsError(f"{architecture.id} does not accept {key}.", hint=hint)

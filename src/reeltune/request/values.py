@@ -1,7 +1,6 @@
 """A request: the settings of one video as typed values.
 
-Whoever makes a video reads these fields. Settings by name stay on this side of the parser, but for the record of them
-that is stored with the video.
+The engine reads only these fields. It gets settings by key only to store them with the video.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from reeltune.families.values import Settings
 
 
 class Riflex(Enum):
-    """Whether RIFLEx lengthens a video: `AUTO` for one that is longer than those the model was trained on."""
+    """Whether RIFLEx is used; `AUTO` uses it for videos that are longer than those the model was trained on."""
 
     AUTO = 0
     ON = 1
@@ -23,8 +22,9 @@ class Riflex(Enum):
 
 @dataclass(frozen=True)
 class SkippedLayers:
-    """Skip-layer guidance: blocks that the pass without the prompt leaves out, from share `begin` to share `end` of
-    the steps (0 to 1).
+    """Skip-layer guidance: the pass without the prompt skips these blocks.
+
+    `begin`, `end`: the first and last step, as fractions of all steps (0 to 1).
     """
 
     layers: tuple[int, ...]
@@ -34,11 +34,11 @@ class SkippedLayers:
 
 @dataclass(frozen=True)
 class Guidance:
-    """How strongly a video follows its prompt.
+    """How closely a video follows its prompt.
 
-    `scale`: 1 turns guidance off. `second_scale`: of the second transformer, None where it is the same.
-    `distilled_scale`: the one built into distilled models, None for the model's own. `zero_star`: CFG-Zero*, whose
-    first `zero_steps` steps do nothing.
+    `scale`: 1 turns guidance off. `second_scale`: for the second transformer, None for the same scale.
+    `distilled_scale`: for models with distilled guidance, None for the model's default. `zero_star`: whether CFG-Zero*
+    is used; it skips the first `zero_steps` steps.
     """
 
     scale: float
@@ -50,13 +50,13 @@ class Guidance:
 
     @property
     def enabled(self) -> bool:
-        """Whether each step makes a pass without the prompt, too."""
+        """Whether each step has a second pass, without the prompt."""
         return self.scale > 1
 
 
 @dataclass(frozen=True)
 class StepSkipping:
-    """A step cache: the speed factor to aim for, and the share of the steps (0 to 1) that it leaves alone at first."""
+    """A step cache. `speed`: the target speed factor. `start`: the fraction of steps (0 to 1) before it is used."""
 
     speed: float
     start: float
@@ -64,10 +64,10 @@ class StepSkipping:
 
 @dataclass(frozen=True)
 class InputFiles:
-    """Images and videos that a video is made from.
+    """The images and videos that a video is made from.
 
-    `mask_inverted`: the model draws what is black in the mask. `control_kept`: the control video stays visible under
-    the mask, where it is gray otherwise.
+    `mask_inverted`: whether the black area of the mask is changed, instead of the white. `control_kept`: whether the
+    control video is unchanged under the mask, instead of gray.
     """
 
     start_image: Path | None = None
@@ -87,10 +87,10 @@ class InputFiles:
 
 @dataclass(frozen=True)
 class Request:
-    """One video. `width`, `height` in pixels; `frames`, `steps`, `fps` counts.
+    """The request of one video.
 
-    `boundary`: share of the noise, 0 to 1, below which a second transformer takes over; 0 where the first one makes all
-    the steps. `settings`: the record that is stored with the video, complete but for those that ask for nothing.
+    `width`, `height`: pixels. `fps`: frames per second. `boundary`: the noise level, 0 to 1, below which the second
+    transformer is used; 0 if it is never used. `settings`: the settings to store with the video.
     """
 
     prompt: str
