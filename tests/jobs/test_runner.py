@@ -69,7 +69,7 @@ def test_a_job_becomes_a_video_an_error_a_reason_and_the_worker_stays_warm(runne
     assert any("transformer" in line for line in done.notices)
     pid = worker_pid(runner)
     failed = ended(runner, add(runner, {}, "no_such_model"))
-    assert (failed.state, "no definition" in failed.error, bool(failed.hint)) == (State.FAILED, True, True)
+    assert (failed.state, "No definition" in failed.error, bool(failed.hint)) == (State.FAILED, True, True)
     with pytest.raises(SettingsError, match="magic"):
         add(runner, QUICK | {"sample_solver": "magic"})
     assert ended(runner, add(runner, QUICK, "nano_neon")).state is State.DONE

@@ -213,7 +213,7 @@ def test_a_missing_device_fails_before_loading_and_is_shared(worker, root, monke
     (root / "reeltune.json").write_text('{"device": "cuda:1"}')
     failed = do(worker, "nano_t2v")
     assert failed.shared
-    assert "no CUDA graphics card" in failed.error
+    assert "no NVIDIA GPU" in failed.error
     assert not worker._warm[1]._warm.models
 
 
