@@ -126,7 +126,7 @@ def test_inputs_that_are_missing_wrong_or_not_taken_are_named(case, root):
     takes = [row.key for row in definition.architecture.inputs]
     with Engine(definition, preferences=Preferences(quantization="bf16")) as engine:
         for key, wrong in (("image_start", "nothing.png"), ("video_guide", "nothing.mp4")):
-            message = f"{key}: .*nothing" if key in takes else f"{definition.architecture.id} takes no {key}"
+            message = f"{key}: .*nothing" if key in takes else f"{definition.architecture.id} does not accept {key}"
             with pytest.raises(SettingsError, match=message):
                 engine.generate(**settings | {key: wrong})
         if "image_start" in takes:

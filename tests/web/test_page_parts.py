@@ -138,3 +138,21 @@ def test_a_queue_of_huge_texts_is_shown_soon_and_cut_off(root):
     assert time.process_time() - begin < 2
     assert sum(map(len, shown)) < 200_000
     assert "4,950 more notices." in shown[1]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "https://h/x can't be downloaded: reeltune is offline.",
+        "'x' is an architecture that reeltune doesn't support.",
+        "Another reeltune already makes the videos of /videos.",
+    ],
+)
+def test_the_programs_name_in_a_message_is_no_command(message):
+    assert in_words(message) == message
+
+
+def test_advice_for_the_command_line_becomes_advice_for_the_page():
+    assert in_words("It is gone. `reeltune pull nano_t2v` downloads it.") == (
+        "It is gone. “Generate” downloads what is missing."
+    )

@@ -33,7 +33,7 @@ _REMARK = re.compile(r"\s*\((?:`reeltune [^`]*`|`?--[a-z][^)]*)\)")  # about the
 _LAST_ALTERNATIVE = re.compile(r",? or [^,.]*--[a-z][^,.]*")
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+(?=[A-Z`“'\"-])")
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
-_COMMAND = re.compile(r"\breeltune ([a-z]+)\b")
+_COMMAND = re.compile(r"`reeltune ([a-z]+)\b")
 _LONG_KEYS = sorted((key for key in KEYS if "_" in key), key=len, reverse=True)
 _LONG_KEY = re.compile(rf"\b({'|'.join(_LONG_KEYS)})\b")
 _SHORT_KEY = re.compile(r"(?<=for )(prompt|seed|resolution)\b")
