@@ -143,9 +143,9 @@ def test_inputs_that_are_missing_wrong_or_not_taken_are_named(case, root):
                 engine.generate(**settings | {"video_guide": "text.png"})
             with pytest.raises(SettingsError, match="needs a video_guide"):
                 engine.generate(**settings | {"video_guide": None})
-            with pytest.raises(NotRunnable, match="P turns the control video into poses"):
+            with pytest.raises(NotRunnable, match="P converts the control video to poses"):
                 engine.generate(**settings | {"video_prompt_type": "PV"})
-            with pytest.raises(SettingsError, match="I asks for image_refs"):
+            with pytest.raises(SettingsError, match="I needs image_refs"):
                 engine.generate(**settings | {"video_prompt_type": "VMI", "image_refs": []})
 
 
