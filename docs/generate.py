@@ -1,4 +1,4 @@
-"""Write the documents that follow from the code: the JSON Schema of definitions, and the command line's help.
+"""Write the documents that are generated from the code: the JSON Schema of definitions and the help of all commands.
 
 python docs/generate.py
 """
@@ -13,14 +13,14 @@ HERE = Path(__file__).parent
 
 
 def schema_text() -> str:
-    """`finetune.schema.json`."""
+    """The content of `finetune.schema.json`."""
     from reeltune.definitions.schema import json_schema
 
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def cli_text() -> str:
-    """`cli.md`: the help of every command, as a terminal shows it."""
+    """The content of `cli.md`: the help of every command, as a terminal shows it."""
     os.environ["TERMINAL_WIDTH"] = "100"
     os.environ["NO_COLOR"] = "1"
     import typer.main
@@ -47,7 +47,7 @@ def _commands(command: object, words: tuple[str, ...] = ()) -> list[tuple[str, .
 
 
 def main() -> None:
-    """Write both."""
+    """Write both files."""
     (HERE / "finetune.schema.json").write_text(schema_text(), encoding="utf-8")
     (HERE / "cli.md").write_text(cli_text(), encoding="utf-8")
 

@@ -73,7 +73,7 @@ def set_preference(
         list[str] | None,
         typer.Argument(
             metavar="VALUE",
-            help="The new value, or several for a list; the default if left out. Tokens are asked for instead.",
+            help="The new value, or several for a list; the default if left out. Tokens are entered at a prompt.",
         ),
     ] = None,
     root: Root = None,

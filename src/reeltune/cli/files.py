@@ -48,7 +48,7 @@ def inspect(
     source: Annotated[str, typer.Argument(metavar="FILE|URL", help="A .safetensors file, or its URL.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show which model, data type and quantization a weight file has, by its header. Nothing is downloaded."""
+    """Read the header of a weight file and show its model, data type and quantization. Nothing is downloaded."""
     from reeltune.checkpoints.inspection import inspect as inspect_file
 
     inspection = inspect_file(source)

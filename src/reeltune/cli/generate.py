@@ -90,7 +90,7 @@ def generate(
     threads: Threads = None,
     root: Root = None,
 ) -> None:
-    """Make a video. Missing files are downloaded first. The files that are used, and why, are reported."""
+    """Make a video. Missing files are downloaded first. Reports which files are used, and why."""
     check_output(output)
     catalog = open_catalog(root)
     definition = catalog[id]
