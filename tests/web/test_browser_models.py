@@ -76,7 +76,7 @@ def test_the_page_opens_with_the_model_of_the_latest_job_in_view(chromium, serve
         shown = Window(chromium, server, width, 860)
         page = shown.open()
         page.locator(f"[data-pick='{id}'][data-tags~=ready][aria-current=true]").wait_for(state="attached")
-        page.locator(".rt-form-of").wait_for(state="detached")  # what can't be read has no form
+        page.locator(f".rt-form-of[data-of='{id}']").wait_for(state="attached")
         page.wait_for_function(
             """id => {
               const row = document.querySelector(`[data-pick='${id}']`).getBoundingClientRect();
@@ -138,7 +138,7 @@ def test_no_definition_empties_the_page_whatever_it_holds_and_whatever_else_chan
     for id in ("odd_architecture", "dangling"):
         page.locator(f"[data-pick={id}]").click()
         page.locator("#about .rt-problem").wait_for()
-        page.locator(f".rt-form-of[data-of='{id}']").wait_for(state="attached")
+        page.locator(".rt-form-of").wait_for(state="detached")  # what can't be read has no form
         page.locator("#generate:enabled").wait_for(state="detached")
     page.locator("[data-pick=t2v_changing]").click()
     page.locator(".rt-form-of[data-of='t2v_changing']").wait_for(state="attached")
