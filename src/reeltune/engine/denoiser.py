@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import Arguments, FamilyRuntime
+from reeltune.engine.families.base import Arguments, TemporalAxis
 from reeltune.engine.guidance import GuidanceSchedule, rescaled, schedule_of, without
 from reeltune.engine.placing import Placement
 from reeltune.engine.reporting import Reporter
@@ -33,14 +33,14 @@ _BRANCHES = ("cond", "uncond")  # in the order of the pipelines' passes
 class Steering:
     """How the passes of one video are steered.
 
-    `lengthened`: RIFLEx is on; `stretched`: it changed something. `step`, from 0, and `passes`, those made in it, count
-    where the video is; `conditional`: the output of this step's pass with the prompt, if it is still needed.
+    `temporal_axis`: the axis that RIFLEx stretches, of a transformer's rotary embedding; None where it is off.
+    `stretched`: whether it changed something. `step` counts from 0, `passes` those made in this step. `conditional`:
+    the output of this step's pass with the prompt, as long as it is needed.
     """
 
     guidance: GuidanceSchedule
-    runtime: FamilyRuntime
     cache: StepCache | None = None
-    lengthened: bool = False
+    temporal_axis: Callable[[Any], TemporalAxis] | None = None
     stretched: bool = False
     step: int = 0
     passes: int = 0
@@ -70,7 +70,8 @@ def steering(architecture: Architecture, request: Request, config: Any, reporter
         reporter.notice(
             "guidance_scale is 1, which turns guidance off: CFG-Zero* and skip-layer guidance change nothing."
         )
-    return Steering(schedule, runtime_of(architecture), cache, _lengthened(architecture, request, reporter))
+    lengthened = _lengthened(architecture, request, reporter)
+    return Steering(schedule, cache, runtime_of(architecture).temporal_axis if lengthened else None)
 
 
 def _lengthened(architecture: Architecture, request: Request, reporter: Reporter) -> bool:
@@ -131,8 +132,8 @@ class Denoiser:
             with ExitStack() as stack:
                 if skipped:
                     stack.enter_context(without(model.blocks, skipped))
-                if steering.lengthened:
-                    axis = steering.runtime.temporal_axis(model.rope)
+                if steering.temporal_axis is not None:
+                    axis = steering.temporal_axis(model.rope)
                     lower = stretch(axis, options["hidden_states"].shape[2])
                     steering.stretched |= lower is not None
                     stack.enter_context(stretched(model.rope, axis, lower))

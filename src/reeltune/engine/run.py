@@ -150,7 +150,7 @@ class Run:
         return latents
 
     def _transformers(self, request: Request, steered: Steering) -> dict[str, Denoiser]:
-        """What stands for the transformers; where there are two, each is loaded when its part of the noise comes."""
+        """Stand-ins for the transformers. Where there are two, each is loaded when its range of noise is reached."""
         slots = [slot for slot in TRANSFORMERS if slot in self.plan.selection.choices]
         if len(slots) == 1:
             if request.boundary > 0:
@@ -166,21 +166,21 @@ class Run:
         return self._warm.models.load(self.plan, slot, self._placement, self._cancel)
 
     def _check_latents(self, latents: torch.Tensor, images: InputImages) -> None:
-        """Raise NotFinite for latents that damaged weights have made: the transformer's, or the VAE's by an input."""
+        """Raise NotFinite for NaN or infinity in latents, naming the files whose damaged weights may have caused it."""
         files = self._warm.models.files(self.plan)
         if not images.none:
             files.append(self.plan.path(_VAE))
         check_finite(latents, "The latents", files, self.plan.definition.id, self.plan.dtype)
 
     def _previewer(self, vae: Any, request: Request) -> Previewer | None:
-        """Shows the emerging video, where someone wants to see it."""
+        """A previewer of the unfinished video; None if no previews are wanted."""
         if not self._previews:
             return None
         return Previewer(self._warm.vae.rgb, vae, self._architecture, request, self._reporter.listener)
 
     def _report_steering(self, steered: Steering) -> None:
-        """Notices about what RIFLEx and the step cache came to."""
-        if steered.lengthened and not steered.stretched:
+        """Report what RIFLEx and the step cache have changed."""
+        if steered.temporal_axis is not None and not steered.stretched:
             self._reporter.notice("RIFLEx changed nothing: the video is not long enough to repeat itself.")
         cache = steered.cache
         if cache is not None:

@@ -41,16 +41,17 @@ class FamilyRuntime:
     """What a family does in its own way.
 
     `encode(pipeline, request, images, config, tokens, device)`: the embeddings that the pipeline's call takes.
-    `arguments(request, images, config)`: its other arguments. `extra_frames(config)`: frames that the model makes
-    before the first that is shown. `decode(vae, latents, request)`: pixels. `temporal_axis(rope)`: the temporal axis of
-    the transformer's rotary embedding. `pixel_bytes`: what the VAE holds of one pixel of a frame in fp32 (its widest
-    layers, a few of them at once), for `frames_at_once` frames (0: for all).
+    `arguments(request, images, config)`: its other arguments. `decode(vae, latents, request)`: pixels. `pixel_bytes`:
+    bytes that the VAE needs for one pixel of a frame in fp32 (its widest layers, a few of them at once), for
+    `frames_at_once` frames (0: for all). `temporal_axis(rope)`: the temporal axis of the transformer's rotary
+    embedding, None for families that RIFLEx can't lengthen. `extra_frames(config)`: frames that the model makes before
+    the first that is shown.
     """
 
     encode: Callable[[Any, Request, InputImages, Config, int, torch.device], Tensors]
     arguments: Callable[[Request, InputImages, Config], Arguments]
     decode: Callable[[Any, torch.Tensor, Request], torch.Tensor]
-    temporal_axis: Callable[[Any], TemporalAxis]
     pixel_bytes: int
     frames_at_once: int
+    temporal_axis: Callable[[Any], TemporalAxis] | None = None
     extra_frames: Callable[[Config], int] = no_extra_frames

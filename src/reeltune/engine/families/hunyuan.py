@@ -74,5 +74,11 @@ def temporal_axis(rope: Any) -> TemporalAxis:
 
 
 RUNTIME = FamilyRuntime(
-    encode, arguments, decode, temporal_axis, pixel_bytes=4 * 128 * 4, frames_at_once=16, extra_frames=extra_frames
+    encode,
+    arguments,
+    decode,
+    pixel_bytes=4 * 128 * 4,
+    frames_at_once=16,
+    temporal_axis=temporal_axis,
+    extra_frames=extra_frames,
 )

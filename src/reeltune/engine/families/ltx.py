@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from reeltune.engine.families.base import Arguments, FamilyRuntime, TemporalAxis, Tensors
+from reeltune.engine.families.base import Arguments, FamilyRuntime, Tensors
 from reeltune.engine.inputs import InputImages
 from reeltune.families.base import Config
 from reeltune.request.values import Request
@@ -59,9 +59,4 @@ def decode(vae: Any, latents: torch.Tensor, request: Request) -> torch.Tensor:
     return pixels
 
 
-def temporal_axis(rope: Any) -> TemporalAxis:
-    """LTX Video computes its positions from the frame rate: no architecture of it takes RIFLEx."""
-    raise NotImplementedError("RIFLEx is not supported for LTX Video.")
-
-
-RUNTIME = FamilyRuntime(encode, arguments, decode, temporal_axis, pixel_bytes=4 * 128 * 4 // 16, frames_at_once=0)
+RUNTIME = FamilyRuntime(encode, arguments, decode, pixel_bytes=4 * 128 * 4 // 16, frames_at_once=0)

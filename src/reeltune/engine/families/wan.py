@@ -62,4 +62,6 @@ def temporal_axis(rope: Any) -> TemporalAxis:
     return TemporalAxis(rope.t_dim, _ROPE_BASE, int(rope.patch_size[0]))
 
 
-RUNTIME = FamilyRuntime(encode, arguments, decode, temporal_axis, pixel_bytes=5 * 96 * 4, frames_at_once=4)
+RUNTIME = FamilyRuntime(
+    encode, arguments, decode, pixel_bytes=5 * 96 * 4, frames_at_once=4, temporal_axis=temporal_axis
+)
