@@ -64,6 +64,12 @@ def test_settings_become_types(nano):
     assert request.inputs.none
 
 
+def test_a_riflex_setting_without_a_meaning_is_reported(nano):
+    parsed = parse(nano, {"prompt": "a", "RIFLEx_setting": 7})
+    assert parsed.requests[0].riflex is Riflex.OFF
+    assert any("RIFLEx_setting is 7, which has no meaning" in notice for notice in parsed.notices)
+
+
 def test_what_no_model_can_do_is_an_error(nano):
     with pytest.raises(SettingsError, match="Unknown setting 'stps'"):
         parse(nano, {"stps": 3})

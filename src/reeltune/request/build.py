@@ -57,7 +57,7 @@ def build_request(
         guidance=guidance_of(used),
         boundary=boundary(settings),
         step_skipping=step_skipping_of(used),
-        riflex=_riflex(used),
+        riflex=_riflex(used, notices),
         inputs=inputs,
         settings=_record({**settings, **changed}, architecture),
     )
@@ -180,10 +180,15 @@ def step_skipping_of(settings: Settings) -> StepSkipping | None:
     return StepSkipping(speed, values["skip_steps_start_step_perc"] / _PERCENT)
 
 
-def _riflex(settings: Settings) -> Riflex:
+def _riflex(settings: Settings, notices: list[str]) -> Riflex:
+    """Whether RIFLEx is on; a number without a meaning turns it off, with a notice."""
+    value = settings.get("RIFLEx_setting", Riflex.OFF.value)
     try:
-        return Riflex(settings.get("RIFLEx_setting", Riflex.OFF.value))
-    except ValueError:  # settings may contain any number
+        return Riflex(value)
+    except ValueError:
+        notices.append(
+            f"RIFLEx_setting is {value}, which has no meaning: RIFLEx is off. Use 0 (auto), 1 (on) or 2 (off)."
+        )
         return Riflex.OFF
 
 

@@ -17,7 +17,6 @@ from reeltune.families.values import NUMBER, Settings
 from reeltune.families.vocabulary import KEYS, coerce, shown
 
 NEWEST_VERSION = 2.74
-_TEXT_MODES_VERSION = 2.55  # since then `multi_prompts_gen_type` is text
 _ENHANCER_VERSION = 2.61
 _PROMPT_MODES = ("G", "W", "FG")  # by their former numbers 0, 1, 2
 _IMAGE_LETTERS = ("S", "SE")  # by their former numbers 0, 1
