@@ -239,3 +239,22 @@ def big(root: Path, define: Callable[..., Path], headers: dict[str, dict[str, li
         file.truncate(size)
     define("big", {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"], "auto_quantize": True})
     return load_catalog(root)["big"]
+
+
+def workspace_of(root: Path, *, local: bool = True) -> Any:
+    """What the page uses of a root, with a runner that runs nothing: its queue is the real one."""
+    from types import SimpleNamespace
+
+    from reeltune.jobs import Queue
+    from reeltune.service.workspace import Workspace
+
+    for folder in ("uploads", "outputs"):
+        (root / folder).mkdir(exist_ok=True)
+    runner = SimpleNamespace(queue=Queue(root), running=list, trouble=None, paused=False, wake=lambda: None)
+    return Workspace(root, runner, local=local)
+
+
+@pytest.fixture
+def workspace(root: Path) -> Any:
+    """The workspace of the root, for the owner of the machine."""
+    return workspace_of(root)

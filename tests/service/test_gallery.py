@@ -5,7 +5,6 @@ import os
 import sys
 import urllib.parse
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -13,25 +12,15 @@ import pytest
 from PIL import Image
 
 from reeltune.errors import MediaError
-from reeltune.jobs.queue import Queue
 from reeltune.media.mp4 import write_mp4
 from reeltune.service.continuing import continuation_draft
 from reeltune.service.drafts import draft_with_settings
 from reeltune.service.gallery import PAGE_SIZE, GalleryQuery, find_video, gallery_page, list_videos, select_videos
 from reeltune.service.settings_files import read_settings_of
-from reeltune.service.workspace import Workspace
 from reeltune.web.gallery import video_details, video_grid
 from reeltune.web.gallery_state import GalleryState
 
 FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
-
-
-@pytest.fixture
-def workspace(root):
-    (root / "uploads").mkdir()
-    (root / "outputs").mkdir()
-    runner = SimpleNamespace(queue=Queue(root), running=list, trouble=None, paused=False, wake=lambda: None)
-    return Workspace(root, runner)
 
 
 def test_settings_of_wangps_videos_are_shown_and_read_back(workspace, root):

@@ -1,23 +1,12 @@
 """Named settings of a model: kept as files, with any name, and read whatever became of them."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from reeltune.errors import ReeltuneError, SettingsError
-from reeltune.jobs import Queue
 from reeltune.service.presets import delete_preset, load_preset, preset_folder, preset_names, save_preset
 from reeltune.service.upload_cleanup import remove_unused
-from reeltune.service.workspace import Workspace
-
-
-@pytest.fixture
-def workspace(root):
-    (root / "uploads").mkdir()
-    return Workspace(
-        root, SimpleNamespace(queue=Queue(root), running=list, trouble=None, wake=lambda: None), local=True
-    )
 
 
 def test_presets_are_saved_listed_replaced_loaded_and_deleted(workspace, root):

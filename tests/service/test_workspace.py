@@ -4,13 +4,12 @@ import dataclasses
 import json
 import os
 import time
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from conftest import workspace_of
 from reeltune.errors import DefinitionError, MediaError, PreferencesError, SettingsError
-from reeltune.jobs import Queue
 from reeltune.preferences import Preferences, load_preferences, save_preferences
 from reeltune.service import finetunes, model_states
 from reeltune.service.drafts import check_draft, draft_with_settings
@@ -19,23 +18,7 @@ from reeltune.service.gallery import find_video
 from reeltune.service.model_states import folder_facts
 from reeltune.service.preference_fields import preferences_from_form
 from reeltune.service.settings_files import read_settings_of
-from reeltune.service.workspace import Workspace
 from reeltune.web.model_panel import model_description, model_list
-
-
-def workspace_of(root, local=True):
-    return Workspace(
-        root,
-        SimpleNamespace(queue=Queue(root), running=list, trouble=None, paused=False, wake=lambda: None),
-        local=local,
-    )
-
-
-@pytest.fixture
-def workspace(root):
-    (root / "uploads").mkdir()
-    (root / "outputs").mkdir()
-    return workspace_of(root)
 
 
 def test_only_outputs_and_uploads_may_be_named(workspace, root):

@@ -19,21 +19,6 @@ from reeltune.web.queue_panel import queue_panel
 from reeltune.web.words import in_words
 
 
-def workspace_of(root, local=True):
-    return Workspace(
-        root,
-        SimpleNamespace(queue=Queue(root), running=list, trouble=None, paused=False, wake=lambda: None),
-        local=local,
-    )
-
-
-@pytest.fixture
-def workspace(root):
-    (root / "uploads").mkdir()
-    (root / "outputs").mkdir()
-    return workspace_of(root)
-
-
 def test_what_strangers_wrote_is_text_and_never_markup(workspace, root, define):
     evil = '<img src=x onerror="alert(1)">\u202e'
     define(
