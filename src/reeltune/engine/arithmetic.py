@@ -1,4 +1,4 @@
-"""How a video's numbers are computed on a CPU: in which precision products are made, and with how many threads."""
+"""How a video is computed on a CPU: the precision of matrix products, and the number of threads."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _WORTH_SHARING = 200_000_000  # multiplications of one layer: a few milliseconds
 
 @contextmanager
 def arithmetic(plan: Plan, request: Request, config: Config) -> Iterator[None]:
-    """A context for all stages of a video: products in fp32 where the processor needs it, and a fitting number of
-    threads; afterwards torch has as many as before. `config`: the transformer's.
+    """A context for all stages of a video: products in fp32 where 16-bit ones are slow, and a suitable number of
+    threads. The number of threads is restored afterwards. `config`: the transformer's.
     """
     before = torch.get_num_threads()
     architecture = plan.definition.architecture
@@ -32,7 +32,7 @@ def arithmetic(plan: Plan, request: Request, config: Config) -> Iterator[None]:
 
 
 def threads_for(architecture: Architecture, request: Request, config: Config, most: int) -> int:
-    """One thread where a layer is small, else `most`.
+    """The number of threads: one where a layer is small, else `most`.
 
     More threads than the work can feed wait for each other at each layer; where the machine does something else too,
     the one waited for may not be running at all. A layer takes tokens x features x features multiplications.

@@ -140,7 +140,7 @@ class Engine:
         return outputs.free_path(self.definition.root / expand(folder), video)
 
     def _parse(self, prompt: str | None, settings: Settings) -> tuple[Request, ...]:
-        """The requests that settings come to; their notices are reported, and those of earlier calls forgotten."""
+        """The requests of these settings. Their notices are reported, also if an earlier call reported them."""
         self._reporter.start_over()
         if prompt is not None:
             settings = {**settings, "prompt": prompt}
@@ -165,7 +165,7 @@ class Engine:
         return self._plan
 
     def _known_preferences(self) -> tuple[Preferences, list[str]]:
-        """The preferences that count, and notices about values of their file that can't be used."""
+        """The preferences to use, and notices about invalid values in their file."""
         preferences, notices = self._preferences, list[str]()
         if preferences is None:
             preferences, notices = load_preferences(self.definition.root)
@@ -174,7 +174,7 @@ class Engine:
         return preferences, notices
 
     def _begin(self, cancel: CancelToken) -> Run:
-        """The run of the next video, on files as they are now: those that changed since the last one count anew."""
+        """The run of the next video. Where files have changed since the last one, it gets a new plan."""
         if self._warm.files.changed():
             self._plan = None
         plan = self.prepare(cancel)

@@ -1,4 +1,4 @@
-"""What settings ask of guidance beyond its scale: CFG-Zero* and skip-layer guidance, by the two passes of each step.
+"""Guidance beyond its scale: CFG-Zero* and skip-layer guidance, applied to the two passes of each step.
 
 The pipeline mixes v = u + w (c - u) from a pass with the prompt, c, and one without, u. Both of these change only u,
 or leave passes out, so its loop stays as it is.
@@ -58,13 +58,13 @@ def optimal_scale(conditional: torch.Tensor, unconditional: torch.Tensor) -> tor
 
 
 def rescaled(conditional: torch.Tensor, unconditional: torch.Tensor) -> torch.Tensor:
-    """s u: the pipeline's mix makes of it CFG-Zero*'s v = s u + w (c - s u)."""
+    """s u: with it in place of u, the pipeline computes CFG-Zero*'s v = s u + w (c - s u)."""
     return (optimal_scale(conditional, unconditional) * unconditional.float()).to(unconditional.dtype)
 
 
 @contextmanager
 def without(blocks: nn.ModuleList, layers: tuple[int, ...]) -> Iterator[None]:
-    """Leave some blocks out within the context: what goes into them comes out.
+    """Leave some blocks out within the context: their inputs are returned unchanged.
 
     In place of v = u + w (c - u), the pass without the prompt being one without these blocks too (spatiotemporal skip
     guidance, arXiv 2411.18664, joined with the negative prompt).

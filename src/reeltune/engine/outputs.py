@@ -1,4 +1,4 @@
-"""What a video carries with it, and where it goes."""
+"""The record of how a video was made, and the names of output files."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class Previewer:
 
 
 def _clean(latents: torch.Tensor, noise: float, before: torch.Tensor, noise_before: float) -> torch.Tensor:
-    """What the latents lead to if the flow goes straight on: x0 = x - noise * dx/dnoise."""
+    """The clean latents that a straight flow from here leads to: x0 = x - noise * dx/dnoise."""
     if noise == noise_before:
         return latents
     return latents - noise * (latents - before) / (noise - noise_before)

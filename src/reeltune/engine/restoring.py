@@ -1,4 +1,4 @@
-"""Taking weights off a device again: back to where they were, without a copy where that is a mapped file."""
+"""Moves weights from a device back to where they were, without a copy if that is a mapped file."""
 
 from __future__ import annotations
 

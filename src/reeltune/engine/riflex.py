@@ -1,4 +1,4 @@
-"""RIFLEx (arXiv 2502.15894): videos longer than the model was trained on, without beginning anew.
+"""RIFLEx (arXiv 2502.15894): videos longer than the model was trained on, which don't repeat themselves.
 
 A rotary position turns each pair of features with a frequency of its own; the *intrinsic* one is that whose period is
 where the model begins to repeat itself. Lowered until its period covers all L latent frames, 0.9 * 2 pi / L, nothing
@@ -38,7 +38,7 @@ def intrinsic(frequencies: list[float]) -> int:
 
 
 def stretch(axis: TemporalAxis, frames: int) -> Stretch | None:
-    """What has to be lowered for `frames` latent frames; None where it turns slowly enough already."""
+    """The frequency to lower for `frames` latent frames; None where no frequency is too high."""
     frequencies = [axis.base ** (-2 * index / axis.size) for index in range(axis.size // 2)]
     index = intrinsic(frequencies)
     frequency = _SHARE * 2 * math.pi / frames
@@ -47,7 +47,7 @@ def stretch(axis: TemporalAxis, frames: int) -> Stretch | None:
 
 @contextmanager
 def stretched(rope: nn.Module, axis: TemporalAxis, lower: Stretch | None) -> Iterator[None]:
-    """Let a model's rotary embedding answer with the lowered frequency within the context."""
+    """Within the context, a model's rotary embedding uses the lowered frequency."""
     if lower is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What makes passes faster, by preference: the kernel of attention, compiled blocks, int8 arithmetic."""
+"""Preferences that make passes faster: the attention kernel, compiled blocks, int8 arithmetic."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ALIGNED = 64  # bytes: where torch puts tensors of its own
 
 
 def speed_up(model: nn.Module, preferences: Preferences, device: torch.device, reporter: Reporter) -> None:
-    """Set a transformer, just loaded, up as the preferences want it to compute on a device.
+    """Set up a transformer that was just loaded, as the preferences say, for a device.
 
     What isn't available is reported, and the usual way taken.
     """
@@ -49,14 +49,14 @@ def dynamic_int8(model: nn.Module) -> int:
     return count
 
 
-def _attention(model: Any, wish: str, reporter: Reporter) -> None:
+def _attention(model: Any, preferred: str, reporter: Reporter) -> None:
     """The backend of diffusers' dispatcher that computes attention; torch's own takes flash attention where it can."""
     try:
         with quiet():
-            model.set_attention_backend(_BACKENDS[wish])
+            model.set_attention_backend(_BACKENDS[preferred])
     except (RuntimeError, ValueError, ImportError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        reporter.notice(f"Attention by {wish} isn't available here ({reason}): sdpa computes it.")
+        reporter.notice(f"Attention by {preferred} isn't available here ({reason}): sdpa computes it.")
         with quiet():
             model.set_attention_backend("native")
 

@@ -40,7 +40,7 @@ def model_config(family: Family, sources: Sequence[WeightSource], config: Config
         return {**config, **family.derive_config(shapes, stored)}
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         files = " and ".join(str(source.header.file) for source in sources)
-        message = f"{files}: tensors are missing without which the model's size can't be told ({error})."
+        message = f"{files}: tensors are missing that determine the model's size ({error})."
         raise CheckpointError(message, hint="Download it again.") from error
 
 

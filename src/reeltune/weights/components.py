@@ -125,7 +125,7 @@ def _config(source: WeightSource, layout: Layout) -> Config:
     try:
         return layout.derive_config(shapes, config_if_any(source.header.metadata))
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-        message = f"{source.header.file}: tensors are missing without which the model's size can't be told ({error})."
+        message = f"{source.header.file}: tensors are missing that determine the model's size ({error})."
         raise CheckpointError(message, hint=_HINT) from error
 
 

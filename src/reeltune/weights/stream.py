@@ -30,7 +30,7 @@ _MOST_THREADS = 8
 
 
 def write_piece(buffers: Buffers, piece: Piece) -> None:
-    """Read, compute and write one piece. Raises CheckpointError for what can't be stored so, and for bad numbers."""
+    """Read, compute and write one piece. Raises CheckpointError for values that can't be stored, NaN and infinity."""
     task, values = piece.task, buffers.source(piece)
     if task.quantized:
         data_row, scale_row = task.outputs
@@ -49,7 +49,7 @@ def write_piece(buffers: Buffers, piece: Piece) -> None:
 
 
 def _converted(buffers: Buffers, piece: Piece, values: torch.Tensor) -> torch.Tensor:
-    """The rows of a piece as the new file's data type holds them. Raises CheckpointError where that can't."""
+    """The rows of a piece in the new file's data type. Raises CheckpointError for values that don't fit."""
     task, dtype = piece.task, TORCH_DTYPES[piece.task.outputs[0].dtype]
     converted = torch.empty((piece.rows, task.matrix[1]), dtype=dtype)
     for part, block in buffers.blocks(piece, values):
@@ -61,7 +61,7 @@ def _converted(buffers: Buffers, piece: Piece, values: torch.Tensor) -> torch.Te
 
 
 def verify_piece(buffers: Buffers, piece: Piece) -> None:
-    """Read a piece of the new file again and hold it against the source. Raises CheckpointError."""
+    """Read a piece of the new file again and compare it with the source. Raises CheckpointError."""
     task, values = piece.task, buffers.source(piece)
     if task.quantized:
         data, scale = (buffers.written(tensor, piece) for tensor in task.outputs)

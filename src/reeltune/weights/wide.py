@@ -1,6 +1,6 @@
 """Products in fp32 on processors that multiply bf16 and fp16 slowly.
 
-Processors without instructions for a 16-bit type (most laptops: AVX2) take three to seven times as long for a product
+Processors without instructions for a 16-bit type (most laptops: AVX2) take three to five times as long for a product
 in it as for the same product in fp32. There, linear layers and attention compute in fp32 and round their result to the
 run's data type, one layer at a time; weights stay stored as they are. The numbers are those of 16-bit products, which
 sum in fp32 too, up to the order of the sums.

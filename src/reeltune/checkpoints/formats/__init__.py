@@ -33,12 +33,12 @@ FORMATS: tuple[WeightFormat, ...] = (
 
 
 def format_of(quantization: Quantization) -> WeightFormat:
-    """The format that goes by a quantization."""
+    """The format of a quantization."""
     return next(known for known in FORMATS if known.quantization == quantization)
 
 
 def format_by_name(file_name: str) -> WeightFormat:
-    """The format that a file's name says; `file_name` in lower case."""
+    """The format that a file's name indicates; `file_name` in lower case."""
     return next(known for known in FORMATS if known.is_named_in(file_name))
 
 
