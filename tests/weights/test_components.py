@@ -213,7 +213,9 @@ def test_wrong_vaes_and_image_encoders_are_named(tmp_path):
     clip = wangp.open_clip(seeded(transformers.CLIPVisionModel, config).state_dict())
     of = ("i2v", "image_encoder")
     refused(tmp_path, clip | {"visual.cls_embedding": torch.zeros(1, 2, 80)}, TensorMismatch, "class_embedding", of)
-    refused(tmp_path, clip | {"visual.pos_embedding": torch.zeros(())}, CheckpointError, "determine the model's size", of)
+    refused(
+        tmp_path, clip | {"visual.pos_embedding": torch.zeros(())}, CheckpointError, "determine the model's size", of
+    )
 
 
 def test_a_file_that_is_no_checkpoint(tmp_path):

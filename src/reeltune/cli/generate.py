@@ -128,9 +128,7 @@ def _write_videos(definition: Definition, preferences: Preferences, call: Settin
         contextlib.ExitStack() as stack,
         interruptible() as cancel,
         progress_display() as listener,
-        Engine(
-            definition, preferences=preferences, listener=listener, save_quantized=preferences.save_quantized
-        ) as engine,
+        Engine(definition, preferences=preferences, listener=listener) as engine,
     ):
         stack.callback(_print_paths, paths)
         for number, video in enumerate(engine.generate_each(cancel=cancel, **call)):

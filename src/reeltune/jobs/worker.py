@@ -190,9 +190,12 @@ class Worker:
         self._release_engine()
         from reeltune import Engine  # heavy, and only in this process
 
-        saving = self._save_quantized or preferences.save_quantized
         engine = Engine(
-            definition, preferences=preferences, listener=self._report, save_quantized=saving, previews=True
+            definition,
+            preferences=preferences,
+            listener=self._report,
+            save_quantized=self._save_quantized,  # beside the preference, which the engine reads itself
+            previews=True,
         )
         self._warm = (preferences, engine)
         return engine
