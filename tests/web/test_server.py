@@ -195,6 +195,29 @@ def test_the_page_never_loads_torch_and_ends_when_asked(tmp_path):
     assert time.monotonic() - begun < 20
 
 
+def test_a_form_is_drawn_while_other_events_add_components_to_the_session(tmp_path):
+    code = """
+import sys, pathlib
+from gradio.state_holder import SessionState
+from reeltune.jobs import Runner
+from reeltune.service.workspace import Workspace
+from reeltune.web.page import build_page
+root = pathlib.Path(sys.argv[1])
+with Runner(root) as runner:
+    page = build_page(Workspace(root, runner))
+    components = SessionState(page).blocks_config.blocks
+    assert components == page.default_config.blocks
+    assert components is not page.default_config.blocks
+    count = len(components)
+    for component in components.values():
+        components[10**6 + len(components)] = component
+    assert len(components) == 2 * count > 0
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert answer.returncode == 0, answer.stderr
+
+
 def test_a_second_page_of_the_same_root_is_refused(server):
     answer = subprocess.run(
         [sys.executable, "-m", "reeltune", "ui", "--root", str(server.root)],

@@ -24,12 +24,28 @@ _NUMBER = re.compile(r"\d{0,9}")
 _log = logging.getLogger("reeltune.page")
 
 
+class Components(dict[int, Any]):
+    """The components of a page by id, which can be iterated while another thread adds some.
+
+    Gradio draws a form in one thread and iterates all components of the session to do so; meanwhile its event loop
+    adds the components that other events of the session use. A plain dict would fail the drawing now and then.
+    """
+
+    def values(self) -> Any:
+        """The components of this moment."""
+        return list(super().values())
+
+    def __copy__(self) -> Components:
+        return Components(self)
+
+
 class Page(gr.Blocks):  # type: ignore[misc]
     """A Gradio page whose events only accept files from the uploads, and report errors as messages."""
 
     def __init__(self, workspace: Workspace, **options: Any) -> None:
         self._workspace = workspace
         super().__init__(**options)
+        self.default_config.blocks = Components(self.default_config.blocks)
 
     @property
     def allowed_paths(self) -> list[str]:

@@ -91,7 +91,7 @@ def _token_box(name: str, workspace: Workspace) -> gr.Textbox:
 
 
 def _token_updates(workspace: Workspace) -> list[Any]:
-    return [gr.Textbox(value="", placeholder=_placeholder(name, workspace)) for name in TOKENS]
+    return [gr.update(value="", placeholder=_placeholder(name, workspace)) for name in TOKENS]
 
 
 def _placeholder(name: str, workspace: Workspace) -> str:

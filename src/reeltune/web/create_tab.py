@@ -121,7 +121,7 @@ def about_base_model(workspace: Workspace, current: VideoDraft, id: str) -> str:
 
 
 def _select_base(event: gr.EventData) -> Any:
-    return gr.Dropdown(value=button_data(event, "base"))
+    return gr.update(value=button_data(event, "base"))
 
 
 def _follow_draft(workspace: Workspace, draft: gr.State, components: CreateComponents, fields: FinetuneFields) -> None:
@@ -131,7 +131,7 @@ def _follow_draft(workspace: Workspace, draft: gr.State, components: CreateCompo
     def selected(current: VideoDraft, previous_id: str) -> tuple[Any, str]:
         if current.id == previous_id:
             return gr.skip(), previous_id
-        return gr.Dropdown(choices=base_choices(workspace), value=current.id), current.id
+        return gr.update(choices=base_choices(workspace), value=current.id), current.id
 
     def described(current: VideoDraft, id: str) -> tuple[Any, ...]:
         urls2_visible, modules_visible = _used_fields(workspace, id)
@@ -173,14 +173,14 @@ def _attach_create(
             try:
                 id = _create(workspace, current, base_id, new, require_checked=require_checked)
             except FileNotChecked as error:
-                return {components.answer: problem(error), components.create_anyway: gr.Button(visible=True)}
+                return {components.answer: problem(error), components.create_anyway: gr.update(visible=True)}
             return {
                 draft: new_draft(workspace, id, Message(f"Created finetunes/{id}.json.")),
                 about: model_description(workspace, id),
-                own: gr.Dropdown(choices=own_ids(workspace), value=id),
-                tabs: gr.Tabs(selected="make"),
+                own: gr.update(choices=own_ids(workspace), value=id),
+                tabs: gr.update(selected="make"),
                 components.answer: "",
-                components.create_anyway: gr.Button(visible=False),
+                components.create_anyway: gr.update(visible=False),
             }
 
         return created
@@ -190,7 +190,7 @@ def _attach_create(
     components.create.click(create_with(require_checked=True), inputs, outputs, **QUIET)
     components.create_anyway.click(create_with(require_checked=False), inputs, outputs, **QUIET)
     for field in fields.sources:
-        field.input(lambda: gr.Button(visible=False), None, components.create_anyway, **QUIET)
+        field.input(lambda: gr.update(visible=False), None, components.create_anyway, **QUIET)
 
 
 def _create(workspace: Workspace, current: VideoDraft, base_id: str, new: NewFinetune, *, require_checked: bool) -> str:

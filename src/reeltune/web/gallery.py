@@ -194,7 +194,7 @@ def _attach_details(
             draft: new,
             make.about: model_description(workspace, new.id),
             make.models: model_list(workspace, new.id),
-            tabs: gr.Tabs(selected="make"),
+            tabs: gr.update(selected="make"),
             make.file_name: "",
             make.file_content: "",
         }

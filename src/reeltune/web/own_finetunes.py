@@ -94,7 +94,7 @@ class OwnFinetunes:
         """Show a finetune, and the error if it can't be read; other answers stay."""
         fields = self._fields
         updates: Updates = {fields.name: "", fields.description: "", fields.content: ""}
-        updates[self._confirm] = gr.Button(visible=False)
+        updates[self._confirm] = gr.update(visible=False)
         if not id:
             return updates
         try:
@@ -128,11 +128,11 @@ class OwnFinetunes:
     def _ask(self, id: str | None) -> Updates:
         """Ask for confirmation before a finetune is deleted."""
         if not id:
-            return {self._answer: problem("Choose a finetune first."), self._confirm: gr.Button(visible=False)}
-        return {self._answer: "", self._confirm: gr.Button(f"Yes, delete {id}", visible=True)}
+            return {self._answer: problem("Choose a finetune first."), self._confirm: gr.update(visible=False)}
+        return {self._answer: "", self._confirm: gr.update(value=f"Yes, delete {id}", visible=True)}
 
     def _delete(self, id: str | None) -> Updates:
-        hidden = {self._confirm: gr.Button(visible=False)}
+        hidden = {self._confirm: gr.update(visible=False)}
         try:
             delete_finetune(self._workspace, id or "")
         except ReeltuneError as error:
@@ -153,5 +153,5 @@ class OwnFinetunes:
         return self._list_updates(copy_id, f"Created finetunes/{copy_id}.json. You can edit it here.")
 
     def _list_updates(self, selected: str | None, message: str) -> Updates:
-        choices = gr.Dropdown(choices=own_ids(self._workspace), value=selected)
+        choices = gr.update(choices=own_ids(self._workspace), value=selected)
         return {self._list: choices, self._answer: success(message)}

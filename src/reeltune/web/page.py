@@ -87,8 +87,8 @@ def _show_outdated(view: View) -> str:
     return outdated(view.workspace, view.draft)
 
 
-def _dropdown(choices: list[Any]) -> gr.Dropdown:
-    return gr.Dropdown(choices=choices)
+def _dropdown(choices: list[Any]) -> Any:
+    return gr.update(choices=choices)
 
 
 def _skip_if_empty(value: str) -> Any:

@@ -75,6 +75,6 @@ class PresetRow:
         names = preset_names(self._workspace, self._definition.id)
         return {
             self._answer: success(message),
-            self._list: gr.Dropdown(choices=names, value=selected),
+            self._list: gr.update(choices=names, value=selected),
             self._name: "",
         }

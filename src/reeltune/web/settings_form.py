@@ -178,7 +178,7 @@ class SettingsForm:
     def _save_defaults(self, *values: Any) -> Updates:
         path = save_defaults(self._workspace, self._definition.id, self._checked(values)[0])
         text = f"{self._definition.name} now starts with these settings ({self._workspace.relative(path)})."
-        return {self._answer: answer(Message(text)), self._delete_defaults_button: gr.Button(visible=True)}
+        return {self._answer: answer(Message(text)), self._delete_defaults_button: gr.update(visible=True)}
 
     def _delete_defaults(self) -> Updates:
         defaults_file(self._workspace, self._definition.id).unlink(missing_ok=True)
@@ -193,7 +193,7 @@ class SettingsForm:
     def _open_create_tab(self, *values: Any) -> Updates:
         settings = {**self._current.settings, **self._checked(values)[0]}
         draft = self._current.with_changes(settings=settings, message=None)
-        return {self._draft: draft, self._make.tabs: gr.Tabs(selected="create")}
+        return {self._draft: draft, self._make.tabs: gr.update(selected="create")}
 
     def _use_upload(self, path: str) -> Updates:
         draft = draft_of_upload(self._workspace, self._definition.id, path)
