@@ -100,7 +100,7 @@ def rm(
 
 
 def gc(root: Root = None, dry_run: DryRun = False, yes: Yes = False) -> None:
-    """Delete downloaded files that no definition uses, and what interrupted downloads left.
+    """Delete downloaded files that no definition uses, and what interrupted downloads left behind.
 
     Files of other programs are kept.
     """

@@ -78,7 +78,7 @@ def set_preference(
     ] = None,
     root: Root = None,
 ) -> None:
-    """Set a preference in reeltune.json. Without a value, its default is set."""
+    """Set a preference in reeltune.json. Without a value, reset it to its default."""
     from reeltune.preferences import FILE_NAME, TOKENS, save_preferences
 
     folder, preferences = _load(root)

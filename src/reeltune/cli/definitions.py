@@ -29,7 +29,8 @@ def check(
     fix: Annotated[
         bool,
         typer.Option(
-            "--fix", help="Join files that consist of several JSON pieces into one object; the old file is kept."
+            "--fix",
+            help="If a file consists of several JSON pieces, join them into one object; the old text is kept.",
         ),
     ] = False,
     root: Root = None,

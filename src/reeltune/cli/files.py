@@ -48,7 +48,7 @@ def inspect(
     source: Annotated[str, typer.Argument(metavar="FILE|URL", help="A .safetensors file, or its URL.")],
     as_json: AsJson = False,
 ) -> None:
-    """Read the header of a weight file and show its model, data type and quantization. Nothing is downloaded."""
+    """Read the header of a weight file, not the weights, and show its model, data type and quantization."""
     from reeltune.checkpoints.inspection import inspect as inspect_file
 
     inspection = inspect_file(source)
@@ -100,7 +100,7 @@ def add(
     ] = None,
     root: Root = None,
 ) -> None:
-    """Create a finetune definition for a weight file, based on its header. Nothing is downloaded."""
+    """Create a finetune definition for a weight file, based on its header. The weights are not downloaded."""
     from reeltune.errors import AmbiguousArchitecture
     from reeltune.library.adding import add as write_definition
     from reeltune.library.adding import inspect_source
@@ -209,7 +209,7 @@ def replace_urls(
     new: Annotated[str, typer.Argument(metavar="NEW", help="Text to replace it with.")],
     root: Root = None,
 ) -> None:
-    """Replace a text in every URL that a definition lists. The rest of the file is unchanged."""
+    """Replace text in every URL that a definition lists. The rest of the file is unchanged."""
     from reeltune.definitions.writer import replace_urls as replace_in_file
     from reeltune.errors import DefinitionError
 

@@ -72,7 +72,7 @@ def generate(
     ] = None,
     image_refs: Annotated[
         list[str] | None,
-        typer.Option("--image-refs", help="Image of an object or person in the video; may be repeated."),
+        typer.Option("--image-refs", help="Image of an object or person to show in the video; may be repeated."),
     ] = None,
     save_quantized: Annotated[
         bool,

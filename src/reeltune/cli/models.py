@@ -34,7 +34,7 @@ def list_models(
     all_: Annotated[bool, typer.Option("--all", help="Also list hidden definitions.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List all models, base models and finetunes, and whether they can run on this machine."""
+    """List all models (base models and finetunes), and whether they can run on this machine."""
     from reeltune.planning.facts import local_summaries
 
     catalog = open_catalog(root)

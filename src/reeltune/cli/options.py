@@ -49,7 +49,8 @@ Profile = Annotated[
     typer.Option(
         "--profile",
         show_default=False,
-        help="Memory profile: auto, or resident, stages, streamed, minimum (from fastest to least memory).",
+        help="Memory profile: auto, or resident, stages, streamed, minimum. "
+        "The first is the fastest, the last needs the least memory.",
     ),
 ]
 Threads = Annotated[

@@ -31,7 +31,7 @@ def ui(
         typer.Option(
             "--auth-file",
             show_default=False,
-            help="File with one name:password per line that only you can read; visitors must log in.",
+            help="File that only you can read, with one name:password per line; visitors must log in.",
         ),
     ] = None,
     insecure: Annotated[
@@ -40,7 +40,8 @@ def ui(
     save_quantized: Annotated[
         bool,
         typer.Option(
-            "--save-quantized", help="Save models that are quantized while loading, until the server is stopped."
+            "--save-quantized",
+            help="Also save models that are quantized while loading. The option applies to this run of the server.",
         ),
     ] = False,
     browser: Annotated[

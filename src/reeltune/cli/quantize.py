@@ -31,7 +31,7 @@ def quantize(
     lora: Annotated[
         list[str] | None,
         typer.Option(
-            "--lora", metavar="FILE[:WEIGHT]", help="LoRA to merge, with an optional weight; may be repeated."
+            "--lora", metavar="FILE[:STRENGTH]", help="LoRA to merge, with an optional strength; may be repeated."
         ),
     ] = None,
     output: Annotated[
