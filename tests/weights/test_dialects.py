@@ -11,11 +11,11 @@ from test_families import CASES, random_model
 
 from layouts import original_layout
 from reeltune.checkpoints.keys import places
+from reeltune.checkpoints.loras.names import _table, locate
 from reeltune.errors import CheckpointError, LoraMismatch, UnsupportedFormat
 from reeltune.families import FAMILIES
 from reeltune.families.hunyuan import HUNYUAN
 from reeltune.families.wan import WAN
-from reeltune.weights.lora.names import _table, locate
 from reeltune.weights.quantize import quantize
 
 RANK = 4

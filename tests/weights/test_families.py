@@ -20,6 +20,7 @@ from layouts import original_layout
 from reeltune.checkpoints.contents import Header, Tensor
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import map_names
+from reeltune.checkpoints.source import WeightSource
 from reeltune.errors import TensorMismatch, UnsupportedFormat
 from reeltune.families import ARCHITECTURES, FAMILIES
 from reeltune.families.hunyuan import HUNYUAN
@@ -27,7 +28,7 @@ from reeltune.families.ltx import LTX
 from reeltune.families.wan import WAN
 from reeltune.weights.building import empty_model, model_config
 from reeltune.weights.load import load_transformer
-from reeltune.weights.matching import WeightSource, check_names
+from reeltune.weights.matching import check_names
 
 BF16 = torch.bfloat16
 HUNYUAN_CONFIG = {

@@ -203,7 +203,7 @@ def test_what_does_not_fit_is_named(tmp_path, base, weights):
         ({"lora_unet_blocks_0_ffn_0.oft_blocks": (4, 4, 4)}, UnsupportedFormat, "not a plain LoRA but OFT"),
         ({"base_model.model.blocks.0.ffn.0.boft_R.default": (4, 4, 4)}, UnsupportedFormat, "BOFT"),
         ({"lora_unet_blocks_0_ffn_0.b1.weight": (4, 4)}, UnsupportedFormat, "GLoRA"),
-        ({"blocks.0.ffn.0.weight": (64, 48)}, UnsupportedFormat, "whole weights of a model, and no LoRA"),
+        ({"blocks.0.ffn.0.weight": (64, 48)}, UnsupportedFormat, "whole weights of a model, and is no LoRA"),
     ],
 )  # fmt: skip
 def test_what_would_do_nothing_or_wrong_is_an_error(tmp_path, base, state, error, text):
@@ -255,7 +255,7 @@ def test_parts_that_fit_nothing_are_named_beside_those_that_do(tmp_path, base, w
     assert str(made.applied[0]).endswith("applied 1 of 2 modules; not of this model: blocks.0.self_attn.q.modulation.")
     state["transformer.blocks.0.self_attn.q.lora_A.weight"] = torch.zeros(RANK, 48)
     save_file(state, tmp_path / "c.safetensors")
-    with pytest.raises(CheckpointError, match="holds a part twice"):
+    with pytest.raises(CheckpointError, match="contains a part twice"):
         quantize(base, tmp_path / "twice.safetensors", loras=[(tmp_path / "c.safetensors", 1.0)])
 
 

@@ -13,10 +13,10 @@ from torch import nn
 from reeltune._quiet import importing
 from reeltune.checkpoints.identify import original_shapes
 from reeltune.checkpoints.metadata import config_if_any
+from reeltune.checkpoints.source import WeightSource
 from reeltune.errors import CheckpointError
 from reeltune.families import Family
 from reeltune.families.base import Config
-from reeltune.weights.matching import WeightSource
 
 
 def transformer_class(name: str) -> Any:

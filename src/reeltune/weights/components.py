@@ -25,6 +25,7 @@ from reeltune.checkpoints.header import FileSource, read_header
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import NameMap, Places, map_names
 from reeltune.checkpoints.metadata import config_if_any
+from reeltune.checkpoints.source import WeightSource
 from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, TensorMismatch, UnsupportedFormat
 from reeltune.families import Component
@@ -39,7 +40,7 @@ from reeltune.weights._libraries import (
     wan_vae_names,
 )
 from reeltune.weights.loader import Loader
-from reeltune.weights.matching import WeightSource, check_names
+from reeltune.weights.matching import check_names
 from reeltune.weights.tensors import TensorFile
 
 _HINT = "Move the file away, and the component is downloaded instead."

@@ -14,17 +14,18 @@ from reeltune.checkpoints.formats import format_of
 from reeltune.checkpoints.formats.quanto_int8 import quantization_metadata
 from reeltune.checkpoints.identify import Identity, identify
 from reeltune.checkpoints.keys import map_names
+from reeltune.checkpoints.loras import Targets
 from reeltune.checkpoints.metadata import config_if_any
+from reeltune.checkpoints.source import WeightSource
 from reeltune.dtypes import DType, Quantization
 from reeltune.errors import CheckpointError, UnsupportedFormat
 from reeltune.families import ARCHITECTURES, FAMILIES, Family
 from reeltune.library.index import FILE_NAME, Index
 from reeltune.weights._libraries import modules_in_fp32
 from reeltune.weights.building import empty_model, model_config, transformer_class
-from reeltune.weights.edits import Edit
 from reeltune.weights.formats import decoder_of
-from reeltune.weights.lora import Applied, Targets, match, second_of_two
-from reeltune.weights.matching import Shapes, WeightSource, check_names, check_storage
+from reeltune.weights.lora import Applied, Edits, FileValues, Values, read_edits, second_of_two
+from reeltune.weights.matching import check_names, check_storage
 from reeltune.weights.parts import Parts, name_of_all, read_parts
 from reeltune.weights.recipe import INT8, Recipe, Target, write_recipe
 
@@ -65,8 +66,8 @@ def prepare(
         decoder_of(identity.quantization).check_notes(file, names_of_file)
     names = map_names(parts.header.tensors, family, identity.layout or "original", identity.prefix)
     known = WeightSource(parts.header, identity, names)
-    expected, fp32 = _model(family, known)
-    edits, applied = _edits(Targets(known, family, expected, parts.homes), source, loras)
+    fp32 = _check_model(family, known)
+    edits, applied = _edits(Targets(family, known), FileValues(known, parts.homes), source, loras)
     metadata = _metadata(source, parts, applied)
     target = Target(to, run_dtype, fp32)
     recipe = write_recipe(parts, known, family, target, edits, metadata)
@@ -108,28 +109,29 @@ def _dtype(to: str, dtype: str, identity: Identity, family: Family) -> DType:
     return DType(dtype)
 
 
-def _model(family: Family, source: WeightSource) -> tuple[Shapes, tuple[str, ...]]:
-    """Shapes of the model's parameters ({} for a module) and what stays in fp32. Raises TensorMismatch."""
+def _check_model(family: Family, source: WeightSource) -> tuple[str, ...]:
+    """Check that the file contains the model that its header tells of; returns the modules that stay in fp32.
+
+    Raises TensorMismatch.
+    """
     if source.identity.role == "module":
-        model_class = transformer_class(family.transformer_class)
         check_storage(source)
-        return {}, modules_in_fp32(model_class)
+        return modules_in_fp32(transformer_class(family.transformer_class))
     known = source.identity.architectures or source.identity.compatible
     config = ARCHITECTURES[known[0]].config if known else {}
     model = empty_model(family, model_config(family, [source], config))
-    expected = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
-    check_names([source], expected)
-    return expected, modules_in_fp32(model)
+    check_names([source], {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()})
+    return modules_in_fp32(model)
 
 
 def _edits(
-    targets: Targets, path: Path, loras: Sequence[tuple[str | Path, float]]
-) -> tuple[dict[str, list[Edit]], tuple[Applied, ...]]:
-    edits: dict[str, list[Edit]] = {}
+    targets: Targets, values: Values, path: Path, loras: Sequence[tuple[str | Path, float]]
+) -> tuple[Edits, tuple[Applied, ...]]:
+    edits: Edits = {}
     applied = []
     for lora, weight in loras:
-        edits_of_lora, report = match(Path(lora), weight, targets, second=second_of_two(path))
-        applied.append(report)
+        edits_of_lora, report = read_edits(Path(lora), weight, targets, values, second=second_of_two(path))
+        applied.append(Applied(weight, report))
         for stored, edits_of_tensor in edits_of_lora.items():
             edits.setdefault(stored, []).extend(edits_of_tensor)
     return edits, tuple(applied)

@@ -12,26 +12,11 @@ from typing import Protocol
 
 import torch
 
+from reeltune.checkpoints.loras.targets import Segment
+
 Change = Callable[[torch.Tensor, int], None]
 Room = Callable[[int, int], torch.Tensor]  # rows, columns -> fp32 memory that may be overwritten
 LEAST = 64  # rows that are multiplied at once: of fewer, BLAS sums in another order
-
-
-@dataclass(frozen=True)
-class Segment:
-    """`count` rows of an edit, from `edit_row` on, and the rows of the stored tensor that they change."""
-
-    edit_row: int
-    stored_row: int
-    count: int
-
-    def overlap(self, first: int, count: int) -> tuple[slice, slice] | None:
-        """Rows of the edit, and of a block of `count` stored rows from `first` on, that meet."""
-        begin, end = max(first, self.stored_row), min(first + count, self.stored_row + self.count)
-        if begin >= end:
-            return None
-        shift = self.edit_row - self.stored_row
-        return slice(begin + shift, end + shift), slice(begin - first, end - first)
 
 
 class Delta(Protocol):

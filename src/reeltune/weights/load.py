@@ -18,6 +18,7 @@ from reeltune.checkpoints.formats import format_of
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import map_names
+from reeltune.checkpoints.source import WeightSource
 from reeltune.dtypes import DType
 from reeltune.errors import UnsupportedFormat
 from reeltune.events import CancelToken, Listener, Progress, ignore
@@ -27,7 +28,7 @@ from reeltune.weights._libraries import modules_in_fp32
 from reeltune.weights.building import empty_model, model_config
 from reeltune.weights.formats import decoder_of
 from reeltune.weights.loader import Loader
-from reeltune.weights.matching import WeightSource, check_names
+from reeltune.weights.matching import check_names
 from reeltune.weights.tensors import RUN_DTYPES, TensorFile
 
 

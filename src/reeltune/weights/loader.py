@@ -8,10 +8,10 @@ import torch
 
 from reeltune.checkpoints.formats.base import module_of
 from reeltune.checkpoints.keys import matches
+from reeltune.checkpoints.source import Shapes, WeightSource
 from reeltune.weights._libraries import int8_tensor
 from reeltune.weights.formats import Weight, decoder_of
 from reeltune.weights.formats.quanto_int8 import quantize_tensor
-from reeltune.weights.matching import Shapes, WeightSource
 from reeltune.weights.tensors import TensorFile
 
 

@@ -17,12 +17,12 @@ from reeltune.checkpoints.formats.base import ACTIVATION_SCALES, module_of
 from reeltune.checkpoints.formats.quanto_int8 import DATA, SCALE
 from reeltune.checkpoints.header import DTYPE_BITS
 from reeltune.checkpoints.keys import matches
+from reeltune.checkpoints.source import WeightSource
 from reeltune.dtypes import DType
 from reeltune.errors import UnsupportedFormat
 from reeltune.families import Family
 from reeltune.weights.edits import Edit
 from reeltune.weights.formats import Decoder, decoder_of
-from reeltune.weights.matching import WeightSource
 from reeltune.weights.parts import Parts
 
 STORED = {DType.BF16: "BF16", DType.FP16: "F16", DType.FP32: "F32"}

@@ -1,10 +1,10 @@
-"""LoRA files of every dialect, matched to the stored tensors that they change.
+"""LoRA files as edits of a model's parameters: merged into a file, or computed beside the model's layers.
 
-`dialects` says what the keys mean, `names` which module each belongs to, `targets` where that module is stored,
-`adapter` how strong the file says it is, `reading` turns its tensors into edits, `matching` does it for a whole file.
+`reading` turns the tensors of a module into edits, `matching` those of a whole file; `values` gives the numbers of the
+model that some of them need.
 """
 
-from reeltune.weights.lora.matching import Applied, match, second_of_two
-from reeltune.weights.lora.targets import Targets
+from reeltune.weights.lora.matching import Applied, Edits, read_edits, second_of_two
+from reeltune.weights.lora.values import FileValues, Values
 
-__all__ = ["Applied", "Targets", "match", "second_of_two"]
+__all__ = ["Applied", "Edits", "FileValues", "Values", "read_edits", "second_of_two"]

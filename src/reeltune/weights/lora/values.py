@@ -1,0 +1,48 @@
+"""The numbers of a model's parameters, which DoRA needs to know their lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from reeltune.checkpoints.loras.targets import Place
+from reeltune.checkpoints.source import WeightSource
+from reeltune.weights.formats import decoder_of
+from reeltune.weights.tensors import TensorFile
+
+Values = Callable[[Sequence[Place], tuple[int, int]], torch.Tensor]
+Matrix = Callable[[str], torch.Tensor]
+
+
+def gather(matrix: Matrix, places: Sequence[Place], shape: tuple[int, int]) -> torch.Tensor:
+    """A parameter as fp32 [rows, columns]. `matrix`: a stored tensor as [rows, columns], by name."""
+    values = torch.empty(shape)
+    for place in places:
+        stored = matrix(place.stored)
+        for segment in place.segments:
+            rows = slice(segment.stored_row, segment.stored_row + segment.count)
+            values[segment.edit_row : segment.edit_row + segment.count] = stored[rows]
+    return values
+
+
+class FileValues:
+    """Reads parameters from the files of a checkpoint. `homes`: the file of each stored tensor."""
+
+    def __init__(self, source: WeightSource, homes: Mapping[str, Path]) -> None:
+        self._source, self._homes = source, homes
+        self._files: dict[Path, TensorFile] = {}
+
+    def __call__(self, places: Sequence[Place], shape: tuple[int, int]) -> torch.Tensor:
+        """A parameter as fp32 [rows, columns]."""
+        return gather(self._matrix, places, shape)
+
+    def _matrix(self, stored: str) -> torch.Tensor:
+        home = self._homes[stored]
+        if home not in self._files:
+            self._files[home] = TensorFile(home)
+        decoder = decoder_of(self._source.identity.quantization)
+        weight = decoder.read(self._files[home], self._source.stored_weight(stored))
+        tensor = weight.decoded(torch.float32)
+        return tensor.reshape(len(tensor) if tensor.ndim else 1, -1)
