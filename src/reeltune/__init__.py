@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from reeltune.media.origin import Origin
     from reeltune.media.video import Video
     from reeltune.planning.choose import Choice, Rejection, Selection
-    from reeltune.planning.plan import Item, Plan, explain
+    from reeltune.planning.item import Item
+    from reeltune.planning.plan import Plan, explain
     from reeltune.preferences import Preferences
     from reeltune.weights.quantize import Quantized, quantize
 

@@ -162,10 +162,6 @@ class Catalog(Mapping[str, Definition]):
         """The `model` object of a definition, merged from its files, with unresolved references."""
         return self._entry(id).model
 
-    def loras(self, id: str) -> tuple[Version, ...]:
-        """The LoRAs that a definition lists, directly or by reference. Raises DefinitionError."""
-        return self._references.urls(self._entry(id).id, "loras")
-
     def summaries(self) -> list[Summary]:
         """A summary of each definition, including those that can't be resolved."""
         return [self._summary(entry) for entry in self._entries.values()]
@@ -209,7 +205,6 @@ class Catalog(Mapping[str, Definition]):
         if model.fps and model.fps != architecture.frame_rate:
             architecture = replace(architecture, fps=model.fps)
         settings = {**lineage.inherited_settings(entry, self._entries), **entry.settings}
-        loras = self._references.urls(entry.id, "loras")
         file = str(entry.files[-1])
         resolutions, resolution_warnings = offered_resolutions(model.resolutions, file)
         return Definition(
@@ -220,11 +215,13 @@ class Catalog(Mapping[str, Definition]):
             architecture=architecture,
             slots=MappingProxyType(slots),
             preload=self._references.urls(entry.id, "preload_URLs"),
+            loras=self._references.urls(entry.id, "loras"),
+            lora_multipliers=lineage.lora_multipliers(entry, self._entries),
             auto_quantize=bool(model.auto_quantize),
             components=lineage.inherited_components(entry, self._entries) or architecture.components_repo,
             sha256=MappingProxyType(dict(model.sha256 or {})),
             settings=MappingProxyType(settings),
-            unsupported=unsupported_features(model, architecture, slots, settings, loras),
+            unsupported=unsupported_features(model, architecture, slots, settings),
             files=entry.files,
             notices=(*entry.notices, *resolution_warnings, *unused_key_warnings(model, file)),
             root=self.root,

@@ -55,9 +55,11 @@ def _model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
     lists = {
         "modules": modules,
         "preload_URLs": _urls(definition.preload),
-        "loras": _urls(catalog.loras(definition.id)),
+        "loras": _urls(definition.loras),
     }
     model |= {key: urls for key, urls in lists.items() if urls}
+    if definition.lora_multipliers:
+        model["loras_multipliers"] = definition.lora_multipliers.split()
     if definition.components != definition.architecture.components_repo:
         model["components"] = definition.components
     if definition.sha256:

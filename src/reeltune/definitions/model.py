@@ -50,7 +50,9 @@ class Definition:
 
     `kind`: "base" or "finetune". `slots`: versions by slot, in the order of the file. `components`: a Hub repository
     (`owner/name`) or a folder in diffusers layout. `settings`: the base model's and its own, without the architecture's
-    defaults. `unsupported`: the unsupported features that it needs, as clauses such as "it applies LoRAs …". `files`:
+    defaults. `loras`: LoRAs that are always applied; `lora_multipliers`: their weights, in the syntax of the setting
+    `loras_multipliers`. `unsupported`: the unsupported features that it needs, as clauses such as "it makes images …".
+    `files`:
     the files it was read from, built-in ones first. `root`: its working folder. `namesakes`: for a version, other files
     with the same name in all definitions of the catalog. `visible`: whether lists show it. `resolutions`: the labels
     and values of the resolutions it offers; empty for any resolution.
@@ -63,6 +65,8 @@ class Definition:
     architecture: Architecture
     slots: Mapping[Slot, tuple[Version, ...]]
     preload: tuple[Version, ...]
+    loras: tuple[Version, ...]
+    lora_multipliers: str
     auto_quantize: bool
     components: str
     sha256: Mapping[str, str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from reeltune.checkpoints.names import format_objection, name_objection
 from reeltune.definitions.keys import REPLACED_COMPONENTS, REPORTED, has_value
@@ -18,16 +18,13 @@ Slots = Mapping[Slot, tuple[Version, ...]]
 
 
 def unsupported_features(
-    model: ModelSection, architecture: Architecture, slots: Slots, settings: Settings, loras: Iterable[object]
+    model: ModelSection, architecture: Architecture, slots: Slots, settings: Settings
 ) -> tuple[str, ...]:
-    """The unsupported features that a definition needs, as clauses such as "it applies LoRAs …"; empty if it has none.
+    """The unsupported features that a definition needs, as clauses such as "it makes images …"; empty if it has none.
 
     Lists, plans and downloads show them as the reason why a definition isn't runnable.
     """
     clauses = []
-    if any(loras):
-        merge = "merge them into its file with `reeltune quantize FILE --lora LORA`, and list that one"
-        clauses.append(f"it applies LoRAs, which are not supported yet ({merge})")
     if TRANSFORMER_2 in slots and not _has_two_transformers(architecture):
         clauses.append(f"it has a second transformer (URLs2), which {architecture.id} does not use")
     if has_modules(slots) and not _has_modules(architecture):

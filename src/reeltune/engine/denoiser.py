@@ -1,7 +1,7 @@
-"""A stand-in for the transformer in a pipeline: it loads the transformer when it is needed, and steers each pass.
+"""A stand-in for the transformer in a pipeline: it loads the transformers when they are needed, and steers each pass.
 
-The loop over the steps is diffusers' own. What settings change about it (guidance, step cache, positions), and what a
-memory profile does, happens around single passes, here.
+The loop over the steps is diffusers' own. What settings change about it (phases, guidance, LoRAs, step cache,
+positions), and what a memory profile does, happens around single passes, here.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
+from reeltune.definitions.slots import Slot
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import Arguments, TemporalAxis
+from reeltune.engine.families.base import Arguments, TemporalAxis, Tensors
 from reeltune.engine.guidance import GuidanceSchedule, rescaled, schedule_of, without
+from reeltune.engine.models import LoadedTransformer
 from reeltune.engine.placing import Placement
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.riflex import stretch, stretched
@@ -24,37 +25,33 @@ from reeltune.engine.speed import compilation_failed, compiled, undo_compile
 from reeltune.engine.stepcache import StepCache, step_cache
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture
-from reeltune.request.values import Request, Riflex
+from reeltune.request.values import Phase, Request, Riflex
 
-_BRANCHES = ("cond", "uncond")  # in the order of the pipelines' passes
+_COND, _UNCOND = "cond", "uncond"  # the passes with and without the prompt
 
 
 @dataclass
 class Steering:
     """How the passes of one video are steered.
 
-    `temporal_axis`: the axis that RIFLEx stretches, of a transformer's rotary embedding; None where it is off.
-    `stretched`: whether it changed something. `step` counts from 0, `passes` those made in this step. `conditional`:
-    the output of this step's pass with the prompt, as long as it is needed.
+    `phases`: of each step. `temporal_axis`: the axis that RIFLEx stretches, of a transformer's rotary embedding; None
+    where it is off. `stretched`: whether it changed something. `step` counts from 0.
     """
 
+    phases: tuple[Phase, ...]
     guidance: GuidanceSchedule
     cache: StepCache | None = None
     temporal_axis: Callable[[Any], TemporalAxis] | None = None
     stretched: bool = False
     step: int = 0
-    passes: int = 0
-    conditional: torch.Tensor | None = None
 
-    def next_step(self, done: int) -> None:
-        """Begin the next step, after `done` of them."""
-        self.step = done
-        self.passes = 0
-        self.conditional = None
+    @property
+    def phase(self) -> Phase:
+        """The phase of the current step."""
+        return self.phases[self.step]
 
     def close(self) -> None:
         """Take the step cache off the models: the video is over, whether it was made or not."""
-        self.conditional = None
         if self.cache is not None:
             self.cache.close()
 
@@ -66,12 +63,13 @@ def steering(architecture: Architecture, request: Request, config: Any, reporter
     if cache and {0, config.num_layers - 1} & set(schedule.layers):
         message = "The step cache can't be used where perturbation_layers leave out the first or the last block."
         raise SettingsError(message, hint="Take these off perturbation_layers, or leave skip_steps_cache_type empty.")
-    if (schedule.zero_star or schedule.layers) and not request.guidance.enabled:
+    if (schedule.zero_star or schedule.layers) and not request.guided:
         reporter.notice(
             "guidance_scale is 1, which turns guidance off: CFG-Zero* and skip-layer guidance change nothing."
         )
     lengthened = _lengthened(architecture, request, reporter)
-    return Steering(schedule, cache, runtime_of(architecture).temporal_axis if lengthened else None)
+    phases = tuple(request.phase(step) for step in range(request.steps))
+    return Steering(phases, schedule, cache, runtime_of(architecture).temporal_axis if lengthened else None)
 
 
 def _lengthened(architecture: Architecture, request: Request, reporter: Reporter) -> bool:
@@ -84,49 +82,54 @@ def _lengthened(architecture: Architecture, request: Request, reporter: Reporter
 
 
 class Denoiser:
-    """Stands in for a transformer in a pipeline.
+    """Stands in for the transformers in a pipeline: returns the velocity of a step, guided as its phase says.
 
-    `config`, `dtype`: the transformer's. `load` returns it; a second call returns the same one from memory.
+    `config`, `dtype`: the transformers'. `load` returns the transformer of a slot; a second call returns the same one
+    from memory. `negative`: the arguments of the pass without the prompt that differ from those of the pass with it,
+    empty if the pipeline makes both in one.
     """
 
     def __init__(
         self,
         config: Any,
         dtype: torch.dtype,
-        load: Callable[[], nn.Module],
+        load: Callable[[Slot], LoadedTransformer],
         placement: Placement,
         steering: Steering,
+        negative: Tensors,
         reporter: Reporter,
     ) -> None:
         self.config, self.dtype = config, dtype
         self._load, self._placement, self._steering, self._reporter = load, placement, steering, reporter
+        self._negative = {name: None if value is None else value.to(dtype) for name, value in negative.items()}
 
     def cache_context(self, *_: Any, **__: Any) -> AbstractContextManager[None]:
         """Do nothing: each pass enters the context itself, as some pipelines don't."""
         return nullcontext()
 
     def __call__(self, **options: Any) -> tuple[torch.Tensor]:
-        """A forward pass, as the settings steer it. Returns the velocity, as the transformer does."""
+        """The velocity in the current step, as a pass of the transformer returns it."""
         steering = self._steering
-        branch = _BRANCHES[min(steering.passes, 1)]
-        steering.passes += 1
         if steering.step < steering.guidance.zero_steps:
             return (self._zeros(options["hidden_states"]),)
-        output = self._pass(branch, options)
+        conditional = self._pass(_COND, options)
+        scale = steering.phase.guidance_scale
+        if scale <= 1 or not self._negative:
+            return (conditional,)
+        unconditional = self._pass(_UNCOND, {**options, **self._negative})
         if steering.guidance.zero_star:
-            if branch == "cond":
-                steering.conditional = output
-            elif steering.conditional is not None:
-                output = rescaled(steering.conditional, output)
-        return (output,)
+            unconditional = rescaled(conditional, unconditional)
+        return (unconditional + scale * (conditional - unconditional),)
 
     def _pass(self, branch: str, options: Arguments) -> torch.Tensor:
-        model: Any = self._load()
         steering, cache = self._steering, self._steering.cache
+        loaded = self._load(steering.phase.transformer)
+        model: Any = loaded.model
         states = cache.states(model) if cache else None
-        skipped = steering.guidance.skipped(steering.step) if branch == "uncond" else ()
+        skipped = steering.guidance.skipped(steering.step) if branch == _UNCOND else ()
 
         def forward() -> torch.Tensor:
+            loaded.set_lora_weights(steering.step, self._placement.device)
             if cache:
                 cache.arm(model, steering.step, states)
             with ExitStack() as stack:

@@ -58,7 +58,7 @@ def key_of(
     return (
         request.prompt,
         request.negative_prompt,
-        request.guidance.enabled,
+        request.guided,
         (request.width, request.height),
         _digest(images.start),
         _digest(images.end),

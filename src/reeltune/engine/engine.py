@@ -7,7 +7,7 @@ video.save("out.mp4")
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +27,7 @@ from reeltune.families.values import Settings
 from reeltune.files import expand
 from reeltune.machine import Machine
 from reeltune.media.video import Video
+from reeltune.planning.loras import default_loras
 from reeltune.planning.memory import choose_profile
 from reeltune.planning.plan import Plan
 from reeltune.planning.positions import check_positions
@@ -116,7 +117,7 @@ class Engine:
         check_room(request, self._machine)
         with allocating(request):
             images = read_inputs(request, self._reporter)
-            run = self._begin(cancel)
+            run = self._begin(cancel, [lora.source for lora in request.loras])
             check_positions(run.plan, request)
             with arithmetic(run.plan, request, run.config):
                 return run.make(request, images)
@@ -130,7 +131,7 @@ class Engine:
         path = Path(latents)
         stored = latents_files.read(path)
         request = parse_latents(self.definition, stored.settings)
-        run = self._begin(cancel or CancelToken())
+        run = self._begin(cancel or CancelToken(), [])
         with arithmetic(run.plan, request, run.config):
             return run.decode(stored.latents, request, path)
 
@@ -151,16 +152,18 @@ class Engine:
 
     # --- files ------------------------------------------------------------------------------------------------------
 
-    def prepare(self, cancel: CancelToken | None = None) -> Plan:
+    def prepare(self, cancel: CancelToken | None = None, loras: Sequence[str] | None = None) -> Plan:
         """Download what is missing, and return the plan: which files are used, and why. Loads no weights.
 
+        `loras`: the URLs or paths of the LoRAs to apply; by default those of the definition and its saved settings.
         Raises FetchError and its kinds, ChoiceError, DeviceMissing, NotEnoughMemory, Cancelled.
         """
-        if self._plan is None:
+        sources = tuple(default_loras(self.definition) if loras is None else loras)
+        if self._plan is None or tuple(lora.source for lora in self._plan.loras) != sources:
             preferences, notices = self._known_preferences()
             for notice in notices:
                 self._reporter.notice(notice)
-            self._plan = make_ready(self.definition, preferences, self._machine, self._reporter.event, cancel)
+            self._plan = make_ready(self.definition, preferences, self._machine, sources, self._reporter.event, cancel)
             self.definition = self._plan.definition
         return self._plan
 
@@ -173,11 +176,11 @@ class Engine:
             preferences = replace(preferences, save_quantized=True)
         return preferences, notices
 
-    def _begin(self, cancel: CancelToken) -> Run:
-        """The run of the next video. Where files have changed since the last one, it gets a new plan."""
+    def _begin(self, cancel: CancelToken, loras: Sequence[str]) -> Run:
+        """The run of the next video, with LoRAs. Where files have changed since the last one, it gets a new plan."""
         if self._warm.files.changed():
             self._plan = None
-        plan = self.prepare(cancel)
+        plan = self.prepare(cancel, loras)
         for slot, choice in plan.selection.choices.items():
             self._reporter.notice(f"{slot}: {choice.version.file_name} ({choice.reason}).")
         for notice in (*map(str, plan.definition.notices), *plan.notices):

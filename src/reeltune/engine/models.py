@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from reeltune.definitions.slots import Slot
+from reeltune.definitions.slots import TRANSFORMER_2, Slot
 from reeltune.engine.placing import Placement, fits, release
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.speed import speed_up
@@ -17,8 +19,45 @@ from reeltune.events import CancelToken
 from reeltune.planning.memory import MemoryProfile
 from reeltune.planning.plan import Plan
 from reeltune.weights.load import load_transformer, peek_config
+from reeltune.weights.lora.branches import AttachedLoras, attach_loras
+from reeltune.weights.tensors import RUN_DTYPES
 
-_FileStamps = tuple[Stamps, ...]  # of a transformer's file, and of the modules merged into it
+_FileStamps = tuple[Stamps, ...]  # of a transformer's file, and of the modules merged into it; or of LoRAs
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA of a video: its file, and its weight in each step."""
+
+    path: Path
+    weights: tuple[float, ...]
+
+
+@dataclass
+class LoadedTransformer:
+    """A transformer in memory, and the LoRAs beside its layers.
+
+    `stamps`, `lora_stamps`: the files that both were loaded from. `loras`: the weights that this video has them with.
+    """
+
+    stamps: _FileStamps
+    model: nn.Module
+    attached: AttachedLoras | None = None
+    lora_stamps: _FileStamps = ()
+    loras: tuple[LoraFile, ...] = ()
+
+    def set_lora_weights(self, step: int, device: torch.device) -> None:
+        """Use the LoRAs' weights of a step. `device`: where the model computes."""
+        if self.attached is not None:
+            self.attached.set_weights([lora.weights[step] for lora in self.loras], device)
+
+    def remove_loras(self, placement: Placement) -> None:
+        """Take the LoRAs off the model, which leaves the device for it."""
+        if self.attached is None:
+            return
+        placement.forget(self.model)
+        self.attached.remove()
+        self.attached, self.lora_stamps, self.loras = None, (), ()
 
 
 class Models:
@@ -26,7 +65,7 @@ class Models:
 
     def __init__(self, reporter: Reporter, files: FilesInUse) -> None:
         self._reporter, self._files = reporter, files
-        self._loaded: dict[Slot, tuple[_FileStamps, nn.Module]] = {}
+        self._loaded: dict[Slot, LoadedTransformer] = {}
         self._configs: dict[_FileStamps, Any] = {}
 
     def __bool__(self) -> bool:
@@ -47,24 +86,59 @@ class Models:
     def _stamps(self, plan: Plan, slot: Slot) -> _FileStamps:
         return tuple(self._files.stamps_of(file) for file in plan.files(slot))
 
-    def load(self, plan: Plan, slot: Slot, placement: Placement, cancel: CancelToken) -> nn.Module:
-        """The transformer of a slot: as it is, where its files are those that were loaded, else filled with them."""
+    def load(
+        self, plan: Plan, slot: Slot, placement: Placement, loras: Sequence[LoraFile], cancel: CancelToken
+    ) -> LoadedTransformer:
+        """The transformer of a slot with LoRAs, loaded or filled anew only if its files have changed.
+
+        Raises LoraMismatch, UnsupportedFormat and CheckpointError for LoRAs that can't be used.
+        """
         stamps = self._stamps(plan, slot)
-        loaded_stamps, old = self._loaded.get(slot, ((), None))
-        if old is not None and loaded_stamps == stamps:
-            return old
-        self._loaded.pop(slot, None)
-        self._report_changes(loaded_stamps, stamps)
-        if old is not None:
-            placement.forget(old, weights=False)
+        loaded = self._loaded.get(slot)
+        if loaded is None or loaded.stamps != stamps:
+            loaded = self._load_anew(plan, slot, stamps, placement, cancel)
+        self._fit_loras(loaded, plan, slot, tuple(loras), placement)
+        return loaded
+
+    def _load_anew(
+        self, plan: Plan, slot: Slot, stamps: _FileStamps, placement: Placement, cancel: CancelToken
+    ) -> LoadedTransformer:
+        """Load a transformer, into the model that was there before if it is of the same shape."""
+        before = self._loaded.pop(slot, None)
+        old = None
+        if before is not None:
+            self._report_changes(before.stamps, stamps)
+            before.remove_loras(placement)
+            placement.forget(before.model, weights=False)
+            old = before.model
+            del before
         self._make_room(plan, slot, placement)
         model = self._fill(plan, slot, old, cancel)
         speed_up(model, plan.preferences, placement.device, self._reporter)
-        self._loaded[slot] = stamps, model
+        loaded = self._loaded[slot] = LoadedTransformer(stamps, model)
         if old is not None and old is not model:
             del old
             release()  # modules hold references to each other: only a garbage collection frees their weights
-        return model
+        return loaded
+
+    def _fit_loras(
+        self, loaded: LoadedTransformer, plan: Plan, slot: Slot, loras: tuple[LoraFile, ...], placement: Placement
+    ) -> None:
+        """Put LoRAs beside the layers of a transformer, in place of those of the video before."""
+        stamps = tuple(self._files.stamps_of(lora.path) for lora in loras)
+        if loaded.lora_stamps != stamps:
+            loaded.remove_loras(placement)
+            if loras:
+                placement.forget(loaded.model)
+                family = plan.definition.architecture.family
+                paths = [lora.path for lora in loras]
+                dtype = RUN_DTYPES[plan.dtype]
+                loaded.attached = attach_loras(loaded.model, family, paths, dtype, second=slot == TRANSFORMER_2)
+            loaded.lora_stamps = stamps
+        loaded.loras = loras
+        if loaded.attached is not None:
+            for lora, report in zip(loras, loaded.attached.reports, strict=True):
+                self._reporter.notice(f"{lora.path.name} on {slot}: {report}")
 
     def _report_changes(self, before: _FileStamps, now: _FileStamps) -> None:
         """A notice for each file that isn't what it was when it was loaded."""
@@ -99,8 +173,8 @@ class Models:
 
     def drop(self, placement: Placement | None) -> None:
         """Release all weights."""
-        for _, model in self._loaded.values():
+        for loaded in self._loaded.values():
             if placement is not None:
-                placement.forget(model, weights=False)
+                placement.forget(loaded.model, weights=False)
         self._loaded.clear()
         release()

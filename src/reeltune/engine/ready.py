@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from reeltune.definitions import Definition, load_catalog
 from reeltune.events import CancelToken, Listener
 from reeltune.fetch import pull, require
 from reeltune.machine import Machine, probe
 from reeltune.planning.estimate import check_memory
+from reeltune.planning.fit import check_loras
 from reeltune.planning.plan import Plan
 from reeltune.preferences import Preferences
 from reeltune.weights.saving import save_quantized
@@ -16,14 +19,17 @@ def make_ready(
     definition: Definition,
     preferences: Preferences,
     machine: Machine | None,
+    loras: Sequence[str],
     listener: Listener,
     cancel: CancelToken | None,
 ) -> Plan:
     """Download what a definition lacks under the preferences; returns its plan, of which every file is there.
 
+    `loras`: the URLs or paths of the LoRAs that are applied. Their headers are compared with the model's.
+
     With `preferences.save_quantized` the int8 versions of its 16-bit files are written and listed in the definition
     first: the plan then holds the definition as it was read again. Raises DeviceMissing before anything is downloaded,
-    NotEnoughMemory before anything is loaded, and what `pull` and `save_quantized` raise.
+    NotEnoughMemory and LoraMismatch before anything is loaded, and what `pull` and `save_quantized` raise.
     """
     machine = machine or probe()
     if preferences.device not in ("auto", "cpu"):
@@ -32,7 +38,8 @@ def make_ready(
         definition, preferences, machine=machine, listener=listener, cancel=cancel
     ):
         definition = load_catalog(definition.root)[definition.id]
-    plan = pull(definition, preferences, listener=listener, cancel=cancel, machine=machine)
+    plan = pull(definition, preferences, loras=loras, listener=listener, cancel=cancel, machine=machine)
     require(plan)
     check_memory(plan)
+    check_loras(plan)
     return plan

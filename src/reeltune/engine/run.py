@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from reeltune.definitions.slots import TRANSFORMER, TRANSFORMERS, Slot
+from reeltune.definitions.slots import TRANSFORMER, Slot
 from reeltune.engine import latents as latents_files
 from reeltune.engine import outputs
 from reeltune.engine.denoiser import Denoiser, Steering, steering
 from reeltune.engine.embeddings import Encoded, key_of
+from reeltune.engine.families import runtime_of
 from reeltune.engine.families.base import Tensors
 from reeltune.engine.finite import check_embeddings, check_finite, decode_failed
 from reeltune.engine.inputs import InputImages
+from reeltune.engine.models import LoadedTransformer, LoraFile
 from reeltune.engine.placing import Placement, fits, release
 from reeltune.engine.preview import Previewer, refit
 from reeltune.engine.reporting import Reporter
@@ -120,21 +122,24 @@ class Run:
         vae = self._vae()
         steered = steering(self._architecture, request, self.config, self._reporter)
         previewer = self._previewer(vae.vae, request)
+        checked: list[bool] = []
 
         def on_step(done: int) -> None:
-            steered.next_step(done)
+            steered.step = min(done, request.steps - 1)
             self._reporter.progress("denoise", done, request.steps)
             self._cancel.check()
 
         def on_latents(values: torch.Tensor, noise: float) -> None:
-            if steered.step == 1:  # the first step shows damaged weights, before all others are made in vain
+            if not checked:  # the first step shows damaged weights, before all others are made in vain
                 self._check_latents(values, images)
+                checked.append(True)
             if previewer is not None:
                 previewer(values, noise)
 
         vae.fit(self._architecture, request)
         try:
-            parts = {_VAE: vae, **self._transformers(request, steered)}
+            denoiser, embeddings = self._denoiser(embeddings, request, steered)
+            parts = {_VAE: vae, TRANSFORMER: denoiser}
             self._cancel.check()
             self._reporter.progress("denoise", 0, request.steps)
             latents = denoise(
@@ -149,21 +154,28 @@ class Run:
         self._report_steering(steered)
         return latents
 
-    def _transformers(self, request: Request, steered: Steering) -> dict[str, Denoiser]:
-        """Stand-ins for the transformers. Where there are two, each is loaded when its range of noise is reached."""
-        slots = [slot for slot in TRANSFORMERS if slot in self.plan.selection.choices]
-        if len(slots) == 1:
-            if request.boundary > 0:
-                self._reporter.notice("The definition lists no second transformer (URLs2): one does all the steps.")
-            self._load(slots[0])
-        return {slot: self._denoiser(slot, steered) for slot in slots}
+    def _denoiser(self, embeddings: Tensors, request: Request, steered: Steering) -> tuple[Denoiser, Tensors]:
+        """The stand-in for the transformers, and the embeddings for the pipeline.
 
-    def _denoiser(self, slot: Slot, steered: Steering) -> Denoiser:
-        config = self._warm.models.config(self.plan, slot)
-        return Denoiser(config, self._dtype, partial(self._load, slot), self._placement, steered, self._reporter)
+        Of two transformers, each is loaded when its first step is reached; the only one is loaded now.
+        """
+        positive = dict(embeddings)
+        runtime = runtime_of(self._architecture)
+        negative = {} if runtime.negative is None else runtime.negative(positive)
+        load = partial(self._load, request)
+        if all(phase.transformer == TRANSFORMER for phase in request.phases):
+            load(TRANSFORMER)
+        denoiser = Denoiser(self.config, self._dtype, load, self._placement, steered, negative, self._reporter)
+        return denoiser, positive
 
-    def _load(self, slot: Slot) -> nn.Module:
-        return self._warm.models.load(self.plan, slot, self._placement, self._cancel)
+    def _load(self, request: Request, slot: Slot) -> LoadedTransformer:
+        """The transformer of a slot with the LoRAs that have a weight in one of its steps."""
+        steps = [step for step in range(request.steps) if request.phase(step).transformer == slot]
+        loras = []
+        for lora, planned in zip(request.loras, self.plan.loras, strict=True):
+            if any(lora.weights[step] for step in steps):
+                loras.append(LoraFile(planned.item.path, lora.weights))
+        return self._warm.models.load(self.plan, slot, self._placement, loras, self._cancel)
 
     def _check_latents(self, latents: torch.Tensor, images: InputImages) -> None:
         """Raise NotFinite for NaN or infinity in latents, naming the files whose damaged weights may have caused it."""

@@ -20,7 +20,7 @@ import transformers
 from safetensors import SafetensorError
 
 from reeltune._quiet import importing, quiet
-from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2
+from reeltune.definitions.slots import TRANSFORMER
 from reeltune.engine.families import runtime_of
 from reeltune.engine.families.base import Arguments, Tensors
 from reeltune.engine.inputs import InputImages
@@ -154,9 +154,9 @@ def _most_tokens(architecture: Architecture, parts: Parts) -> int:
 def prompt_notices(architecture: Architecture, parts: Parts, request: Request, config: Config) -> tuple[str, ...]:
     """Notices about prompts that are too long for the text encoder, and about guidance that needs a negative prompt."""
     most = _most_tokens(architecture, parts)
-    negative = request.negative_prompt if request.guidance.enabled else ""
+    negative = request.negative_prompt if request.guided else ""
     notices = []
-    if request.guidance.enabled and not negative and config.get("guidance_embeds"):
+    if request.guided and not negative and config.get("guidance_embeds"):
         notices.append("guidance_scale does nothing without a negative_prompt: this model's guidance is built in.")
     for name, text in (("prompt", request.prompt), ("negative prompt", negative)):
         with quiet():
@@ -187,15 +187,14 @@ def denoise(
 ) -> torch.Tensor:
     """From noise to latents [1, channels, latent frames, latent height, latent width], fp32.
 
-    `parts`: the VAE, the transformer, and the second one where there is one. `on_step` is called after each step
+    `parts`: the VAE and the transformer. `on_step` is called after each step
     with the number done; what it raises stops the work. `device`: what the work is done on. `on_latents` gets the
     latents after each step, as the pipeline holds them, and the share of noise (0 to 1) that is left in them.
     """
     runtime, config = runtime_of(architecture), parts[TRANSFORMER].config
-    two = {"boundary_ratio": request.boundary} if TRANSFORMER_2 in parts else {}
     pipeline = assemble(
         pipeline_class(architecture, images),
-        {**parts, **architecture.options, **two, "scheduler": scheduler(request)},
+        {**parts, **architecture.options, "scheduler": scheduler(request)},
         device,
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -211,8 +210,6 @@ def denoise(
         return values
 
     arguments = runtime.arguments(request, images, config)
-    if two and request.guidance.second_scale is not None:
-        arguments["guidance_scale_2"] = request.guidance.second_scale
     extra = runtime.extra_frames(config)
     with torch.no_grad(), quiet():
         result = pipeline(

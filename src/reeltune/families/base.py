@@ -72,6 +72,7 @@ class Input:
 
 # Groups of settings; the first setting of each group turns it on.
 STEP_CACHE = ("skip_steps_cache_type", "skip_steps_multiplier", "skip_steps_start_step_perc")
+LORAS = ("activated_loras", "loras_multipliers")
 ZERO_STAR = ("cfg_star_switch", "cfg_zero_step")
 SKIPPED_LAYERS = (
     "perturbation_switch", "perturbation_layers", "perturbation_start_perc", "perturbation_end_perc",
@@ -184,7 +185,7 @@ class Architecture:
     `refused`: settings that would spoil its videos, and the reason; they are an error, while other settings that it
     doesn't use are only reported. `call_only`: settings that are used only if the caller sets them, because other
     programs write them into every file without using them. `two_transformers`: the id of the variant of this
-    architecture with two transformers.
+    architecture with two transformers. `loras`: the folder of its LoRAs, inside the folder `loras` of a root.
     """
 
     id: str
@@ -206,6 +207,7 @@ class Architecture:
     fps: int = 0
     size_step: int = 0
     two_transformers: str = ""
+    loras: str = ""
 
     @property
     def frame_rate(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from reeltune.families import components
 from reeltune.families.base import (
+    LORAS,
     RIFLEX,
     SKIPPED_LAYERS,
     START_IMAGE,
@@ -224,10 +225,11 @@ def _architecture(
     id: str, signature: Signature, repo: str, pipeline: str, inputs: tuple[Input, ...] = (), **more: object
 ) -> Architecture:
     defaults = _DEFAULTS | (_IMAGE if inputs else {})
-    extra = ("multi_prompts_gen_type", "force_fps", "sample_solver", *STEP_CACHE, *RIFLEX)
+    extra = ("multi_prompts_gen_type", "force_fps", "sample_solver", *LORAS, *STEP_CACHE, *RIFLEX)
     used = {*defaults, *extra, *(model_input.key for model_input in inputs)}
     return Architecture(
         id=id,
+        loras=id,
         family=HUNYUAN,
         signature=signature,
         data_types=("bf16",),

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from reeltune.families import components
 from reeltune.families.base import (
     END_IMAGE,
+    LORAS,
     MAX_HEAD_SIZE,
     RIFLEX,
     SKIPPED_LAYERS,
@@ -134,12 +135,13 @@ _REFUSED = frozen(
 ARCHITECTURES = (
     Architecture(
         id="ltxv_13B",
+        loras="ltxv",
         family=LTX,
         signature=Signature(dim=4096, lacks=("audio_adaln_single.emb.timestep_embedder.linear_1.bias",)),
         data_types=("bf16",),
         settings=frozenset(
-            {*_DEFAULTS, "multi_prompts_gen_type", "force_fps", "image_prompt_type", "sample_solver", *STEP_CACHE}
-            | {model_input.key for model_input in _INPUTS}
+            {*_DEFAULTS, "multi_prompts_gen_type", "force_fps", "image_prompt_type", "sample_solver"}
+            | {*LORAS, *STEP_CACHE, *(model_input.key for model_input in _INPUTS)}
         ),
         defaults=MappingProxyType(_DEFAULTS),
         components_repo="Lightricks/LTX-Video-0.9.8-13B-distilled",

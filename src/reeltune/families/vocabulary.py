@@ -68,15 +68,13 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
         "num_inference_steps": Setting(COUNT, "Denoising steps."),
         "guidance_scale": Setting(NUMBER, "Guidance; 1 turns it off. Hunyuan: with a negative prompt only.", (1, 5)),
         "embedded_guidance_scale": Setting(NUMBER, "Hunyuan's distilled guidance.", (6,)),
-        "guidance2_scale": Setting(NUMBER, "Guidance of the second phase (Wan 2.2).", (), "guidance_phases"),
+        "guidance2_scale": Setting(NUMBER, "Guidance of the second phase.", (), "guidance_phases"),
         "guidance3_scale": Setting(NUMBER, "Guidance of the third phase.", (5,), "switch_threshold2"),
-        "guidance_phases": Setting(
-            INTEGER, "Guidance phases, 1 or 2; with 1 the first transformer makes all steps.", (0, 1)
-        ),
-        "switch_threshold": Setting(INTEGER, "Timestep, 0 to 1000, where phase two starts.", (0,), "guidance_phases"),
-        "switch_threshold2": Setting(INTEGER, "Timestep where phase three starts.", (0,), "guidance_phases"),
+        "guidance_phases": Setting(INTEGER, "Phases, 1 to 3; with 1 the first transformer makes all steps.", (0, 1)),
+        "switch_threshold": Setting(INTEGER, "Timestep, 0 to 1000, where phase 2 starts.", (0,), "guidance_phases"),
+        "switch_threshold2": Setting(INTEGER, "Timestep, 0 to 1000, where phase 3 starts.", (0,), "guidance_phases"),
         "model_switch_phase": Setting(
-            INTEGER, "Phase after which the second transformer is used.", (0, 1), "guidance_phases"
+            INTEGER, "Phase, 1 or 2, after which the second transformer takes over.", (0, 1), "guidance_phases"
         ),
         "flow_shift": Setting(POSITIVE, "Shift of the noise schedule.", (3, 5)),
         "sample_solver": Setting(SOLVER, "Solver: unipc, euler or dpm++.", ("",)),
@@ -150,8 +148,10 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
         "sub_parallel_window_overlap": Setting(
             INTEGER, "Frames shared by these windows.", (17,), "sub_parallel_window_size"
         ),
-        "activated_loras": Setting(NAMES, "LoRA files to apply.", _BLANK),
-        "loras_multipliers": Setting(MULTIPLIERS, "One weight for each LoRA.", _BLANK, "activated_loras"),
+        "activated_loras": Setting(NAMES, "LoRAs to apply: file names, paths or URLs.", _BLANK),
+        "loras_multipliers": Setting(
+            MULTIPLIERS, "Weights of the LoRAs, such as 1 0.5; by step 1,0.5; by phase 1;0.", _BLANK
+        ),
         "skip_steps_cache_type": Setting(TEXT, "Step cache: empty is off; tea and mag turn it on.", ("",)),
         "skip_steps_multiplier": Setting(NUMBER, "Target speed factor of the cache.", (1.75,), "skip_steps_cache_type"),
         "skip_steps_start_step_perc": Setting(

@@ -11,6 +11,7 @@ from reeltune.families import components
 from reeltune.families.base import (
     CONTROL_VIDEO,
     END_IMAGE,
+    LORAS,
     MASK_VIDEO,
     MAX_HEAD_SIZE,
     REFERENCE_IMAGES,
@@ -205,10 +206,10 @@ WAN = Family(
 _USED = (
     "prompt", "negative_prompt", "resolution", "video_length", "seed", "num_inference_steps", "guidance_scale",
     "flow_shift", "sample_solver", "repeat_generation", "multi_prompts_gen_type", "force_fps",
-    *ZERO_STAR, *SKIPPED_LAYERS, *RIFLEX,
+    "guidance_phases", "guidance2_scale", "guidance3_scale", "switch_threshold", "switch_threshold2",
+    "model_switch_phase", *LORAS, *ZERO_STAR, *SKIPPED_LAYERS, *RIFLEX,
 )  # fmt: skip
 _NO_CACHE = refused_groups((STEP_CACHE,), "it would skip the blocks that apply VACE's control video")
-_PHASES = ("guidance_phases", "guidance2_scale", "switch_threshold")
 _TEXT_PROMPT = "A red fox trots through fresh snow at dawn, the camera gliding beside it"
 _IMAGE_PROMPT = "The scene comes to life, gentle natural movement, steady camera"
 _TEXT = {
@@ -228,6 +229,9 @@ _TWO_PHASES = {"guidance_phases": 2}
 _VACE_NAMES = ("vace_patch_embedding.weight",)
 _IMAGE_NAMES = ("img_emb.proj.1.weight",)
 _ANIMATE_NAMES = ("face_adapter.",)
+_T2V = frozen(in_channels=16, out_channels=16)
+_I2V = frozen(in_channels=36, out_channels=16)
+_LORA_FOLDERS = {1536: "wan_1.3B", 3072: "wan_5B"}  # by hidden size
 _BOTH = ("bf16", "fp16")
 _START = replace(START_IMAGE, required=True)
 _END = replace(END_IMAGE, required=True)
@@ -244,13 +248,13 @@ def _architecture(
     inputs: tuple[Input, ...] = (),
     **more: object,
 ) -> Architecture:
-    phases = _PHASES if "guidance_phases" in defaults else ()
     refused = _NO_CACHE if id.startswith("vace") else frozen()
     cached = () if refused else STEP_CACHE
     input_keys = {key for model_input in inputs for key in (model_input.key, model_input.letters_key)}
-    used = {*_USED, *phases, *cached, *input_keys}
+    used = {*_USED, *cached, *input_keys}
     return Architecture(
         id=id,
+        loras=_lora_folder(id, signature),
         family=WAN,
         signature=signature,
         data_types=_BOTH,
@@ -264,6 +268,14 @@ def _architecture(
     )
 
 
+def _lora_folder(id: str, signature: Signature) -> str:
+    """The folder of an architecture's LoRAs, as WanGP names it: by size, and in version 2.1 by kind of input."""
+    if signature.dim in _LORA_FOLDERS:
+        return _LORA_FOLDERS[signature.dim]
+    images_of_2_1 = signature.config == _I2V and not id.endswith("_2_2")
+    return "wan_i2v" if images_of_2_1 else "wan"
+
+
 def _image_architecture(
     id: str, signature: Signature, defaults: dict[str, object], repo: str, inputs: tuple[Input, ...]
 ) -> Architecture:
@@ -273,8 +285,6 @@ def _image_architecture(
 
 
 _TEXT_ONLY = {"lacks": _IMAGE_NAMES + _VACE_NAMES + _ANIMATE_NAMES}
-_T2V = frozen(in_channels=16, out_channels=16)
-_I2V = frozen(in_channels=36, out_channels=16)
 _NO_VACE = {"lacks": _VACE_NAMES + _ANIMATE_NAMES}
 _NO_END_FRAME = {"lacks": (*_VACE_NAMES, *_ANIMATE_NAMES, "img_emb.emb_pos")}
 _REPO_I2V = "Wan2.1-I2V-14B-480P-Diffusers"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from reeltune.definitions import Definition
@@ -20,7 +21,8 @@ from reeltune.library.places import label
 from reeltune.machine import Machine, probe
 from reeltune.net import offline, shown
 from reeltune.planning.headers import Headers
-from reeltune.planning.plan import Item, Plan, explain, other_versions
+from reeltune.planning.item import Item
+from reeltune.planning.plan import Plan, explain, other_versions
 from reeltune.preferences import Preferences, load_preferences
 
 TOTAL = "in total"  # the subject of the progress of a whole plan
@@ -52,7 +54,7 @@ def plan_download(
     Offline, or if a server can't be reached, the last known sizes are used, with a notice. Raises FetchError and its
     subclasses if something is wrong with a file.
     """
-    plans = _make_plans(definitions, preferences, machine, cancel, anyway)
+    plans = _make_plans(definitions, preferences, machine, cancel, anyway=anyway)
     return ask_sizes(plans, scope, listener=listener, cancel=cancel)
 
 
@@ -101,7 +103,9 @@ def _make_plans(
     preferences: Preferences | None,
     machine: Machine | None,
     cancel: CancelToken | None,
-    anyway: bool,
+    *,
+    anyway: bool = False,
+    loras: Sequence[str] | None = None,
 ) -> list[Plan]:
     """The plans of several definitions of one root, whose folders are searched once.
 
@@ -119,7 +123,7 @@ def _make_plans(
     machine = machine or probe()
     inventory = Inventory(root, preferences.model_folders)
     with Headers(preferences.tokens, cancel=cancel) as headers:
-        plans = [_make_plan(definition, preferences, machine, inventory, headers) for definition in definitions]
+        plans = [_make_plan(definition, preferences, machine, inventory, headers, loras) for definition in definitions]
     plans[0] = replace(plans[0], notices=(*notices, *plans[0].notices))
     return plans
 
@@ -130,13 +134,15 @@ def _make_plan(
     machine: Machine,
     inventory: Inventory,
     headers: Headers,
+    loras: Sequence[str] | None,
 ) -> Plan:
+    make_plan = partial(explain, definition, preferences, machine=machine, inventory=inventory, loras=loras)
     if not offline():
         try:
-            return explain(definition, preferences, online=True, machine=machine, inventory=inventory, headers=headers)
+            return make_plan(online=True, headers=headers)
         except (CheckpointError, FetchError):  # the download will report what is wrong
             pass
-    return explain(definition, preferences, machine=machine, inventory=inventory)
+    return make_plan()
 
 
 def pull(
@@ -144,18 +150,20 @@ def pull(
     preferences: Preferences | None = None,
     *,
     weights_only: bool = False,
+    loras: Sequence[str] | None = None,
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
     machine: Machine | None = None,
 ) -> Plan:
     """Download everything that a definition needs under the preferences, and return the plan after the download.
 
-    `weights_only` leaves out components and preloaded files. If nothing is missing, the network isn't used. Raises
+    `weights_only` leaves out components and preloaded files. `loras`: the URLs or paths of the LoRAs to apply; by
+    default those of the definition and its saved settings. If nothing is missing, the network isn't used. Raises
     NotRunnable if the definition can't run on this machine, ChoiceError, Cancelled, FetchError and its subclasses
     (NotEnoughDisk before the first byte).
     """
-    scope = Scope(weights_only)
-    return pull_all([definition], preferences, scope, listener=listener, cancel=cancel, machine=machine)[0]
+    plans = _make_plans([definition], preferences, machine, cancel, loras=loras)
+    return _download(plans, Scope(weights_only), listener, cancel)[0]
 
 
 def pull_all(
@@ -172,11 +180,16 @@ def pull_all(
 
     `anyway`: also download definitions that can't run on this machine.
     """
-    plans = _make_plans(definitions, preferences, machine, cancel, anyway)
+    plans = _make_plans(definitions, preferences, machine, cancel, anyway=anyway)
+    return _download(plans, scope, listener, cancel)
+
+
+def _download(plans: list[Plan], scope: Scope, listener: Listener, cancel: CancelToken | None) -> list[Plan]:
+    """Download what the plans lack within a scope, and return the plans after the download."""
     missing = still_missing(plans, scope)
     if not missing:
         return plans
-    root = definitions[0].root
+    root = plans[0].definition.root
     index = Index(root / "ckpts")
     with Downloader(plans[0].preferences, listener, cancel, index) as downloader:
         result = survey(missing, root, downloader)
@@ -201,18 +214,22 @@ def _make_plans_again(plans: Sequence[Plan]) -> list[Plan]:
     inventory = Inventory(plans[0].definition.root, plans[0].preferences.model_folders)
     return [
         explain(
-            plan.definition, plan.preferences, machine=plan.machine, inventory=inventory, known=plan.remote_facts
+            plan.definition,
+            plan.preferences,
+            machine=plan.machine,
+            inventory=inventory,
+            known=plan.remote_facts,
+            loras=[lora.source for lora in plan.loras],
         )
         for plan in plans
-    ]  # fmt: skip
+    ]
 
 
 def still_missing(plans: Sequence[Plan], scope: Scope = Scope()) -> list[Item]:
     """The missing items within a scope."""
     items: list[Item] = []
     for plan in plans:
-        slots = plan.selection.choices
-        items += [item for item in plan.missing if not scope.weights_only or item.subject in slots]
+        items += [item for item in plan.missing if not scope.weights_only or item.weights]
         if scope.all_versions:
             items += [item for item in other_versions(plan) if not item.present]
     return items

@@ -23,7 +23,7 @@ from reeltune.library.places import check_name, is_valid_name, label, unique_nam
 from reeltune.machine import free_disk
 from reeltune.net import file_key, hub_endpoint, offline, refuse_offline, shown
 from reeltune.net.civitai import resolve
-from reeltune.planning.plan import Item
+from reeltune.planning.item import Item
 from reeltune.untrusted import JsonObject, parse_json
 
 _MAX_LISTING_BYTES = 4_000_000

@@ -22,7 +22,7 @@ _VERSION = 4
 _OLD_VERSION = 3  # has a table `sizes` instead of `urls`
 _FILES = """
 CREATE TABLE IF NOT EXISTS files (
-    name TEXT NOT NULL,  -- relative to ckpts
+    name TEXT NOT NULL,  -- relative to ckpts; ../loras/… for files in the folder of LoRAs
     url TEXT NOT NULL,  -- several URLs may lead to one file; empty for a file that was only read
     bytes INTEGER NOT NULL, changed_ns INTEGER NOT NULL, sha256 TEXT NOT NULL,
     PRIMARY KEY (name, url)
@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS files (
 _URLS = """
 CREATE TABLE IF NOT EXISTS urls (url TEXT PRIMARY KEY, bytes INTEGER, sha256 TEXT NOT NULL)  -- as servers report them
 """
+_LORAS = "../loras/"  # how names of files in that folder begin
 _WRITE_WAIT_SECONDS = 5.0
 _READ_WAIT_SECONDS = 1.0
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -76,10 +77,14 @@ class _Content:
 
 
 class Index:
-    """Records of the files in the folder `ckpts`. An index that can't be read or written behaves like an empty one."""
+    """Records of the files in `ckpts` and in the folder `loras` beside it.
+
+    An index that can't be read or written behaves like an empty one.
+    """
 
     def __init__(self, ckpts: Path) -> None:
         self.folder = ckpts
+        self._loras = ckpts.parent / "loras"
         self._path = ckpts / FILE_NAME
         self._cache: tuple[tuple[int, int], _Content] | None = None  # modification time and size of the index file
 
@@ -88,12 +93,14 @@ class Index:
     def record_file(self, path: Path, url: str, sha256: str) -> None:
         """Record the URL a file was downloaded from, and its sha256. Both may be empty.
 
-        Files outside `ckpts` are ignored, as is an index that can't be written.
+        Files outside `ckpts` and `loras` are ignored, as is an index that can't be written.
         """
         try:
             status = path.stat()
-            name = path.relative_to(self.folder).as_posix()
         except (OSError, ValueError):
+            return
+        name = self._name(path)
+        if not name:
             return
         key = file_key(url) if url else ""
         values = (name, key, status.st_size, status.st_mtime_ns, sha256)
@@ -150,7 +157,7 @@ class Index:
         """The unchanged file that was downloaded from a URL, or that has the same bytes."""
         for record in self._content().by_url.get(file_key(url), []):
             if self._unchanged(record):
-                return self.folder / record.name
+                return self._path_of(record.name)
         return None
 
     def files_with_sha256(self, sha256: str) -> list[Path]:
@@ -158,7 +165,7 @@ class Index:
         if not sha256:
             return []
         records = self._content().by_sha256.get(sha256.lower(), [])
-        return list(dict.fromkeys(self.folder / record.name for record in records if self._unchanged(record)))
+        return list(dict.fromkeys(self._path_of(record.name) for record in records if self._unchanged(record)))
 
     def sha256(self, path: Path) -> str | None:
         """The sha256 of a file that hasn't changed since it was downloaded or read; None if unknown."""
@@ -189,10 +196,24 @@ class Index:
         """The URLs that a file was downloaded from, even if it has changed since."""
         return tuple(record.url for record in self._records(path) if record.url)
 
+    def _name(self, path: Path) -> str:
+        """The name under which a file is recorded: relative to `ckpts`; empty for a file outside both folders."""
+        if path.is_relative_to(self.folder):
+            return path.relative_to(self.folder).as_posix()
+        if path.is_relative_to(self._loras):
+            return _LORAS + path.relative_to(self._loras).as_posix()
+        return ""
+
+    def _path_of(self, name: str) -> Path:
+        """The file that is recorded under a name."""
+        if name.startswith(_LORAS):  # not by way of `ckpts`, which may be a link to another disk
+            return self._loras / name.removeprefix(_LORAS)
+        return self.folder / name
+
     def _records(self, path: Path) -> list[_FileRecord]:
-        if not path.is_relative_to(self.folder):
+        name = self._name(path)
+        if not name:
             return []
-        name = path.relative_to(self.folder).as_posix()
         content = self._content()
         return content.by_name.get(name) or self._records_of_same_file(path, content.names.get(fold(name), ()))
 
@@ -200,7 +221,7 @@ class Index:
         """Records under another spelling of a file's name, on file systems that ignore case or composition."""
         for name in names:
             with contextlib.suppress(OSError, ValueError):
-                if path.samefile(self.folder / name):
+                if path.samefile(self._path_of(name)):
                     return self._content().by_name[name]
         return []
 
@@ -235,7 +256,7 @@ class Index:
 
     def _unchanged(self, record: _FileRecord) -> bool:
         try:
-            status = (self.folder / record.name).stat()
+            status = self._path_of(record.name).stat()
         except (OSError, ValueError):
             return False
         return (status.st_size, status.st_mtime_ns) == (record.bytes, record.changed_ns)
@@ -264,7 +285,7 @@ def _read_urls(connection: sqlite3.Connection, content: _Content) -> None:
 
 def _is_inside(name: str) -> bool:
     """Whether a stored name stays inside the folder."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(name.removeprefix(_LORAS))
     return not path.is_absolute() and ".." not in path.parts
 
 

@@ -1,7 +1,7 @@
-"""What is on disk: weight files by file name, component folders by path.
+"""What is on disk: weight files by file name, component folders by path, and LoRAs.
 
 Folders are searched in this order: `<root>/ckpts` at any depth, the user's read-only model folders, the data in the
-package.
+package. LoRAs are searched in the folders `loras` instead.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from reeltune.net import HUB, file_key, shown
 
 CHECKPOINT_SUFFIXES = loadable_endings()
 _HUB_CACHE = "models--"  # prefix of the folders in huggingface_hub's cache, which may contain any file
+PACKAGE_FILES = Path(str(resources.files("reeltune"))) / "nano"
 _SHARD_INDEX = ".index.json"  # exists only for weights that are split into several files
 
 
@@ -91,15 +92,16 @@ class FileQuery:
 
 
 class Inventory:
-    """The files below a root and its read-only folders. The folders are walked once, when they are first needed."""
+    """The files below a root and its read-only folders. The folders are walked once, when they are first needed.
+
+    `downloads`: the folder that downloads go to.
+    """
 
     def __init__(self, root: Path, model_folders: tuple[str, ...] = ()) -> None:
         self.root = root
-        self.ckpts = root / "ckpts"
-        self.index = Index(self.ckpts)
-        package = Path(str(resources.files("reeltune"))) / "nano"
-        model_paths = tuple(root / expand(folder) for folder in model_folders)
-        self.folders = (self.ckpts, *model_paths, package)
+        self.downloads = root / "ckpts"
+        self.index = Index(root / "ckpts")
+        self.folders = (self.downloads, *_model_paths(root, model_folders), PACKAGE_FILES)
         self._headers: dict[tuple[Path, int, int, int], FileOnDisk] = {}
 
     @cached_property
@@ -259,17 +261,17 @@ class Inventory:
     ) -> Path:
         """The path for a version that isn't on disk.
 
-        This is `ckpts/NAME`, or the unique name of its URL if another file has or will have that name. `reserved`: keys
-        of URLs, by the folded names that their files will have.
+        This is its name in the folder of downloads, or the unique name of its URL if another file has or will have
+        that name. `reserved`: keys of URLs, by the folded names that their files will have.
         """
         version = query.version
         if not version.remote:
             return self._listed_path(version.url)
-        path = self.ckpts / version.file_name
+        path = self.downloads / version.file_name
         key = file_key(version.url)
         occupied = any(file.path == path and file.foreign for file in unusable)
         if occupied or (reserved or {}).get(fold(path.name), key) != key:
-            return self.ckpts / unique_name(version.file_name, version.url)
+            return self.downloads / unique_name(version.file_name, version.url)
         return path
 
     def component(self, repository: str, name: str) -> Path | None:
@@ -309,6 +311,36 @@ class Inventory:
         if is_folder(local):
             folders.insert(0, local)
         return folders
+
+
+class LoraInventory(Inventory):
+    """The LoRAs below a root and its read-only folders, for models whose LoRAs are in the folder `loras/<folder>`.
+
+    In a model folder, LoRAs are in a folder `loras` inside or beside it, as WanGP and ComfyUI store them.
+    """
+
+    def __init__(self, root: Path, folder: str, model_folders: tuple[str, ...] = ()) -> None:
+        super().__init__(root)
+        self._top = root / "loras"
+        self.downloads = self._top / folder
+        tops = [self._top]
+        for path in _model_paths(root, model_folders):
+            tops += [path / "loras", path.parent / "loras"]
+        own = [top / folder for top in tops]
+        self.folders = tuple(dict.fromkeys((*own, *tops, PACKAGE_FILES)))
+
+    def _listed_path(self, text: str) -> Path:
+        """The path of a LoRA: absolute, or relative to a folder of LoRAs or to the root."""
+        path = expand(text.replace("\\", "/"))
+        if path.is_absolute():
+            return path
+        bases = [folder for folder in (*self.folders, self.root) if folder != PACKAGE_FILES]
+        candidates = [base / path for base in bases]
+        return next((candidate for candidate in candidates if is_file(candidate)), candidates[0])
+
+
+def _model_paths(root: Path, model_folders: Sequence[str]) -> tuple[Path, ...]:
+    return tuple(root / expand(folder) for folder in model_folders)
 
 
 def is_int8(name: str) -> bool:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,43 +22,20 @@ from reeltune.library.inventory import Inventory, UnusableFile, component_files,
 from reeltune.machine import Machine, probe
 from reeltune.net import file_key, hub_endpoint
 from reeltune.planning.choose import Choice, Facts, Selection
-from reeltune.planning.facts import file_query, listed_sha256, select
+from reeltune.planning.facts import file_query, select
 from reeltune.planning.headers import Headers
+from reeltune.planning.item import Item
+from reeltune.planning.loras import PlannedLora, default_loras, planned_loras
 from reeltune.preferences import Preferences, load_preferences
 from reeltune.untrusted import JsonObject
-
-
-@dataclass(frozen=True)
-class Item:
-    """A file or a component that a plan needs.
-
-    `subject`: the slot ("transformer", "preload") or the component ("vae"). `path`: the file, or the folder of a
-    component. `bytes`: None while unknown. `weights`: whether it must be a checkpoint. `sha256_by_name`: the sha256
-    that the definition lists, by file name or URL (some URLs don't contain the name). `obstacle`: what is wrong with
-    the file at `path`. Components only: `repository` on the Hub, and `patterns` of the needed files.
-    """
-
-    subject: str
-    url: str
-    path: Path
-    present: bool
-    bytes: int | None
-    weights: bool = False
-    sha256_by_name: Mapping[str, str] = field(default_factory=dict)
-    repository: str = ""
-    patterns: tuple[str, ...] = ()
-    obstacle: str = ""
-
-    def sha256(self, *names: str) -> str | None:
-        """The sha256 that the definition lists for the URL, or for one of `names`."""
-        return listed_sha256(self.sha256_by_name, self.url, *names)
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a definition needs under the preferences: the chosen versions and why, every file, and the device.
 
-    `remote_facts`: headers that were read over the network, by URL.
+    `loras`: the LoRAs, in the order in which they are applied. `remote_facts`: headers that were read over the network,
+    by URL.
     """
 
     definition: Definition
@@ -67,6 +44,7 @@ class Plan:
     selection: Selection
     items: tuple[Item, ...]
     notices: tuple[str, ...]
+    loras: tuple[PlannedLora, ...] = ()
     remote_facts: Mapping[str, Facts] = field(default_factory=dict, repr=False)
 
     @property
@@ -151,6 +129,7 @@ def explain(
     known: Mapping[str, Facts] | None = None,
     cancel: CancelToken | None = None,
     headers: Headers | None = None,
+    loras: Sequence[str] | None = None,
 ) -> Plan:
     """Choose the versions of a definition and list the files that they need.
 
@@ -164,6 +143,7 @@ def explain(
         known: Facts that were read before, by URL.
         cancel: A token that ends the reading of headers.
         headers: A reader of headers whose time limit is shared by several definitions.
+        loras: The URLs or paths of the LoRAs to apply; by default those of the definition and its saved settings.
 
     Raises ChoiceError, DeviceError and PreferencesError; with `online` also FetchError and CheckpointError, if no
     version can be used because of a file behind a URL.
@@ -180,14 +160,22 @@ def explain(
         notices += reader.notices[earlier_notices:]
     notices += inventory.notices
     selection = selected.selection
-    items = [*_files(definition, selection, inventory), *_components(definition, preferences, inventory, notices)]
+    planned = planned_loras(definition, preferences, default_loras(definition) if loras is None else loras)
+    items = [
+        *_files(definition, selection, inventory),
+        *_components(definition, preferences, inventory, notices),
+        *(lora.item for lora in planned),
+    ]
     notices += [_unusable_notice(file) for facts in selected.facts.values() for file in facts.unusable]
     for choice in selection.choices.values():
         if choice.facts.found is not None:
             notices += choice.facts.found.notices
         notices += _size_notices(definition, choice)
     notices += selection.notices
-    return Plan(definition, preferences, machine, selection, tuple(items), tuple(notices), selected.remote_facts)
+    notices += [notice for lora in planned for notice in lora.notices]
+    return Plan(
+        definition, preferences, machine, selection, tuple(items), tuple(notices), planned, selected.remote_facts
+    )
 
 
 def _size_notices(definition: Definition, choice: Choice) -> list[str]:

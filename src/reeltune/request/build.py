@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reeltune.definitions import Definition
+from reeltune.definitions.slots import TRANSFORMER_2
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture, Family
 from reeltune.families.values import OTHER_SOLVERS, RATE_SOURCES, SOLVERS, Settings, seconds_of
 from reeltune.families.vocabulary import DEFAULTS, INPUT_KEYS, coerce, shown
 from reeltune.media.inputs import video_rate
 from reeltune.request.inputs import input_files
-from reeltune.request.values import Guidance, InputFiles, Request, Riflex, SkippedLayers, StepSkipping
+from reeltune.request.loras import loras_of
+from reeltune.request.phases import phases_of
+from reeltune.request.timesteps import timesteps
+from reeltune.request.values import Guidance, InputFiles, Phase, Request, Riflex, SkippedLayers, StepSkipping
 from reeltune.settings import frame_count, frame_rate, is_neutral
 from reeltune.untrusted import clean_text
 
 _RANDOM_SEEDS = 2**31  # the number of seeds to choose from
-_TIMESTEPS = 1000  # of the noise schedule
 _PERCENT = 100
 _MIN_FPS = 1
 _MAX_FPS = 240
 
 
 def build_request(
-    architecture: Architecture, settings: Settings, root: Path, *, inputs_needed: bool = True
+    definition: Definition, settings: Settings, *, inputs_needed: bool = True
 ) -> tuple[Request, list[str]]:
     """The request of one video, and notices about values that are rounded, replaced or without effect.
 
@@ -33,16 +37,24 @@ def build_request(
     required input is missing or its file doesn't exist.
     """
     notices: list[str] = []
-    inputs = input_files(architecture, settings, root, notices.append) if inputs_needed else InputFiles()
+    architecture = definition.architecture
+    inputs = input_files(architecture, settings, definition.root, notices.append) if inputs_needed else InputFiles()
     width, height = _size(settings, architecture, notices)
     fps = _fps(settings, architecture, inputs, notices)
     frames = _frames(settings, architecture, fps, notices)
-    notices += _effect_notices(settings, inputs)
+    used = {key: value for key, value in settings.items() if key in architecture.settings}
+    solver = _solver(settings.get("sample_solver") or "", architecture.family, notices)
+    shift = settings.get("flow_shift", 1.0)
+    times = timesteps(solver, settings["num_inference_steps"], shift, architecture.family.name)
+    if len(times) < settings["num_inference_steps"]:
+        notices.append(f"The solver {solver} makes at most {len(times)} steps: {len(times)} are made.")
+    phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
+    notices += _effect_notices(settings, phases, inputs)
+    loras = loras_of(definition, used, phases, notices)
     seed = chosen_seed(settings["seed"])
     changed = {"seed": seed, "resolution": f"{width}x{height}", "video_length": frames}
     if settings.get("force_fps") in RATE_SOURCES:
         changed["force_fps"] = fps  # the control video may no longer exist when the latents are decoded
-    used = {key: value for key, value in settings.items() if key in architecture.settings}
     request = Request(
         prompt=clean_text(settings["prompt"]),
         negative_prompt=clean_text(settings.get("negative_prompt", "")),
@@ -50,15 +62,16 @@ def build_request(
         height=height,
         frames=frames,
         fps=fps,
-        steps=settings["num_inference_steps"],
+        steps=len(times),
         seed=seed,
-        shift=settings.get("flow_shift", 1.0),
-        solver=_solver(settings.get("sample_solver") or "", architecture.family, notices),
+        shift=shift,
+        solver=solver,
+        phases=phases,
         guidance=guidance_of(used),
-        boundary=boundary(settings),
         step_skipping=step_skipping_of(used),
         riflex=_riflex(used, notices),
         inputs=inputs,
+        loras=loras,
         settings=_record({**settings, **changed}, architecture),
     )
     return request, notices
@@ -67,13 +80,6 @@ def build_request(
 def chosen_seed(seed: int) -> int:
     """The seed, or a random one for -1."""
     return seed if seed >= 0 else secrets.randbelow(_RANDOM_SEEDS)
-
-
-def boundary(settings: Settings) -> float:
-    """The noise level, 0 to 1, below which the second transformer is used; 0 if it is never used."""
-    if settings.get("guidance_phases", 1) <= 1:
-        return 0.0
-    return float(settings.get("switch_threshold", DEFAULTS["switch_threshold"])) / _TIMESTEPS
 
 
 def _record(settings: Settings, architecture: Architecture) -> Settings:
@@ -147,13 +153,9 @@ def _solver(name: str, family: Family, notices: list[str]) -> str:
 
 def guidance_of(settings: Settings) -> Guidance:
     """The guidance in settings that are limited to those that the architecture uses."""
-    scale = settings.get("guidance_scale", 1.0)
-    second_scale = None if is_neutral("guidance2_scale", settings) else settings["guidance2_scale"]
     zero_star = not is_neutral("cfg_star_switch", settings)
     values = {**DEFAULTS, **settings}
     return Guidance(
-        scale=scale,
-        second_scale=second_scale,
         distilled_scale=settings.get("embedded_guidance_scale"),
         zero_star=zero_star,
         zero_steps=values["cfg_zero_step"] + 1 if zero_star else 0,
@@ -192,18 +194,13 @@ def _riflex(settings: Settings, notices: list[str]) -> Riflex:
         return Riflex.OFF
 
 
-def _effect_notices(settings: Settings, inputs: InputFiles) -> list[str]:
+def _effect_notices(settings: Settings, phases: Sequence[Phase], inputs: InputFiles) -> list[str]:
     """Notices about an empty prompt, and about values that have no effect because of others."""
     notices = []
     if not settings["prompt"].strip():
         random_part = "content" if inputs.none else "motion"
         notices.append(f"The prompt is empty: the {random_part} of the video will be random.")
-    if settings["guidance_scale"] > 1:
-        return notices
-    if settings.get("guidance_phases", 1) > 1 and settings.get("guidance2_scale", 1) > 1:
-        notices.append(
-            "guidance2_scale has no effect while guidance_scale is 1: that turns guidance off in both phases."
-        )
-    elif not is_neutral("negative_prompt", settings):
+    guided = any(phase.steps and phase.guidance_scale > 1 for phase in phases)
+    if not guided and not is_neutral("negative_prompt", settings):
         notices.append("negative_prompt has no effect while guidance_scale is 1.")
     return notices

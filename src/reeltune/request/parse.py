@@ -17,8 +17,9 @@ from reeltune.definitions.slots import TRANSFORMER_2
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import Architecture
 from reeltune.families.values import Settings
-from reeltune.families.vocabulary import INPUT_KEYS, KEYS, shown
-from reeltune.request.build import boundary, build_request, chosen_seed
+from reeltune.families.vocabulary import DEFAULTS, INPUT_KEYS, KEYS, shown
+from reeltune.request.build import build_request, chosen_seed
+from reeltune.request.phases import phase_count
 from reeltune.request.values import Request
 from reeltune.settings import (
     check_call,
@@ -60,16 +61,15 @@ def parse(definition: Definition, call: Settings) -> ParsedRequests:
     """
     settings, notices = complete_settings(definition, call)
     videos = split_videos(settings)
-    first, more_notices = build_request(definition.architecture, videos[0], definition.root)
+    first, more_notices = build_request(definition, videos[0])
     others = (_with_prompt(first, video) for video in videos[1:])
     return ParsedRequests((first, *others), (*notices, *more_notices))
 
 
 def parse_latents(definition: Definition, settings: Settings) -> Request:
     """The request of stored latents, from the settings stored with them. Raises SettingsError."""
-    architecture = definition.architecture
-    complete = layer(architecture, definition.settings, call=settings)
-    return build_request(architecture, complete, definition.root, inputs_needed=False)[0]
+    complete = layer(definition.architecture, definition.settings, call=settings)
+    return build_request(definition, complete, inputs_needed=False)[0]
 
 
 def complete_settings(definition: Definition, call: Settings) -> tuple[Settings, list[str]]:
@@ -102,12 +102,20 @@ def _with_prompt(request: Request, settings: Settings) -> Request:
 
 
 def _phase_notices(definition: Definition, settings: Settings) -> Iterator[str]:
-    """A notice if the second of two transformers is never used."""
-    if TRANSFORMER_2 not in definition.slots or boundary(settings) > 0:
+    """A notice if the second of two transformers is never used, or doesn't exist."""
+    count = phase_count(settings)
+    if TRANSFORMER_2 not in definition.slots:
+        if count > 1 and "guidance_phases" in definition.architecture.defaults:
+            yield "The definition lists no second transformer (URLs2): one makes all steps."
         return
-    phases = settings.get("guidance_phases", 1)
-    reason = f"guidance_phases is {phases}" if phases <= 1 else "switch_threshold is 0"
-    yield f"{reason}: the first transformer is used for all steps."
+    last_of_first = settings.get("model_switch_phase") or 1
+    threshold = "switch_threshold" if last_of_first == 1 else "switch_threshold2"
+    if count == 1:
+        yield "guidance_phases is 1: the first transformer is used for all steps."
+    elif last_of_first >= count:
+        yield f"model_switch_phase is {last_of_first} of {count} phases: the first transformer is used for all steps."
+    elif not settings.get(threshold, DEFAULTS.get(threshold, 0)):
+        yield f"{threshold} is 0: the first transformer is used for all steps."
 
 
 def _window_notices(settings: Settings) -> Iterator[str]:
@@ -127,8 +135,6 @@ def _short(value: Any) -> str:
 
 def _hint_without_refused(settings: Settings, architecture: Architecture) -> str:
     """How to make the video without the refused settings."""
-    if not is_neutral("activated_loras", settings):
-        return "Merge them into a model file with `reeltune quantize FILE --lora LORA`, and use that file."
     refused = [key for key in architecture.refused if not is_neutral(key, settings)]
     if refused:
         assignments = [f"{key}={shown(KEYS[key].neutral[-1])}" for key in refused]

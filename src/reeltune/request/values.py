@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from reeltune.definitions.slots import Slot
 from reeltune.families.values import Settings
 
 
@@ -33,25 +34,39 @@ class SkippedLayers:
 
 
 @dataclass(frozen=True)
-class Guidance:
-    """How closely a video follows its prompt.
+class Phase:
+    """Steps with the same transformer and the same guidance.
 
-    `scale`: 1 turns guidance off. `second_scale`: for the second transformer, None for the same scale.
+    `first_step`: counted from 0. `steps`: the number of steps, 0 for a phase that no step belongs to.
+    `guidance_scale`: 1 turns guidance off.
+    """
+
+    first_step: int
+    steps: int
+    transformer: Slot
+    guidance_scale: float
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How closely a video follows its prompt, apart from the guidance scale of each phase.
+
     `distilled_scale`: for models with distilled guidance, None for the model's default. `zero_star`: whether CFG-Zero*
     is used; it skips the first `zero_steps` steps.
     """
 
-    scale: float
-    second_scale: float | None = None
     distilled_scale: float | None = None
     zero_star: bool = False
     zero_steps: int = 0
     skipped_layers: SkippedLayers | None = None
 
-    @property
-    def enabled(self) -> bool:
-        """Whether each step has a second pass, without the prompt."""
-        return self.scale > 1
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA of a request. `source`: its URL or path, as it was written. `weights`: its weight in each step."""
+
+    source: str
+    weights: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -89,8 +104,8 @@ class InputFiles:
 class Request:
     """The request of one video.
 
-    `width`, `height`: pixels. `fps`: frames per second. `boundary`: the noise level, 0 to 1, below which the second
-    transformer is used; 0 if it is never used. `settings`: the settings to store with the video.
+    `width`, `height`: pixels. `fps`: frames per second. `phases`: together they have all steps. `loras`: in the order
+    in which they are applied. `settings`: the settings to store with the video.
     """
 
     prompt: str
@@ -103,9 +118,24 @@ class Request:
     seed: int
     shift: float
     solver: str
+    phases: tuple[Phase, ...]
     guidance: Guidance
-    boundary: float
     step_skipping: StepSkipping | None
     riflex: Riflex
     inputs: InputFiles
+    loras: tuple[Lora, ...]
     settings: Settings = field(repr=False)
+
+    @property
+    def guided(self) -> bool:
+        """Whether some steps have a second pass, without the prompt."""
+        return any(phase.steps and phase.guidance_scale > 1 for phase in self.phases)
+
+    @property
+    def guidance_scale(self) -> float:
+        """The guidance scale of the first phase."""
+        return self.phases[0].guidance_scale
+
+    def phase(self, step: int) -> Phase:
+        """The phase of a step, counted from 0."""
+        return next(phase for phase in reversed(self.phases) if phase.steps and phase.first_step <= step)

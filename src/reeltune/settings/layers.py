@@ -9,7 +9,6 @@ from reeltune.families import Architecture
 from reeltune.families.values import Settings
 from reeltune.families.vocabulary import KEYS, shown
 
-_MAX_PHASES = 2
 _OWN_TYPE = "reeltune"  # prefix of `type` in files written by reeltune
 
 
@@ -49,17 +48,11 @@ def unused(settings: Settings, architecture: Architecture) -> list[str]:
 
 
 def refusals(settings: Settings, architecture: Architecture) -> tuple[str, ...]:
-    """Why videos can't be made with these settings, as clauses such as "it applies LoRAs …"; empty if they can.
+    """Why videos can't be made with these settings, as clauses such as "it uses a perturbation …"; empty if they can.
 
     A definition whose own settings are refused isn't runnable. Lists, plans, downloads and generation all use this.
     """
     reasons = []
-    if settings.get("guidance_phases", 1) > _MAX_PHASES:
-        phases = settings["guidance_phases"]
-        reasons.append(f"it uses {phases} phases of guidance (guidance_phases), and {_MAX_PHASES} are supported")
-    if not is_neutral("activated_loras", settings):
-        names = shown(settings["activated_loras"])
-        reasons.append(f"it applies LoRAs (activated_loras={names}), which are not supported yet")
     if "perturbation_switch" in architecture.settings and settings.get("perturbation_switch", 0) > 1:
         value = settings["perturbation_switch"]
         reasons.append(f"it uses a perturbation other than skip-layer guidance (perturbation_switch={value})")

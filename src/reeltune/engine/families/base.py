@@ -44,7 +44,9 @@ class FamilyRuntime:
     `arguments(request, images, config)`: its other arguments. `decode(vae, latents, request)`: pixels. `pixel_bytes`:
     bytes that the VAE needs for one pixel of a frame in fp32 (its widest layers, a few of them at once), for
     `frames_at_once` frames (0: for all). `temporal_axis(rope)`: the temporal axis of the transformer's rotary
-    embedding, None for families that RIFLEx can't lengthen. `extra_frames(config)`: frames that the model makes before
+    embedding, None for families that RIFLEx can't lengthen. `negative(embeddings)`: removes the embeddings of the
+    negative prompt and returns the arguments of the transformer that they are; None for families whose pipeline makes
+    both passes in one. `extra_frames(config)`: frames that the model makes before
     the first that is shown.
     """
 
@@ -54,4 +56,5 @@ class FamilyRuntime:
     pixel_bytes: int
     frames_at_once: int
     temporal_axis: Callable[[Any], TemporalAxis] | None = None
+    negative: Callable[[Tensors], Tensors] | None = None
     extra_frames: Callable[[Config], int] = no_extra_frames

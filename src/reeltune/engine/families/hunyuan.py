@@ -43,18 +43,28 @@ def encode(
 def _true_guidance(request: Request, config: Config) -> bool:
     """A model with distilled guidance needs a second pass only for a negative prompt; others for any guidance."""
     distilled = config.get("guidance_embeds")
-    return request.guidance.enabled and (bool(request.negative_prompt) or not distilled)
+    return request.guided and (bool(request.negative_prompt) or not distilled)
 
 
 def arguments(request: Request, images: InputImages, config: Config) -> Arguments:
-    """Both kinds of guidance, and the start image."""
-    true_scale = request.guidance.scale if _true_guidance(request, config) else 1.0
-    found: Arguments = {"true_cfg_scale": true_scale}
+    """Distilled guidance, and the start image. The denoiser guides in the other way, so the pipeline must not."""
+    found: Arguments = {"true_cfg_scale": 1.0}
     if request.guidance.distilled_scale is not None:
         found["guidance_scale"] = request.guidance.distilled_scale
     if images.start is not None:
         found["image"] = images.start
     return found
+
+
+def negative(embeddings: Tensors) -> Tensors:
+    """The arguments of the pass without the prompt that differ; none without a negative prompt."""
+    if embeddings.get("negative_prompt_embeds") is None:
+        return {}
+    return {
+        "encoder_hidden_states": embeddings.pop("negative_prompt_embeds"),
+        "pooled_projections": embeddings.pop("negative_pooled_prompt_embeds"),
+        "encoder_attention_mask": embeddings.pop("negative_prompt_attention_mask"),
+    }
 
 
 def decode(vae: Any, latents: torch.Tensor, request: Request) -> torch.Tensor:
@@ -80,5 +90,6 @@ RUNTIME = FamilyRuntime(
     pixel_bytes=4 * 128 * 4,
     frames_at_once=16,
     temporal_axis=temporal_axis,
+    negative=negative,
     extra_frames=extra_frames,
 )

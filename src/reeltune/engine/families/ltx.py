@@ -21,7 +21,7 @@ def encode(
     embeds, mask, negative, negative_mask = pipeline.encode_prompt(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
-        do_classifier_free_guidance=request.guidance.enabled,
+        do_classifier_free_guidance=request.guided,
         max_sequence_length=tokens,
         device=device,
     )
@@ -37,7 +37,7 @@ def arguments(request: Request, images: InputImages, config: Config) -> Argument
     """Guidance, frame rate, and the images that are held at the first and the last frame."""
     from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 
-    found: Arguments = {"guidance_scale": request.guidance.scale, "frame_rate": request.fps}
+    found: Arguments = {"guidance_scale": request.guidance_scale, "frame_rate": request.fps}
     held = [(images.start, 0), (images.end, request.frames - 1)]
     conditions = [LTXVideoCondition(image=image, frame_index=index) for image, index in held if image is not None]
     if conditions:

@@ -21,7 +21,7 @@ def encode(
     positive, negative = pipeline.encode_prompt(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
-        do_classifier_free_guidance=request.guidance.enabled,
+        do_classifier_free_guidance=request.guided,
         max_sequence_length=tokens,
         device=device,
     )
@@ -35,8 +35,8 @@ def encode(
 
 
 def arguments(request: Request, images: InputImages, config: Config) -> Arguments:
-    """Guidance, and the images and videos that are encoded by the VAE."""
-    found: Arguments = {"guidance_scale": request.guidance.scale}
+    """The images and videos that are encoded by the VAE. The denoiser guides, so the pipeline must not."""
+    found: Arguments = {"guidance_scale": 1.0}
     if images.start is not None:
         found["image"] = images.start
         if images.end is not None:
@@ -57,11 +57,23 @@ def decode(vae: Any, latents: torch.Tensor, request: Request) -> torch.Tensor:
     return pixels
 
 
+def negative(embeddings: Tensors) -> Tensors:
+    """The arguments of the pass without the prompt that differ; none without a negative prompt."""
+    embedding = embeddings.pop("negative_prompt_embeds", None)
+    return {} if embedding is None else {"encoder_hidden_states": embedding}
+
+
 def temporal_axis(rope: Any) -> TemporalAxis:
     """The temporal axis of Wan's rotary embedding."""
     return TemporalAxis(rope.t_dim, _ROPE_BASE, int(rope.patch_size[0]))
 
 
 RUNTIME = FamilyRuntime(
-    encode, arguments, decode, pixel_bytes=5 * 96 * 4, frames_at_once=4, temporal_axis=temporal_axis
+    encode,
+    arguments,
+    decode,
+    pixel_bytes=5 * 96 * 4,
+    frames_at_once=4,
+    temporal_axis=temporal_axis,
+    negative=negative,
 )

@@ -1,0 +1,36 @@
+"""The files of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reeltune.planning.facts import listed_sha256
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file or a component that a plan needs.
+
+    `subject`: the slot ("transformer", "preload"), the component ("vae") or the LoRA ("loras[0]"). `path`: the file, or
+    the folder of a component. `bytes`: None while unknown. `weights`: whether it must be a checkpoint.
+    `sha256_by_name`: the sha256 that the definition lists, by file name or URL (some URLs don't contain the name).
+    `obstacle`: what is wrong with the file at `path`. Components only: `repository` on the Hub, and `patterns` of the
+    needed files.
+    """
+
+    subject: str
+    url: str
+    path: Path
+    present: bool
+    bytes: int | None
+    weights: bool = False
+    sha256_by_name: Mapping[str, str] = field(default_factory=dict)
+    repository: str = ""
+    patterns: tuple[str, ...] = ()
+    obstacle: str = ""
+
+    def sha256(self, *names: str) -> str | None:
+        """The sha256 that the definition lists for the URL, or for one of `names`."""
+        return listed_sha256(self.sha256_by_name, self.url, *names)

@@ -1,0 +1,97 @@
+"""The LoRAs of a plan: where each is on disk, or will be downloaded to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from reeltune.definitions import Definition, Version
+from reeltune.library.index import fold
+from reeltune.library.inventory import FileQuery, LoraInventory, UnusableFile
+from reeltune.library.places import is_valid_name
+from reeltune.net import file_key
+from reeltune.planning.facts import listed_sha256
+from reeltune.planning.item import Item
+from reeltune.preferences import Preferences
+from reeltune.settings import layer, stored_settings
+
+_SUBFOLDER = "|"  # in a URL, before the subfolder that its file is stored in, as in WanGP's settings
+_MAX_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class PlannedLora:
+    """A LoRA of a plan. `source`: its URL or path, as it was written. `notices`: why files on disk aren't used."""
+
+    source: str
+    item: Item
+    notices: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return self.item.path.name
+
+
+def default_loras(definition: Definition) -> tuple[str, ...]:
+    """The LoRAs of a definition, followed by those of its settings, with the defaults that the user saved."""
+    saved = stored_settings(definition.root, definition.id).settings
+    settings = layer(definition.architecture, definition.settings, saved)
+    return (*(lora.url for lora in definition.loras), *(settings.get("activated_loras") or ()))
+
+
+def planned_loras(definition: Definition, preferences: Preferences, sources: Sequence[str]) -> tuple[PlannedLora, ...]:
+    """The LoRAs with these URLs or paths."""
+    if not sources:
+        return ()
+    inventory = LoraInventory(definition.root, definition.architecture.loras, preferences.model_folders)
+    reserved: dict[str, str] = {}
+    planned = []
+    for number, source in enumerate(sources):
+        lora = _planned(definition, inventory, source, number, reserved)
+        reserved.setdefault(fold(lora.name), file_key(lora.item.url))
+        planned.append(lora)
+    return tuple(planned)
+
+
+def _planned(
+    definition: Definition, inventory: LoraInventory, source: str, number: int, reserved: dict[str, str]
+) -> PlannedLora:
+    url, subfolder = _split(source)
+    version = Version(url)
+    query = FileQuery(version, sha256=listed_sha256(definition.sha256, url, version.file_name))
+    found, unusable = inventory.find(query)
+    if found is not None:
+        path = found.path
+    else:
+        path = inventory.download_path(query, unusable, reserved)
+        if version.remote:
+            path = path.parent / subfolder / path.name
+    return PlannedLora(
+        source,
+        Item(
+            subject=f"loras[{number}]",
+            url=url,
+            path=path,
+            present=found is not None,
+            bytes=found.bytes if found is not None else inventory.index.size_of_url(url),
+            weights=True,
+            sha256_by_name=definition.sha256,
+            obstacle=next((file.reason for file in unusable if file.path == path), ""),
+        ),
+        tuple(_unusable_notice(file) for file in unusable),
+    )
+
+
+def _split(source: str) -> tuple[str, PurePosixPath]:
+    """The URL or path of a LoRA, and the subfolder that it names; invalid subfolders are ignored."""
+    url, _, subfolder = source.partition(_SUBFOLDER)
+    folder = PurePosixPath(subfolder.replace("\\", "/").strip("/"))
+    if len(folder.parts) > _MAX_DEPTH or not all(is_valid_name(part) for part in folder.parts):
+        folder = PurePosixPath()
+    return url.strip(), folder
+
+
+def _unusable_notice(file: UnusableFile) -> str:
+    return f"{file.path} is not used: {file.reason}"

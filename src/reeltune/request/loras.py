@@ -1,0 +1,49 @@
+"""The LoRAs of a video: those of the definition, followed by those of the settings, with their weights by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reeltune.definitions import Definition
+from reeltune.families.values import Settings
+from reeltune.request.values import Lora, Phase
+from reeltune.settings.multipliers import StepWeights, parse_multipliers, weights_of
+
+_SEPARATOR = " "
+
+
+def loras_of(
+    definition: Definition, settings: Settings, phases: Sequence[Phase], notices: list[str]
+) -> tuple[Lora, ...]:
+    """The LoRAs that a video is made with. Adds notices about weights that no LoRA has.
+
+    `settings`: complete settings. Raises SettingsError for invalid weights.
+    """
+    own = [lora.url for lora in definition.loras]
+    users = list(settings.get("activated_loras") or ())
+    weights = [
+        *_weights(definition.lora_multipliers, own, notices),
+        *_weights(settings.get("loras_multipliers") or "", users, notices),
+    ]
+    phase_steps = [phase.steps for phase in phases]
+    switch_phase = settings.get("model_switch_phase") or 1
+    return tuple(
+        Lora(source, weight.by_step(phase_steps, switch_phase))
+        for source, weight in zip((*own, *users), weights, strict=True)
+    )
+
+
+def _weights(text: str, loras: Sequence[str], notices: list[str]) -> tuple[StepWeights, ...]:
+    weights, more_notices = weights_of(parse_multipliers(text), len(loras))
+    notices += more_notices
+    return weights
+
+
+def add_loras(settings: Settings, loras: Sequence[tuple[str, str]]) -> Settings:
+    """Settings with further LoRAs. `loras`: pairs of a source and its weights, such as ("style.safetensors", "0.8")."""
+    names = list(settings.get("activated_loras") or ())
+    text = str(settings.get("loras_multipliers") or "")
+    missing = len(names) - len(parse_multipliers(text))
+    weights = [text, *["1"] * missing, *(weight or "1" for _, weight in loras)]
+    joined = _SEPARATOR.join(part for part in weights if part)
+    return {**settings, "activated_loras": [*names, *(source for source, _ in loras)], "loras_multipliers": joined}
