@@ -13,6 +13,7 @@ from reeltune.families.values import OTHER_SOLVERS, RATE_SOURCES, SOLVERS, Setti
 from reeltune.families.vocabulary import DEFAULTS, INPUT_KEYS, coerce, shown
 from reeltune.media.inputs import video_rate
 from reeltune.request.inputs import input_files
+from reeltune.request.timesteps import timesteps
 from reeltune.request.values import Guidance, InputFiles, Request, Riflex, SkippedLayers, StepSkipping
 from reeltune.settings import frame_count, frame_rate, is_neutral
 from reeltune.untrusted import clean_text
@@ -39,7 +40,10 @@ def build_request(
     frames = _frames(settings, architecture, fps, notices)
     notices += _effect_notices(settings, inputs)
     seed = chosen_seed(settings["seed"])
-    changed = {"seed": seed, "resolution": f"{width}x{height}", "video_length": frames}
+    shift = settings.get("flow_shift", 1.0)
+    solver = _solver(settings.get("sample_solver") or "", architecture.family, notices)
+    steps = _steps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
+    changed = {"seed": seed, "num_inference_steps": steps, "resolution": f"{width}x{height}", "video_length": frames}
     if settings.get("force_fps") in RATE_SOURCES:
         changed["force_fps"] = fps  # the control video may no longer exist when the latents are decoded
     used = {key: value for key, value in settings.items() if key in architecture.settings}
@@ -50,10 +54,10 @@ def build_request(
         height=height,
         frames=frames,
         fps=fps,
-        steps=settings["num_inference_steps"],
+        steps=steps,
         seed=seed,
-        shift=settings.get("flow_shift", 1.0),
-        solver=_solver(settings.get("sample_solver") or "", architecture.family, notices),
+        shift=shift,
+        solver=solver,
         guidance=guidance_of(used),
         boundary=boundary(settings),
         step_skipping=step_skipping_of(used),
@@ -143,6 +147,14 @@ def _solver(name: str, family: Family, notices: list[str]) -> str:
         raise SettingsError(message, hint=f"It must be one of {', '.join(family.solvers)}.")
     notices.append(f"sample_solver={name} is not supported for {family.label}: {solver} is used.")
     return solver
+
+
+def _steps(wanted: int, solver: str, shift: float, family: Family, notices: list[str]) -> int:
+    """The number of steps, limited to those that the solver can make."""
+    steps = len(timesteps(solver, wanted, shift, family.name))
+    if steps < wanted:
+        notices.append(f"{wanted} steps become {steps}: sample_solver={solver} makes no more.")
+    return steps
 
 
 def guidance_of(settings: Settings) -> Guidance:
