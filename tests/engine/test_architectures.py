@@ -10,7 +10,8 @@ import torch
 from cases import CASES, architecture_of, write_case
 
 from reeltune import Engine, Notice, Preferences
-from reeltune.engine.stages import assemble, load_component, scheduler
+from reeltune.engine.solvers import scheduler
+from reeltune.engine.stages import assemble, load_component
 from reeltune.errors import MediaError, NotRunnable, SettingsError
 from reeltune.families import ARCHITECTURES
 from reeltune.machine import probe

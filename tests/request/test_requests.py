@@ -163,19 +163,37 @@ def test_durations_follow_the_control_videos_rate(root, files):
     assert (found.frames, found.fps) == (21, 10)
 
 
-@pytest.mark.parametrize("name", ["causvid", "lcm", "flowmatch_causvid", "dpm++_sde"])
-@pytest.mark.parametrize("id", ["t2v", "hunyuan", "ltxv_13B"])
-def test_solvers_that_no_family_has_are_replaced_and_it_is_reported(root, name, id):
+@pytest.mark.parametrize(
+    ("id", "name"),
+    [
+        *[(id, name) for id in ("t2v", "hunyuan", "ltxv_13B") for name in ("dpm++_sde", "er_sde", "distill")],
+        *[(id, name) for id in ("hunyuan", "ltxv_13B") for name in ("causvid", "flowmatch_causvid", "lcm", "unipc")],
+    ],
+)
+def test_solvers_that_a_family_does_not_have_are_replaced_and_it_is_reported(root, id, name):
     found, (notice,) = request(root, id, sample_solver=name)
     assert found.solver == "euler"
     assert name in notice
     assert "euler" in notice
 
 
-def test_a_solver_of_another_family_is_replaced_too(root):
-    found, (notice,) = request(root, "hunyuan", sample_solver="unipc")
-    assert found.solver == "euler"
+def test_the_notice_of_a_replaced_solver_names_the_family(root):
+    _, (notice,) = request(root, "hunyuan", sample_solver="unipc")
     assert "Hunyuan" in notice
+
+
+@pytest.mark.parametrize("name", ["causvid", "flowmatch_causvid", "lcm"])
+def test_solvers_of_distilled_loras_are_used_for_wan(root, name):
+    found, notices = request(root, "t2v", sample_solver=name, num_inference_steps=8)
+    assert (found.solver, found.steps) == (name, 8)
+    assert notices == []
+
+
+@pytest.mark.parametrize(("name", "most"), [("causvid", 9), ("lcm", 8)])
+def test_steps_beyond_those_of_a_solver_are_left_out_and_it_is_reported(root, name, most):
+    found, (notice,) = request(root, "t2v", sample_solver=name, num_inference_steps=30)
+    assert found.steps == found.settings["num_inference_steps"] == most
+    assert notice == f"30 steps become {most}: sample_solver={name} makes no more."
 
 
 @pytest.mark.parametrize(
@@ -257,4 +275,4 @@ def test_every_architecture_is_checked_before_its_files_are_known(root, id):
 
 def test_every_family_has_the_solver_that_replaces_others():
     for architecture in ARCHITECTURES.values():
-        assert architecture.family.solver("causvid") in architecture.family.solvers
+        assert architecture.family.solver("ddim") in architecture.family.solvers

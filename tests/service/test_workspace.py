@@ -67,7 +67,7 @@ def test_settings_of_a_file_go_into_the_form_and_what_is_gone_is_said(workspace,
     assert ["of_later" in notice or "image_start" in notice for notice in draft.notices] == [True, True]
     odd = {
         "video_length": "2s",
-        "sample_solver": "causvid",
+        "sample_solver": "ddim",
         "skip_steps_cache_type": "mag",
         "multi_prompts_gen_type": "PW",
     }

@@ -24,6 +24,7 @@ from reeltune.definitions.slots import TRANSFORMER
 from reeltune.engine.families import runtime_of
 from reeltune.engine.families.base import Arguments, Tensors
 from reeltune.engine.inputs import InputImages
+from reeltune.engine.solvers import scheduler
 from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
 from reeltune.families.base import Config
@@ -33,8 +34,6 @@ from reeltune.weights.components import check_folder, load_component_file
 
 _DOWNLOAD_AGAIN = "Delete that folder and download it again (`reeltune pull`)."
 Parts = Mapping[str, Any]  # of a pipeline, by the name of its component
-
-_FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 
 
 def torch_device(name: str) -> torch.device:
@@ -164,15 +163,6 @@ def prompt_notices(architecture: Architecture, parts: Parts, request: Request, c
         if count > most:
             notices.append(f"The {name} has {count:,} tokens, and the text encoder takes {most}: its end is not used.")
     return tuple(notices)
-
-
-def scheduler(request: Request) -> Any:
-    """The solver asked for, at the request's shift (flow matching, as the models were trained)."""
-    if request.solver == "euler":
-        return diffusers.FlowMatchEulerDiscreteScheduler(shift=request.shift)
-    if request.solver == "dpm++":
-        return diffusers.DPMSolverMultistepScheduler(flow_shift=request.shift, **_FLOW)
-    return diffusers.UniPCMultistepScheduler(flow_shift=request.shift, **_FLOW)
 
 
 def denoise(

@@ -30,10 +30,10 @@ _SIDES = re.compile(r"\s*(\d{2,5})\s*[xX×*]\s*(\d{2,5})\s*", re.ASCII)
 
 RATE_SOURCES = ("auto", "control", "source")  # of `force_fps`: what the frame rate is taken from
 PROMPT_MODES = ("G", "PG", "W", "PW", "FG")  # of `multi_prompts_gen_type`
-SOLVERS = ("unipc", "euler", "dpm++")  # supported by at least one family
+SOLVERS = ("unipc", "euler", "dpm++", "causvid", "flowmatch_causvid", "lcm")  # supported by at least one family
 OTHER_SOLVERS = (  # solvers in settings files that no family supports
-    "causvid", "lcm", "flowmatch_causvid", "dpm++_sde", "beta", "er_sde", "default", "pingpong", "flash", "distill",
-    "distilled_8_steps", "distilled_8_steps_ancestral", "res_2s", "res_multistep", "heun", "ddim",
+    "dpm++_sde", "beta", "er_sde", "default", "pingpong", "flash", "distill", "distilled_8_steps",
+    "distilled_8_steps_ancestral", "res_2s", "res_multistep", "heun", "ddim",
 )  # fmt: skip
 
 

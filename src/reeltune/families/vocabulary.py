@@ -77,7 +77,11 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
             INTEGER, "Phase, 1 or 2, after which the second transformer takes over.", (0, 1), "guidance_phases"
         ),
         "flow_shift": Setting(POSITIVE, "Shift of the noise schedule.", (3, 5)),
-        "sample_solver": Setting(SOLVER, "Solver: unipc, euler or dpm++.", ("",)),
+        "sample_solver": Setting(
+            SOLVER,
+            "Solver. Wan: unipc, euler, dpm++; for distilled LoRAs causvid, flowmatch_causvid, lcm. Others: euler.",
+            ("",),
+        ),
         "repeat_generation": Setting(COUNT, "Videos per prompt.", (1,)),
         "multi_prompts_gen_type": Setting(
             PROMPT_MODE, "G: each line of the prompt is a video; PG: each paragraph; FG: the whole text.", ("G", "PG")

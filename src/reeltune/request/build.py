@@ -45,14 +45,17 @@ def build_request(
     used = {key: value for key, value in settings.items() if key in architecture.settings}
     solver = _solver(settings.get("sample_solver") or "", architecture.family, notices)
     shift = settings.get("flow_shift", 1.0)
-    times = timesteps(solver, settings["num_inference_steps"], shift, architecture.family.name)
-    if len(times) < settings["num_inference_steps"]:
-        notices.append(f"The solver {solver} makes at most {len(times)} steps: {len(times)} are made.")
+    times = _timesteps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
     phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
     notices += _effect_notices(settings, phases, inputs)
     loras = loras_of(definition, used, phases, notices)
     seed = chosen_seed(settings["seed"])
-    changed = {"seed": seed, "resolution": f"{width}x{height}", "video_length": frames}
+    changed = {
+        "seed": seed,
+        "num_inference_steps": len(times),
+        "resolution": f"{width}x{height}",
+        "video_length": frames,
+    }
     if settings.get("force_fps") in RATE_SOURCES:
         changed["force_fps"] = fps  # the control video may no longer exist when the latents are decoded
     request = Request(
@@ -149,6 +152,14 @@ def _solver(name: str, family: Family, notices: list[str]) -> str:
         raise SettingsError(message, hint=f"It must be one of {', '.join(family.solvers)}.")
     notices.append(f"sample_solver={name} is not supported for {family.label}: {solver} is used.")
     return solver
+
+
+def _timesteps(steps: int, solver: str, shift: float, family: Family, notices: list[str]) -> tuple[float, ...]:
+    """The timestep of each step; fewer than `steps` if the solver can't make so many."""
+    times = timesteps(solver, steps, shift, family.name)
+    if len(times) < steps:
+        notices.append(f"{steps} steps become {len(times)}: sample_solver={solver} makes no more.")
+    return times
 
 
 def guidance_of(settings: Settings) -> Guidance:
