@@ -64,7 +64,7 @@ def generate(definition: Definition, call: Mapping[str, Any]) -> None:
     settings, notices = complete_settings(definition, call)
     valid_text(notices)
     for video in split_videos(settings)[:2]:
-        build_request(definition.architecture, video, definition.root)
+        build_request(definition, video)
 
 
 def valid_text(value: Any) -> None:

@@ -93,11 +93,11 @@ def test_videos_asked_for():
 
 def test_requests_are_rounded_and_say_so(root):
     settings = layer(T2V, {"resolution": "845x495", "video_length": 80, "seed": 1, "force_fps": "24"})
-    request, notices = build_request(T2V, settings, root)
+    request, notices = build_request(load_catalog(root)["t2v"], settings)
     assert (request.width, request.height, request.frames, request.fps) == (832, 480, 81, 24)
     assert len(notices) == 2
     assert request.settings["resolution"] == "832x480"
-    again, notices = build_request(T2V, layer(T2V, request.settings), root)
+    again, notices = build_request(load_catalog(root)["t2v"], layer(T2V, request.settings))
     assert again == request
     assert not notices
 

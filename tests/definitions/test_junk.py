@@ -60,7 +60,7 @@ def use(catalog):
     definition = catalog["f"]
     json.dumps(explain(definition, machine=Machine(1, 1)).as_json())
     settings, _ = complete_settings(definition, {})
-    build_request(definition.architecture, split_videos(settings)[0], definition.root)
+    build_request(definition, split_videos(settings)[0])
 
 
 def test_junk_never_escapes_as_another_error(root):

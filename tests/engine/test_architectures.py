@@ -54,9 +54,9 @@ def by_diffusers(definition, settings):
     from reeltune.request.build import build_request
     from reeltune.request.parse import complete_settings
 
-    architecture, root = definition.architecture, definition.root
+    architecture = definition.architecture
     whole, _ = complete_settings(definition, settings)
-    request, _ = build_request(architecture, whole, root)
+    request, _ = build_request(definition, whole)
     images = read_inputs(request, Reporter(print))
     loaded = {
         row.name: load_component(
@@ -84,7 +84,7 @@ def by_diffusers(definition, settings):
         "prompt": request.prompt, "height": request.height, "width": request.width, "num_frames": request.frames,
         "num_inference_steps": request.steps, "generator": torch.Generator().manual_seed(request.seed),
         "output_type": "np", "max_sequence_length": architecture.family.max_text_tokens,
-        "guidance_scale": request.guidance.scale, "negative_prompt": request.negative_prompt,
+        "guidance_scale": request.guidance_scale, "negative_prompt": request.negative_prompt,
     }  # fmt: skip
     if architecture.family.name == "wan":
         call["guidance_scale_2"] = whole.get("guidance2_scale") if "transformer_2" in loaded else None
@@ -94,7 +94,7 @@ def by_diffusers(definition, settings):
     if architecture.family.name == "hunyuan":
         true = bool(request.negative_prompt)
         call |= {
-            "guidance_scale": whole["embedded_guidance_scale"], "true_cfg_scale": request.guidance.scale if true else 1.0,
+            "guidance_scale": whole["embedded_guidance_scale"], "true_cfg_scale": request.guidance_scale if true else 1.0,
             "negative_prompt": request.negative_prompt if true else None,
         }  # fmt: skip
         call |= {"image": images.start} if images.start else {}

@@ -17,7 +17,8 @@ LARGE = {"num_attention_heads": 12, "attention_head_dim": 128}
 
 def a_request(root, **settings):
     architecture = ARCHITECTURES["t2v_1.3B"]
-    return build_request(architecture, {**layer(architecture), "prompt": "x", **settings}, root)[0]
+    definition = load_catalog(root)["t2v_1.3B"]
+    return build_request(definition, {**layer(architecture), "prompt": "x", **settings})[0]
 
 
 def test_small_layers_get_one_thread_and_large_ones_all(root):

@@ -27,7 +27,7 @@ def make(definition, **settings):
 def request_of(root, **settings):
     definition = load_catalog(root)["nano_t2v"]
     whole, _ = complete_settings(definition, FOUR | settings)
-    return build_request(definition.architecture, whole, root)[0]
+    return build_request(definition, whole)[0]
 
 
 def random(seed, dtype=torch.float32):

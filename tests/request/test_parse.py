@@ -56,7 +56,7 @@ def test_settings_become_types(nano):
         "skip_steps_cache_type": "tea", "skip_steps_multiplier": 2, "skip_steps_start_step_perc": 25, "RIFLEx_setting": 1,
     }  # fmt: skip
     request = parse(nano, {"prompt": "a", **asked}).requests[0]
-    assert request.guidance.enabled
+    assert request.guided
     assert (request.guidance.zero_star, request.guidance.zero_steps) == (True, 2)
     assert request.guidance.skipped_layers.layers == (1,)
     assert (request.step_skipping.speed, request.step_skipping.start) == (2, 0.25)

@@ -13,7 +13,7 @@ from reeltune.machine import Machine
 from reeltune.media.mp4 import write_mp4
 from reeltune.planning.positions import check_positions
 from reeltune.request.build import build_request
-from reeltune.request.parse import complete_settings
+from reeltune.request.parse import complete_settings, parse
 from reeltune.settings import layer
 
 URLS = ["https://h/x_bf16.safetensors"]
@@ -34,7 +34,7 @@ def files(root):
 def request(root, id, **settings):
     architecture = ARCHITECTURES[id]
     whole = layer(architecture, {"resolution": "64x64", "video_length": 9, "prompt": "x"}, call=settings)
-    return build_request(architecture, whole, root)
+    return build_request(load_catalog(root)[id], whole)
 
 
 def keys_of(inputs):
@@ -197,25 +197,33 @@ def test_steps_beyond_those_of_a_solver_are_left_out_and_it_is_reported(root, na
 
 
 @pytest.mark.parametrize(
-    ("settings", "boundary"),
-    [({}, 0.875), ({"switch_threshold": 900}, 0.9), ({"guidance_phases": 1}, 0), ({"guidance_phases": 1, "switch_threshold": 900}, 0),
-     ({"guidance_phases": 0}, 0), ({"switch_threshold": 0}, 0)],
+    ("settings", "first"),
+    [({}, 12), ({"switch_threshold": 900}, 11), ({"guidance_phases": 1}, 30), ({"guidance_phases": 0}, 30),
+     ({"guidance_phases": 1, "switch_threshold": 900}, 30), ({"switch_threshold": 0}, 30)],
 )  # fmt: skip
-def test_with_one_phase_the_first_transformer_makes_all_steps(root, settings, boundary):
-    assert request(root, "t2v_2_2", **settings)[0].boundary == boundary
-    assert request(root, "t2v", **settings)[0].boundary in (0, boundary)
+def test_with_one_phase_the_first_transformer_makes_all_steps(root, settings, first):
+    found, _ = request(root, "t2v_2_2", **settings)
+    assert [found.phase(step).transformer for step in range(30)] == ["transformer"] * first + ["transformer_2"] * (
+        30 - first
+    )
+    one, _ = request(root, "t2v", **settings)
+    assert {one.phase(step).transformer for step in range(30)} == {"transformer"}
 
 
 @pytest.mark.parametrize("where", ["definition", "file", "call"])
-def test_a_third_phase_is_refused_wherever_it_is_asked_for(root, define, where):
+def test_three_phases_wherever_they_are_asked_for(root, define, where):
     asks = {"guidance_phases": 3, "switch_threshold": 965, "switch_threshold2": 800, "model_switch_phase": 2}
+    scales = {"guidance_scale": 3.0, "guidance2_scale": 2.0, "guidance3_scale": 1.0}
+    asks |= {"num_inference_steps": 6, "flow_shift": 5.0, **scales}
     define("mine", {"architecture": "t2v_2_2", "URLs": URLS, "URLs2": URLS}, **(asks if where == "definition" else {}))
     if where == "file":
         (root / "settings").mkdir()
         (root / "settings" / "mine_settings.json").write_text(str(asks).replace("'", '"'))
     definition = load_catalog(root)["mine"]
-    with pytest.raises(NotRunnable, match="3 phases of guidance"):
-        complete_settings(definition, asks if where == "call" else {})
+    found = parse(definition, asks if where == "call" else {}).requests[0]
+    assert [(phase.first_step, phase.steps, phase.transformer, phase.guidance_scale) for phase in found.phases] == [
+        (0, 1, "transformer", 3.0), (1, 2, "transformer", 2.0), (3, 3, "transformer_2", 1.0),
+    ]  # fmt: skip
 
 
 # --- positions --------------------------------------------------------------------------------------------------------
@@ -237,7 +245,7 @@ def test_a_video_beyond_the_models_positions_is_an_error_before_anything_is_load
     definition = load_catalog(root)[id]
     whole, _ = complete_settings(definition, settings)
     plan = explain(definition, machine=Machine(1, 1))
-    one, _ = build_request(definition.architecture, whole, root, inputs_needed=False)
+    one, _ = build_request(definition, whole, inputs_needed=False)
     with pytest.raises(SettingsError, match=most) as caught:
         check_positions(plan, one)
     assert fits in caught.value.hint
@@ -245,13 +253,13 @@ def test_a_video_beyond_the_models_positions_is_an_error_before_anything_is_load
         pair.split("=") for pair in caught.value.hint.removeprefix("Set ").removesuffix(", or less.").split(" and ")
     )
     whole, _ = complete_settings(definition, settings | fitting)
-    check_positions(plan, build_request(definition.architecture, whole, root, inputs_needed=False)[0])
+    check_positions(plan, build_request(definition, whole, inputs_needed=False)[0])
 
 
 def test_reference_images_take_positions_too(root, files):
     definition = load_catalog(root)["nano_vace"]
     settings = {"video_length": 253, "image_refs": ["image.png"]}
-    one, _ = build_request(definition.architecture, complete_settings(definition, settings)[0], root)
+    one, _ = build_request(definition, complete_settings(definition, settings)[0])
     with pytest.raises(SettingsError, match="249 frames"):
         check_positions(explain(definition, machine=Machine(1, 1)), one)
 
@@ -263,7 +271,7 @@ def test_every_architecture_is_checked_before_its_files_are_known(root, id):
 
     def check(length):
         whole, _ = complete_settings(definition, {"video_length": length})
-        check_positions(plan, build_request(definition.architecture, whole, root, inputs_needed=False)[0])
+        check_positions(plan, build_request(definition, whole, inputs_needed=False)[0])
 
     check(81)
     if definition.architecture.family.position_table:

@@ -116,7 +116,7 @@ def test_text_that_can_not_be_encoded_is_repaired_where_it_is_read(root):
     ):
         settings, _ = complete_settings(definition, call)
         assert settings["prompt"] == "a\ufffdb"
-        request, _ = build_request(definition.architecture, settings, root)
+        request, _ = build_request(definition, settings)
         assert request.prompt == "a\ufffdb"
         str(dict(request.settings)).encode("utf-8")
 
@@ -125,7 +125,7 @@ def test_an_empty_prompt_is_reported(root):
     definition = load_catalog(root)["nano_t2v"]
     for prompt in ("", "  ", "# comment"):
         settings, _ = complete_settings(definition, {"prompt": prompt})
-        _, notices = build_request(definition.architecture, split_videos(settings)[0], root)
+        _, notices = build_request(definition, split_videos(settings)[0])
         assert notices == ["The prompt is empty: the content of the video will be random."]
 
 

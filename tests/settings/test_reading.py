@@ -50,7 +50,7 @@ def test_a_baseline_file_is_silent_for_every_model(id, root):
     one = ["guidance_phases is 1: the first transformer is used for all steps."]
     assert notices == (one if "transformer_2" in definition.slots else [])
     assert settings["num_inference_steps"] == 30
-    request, notices = build_request(definition.architecture, split_videos(settings)[0], root, inputs_needed=False)
+    request, notices = build_request(definition, split_videos(settings)[0], inputs_needed=False)
     assert notices == ["The prompt is empty: the content of the video will be random."]
     assert request.steps == 30
 
@@ -277,7 +277,7 @@ def generate(definition, settings):
     try:
         complete, _ = complete_settings(definition, settings)
         for one in split_videos(complete)[:2]:
-            build_request(definition.architecture, one, definition.root)
+            build_request(definition, one)
     except ReeltuneError as error:
         str(error).encode("utf-8")
 
@@ -313,11 +313,11 @@ def test_hunyuans_true_guidance_only_where_a_caller_names_it(root, define):
     save(root, "mine", {"guidance_scale": 6})
     definition = load_catalog(root)["mine"]
     settings, _ = complete_settings(definition, {})
-    request, notices = build_request(definition.architecture, settings, root)
-    assert request.guidance.scale == 1
+    request, notices = build_request(definition, settings)
+    assert request.guidance_scale == 1
     assert notices == ["negative_prompt has no effect while guidance_scale is 1."]
     settings, _ = complete_settings(definition, {"guidance_scale": 4})
-    assert build_request(definition.architecture, settings, root)[0].guidance.scale == 4
+    assert build_request(definition, settings)[0].guidance_scale == 4
     path = root / "settings" / "mine_settings.json"
     path.write_text(settings_text("mine", {"guidance_scale": 3}))  # saved by this program, from a form that shows it
     assert complete_settings(definition, {})[0]["guidance_scale"] == 3

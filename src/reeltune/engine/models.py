@@ -20,7 +20,6 @@ from reeltune.planning.memory import MemoryProfile
 from reeltune.planning.plan import Plan
 from reeltune.weights.load import load_transformer, peek_config
 from reeltune.weights.lora.branches import AttachedLoras, attach_loras
-from reeltune.weights.tensors import RUN_DTYPES
 
 _FileStamps = tuple[Stamps, ...]  # of a transformer's file, and of the modules merged into it; or of LoRAs
 
@@ -132,8 +131,7 @@ class Models:
                 placement.forget(loaded.model)
                 family = plan.definition.architecture.family
                 paths = [lora.path for lora in loras]
-                dtype = RUN_DTYPES[plan.dtype]
-                loaded.attached = attach_loras(loaded.model, family, paths, dtype, second=slot == TRANSFORMER_2)
+                loaded.attached = attach_loras(loaded.model, family, paths, second=slot == TRANSFORMER_2)
             loaded.lora_stamps = stamps
         loaded.loras = loras
         if loaded.attached is not None:

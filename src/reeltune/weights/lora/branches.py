@@ -63,8 +63,7 @@ class LoraLinear(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The output [..., out] for an input [..., in]."""
         output = functional.linear(input, self.weight, self.bias)
-        plain = output if self.bias is None else output - self.bias
-        run = LayerPass(input, plain, self.weight)
+        run = LayerPass(input, output, self.weight, self.bias)
         for term in self.terms:
             output = output + term(run, self.lora_weights.values)
         return output
@@ -104,11 +103,11 @@ class AttachedLoras:
         """The layers that have LoRAs beside them."""
         return [self._model.get_submodule(name) for name in self._layers]
 
-    def add_layer(self, name: str, edits: Sequence[_Numbered], dtype: torch.dtype) -> None:
+    def add_layer(self, name: str, edits: Sequence[_Numbered]) -> None:
         """Put LoRAs beside a linear layer."""
         layer = self._model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
-        self._replace(name, LoraLinear(layer, _terms(layer, edits, dtype), self._weights))
+        self._replace(name, LoraLinear(layer, _terms(layer, edits), self._weights))
         self._layers.append(name)
 
     def add_parameter(self, name: str, edits: Sequence[_Numbered]) -> None:
@@ -152,13 +151,11 @@ class AttachedLoras:
         setattr(self._model.get_submodule(parent), child, layer)
 
 
-def attach_loras(
-    model: nn.Module, family: Family, files: Iterable[Path], dtype: torch.dtype, *, second: bool = False
-) -> AttachedLoras:
+def attach_loras(model: nn.Module, family: Family, files: Iterable[Path], *, second: bool = False) -> AttachedLoras:
     """Put LoRAs beside the layers of a model whose weights are in memory; their weights are 0 until they are set.
 
-    `files`: the LoRA files. `dtype`: what the model computes in. `second`: whether the model is the second of two
-    transformers. Raises LoraMismatch, UnsupportedFormat and CheckpointError, and leaves the model as it was then.
+    `files`: the LoRA files. `second`: whether the model is the second of two transformers. Raises LoraMismatch,
+    UnsupportedFormat and CheckpointError, and leaves the model as it was then.
     """
     paths = list(files)
     targets = model_targets(model, family)
@@ -179,7 +176,7 @@ def attach_loras(
         for name, numbered in edits.items():
             module = name.removesuffix(_WEIGHT)
             if name.endswith(_WEIGHT) and isinstance(model.get_submodule(module), nn.Linear):
-                attached.add_layer(module, numbered, dtype)
+                attached.add_layer(module, numbered)
             else:
                 attached.add_parameter(name, numbered)
     except BaseException:
@@ -196,7 +193,7 @@ def model_targets(model: nn.Module, family: Family) -> Targets:
     return Targets(family, WeightSource(header, identify(header), map_names(tensors, family, "diffusers")))
 
 
-def _terms(layer: nn.Linear, edits: Sequence[_Numbered], dtype: torch.dtype) -> list[Term]:
+def _terms(layer: nn.Linear, edits: Sequence[_Numbered]) -> list[Term]:
     """What LoRAs add to a layer's output. The plain pairs of all LoRAs are one term."""
     pairs: list[Pair] = []
     terms: list[Term] = []
@@ -205,12 +202,12 @@ def _terms(layer: nn.Linear, edits: Sequence[_Numbered], dtype: torch.dtype) -> 
         if isinstance(edit.delta, LowRank) and edit.magnitude is None and not edit.replaces:
             pairs.append(Pair(number, edit.delta.up[rows], edit.delta.down, edit.scale))
         else:
-            terms.append(_term(number, edit, rows, layer, dtype))
-    return [PairsTerm(pairs, dtype), *terms] if pairs else terms
+            terms.append(_term(number, edit, rows, layer))
+    return [PairsTerm(pairs, layer.weight.dtype), *terms] if pairs else terms
 
 
-def _term(number: int, edit: Edit, rows: torch.Tensor, layer: nn.Linear, dtype: torch.dtype) -> Term:
-    matrix = Matrix(edit.delta, rows, dtype)
+def _term(number: int, edit: Edit, rows: torch.Tensor, layer: nn.Linear) -> Term:
+    matrix = Matrix(edit.delta, rows, layer.weight.dtype)
     if edit.magnitude is None:
         return MatrixTerm(number, matrix, edit.scale, replaces=edit.replaces)
     if edit.lengths is not None:

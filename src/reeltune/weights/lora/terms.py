@@ -17,11 +17,17 @@ from reeltune.weights.edits import Delta, Hadamard, Kronecker, LowRank, Whole
 
 @dataclass(frozen=True)
 class LayerPass:
-    """One computation of a linear layer: its input x [..., in], its result W x without the bias [..., out], and W."""
+    """One computation of a linear layer: its input x [..., in], its output W x + b [..., out], W and b."""
 
     x: torch.Tensor
-    plain: torch.Tensor
+    output: torch.Tensor
     weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    @property
+    def plain(self) -> torch.Tensor:
+        """W x, without the bias, [..., out]."""
+        return self.output if self.bias is None else self.output - self.bias
 
 
 @dataclass(frozen=True)
@@ -92,9 +98,9 @@ class DoraTerm(Term):
 
     def forward(self, run: LayerPass, weights: torch.Tensor) -> torch.Tensor:
         """s (r (W x + D x) - W x)."""
-        dtype = run.x.dtype
-        whole = run.plain + functional.linear(run.x, self.matrix(dtype)) * self.factor
-        return (whole * self.ratio.to(dtype) - run.plain) * weights[self.lora].to(dtype)
+        dtype, plain = run.x.dtype, run.plain
+        whole = plain + functional.linear(run.x, self.matrix(dtype)) * self.factor
+        return (whole * self.ratio.to(dtype) - plain) * weights[self.lora].to(dtype)
 
 
 class ColumnDoraTerm(Term):
