@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reeltune._quiet import freeze_imported
+from reeltune.cli.calls import Assignments, Loras, SettingsFile, call_settings
 from reeltune.cli.options import (
     Device,
     DType,
@@ -26,7 +27,6 @@ from reeltune.cli.options import (
     open_catalog,
 )
 from reeltune.cli.output import interruptible, print_line, progress_display
-from reeltune.cli.stored import stored_settings
 from reeltune.files import expand, is_folder, reason
 
 if TYPE_CHECKING:
@@ -46,18 +46,9 @@ def generate(
         str | None,
         typer.Argument(metavar="PROMPT", help="Description of the video (default: the definition's prompt)."),
     ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as num_inference_steps=20; may be repeated."),
-    ] = None,
-    settings: Annotated[
-        Path | None,
-        typer.Option(
-            "--settings",
-            show_default=False,
-            help="Use the settings in a generated video or image, or in a settings file. Other options override them.",
-        ),
-    ] = None,
+    assignments: Assignments = None,
+    settings: SettingsFile = None,
+    loras: Loras = None,
     seed: Annotated[
         int | None,
         typer.Option("--seed", help="Random seed; the same seed gives the same video. -1 picks a random one."),
@@ -99,23 +90,8 @@ def generate(
     check_writable(output or catalog.root / expand(preferences.outputs) / "video.mp4")
     files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
     options: dict[str, object] = {"prompt": prompt, "seed": seed, **_input_settings(files, image_refs or [])}
-    stored: Settings = stored_settings(settings, definition) if settings is not None else {}
-    call = {**stored, **_call_settings(assignments or [], options)}
+    call = call_settings(definition, assignments or [], settings, loras or [], options)
     _write_videos(definition, preferences, call, output)
-
-
-def _call_settings(assignments: list[str], options: dict[str, object]) -> Settings:
-    """The settings given by `--set` and by other options. Raises SettingsError for a setting that both give."""
-    from reeltune.errors import SettingsError
-    from reeltune.settings import parse_assignments
-
-    own = {key: value for key, value in options.items() if value is not None}
-    assigned = parse_assignments(assignments)
-    duplicates = sorted(own.keys() & assigned.keys())
-    if duplicates:
-        message = f"{duplicates[0]} is given both by --set and by its own option or argument."
-        raise SettingsError(message, hint="Leave out one of them.")
-    return {**assigned, **own}
 
 
 def _write_videos(definition: Definition, preferences: Preferences, call: Settings, output: Path | None) -> None:

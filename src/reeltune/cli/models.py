@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reeltune._text import counted
+from reeltune.cli.calls import Assignments, Loras, SettingsFile, call_settings
 from reeltune.cli.options import (
     AsJson,
     Device,
@@ -19,6 +20,7 @@ from reeltune.cli.options import (
     open_catalog,
 )
 from reeltune.cli.output import interruptible, print_event, print_json, print_line, print_notice, print_table, size
+from reeltune.cli.steps import print_steps, steps_json
 
 if TYPE_CHECKING:
     from reeltune.definitions import Definition, Summary
@@ -139,26 +141,37 @@ def explain(
     dtype: DType = None,
     device: Device = None,
     profile: Profile = None,
+    assignments: Assignments = None,
+    settings: SettingsFile = None,
+    loras: Loras = None,
     online: Annotated[
         bool, typer.Option("--online", help="Also read headers and sizes of files that are not on disk.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Explain which version of a model would be used and why, and which files it needs."""
+    """Explain which version of a model would be used and why, which files it needs, and what each step does."""
     from reeltune.planning.memory import choose_profile
     from reeltune.planning.plan import explain as explain_definition
+    from reeltune.request.parse import preview
 
     catalog = open_catalog(root)
+    definition = catalog[id]
     preferences = effective_preferences(catalog.root, quantization, dtype, device, profile)
-    plan = explain_definition(catalog[id], preferences, online=online)
+    parsed = preview(definition, call_settings(definition, assignments or [], settings, loras or [], {}))
+    request = parsed.requests[0]
+    sources = [lora.source for lora in request.loras]
+    plan = explain_definition(definition, preferences, online=online, loras=sources)
     if online:
         plan = _with_sizes(plan)
     if as_json:
         chosen = choose_profile(plan)
         memory = {"profile": chosen.profile, "reason": chosen.reason, "pinned": chosen.pinned}
-        print_json(plan.as_json() | {"memory": memory})
+        print_json(plan.as_json() | {"memory": memory} | steps_json(plan, request))
         return
     print_plan(plan)
+    print_steps(plan, request)
+    for notice in parsed.notices:
+        print_notice(notice)
 
 
 def _with_sizes(plan: Plan) -> Plan:

@@ -9,6 +9,7 @@ from reeltune.families.values import Settings
 from reeltune.request.values import Lora, Phase
 from reeltune.settings.multipliers import StepWeights, parse_multipliers, weights_of
 
+LORA_KEYS = ("activated_loras", "loras_multipliers")
 _SEPARATOR = " "
 
 

@@ -66,6 +66,16 @@ def parse(definition: Definition, call: Settings) -> ParsedRequests:
     return ParsedRequests((first, *others), (*notices, *more_notices))
 
 
+def preview(definition: Definition, call: Settings) -> ParsedRequests:
+    """The request of the first video, whose input files may be missing: to show what would be done.
+
+    Raises SettingsError and NotRunnable as `parse` for everything else.
+    """
+    settings, notices = complete_settings(definition, call)
+    request, more_notices = build_request(definition, split_videos(settings)[0], inputs_needed=False)
+    return ParsedRequests((request,), (*notices, *more_notices))
+
+
 def parse_latents(definition: Definition, settings: Settings) -> Request:
     """The request of stored latents, from the settings stored with them. Raises SettingsError."""
     complete = layer(definition.architecture, definition.settings, call=settings)
