@@ -150,26 +150,32 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Explain which version of a model would be used and why, which files it needs, and what each step does."""
+    from reeltune.errors import NotRunnable
     from reeltune.planning.memory import choose_profile
     from reeltune.planning.plan import explain as explain_definition
-    from reeltune.request.parse import preview
+    from reeltune.request.parse import ParsedRequests, preview
 
     catalog = open_catalog(root)
     definition = catalog[id]
     preferences = effective_preferences(catalog.root, quantization, dtype, device, profile)
-    parsed = preview(definition, call_settings(definition, assignments or [], settings, loras or [], {}))
-    request = parsed.requests[0]
-    sources = [lora.source for lora in request.loras]
+    try:
+        parsed = preview(definition, call_settings(definition, assignments or [], settings, loras or [], {}))
+    except NotRunnable as error:  # the plan is shown nevertheless
+        print_notice(str(error))
+        parsed = ParsedRequests((), ())
+    sources = [lora.source for request in parsed.requests for lora in request.loras]
     plan = explain_definition(definition, preferences, online=online, loras=sources)
     if online:
         plan = _with_sizes(plan)
     if as_json:
         chosen = choose_profile(plan)
         memory = {"profile": chosen.profile, "reason": chosen.reason, "pinned": chosen.pinned}
-        print_json(plan.as_json() | {"memory": memory} | steps_json(plan, request))
+        steps = [steps_json(plan, request) for request in parsed.requests]
+        print_json({**plan.as_json(), "memory": memory, **(steps[0] if steps else {})})
         return
     print_plan(plan)
-    print_steps(plan, request)
+    for request in parsed.requests:
+        print_steps(plan, request)
     for notice in parsed.notices:
         print_notice(notice)
 

@@ -75,11 +75,8 @@ class Confinement:
 
 def _paths(definition: Definition) -> Iterator[str]:
     """Everything in a definition that may be the path of a file or folder."""
-    for version in (
-        *(version for slot in definition.slots.values() for version in slot),
-        *definition.preload,
-        *definition.loras,
-    ):
+    of_slots = [version for versions in definition.slots.values() for version in versions]
+    for version in (*of_slots, *definition.preload, *definition.loras):
         if not version.remote:
             yield version.url.replace("\\", "/")
     yield definition.components
