@@ -12,6 +12,7 @@ from reeltune.planning.estimate import check_memory
 from reeltune.planning.fit import check_loras
 from reeltune.planning.plan import Plan
 from reeltune.preferences import Preferences
+from reeltune.weights.lora import check_values
 from reeltune.weights.saving import save_quantized
 
 
@@ -25,7 +26,7 @@ def make_ready(
 ) -> Plan:
     """Download what a definition lacks under the preferences; returns its plan, of which every file is there.
 
-    `loras`: the URLs or paths of the LoRAs that are applied. Their headers are compared with the model's.
+    `loras`: the URLs or paths of the LoRAs that are applied. They are read, and compared with the headers of the model.
 
     With `preferences.save_quantized` the int8 versions of its 16-bit files are written and listed in the definition
     first: the plan then holds the definition as it was read again. Raises DeviceMissing before anything is downloaded,
@@ -42,4 +43,6 @@ def make_ready(
     require(plan)
     check_memory(plan)
     check_loras(plan)
+    for lora in plan.loras:
+        check_values(lora.item.path)
     return plan

@@ -188,6 +188,8 @@ class _Surveyor:
 
     def _file(self, item: Item) -> ItemDownload:
         if "://" not in item.url:
+            if item.obstacle:
+                raise FetchError(f"{item.url} can't be used: {item.obstacle}", hint="Use another file.")
             raise FetchError(f"{item.url} is neither a URL nor an existing file.", hint="Check the path.")
         session = self._downloader.session
         url_name = base_name(item.url)

@@ -5,6 +5,7 @@ model that some of them need.
 """
 
 from reeltune.weights.lora.matching import Applied, Edits, read_edits, second_of_two
+from reeltune.weights.lora.reading import check_values
 from reeltune.weights.lora.values import FileValues, Values
 
-__all__ = ["Applied", "Edits", "FileValues", "Values", "read_edits", "second_of_two"]
+__all__ = ["Applied", "Edits", "FileValues", "Values", "check_values", "read_edits", "second_of_two"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,21 @@ from reeltune.weights.lora.values import Values
 from reeltune.weights.tensors import TensorFile
 
 _REPLACED = (Part.SET, Part.SET_BIAS)
+
+
+def check_values(path: Path) -> None:
+    """Read a LoRA file completely. Raises CheckpointError for NaN or infinity."""
+    file = TensorFile(path)
+    for name in file:
+        values = file[name]
+        if values.is_floating_point():
+            _check_finite(values, f"{path.name}: {name}")
+        file.release(name)
+
+
+def _check_finite(values: torch.Tensor, place: str) -> None:
+    if not bool(torch.isfinite(values.to(torch.float32)).all()):
+        raise CheckpointError(f"{place} contains NaN or infinity: the LoRA is damaged.", hint=DOWNLOAD_AGAIN)
 
 
 class ModuleReader:
@@ -147,7 +163,5 @@ class ModuleReader:
         values = self._file[self._module.keys[part]]
         if not values.is_floating_point() or not values.numel():
             raise UnsupportedFormat(f"{self._place} is stored as {values.dtype} {list(values.shape)}.")
-        if not bool(torch.isfinite(values.to(torch.float32)).all()):
-            message = f"{self._place} contains NaN or infinity: the LoRA is damaged."
-            raise CheckpointError(message, hint=DOWNLOAD_AGAIN)
+        _check_finite(values, self._place)
         return values
