@@ -100,6 +100,10 @@ def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
         print_line(f"\n{slot}")
         for version in versions:
             print_line(f"  {version.url}")
+    if definition.loras:
+        print_line(f"\nloras         weights {definition.lora_multipliers or '1'}")
+        for lora in definition.loras:
+            print_line(f"  {lora.url}")
     print_line("\ndefault settings")
     for key, value in _settings(definition).items():
         print_line(f"  {key} = {value}")
@@ -123,6 +127,8 @@ def _definition_json(definition: Definition, reason: str) -> JsonObject:
         "runnable": not reason,
         "reason": reason,
         "slots": {slot: [version.url for version in versions] for slot, versions in definition.slots.items()},
+        "loras": [lora.url for lora in definition.loras],
+        "loras_multipliers": definition.lora_multipliers,
         "preload": [version.url for version in definition.preload],
         "auto_quantize": definition.auto_quantize,
         "components": definition.components,

@@ -40,14 +40,15 @@ def estimate(plan: Plan) -> Estimate:
     """What the chosen versions take. Nothing is read: headers that are not known leave gaps."""
     choices = plan.selection.choices
     identities = [choice.facts.identity for choice in choices.values()]
-    modules = [_in_memory(choice) for slot, choice in choices.items() if slot.is_module]
+    beside = [_in_memory(choice) for slot, choice in choices.items() if slot.is_module]
+    beside.append(sum(lora.item.bytes or 0 for lora in plan.loras))  # they are small: unknown sizes count as 0
     transformers = [_in_memory(choice) for slot, choice in choices.items() if not slot.is_module]
     known = [size for size in transformers if size is not None]
     largest = max(known) if len(known) == len(transformers) else None
     return Estimate(
         parameters=_sum(identity.parameters if identity else None for identity in identities),
-        transformer=_sum([largest, *modules]),
-        transformers=_sum([*transformers, *modules]),
+        transformer=_sum([largest, *beside]),
+        transformers=_sum([*transformers, *beside]),
         encoders=_sum(item.bytes for item in plan.items if item.repository),
         disk=_sum(item.bytes for item in plan.items),
     )
