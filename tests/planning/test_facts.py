@@ -6,7 +6,7 @@ from conftest import safetensors_bytes
 from reeltune import Preferences, explain, load_catalog, pull
 from reeltune.checkpoints.header import read_header
 from reeltune.errors import BadDownload, CheckpointError, ChoiceError, FetchError, NotRunnable
-from reeltune.fetch.pulling import plan_download, pull_all
+from reeltune.fetch.pulling import Scope, plan_download, pull_all
 from reeltune.library.inventory import Inventory
 from reeltune.machine import Machine
 from reeltune.planning.facts import local_summaries
@@ -57,7 +57,8 @@ def test_explain_online_and_pull_choose_the_same_file(server, define, root, file
     assert chosen(pulled) == expected
     assert not [item for item in pulled.missing if item.weights]
     assert [path.name for path in (root / "ckpts").glob("*.safetensors")] == [expected]
-    assert chosen(plan_download([definition], machine=MACHINE)[0][0]) == expected
+    plans, _ = plan_download([definition], scope=Scope(weights_only=True), machine=MACHINE)
+    assert chosen(plans[0]) == expected
 
 
 def test_a_dead_url_is_rejected_with_a_notice(server, define, root):
