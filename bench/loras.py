@@ -120,7 +120,7 @@ def main() -> None:
     options = parser.parse_args()
     plain, styled, memory = passes(options.frames, options.blocks, options.rank, options.loras, options.runs)
     cold, warm = switching(options.runs)
-    print(f"{options.frames} frames at 832x480, {options.blocks} block(s), {options.loras} LoRAs of rank {options.rank}\n")
+    print(f"{options.frames} frames at 832x480, {options.blocks} block(s), {options.loras} LoRAs\n")
     print("| what | without | with LoRAs | ratio |")
     print("|---|---|---|---|")
     print(f"| a pass | {plain:.2f} s | {styled:.2f} s | {styled / plain:.3f} |")

@@ -261,7 +261,9 @@ def test_loras_that_cannot_be_used_are_errors_before_anything_is_loaded(root, na
     loads = []
     monkeypatch.setattr(models, "load_transformer", lambda *args, **options: loads.append(1))
     expected = {"other size": LoraMismatch, "other family": LoraMismatch, "NaN": CheckpointError}.get(kind, FetchError)
-    words = {"pickle": "can run code", "truncated": "truncated", "HTML": "web page", "missing": "existing file"}.get(kind, "")
+    words = {"pickle": "can run code", "truncated": "truncated", "HTML": "web page", "missing": "existing file"}.get(
+        kind, ""
+    )
     with pytest.raises(expected, match=rf"bad\.safetensors.*{words}"):
         frames(nano, NANO | {"activated_loras": ["bad.safetensors"]})
     assert not loads
@@ -281,3 +283,38 @@ def test_the_settings_of_the_video_name_its_loras(root, nano, tmp_path):
             **{key: value for key, value in stored.settings.items() if key in CASES or key in NANO or key in lora}
         )
     assert np.array_equal(again.frames, video.frames)
+
+
+@pytest.mark.parametrize(("name", "modules"), [("t2v", 0), ("vace_14B", 1)])
+@pytest.mark.parametrize("quantization", ["bf16", "int8"])
+def test_merging_while_loading_is_preferred_where_weights_are_constant(
+    root, define, parts, name, modules, quantization
+):
+    definition, settings = write_case(name, root, define, parts)
+    style(root, definition)
+    lora = {"activated_loras": ["style.safetensors"], "loras_multipliers": "0.5"}
+    events = []
+    wishes = {"quantization": quantization, "merge_loras": True}
+    merged = frames(definition, settings | lora, events, **wishes)
+    assert not any("beside" in str(event) or "aren't merged" in str(event) for event in events)
+    beside = frames(definition, settings | lora, quantization=quantization)
+    plain = frames(definition, settings, **wishes)
+    distance = np.abs(merged.astype(int) - beside).mean()
+    assert distance < 0.2 * np.abs(merged.astype(int) - plain).mean()
+    changing = frames(definition, settings | lora | {"loras_multipliers": "0.5,0.2"}, events, **wishes)
+    assert any("their weights change" in event.message for event in events if isinstance(event, Notice))
+    assert np.array_equal(
+        changing, frames(definition, settings | lora | {"loras_multipliers": "0.5,0.2"}, quantization=quantization)
+    )
+
+
+def test_merged_loras_leave_with_the_next_video(root, nano):
+    style(root, nano)
+    preferences = Preferences(quantization="bf16", merge_loras=True)
+    lora = {"activated_loras": ["style.safetensors"], "loras_multipliers": "0.5"}
+    with Engine(nano, preferences=preferences) as engine:
+        before = engine.generate(**NANO).frames
+        styled = engine.generate(**NANO, **lora).frames
+        after = engine.generate(**NANO).frames
+    assert np.array_equal(before, after)
+    assert not np.array_equal(before, styled)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from reeltune.checkpoints.formats import format_of
 from reeltune.definitions.slots import TRANSFORMER_2, Slot
 from reeltune.engine.placing import Placement, fits, release
 from reeltune.engine.reporting import Reporter
@@ -18,7 +19,7 @@ from reeltune.engine.stamps import FilesInUse, Stamps
 from reeltune.events import CancelToken
 from reeltune.planning.memory import MemoryProfile
 from reeltune.planning.plan import Plan
-from reeltune.weights.load import load_transformer, peek_config
+from reeltune.weights.load import MergedLora, load_transformer, peek_config
 from reeltune.weights.lora.branches import AttachedLoras, attach_loras
 
 _FileStamps = tuple[Stamps, ...]  # of a transformer's file, and of the modules merged into it; or of LoRAs
@@ -26,20 +27,29 @@ _FileStamps = tuple[Stamps, ...]  # of a transformer's file, and of the modules 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA of a video: its file, and its weight in each step."""
+    """A LoRA of a video: its file, its weight in each step, and the steps that its transformer makes."""
 
     path: Path
     weights: tuple[float, ...]
+    steps: tuple[int, ...]
+
+    @property
+    def constant(self) -> float | None:
+        """The weight in all of the transformer's steps; None if it changes."""
+        weights = {self.weights[step] for step in self.steps}
+        return weights.pop() if len(weights) == 1 else None
 
 
 @dataclass
 class LoadedTransformer:
     """A transformer in memory, and the LoRAs beside its layers.
 
-    `stamps`, `lora_stamps`: the files that both were loaded from. `loras`: the weights that this video has them with.
+    `stamps`, `lora_stamps`: the files that both were loaded from. `merged`: LoRAs that are part of its weights.
+    `loras`: the LoRAs beside its layers, with the weights of this video.
     """
 
     stamps: _FileStamps
+    merged: tuple[MergedLora, ...]
     model: nn.Module
     attached: AttachedLoras | None = None
     lora_stamps: _FileStamps = ()
@@ -92,15 +102,35 @@ class Models:
 
         Raises LoraMismatch, UnsupportedFormat and CheckpointError for LoRAs that can't be used.
         """
-        stamps = self._stamps(plan, slot)
+        merged = self._merged(plan, slot, loras)
+        beside = () if merged else tuple(loras)
+        stamps = self._stamps(plan, slot) + tuple(self._files.stamps_of(lora.path) for lora in merged)
         loaded = self._loaded.get(slot)
-        if loaded is None or loaded.stamps != stamps:
-            loaded = self._load_anew(plan, slot, stamps, placement, cancel)
-        self._fit_loras(loaded, plan, slot, tuple(loras), placement)
+        if loaded is None or (loaded.stamps, loaded.merged) != (stamps, merged):
+            loaded = self._load_anew(plan, slot, stamps, merged, placement, cancel)
+        self._fit_loras(loaded, plan, slot, beside, placement)
         return loaded
 
+    def _merged(self, plan: Plan, slot: Slot, loras: Sequence[LoraFile]) -> tuple[MergedLora, ...]:
+        """The LoRAs to merge into the weights: all, if that is preferred and possible; else none."""
+        if not (loras and plan.preferences.merge_loras):
+            return ()
+        if format_of(plan.selection.choices[slot].quantization).stays_quantized:
+            self._reporter.notice(f"LoRAs aren't merged into {slot}: its file is quantized.")
+            return ()
+        if any(lora.constant is None for lora in loras):
+            self._reporter.notice(f"LoRAs aren't merged into {slot}: their weights change.")
+            return ()
+        return tuple(MergedLora(lora.path, lora.constant or 0.0) for lora in loras)
+
     def _load_anew(
-        self, plan: Plan, slot: Slot, stamps: _FileStamps, placement: Placement, cancel: CancelToken
+        self,
+        plan: Plan,
+        slot: Slot,
+        stamps: _FileStamps,
+        merged: tuple[MergedLora, ...],
+        placement: Placement,
+        cancel: CancelToken,
     ) -> LoadedTransformer:
         """Load a transformer, into the model that was there before if it is of the same shape."""
         before = self._loaded.pop(slot, None)
@@ -112,9 +142,9 @@ class Models:
             old = before.model
             del before
         self._make_room(plan, slot, placement)
-        model = self._fill(plan, slot, old, cancel)
+        model = self._fill(plan, slot, merged, old, cancel)
         speed_up(model, plan.preferences, placement.device, self._reporter)
-        loaded = self._loaded[slot] = LoadedTransformer(stamps, model)
+        loaded = self._loaded[slot] = LoadedTransformer(stamps, merged, model)
         if old is not None and old is not model:
             del old
             release()  # modules hold references to each other: only a garbage collection frees their weights
@@ -153,17 +183,21 @@ class Models:
             self._reporter.notice(f"{', '.join(self._loaded)} makes room for {slot}: both don't fit.")
             self.drop(placement)
 
-    def _fill(self, plan: Plan, slot: Slot, old: nn.Module | None, cancel: CancelToken) -> nn.Module:
+    def _fill(
+        self, plan: Plan, slot: Slot, merged: Sequence[MergedLora], old: nn.Module | None, cancel: CancelToken
+    ) -> nn.Module:
         """Load a slot's files, into the model that was there where it is of the same shape."""
         choices = plan.selection.choices
-        merged = [choice for other, choice in choices.items() if other == slot or other.is_module]
+        parts = [choice for other, choice in choices.items() if other == slot or other.is_module]
         path, *modules = plan.files(slot)
         return load_transformer(
             path,
             choices[slot].dtype,
             modules=modules,
             config=plan.definition.architecture.config,
-            quantize=any(choice.quantize_on_load for choice in merged),
+            quantize=any(choice.quantize_on_load for choice in parts),
+            loras=merged,
+            second=slot == TRANSFORMER_2,
             into=old,
             listener=self._reporter.event,
             cancel=cancel,

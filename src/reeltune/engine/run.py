@@ -170,11 +170,11 @@ class Run:
 
     def _load(self, request: Request, slot: Slot) -> LoadedTransformer:
         """The transformer of a slot with the LoRAs that have a weight in one of its steps."""
-        steps = [step for step in range(request.steps) if request.phase(step).transformer == slot]
+        steps = tuple(step for step in range(request.steps) if request.phase(step).transformer == slot)
         loras = []
         for lora, planned in zip(request.loras, self.plan.loras, strict=True):
             if any(lora.weights[step] for step in steps):
-                loras.append(LoraFile(planned.item.path, lora.weights))
+                loras.append(LoraFile(planned.item.path, lora.weights, steps))
         return self._warm.models.load(self.plan, slot, self._placement, loras, self._cancel)
 
     def _check_latents(self, latents: torch.Tensor, images: InputImages) -> None:

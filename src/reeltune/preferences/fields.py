@@ -179,6 +179,10 @@ _DECLARATIONS = (
         "How int8 weights are multiplied: weights (16-bit activations) or dynamic (int8 activations).",
         ("weights", "dynamic"),
     ),
+    _switch(
+        "merge_loras",
+        "Merge LoRAs with a constant weight into 16-bit files while loading.",
+    ),
     _switch("save_quantized", "Write the int8 versions of 16-bit files and list them in the definition."),
     PreferenceField("device", "Device to compute on.", "auto, cpu, mps, cuda, or one card such as cuda:1", _device),
     PreferenceField("outputs", "Folder of the videos, relative to the root.", "the path of a folder", _path),

@@ -21,7 +21,8 @@ class Preferences:
     data before a download reconnects. `text_encoder_quantization`: the preferred text encoder in a WanGP folder.
     `memory_profile`: where the weights are stored while generating. `attention`: its implementation. `compile`: whether
     the transformer's blocks are compiled. `int8`: how int8 weights are multiplied, "weights" (16-bit activations) or
-    "dynamic" (int8 activations). `save_quantized`: whether int8 versions of 16-bit files are written and listed.
+    "dynamic" (int8 activations). `merge_loras`: whether LoRAs with a constant weight are merged into models
+    that are loaded from 16-bit files. `save_quantized`: whether int8 versions of 16-bit files are written and listed.
     `tokens`: by "hub" and "civitai". `extra`: unknown keys of the file, which are kept.
 
     Choices and devices are accepted in any case and by their usual aliases. Raises PreferencesError for other values.
@@ -41,6 +42,7 @@ class Preferences:
     attention: str = "auto"
     compile: bool = False
     int8: str = "weights"
+    merge_loras: bool = False
     save_quantized: bool = False
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict)

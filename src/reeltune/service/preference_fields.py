@@ -29,6 +29,7 @@ PREFERENCE_LABELS = {
     "memory_profile": "Memory profile",
     "attention": "Attention",
     "compile": "Compile",
+    "merge_loras": "Merge LoRAs",
     "int8": "Int8 computation",
     "threads": "Threads",
     "model_folders": "Model folders",
@@ -48,6 +49,8 @@ _HELP = {
     "memory_profile": "Resident keeps all weights on the device, Stages one component at a time. Streamed and Minimum "
     "need the least memory and are the slowest.",
     "attention": "The library that computes attention.",
+    "merge_loras": "Merge LoRAs with a constant weight into 16-bit files while loading. Steps are as fast as without "
+    "LoRAs, but for another LoRA or weight the model is loaded again.",
     "compile": "Compile models with torch.compile: the first video takes longer, later ones are faster.",
     "int8": "Int8 products are faster on recent graphics cards, and slightly less exact.",
     "threads": "The number of CPU threads; 0 chooses it by the size of the video.",

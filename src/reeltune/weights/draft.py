@@ -67,7 +67,7 @@ def prepare(
     names = map_names(parts.header.tensors, family, identity.layout or "original", identity.prefix)
     known = WeightSource(parts.header, identity, names)
     fp32 = _check_model(family, known)
-    edits, applied = _edits(Targets(family, known), FileValues(known, parts.homes), source, loras)
+    edits, applied = _edits(Targets(family, known), FileValues((known, parts.homes)), source, loras)
     metadata = _metadata(source, parts, applied)
     target = Target(to, run_dtype, fp32)
     recipe = write_recipe(parts, known, family, target, edits, metadata)

@@ -7,7 +7,8 @@ that the base's file doesn't have, each file in its own layout, data type and qu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from reeltune.checkpoints.formats import format_of
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import map_names
+from reeltune.checkpoints.loras import Targets
 from reeltune.checkpoints.source import WeightSource
 from reeltune.dtypes import DType
 from reeltune.errors import UnsupportedFormat
@@ -28,8 +30,17 @@ from reeltune.weights._libraries import modules_in_fp32
 from reeltune.weights.building import empty_model, model_config
 from reeltune.weights.formats import decoder_of
 from reeltune.weights.loader import Loader
+from reeltune.weights.lora import Edits, FileValues, read_edits
 from reeltune.weights.matching import check_names
 from reeltune.weights.tensors import RUN_DTYPES, TensorFile
+
+
+@dataclass(frozen=True)
+class MergedLora:
+    """A LoRA file that is merged into a model with a constant weight."""
+
+    path: Path
+    weight: float
 
 
 def load_transformer(
@@ -39,6 +50,8 @@ def load_transformer(
     modules: Sequence[Path] = (),
     config: Config | None = None,
     quantize: bool = False,
+    loras: Sequence[MergedLora] = (),
+    second: bool = False,
     into: nn.Module | None = None,
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
@@ -46,8 +59,9 @@ def load_transformer(
     """The diffusers transformer a checkpoint and its `modules` hold, on the CPU, in eval mode.
 
     `dtype`: what it computes in; `config`: what the headers can't tell of the model's config; `quantize`: block linears
-    that aren't int8 become so while loading; `into`: a model whose weights are given up, and which is filled instead of
-    a new one where it is of the same config. Raises HeaderError, UnsupportedFormat or TensorMismatch before memory is
+    that aren't int8 become so while loading; `loras`: LoRAs to merge before that; `second`: whether it is the second of
+    two transformers; `into`: a model whose weights are given up, and which is filled instead of a new one where it is
+    of the same config. Raises HeaderError, UnsupportedFormat or TensorMismatch before memory is
     taken.
     """
     family, sources = _sources([path, *modules])
@@ -59,8 +73,9 @@ def load_transformer(
     total = sum(len(source.parameters()) for source in sources)
     stage = "quantize" if quantize else "load"
     quantizable = family.quantizable if quantize else ()
+    edits = _merged(family, dict(zip([path, *modules], sources, strict=True)), loras, second)
     for source, file in zip(sources, [path, *modules], strict=True):
-        loader = Loader(TensorFile(file), source, RUN_DTYPES[dtype], modules_in_fp32(model), quantizable)
+        loader = Loader(TensorFile(file), source, RUN_DTYPES[dtype], modules_in_fp32(model), quantizable, edits)
         for stored in source.parameters():
             if cancel:
                 cancel.check()
@@ -69,6 +84,21 @@ def load_transformer(
             listener(Progress(stage, done, total, "tensors", path.name))
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def _merged(family: Family, sources: Mapping[Path, WeightSource], loras: Sequence[MergedLora], second: bool) -> Edits:
+    """The edits of all LoRAs, by stored name. Raises LoraMismatch, UnsupportedFormat, CheckpointError."""
+    edits: Edits = {}
+    if not loras:
+        return edits
+    targets = Targets(family, *sources.values())
+    homes = [(source, dict.fromkeys(source.parameters(), path)) for path, source in sources.items()]
+    values = FileValues(*homes)
+    for lora in loras:
+        edits_of_lora, _ = read_edits(lora.path, lora.weight, targets, values, second=second)
+        for stored, of_tensor in edits_of_lora.items():
+            edits.setdefault(stored, []).extend(of_tensor)
+    return edits
 
 
 def _reused(before: Any, model: Any) -> nn.Module:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 
@@ -10,7 +11,9 @@ from reeltune.checkpoints.formats.base import module_of
 from reeltune.checkpoints.keys import matches
 from reeltune.checkpoints.source import Shapes, WeightSource
 from reeltune.weights._libraries import int8_tensor
+from reeltune.weights.edits import Edit
 from reeltune.weights.formats import Weight, decoder_of
+from reeltune.weights.formats.base import FloatWeight
 from reeltune.weights.formats.quanto_int8 import quantize_tensor
 from reeltune.weights.tensors import TensorFile
 
@@ -19,7 +22,7 @@ class Loader:
     """Turns a file's stored tensors into the model's.
 
     `run`: the data type that is computed in; `fp32`: modules kept in fp32; `quantizable`: linears, in original names,
-    that become int8 where they aren't.
+    that become int8 where they aren't; `edits`: LoRAs to merge, by stored name.
     """
 
     def __init__(
@@ -29,12 +32,14 @@ class Loader:
         run: torch.dtype,
         fp32: Collection[str] = (),
         quantizable: Collection[str] = (),
+        edits: Mapping[str, Sequence[Edit]] = MappingProxyType({}),
     ) -> None:
         self._file = file
         self._source = source
         self._run = run
         self._fp32 = frozenset(fp32)
         self._quantizable = quantizable
+        self._edits = edits
         self._decoder = decoder_of(source.identity.quantization)
 
     def load(self, stored: str, expected: Shapes) -> dict[str, torch.Tensor]:
@@ -43,6 +48,8 @@ class Loader:
         Raises UnsupportedFormat, and CheckpointError where it is damaged.
         """
         weight = self._decoder.read(self._file, self._source.stored_weight(stored))
+        if stored in self._edits:
+            weight = _edited(weight, self._edits[stored])
         all_copied = True
         parameters: dict[str, torch.Tensor] = {}
         for name, part in self._parts(stored, weight, expected).items():
@@ -84,3 +91,14 @@ class Loader:
         if not name.endswith(".weight"):
             return False
         return any(matches(module_of(name), pattern) for pattern in self._quantizable)
+
+
+def _edited(weight: Weight, edits: Sequence[Edit]) -> Weight:
+    """A weight with LoRAs merged in fp32."""
+    numbers = weight.decoded(torch.float32)
+    if numbers.data_ptr() == weight.values.data_ptr():
+        numbers = numbers.clone()  # the file's own memory stays as it is
+    block = numbers.view(len(numbers) if numbers.ndim else 1, -1)
+    for edit in edits:
+        edit.ready(torch.empty)(block, 0)
+    return FloatWeight(numbers)

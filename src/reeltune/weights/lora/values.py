@@ -28,10 +28,11 @@ def gather(matrix: Matrix, places: Sequence[Place], shape: tuple[int, int]) -> t
 
 
 class FileValues:
-    """Reads parameters from the files of a checkpoint. `homes`: the file of each stored tensor."""
+    """Reads parameters from the files of a model. `sources`: its files, and those of its modules, with their names."""
 
-    def __init__(self, source: WeightSource, homes: Mapping[str, Path]) -> None:
-        self._source, self._homes = source, homes
+    def __init__(self, *sources: tuple[WeightSource, Mapping[str, Path]]) -> None:
+        """A source comes with the file of each of its stored tensors."""
+        self._homes = {stored: (source, home) for source, homes in sources for stored, home in homes.items()}
         self._files: dict[Path, TensorFile] = {}
 
     def __call__(self, places: Sequence[Place], shape: tuple[int, int]) -> torch.Tensor:
@@ -39,10 +40,9 @@ class FileValues:
         return gather(self._matrix, places, shape)
 
     def _matrix(self, stored: str) -> torch.Tensor:
-        home = self._homes[stored]
+        source, home = self._homes[stored]
         if home not in self._files:
             self._files[home] = TensorFile(home)
-        decoder = decoder_of(self._source.identity.quantization)
-        weight = decoder.read(self._files[home], self._source.stored_weight(stored))
-        tensor = weight.decoded(torch.float32)
+        decoder = decoder_of(source.identity.quantization)
+        tensor = decoder.read(self._files[home], source.stored_weight(stored)).decoded(torch.float32)
         return tensor.reshape(len(tensor) if tensor.ndim else 1, -1)
