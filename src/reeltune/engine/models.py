@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,16 @@ class LoadedTransformer:
         if self.attached is not None:
             self.attached.set_weights([lora.weights[step] for lora in self.loras], device)
 
+    def attach_loras(self, plan: Plan, slot: Slot, files: Sequence[Path]) -> None:
+        """Put LoRAs beside the layers of the model. Raises LoraMismatch, UnsupportedFormat, CheckpointError."""
+        family = plan.definition.architecture.family
+        self.attached = attach_loras(self.model, family, files, second=slot == TRANSFORMER_2)
+
     def remove_loras(self, placement: Placement) -> None:
-        """Take the LoRAs off the model, which leaves the device for it."""
+        """Take the LoRAs off the model."""
         if self.attached is None:
             return
-        placement.forget(self.model)
-        self.attached.remove()
+        placement.alter(self.model, self.attached.remove)
         self.attached, self.lora_stamps, self.loras = None, (), ()
 
 
@@ -158,10 +163,8 @@ class Models:
         if loaded.lora_stamps != stamps:
             loaded.remove_loras(placement)
             if loras:
-                placement.forget(loaded.model)
-                family = plan.definition.architecture.family
-                paths = [lora.path for lora in loras]
-                loaded.attached = attach_loras(loaded.model, family, paths, second=slot == TRANSFORMER_2)
+                attach = partial(loaded.attach_loras, plan, slot, [lora.path for lora in loras])
+                placement.alter(loaded.model, attach)
             loaded.lora_stamps = stamps
         loaded.loras = loras
         if loaded.attached is not None:

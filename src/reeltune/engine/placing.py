@@ -99,6 +99,17 @@ class Placement:
         else:
             remove_offloading(model)
 
+    def alter(self, model: nn.Module, change: Callable[[], None]) -> None:
+        """Change the layers of a model, which may be placed. Its weights stay on the device if it is there as a whole.
+
+        Otherwise it is placed anew for the next pass, since its layers are what is sent to the device.
+        """
+        if self.profile not in _WHOLE:
+            self.forget(model)
+        change()
+        if model in self._restores:
+            upload(model, self.device)
+
     def clear(self) -> None:
         """Take everything off the device."""
         for model in list(self._restores):

@@ -18,13 +18,18 @@ def restorer(model: nn.Module, *, copies: bool = False) -> Restore:
     """A function that puts a model's weights back where they are now, after they were moved to a device.
 
     Weights in a mapped file are pointed at it again, so that nothing is copied. `copies`: all other weights are copied
-    back, instead of being held in the machine's memory while they are on the device.
+    back, instead of being held in the machine's memory while they are on the device. Meanwhile, layers may be replaced
+    by others with the same weights, such as layers with LoRAs; what these add is copied to the machine's memory.
     """
-    restores = [_restorer(module, name, tensor, copies) for module, name, tensor in _tensors(model)]
+    restores = [_restorer(model, path, name, tensor, copies) for path, name, tensor in _tensors(model)]
 
     def restore_all() -> None:
         for restore in restores:
             restore()
+        for module in model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                if buffer.device != _CPU:
+                    setattr(module, name, buffer.to(_CPU))
 
     return restore_all
 
@@ -35,24 +40,33 @@ def to_memory(model: nn.Module) -> None:
     model.to(_CPU)
 
 
-def _tensors(model: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
-    """The parameters and buffers of a model, each with its module and its name there."""
-    for module in model.modules():
+def _tensors(model: nn.Module) -> Iterator[tuple[str, str, torch.Tensor]]:
+    """The parameters and buffers of a model, each with the name of its module and its name there."""
+    for path, module in model.named_modules():
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            yield module, name, tensor
+            yield path, name, tensor
 
 
-def _restorer(module: nn.Module, name: str, tensor: torch.Tensor, copies: bool) -> Restore:
+def _restorer(model: nn.Module, path: str, name: str, tensor: torch.Tensor, copies: bool) -> Restore:
     """A function that puts one parameter or buffer back."""
     if copies and not in_mapped_file(tensor):
-        return partial(_copy_to_memory, module, name)
+        return partial(_copy_to_memory, model, path, name)
     if is_int8(tensor):
-        return partial(setattr, module, name, tensor)
+        return partial(_set_tensor, model, path, name, tensor)
     return partial(_set_data, tensor, tensor.data)
 
 
-def _copy_to_memory(module: nn.Module, name: str) -> None:
-    tensor = getattr(module, name)
+def _set_tensor(model: nn.Module, path: str, name: str, tensor: torch.Tensor) -> None:
+    setattr(model.get_submodule(path), name, tensor)
+
+
+def _copy_to_memory(model: nn.Module, path: str, name: str) -> None:
+    """Copy a parameter or buffer, unless it was removed meanwhile."""
+    try:
+        module = model.get_submodule(path)
+        tensor = getattr(module, name)
+    except AttributeError:  # of LoRAs that were removed
+        return
     if isinstance(tensor, nn.Parameter):
         setattr(module, name, nn.Parameter(tensor.data.to(_CPU), requires_grad=False))
     else:
