@@ -185,6 +185,9 @@ class Architecture:
     doesn't use are only reported. `call_only`: settings that are used only if the caller sets them, because other
     programs write them into every file without using them. `two_transformers`: the id of the variant of this
     architecture with two transformers.
+
+    `loras`: the folder of its LoRA files below `loras/` of a working folder. `profiles`: the folder of its profiles
+    below `profiles/`. Architectures whose LoRAs fit each other share a folder. WanGP uses the same names.
     """
 
     id: str
@@ -206,6 +209,8 @@ class Architecture:
     fps: int = 0
     size_step: int = 0
     two_transformers: str = ""
+    loras: str = ""
+    profiles: str = ""
 
     @property
     def frame_rate(self) -> int:

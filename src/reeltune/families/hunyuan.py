@@ -238,6 +238,8 @@ def _architecture(
         inputs=inputs,
         call_only=frozenset({"guidance_scale"}),
         refused=refused_groups((ZERO_STAR, SKIPPED_LAYERS), _DISTILLED),
+        loras=id,
+        profiles=id,
         **more,  # type: ignore[arg-type]
     )
 

@@ -146,5 +146,7 @@ ARCHITECTURES = (
         pipeline="LTXConditionPipeline",
         inputs=_INPUTS,
         refused=_REFUSED,
+        loras="ltxv",
+        profiles="ltxv",
     ),
 )

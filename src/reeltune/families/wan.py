@@ -225,6 +225,8 @@ _TEXT = {
 _IMAGE = {**_TEXT, "prompt": _IMAGE_PROMPT, "image_prompt_type": "S"}
 _IMAGE_480P = {**_IMAGE, "flow_shift": 7.0}
 _TWO_PHASES = {"guidance_phases": 2}
+_SMALL = "wan_1.3B"  # the folder of LoRAs and profiles
+_PROFILES_2_2 = {"wan": "wan_2_2", "wan_5B": "wan_2_2_5B"}  # by the folder of LoRAs, which Wan 2.1 and 2.2 14B share
 _VACE_NAMES = ("vace_patch_embedding.weight",)
 _IMAGE_NAMES = ("img_emb.proj.1.weight",)
 _ANIMATE_NAMES = ("face_adapter.",)
@@ -242,6 +244,7 @@ def _architecture(
     repo: str,
     pipeline: str,
     inputs: tuple[Input, ...] = (),
+    loras: str = "wan",
     **more: object,
 ) -> Architecture:
     phases = _PHASES if "guidance_phases" in defaults else ()
@@ -260,16 +263,23 @@ def _architecture(
         pipeline=pipeline,
         inputs=inputs,
         refused=refused,
+        loras=loras,
+        profiles=_PROFILES_2_2.get(loras, loras) if id.endswith("_2_2") else loras,
         **more,  # type: ignore[arg-type]
     )
 
 
 def _image_architecture(
-    id: str, signature: Signature, defaults: dict[str, object], repo: str, inputs: tuple[Input, ...]
+    id: str,
+    signature: Signature,
+    defaults: dict[str, object],
+    repo: str,
+    inputs: tuple[Input, ...],
+    loras: str = "wan_i2v",
 ) -> Architecture:
     """An image-to-video architecture of Wan 2.1, which also encodes its images with CLIP."""
     pipeline = "WanImageToVideoPipeline"
-    return _architecture(id, signature, defaults, repo, pipeline, inputs, components=_IMAGE_COMPONENTS)
+    return _architecture(id, signature, defaults, repo, pipeline, inputs, loras, components=_IMAGE_COMPONENTS)
 
 
 _TEXT_ONLY = {"lacks": _IMAGE_NAMES + _VACE_NAMES + _ANIMATE_NAMES}
@@ -284,7 +294,14 @@ _VACE_14B = Signature(_T2V, 5120, _VACE_NAMES)
 
 ARCHITECTURES = (
     _architecture("t2v", _T2V_14B, _TEXT, "Wan2.1-T2V-14B-Diffusers", "WanPipeline", two_transformers="t2v_2_2"),
-    _architecture("t2v_1.3B", Signature(_T2V, 1536, **_TEXT_ONLY), _TEXT, "Wan2.1-T2V-1.3B-Diffusers", "WanPipeline"),
+    _architecture(
+        "t2v_1.3B",
+        Signature(_T2V, 1536, **_TEXT_ONLY),
+        _TEXT,
+        "Wan2.1-T2V-1.3B-Diffusers",
+        "WanPipeline",
+        loras=_SMALL,
+    ),
     _architecture("t2v_2_2", _T2V_14B, {**_TEXT, **_TWO_PHASES}, _REPO_A14B, "WanPipeline"),
     replace(
         _image_architecture("i2v", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS),
@@ -292,7 +309,7 @@ ARCHITECTURES = (
     ),
     _image_architecture("fun_inp", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS),
     _image_architecture(
-        "fun_inp_1.3B", Signature(_I2V, 1536, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS
+        "fun_inp_1.3B", Signature(_I2V, 1536, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS, _SMALL
     ),
     _image_architecture(
         "flf2v_720p",
@@ -325,6 +342,7 @@ ARCHITECTURES = (
         "Wan2.1-VACE-1.3B-diffusers",
         "WanVACEPipeline",
         _CONTROLS,
+        _SMALL,
     ),
     _architecture("vace_14B_2_2", _VACE_14B, {**_TEXT, **_TWO_PHASES}, _REPO_A14B, "WanVACEPipeline", _CONTROLS),
     _architecture(
@@ -334,6 +352,7 @@ ARCHITECTURES = (
         "Wan2.2-TI2V-5B-Diffusers",
         "WanPipeline",
         (START_IMAGE,),
+        "wan_5B",
         components=_COMPONENTS_2_2,
         options=frozen(expand_timesteps=True),
         fps=24,
