@@ -179,15 +179,13 @@ class Architecture:
     layout. `pipeline`: the diffusers class; empty if videos can't be made with it, for the reason in `unsupported`.
     `image_pipeline`: the class to use with a start image, if it is another one. `inputs`: the images and videos it
     accepts. `components`, `fps`, `size_step`: where they differ from the family's. `config`: values of the
-    transformer's config that a header doesn't determine. `options`: constant arguments of the pipeline.
+    transformer's config that a header doesn't determine. `options`: constant arguments of the pipeline. `profiles`: the
+    folder of its profiles, inside the folder `profiles` of a root.
 
     `refused`: settings that would spoil its videos, and the reason; they are an error, while other settings that it
     doesn't use are only reported. `call_only`: settings that are used only if the caller sets them, because other
     programs write them into every file without using them. `two_transformers`: the id of the variant of this
-    architecture with two transformers.
-
-    `loras`: the folder of its LoRA files below `loras/` of a working folder. `profiles`: the folder of its profiles
-    below `profiles/`. Architectures whose LoRAs fit each other share a folder. WanGP uses the same names.
+    architecture with two transformers. `loras`: the folder of its LoRAs, inside the folder `loras` of a root.
     """
 
     id: str
@@ -204,13 +202,13 @@ class Architecture:
     config: Config = field(default_factory=frozen)
     options: Config = field(default_factory=frozen)
     image_pipeline: str = ""
+    profiles: str = ""
     refused: Mapping[str, str] = field(default_factory=frozen)
     call_only: frozenset[str] = frozenset()
     fps: int = 0
     size_step: int = 0
     two_transformers: str = ""
     loras: str = ""
-    profiles: str = ""
 
     @property
     def frame_rate(self) -> int:

@@ -228,6 +228,7 @@ def _architecture(
     used = {*defaults, *extra, *(model_input.key for model_input in inputs)}
     return Architecture(
         id=id,
+        loras=id,
         family=HUNYUAN,
         signature=signature,
         data_types=("bf16",),
@@ -235,11 +236,10 @@ def _architecture(
         defaults=MappingProxyType(defaults),
         components_repo=f"hunyuanvideo-community/{repo}",
         pipeline=pipeline,
+        profiles=id,
         inputs=inputs,
         call_only=frozenset({"guidance_scale"}),
         refused=refused_groups((ZERO_STAR, SKIPPED_LAYERS), _DISTILLED),
-        loras=id,
-        profiles=id,
         **more,  # type: ignore[arg-type]
     )
 

@@ -134,6 +134,7 @@ _REFUSED = frozen(
 ARCHITECTURES = (
     Architecture(
         id="ltxv_13B",
+        loras="ltxv",
         family=LTX,
         signature=Signature(dim=4096, lacks=("audio_adaln_single.emb.timestep_embedder.linear_1.bias",)),
         data_types=("bf16",),
@@ -144,9 +145,8 @@ ARCHITECTURES = (
         defaults=MappingProxyType(_DEFAULTS),
         components_repo="Lightricks/LTX-Video-0.9.8-13B-distilled",
         pipeline="LTXConditionPipeline",
+        profiles="ltxv",
         inputs=_INPUTS,
         refused=_REFUSED,
-        loras="ltxv",
-        profiles="ltxv",
     ),
 )

@@ -225,16 +225,25 @@ _TEXT = {
 _IMAGE = {**_TEXT, "prompt": _IMAGE_PROMPT, "image_prompt_type": "S"}
 _IMAGE_480P = {**_IMAGE, "flow_shift": 7.0}
 _TWO_PHASES = {"guidance_phases": 2}
-_SMALL = "wan_1.3B"  # the folder of LoRAs and profiles
-_PROFILES_2_2 = {"wan": "wan_2_2", "wan_5B": "wan_2_2_5B"}  # by the folder of LoRAs, which Wan 2.1 and 2.2 14B share
+_SIZE_5B = 3072  # hidden size
 _VACE_NAMES = ("vace_patch_embedding.weight",)
 _IMAGE_NAMES = ("img_emb.proj.1.weight",)
 _ANIMATE_NAMES = ("face_adapter.",)
+_T2V = frozen(in_channels=16, out_channels=16)
+_I2V = frozen(in_channels=36, out_channels=16)
+_LORA_FOLDERS = {1536: "wan_1.3B", 3072: "wan_5B"}  # by hidden size
 _BOTH = ("bf16", "fp16")
 _START = replace(START_IMAGE, required=True)
 _END = replace(END_IMAGE, required=True)
 _ENDS = (_START, END_IMAGE)
 _CONTROLS = (CONTROL_VIDEO, MASK_VIDEO, REFERENCE_IMAGES)
+
+
+def _profile_folder(id: str, signature: Signature) -> str:
+    """The folder of an architecture's profiles, as WanGP names it: that of its LoRAs, except in version 2.2."""
+    if id.endswith("_2_2"):
+        return "wan_2_2_5B" if signature.dim == _SIZE_5B else "wan_2_2"
+    return _lora_folder(id, signature)
 
 
 def _architecture(
@@ -244,7 +253,6 @@ def _architecture(
     repo: str,
     pipeline: str,
     inputs: tuple[Input, ...] = (),
-    loras: str = "wan",
     **more: object,
 ) -> Architecture:
     phases = _PHASES if "guidance_phases" in defaults else ()
@@ -254,6 +262,7 @@ def _architecture(
     used = {*_USED, *phases, *cached, *input_keys}
     return Architecture(
         id=id,
+        loras=_lora_folder(id, signature),
         family=WAN,
         signature=signature,
         data_types=_BOTH,
@@ -261,30 +270,30 @@ def _architecture(
         defaults=MappingProxyType(defaults),
         components_repo=f"Wan-AI/{repo}",
         pipeline=pipeline,
+        profiles=_profile_folder(id, signature),
         inputs=inputs,
         refused=refused,
-        loras=loras,
-        profiles=_PROFILES_2_2.get(loras, loras) if id.endswith("_2_2") else loras,
         **more,  # type: ignore[arg-type]
     )
 
 
+def _lora_folder(id: str, signature: Signature) -> str:
+    """The folder of an architecture's LoRAs, as WanGP names it: by size, and in version 2.1 by kind of input."""
+    if signature.dim in _LORA_FOLDERS:
+        return _LORA_FOLDERS[signature.dim]
+    images_of_2_1 = signature.config == _I2V and not id.endswith("_2_2")
+    return "wan_i2v" if images_of_2_1 else "wan"
+
+
 def _image_architecture(
-    id: str,
-    signature: Signature,
-    defaults: dict[str, object],
-    repo: str,
-    inputs: tuple[Input, ...],
-    loras: str = "wan_i2v",
+    id: str, signature: Signature, defaults: dict[str, object], repo: str, inputs: tuple[Input, ...]
 ) -> Architecture:
     """An image-to-video architecture of Wan 2.1, which also encodes its images with CLIP."""
     pipeline = "WanImageToVideoPipeline"
-    return _architecture(id, signature, defaults, repo, pipeline, inputs, loras, components=_IMAGE_COMPONENTS)
+    return _architecture(id, signature, defaults, repo, pipeline, inputs, components=_IMAGE_COMPONENTS)
 
 
 _TEXT_ONLY = {"lacks": _IMAGE_NAMES + _VACE_NAMES + _ANIMATE_NAMES}
-_T2V = frozen(in_channels=16, out_channels=16)
-_I2V = frozen(in_channels=36, out_channels=16)
 _NO_VACE = {"lacks": _VACE_NAMES + _ANIMATE_NAMES}
 _NO_END_FRAME = {"lacks": (*_VACE_NAMES, *_ANIMATE_NAMES, "img_emb.emb_pos")}
 _REPO_I2V = "Wan2.1-I2V-14B-480P-Diffusers"
@@ -294,14 +303,7 @@ _VACE_14B = Signature(_T2V, 5120, _VACE_NAMES)
 
 ARCHITECTURES = (
     _architecture("t2v", _T2V_14B, _TEXT, "Wan2.1-T2V-14B-Diffusers", "WanPipeline", two_transformers="t2v_2_2"),
-    _architecture(
-        "t2v_1.3B",
-        Signature(_T2V, 1536, **_TEXT_ONLY),
-        _TEXT,
-        "Wan2.1-T2V-1.3B-Diffusers",
-        "WanPipeline",
-        loras=_SMALL,
-    ),
+    _architecture("t2v_1.3B", Signature(_T2V, 1536, **_TEXT_ONLY), _TEXT, "Wan2.1-T2V-1.3B-Diffusers", "WanPipeline"),
     _architecture("t2v_2_2", _T2V_14B, {**_TEXT, **_TWO_PHASES}, _REPO_A14B, "WanPipeline"),
     replace(
         _image_architecture("i2v", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS),
@@ -309,7 +311,7 @@ ARCHITECTURES = (
     ),
     _image_architecture("fun_inp", Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS),
     _image_architecture(
-        "fun_inp_1.3B", Signature(_I2V, 1536, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS, _SMALL
+        "fun_inp_1.3B", Signature(_I2V, 1536, _IMAGE_NAMES, **_NO_END_FRAME), _IMAGE_480P, _REPO_I2V, _ENDS
     ),
     _image_architecture(
         "flf2v_720p",
@@ -342,7 +344,6 @@ ARCHITECTURES = (
         "Wan2.1-VACE-1.3B-diffusers",
         "WanVACEPipeline",
         _CONTROLS,
-        _SMALL,
     ),
     _architecture("vace_14B_2_2", _VACE_14B, {**_TEXT, **_TWO_PHASES}, _REPO_A14B, "WanVACEPipeline", _CONTROLS),
     _architecture(
@@ -352,7 +353,6 @@ ARCHITECTURES = (
         "Wan2.2-TI2V-5B-Diffusers",
         "WanPipeline",
         (START_IMAGE,),
-        "wan_5B",
         components=_COMPONENTS_2_2,
         options=frozen(expand_timesteps=True),
         fps=24,
