@@ -26,6 +26,7 @@ from reeltune.cli.options import (
     open_catalog,
 )
 from reeltune.cli.output import interruptible, print_line, progress_display
+from reeltune.cli.profiles import SpeedProfile, with_speed_profile
 from reeltune.cli.stored import stored_settings
 from reeltune.files import expand, is_folder, reason
 
@@ -55,9 +56,13 @@ def generate(
         typer.Option(
             "--settings",
             show_default=False,
-            help="Use the settings in a generated video or image, or in a settings file. Other options override them.",
+            help=(
+                "Use the settings in a generated video or image, or in a settings file, a profile or a LoRA preset "
+                "(.lset). Other options override them."
+            ),
         ),
     ] = None,
+    speed_profile: SpeedProfile = None,
     seed: Annotated[
         int | None,
         typer.Option("--seed", help="Random seed; the same seed gives the same video. -1 picks a random one."),
@@ -100,7 +105,8 @@ def generate(
     files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
     options: dict[str, object] = {"prompt": prompt, "seed": seed, **_input_settings(files, image_refs or [])}
     stored: Settings = stored_settings(settings, definition) if settings is not None else {}
-    call = {**stored, **_call_settings(assignments or [], options)}
+    call = _call_settings(assignments or [], options)
+    call = with_speed_profile(speed_profile, definition, preferences.model_folders, call, stored)
     _write_videos(definition, preferences, call, output)
 
 
