@@ -10,7 +10,7 @@ from conftest import DATA
 
 LISTS = ("URLs", "URLs2", "preload_URLs", "loras", "text_encoder_URLs", "VAE_URLs")
 # What the files hold under the keys of which only the names are known.
-OTHER_VALUES = {"text_encoder_folder": "qwen", "attention": ["sage"], "author": "someone"}
+OTHER_VALUES = {"text_encoder_folder": "qwen", "profile_dirs": [""], "attention": ["sage"], "author": "someone"}
 
 
 def facts() -> dict[str, dict[str, Any]]:

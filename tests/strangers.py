@@ -23,6 +23,7 @@ from mutations import (
     with_comment,
 )
 from published import definition, facts
+from published_profiles import published
 from reeltune import Definition, explain, inspect, load_catalog
 from reeltune.definitions import writer
 from reeltune.errors import MediaError, ReeltuneError
@@ -35,6 +36,15 @@ from reeltune.machine import Machine
 from reeltune.media.mp4 import write_mp4
 from reeltune.media.origin import Origin, read_origin, read_stored
 from reeltune.preferences import FIELDS, load_preferences, save_preferences
+from reeltune.profiles import (
+    applied_profile,
+    apply_profile,
+    call_with_profile,
+    presets_of,
+    profiles_of,
+    remove_profile,
+    repeated_loras,
+)
 from reeltune.request.build import build_request
 from reeltune.request.parse import complete_settings
 from reeltune.settings import read_settings_file, settings_text, split_videos, stored_settings
@@ -144,6 +154,47 @@ class SettingsFiles:
         assert all(len(line) < 5000 for line in stored.notices())
         valid_text(settings_text("nano_t2v", stored.settings))
         generate(self._definition, {})
+
+
+class Profiles:
+    """A profile and a LoRA preset among the user's, for a model with saved settings that may be of any kind."""
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._samples = root, list(published().values())
+        self._definition = load_catalog(root)["t2v_2_2"]
+        self._profile = root / "profiles" / "wan_2_2" / "fuzzy.json"
+        self._preset = root / "loras" / "wan" / "fuzzy.lset"
+        for path in (self._profile, self._preset):
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, random: Random) -> bytes:
+        sample = random.choice(self._samples)
+        preset = {"loras": sample["activated_loras"], "loras_mult": "1 | 0.5", "prompt": "a fox", "full_prompt": True}
+        raw = mutated_json(
+            random, {"about": {"architectures": ["t2v_2_2"], "description": "x"}, **sample}, SETTINGS_KEYS
+        )
+        self._profile.write_bytes(raw)
+        self._preset.write_bytes(mutated_json(random, preset, ("activated_loras", "prompt")))
+        return raw
+
+    def use(self) -> None:
+        offered, presets = profiles_of(self._definition), presets_of(self._definition)
+        assert len(offered.profiles) >= 3  # those that are built in
+        for problem in (*offered.problems, *presets.problems):
+            assert len(str(problem)) < 5000
+            valid_text(str(problem))
+        own = {"activated_loras": ["mine"], "loras_multipliers": "0.5"}
+        for profile in (*offered.profiles, *presets.profiles):
+            valid_text(profile.as_json())
+            assert all(len(line) < 5000 for line in profile.notices)
+            settings = apply_profile(own, profile)
+            valid_text(dict(settings))
+            assert profile.preset or settings["activated_loras"][-1] == "mine" or repeated_loras(own, profile)
+            assert applied_profile(settings, offered.profiles) is not None or profile.preset or not profile.loras
+            remove_profile(settings, own, profile)
+            valid_text(dict(call_with_profile(self._definition, profile, offered.profiles, {"seed": 1})))
+        offered.named("fuzzy")
+        presets.named("fuzzy")
 
 
 class Headers:
@@ -332,6 +383,7 @@ class QueueRows:
 KINDS: dict[str, type[Stranger]] = {
     "definitions": Definitions,
     "settings files": SettingsFiles,
+    "profiles": Profiles,
     "safetensors headers": Headers,
     "comments of MP4s": Comments,
     "preferences": PreferencesFiles,

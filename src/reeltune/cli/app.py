@@ -16,6 +16,7 @@ from reeltune.cli.generate import generate
 from reeltune.cli.options import RootBefore
 from reeltune.cli.output import print_error, print_line
 from reeltune.cli.page import ui
+from reeltune.cli.profiles import list_profiles
 from reeltune.cli.quantize import quantize
 from reeltune.cli.stored import read_command
 from reeltune.cli.usage import UsageError, explain_usage_error
@@ -51,6 +52,7 @@ app.command("decode")(decode)
 app.command("ui")(ui)
 app.command("list")(models.list_models)
 app.command("show")(models.show)
+app.command("profiles")(list_profiles)
 app.command("explain")(models.explain)
 app.command("pull")(files.pull)
 app.command("add")(files.add)

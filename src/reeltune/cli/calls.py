@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reeltune.cli.profiles import SpeedProfile as SpeedProfile
+from reeltune.cli.profiles import with_speed_profile
 from reeltune.files import expand, is_file
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ SettingsFile = Annotated[
     typer.Option(
         "--settings",
         show_default=False,
-        help="Use the settings in a generated video or image, or in a settings file. Other options override them.",
+        help="Use the settings in a generated video or image, or in a settings file, a profile or a LoRA preset "
+        "(.lset). Other options override them.",
     ),
 ]
 Loras = Annotated[
@@ -40,30 +44,39 @@ Loras = Annotated[
 ]
 
 
-def call_settings(
-    definition: Definition,
-    assignments: Sequence[str],
-    settings_file: Path | None,
-    loras: Sequence[str],
-    options: Settings,
-) -> Settings:
-    """The settings that a command was called with.
+@dataclass(frozen=True)
+class Given:
+    """The settings that a command was given, by its options.
 
-    `options`: settings with options of their own; None where they weren't given. Raises SettingsError, MediaError.
+    `options`: settings with options of their own; None where they weren't given.
+    """
+
+    assignments: Sequence[str] | None
+    settings: Path | None
+    loras: Sequence[str] | None
+    speed_profile: str | None
+    options: Settings
+
+
+def call_settings(definition: Definition, model_folders: Sequence[str], given: Given) -> Settings:
+    """The settings of a call: those of the file, overridden by the profile, overridden by all other options.
+
+    LoRAs are added to those of the definition's settings, the file and the profile. `model_folders`: as in the
+    preferences. Raises SettingsError, MediaError.
     """
     from reeltune.cli.stored import stored_settings
     from reeltune.errors import SettingsError
     from reeltune.settings import parse_assignments
 
-    own = {key: value for key, value in options.items() if value is not None}
-    assigned = parse_assignments(assignments)
+    own = {key: value for key, value in given.options.items() if value is not None}
+    assigned = parse_assignments(given.assignments or [])
     duplicates = sorted(own.keys() & assigned.keys())
     if duplicates:
         message = f"{duplicates[0]} is given both by --set and by its own option or argument."
         raise SettingsError(message, hint="Leave out one of them.")
-    stored: Settings = stored_settings(settings_file, definition) if settings_file is not None else {}
-    call = {**stored, **assigned, **own}
-    return _with_loras(definition, call, loras) if loras else call
+    stored: Settings = stored_settings(given.settings, definition) if given.settings is not None else {}
+    call = with_speed_profile(given.speed_profile, definition, model_folders, {**assigned, **own}, stored)
+    return _with_loras(definition, call, given.loras) if given.loras else call
 
 
 def _with_loras(definition: Definition, call: Settings, loras: Sequence[str]) -> Settings:

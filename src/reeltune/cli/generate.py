@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reeltune._quiet import freeze_imported
-from reeltune.cli.calls import Assignments, Loras, SettingsFile, call_settings
+from reeltune.cli.calls import Assignments, Given, Loras, SettingsFile, SpeedProfile, call_settings
 from reeltune.cli.options import (
     Device,
     DType,
@@ -49,6 +49,7 @@ def generate(
     assignments: Assignments = None,
     settings: SettingsFile = None,
     loras: Loras = None,
+    speed_profile: SpeedProfile = None,
     seed: Annotated[
         int | None,
         typer.Option("--seed", help="Random seed; the same seed gives the same video. -1 picks a random one."),
@@ -90,7 +91,8 @@ def generate(
     check_writable(output or catalog.root / expand(preferences.outputs) / "video.mp4")
     files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
     options: dict[str, object] = {"prompt": prompt, "seed": seed, **_input_settings(files, image_refs or [])}
-    call = call_settings(definition, assignments or [], settings, loras or [], options)
+    given = Given(assignments, settings, loras, speed_profile, options)
+    call = call_settings(definition, preferences.model_folders, given)
     _write_videos(definition, preferences, call, output)
 
 

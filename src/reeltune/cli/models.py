@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reeltune._text import counted
-from reeltune.cli.calls import Assignments, Loras, SettingsFile, call_settings
+from reeltune.cli.calls import Assignments, Given, Loras, SettingsFile, SpeedProfile, call_settings
 from reeltune.cli.options import (
     AsJson,
     Device,
@@ -150,6 +150,7 @@ def explain(
     assignments: Assignments = None,
     settings: SettingsFile = None,
     loras: Loras = None,
+    speed_profile: SpeedProfile = None,
     online: Annotated[
         bool, typer.Option("--online", help="Also read headers and sizes of files that are not on disk.")
     ] = False,
@@ -165,7 +166,8 @@ def explain(
     definition = catalog[id]
     preferences = effective_preferences(catalog.root, quantization, dtype, device, profile)
     try:
-        parsed = preview(definition, call_settings(definition, assignments or [], settings, loras or [], {}))
+        given = Given(assignments, settings, loras, speed_profile, {})
+        parsed = preview(definition, call_settings(definition, preferences.model_folders, given))
     except NotRunnable as error:  # the plan is shown nevertheless
         print_notice(str(error))
         parsed = ParsedRequests((), ())

@@ -228,6 +228,7 @@ class Catalog(Mapping[str, Definition]):
             namesakes=lambda version: self._namesakes.of(version),
             visible=model.visible is not False,
             resolutions=resolutions,
+            profile_folders=lineage.profile_folders(entry, self._entries, architecture),
         )
 
     def _slots(self, entry: Entry) -> dict[Slot, tuple[Version, ...]]:

@@ -22,8 +22,8 @@ REPORTED: Mapping[str, str] = MappingProxyType(
 SILENT = frozenset(
     {
         "attention", "author", "finetune_source_model", "group", "infos", "model_type", "parent_model_type",
-        "preload_in_VRAM", "profile_dirs", "profiles_dir", "prompt_infos", "resolutions_categories", "settings_dir",
-        "source", "source2", "teacache_coefficients", "xresolutions",
+        "preload_in_VRAM", "prompt_infos", "resolutions_categories", "settings_dir", "source", "source2",
+        "teacache_coefficients", "xresolutions",
     }
 )  # fmt: skip
 _SILENT_PARTS = ("prompt_enhancer",)

@@ -99,6 +99,19 @@ def inherited_components(entry: Entry, entries: Mapping[str, Entry]) -> str:
     return ""
 
 
+def profile_folders(entry: Entry, entries: Mapping[str, Entry], architecture: Architecture) -> tuple[str, ...]:
+    """The folders of profiles that the definition or its nearest base model names, else its architecture's.
+
+    Empty if the definition names none on purpose, by an empty text or list.
+    """
+    for base in _bases(entry, entries):
+        named = base.model.profiles_dir if base.model.profiles_dir is not None else base.model.profile_dirs
+        if named is not None:
+            names = [named] if isinstance(named, str) else named
+            return tuple(dict.fromkeys(name for name in names if name))
+    return (architecture.profiles,) if architecture.profiles else ()
+
+
 def _bases(entry: Entry, entries: Mapping[str, Entry]) -> list[Entry]:
     """The definition, the base model that it derives from, the base model of that one, and so on."""
     chain = [entry]

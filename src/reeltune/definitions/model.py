@@ -55,7 +55,8 @@ class Definition:
     `files`:
     the files it was read from, built-in ones first. `root`: its working folder. `namesakes`: for a version, other files
     with the same name in all definitions of the catalog. `visible`: whether lists show it. `resolutions`: the labels
-    and values of the resolutions it offers; empty for any resolution.
+    and values of the resolutions it offers; empty for any resolution. `profile_folders`: the folders of its profiles
+    below `profiles/`.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Definition:
     namesakes: Callable[[Version], tuple[ListedFile, ...]] = field(default=_no_namesakes, compare=False, repr=False)
     visible: bool = True
     resolutions: tuple[tuple[str, str], ...] = ()
+    profile_folders: tuple[str, ...] = ()
 
     @property
     def own_file(self) -> Path | None:

@@ -28,6 +28,13 @@ def _url(value: str) -> str:
     return _plain(value)
 
 
+def _folder(value: str) -> str:
+    """The name of one folder, or an empty text; a path could lead out of the folder of all profiles."""
+    if not value.isprintable() or any(character in value for character in "/\\:") or value.strip(" .") != value:
+        raise ValueError("the name of a folder")
+    return value
+
+
 def _readable(value: str) -> str:
     """Text of several lines without control characters."""
     if not value.replace("\n", "").replace("\t", "").replace("\r", "").isprintable():
@@ -39,6 +46,8 @@ _Line = Annotated[str, Field(max_length=500), AfterValidator(_plain)]
 _Text = Annotated[str, Field(max_length=20_000), AfterValidator(_readable)]
 _Url = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_url)]
 _Reference = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
+_Folder = Annotated[str, Field(max_length=200), AfterValidator(_folder)]
+_Folders = list[_Folder] | _Folder | None
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
 _Urls = Annotated[
     list[_Url] | _Reference | None,
@@ -76,6 +85,10 @@ class ModelSection(BaseModel):
     resolutions: list[Any] | None = Field(
         None, description="The resolutions it offers: 832x480, or pairs of a label and such a text."
     )
+    profiles_dir: _Folders = Field(
+        None, description="Folders of its profiles, below profiles/; an empty text for none (default: its model's)."
+    )
+    profile_dirs: _Folders = Field(None, description="Another name of profiles_dir.")
     fps: Annotated[int, Field(ge=1, le=240)] | None = Field(None, description="Frames per second of its videos.")
 
 
@@ -98,6 +111,8 @@ VALID_VALUES = {
     "visible": "true or false",
     "image_outputs": "true or false",
     "resolutions": "a list of resolutions such as 832x480",
+    "profiles_dir": "the name of a folder, or a list of names",
+    "profile_dirs": "the name of a folder, or a list of names",
     "fps": "a number of frames from 1 to 240",
 }
 SHA256 = re.compile("[0-9a-fA-F]{64}")

@@ -180,7 +180,8 @@ class Architecture:
     layout. `pipeline`: the diffusers class; empty if videos can't be made with it, for the reason in `unsupported`.
     `image_pipeline`: the class to use with a start image, if it is another one. `inputs`: the images and videos it
     accepts. `components`, `fps`, `size_step`: where they differ from the family's. `config`: values of the
-    transformer's config that a header doesn't determine. `options`: constant arguments of the pipeline.
+    transformer's config that a header doesn't determine. `options`: constant arguments of the pipeline. `profiles`: the
+    folder of its profiles, inside the folder `profiles` of a root.
 
     `refused`: settings that would spoil its videos, and the reason; they are an error, while other settings that it
     doesn't use are only reported. `call_only`: settings that are used only if the caller sets them, because other
@@ -202,6 +203,7 @@ class Architecture:
     config: Config = field(default_factory=frozen)
     options: Config = field(default_factory=frozen)
     image_pipeline: str = ""
+    profiles: str = ""
     refused: Mapping[str, str] = field(default_factory=frozen)
     call_only: frozenset[str] = frozenset()
     fps: int = 0

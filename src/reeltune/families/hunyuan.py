@@ -237,6 +237,7 @@ def _architecture(
         defaults=MappingProxyType(defaults),
         components_repo=f"hunyuanvideo-community/{repo}",
         pipeline=pipeline,
+        profiles=id,
         inputs=inputs,
         call_only=frozenset({"guidance_scale"}),
         refused=refused_groups((ZERO_STAR, SKIPPED_LAYERS), _DISTILLED),

@@ -146,6 +146,7 @@ ARCHITECTURES = (
         defaults=MappingProxyType(_DEFAULTS),
         components_repo="Lightricks/LTX-Video-0.9.8-13B-distilled",
         pipeline="LTXConditionPipeline",
+        profiles="ltxv",
         inputs=_INPUTS,
         refused=_REFUSED,
     ),

@@ -226,6 +226,7 @@ _TEXT = {
 _IMAGE = {**_TEXT, "prompt": _IMAGE_PROMPT, "image_prompt_type": "S"}
 _IMAGE_480P = {**_IMAGE, "flow_shift": 7.0}
 _TWO_PHASES = {"guidance_phases": 2}
+_SIZE_5B = 3072  # hidden size
 _VACE_NAMES = ("vace_patch_embedding.weight",)
 _IMAGE_NAMES = ("img_emb.proj.1.weight",)
 _ANIMATE_NAMES = ("face_adapter.",)
@@ -237,6 +238,13 @@ _START = replace(START_IMAGE, required=True)
 _END = replace(END_IMAGE, required=True)
 _ENDS = (_START, END_IMAGE)
 _CONTROLS = (CONTROL_VIDEO, MASK_VIDEO, REFERENCE_IMAGES)
+
+
+def _profile_folder(id: str, signature: Signature) -> str:
+    """The folder of an architecture's profiles, as WanGP names it: that of its LoRAs, except in version 2.2."""
+    if id.endswith("_2_2"):
+        return "wan_2_2_5B" if signature.dim == _SIZE_5B else "wan_2_2"
+    return _lora_folder(id, signature)
 
 
 def _architecture(
@@ -262,6 +270,7 @@ def _architecture(
         defaults=MappingProxyType(defaults),
         components_repo=f"Wan-AI/{repo}",
         pipeline=pipeline,
+        profiles=_profile_folder(id, signature),
         inputs=inputs,
         refused=refused,
         **more,  # type: ignore[arg-type]

@@ -13,7 +13,9 @@ from reeltune.settings.length import frame_count, frame_rate
 from reeltune.settings.prompts import split_prompts, split_videos
 from reeltune.settings.reading import (
     StoredSettings,
+    is_lora_preset,
     listed,
+    read_lora_preset,
     read_settings,
     read_settings_file,
     stored_settings,
@@ -26,11 +28,13 @@ __all__ = [
     "check_call",
     "frame_count",
     "frame_rate",
+    "is_lora_preset",
     "is_neutral",
     "layer",
     "listed",
     "parse_assignments",
     "portable",
+    "read_lora_preset",
     "read_settings",
     "read_settings_file",
     "refusals",

@@ -61,12 +61,47 @@ class StepWeights:
 
 def parse_multipliers(text: str) -> tuple[StepWeights, ...]:
     """The weights of each LoRA. Raises SettingsError with the first invalid item."""
+    return tuple(_item(item) for item in items_of(text))
+
+
+def items_of(text: str) -> tuple[str, ...]:
+    """The items of a text, one for each LoRA, without checking them. Raises SettingsError for several `|`."""
+    return tuple(_without_comments(text).replace(_PROFILE_END, " ").split())
+
+
+def split_profile(text: str) -> tuple[tuple[str, ...], str]:
+    """The items left of `|`, which belong to a profile, and the text right of it, which is the user's.
+
+    Without `|`, the whole text is the user's. Raises SettingsError for several `|`.
+    """
+    if _PROFILE_END not in _without_comments(text):
+        return (), text
+    lines = text.splitlines()
+    cut = next(index for index, line in enumerate(lines) if _PROFILE_END in line and not _is_comment(line))
+    left, _, right = lines[cut].partition(_PROFILE_END)
+    return items_of("\n".join([*lines[:cut], left])), "\n".join([right, *lines[cut + 1 :]]).strip()
+
+
+def join_profile(items: Sequence[str], text: str) -> str:
+    """The text with a profile's items left of `|`; the opposite of `split_profile`."""
+    if not items:
+        return text
+    break_or_space = "\n" if "\n" in text or _is_comment(text) else " "  # a comment needs its own line
+    return f"{' '.join(items)} {_PROFILE_END}{break_or_space}{text}".rstrip()
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith(_COMMENT)
+
+
+def _without_comments(text: str) -> str:
+    """The lines of a text without comments, joined by spaces. Raises SettingsError for several `|`."""
     lines = [line.strip() for line in text.splitlines()]
-    joined = " ".join(line for line in lines if line and not line.startswith(_COMMENT))
+    joined = " ".join(line for line in lines if line and not _is_comment(line))
     if joined.count(_PROFILE_END) > 1:
         message = f"{_KEY} has several {_PROFILE_END!r}: {shown(joined)}."
         raise SettingsError(message, hint=f"One {_PROFILE_END!r} separates a profile's weights from your own.")
-    return tuple(_item(item) for item in joined.replace(_PROFILE_END, " ").split())
+    return joined
 
 
 def _item(item: str) -> StepWeights:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +25,7 @@ from reeltune.untrusted import parse_json
 MAX_BYTES = 4_000_000  # of a settings file
 _MAX_LISTED = 8  # keys or problems that a notice lists
 _MAX_NAME = 40  # characters of a key in a notice
+_PRESET_NAMES = MappingProxyType({"loras": "activated_loras", "loras_mult": "loras_multipliers"})  # in LoRA presets
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,10 @@ def read_settings(values: Settings, name: str = "") -> StoredSettings:
 
 
 def read_settings_file(path: Path) -> StoredSettings:
-    """The settings in a JSON file. Raises SettingsError if it can't be read or is not a JSON object."""
+    """The settings in a JSON file: a settings file, a profile or a LoRA preset.
+
+    Raises SettingsError if it can't be read or is not a JSON object.
+    """
     try:
         value = parse_json(read_bytes(path, MAX_BYTES), path.name, max_bytes=MAX_BYTES)
     except FileError as error:
@@ -96,7 +100,29 @@ def read_settings_file(path: Path) -> StoredSettings:
         raise SettingsError(str(error), hint="Fix or delete the file.") from error
     if not isinstance(value, dict):
         raise SettingsError(f"{path.name} must contain a JSON object.", hint="Fix or delete the file.")
+    if is_lora_preset(value):
+        return read_lora_preset(value, path.name)
     return read_settings(value, path.name)
+
+
+def is_lora_preset(values: Settings) -> bool:
+    """Whether the object in a file is a LoRA preset, which WanGP writes with the suffix `.lset`."""
+    return not values.keys().isdisjoint(_PRESET_NAMES) and values.keys().isdisjoint(_PRESET_NAMES.values())
+
+
+def read_lora_preset(values: Settings, name: str = "") -> StoredSettings:
+    """The settings in a LoRA preset. `name`: its file, for problems. Never raises.
+
+    Its prompt is a setting if `full_prompt` is true. Otherwise it is a note for the user, reported as a problem.
+    """
+    complete = values.get("full_prompt") is True
+    left_out = ("full_prompt",) if complete else ("full_prompt", "prompt")
+    settings = {_PRESET_NAMES.get(key, key): value for key, value in values.items() if key not in left_out}
+    stored = read_settings(settings, name)
+    if complete or is_empty(values.get("prompt")):
+        return stored
+    note = Problem(name, "prompt", "The prompt is a note.", "It is used if full_prompt is true.", "warning")
+    return replace(stored, problems=(*stored.problems, note))
 
 
 def unknown_settings(unknown: tuple[str, ...], name: str) -> list[Problem]:

@@ -38,8 +38,8 @@ OLD_NAMES = (*RENAMED, _CACHE)
 # Keys beside the settings in a file, which describe it and have no effect.
 DESCRIPTIVE = frozenset(
     {
-        "base_model_type", "creation_date", "creation_timestamp", "generation_time", "lset_name", "mode", "program",
-        "schema_version", "state",
+        "about", "base_model_type", "creation_date", "creation_timestamp", "generation_time", "lset_name", "mode",
+        "program", "schema_version", "state",
     }
 )  # fmt: skip
 

@@ -1,0 +1,29 @@
+"""What architectures declare for files beside their checkpoints."""
+
+import pytest
+
+from reeltune.families import ARCHITECTURES
+
+FOLDERS = {
+    "t2v": ("wan", "wan"),
+    "vace_14B": ("wan", "wan"),
+    "t2v_2_2": ("wan", "wan_2_2"),
+    "i2v_2_2": ("wan", "wan_2_2"),
+    "vace_14B_2_2": ("wan", "wan_2_2"),
+    "i2v": ("wan_i2v", "wan_i2v"),
+    "fun_inp": ("wan_i2v", "wan_i2v"),
+    "flf2v_720p": ("wan_i2v", "wan_i2v"),
+    "t2v_1.3B": ("wan_1.3B", "wan_1.3B"),
+    "fun_inp_1.3B": ("wan_1.3B", "wan_1.3B"),
+    "vace_1.3B": ("wan_1.3B", "wan_1.3B"),
+    "ti2v_2_2": ("wan_5B", "wan_2_2_5B"),
+    "hunyuan": ("hunyuan", "hunyuan"),
+    "hunyuan_i2v": ("hunyuan_i2v", "hunyuan_i2v"),
+    "ltxv_13B": ("ltxv", "ltxv"),
+}
+
+
+@pytest.mark.parametrize("id", ARCHITECTURES)
+def test_each_architecture_names_the_folders_of_its_loras_and_profiles(id):
+    architecture = ARCHITECTURES[id]
+    assert (architecture.loras, architecture.profiles) == FOLDERS[id]
