@@ -45,18 +45,17 @@ def print_steps(plan: Plan, request: Request) -> None:
 
     rows = step_table(request)
     if len(rows) > 1 or request.loras:
-        names = [planned.name for planned in plan.loras]
+        columns = [f"LORA {number}" for number in range(1, len(plan.loras) + 1)]
         print_line("")
         print_table(
-            ("STEPS", "TRANSFORMER", "PHASE", "GUIDANCE", *names),
+            ("STEPS", "TRANSFORMER", "PHASE", "GUIDANCE", *columns),
             (
                 (row.steps, row.transformer, str(row.phase), f"{row.guidance_scale:g}", *map(_weight, row.weights))
                 for row in rows
             ),
         )
-    for planned, report in zip(plan.loras, _reports(plan), strict=True):
-        if report is not None:
-            print_notice(f"{planned.name}: {report}")
+    for number, (planned, report) in enumerate(zip(plan.loras, _reports(plan), strict=True), start=1):
+        print_line(f"LORA {number}: {planned.name}" + ("" if report is None else f", {report}"))
 
 
 def _weight(weight: float) -> str:
