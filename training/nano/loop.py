@@ -37,7 +37,8 @@ class Optimizer:
         self._flat = [nn.Parameter(row.detach().flatten(1)) for row in self._matrices]  # shares the memory
         self._muon = torch.optim.Muon(self._flat, lr=muon, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
         self._others = list(others)
-        self._adam = torch.optim.AdamW(self._others, lr=adam, weight_decay=0.0, betas=(0.9, 0.98))
+        group = {"params": self._others}  # as a group it may be empty
+        self._adam = torch.optim.AdamW([group], lr=adam, weight_decay=0.0, betas=(0.9, 0.98))
         self._rates = muon, adam
 
     def step(self, share: float) -> None:
