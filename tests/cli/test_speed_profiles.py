@@ -54,10 +54,10 @@ def test_profiles_are_listed_for_a_model_and_for_all(run):
     assert "3.5 / 1 / 1" in lines[3]
     assert lines[3].endswith("built in")
     assert len(run("profiles")[1].splitlines()) > 10
-    assert run("profiles", "nano_t2v")[1] == "No profile fits nano_t2v.\n"
+    assert run("profiles", "nano_neon")[1] == "No profile fits nano_neon.\n"
     content = json.loads(run("profiles", "ti2v_2_2", "--json")[1])
     assert [profile["name"] for profile in content] == ["FastWan, 3 steps"]
-    assert json.loads(run("profiles", "nano_t2v", "--json")[1]) == []
+    assert json.loads(run("profiles", "nano_neon", "--json")[1]) == []
 
 
 def test_files_that_can_not_be_used_are_reported(run, root):

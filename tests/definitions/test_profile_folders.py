@@ -50,4 +50,4 @@ def test_a_second_transformer_makes_it_a_model_of_wan_2_2(root, define):
 def test_built_in_models_that_no_published_profile_fits_have_none(root):
     catalog = load_catalog(root)
     without = {id for id in catalog if not catalog[id].profile_folders}
-    assert without == {"nano_t2v", "nano_i2v", "nano_neon", "nano_vace", "vace_14B_fusionix"}
+    assert without == {"nano_i2v", "nano_neon", "nano_vace", "vace_14B_fusionix"}

@@ -25,7 +25,8 @@ BUILT_IN = {
     "i2v_2_2": {"Lightning for images, 2 phases, 4 steps", "Lightning for images, 3 phases, 8 steps"},
     "ti2v_2_2": {"FastWan, 3 steps"},
     "hunyuan": set(),
-    "nano_t2v": set(),
+    "nano_t2v": {"Neon look", "Turbo, 4 steps"},
+    "nano_neon": set(),
 }
 
 
@@ -82,6 +83,8 @@ def test_built_in_profiles(root, id):
 def test_built_in_profiles_have_the_values_of_published_ones(root):
     facts = list(published().values())
     for profile in all_profiles(root).profiles:
+        if profile.folder == "nano":  # the package's own LoRAs
+            continue
         same_loras = [row for row in facts if row["activated_loras"] == list(profile.loras)]
         matching = [row for row in same_loras if row["loras_multipliers"] == profile.multipliers]
         assert any(all(row.get(key, value) == value for key, value in profile.settings.items()) for row in matching), (
@@ -239,7 +242,7 @@ def test_a_profile_is_found_by_a_part_of_its_name(root):
     with pytest.raises(SettingsError, match="There are"):
         offered.named("")
     with pytest.raises(SettingsError, match="No profile fits this model"):
-        profiles_of(load_catalog(root)["nano_t2v"]).named("turbo")
+        profiles_of(load_catalog(root)["nano_neon"]).named("turbo")
 
 
 def test_presets_of_loras(root):
