@@ -261,7 +261,9 @@ def test_loras_that_cannot_be_used_are_errors_before_anything_is_loaded(root, na
     loads = []
     monkeypatch.setattr(models, "load_transformer", lambda *args, **options: loads.append(1))
     expected = {"other size": LoraMismatch, "other family": LoraMismatch, "NaN": CheckpointError}.get(kind, FetchError)
-    words = {"pickle": "can run code", "truncated": "truncated", "HTML": "web page", "missing": "existing file"}.get(kind, "")
+    words = {"pickle": "can run code", "truncated": "truncated", "HTML": "web page", "missing": "existing file"}.get(
+        kind, ""
+    )
     with pytest.raises(expected, match=rf"bad\.safetensors.*{words}"):
         frames(nano, NANO | {"activated_loras": ["bad.safetensors"]})
     assert not loads
