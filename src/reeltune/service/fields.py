@@ -35,7 +35,7 @@ from reeltune.settings import frame_count, layer
 # The settings that everybody needs, in this order; all others are advanced.
 BASIC_KEYS = ("prompt", "resolution", "video_length", "num_inference_steps", "guidance_scale", "seed")
 _FIRST_ADVANCED_KEYS = ("negative_prompt", "repeat_generation", "multi_prompts_gen_type")
-_PHASE_KEYS = (
+PHASE_KEYS = (
     "guidance_phases", "model_switch_phase", "switch_threshold", "guidance2_scale", "switch_threshold2",
     "guidance3_scale",
 )  # fmt: skip
@@ -59,8 +59,8 @@ class FormField:
     """A field of a form.
 
     `kind` of a setting: "text", "lines", "size", "seed", "slider", "number", "whole", "numbers" (a list), "choice",
-    "loras" (a list of names) or "weights" (of LoRAs); of an input: "image", "images" or "video". `choices`: pairs of label and value. `rate`: frames per second, if the
-    value is a number of frames.
+    "loras" (a list of names) or "weights" (of LoRAs); of an input: "image", "images" or "video". `choices`: pairs of
+    label and value. `rate`: frames per second, if the value is a number of frames.
     """
 
     key: str
@@ -148,9 +148,9 @@ def fields_of(definition: Definition, settings: Settings | None = None) -> list[
     architecture = definition.architecture
     other_keys = {key for model_input in architecture.inputs for key in (model_input.key, model_input.letters_key)}
     if not _shows_phases(definition, settings or {}):
-        other_keys |= set(_PHASE_KEYS)
+        other_keys |= set(PHASE_KEYS)
     keys = [key for key in KEYS if key in architecture.settings and key not in other_keys]
-    order = {key: number for number, key in enumerate((*BASIC_KEYS, *_FIRST_ADVANCED_KEYS, *_PHASE_KEYS))}
+    order = {key: number for number, key in enumerate((*BASIC_KEYS, *_FIRST_ADVANCED_KEYS, *PHASE_KEYS))}
     keys.sort(key=lambda key: order.get(key, len(order)))
     fields = [_field(key, definition) for key in keys]
     return [field for field in fields if field.kind != "choice" or len(field.choices) > 1]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reeltune._text import shortened
+from reeltune.definitions import Version
 from reeltune.families import Architecture
+from reeltune.families.values import Settings
 from reeltune.families.vocabulary import KEYS
 
 _LABELS = {
@@ -72,6 +75,7 @@ _HELP = {
     "cfg_star_switch": "Adjusts the strength of guidance in each step.",
     "cfg_zero_step": "The last step, counted from 0, whose result is set to zero; -1 for none.",
 }
+_MAX_NAME, _MAX_NAMES = 40, 3  # characters, and LoRAs, in a line about a video
 _PLACEHOLDERS = {"prompt": "Describe the video."}
 _NEGATIVE_ONLY = "Only used with a negative prompt; 1 turns guidance off."
 _CHOICES: Mapping[str, tuple[tuple[str, Any], ...]] = {
@@ -115,6 +119,22 @@ def value_in_words(key: str, value: Any) -> Any:
         if choice == value:
             return label
     return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def loras_in_words(settings: Settings) -> str:
+    """The names of the LoRAs in settings, without suffixes; empty if there are none."""
+    sources = settings.get("activated_loras") or []
+    sources = [sources] if isinstance(sources, str) else sources
+    if not isinstance(sources, list | tuple):
+        return ""
+    names = [shortened(lora_name(str(source)), _MAX_NAME) for source in sources]
+    more = [f"{len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
+    return ", ".join([*names[:_MAX_NAMES], *more])
+
+
+def lora_name(source: str) -> str:
+    """The name of a LoRA without its folder and suffix. `source`: its URL or path."""
+    return Version(source).file_name.removesuffix(".safetensors") or source
 
 
 def length_in_words(frames: int, rate: int) -> str:
