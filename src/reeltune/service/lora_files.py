@@ -119,7 +119,7 @@ def _sides(header: Header, modules: Iterable[LoraModule]) -> tuple[int, ...]:
 
 def in_one_line(text: str) -> str:
     """Text on one line, with the characters that can't be displayed replaced."""
-    return " ".join(printable(clean_text(text)).split())
+    return printable(" ".join(clean_text(text).split()))
 
 
 def _values(metadata: Mapping[str, str], keys: Iterable[str]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from reeltune.definitions import Definition, Version
 from reeltune.definitions.slots import TRANSFORMER
 from reeltune.errors import CheckpointError, ReeltuneError, SettingsError
 from reeltune.families import FAMILIES, Family
+from reeltune.files import is_file
 from reeltune.jobs.confine import Confinement
 from reeltune.library.folders import walk
 from reeltune.library.inventory import PACKAGE_FILES, LoraInventory
@@ -109,17 +110,10 @@ def _source(path: Path, folders: Sequence[Path]) -> str:
     for folder in folders:
         if path.is_relative_to(folder):
             relative = path.relative_to(folder)
-            first = next(other / relative for other in folders if _exists(other / relative))
-            if first == path:
+            found = (other / relative for other in folders if is_file(other / relative))
+            if next(found, path) == path:
                 return relative.as_posix()
     return str(path)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 # --- what fits --------------------------------------------------------------------------------------------------

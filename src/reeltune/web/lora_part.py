@@ -143,9 +143,14 @@ def text_of(source: str) -> str:
     return source.removesuffix(".safetensors")
 
 
+def _breakable(name: str) -> str:
+    """A file name that may be broken into lines between its words."""
+    return text(name).replace("_", "_<wbr>").replace("-", "-<wbr>")
+
+
 def _about_lora(choice: LoraChoice) -> str:
     trigger = f' <i class="rt-role">trigger words</i> {text(choice.trigger)}' if choice.trigger else ""
-    sample = f" <span>{text(choice.sample)}</span>" if choice.sample else ""
+    sample = f" <span>· {text(choice.sample)}</span>" if choice.sample else ""
     return f"<li><b>{text(text_of(choice.source))}</b> <span>{size(choice.bytes)}</span>{trigger}{sample}</li>"
 
 
@@ -163,7 +168,7 @@ def _step_table(request: Request, two_models: bool) -> str:
     names = [lora_name(lora.source) for lora in request.loras]
     columns = ["Steps", *(["Model"] if two_models else []), "Phase", "Guidance"]
     heads = "".join(f"<th>{name}</th>" for name in columns)
-    heads += "".join(f'<th title="{text(name)}"><span>{text(name)}</span></th>' for name in names)
+    heads += "".join(f'<th title="{text(name)}"><span>{_breakable(name)}</span></th>' for name in names)
     lines = []
     for row in rows:
         model = ["low noise" if row.transformer == "transformer_2" else "high noise"] if two_models else []
