@@ -12,6 +12,7 @@ from reeltune.service.fields import fields_of, initial_settings, inputs_of, sett
 from reeltune.settings import unused
 from reeltune.web.words import in_words
 
+PHASES = ("guidance2_scale", "guidance3_scale", "switch_threshold", "switch_threshold2")
 DERIVED = ("image_prompt_type", "video_prompt_type")  # letters, which follow from the inputs given
 
 
@@ -29,7 +30,7 @@ def test_every_setting_on_the_page_is_used_by_the_model_and_none_is_missing(defi
     shown = {row.key for row in (*fields, *inputs)}
     assert shown <= architecture.settings
     hidden = architecture.settings - shown - set(DERIVED)
-    second = {"guidance_phases", "guidance2_scale", "switch_threshold"}
+    second = {"guidance_phases", "model_switch_phase", *PHASES}
     one_solver = {"sample_solver"} if len(architecture.family.solvers) == 1 else set()
     assert hidden <= one_solver | (set() if "transformer_2" in definition.slots else second)
     assert {row.key for row in inputs} == {row.key for row in architecture.inputs}

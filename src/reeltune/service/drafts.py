@@ -28,6 +28,7 @@ from reeltune.service.fields import (
     inputs_of,
     settings_from_form,
 )
+from reeltune.service.loras import check_loras
 from reeltune.service.settings_files import (
     FileSettings,
     checked_inputs,
@@ -124,9 +125,9 @@ def draft_with_settings(workspace: Workspace, id: str, settings: Settings, unkno
         definition = workspace.catalog()[id]
     except ReeltuneError:
         return draft
-    used_keys = {shown.key for shown in (*fields_of(definition), *inputs_of(definition.architecture))}
     if "type" in settings or "settings_version" in settings:  # a whole settings file, possibly of another program
         settings = stored_layer(definition.architecture, settings)
+    used_keys = {shown.key for shown in (*fields_of(definition, settings), *inputs_of(definition.architecture))}
     used = import_inputs(workspace, {key: value for key, value in settings.items() if key in used_keys})
     missing = missing_inputs(workspace, definition, used)
     used = {key: value for key, value in used.items() if key not in missing}
@@ -217,7 +218,7 @@ def check_draft(workspace: Workspace, definition: Definition, form_values: FormV
     settings = checked_inputs(workspace, definition, checked_settings)
     parsed = parse(definition, settings)
     check_positions(workspace.explain(definition), parsed.requests[0])
-    notices = list(parsed.notices)
+    notices = [*parsed.notices, *check_loras(workspace, definition, settings.get("activated_loras") or ())]
     if len(parsed.requests) > 1:
         notices.append(f"It makes {len(parsed.requests)} videos.")
     return settings, notices

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reeltune.definitions import Definition
+from reeltune.definitions.slots import TRANSFORMER_2
 from reeltune.families import Architecture
 from reeltune.families.values import (
     COUNT,
@@ -27,14 +28,24 @@ from reeltune.families.values import (
     Settings,
 )
 from reeltune.families.vocabulary import DEFAULTS, KEYS
+from reeltune.request.phases import phase_count
 from reeltune.service.labels import choices_of, help_of, label_of, length_in_words
 from reeltune.settings import frame_count, layer
 
 # The settings that everybody needs, in this order; all others are advanced.
 BASIC_KEYS = ("prompt", "resolution", "video_length", "num_inference_steps", "guidance_scale", "seed")
 _FIRST_ADVANCED_KEYS = ("negative_prompt", "repeat_generation", "multi_prompts_gen_type")
-_TWO_TRANSFORMER_KEYS = ("guidance_phases", "guidance2_scale", "switch_threshold")
-_KEYS_THAT_MAY_BE_EMPTY = ("prompt", "negative_prompt", "skip_steps_cache_type")  # the empty text is a value of these
+PHASE_KEYS = (
+    "guidance_phases", "model_switch_phase", "switch_threshold", "guidance2_scale", "switch_threshold2",
+    "guidance3_scale",
+)  # fmt: skip
+_LORA_KINDS = {"activated_loras": "loras", "loras_multipliers": "weights"}
+_KEYS_THAT_MAY_BE_EMPTY = (
+    "prompt",
+    "negative_prompt",
+    "skip_steps_cache_type",
+    *_LORA_KINDS,
+)  # an empty text is a value
 _LIST_KEYS = ("perturbation_layers",)
 _MINIMUMS = {COUNT.name: 1, INTEGER.name: 0, STEP_OR_NONE.name: -1}
 _MIN_SLIDER_STEPS, _MIN_SLIDER_FRAMES = 100, 129  # a slider reaches at least this far
@@ -47,9 +58,9 @@ FormValues = Mapping[str, Any]  # what a browser sends, by the key of the settin
 class FormField:
     """A field of a form.
 
-    `kind` of a setting: "text", "lines", "size", "seed", "slider", "number", "whole", "numbers" (a list) or "choice";
-    of an input: "image", "images" or "video". `choices`: pairs of label and value. `rate`: frames per second, if the
-    value is a number of frames.
+    `kind` of a setting: "text", "lines", "size", "seed", "slider", "number", "whole", "numbers" (a list), "choice",
+    "loras" (a list of names) or "weights" (of LoRAs); of an input: "image", "images" or "video". `choices`: pairs of
+    label and value. `rate`: frames per second, if the value is a number of frames.
     """
 
     key: str
@@ -80,6 +91,9 @@ def displayed_settings(settings: Settings, architecture: Architecture) -> Settin
     displayed |= settings
     if "guidance2_scale" in architecture.settings:
         displayed.setdefault("guidance2_scale", settings["guidance_scale"])
+        if phase_count(settings) > 1:
+            displayed.setdefault("guidance3_scale", displayed["guidance2_scale"])
+            displayed.setdefault("switch_threshold2", 0)
     if isinstance(settings["video_length"], str):
         displayed["video_length"] = frame_count(settings, architecture)
     solver = settings.get("sample_solver")
@@ -126,17 +140,26 @@ def inputs_of(architecture: Architecture) -> list[FormField]:
     ]
 
 
-def fields_of(definition: Definition) -> list[FormField]:
-    """Fields for the settings that a model uses, the basic ones first; a choice between one thing is left out."""
+def fields_of(definition: Definition, settings: Settings | None = None) -> list[FormField]:
+    """Fields for the settings that a model uses, the basic ones first; a choice between one thing is left out.
+
+    Those of phases are left out for a model with one transformer, unless it or `settings` use more than one phase.
+    """
     architecture = definition.architecture
     other_keys = {key for model_input in architecture.inputs for key in (model_input.key, model_input.letters_key)}
-    if "transformer_2" not in definition.slots:
-        other_keys |= set(_TWO_TRANSFORMER_KEYS)
+    if not _shows_phases(definition, settings or {}):
+        other_keys |= set(PHASE_KEYS)
     keys = [key for key in KEYS if key in architecture.settings and key not in other_keys]
-    order = {key: position for position, key in enumerate((*BASIC_KEYS, *_FIRST_ADVANCED_KEYS))}
+    order = {key: number for number, key in enumerate((*BASIC_KEYS, *_FIRST_ADVANCED_KEYS, *PHASE_KEYS))}
     keys.sort(key=lambda key: order.get(key, len(order)))
     fields = [_field(key, definition) for key in keys]
     return [field for field in fields if field.kind != "choice" or len(field.choices) > 1]
+
+
+def _shows_phases(definition: Definition, settings: Settings) -> bool:
+    """Whether settings of phases matter: with two transformers, or where more than one phase is used already."""
+    counts = [values.get("guidance_phases") for values in (definition.settings, settings)]
+    return TRANSFORMER_2 in definition.slots or any(type(count) is int and count > 1 for count in counts)
 
 
 def _field(key: str, definition: Definition) -> FormField:
@@ -146,6 +169,8 @@ def _field(key: str, definition: Definition) -> FormField:
     choices = choices_of(key)
     if choices:
         return replace(field, kind="choice", choices=choices)
+    if key in _LORA_KINDS:
+        return replace(field, kind=_LORA_KINDS[key])
     if key == "sample_solver":
         return replace(field, kind="choice", choices=tuple((name, name) for name in architecture.family.solvers))
     if value_kind is SIZE:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from reeltune.errors import MediaError, ReeltuneError
 from reeltune.media.origin import Origin, read_origin
-from reeltune.service.labels import printable
+from reeltune.service.labels import loras_in_words, printable
 from reeltune.service.workspace import Workspace
 
 PAGE_SIZE = 24
@@ -45,7 +45,7 @@ class GalleryVideo:
 
 @dataclass(frozen=True)
 class GalleryQuery:
-    """The videos with all of `words` in their name, prompt or model, in an order. `page` is counted from 0."""
+    """The videos with all of `words` in their name, prompt, model or LoRAs, in an order. `page` is counted from 0."""
 
     words: str = ""
     order: str = SortOrder.NEWEST
@@ -112,12 +112,12 @@ def select_videos(videos: list[GalleryVideo], query: GalleryQuery) -> list[Galle
 
 @functools.lru_cache(maxsize=_MAX_SEARCHED)
 def _searchable_text(video: GalleryVideo) -> str:
-    """Name, model and prompt in lower case; read again when the file has changed."""
+    """Name, model, LoRAs and prompt in lower case; read again when the file has changed."""
     origin = origin_of(video)
     if origin is None:
         return video.path.name.lower()
     prompt = str(origin.settings.get("prompt", ""))
-    return f"{video.path.name}\n{origin.definition}\n{prompt}".lower()
+    return f"{video.path.name}\n{origin.definition}\n{loras_in_words(origin.settings)}\n{prompt}".lower()
 
 
 @functools.lru_cache(maxsize=_MAX_ORIGINS)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reeltune._text import shortened
+from reeltune.definitions import Version
 from reeltune.families import Architecture
+from reeltune.families.values import Settings
 from reeltune.families.vocabulary import KEYS
 
 _LABELS = {
@@ -13,7 +16,14 @@ _LABELS = {
     "video_length": "Frames",
     "guidance_scale": "Guidance",
     "embedded_guidance_scale": "Distilled guidance",
-    "guidance2_scale": "Second guidance",
+    "guidance2_scale": "Guidance of phase 2",
+    "guidance3_scale": "Guidance of phase 3",
+    "guidance_phases": "Phases",
+    "switch_threshold": "Start of phase 2",
+    "switch_threshold2": "Start of phase 3",
+    "model_switch_phase": "Second model takes over",
+    "activated_loras": "LoRAs",
+    "loras_multipliers": "LoRA weights",
     "multi_prompts_gen_type": "Prompt lines",
     "repeat_generation": "Videos per prompt",
     "sample_solver": "Solver",
@@ -41,9 +51,14 @@ _HELP = {
     "num_inference_steps": "More steps take longer and show more detail.",
     "guidance_scale": "How closely the video follows the prompt; 1 turns guidance off.",
     "embedded_guidance_scale": "How closely the video follows the prompt.",
-    "guidance2_scale": "Used after the switch threshold.",
-    "guidance_phases": "With two phases, the low-noise model continues at the switch threshold.",
-    "switch_threshold": "Noise level, from 1000 down to 0, at which the second phase begins.",
+    "guidance2_scale": "",
+    "guidance3_scale": "",
+    "guidance_phases": "Parts of a video with their own guidance, LoRA weights and, with two models, their own model.",
+    "switch_threshold": "The noise level, from 1000 down to 0, at which the phase begins.",
+    "switch_threshold2": "The noise level, from 1000 down to 0, at which the phase begins.",
+    "model_switch_phase": "",
+    "activated_loras": "Type to search. A URL or a path may be entered, too.",
+    "loras_multipliers": "One for each LoRA: 0.8 1 · by step: 1,0.5,0 · by phase: 1;0",
     "seed": "The same number makes the same video again; -1 chooses a random number.",
     "repeat_generation": "Each video uses the next seed.",
     "multi_prompts_gen_type": "",
@@ -60,12 +75,14 @@ _HELP = {
     "cfg_star_switch": "Adjusts the strength of guidance in each step.",
     "cfg_zero_step": "The last step, counted from 0, whose result is set to zero; -1 for none.",
 }
+_MAX_NAME, _MAX_NAMES = 40, 3  # characters, and LoRAs, in a line about a video
 _PLACEHOLDERS = {"prompt": "Describe the video."}
 _NEGATIVE_ONLY = "Only used with a negative prompt; 1 turns guidance off."
 _CHOICES: Mapping[str, tuple[tuple[str, Any], ...]] = {
     "multi_prompts_gen_type": (("Video per line", "G"), ("Video per paragraph", "PG"), ("One prompt", "FG")),
     "skip_steps_cache_type": (("Off", ""), ("On", "tea")),
-    "guidance_phases": (("One", 1), ("Two", 2)),
+    "guidance_phases": (("One", 1), ("Two", 2), ("Three", 3)),
+    "model_switch_phase": (("After phase 1", 1), ("After phase 2", 2)),
     "perturbation_switch": (("Off", 0), ("On", 1)),
     "cfg_star_switch": (("Off", 0), ("On", 1)),
     "RIFLEx_setting": (("Automatic", 0), ("On", 1), ("Off", 2)),
@@ -102,6 +119,22 @@ def value_in_words(key: str, value: Any) -> Any:
         if choice == value:
             return label
     return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def loras_in_words(settings: Settings) -> str:
+    """The names of the LoRAs in settings, without suffixes; empty if there are none."""
+    sources = settings.get("activated_loras") or []
+    sources = [sources] if isinstance(sources, str) else sources
+    if not isinstance(sources, list | tuple):
+        return ""
+    names = [shortened(lora_name(str(source)), _MAX_NAME) for source in sources]
+    more = [f"{len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
+    return ", ".join([*names[:_MAX_NAMES], *more])
+
+
+def lora_name(source: str) -> str:
+    """The name of a LoRA without its folder and suffix. `source`: its URL or path."""
+    return Version(source).file_name.removesuffix(".safetensors") or source
 
 
 def length_in_words(frames: int, rate: int) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 
-from reeltune._text import counted, duration
+from reeltune._text import counted, duration, shortened
 from reeltune.jobs import Job, State
 from reeltune.service.current_job import RunningJob, current_job
+from reeltune.service.labels import loras_in_words
 from reeltune.service.queue_view import JobAction, videos_of
 from reeltune.service.workspace import Workspace
-from reeltune.web.markup import button, notices_list, problem, prompt_text, text, video
+from reeltune.web.markup import button, hint, notices_list, problem, prompt_text, text, video
 
 _EMPTY = "Your video appears here."
 _MAX_VIDEOS = 4  # of one job
+_MAX_WEIGHTS = 100  # characters
 
 
 def current_job_panel(workspace: Workspace, jobs: list[Job]) -> str:
@@ -78,4 +80,8 @@ def _stage(message: str) -> str:
 
 
 def _prompt(job: Job) -> str:
-    return f'<p class="rt-prompt">{prompt_text(job.prompt)}</p>'
+    """The prompt of a job, and its LoRAs with their weights."""
+    loras = loras_in_words(job.settings)
+    weights = str(job.settings.get("loras_multipliers") or "")
+    words = f"LoRAs: {loras}" + (f" · weights {shortened(weights, _MAX_WEIGHTS)}" if weights else "")
+    return f'<p class="rt-prompt">{prompt_text(job.prompt)}</p>' + (hint(words) if loras else "")

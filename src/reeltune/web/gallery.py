@@ -21,7 +21,7 @@ from reeltune.service.gallery import (
     gallery_page,
     origin_of,
 )
-from reeltune.service.labels import label_of, value_in_words
+from reeltune.service.labels import label_of, loras_in_words, value_in_words
 from reeltune.service.settings_files import read_settings_of
 from reeltune.service.workspace import Workspace
 from reeltune.settings import settings_text
@@ -75,7 +75,8 @@ def _card(gallery_video: GalleryVideo, open_video: str) -> str:
     name = gallery_video.path.name
     origin = origin_of(gallery_video)
     prompt = origin.settings.get("prompt") if origin else None
-    model = origin.definition if origin else ""
+    loras = loras_in_words(origin.settings) if origin else ""
+    model = (f"{origin.definition} + {loras}" if loras else origin.definition) if origin else ""
     return (
         f'<button type="button" class="rt-card" data-film data-do="open" data-pick data-name="{text(name)}" '
         f'data-key="open-{text(name)}" aria-current="{str(name == open_video).lower()}">'

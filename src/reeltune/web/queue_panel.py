@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from reeltune._text import counted, shortened
 from reeltune.jobs import Job, State
+from reeltune.service.labels import loras_in_words
 from reeltune.service.queue_view import JobAction, JobView, queue_view, videos_of
 from reeltune.service.workspace import Workspace
 from reeltune.web.markup import button, hint, problem, text, video
@@ -88,7 +89,10 @@ def _prompt(job: Job) -> str:
 
 
 def _model(job: Job) -> str:
-    return text(shortened(job.definition, _MAX_CHARACTERS))
+    """The model of a job, and its LoRAs."""
+    loras = loras_in_words(job.settings)
+    model = shortened(job.definition, _MAX_CHARACTERS)
+    return text(f"{model} + {loras}" if loras else model)
 
 
 def _error(job: Job) -> str:

@@ -26,6 +26,7 @@ from reeltune.settings import settings_text
 from reeltune.web.clock import CURRENT_JOB, MODEL, QUEUE
 from reeltune.web.current_job_panel import current_job_panel
 from reeltune.web.events import DOWNLOAD, QUIET, SCROLL_TO_PROBLEM, MakeComponents, Updates, reporting
+from reeltune.web.lora_part import LORA_KINDS, LoraPart
 from reeltune.web.markup import answer, hint, marked, notices_list, text
 from reeltune.web.model_panel import model_description
 from reeltune.web.preset_row import PresetRow
@@ -60,7 +61,7 @@ class SettingsForm:
     ) -> None:
         self._workspace, self._draft, self._make, self._current = workspace, draft, make, current
         self._definition = definition
-        self._fields = [*inputs_of(definition.architecture), *fields_of(definition)]
+        self._fields = [*inputs_of(definition.architecture), *fields_of(definition, current.settings)]
         self._components: dict[str, Any] = {}
 
     def draw(self) -> None:
@@ -77,8 +78,12 @@ class SettingsForm:
         others = [field for field in self._fields if field.key not in self._components]
         with gr.Row(elem_classes="rt-fields"):
             self._draw_fields([field for field in others if field.basic])
+        loras = LoraPart(self._workspace, self._definition, self._current)
+        self._components |= loras.draw([field for field in others if field.kind in LORA_KINDS])
+        others = [field for field in others if field.key not in self._components]
         with gr.Accordion("More settings", open=False, elem_id="advanced"), gr.Row(elem_classes="rt-fields"):
-            self._draw_fields([field for field in others if not field.basic])
+            self._draw_fields(others)
+        loras.attach(self._fields, self._inputs)
         PresetRow(self._workspace, self._definition, self._draft, self._answer, self._inputs, self._checked).draw()
         self._attach_main_buttons(generate, discard)
         self._draw_small_buttons()

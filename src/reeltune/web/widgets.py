@@ -57,7 +57,10 @@ def _component(field: FormField, value: Any, common: Options) -> Any:
         case "numbers":
             numbers = ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
             return gr.Textbox(numbers, lines=1, **common)
-        case "lines" | "text" | "seed":
+        case "loras":
+            options = {"multiselect": True, "allow_custom_value": True, **common}
+            return gr.Dropdown(list(field.choices), value=value if isinstance(value, list) else [], **options)
+        case "lines" | "text" | "seed" | "weights":
             return gr.Textbox("" if value is None else str(value), lines=1, max_lines=8, **common)
         case "size":
             sizes = [size for size, _ in field.choices]
@@ -123,6 +126,6 @@ def _form_value(field: FormField, value: Any) -> Any:
     if field.kind == "numbers" and isinstance(value, str):
         parts = [part.strip() for part in value.split(",") if part.strip()]
         return [int(part) if part.lstrip("-").isdigit() else part for part in parts]
-    if field.kind == "seed" and isinstance(value, str):
+    if field.kind in ("seed", "weights") and isinstance(value, str):
         return value.strip()
     return value
