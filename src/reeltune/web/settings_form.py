@@ -30,6 +30,7 @@ from reeltune.web.lora_part import LORA_KINDS, LoraPart
 from reeltune.web.markup import answer, hint, marked, notices_list, text
 from reeltune.web.model_panel import model_description
 from reeltune.web.preset_row import PresetRow
+from reeltune.web.profile_picker import ProfilePicker
 from reeltune.web.queue_panel import queue_panel
 from reeltune.web.widgets import draw_field, form_values
 
@@ -75,6 +76,8 @@ class SettingsForm:
         self._answer = gr.HTML(
             self._first_answer(), elem_id="said", js_on_load=SCROLL_TO_PROBLEM, apply_default_css=False
         )
+        picker = ProfilePicker(self._workspace, self._definition, self._draft, self._current, self._answer)
+        picker.draw()
         others = [field for field in self._fields if field.key not in self._components]
         with gr.Row(elem_classes="rt-fields"):
             self._draw_fields([field for field in others if field.basic])
@@ -84,6 +87,7 @@ class SettingsForm:
         with gr.Accordion("More settings", open=False, elem_id="advanced"), gr.Row(elem_classes="rt-fields"):
             self._draw_fields(others)
         loras.attach(self._fields, self._inputs)
+        picker.attach(self._fields, self._inputs)
         PresetRow(self._workspace, self._definition, self._draft, self._answer, self._inputs, self._checked).draw()
         self._attach_main_buttons(generate, discard)
         self._draw_small_buttons()
