@@ -71,7 +71,8 @@ class LoraPart:
             return gr.update(choices=self._offered()) if self._offered() != before else gr.skip()
 
         boxes = [component for _, component in followed]
-        gr.on([box.change for box in boxes], changed, boxes, self._about, trigger_mode="always_last", **QUIET)
+        # not `change`, which components also trigger while they are drawn, and whose form may be gone then
+        gr.on([box.input for box in boxes], changed, boxes, self._about, trigger_mode="always_last", **QUIET)
         loras.focus(focused, None, loras, **QUIET)
 
     def _look(self) -> None:
