@@ -3,7 +3,7 @@ import json
 import pytest
 
 from reeltune import load_catalog
-from reeltune.errors import NotRunnable, SettingsError
+from reeltune.errors import SettingsError
 from reeltune.families import ARCHITECTURES
 from reeltune.families.vocabulary import KEYS, coerce
 from reeltune.request.build import build_request
@@ -104,7 +104,7 @@ def test_requests_are_rounded_and_say_so(root):
 
 @pytest.mark.parametrize(("asked", "frames"), [(1, 1), (2, 1), (5, 5), (82, 81), (84, 85)])
 def test_frame_counts(root, asked, frames):
-    assert build_request(T2V, layer(T2V, {"video_length": asked}), root)[0].frames == frames
+    assert build_request(load_catalog(root)["t2v"], layer(T2V, {"video_length": asked}))[0].frames == frames
 
 
 def test_every_seed_that_is_picked_can_be_given_again():
@@ -114,7 +114,7 @@ def test_every_seed_that_is_picked_can_be_given_again():
 
 
 def test_a_random_seed_is_recorded(root):
-    request, _ = build_request(T2V, layer(T2V, {}), root)
+    request, _ = build_request(load_catalog(root)["t2v"], layer(T2V, {}))
     assert request.seed >= 0
     assert request.settings["seed"] == request.seed
 
@@ -122,13 +122,21 @@ def test_a_random_seed_is_recorded(root):
 @pytest.mark.parametrize("odd", [{"sample_solver": "magic"}, {"force_fps": "often"}, {"force_fps": 100000}])
 def test_what_the_family_cannot_do_is_an_error(root, odd):
     with pytest.raises(SettingsError):
-        build_request(T2V, layer(T2V, odd), root)
+        build_request(load_catalog(root)["t2v"], layer(T2V, odd))
 
 
-def test_loras_in_settings_are_refused(root):
+def test_loras_in_settings_are_kept_and_used(root):
     definition = load_catalog(root)["nano_t2v"]
-    with pytest.raises(NotRunnable, match=r"a\.safetensors"):
-        complete_settings(definition, {"activated_loras": ["a.safetensors"]})
+    settings, notices = complete_settings(
+        definition, {"activated_loras": ["a.safetensors"], "loras_multipliers": "0.5"}
+    )
+    assert (settings["activated_loras"], settings["loras_multipliers"]) == (["a.safetensors"], "0.5")
+    assert notices == []
+    request, notices = build_request(definition, settings)
+    assert [(lora.source, set(lora.weights)) for lora in request.loras] == [("a.safetensors", {0.5})]
+    assert notices == []
+    assert request.settings["activated_loras"] == ["a.safetensors"]
+    assert build_request(definition, request.settings) == (request, [])
 
 
 def test_a_broken_settings_file_is_named(root):

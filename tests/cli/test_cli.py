@@ -40,15 +40,16 @@ def run(root, capsys, monkeypatch):
 
 def test_list(run, define):
     define("styled", {"architecture": "t2v", "URLs": WEIGHTS, "loras": ["https://h/l.safetensors"]})
+    define("images", {"architecture": "t2v", "URLs": WEIGHTS, "image_outputs": True})
     code, out, err = run("list")
     assert code == 0
     assert "nano_t2v" in out
-    assert "it applies LoRAs, which are not supported yet (merge them into its file with `reeltune quantize" in err
-    assert ": styled" in err
+    assert "it makes images instead of videos (image_outputs), which is not supported: images" in err
+    assert "styled" not in err
     models = json.loads(run("list", "--json")[1])
     assert set(models[0]) == {"id", "name", "architecture", "kind", "runnable", "reason", "visible"}
-    nano = next(model for model in models if model["id"] == "nano_t2v")
-    assert nano["runnable"]
+    runnable = {model["id"]: model["runnable"] for model in models}
+    assert (runnable["nano_t2v"], runnable["styled"], runnable["images"]) == (True, True, False)
     assert all(model["runnable"] or model["reason"] for model in models)
 
 

@@ -52,11 +52,11 @@ def test_hidden_definitions(run, define):
 
 
 def test_explain_starts_with_the_reason_why_a_model_can_not_run(run, define):
-    define("styled", GOOD | {"loras": ["https://h/l.safetensors"], "LTXV_config": "x.yaml"})
-    code, out, err = run("explain", "styled")
-    assert out.startswith("styled can't run here: it applies LoRAs, which are not supported yet")
+    define("images", GOOD | {"image_outputs": True, "LTXV_config": "x.yaml"})
+    code, out, err = run("explain", "images")
+    assert out.startswith("images can't run here: it makes images instead of videos (image_outputs)")
     assert "model.LTXV_config: It is not used" in err
-    code, out, err = run("pull", "styled", "--dry-run")
+    code, out, err = run("pull", "images", "--dry-run")
     assert code == 1
     assert "can't run here" in err
     assert "--anyway" in err

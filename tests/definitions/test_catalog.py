@@ -107,15 +107,27 @@ def test_unknown_ids_get_the_nearest(root):
 
 
 def test_asking_for_what_is_not_done_is_not_runnable(root, define):
-    define("l", {"architecture": "t2v", "URLs": WEIGHTS, "loras": ["https://h/l.safetensors"]})
     define("m", {"architecture": "t2v", "URLs": WEIGHTS, "modules": ["vace_14B"]})
     define("v", {"architecture": "t2v", "URLs": WEIGHTS, "VAE_URLs": ["https://h/v.safetensors"]})
     catalog = load_catalog(root)
-    assert "LoRA" in catalog["l"].reason
     assert "modules" in catalog["m"].reason
     assert "VAE_URLs" in catalog["v"].reason
     reasons = {row.id: row.reason for row in catalog.summaries()}
-    assert all(reasons[id] == catalog[id].reason for id in "lmv")
+    assert all(reasons[id] == catalog[id].reason for id in "mv")
+
+
+def test_loras_and_three_phases_are_part_of_a_runnable_definition(root, define):
+    loras = ["https://h/a.safetensors", "https://h/b.safetensors"]
+    define("l", {"architecture": "t2v", "URLs": WEIGHTS, "loras": loras, "loras_multipliers": [0.5, "1;0;0"]})
+    define("shared", {"architecture": "t2v", "URLs": WEIGHTS, "loras": "l", "loras_multipliers": "l"})
+    define("p", {"architecture": "t2v", "URLs": WEIGHTS}, guidance_phases=3)
+    catalog = load_catalog(root)
+    assert all(catalog[id].runnable for id in ("l", "shared", "p"))
+    assert [lora.url for lora in catalog["l"].loras] == loras
+    assert catalog["l"].lora_multipliers == "0.5 1;0;0"
+    assert (catalog["shared"].loras, catalog["shared"].lora_multipliers) == (catalog["l"].loras, "0.5 1;0;0")
+    assert catalog["p"].settings["guidance_phases"] == 3
+    assert catalog["p"].loras == ()
 
 
 def test_thousands_load_fast_enough_to_list(root, define):

@@ -8,7 +8,7 @@ from cases import write_case
 
 from conftest import DATA
 from reeltune import Engine, Notice, Preferences, load_catalog
-from reeltune.engine.denoiser import Denoiser
+from reeltune.engine.models import Models
 from reeltune.errors import SettingsError
 
 FAST = {"num_inference_steps": 2, "resolution": "64x64", "video_length": 5, "seed": 3, "guidance_scale": 3.0}
@@ -92,13 +92,15 @@ def test_nothing_is_loaded_for_a_video_beyond_the_models_positions(root, monkeyp
 
 def test_with_one_phase_the_second_transformer_is_never_loaded(root, define, parts, monkeypatch):
     definition, settings = write_case("t2v_2_2", root, define, parts)
-    passes = []
-    inner = Denoiser._pass
-    monkeypatch.setattr(Denoiser, "_pass", lambda self, *rest: (passes.append(id(self)), inner(self, *rest))[1])
+    loaded = []
+    inner = Models._load_anew
+    monkeypatch.setattr(
+        Models, "_load_anew", lambda self, plan, slot, *rest: (loaded.append(slot), inner(self, plan, slot, *rest))[1]
+    )
     both, _ = run(definition, **settings)
-    assert len(set(passes)) == 2
-    passes.clear()
+    assert loaded == ["transformer", "transformer_2"]
+    loaded.clear()
     first, notices = run(definition, **settings, guidance_phases=1)
-    assert len(set(passes)) == 1
+    assert loaded == ["transformer"]
     assert not np.array_equal(first.frames, both.frames)
     assert any("guidance_phases is 1" in line for line in notices)

@@ -64,11 +64,11 @@ def do(worker, id):
 def test_an_engine_is_switched_between_definitions_and_new_for_other_preferences(worker, root):
     assert do(worker, "nano_t2v") == Done()
     (_, first) = worker._warm
-    model = first._warm.models._loaded["transformer"][1]
+    model = first._warm.models._loaded["transformer"].model
     assert do(worker, "nano_neon") == Done()
     assert worker._warm[1] is first
     assert first.definition.id == "nano_neon"
-    assert first._warm.models._loaded["transformer"][1] is model  # of one architecture: filled anew
+    assert first._warm.models._loaded["transformer"].model is model  # of one architecture: filled anew
     assert isinstance(do(worker, "no_such_model"), Failed)
     assert do(worker, "nano_neon") == Done()
     assert worker._warm[1] is first
@@ -80,9 +80,9 @@ def test_an_engine_is_switched_between_definitions_and_new_for_other_preferences
 
 def test_each_job_reports_its_files_and_the_model_stays_loaded(worker):
     do(worker, "nano_t2v")
-    model = worker._warm[1]._warm.models._loaded["transformer"][1]
+    model = worker._warm[1]._warm.models._loaded["transformer"].model
     do(worker, "nano_t2v")
-    assert worker._warm[1]._warm.models._loaded["transformer"][1] is model
+    assert worker._warm[1]._warm.models._loaded["transformer"].model is model
     files = [message for message in notices(worker) if message.startswith("transformer: ")]
     assert len(files) == 2
     assert sum(message.startswith("Memory profile") for message in notices(worker)) == 2

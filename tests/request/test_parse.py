@@ -75,8 +75,26 @@ def test_what_no_model_can_do_is_an_error(nano):
         parse(nano, {"stps": 3})
     with pytest.raises(SettingsError, match="does not accept image_start"):
         parse(nano, {"image_start": "x.png"})
-    with pytest.raises(NotRunnable, match="LoRAs"):
-        parse(nano, {"activated_loras": ["x.safetensors"]})
+    with pytest.raises(NotRunnable, match="a perturbation other than skip-layer guidance"):
+        parse(nano, {"perturbation_switch": 2})
+
+
+def test_loras_of_a_call_are_in_each_request_with_a_weight_for_each_step(nano):
+    call = {
+        "prompt": "a\nb",
+        "num_inference_steps": 4,
+        "activated_loras": ["x.safetensors", "y.safetensors"],
+        "loras_multipliers": "1,0 -0.5",
+    }
+    parsed = parse(nano, call)
+    assert len(parsed.requests) == 2
+    for request in parsed.requests:
+        assert [(lora.source, lora.weights) for lora in request.loras] == [
+            ("x.safetensors", (1.0, 1.0, 0.0, 0.0)),
+            ("y.safetensors", (-0.5, -0.5, -0.5, -0.5)),
+        ]
+        assert parse_latents(nano, request.settings) == request
+    assert parse(nano, {"prompt": "a"}).requests[0].loras == ()
 
 
 def test_the_parser_needs_no_torch():

@@ -198,7 +198,7 @@ def test_steps_beyond_those_of_a_solver_are_left_out_and_it_is_reported(root, na
 
 @pytest.mark.parametrize(
     ("settings", "first"),
-    [({}, 12), ({"switch_threshold": 900}, 11), ({"guidance_phases": 1}, 30), ({"guidance_phases": 0}, 30),
+    [({}, 13), ({"switch_threshold": 900}, 11), ({"guidance_phases": 1}, 30), ({"guidance_phases": 0}, 30),
      ({"guidance_phases": 1, "switch_threshold": 900}, 30), ({"switch_threshold": 0}, 30)],
 )  # fmt: skip
 def test_with_one_phase_the_first_transformer_makes_all_steps(root, settings, first):
@@ -222,7 +222,7 @@ def test_three_phases_wherever_they_are_asked_for(root, define, where):
     definition = load_catalog(root)["mine"]
     found = parse(definition, asks if where == "call" else {}).requests[0]
     assert [(phase.first_step, phase.steps, phase.transformer, phase.guidance_scale) for phase in found.phases] == [
-        (0, 1, "transformer", 3.0), (1, 2, "transformer", 2.0), (3, 3, "transformer_2", 1.0),
+        (0, 1, "transformer", 3.0), (1, 3, "transformer", 2.0), (4, 2, "transformer_2", 1.0),
     ]  # fmt: skip
 
 

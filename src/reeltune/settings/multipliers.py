@@ -140,9 +140,9 @@ def _spread(values: Sequence[float], steps: int) -> tuple[float, ...]:
 def weights_of(items: Sequence[StepWeights], loras: int) -> tuple[tuple[StepWeights, ...], list[str]]:
     """One item for each LoRA, 1 for those without an item, and notices about items without a LoRA."""
     notices = []
-    if len(items) > loras:
-        notices.append(
-            f"{_KEY} has {len(items)} items for {counted(loras, 'LoRA')}: the last {len(items) - loras} are not used."
-        )
+    surplus = len(items) - loras
+    if surplus > 0:
+        unused = "the last one is" if surplus == 1 else f"the last {surplus} are"
+        notices.append(f"{_KEY} has {counted(len(items), 'item')} for {counted(loras, 'LoRA')}: {unused} not used.")
     missing = (StepWeights(),) * (loras - len(items))
     return (*items[:loras], *missing), notices
