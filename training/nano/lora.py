@@ -38,7 +38,7 @@ class Recipe:
 
 
 RECIPES = {
-    "neon": Recipe(extract, 32, 350, 600, 1e-3, {
+    "neon": Recipe(extract, 32, 240, 600, 1e-3, {
         "modelspec.title": "Nano Neon",
         "modelspec.trigger_phrase": "neon",
         "reeltune": "The neon look for nano_t2v: bright outlines. Weight 1; less of it at 0.5.",
