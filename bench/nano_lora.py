@@ -30,7 +30,7 @@ from world import prompt
 
 _PACKAGE = Path(str(resources.files("reeltune"))) / "nano"
 _FEW: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 1.0, "sample_solver": "euler"}
-ROWS: dict[str, tuple[tuple[str, float, str, dict[str, Any]], ...]] = {  # label, weight, look, settings
+ROWS: dict[str, tuple[tuple[str, float | None, str, dict[str, Any]], ...]] = {  # label, weight, look, settings
     "turbo": (
         ("20 steps, guidance 3", 0.0, "solid", {}),
         ("20 steps, no guidance", 0.0, "solid", {"guidance_scale": 1.0}),
@@ -44,6 +44,7 @@ ROWS: dict[str, tuple[tuple[str, float, str, dict[str, Any]], ...]] = {  # label
         ("8 steps, turbo, euler", 1.0, "solid", {**_FEW, "num_inference_steps": 8}),
     ),
     "neon": (
+        ("nano_neon itself", None, "neon", {}),
         ("weight 0", 0.0, "solid", {}),
         ("weight 0.5", 0.5, "neon", {}),
         ("weight 1", 1.0, "neon", {}),
@@ -51,8 +52,10 @@ ROWS: dict[str, tuple[tuple[str, float, str, dict[str, Any]], ...]] = {  # label
 }
 
 
-def merged(root: Path, name: str, weight: float) -> str:
-    """The id of nano_t2v with a LoRA of the package merged into it, defined in `root`."""
+def merged(root: Path, name: str, weight: float | None) -> str:
+    """The id of nano_t2v with a LoRA of the package merged into it, defined in `root`; the finetune for no weight."""
+    if weight is None:
+        return f"nano_{name}"
     if not weight:
         return "nano_t2v"
     (lora,) = _PACKAGE.glob(f"nano_{name}_lora_*.safetensors")

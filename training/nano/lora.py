@@ -27,9 +27,9 @@ _COMMON = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a LoRA is made, and what its file says of it. `make`: from the options to the trained pairs."""
+    """How a LoRA is made, and what its file says of it. `make`: from the options to trained pairs and differences."""
 
-    make: Callable[[argparse.Namespace], dict[str, Pair]]
+    make: Callable[[argparse.Namespace], tuple[dict[str, Pair], dict[str, torch.Tensor]]]
     rank: int
     steps: int
     clips: int
@@ -38,7 +38,7 @@ class Recipe:
 
 
 RECIPES = {
-    "neon": Recipe(extract, 16, 1200, 600, 1e-3, {
+    "neon": Recipe(extract, 32, 240, 600, 1e-3, {
         "modelspec.title": "Nano Neon",
         "modelspec.trigger_phrase": "neon",
         "reeltune": "The neon look for nano_t2v: bright outlines. Weight 1; less of it at 0.5.",
@@ -46,7 +46,7 @@ RECIPES = {
     "turbo": Recipe(distill, 32, 650, 1600, 1e-3, {
         "modelspec.title": "Nano Turbo",
         "modelspec.trigger_phrase": "",
-        "reeltune": "nano_t2v in 4 steps: num_inference_steps 4, guidance_scale 1, flow_shift 3, sample_solver euler.",
+        "reeltune": "nano_t2v in 4 steps: num_inference_steps 4, guidance_scale 1, flow_shift 3 (unipc or euler).",
     }),
 }  # fmt: skip
 
@@ -65,9 +65,10 @@ def main() -> None:
         setattr(options, name, getattr(options, name) or getattr(recipe, name))
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
-    pairs = recipe.make(options)
+    pairs, differences = recipe.make(options)
     path = PACKAGE / f"nano_{options.what}_lora_r{options.rank}_bf16.safetensors"
-    write_lora(path, {name: (row.up, row.down) for name, row in pairs.items()}, {}, _COMMON | recipe.metadata)
+    write_lora(path, {name: (row.up, row.down) for name, row in pairs.items()}, differences,
+               _COMMON | recipe.metadata)  # fmt: skip
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 

@@ -1,8 +1,8 @@
 """Make a small LoRA of what the finetune nano_neon changed: begun by SVD, then trained to say what the finetune says.
 
 Muon spread the finetune's changes over all directions of each matrix, so the largest directions alone lose the look.
-The pairs begin there, and learn the finetune's velocities on noised clips. They take over what it changed in biases,
-norms and small layers too.
+The pairs begin there, and learn the finetune's velocities on noised clips. What it changed in biases, norms and
+modulations, and in the layers outside the blocks, is kept as it is, as differences.
 """
 
 from __future__ import annotations
@@ -60,13 +60,17 @@ def begin(pairs: dict[str, Pair], base: nn.Module, finetune: nn.Module) -> None:
         pairs[name].down.data = root[:, None] * down[:rank]
 
 
-def extract(options: argparse.Namespace) -> dict[str, Pair]:
-    """Train the pairs; resumes from `work`, as the other scripts do. No steps: the SVD alone."""
+def extract(options: argparse.Namespace) -> tuple[dict[str, Pair], dict[str, torch.Tensor]]:
+    """Train the pairs, and return them and the differences; resumes from `work`, as the other scripts do."""
     latents, scenes = clips(options.work, options.clips)
     torch.manual_seed(0)
     finetune, model, (tokenizer, encoder) = shipped("nano_neon"), shipped(), shipped_text()
+    base, whole = shipped(), {f"{name}.weight" for name, _ in block_linears(model)}
+    small = {name: row for name, row in finetune.state_dict().items() if name not in whole}
+    differences = {name: row - base.state_dict()[name] for name, row in small.items()}
+    model.load_state_dict(small, strict=False)
     pairs = add_pairs(model, options.rank)
-    begin(pairs, shipped(), finetune)
+    begin(pairs, base, finetune)
     optimizer = optimizer_of([nn.ModuleDict({f"block{index}": row for index, row in enumerate(pairs.values())})],
                              (options.rate, options.rate))  # fmt: skip
 
@@ -84,4 +88,4 @@ def extract(options: argparse.Namespace) -> dict[str, Pair]:
 
     run(options.work / f"neon_r{options.rank}.pt", {"pairs": nn.ModuleList(pairs.values())}, optimizer, options.steps,
         step)  # fmt: skip
-    return pairs
+    return pairs, differences

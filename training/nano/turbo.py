@@ -98,8 +98,8 @@ def walk(
     return loss, (here - goal).square().mean()
 
 
-def distill(options: argparse.Namespace) -> dict[str, Pair]:
-    """Train the pairs; resumes from `work`, as the other scripts do."""
+def distill(options: argparse.Namespace) -> tuple[dict[str, Pair], dict[str, torch.Tensor]]:
+    """Train the pairs, and return them and no differences; resumes from `work`, as the other scripts do."""
     states = lessons(options.work, options.clips)
     torch.manual_seed(0)
     model, (tokenizer, encoder) = shipped(), shipped_text()
@@ -121,4 +121,4 @@ def distill(options: argparse.Namespace) -> dict[str, Pair]:
         for grid in chosen_grids:
             distance = walk(model, text, states[held].float(), grid)[1]
             print(f"distance on {len(held)} clips that were not trained on: {distance:.4f} (levels {grid})")
-    return pairs
+    return pairs, {}
