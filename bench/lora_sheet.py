@@ -16,7 +16,7 @@ from nano_sheet import IMAGES, PROMPTS, strip
 from reeltune import Engine, load_catalog
 from reeltune.profiles import apply_profile, profiles_of
 
-_NEON = "nano_neon_lora_r16_bf16.safetensors"
+_NEON = "nano_neon_lora_r32_bf16.safetensors"
 _CHOSEN = (0, 1, 3, 4)  # of the prompts
 
 
@@ -46,7 +46,7 @@ def main() -> None:
             neon = [column(engine, {"activated_loras": [_NEON], "loras_multipliers": weight})[0] for weight in weights]
             sheet(neon).save(IMAGES / "neon-lora.png", optimize=True)
             guided, slow = column(engine, {})
-            plain, _ = column(engine, {"num_inference_steps": 4, "guidance_scale": 1.0, "sample_solver": "euler"})
+            plain, _ = column(engine, {"num_inference_steps": 4, "guidance_scale": 1.0})
             turbo, fast = column(engine, dict(apply_profile({}, profiles_of(definition).named("turbo"))))
             sheet([guided, plain, turbo]).save(IMAGES / "turbo-lora.png", optimize=True)
     print(f"20 steps with guidance: {slow:.2f} s; 4 steps with turbo: {fast:.2f} s ({slow / fast:.1f} times as fast)")

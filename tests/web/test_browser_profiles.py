@@ -29,7 +29,7 @@ def test_a_profile_is_chosen_used_and_taken_back(window):
     stored = read_stored(video).settings
     assert stored["activated_loras"] == [TURBO]
     assert stored["loras_multipliers"].split() == ["1", "|"]
-    assert (stored["num_inference_steps"], stored["guidance_scale"], stored["sample_solver"]) == (4, 1.0, "euler")
+    assert (stored["num_inference_steps"], stored["guidance_scale"], stored["sample_solver"]) == (4, 1.0, "unipc")
     choose(page, "None")
     page.locator("#said", has_text="The form uses no profile").wait_for()
     page.wait_for_function("() => document.querySelector('#field-num_inference_steps input')?.value === '20'")
