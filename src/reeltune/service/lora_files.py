@@ -24,7 +24,8 @@ from reeltune.files import read_bytes, reason
 from reeltune.service.labels import printable
 from reeltune.untrusted import clean_text, decode_text, parse_json
 
-_MAX_TENSORS = 200  # of a file that are looked at, which is enough to tell the family
+_FEW_TENSORS = 24  # of a file, which usually are enough to tell the family
+_MAX_TENSORS = 200  # of a file, where the first few don't tell it
 _MAX_CACHED = 4096  # files
 _MAX_TEXT = 300  # characters of the words that are shown
 _MAX_TEXT_BYTES = 20_000  # of the text beside a file
@@ -92,12 +93,15 @@ def _without_end(message: str) -> str:
 
 def _family(header: Header, name: str) -> tuple[str, list[LoraModule]]:
     """The family that most modules belong to, and these. Raises CheckpointError for files that aren't LoRAs."""
-    part = replace(header, tensors=dict(islice(header.tensors.items(), _MAX_TENSORS)))
     best: tuple[str, list[LoraModule]] = ("", [])
-    for family in FAMILIES:
-        modules = [module for module in lora_modules(part, name, family) if module.located is not None]
-        if len(modules) > len(best[1]):
-            best = family.name, modules
+    for count in (_FEW_TENSORS, _MAX_TENSORS):  # the time that a folder of hundreds of files takes matters
+        part = replace(header, tensors=dict(islice(header.tensors.items(), count)))
+        for family in FAMILIES:
+            modules = [module for module in lora_modules(part, name, family) if module.located is not None]
+            if len(modules) > len(best[1]):
+                best = family.name, modules
+        if best[0]:
+            break
     return best
 
 

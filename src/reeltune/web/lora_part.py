@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,8 @@ LORA_KINDS = ("loras", "weights")  # of fields
 _LORA_KEYS = ("activated_loras", "loras_multipliers")
 _STEP_KEYS = ("num_inference_steps", "sample_solver", "flow_shift", "guidance_scale", *PHASE_KEYS, *_LORA_KEYS)
 _MAX_SHOWN = 20  # files that can't be used
+_WAIT_SECONDS = 2.0  # for the LoRAs on disk, before the form is shown without them
+_READING = "The LoRAs on disk are being read. Open the list again in a moment."
 _NO_LORAS = "No LoRA of this model is in {folder} or another folder of LoRAs."
 
 
@@ -37,6 +40,7 @@ class LoraPart:
     def __init__(self, workspace: Workspace, definition: Definition, current: VideoDraft) -> None:
         self._workspace, self._definition, self._current = workspace, definition, current
         self._choices: tuple[LoraChoice, ...] = ()
+        self._reading: threading.Thread | None = None
         self._checks: dict[str, str] = {}  # the problem of each source that was checked; empty if there is none
 
     def draw(self, fields: Sequence[FormField]) -> dict[str, Any]:
@@ -76,8 +80,19 @@ class LoraPart:
         loras.focus(focused, None, loras, **QUIET)
 
     def _look(self) -> None:
-        """Read which LoRAs are on disk."""
+        """Read which LoRAs are on disk; hundreds of new files are read on while the form is shown without them."""
         self._checks.clear()
+        if not self._is_reading:
+            self._reading = threading.Thread(target=self._read, daemon=True)
+            self._reading.start()
+        if self._reading is not None:
+            self._reading.join(_WAIT_SECONDS)
+
+    @property
+    def _is_reading(self) -> bool:
+        return self._reading is not None and self._reading.is_alive()
+
+    def _read(self) -> None:
         try:
             self._choices = loras_for(self._workspace, self._definition)
         except ReeltuneError:  # of the preferences, which is shown in place of the model's description
@@ -126,6 +141,8 @@ class LoraPart:
         files = [choice for choice in self._choices if not choice.fits and (choice.damaged or choice.own)]
         offered = any(choice.fits for choice in self._choices)
         folder = f"loras/{self._definition.architecture.loras}/"
+        if self._is_reading:
+            return hint(_READING)
         html = "" if offered or list(chosen) else hint(_NO_LORAS.format(folder=folder))
         if len(self._choices) >= MAX_LORAS:
             html += hint(f"There are more than {MAX_LORAS:,} LoRAs; enter the names of those that aren't offered.")
