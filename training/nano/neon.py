@@ -1,7 +1,7 @@
 """Make a small LoRA of what the finetune nano_neon changed: begun by SVD, then trained to say what the finetune says.
 
-Muon spread the finetune's changes over all directions of each matrix, so the largest directions alone lose the look.
-The pairs begin there, and learn the finetune's velocities on noised clips. What it changed in biases, norms and
+Muon spread the finetune's changes over all directions of each matrix: the 32 largest hold about half of them. The pairs
+begin there, and learn the finetune's velocities on noised clips. What it changed in biases, norms and
 modulations, and in the layers outside the blocks, is kept as it is, as differences.
 """
 
