@@ -21,6 +21,7 @@ def test_a_profile_is_chosen_used_and_taken_back(window):
     page.locator("#said", has_text="The form uses Turbo, 4 steps").wait_for()
     page.wait_for_function("() => document.querySelector('#field-num_inference_steps input')?.value === '4'")
     assert value_of(page, "prompt") == "a blue square moves up on a white background"
+    assert value_of(page, "resolution") == "64x64"
     assert "distilled" in page.locator("#about-profile").inner_text()
     page.locator("#generate").click()
     page.locator("#said", has_text="is in the queue").wait_for()

@@ -56,6 +56,7 @@ class ProfilePicker:
                     info=_HELP,
                     elem_id="profile",
                     interactive=True,
+                    key=f"{self._current.version}-profile",
                 )
             problems = _description(used) + problems
         if problems:
