@@ -49,8 +49,8 @@ class LoraPart:
             return {}
         self._look()
         components = {}
-        # The browser reuses lists when a form with other rows takes this one's place, but a list of several choices never
-        # becomes one of a single choice: it would show nothing. The column keeps it from being reused.
+        # The browser reuses lists when a form with other rows takes this one's place, but a list of several choices
+        # never becomes one of a single choice: it would show nothing. The column keeps it from being reused.
         with gr.Column(), gr.Row(elem_classes="rt-fields rt-loras"):
             for field in fields:
                 drawn = replace(field, choices=self._offered()) if field.kind == "loras" else field
