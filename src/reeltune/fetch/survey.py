@@ -120,6 +120,8 @@ def survey(items: Sequence[Item], root: Path, downloader: Downloader, *, dry_run
     """
     index = downloader.index or Index(root / "ckpts")
     if not dry_run:
+        for item in items:
+            _refuse_path(item)
         _refuse_if_offline(items, index, root / "ckpts")
     first_items: dict[tuple[str, str], Item] = {}
     for item in items:
@@ -128,6 +130,15 @@ def survey(items: Sequence[Item], root: Path, downloader: Downloader, *, dry_run
     surveyor = _Surveyor(downloader, index, root / "ckpts", end)
     downloads = tuple(surveyor.survey(item) for item in first_items.values())
     return Survey(downloads, free_disk(root / "ckpts"))
+
+
+def _refuse_path(item: Item) -> None:
+    """Raise FetchError for the path of a file that is missing or can't be used: it can't be downloaded."""
+    if item.repository or "://" in item.url:
+        return
+    if item.obstacle:
+        raise FetchError(f"{item.url} can't be used: {item.obstacle}", hint="Use another file.")
+    raise FetchError(f"{item.url} is neither a URL nor an existing file.", hint="Check the path.")
 
 
 def _download_key(item: Item) -> tuple[str, str]:
@@ -187,10 +198,7 @@ class _Surveyor:
     # --- files ----------------------------------------------------------------------------------------------
 
     def _file(self, item: Item) -> ItemDownload:
-        if "://" not in item.url:
-            if item.obstacle:
-                raise FetchError(f"{item.url} can't be used: {item.obstacle}", hint="Use another file.")
-            raise FetchError(f"{item.url} is neither a URL nor an existing file.", hint="Check the path.")
+        _refuse_path(item)
         session = self._downloader.session
         url_name = base_name(item.url)
         source = self._request(lambda: resolve(session, item.url), shown(item.url))
