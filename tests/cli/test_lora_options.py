@@ -77,7 +77,16 @@ def test_explain_shows_the_steps_and_what_fits(run):
 def test_explain_shows_phases_and_weights_before_anything_is_downloaded(run):
     options = ["--lora", "https://h.example/high.safetensors:1;0", "--lora", "https://h.example/low.safetensors:0;1"]
     code, out, _ = run(
-        "explain", "t2v_2_2", *options, "--set", "num_inference_steps=4", "--set", "guidance2_scale=1", "--json"
+        "explain",
+        "t2v_2_2",
+        *options,
+        "--set",
+        "num_inference_steps=4",
+        "--set",
+        "guidance2_scale=1",
+        "--set",
+        "switch_threshold=940",
+        "--json",
     )
     assert code == 0
     plan = json.loads(out)
@@ -99,8 +108,9 @@ def test_generate_applies_loras_and_the_video_can_be_made_again_from_its_setting
     assert (stored["activated_loras"], stored["loras_multipliers"]) == ([NEON], "0.9")
     assert run("generate", "nano_t2v", "--settings", str(styled), "-o", str(again))[0] == 0
     shown = {file: read_frames(file).astype(int) for file in (plain, styled, again)}
-    assert np.abs(shown[again] - shown[styled]).mean() < 0.5  # x264 doesn't write the same bytes each time
-    assert np.abs(shown[plain] - shown[styled]).mean() > 2
+    distance = np.abs(shown[again] - shown[styled]).mean()  # x264 doesn't write the same bytes each time
+    assert distance < 1.5
+    assert np.abs(shown[plain] - shown[styled]).mean() > 3 * distance
 
 
 def test_loras_are_added_to_those_of_the_settings(run, root):
