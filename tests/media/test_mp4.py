@@ -31,6 +31,15 @@ def test_a_round_trip_through_a_real_file(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["out.mp4"]
 
 
+def test_the_same_frames_are_written_alike_each_time(tmp_path):
+    wave = np.linspace(0, 3, 64)[:, None] + np.linspace(0, 5, 64)[None]
+    colors = [np.stack([100 + 90 * np.sin(wave + k * 0.3 + c) for c in range(3)], -1) for k in range(17)]
+    frames = np.stack(colors).astype(np.uint8)
+    frames[:, 20:40, 20:40] = (220, 30, 30)
+    written = {write_mp4(tmp_path / f"{number}.mp4", frames, 16, METADATA).read_bytes() for number in range(6)}
+    assert len(written) == 1
+
+
 @pytest.mark.parametrize(
     "frames", [FRAMES[0], FRAMES[:0], FRAMES.astype(np.float32), FRAMES[:, :31], FRAMES[:, :, :47], FRAMES[..., :1]]
 )

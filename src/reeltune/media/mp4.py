@@ -28,6 +28,7 @@ from reeltune.untrusted import clean_text
 Report = Callable[[str], None]
 
 _QUALITY = "17"  # x264's constant rate factor; visually lossless
+_REPRODUCIBLE = "mbtree=0"  # with this part of its rate control, x264 writes small videos differently each time
 _MAX_NAME = 80  # characters
 _MAX_NAME_BYTES = 160  # file systems allow 255, and a number and a suffix are added
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # device names on Windows
@@ -94,7 +95,7 @@ def _encode(path: Path, frames: npt.NDArray[np.uint8], fps: int, comment: str) -
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": _QUALITY, "preset": "medium"}
+        stream.options = {"crf": _QUALITY, "preset": "medium", "x264-params": _REPRODUCIBLE}
         for picture in frames:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             container.mux(stream.encode(frame))
