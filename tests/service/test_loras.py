@@ -8,12 +8,14 @@ import pytest
 
 from conftest import safetensors_bytes, workspace_of
 from reeltune import load_catalog
-from reeltune.errors import SettingsError
+from reeltune.errors import MediaError, SettingsError
 from reeltune.service import lora_files, loras
 from reeltune.service.drafts import check_draft, draft_with_settings, new_draft
 from reeltune.service.fields import PHASE_KEYS, fields_of, initial_settings, settings_from_form
 from reeltune.service.labels import lora_name, loras_in_words
+from reeltune.service.lora_adding import add_lora, draft_with_lora
 from reeltune.service.loras import check_loras, loras_for
+from reeltune.service.uploads import IncomingFile, UploadRefused
 
 
 def wan_lora(side, *, prefix="diffusion_model.", rank=4):
@@ -341,3 +343,66 @@ def test_loras_in_a_line():
     assert loras_in_words({"activated_loras": many}) == "0, 1, 2, 2 more"
     assert len(loras_in_words({"activated_loras": ["x" * 900]})) == 40
     assert lora_name("folder/style.safetensors") == "style"
+
+
+# --- added by upload ------------------------------------------------------------------------------------------
+
+
+def uploaded(workspace, name, content):
+    incoming = IncomingFile(workspace.uploads, name)
+    incoming.write(content)
+    return incoming.finish()
+
+
+@pytest.fixture
+def local(workspace):
+    workspace.uploads.mkdir(parents=True, exist_ok=True)
+    return workspace
+
+
+def test_an_uploaded_lora_moves_to_the_models_folder_and_into_the_form(local):
+    definition = local.catalog()["t2v_1.3B"]
+    content = safetensors_bytes(wan_lora(1536))
+    draft = new_draft(local, definition.id)
+    entered = {"prompt": "a fox", "activated_loras": ["mine.safetensors"], "loras_multipliers": "0.5"}
+    made = draft_with_lora(local, draft, definition, entered, str(uploaded(local, "style.safetensors", content)))
+    assert made.settings["activated_loras"] == ["mine.safetensors", "style.safetensors"]
+    assert made.settings["prompt"] == "a fox"
+    assert (local.root / "loras" / "wan_1.3B" / "style.safetensors").read_bytes() == content
+    assert "loras/wan_1.3B/" in made.message.text
+    again = add_lora(local, definition, str(uploaded(local, "style.safetensors", content)))
+    assert again == "style.safetensors"
+    other = safetensors_bytes(wan_lora(1536, rank=8))
+    second = add_lora(local, definition, str(uploaded(local, "style.safetensors", other)))
+    assert second.startswith("style-")
+    assert {path.name for path in (local.root / "loras" / "wan_1.3B").iterdir()} == {"style.safetensors", second}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [(HUNYUAN, "belongs to this model"), (wan_lora(5120), "another size")],
+)
+def test_an_uploaded_lora_of_another_model_is_refused_and_moved_nowhere(local, tensors, words):
+    definition = local.catalog()["nano_t2v"]
+    path = uploaded(local, "style.safetensors", safetensors_bytes(tensors))
+    with pytest.raises(SettingsError, match=words):
+        add_lora(local, definition, str(path))
+    assert not (local.root / "loras").exists()
+
+
+@pytest.mark.parametrize("tensors", [IMAGES, {"head.head.weight": ("BF16", [4, 4])}])
+def test_other_safetensors_files_are_no_uploads(local, tensors):
+    with pytest.raises(UploadRefused, match="can't be used"):
+        uploaded(local, "x.safetensors", safetensors_bytes(tensors))
+
+
+def test_others_and_paths_outside_the_uploads_add_nothing(local, tmp_path):
+    definition = local.catalog()["t2v_1.3B"]
+    outside = tmp_path / "outside.safetensors"
+    outside.write_bytes(safetensors_bytes(wan_lora(1536)))
+    with pytest.raises(MediaError):
+        add_lora(local, definition, str(outside))
+    path = uploaded(local, "style.safetensors", safetensors_bytes(wan_lora(1536)))
+    local.local = False
+    with pytest.raises(SettingsError, match="only be added on the machine"):
+        add_lora(local, definition, str(path))

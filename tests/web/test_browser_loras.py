@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from acting import advanced, fill, generate, pick, quick, tab, value_of, wait_for
+from acting import advanced, drop, fill, generate, pick, quick, tab, value_of, wait_for
 from safetensors.numpy import save_file
 from serving import Window, chromium, module_root, server, window
 
@@ -188,3 +188,16 @@ def test_phases_appear_where_two_transformers_take_turns(window):
     fill(page, "switch_threshold2", 400)
     page.locator("#about-loras .rt-steps tbody tr").nth(2).wait_for()
     assert [row[2] for row in steps(page)[1:]] == ["1", "2", "3"]
+
+
+def test_a_lora_that_is_dropped_on_the_page_is_stored_and_chosen(window, tmp_path):
+    page, root = window.open(), window.server.root
+    pick(page, "nano_t2v")
+    path = tmp_path / "dropped.safetensors"
+    weights = explain(load_catalog(root)["nano_t2v"], Preferences(quantization="bf16"), loras=[]).files("transformer")
+    write_lora(path, weights, seed=3)
+    drop(page, path, "")
+    page.locator("#said", has_text="dropped.safetensors is in loras/wan_1.3B/").wait_for()
+    page.locator("#field-activated_loras .token", has_text="dropped").wait_for()
+    assert (root / "loras" / "wan_1.3B" / "dropped.safetensors").read_bytes() == path.read_bytes()
+    assert "Traceback" not in window.server.log()

@@ -13,6 +13,7 @@ from reeltune.files import open_regular
 from reeltune.untrusted import clean_text
 
 JSON_FILE = "a JSON file"
+SAFETENSORS_FILE = "a safetensors file"
 HEAD_BYTES = 4096  # enough to recognize every kind
 
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof"})
@@ -113,7 +114,7 @@ def kind_of_bytes(head: bytes) -> FileKind:
     if _is_transport_stream(head):
         return _TRANSPORT_STREAM
     if head[8:10] == b'{"' and head[5:8] == b"\0\0\0":
-        return FileKind("a safetensors file")
+        return FileKind(SAFETENSORS_FILE)
     return _text(head)
 
 

@@ -25,18 +25,19 @@ from reeltune.files import write_atomic
 from reeltune.library.inventory import PARTIAL
 from reeltune.machine import free_disk
 from reeltune.media.inputs import read_clip, read_image
-from reeltune.media.kinds import JSON_FILE, display, kind_of
+from reeltune.media.kinds import JSON_FILE, SAFETENSORS_FILE, display, kind_of
+from reeltune.service.lora_files import read_lora
 from reeltune.service.workspace import Workspace
 
 MAX_BYTES = 2_000_000_000  # of one upload
 MAX_JSON_BYTES = 20_000_000
-_MAX_STEM, _MAX_SUFFIX = 100, 10  # characters of a file name
+_MAX_STEM, _MAX_SUFFIX = 100, 11  # characters of a file name
 _MAX_NAME_BYTES = 200
 _RESERVED_DISK_BYTES = 1_000_000_000  # uploads leave this much of the disk free
 _DISK_CHECK_BYTES = 64_000_000  # received between two checks of the free disk
 _PREVIEW_SIZE = (16, 16)
 _DECODING = threading.Lock()  # one file is decoded at a time, which bounds the memory that uploads take
-_SUPPORTED = "Use a PNG, JPEG, WebP, BMP or GIF image, an MP4, WebM, MOV or MKV video, or a JSON file."
+_SUPPORTED = "Use a PNG, JPEG, WebP, BMP or GIF image, an MP4, WebM, MOV or MKV video, a LoRA, or a JSON file."
 _RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # of devices on Windows
 _UNSAFE_CHARACTERS = '<>:"|?*#%&'
 
@@ -108,7 +109,8 @@ class IncomingFile:
     def finish(self) -> Path:
         """Check the content and move the file to `<folder>/<sha256>/<name>`, so that equal content is stored once.
 
-        Raises UploadRefused for a file that is neither an image, a video nor JSON, OSError when it can't be stored.
+        Raises UploadRefused for a file that is neither an image, a video, a LoRA nor JSON, OSError when it can't be
+        stored.
         """
         self._file.close()
         try:
@@ -135,7 +137,7 @@ class IncomingFile:
 def accepted_name(path: Path, name: str) -> str:
     """The name to store an uploaded file under, with a suffix that matches its content.
 
-    Raises MediaError unless the file is JSON, or an image or a video that can be decoded.
+    Raises MediaError unless the file is JSON, a LoRA, or an image or a video that can be decoded.
     """
     safe_name = clean_name(name)
     try:
@@ -145,12 +147,23 @@ def accepted_name(path: Path, name: str) -> str:
             return _with_suffix(safe_name, kind.suffixes)
     except MediaError as error:
         raise MediaError(error.message.replace(display(path), safe_name), hint=error.hint) from error
+    if kind.label == SAFETENSORS_FILE:
+        return _lora_name(path, safe_name)
     if kind.label != JSON_FILE:
         message = f"{safe_name} is {kind.label}, not an image, a video or a settings file."
         raise MediaError(message, hint=_SUPPORTED)
     if path.stat().st_size > MAX_JSON_BYTES:
         raise MediaError(f"{safe_name} is too large.", hint=f"A JSON file may have at most {MAX_JSON_BYTES:,} bytes.")
     return _with_suffix(safe_name, (".json",))
+
+
+def _lora_name(path: Path, name: str) -> str:
+    """The name of an uploaded LoRA. Raises MediaError for other safetensors files."""
+    facts = read_lora(path)
+    if facts.problem or not facts.family:
+        problem = facts.problem or "It is not a LoRA of a model that reeltune knows."
+        raise MediaError(f"{name} can't be used: {problem}", hint="Put checkpoints into ckpts/ instead.")
+    return _with_suffix(name, (".safetensors",))
 
 
 def clean_name(name: str) -> str:

@@ -19,9 +19,10 @@ from reeltune.request.values import Request
 from reeltune.service.drafts import VideoDraft
 from reeltune.service.fields import PHASE_KEYS, FormField, FormValues, settings_from_form
 from reeltune.service.labels import lora_name
+from reeltune.service.lora_adding import draft_with_lora
 from reeltune.service.loras import MAX_LORAS, LoraChoice, check_loras, loras_for
 from reeltune.service.workspace import Workspace
-from reeltune.web.events import LIVELY, QUIET
+from reeltune.web.events import LIVELY, QUIET, Updates, reporting
 from reeltune.web.markup import hint, notices_list, problem, text
 from reeltune.web.widgets import draw_field, form_values
 
@@ -41,6 +42,7 @@ class LoraPart:
         self._workspace, self._definition, self._current = workspace, definition, current
         self._choices: tuple[LoraChoice, ...] = ()
         self._reading: threading.Thread | None = None
+        self._upload: gr.UploadButton | None = None
         self._checks: dict[str, str] = {}  # the problem of each source that was checked; empty if there is none
 
     def draw(self, fields: Sequence[FormField]) -> dict[str, Any]:
@@ -56,11 +58,16 @@ class LoraPart:
                 drawn = replace(field, choices=self._offered()) if field.kind == "loras" else field
                 component = draw_field(drawn, self._current.settings, self._workspace, self._current.version)
                 components[field.key] = component
+        if self._workspace.local:
+            with gr.Column(elem_classes="rt-takes-lora"):
+                self._upload = gr.UploadButton(
+                    "Add a LoRA file", size="sm", file_types=[".safetensors"], elem_id="add-lora"
+                )
         self._about = gr.HTML(self._describe(self._current.settings), **LIVELY, elem_id="about-loras")
         return components
 
-    def attach(self, fields: Sequence[FormField], inputs: Sequence[Any]) -> None:
-        """Follow the components of the form. `inputs`: one for each of `fields`."""
+    def attach(self, fields: Sequence[FormField], inputs: Sequence[Any], draft: gr.State, answer: gr.HTML) -> None:
+        """Follow the components of the form. `inputs`: one for each of `fields`. `answer`: where errors are shown."""
         components = {field.key: component for field, component in zip(fields, inputs, strict=True)}
         loras = components.get("activated_loras")
         if loras is None:
@@ -80,6 +87,15 @@ class LoraPart:
         # not `change`, which components also trigger while they are drawn, and whose form may be gone then
         gr.on([box.input for box in boxes], changed, boxes, self._about, trigger_mode="always_last", **QUIET)
         loras.focus(focused, None, loras, **QUIET)
+        if self._upload is None:
+            return
+
+        def added(path: str, *values: Any) -> Updates:
+            entered = form_values(list(fields), values)
+            return {draft: draft_with_lora(self._workspace, self._current, self._definition, entered, path)}
+
+        report = reporting(answer)
+        self._upload.upload(report(added), [self._upload, *inputs], [draft, answer], **QUIET)
 
     def _look(self) -> None:
         """Read which LoRAs are on disk; hundreds of new files are read on while the form is shown without them."""

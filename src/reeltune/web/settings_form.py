@@ -86,7 +86,7 @@ class SettingsForm:
         others = [field for field in others if field.key not in self._components]
         with gr.Accordion("More settings", open=False, elem_id="advanced"), gr.Row(elem_classes="rt-fields"):
             self._draw_fields(others)
-        loras.attach(self._fields, self._inputs)
+        loras.attach(self._fields, self._inputs, self._draft, self._answer)
         picker.attach(self._fields, self._inputs)
         PresetRow(self._workspace, self._definition, self._draft, self._answer, self._inputs, self._checked).draw()
         self._attach_main_buttons(generate, discard)

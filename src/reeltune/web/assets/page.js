@@ -81,6 +81,8 @@
     event.preventDefault();
     const file = event.dataTransfer.files[0];
     if (!file) return;
+    const loras = document.querySelector('.rt-takes-lora');
+    if (loras && file.name.toLowerCase().endsWith('.safetensors')) return put(loras, file);
     const kind = file.type.startsWith('image/') ? 'image' : file.type.startsWith('video/') ? 'video' : '';
     const field = kind && target(kind);
     if (field) put(field, file);
@@ -88,7 +90,7 @@
   });
   const refusal = kind => {
     if (kind) return `This model takes no ${kind}. Pick one that does, or press “Use settings of a file”.`;
-    return 'Only images and videos can be dropped here. For settings press “Use settings of a file”.';
+    return 'Only images, videos and LoRAs can be dropped here. For settings press “Use settings of a file”.';
   };
   const put = async (field, file) => {
     const pause = time => new Promise(done => setTimeout(done, time));
