@@ -76,7 +76,7 @@ def passes(frames: int, blocks: int, rank: int, loras: int, runs: int) -> tuple[
         stored = sum(file.stat().st_size for file in files)
         attached = attach_loras(styled, WAN, files)
     attached.set_weights([0.5] * loras, _CPU)
-    held = sum(row.numel() * row.element_size() for layer in attached.layers() for row in layer.buffers())
+    held = sum(row.numel() * row.element_size() for layer in attached.layers() for row in layer.terms.parameters())
     values = inputs(frames)
     times: dict[str, list[float]] = {"plain": [], "styled": []}
     slow = probe().products_in_fp32("cpu", "bf16")

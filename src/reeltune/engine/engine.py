@@ -188,6 +188,7 @@ class Engine:
         profile = choose_profile(plan)
         self._reporter.notice(f"Memory profile {profile.profile}: {profile.reason}.")
         placement = self._warm.placement(plan, profile)
+        self._warm.models.keep(plan, placement)
         stamps = self._warm.files.record(item.path for item in plan.items)
         self._reporter.event(FilesUsed(tuple(UsedFile(str(stamp.path), stamp.size) for stamp in stamps)))
         return Run(plan, self._warm, placement, self._reporter, cancel, previews=self._previews)

@@ -85,6 +85,12 @@ class Models:
     def __bool__(self) -> bool:
         return bool(self._loaded)
 
+    def keep(self, plan: Plan, placement: Placement) -> None:
+        """Release the transformers that a plan has no slot for."""
+        for slot in [slot for slot in self._loaded if slot not in plan.selection.choices]:
+            placement.forget(self._loaded.pop(slot).model, weights=False)
+            release()
+
     def config(self, plan: Plan, slot: Slot) -> Any:
         """The config of a slot's transformer, which need not be loaded."""
         stamps = self._stamps(plan, slot)

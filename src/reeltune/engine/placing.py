@@ -107,8 +107,16 @@ class Placement:
         if self.profile not in _WHOLE:
             self.forget(model)
         change()
-        if model in self._restores:
+        if model not in self._restores:
+            return
+        try:
             upload(model, self.device)
+            return
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        self.forget(model)  # the next pass places it, by a smaller profile if necessary
+        release()
 
     def clear(self) -> None:
         """Take everything off the device."""

@@ -26,10 +26,9 @@ def restorer(model: nn.Module, *, copies: bool = False) -> Restore:
     def restore_all() -> None:
         for restore in restores:
             restore()
-        for module in model.modules():
-            for name, buffer in module.named_buffers(recurse=False):
-                if buffer.device != _CPU:
-                    setattr(module, name, buffer.to(_CPU))
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.device != _CPU:  # of layers that were added meanwhile
+                tensor.data = tensor.data.to(_CPU)
 
     return restore_all
 

@@ -152,6 +152,19 @@ def keep_apart(group: Any) -> None:
             group.cpu_param_dict[weight] = with_int8_parts(weight, *int8_parts(weight))
 
 
+def offloaded_copies(model: nn.Module) -> Mapping[torch.Tensor, torch.Tensor]:
+    """The copies in the machine's memory that `offload_in_groups` sends to the device, by parameter.
+
+    `cpu_param_dict`: diffusers 0.42.
+    """
+    copies: dict[torch.Tensor, torch.Tensor] = {}
+    for module in model.modules():
+        hook = _hooks(module).get(_GROUP_OFFLOADING)
+        if hook is not None:
+            copies.update(hook.group.cpu_param_dict)
+    return copies
+
+
 def remove_offloading(model: nn.Module) -> None:
     """Undo `offload_in_groups`; weights stay where they are. Names of its hooks: diffusers 0.42."""
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""LoRAs beside the layers of a loaded model, which stays as it is: in 16 bits, int8 or fp8.
+"""LoRAs beside the layers of a loaded model, which stays as it is: in 16 bits or int8.
 
 A linear layer is replaced by one with the same weight that adds what its LoRAs contribute (`terms`). All other
 parameters, such as biases, norms and modulations, are small: their values are computed anew when the weights change.
@@ -8,7 +8,7 @@ Nothing of the model is copied but these, and everything is undone when the LoRA
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,8 +21,9 @@ from reeltune.checkpoints.keys import map_names
 from reeltune.checkpoints.loras import LoraReport, Targets
 from reeltune.checkpoints.loras.targets import Place
 from reeltune.checkpoints.source import WeightSource
+from reeltune.errors import UnsupportedFormat
 from reeltune.families import Family
-from reeltune.weights._libraries import dequantized, is_int8
+from reeltune.weights._libraries import dequantized, is_int8, offloaded_copies
 from reeltune.weights.edits import Edit, LowRank
 from reeltune.weights.lora.matching import read_edits
 from reeltune.weights.lora.terms import ColumnDoraTerm, DoraTerm, LayerPass, Matrix, MatrixTerm, Pair, PairsTerm, Term
@@ -77,16 +78,14 @@ class LoraLinear(nn.Linear):
 
 @dataclass
 class _Addition:
-    """Changes of a small parameter. `original`: its values without LoRAs. `deltas`: by the number of the LoRA.
+    """Changes of a small parameter. `original`: its values without LoRAs. `deltas`: by the number of the LoRA, fp32.
 
-    `shown`: the storage that holds `weights` now: where a parameter is moved, it may have older values again.
+    Both are in the machine's memory.
     """
 
     name: str
     original: torch.Tensor
     deltas: Mapping[int, torch.Tensor]
-    weights: tuple[float, ...] = ()
-    shown: int = field(default=0)
 
 
 class AttachedLoras:
@@ -112,7 +111,7 @@ class AttachedLoras:
 
     def add_parameter(self, name: str, edits: Sequence[_Numbered]) -> None:
         """Change a small parameter, whose values are kept to restore them."""
-        original = self._model.get_parameter(name).detach().clone()
+        original = self._model.get_parameter(name).detach().to("cpu", copy=True)
         deltas: dict[int, torch.Tensor] = {}
         for number, edit in edits:
             delta = _delta(edit, original)
@@ -122,18 +121,19 @@ class AttachedLoras:
     def set_weights(self, weights: Sequence[float], device: torch.device) -> None:
         """Use these weights, one for each LoRA, in the passes from now on. `device`: where the model computes."""
         self._weights.set(weights, device)
+        resting = offloaded_copies(self._model) if self._additions else {}
         for addition in self._additions:
-            self._update(addition, tuple(weights))
+            values = addition.original.float()
+            for number, delta in addition.deltas.items():
+                values = values + delta * weights[number]
+            self._write(addition.name, values, resting)
 
-    def _update(self, addition: _Addition, weights: tuple[float, ...]) -> None:
-        parameter = self._model.get_parameter(addition.name)
-        if addition.weights == weights and addition.shown == parameter.data_ptr():
-            return
-        values = addition.original.float()
-        for number, delta in addition.deltas.items():
-            values = values + delta * weights[number]
+    def _write(self, name: str, values: torch.Tensor, resting: Mapping[torch.Tensor, torch.Tensor]) -> None:
+        """Give a parameter other values: always, since moving weights may have brought older ones back."""
+        parameter = self._model.get_parameter(name)
         parameter.data.copy_(values)
-        addition.weights, addition.shown = weights, parameter.data_ptr()
+        if parameter in resting:  # what is sent to the device in the next pass
+            resting[parameter].copy_(values)
 
     def remove(self) -> None:
         """Take all LoRAs off the model, which computes the same bits as before they were attached."""
@@ -141,8 +141,9 @@ class AttachedLoras:
             layer = self._model.get_submodule(name)
             assert isinstance(layer, LoraLinear)
             self._replace(name, layer.without_loras())
+        resting = offloaded_copies(self._model) if self._additions else {}
         for addition in self._additions:
-            self._model.get_parameter(addition.name).data.copy_(addition.original)
+            self._write(addition.name, addition.original, resting)
         self._layers.clear()
         self._additions.clear()
 
@@ -223,7 +224,9 @@ def _rows(edit: Edit, count: int) -> torch.Tensor:
     for segment in edit.segments:
         numbers = torch.arange(segment.edit_row, segment.edit_row + segment.count)
         rows[segment.stored_row : segment.stored_row + segment.count] = numbers
-    assert bool((rows >= 0).all()), "LoRAs change whole layers"
+    if not bool((rows >= 0).all()):
+        message = "A LoRA that changes only some rows of a layer can't be computed beside it."
+        raise UnsupportedFormat(message, hint="Merge it into the file with `reeltune quantize FILE --lora LORA`.")
     return rows
 
 

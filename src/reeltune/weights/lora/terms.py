@@ -59,10 +59,10 @@ class PairsTerm(Term):
         ranks = torch.tensor([len(pair.down) for pair in pairs])
         loras = torch.tensor([pair.lora for pair in pairs])
         factors = torch.tensor([pair.factor for pair in pairs])
-        self.down = _buffer(self, "down", torch.cat([pair.down.to(dtype) for pair in pairs]))
-        self.up = _buffer(self, "up", torch.cat([pair.up.to(dtype) for pair in pairs], dim=1))
-        self.loras = _buffer(self, "loras", loras.repeat_interleave(ranks))
-        self.factors = _buffer(self, "factors", factors.repeat_interleave(ranks))
+        self.down = _kept(self, "down", torch.cat([pair.down.to(dtype) for pair in pairs]))
+        self.up = _kept(self, "up", torch.cat([pair.up.to(dtype) for pair in pairs], dim=1))
+        self.loras = _kept(self, "loras", loras.repeat_interleave(ranks))
+        self.factors = _kept(self, "factors", factors.repeat_interleave(ranks))
 
     def forward(self, run: LayerPass, weights: torch.Tensor) -> torch.Tensor:
         """up (s * (down x))."""
@@ -94,7 +94,7 @@ class DoraTerm(Term):
         super().__init__()
         self.lora, self.factor = lora, factor
         self.matrix = matrix
-        self.ratio = _buffer(self, "ratio", ratio)
+        self.ratio = _kept(self, "ratio", ratio)
 
     def forward(self, run: LayerPass, weights: torch.Tensor) -> torch.Tensor:
         """s (r (W x + D x) - W x)."""
@@ -111,7 +111,7 @@ class ColumnDoraTerm(Term):
         super().__init__()
         self.lora, self.factor = lora, factor
         self.matrix = matrix
-        self.ratio = _buffer(self, "ratio", ratio)
+        self.ratio = _kept(self, "ratio", ratio)
 
     def forward(self, run: LayerPass, weights: torch.Tensor) -> torch.Tensor:
         """s (W (r x) - W x + D (r x))."""
@@ -129,14 +129,14 @@ class Matrix(nn.Module):
         """`rows`: the row of `delta` that each row of the layer's weight is, [out]."""
         super().__init__()
         self.product = type(delta)
-        self.rows = _buffer(self, "rows", rows)
+        self.rows = _kept(self, "rows", rows)
         self.in_order = bool(torch.equal(rows, torch.arange(delta.shape[0])))
         for name, tensor in _factors(delta).items():
-            _buffer(self, name, tensor.to(dtype))
+            _kept(self, name, tensor.to(dtype))
 
     def forward(self, dtype: torch.dtype) -> torch.Tensor:
         """The matrix in a data type."""
-        whole = self._whole({name: tensor.to(dtype) for name, tensor in self.named_buffers() if name != "rows"})
+        whole = self._whole({name: tensor.to(dtype) for name, tensor in self.named_parameters() if name != "rows"})
         return whole if self.in_order else whole[self.rows]
 
     def _whole(self, factors: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -162,7 +162,8 @@ def _factors(delta: Delta) -> dict[str, torch.Tensor]:
     return {"values": delta.values}
 
 
-def _buffer(module: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Register a tensor that moves with its module and is no part of what the model's file fills."""
-    module.register_buffer(name, tensor, persistent=False)
-    return tensor
+def _kept(module: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Register a tensor as a parameter: what sends layers to a device in parts doesn't send buffers back."""
+    parameter = nn.Parameter(tensor, requires_grad=False)
+    module.register_parameter(name, parameter)
+    return parameter
