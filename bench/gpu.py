@@ -83,7 +83,7 @@ def measure(row: Row, files: dict[str, Path], device_name: str, attention: str, 
 
     from reeltune._quiet import quiet
 
-    device = torch.device(device_name)
+    device = torch_device(device_name)
     if device.type == "cuda":
         torch.cuda.init()
         if row.cap:
