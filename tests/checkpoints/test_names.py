@@ -1,6 +1,6 @@
 import pytest
 
-from reeltune.checkpoints.names import base_name, converted_name, quantized_name, read_name
+from reeltune.checkpoints.names import base_name, converted_name, lora_name, quantized_name, read_name
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,16 @@ def test_name_of_the_quantized_file(name, dtype, quantized):
 )  # fmt: skip
 def test_name_of_the_converted_file(name, converted):
     assert converted_name(name, "bf16") == converted
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("folder/style.safetensors", "style"),
+        ("https://h/a%20b.safetensors?download=true|accelerators", "a b"),
+        ("style.v2", "style.v2"),
+        ("", ""),
+    ],
+)
+def test_names_of_loras(source, name):
+    assert lora_name(source) == name

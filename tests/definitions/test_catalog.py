@@ -203,3 +203,44 @@ def test_a_new_working_folder_says_what_belongs_where(root):
     (fresh / "settings" / "README.txt").unlink()
     prepare_root(fresh)
     assert not list((fresh / "settings").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("value", "weights", "words"),
+    [
+        ("nosuch", "", "Invalid value 'nosuch': invalid item 'nosuch'"),
+        ("0.5 x", "", "'x' is not a number. The weights are 1."),
+        ([2000, 1], "", "is not from -1000 to 1000"),
+        (["1 0.5", 1], "", "'1 0.5' is not the weight of one LoRA"),
+        ("mine", "", "circular: mine -> mine. The weights are 1."),
+        ("left", "", "circular: left -> right -> left. The weights are 1."),
+        ([1, 0.5, 2], "1 0.5", "3 weights for 2 LoRAs: the last one is not used in [1, 0.5, 2]."),
+        (["", 0.3], "1 0.3", ""),
+        ("0.5\n# note\n1", "0.5 1", ""),
+        ("", "", ""),
+    ],
+)
+def test_odd_weights_of_loras_are_reported_with_their_file(root, define, value, weights, words):
+    loras = ["https://h/a.safetensors", "https://h/b.safetensors"]
+    define("left", {"architecture": "t2v", "URLs": WEIGHTS, "loras": loras, "loras_multipliers": "right"})
+    define("right", {"architecture": "t2v", "URLs": WEIGHTS, "loras": loras, "loras_multipliers": "left"})
+    path = define("mine", {"architecture": "t2v", "URLs": WEIGHTS, "loras": loras, "loras_multipliers": value})
+    definition = load_catalog(root)["mine"]
+    assert (definition.runnable, definition.lora_multipliers) == (True, weights)
+    if not words:
+        assert definition.notices == ()
+        return
+    (problem,) = definition.notices
+    assert (problem.severity, problem.where) == ("warning", "model.loras_multipliers")
+    assert words in problem.message
+    assert problem.fix
+    assert problem.file == str(root / "finetunes" / "left.json" if value == "left" else path)
+
+
+def test_weights_that_others_refer_to_are_reported_once(root, define):
+    loras = ["https://h/a.safetensors"]
+    define("l", {"architecture": "t2v", "URLs": WEIGHTS, "loras": loras, "loras_multipliers": "nosuch"})
+    define("shared", {"architecture": "t2v", "URLs": WEIGHTS, "loras": "l", "loras_multipliers": "l"})
+    catalog = load_catalog(root)
+    assert catalog["shared"].notices == catalog["l"].notices
+    assert [problem.where for problem in catalog.problems()] == ["model.loras_multipliers"]

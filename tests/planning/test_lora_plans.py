@@ -361,7 +361,7 @@ def unusable(kind, body, folder):
     [
         ("missing", FetchError, "file not found"), ("web page", BadDownload, "serves a web page"), ("typed as a page", BadDownload, "serves a page"),
         ("cut off", BadDownload, "is truncated"), ("connection ends", Unreachable, "closed the connection"), ("pickle", BadDownload, "can run code"),
-        ("other family", LoraMismatch, "belongs to this model, such as double_blocks"), ("other size", LoraMismatch, "made for a model of another size"),
+        ("other family", LoraMismatch, "to this model: double_blocks"), ("other size", LoraMismatch, "made for a model of another size"),
         ("a model", UnsupportedFormat, "is no LoRA"),
     ],
 )  # fmt: skip
@@ -387,7 +387,7 @@ def test_unusable_downloads_are_errors_before_anything_is_loaded(
     ("kind", "error", "words"),
     [
         ("missing", FetchError, "neither a URL nor an existing file"), ("web page", FetchError, "is a web page"), ("cut off", FetchError, "truncated"), ("pickle", FetchError, "can run code"),
-        ("other family", LoraMismatch, "belongs to this model, such as double_blocks"), ("other size", LoraMismatch, "made for a model of another size"),
+        ("other family", LoraMismatch, "to this model: double_blocks"), ("other size", LoraMismatch, "made for a model of another size"),
         ("a model", UnsupportedFormat, "is no LoRA"),
     ],
 )  # fmt: skip

@@ -253,3 +253,26 @@ def test_all_built_in_profiles_survive_a_round_trip(root):
         settings = json.loads(json.dumps(apply_profile(MINE, profile)))
         assert applied_profile(settings, [profile]) is profile
         assert len(parse_multipliers(settings["loras_multipliers"])) == len(settings["activated_loras"])
+
+
+@pytest.mark.parametrize(
+    ("call", "own", "text"),
+    [
+        ({"activated_loras": ["mine.safetensors"]}, ["mine.safetensors"], "0.5"),
+        ({"activated_loras": ["mine.safetensors"], "loras_multipliers": "0.3"}, ["mine.safetensors"], "0.3"),
+        ({"loras_multipliers": "1 0.3"}, ["own.safetensors"], "0.3"),
+        ({"loras_multipliers": "1 | 0.3"}, ["own.safetensors"], "0.3"),
+        ({}, ["own.safetensors"], "0.5"),
+    ],
+)
+def test_loras_of_a_call_are_never_the_stored_profiles(root, call, own, text):
+    definition = load_catalog(root)["nano_t2v"]
+    offered = [FAST, TWO]
+    stored = {**FAST.settings, "activated_loras": [*FAST.loras, "own.safetensors"], "loras_multipliers": "1;0 | 0.5"}
+    applied = call_with_profile(definition, TWO, offered, call, stored)
+    assert applied["activated_loras"] == [*TWO.loras, *own]
+    assert applied["loras_multipliers"] == f"1;0 0;1 | {text}"
+    removed = call_with_profile(definition, None, offered, call, stored)
+    assert (removed["activated_loras"], removed["loras_multipliers"]) == (own, text)
+    weights_only = "loras_multipliers" in call and "activated_loras" not in call
+    assert weights_only or removed["num_inference_steps"] != 4

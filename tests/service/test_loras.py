@@ -8,11 +8,12 @@ import pytest
 
 from conftest import safetensors_bytes, workspace_of
 from reeltune import load_catalog
+from reeltune.checkpoints.names import lora_name
 from reeltune.errors import MediaError, SettingsError
 from reeltune.service import lora_files, loras
 from reeltune.service.drafts import check_draft, draft_with_settings, new_draft
 from reeltune.service.fields import PHASE_KEYS, fields_of, initial_settings, settings_from_form
-from reeltune.service.labels import lora_name, loras_in_words
+from reeltune.service.labels import loras_in_words
 from reeltune.service.lora_adding import add_lora, draft_with_lora
 from reeltune.service.loras import check_loras, loras_for
 from reeltune.service.uploads import IncomingFile, UploadRefused
@@ -283,7 +284,7 @@ def test_what_does_not_fit_is_a_notice(workspace, put):
     extra |= {"diffusion_model.blocks.900.self_attn.q.lora_B.weight": ("BF16", [side, 4])}
     put("wan_1.3B/long.safetensors", wan_lora(side) | extra)
     (notice,) = check_loras(workspace, nano, ["long.safetensors"])
-    assert notice.startswith("long.safetensors: applied 8 of 9 modules; not of this model: ")
+    assert notice.startswith("long.safetensors: applied 8 of 9 modules; the model has no ")
 
 
 def test_users_from_elsewhere_can_not_name_files_outside(root, tmp_path, put):

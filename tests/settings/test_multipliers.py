@@ -3,7 +3,7 @@
 import pytest
 
 from reeltune.errors import SettingsError
-from reeltune.settings.multipliers import StepWeights, parse_multipliers, weights_of
+from reeltune.settings.multipliers import StepWeights, add_items, parse_multipliers, weights_of
 
 
 def reference(item, phase_steps, switch_phase):
@@ -102,3 +102,34 @@ def test_one_item_for_each_lora():
 
 def test_constant_weights_are_told_apart():
     assert [weights.constant for weights in parse_multipliers("1 1,1 1;1 1;0 0,1")] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("text", ["1001", "-1000.5", "1e39", "0.5 1;2000"])
+def test_weights_have_a_limit(text):
+    with pytest.raises(SettingsError, match="is not from -1000 to 1000"):
+        parse_multipliers(text)
+    assert len(parse_multipliers("1000 -1000")) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "loras", "added"),
+    [
+        ("", 0, "0.8"),
+        ("", 1, "1 0.8"),
+        ("0.5", 1, "0.5 0.8"),
+        ("0.5", 2, "0.5 1 0.8"),
+        ("0.5\n# note", 1, "0.5\n# note\n0.8"),
+        ("0.5\r# note", 1, "0.5\r# note\n0.8"),
+        ("# note", 1, "# note\n1 0.8"),
+        ("1 0.5", 1, "1 0.8"),
+        ("1 |", 1, "1 | 0.8"),
+        ("1 | 0.5 3", 2, "1 | 0.5 0.8"),
+        ("1 2 | 0.5", 1, "1 | 0.8"),
+        ("1 |\n# note", 2, "1 |\n# note\n1 0.8"),
+    ],
+)
+def test_items_are_added_for_further_loras(text, loras, added):
+    assert add_items(text, loras, ["0.8"]) == added
+    items = parse_multipliers(added)
+    assert len(items) == loras + 1
+    assert items[-1].phases == ((0.8,),)

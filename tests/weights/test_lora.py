@@ -187,13 +187,13 @@ def test_what_does_not_fit_is_named(tmp_path, base, weights):
     }
     save_file(state, tmp_path / "b.safetensors")
     made = quantize(base, tmp_path / "out.safetensors", loras=[(tmp_path / "b.safetensors", 1.0)])
-    assert str(made.applied[0]) == "b.safetensors × 1: applied 2 of 3 modules; not of this model: blocks.9.ffn.0."
+    assert str(made.applied[0]) == "b.safetensors × 1: applied 2 of 3 modules; the model has no blocks.9.ffn.0."
 
 
 @pytest.mark.parametrize(
     ("state", "error", "text"),
     [
-        ({"lora_te_text_model.lora_down.weight": (2, 4), "lora_te_text_model.lora_up.weight": (4, 2)}, LoraMismatch, "None of the 1 modules"),
+        ({"lora_te_text_model.lora_down.weight": (2, 4), "lora_te_text_model.lora_up.weight": (4, 2)}, LoraMismatch, "The only module in l.safetensors doesn't belong"),
         ({"diffusion_model.blocks.0.ffn.0.lora_A.weight": (2, 48), "diffusion_model.blocks.0.ffn.0.lora_B.weight": (99, 2)}, LoraMismatch, "of another size"),
         ({"diffusion_model.blocks.0.ffn.0.lora_A.weight": (2, 48)}, CheckpointError, "only one half"),
         ({"diffusion_model.blocks.0.ffn.0.lora_A.weight": (2, 48), "diffusion_model.blocks.0.ffn.0.lora_B.weight": (64, 3)}, CheckpointError, "don't fit each other"),
@@ -252,7 +252,7 @@ def test_parts_that_fit_nothing_are_named_beside_those_that_do(tmp_path, base, w
     state["diffusion_model.blocks.0.self_attn.q.diff_m"] = torch.zeros(3)
     save_file(state, tmp_path / "b.safetensors")
     made = quantize(base, tmp_path / "out.safetensors", loras=[(tmp_path / "b.safetensors", 1.0)])
-    assert str(made.applied[0]).endswith("applied 1 of 2 modules; not of this model: blocks.0.self_attn.q.modulation.")
+    assert str(made.applied[0]).endswith("applied 1 of 2 modules; the model has no blocks.0.self_attn.q.modulation.")
     state["transformer.blocks.0.self_attn.q.lora_A.weight"] = torch.zeros(RANK, 48)
     save_file(state, tmp_path / "c.safetensors")
     with pytest.raises(CheckpointError, match="contains a part twice"):

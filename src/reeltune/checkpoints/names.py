@@ -41,6 +41,15 @@ def base_name(url: str) -> str:
     return PurePosixPath(path).name
 
 
+def lora_name(source: str) -> str:
+    """The name of a LoRA without its folder and ending.
+
+    `source`: a name, a path or a URL, possibly with a subfolder behind `|`.
+    """
+    name = base_name(source.partition("|")[0])
+    return _without_ending(name) or name or source
+
+
 def read_name(url: str) -> NameFacts:
     """Facts the file name of a URL or path gives."""
     name = base_name(url).lower()

@@ -81,12 +81,13 @@ def call_settings(definition: Definition, model_folders: Sequence[str], given: G
 
 def _with_loras(definition: Definition, call: Settings, loras: Sequence[str]) -> Settings:
     """The settings of a call with LoRAs after those that it would have anyway."""
-    from reeltune.request.loras import LORA_KEYS, add_loras
+    from reeltune.families.base import LORAS
+    from reeltune.request.loras import add_loras
     from reeltune.request.parse import complete_settings
 
     complete, _ = complete_settings(definition, call)
     added = add_loras(complete, [split_lora(text) for text in loras])
-    return {**call, **{key: added[key] for key in LORA_KEYS}}
+    return {**call, **{key: added[key] for key in LORAS}}
 
 
 def split_lora(text: str) -> tuple[str, str]:

@@ -79,8 +79,7 @@ def with_speed_profile(
     `folders`: the model folders of the preferences. `stored`: settings that the profile overrides. Prints notices about
     the profile. Raises SettingsError.
     """
-    from reeltune.profiles import NO_PROFILE, call_with_profile, profiles_of, repeated_loras
-    from reeltune.settings import layer, stored_settings
+    from reeltune.profiles import NO_PROFILE, call_with_profile, profiles_of, repeated_loras, settings_of_call
 
     if name is None:
         return {**stored, **call}
@@ -90,9 +89,7 @@ def with_speed_profile(
     profile = _chosen(name, offered)
     for line in profile.notices:
         print_notice(f"{profile.name}: {line}")
-    saved = stored_settings(definition.root, definition.id).settings
-    complete = layer(definition.architecture, definition.settings, saved, call={**stored, **call})
-    for lora in repeated_loras(complete, profile):
+    for lora in repeated_loras(settings_of_call(definition, call, stored), profile):
         print_notice(f"{lora} is left out of your LoRAs: the profile {profile.name} has a LoRA of this name.")
     return call_with_profile(definition, profile, offered.profiles, call, stored)
 

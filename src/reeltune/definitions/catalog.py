@@ -23,6 +23,7 @@ from reeltune._text import shortened
 from reeltune.definitions import lineage
 from reeltune.definitions.entries import Entry, new_entry
 from reeltune.definitions.folders import scan_folder
+from reeltune.definitions.lora_weights import lora_weights
 from reeltune.definitions.model import Definition, Version
 from reeltune.definitions.namesakes import Namesakes
 from reeltune.definitions.nearest import did_you_mean
@@ -207,6 +208,8 @@ class Catalog(Mapping[str, Definition]):
         settings = {**lineage.inherited_settings(entry, self._entries), **entry.settings}
         file = str(entry.files[-1])
         resolutions, resolution_warnings = offered_resolutions(model.resolutions, file)
+        loras = self._references.urls(entry.id, "loras")
+        weights, weight_warnings = lora_weights(entry, self._entries, len(loras))
         return Definition(
             id=entry.id,
             name=model.name or entry.id,
@@ -215,15 +218,15 @@ class Catalog(Mapping[str, Definition]):
             architecture=architecture,
             slots=MappingProxyType(slots),
             preload=self._references.urls(entry.id, "preload_URLs"),
-            loras=self._references.urls(entry.id, "loras"),
-            lora_multipliers=lineage.lora_multipliers(entry, self._entries),
+            loras=loras,
+            lora_multipliers=weights,
             auto_quantize=bool(model.auto_quantize),
             components=lineage.inherited_components(entry, self._entries) or architecture.components_repo,
             sha256=MappingProxyType(dict(model.sha256 or {})),
             settings=MappingProxyType(settings),
             unsupported=unsupported_features(model, architecture, slots, settings),
             files=entry.files,
-            notices=(*entry.notices, *resolution_warnings, *unused_key_warnings(model, file)),
+            notices=(*entry.notices, *resolution_warnings, *weight_warnings, *unused_key_warnings(model, file)),
             root=self.root,
             namesakes=lambda version: self._namesakes.of(version),
             visible=model.visible is not False,
@@ -256,7 +259,7 @@ class Catalog(Mapping[str, Definition]):
                 problems += self[id].notices
             except DefinitionError as error:
                 problems += problems_of(error, self._entries[id].files[-1])
-        return problems
+        return list(dict.fromkeys(problems))  # a warning about a list is one of each definition that refers to it
 
 
 def _reason_and_cause(error: DefinitionError) -> tuple[str, str]:

@@ -32,18 +32,6 @@ def architecture_of(entry: Entry, entries: Mapping[str, Entry]) -> Architecture:
     raise UnknownArchitecture(_problem(entry, _unknown(end), _hint(end, meant)), architecture=end, meant=meant)
 
 
-def lora_multipliers(entry: Entry, entries: Mapping[str, Entry]) -> str:
-    """The weights of a definition's LoRAs, which may be those of another definition: one item for each LoRA."""
-    visited = set[str]()
-    value = entry.model.loras_multipliers
-    while isinstance(value, str) and value in entries and value not in visited:
-        visited.add(value)
-        value = entries[value].model.loras_multipliers
-    if isinstance(value, str):
-        return "" if value in visited else value
-    return " ".join(str(item) for item in value or ())
-
-
 def _end_of_chain(name: str, entries: Mapping[str, Entry]) -> tuple[str, list[str]]:
     """The last name in a chain of definitions, and the ids in it; in a circular chain, the first repeated id."""
     visited: dict[str, None] = {}

@@ -100,9 +100,7 @@ class References:
             return
         order = list(visited)
         ids = [key.id for key in order[order.index(list_key) :]] + [list_key.id]
-        if len(ids) > 2 * _MAX_SHOWN:
-            ids = [*ids[:_MAX_SHOWN], "…", *ids[-_MAX_SHOWN:]]
-        message = f"The references are circular: {' -> '.join(ids)}."
+        message = f"The references are circular: {chain(ids)}."
         self._fail(self._entries[order[-1].id], list_key.key, message, "Write a list of URLs in one of them.")
 
     def _referred(self, entry: Entry, key: str, layer: int, reference: str) -> _ListKey:
@@ -128,6 +126,13 @@ class References:
 
     def _fail(self, entry: Entry, key: str, message: str, fix: str) -> NoReturn:
         raise DefinitionReference(Problem(str(entry.files[-1]), f"model.{key}", message, fix))
+
+
+def chain(ids: list[str]) -> str:
+    """The ids of a chain of references for a message; a long chain without its middle."""
+    if len(ids) > 2 * _MAX_SHOWN:
+        ids = [*ids[:_MAX_SHOWN], "…", *ids[-_MAX_SHOWN:]]
+    return " -> ".join(ids)
 
 
 def _follow(

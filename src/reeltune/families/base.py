@@ -72,7 +72,8 @@ class Input:
 
 # Groups of settings; the first setting of each group turns it on.
 STEP_CACHE = ("skip_steps_cache_type", "skip_steps_multiplier", "skip_steps_start_step_perc")
-LORAS = ("activated_loras", "loras_multipliers")
+LORA_SOURCES, LORA_WEIGHTS = "activated_loras", "loras_multipliers"
+LORAS = (LORA_SOURCES, LORA_WEIGHTS)
 ZERO_STAR = ("cfg_star_switch", "cfg_zero_step")
 SKIPPED_LAYERS = (
     "perturbation_switch", "perturbation_layers", "perturbation_start_perc", "perturbation_end_perc",

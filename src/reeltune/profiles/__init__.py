@@ -14,6 +14,7 @@ from reeltune.profiles.applying import (
     call_with_profile,
     remove_profile,
     repeated_loras,
+    settings_of_call,
 )
 from reeltune.profiles.finding import NO_PROFILE, OfferedProfiles, all_profiles, presets_of, profiles_of
 from reeltune.profiles.model import Profile
@@ -33,4 +34,5 @@ __all__ = [
     "read_profile",
     "remove_profile",
     "repeated_loras",
+    "settings_of_call",
 ]

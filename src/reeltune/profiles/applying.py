@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reeltune.checkpoints.names import lora_name
 from reeltune.definitions import Definition
 from reeltune.errors import SettingsError
+from reeltune.families.base import LORA_SOURCES, LORA_WEIGHTS, LORAS
 from reeltune.families.values import Settings
 from reeltune.families.vocabulary import KEYS
-from reeltune.profiles.model import Profile, lora_name
-from reeltune.profiles.reading import LORAS, MULTIPLIERS
+from reeltune.profiles.model import Profile
 from reeltune.settings import layer, stored_layer, stored_settings
 from reeltune.settings.multipliers import items_of, join_profile, parse_multipliers, split_profile
 
@@ -70,10 +71,10 @@ def applied_profile(settings: Settings, profiles: Sequence[Profile]) -> Profile 
         sides = _sides(settings)
     except SettingsError:
         return None
-    names = [lora_name(lora) for lora in sides.profile]
+    names = [_name(lora) for lora in sides.profile]
     candidates = []
     for profile in profiles:
-        if [lora_name(lora) for lora in profile.loras] != names or profile.preset:
+        if [_name(lora) for lora in profile.loras] != names or profile.preset:
             continue
         common = sum(settings.get(key) == value for key, value in profile.settings.items())
         if names and not _equal_weights(" ".join(sides.items), profile.multipliers):
@@ -90,8 +91,8 @@ def repeated_loras(settings: Settings, profile: Profile) -> tuple[str, ...]:
     """
     if profile.preset:
         return ()
-    names = {lora_name(lora) for lora in profile.loras}
-    return tuple(lora for lora in _sides(settings).own if lora_name(lora) in names)
+    names = {_name(lora) for lora in profile.loras}
+    return tuple(lora for lora in _sides(settings).own if _name(lora) in names)
 
 
 def call_with_profile(
@@ -108,10 +109,8 @@ def call_with_profile(
     those of a file. Raises SettingsError.
     """
     base = layer(definition.architecture, definition.settings)
-    saved = stored_settings(definition.root, definition.id).settings
-    complete = layer(definition.architecture, definition.settings, saved, call={**(stored or {}), **call})
-    previous = applied_profile(complete, offered)
-    changed = remove_profile(complete, base, previous)
+    previous = applied_profile(settings_of_call(definition, {}, stored), offered)
+    changed = remove_profile(settings_of_call(definition, call, stored), base, previous)
     result = dict(stored or {})
     for key in previous.settings if previous else ():
         result[key] = changed.get(key, _neutral(key))
@@ -120,7 +119,36 @@ def call_with_profile(
         result |= stored_layer(definition.architecture, profile.settings)
         result |= {"prompt": profile.prompt} if profile.prompt else {}
     result |= call
-    return result | {key: changed[key] for key in (LORAS, MULTIPLIERS) if key in changed}
+    return result | {key: changed[key] for key in LORAS if key in changed}
+
+
+def settings_of_call(definition: Definition, call: Settings, stored: Settings | None = None) -> Settings:
+    """The complete settings of a call, before its profile is applied.
+
+    LoRAs without weights are the user's own: they get the weights right of `|` in the stored text. Weights without
+    LoRAs and without `|` are those of the stored LoRAs in order, of which the profile's are still the first ones.
+    `stored`: settings such as those of a file. Raises SettingsError for several `|`.
+    """
+    saved = stored_settings(definition.root, definition.id).settings
+    before = layer(definition.architecture, definition.settings, saved, call=stored or {})
+    complete = layer(definition.architecture, definition.settings, saved, call={**(stored or {}), **call})
+    if LORA_SOURCES in call and LORA_WEIGHTS not in call:
+        return {**complete, LORA_WEIGHTS: _sides(before).text}
+    if LORA_WEIGHTS in call and LORA_SOURCES not in call:
+        return _with_sides(complete, _reweighted(_sides(before), call[LORA_WEIGHTS] or ""))
+    return complete
+
+
+def _reweighted(sides: _Sides, text: str) -> _Sides:
+    """The sides with other weights. Raises SettingsError for several `|`."""
+    count = len(sides.profile)
+    items, own = split_profile(text)
+    loras = (*sides.profile, *sides.own)
+    if not items and count:
+        items = items_of(text)
+        items, own = (*items[:count], *["1"] * (count - len(items))), " ".join(items[count:])
+    items = items[: len(loras)]
+    return _Sides(loras[: len(items)], items, loras[len(items) :], own)
 
 
 def _neutral(key: str) -> Any:
@@ -130,8 +158,8 @@ def _neutral(key: str) -> Any:
 
 def _sides(settings: Settings) -> _Sides:
     """The LoRAs of a profile and of the user. Raises SettingsError for several `|`."""
-    loras = tuple(settings.get(LORAS) or ())
-    items, text = split_profile(settings.get(MULTIPLIERS) or "")
+    loras = tuple(settings.get(LORA_SOURCES) or ())
+    items, text = split_profile(settings.get(LORA_WEIGHTS) or "")
     items = items[: len(loras)]
     return _Sides(loras[: len(items)], items, loras[len(items) :], text)
 
@@ -145,20 +173,25 @@ def _replaced(sides: _Sides, profile: Profile) -> _Sides:
         if not items:
             return _Sides(sides.profile, sides.items, own, text)
         return _Sides(profile.loras[: len(items)], items, own, text)
-    names = {lora_name(lora) for lora in profile.loras}
+    names = {_name(lora) for lora in profile.loras}
     own, text = sides.own, sides.text
-    if any(lora_name(lora) in names for lora in own):
-        text = " ".join(item for lora, item in zip(own, items_of(text), strict=False) if lora_name(lora) not in names)
-        own = tuple(lora for lora in own if lora_name(lora) not in names)
+    if any(_name(lora) in names for lora in own):
+        text = " ".join(item for lora, item in zip(own, items_of(text), strict=False) if _name(lora) not in names)
+        own = tuple(lora for lora in own if _name(lora) not in names)
     return _Sides(profile.loras, items_of(profile.multipliers), own, text)
 
 
 def _with_sides(settings: Settings, sides: _Sides) -> Settings:
     """The settings with these LoRAs; unchanged if there were none and there are none."""
     loras = [*sides.profile, *sides.own]
-    if not loras and not settings.get(LORAS) and not settings.get(MULTIPLIERS):
+    if not loras and not settings.get(LORA_SOURCES) and not settings.get(LORA_WEIGHTS):
         return settings
-    return {**settings, LORAS: loras, MULTIPLIERS: join_profile(sides.items, sides.text)}
+    return {**settings, LORA_SOURCES: loras, LORA_WEIGHTS: join_profile(sides.items, sides.text)}
+
+
+def _name(lora: str) -> str:
+    """The name by which two LoRAs are compared, whatever their folder, server and case."""
+    return lora_name(lora).casefold()
 
 
 def _equal_weights(left: str, right: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from reeltune.checkpoints.names import base_name
 from reeltune.families.values import Settings
 from reeltune.untrusted import JsonObject
 
@@ -65,11 +64,3 @@ class Profile:
             "source": self.source,
             "notices": list(self.notices),
         }
-
-
-def lora_name(lora: str) -> str:
-    """The name by which two LoRAs are compared: the file name, whatever its folder, server and case.
-
-    `lora`: a name, a path or a URL, possibly with a subfolder behind `|`.
-    """
-    return base_name(lora.partition("|")[0]).casefold()

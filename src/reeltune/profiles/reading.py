@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from reeltune._text import counted, shortened
 from reeltune.errors import FileError, InvalidJSON, SettingsError
+from reeltune.families.base import LORA_SOURCES, LORA_WEIGHTS, LORAS
 from reeltune.families.values import Settings
 from reeltune.families.vocabulary import INPUT_KEYS, KEYS
 from reeltune.files import read_bytes
@@ -18,7 +19,6 @@ from reeltune.settings import StoredSettings, is_lora_preset, listed, read_lora_
 from reeltune.settings.multipliers import items_of, parse_multipliers
 from reeltune.untrusted import JsonObject, clean_text, parse_json
 
-LORAS, MULTIPLIERS = "activated_loras", "loras_multipliers"  # settings
 _MAX_BYTES = 1_000_000
 _MAX_NAME = 200  # characters
 _MAX_DESCRIPTION = 2000  # characters
@@ -84,7 +84,7 @@ def read_preset(path: Path, folder: str) -> Profile:
         folder=folder,
         settings=_own_settings(stored.settings),
         loras=loras,
-        multipliers=stored.settings.get(MULTIPLIERS, ""),
+        multipliers=stored.settings.get(LORA_WEIGHTS, ""),
         description=note,
         file=path,
         prompt=stored.settings.get("prompt", ""),
@@ -107,16 +107,16 @@ def _read_object(path: Path) -> JsonObject:
 
 
 def _loras(stored: StoredSettings) -> tuple[str, ...]:
-    return tuple(stored.settings.get(LORAS, ()))
+    return tuple(stored.settings.get(LORA_SOURCES, ()))
 
 
 def _checked_multipliers(stored: StoredSettings, loras: tuple[str, ...]) -> tuple[str, list[str]]:
     """One item for each LoRA, and notices about items without a LoRA. Raises SettingsError for an invalid item."""
-    items = items_of(stored.settings.get(MULTIPLIERS, ""))
+    items = items_of(stored.settings.get(LORA_WEIGHTS, ""))
     notices = []
     if len(items) > len(loras):
         surplus = len(items) - len(loras)
-        notices.append(f"{MULTIPLIERS} has {len(items)} items for {counted(len(loras), 'LoRA')}: {surplus} not used.")
+        notices.append(f"{LORA_WEIGHTS} has {len(items)} items for {counted(len(loras), 'LoRA')}: {surplus} not used.")
     used = " ".join([*items[: len(loras)], *["1"] * (len(loras) - len(items))])
     parse_multipliers(used)
     return used, notices
@@ -124,12 +124,11 @@ def _checked_multipliers(stored: StoredSettings, loras: tuple[str, ...]) -> tupl
 
 def _own_settings(settings: Settings) -> Settings:
     """The settings that a profile changes."""
-    others = (LORAS, MULTIPLIERS)
     return MappingProxyType(
         {
             key: value
             for key, value in settings.items()
-            if key not in KEPT and key not in others and not KEYS[key].descriptive
+            if key not in KEPT and key not in LORAS and not KEYS[key].descriptive
         }
     )
 

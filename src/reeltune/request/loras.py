@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reeltune.definitions import Definition
+from reeltune.families.base import LORA_SOURCES, LORA_WEIGHTS
 from reeltune.families.values import Settings
 from reeltune.request.values import Lora, Phase
-from reeltune.settings.multipliers import StepWeights, parse_multipliers, weights_of
-
-LORA_KEYS = ("activated_loras", "loras_multipliers")
-_SEPARATOR = " "
+from reeltune.settings.multipliers import StepWeights, add_items, parse_multipliers, weights_of
 
 
 def loras_of(
@@ -21,10 +19,10 @@ def loras_of(
     `settings`: complete settings. Raises SettingsError for invalid weights.
     """
     own = [lora.url for lora in definition.loras]
-    users = list(settings.get("activated_loras") or ())
+    users = list(settings.get(LORA_SOURCES) or ())
     weights = [
         *_weights(definition.lora_multipliers, own, notices),
-        *_weights(settings.get("loras_multipliers") or "", users, notices),
+        *_weights(settings.get(LORA_WEIGHTS) or "", users, notices),
     ]
     phase_steps = [phase.steps for phase in phases]
     switch_phase = settings.get("model_switch_phase") or 1
@@ -41,10 +39,10 @@ def _weights(text: str, loras: Sequence[str], notices: list[str]) -> tuple[StepW
 
 
 def add_loras(settings: Settings, loras: Sequence[tuple[str, str]]) -> Settings:
-    """Settings with further LoRAs. `loras`: pairs of a source and its weights, such as ("style.safetensors", "0.8")."""
-    names = list(settings.get("activated_loras") or ())
-    text = str(settings.get("loras_multipliers") or "")
-    missing = len(names) - len(parse_multipliers(text))
-    weights = [text, *["1"] * missing, *(weight or "1" for _, weight in loras)]
-    joined = _SEPARATOR.join(part for part in weights if part)
-    return {**settings, "activated_loras": [*names, *(source for source, _ in loras)], "loras_multipliers": joined}
+    """Settings with further LoRAs. Raises SettingsError for several `|` in the weights.
+
+    `loras`: pairs of a source and its weights, such as ("style.safetensors", "0.8").
+    """
+    names = list(settings.get(LORA_SOURCES) or ())
+    text = add_items(str(settings.get(LORA_WEIGHTS) or ""), len(names), [weights or "1" for _, weights in loras])
+    return {**settings, LORA_SOURCES: [*names, *(source for source, _ in loras)], LORA_WEIGHTS: text}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reeltune._text import shortened
-from reeltune.definitions import Version
+from reeltune.checkpoints.names import lora_name
 from reeltune.families import Architecture
 from reeltune.families.values import Settings
 from reeltune.families.vocabulary import KEYS
@@ -130,11 +130,6 @@ def loras_in_words(settings: Settings) -> str:
     names = [shortened(lora_name(str(source)), _MAX_NAME) for source in sources]
     more = [f"{len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
     return ", ".join([*names[:_MAX_NAMES], *more])
-
-
-def lora_name(source: str) -> str:
-    """The name of a LoRA without its folder and suffix. `source`: its URL or path."""
-    return Version(source).file_name.removesuffix(".safetensors") or source
 
 
 def length_in_words(frames: int, rate: int) -> str:

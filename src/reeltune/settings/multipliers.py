@@ -17,12 +17,13 @@ from dataclasses import dataclass
 
 from reeltune._text import counted
 from reeltune.errors import SettingsError
+from reeltune.families.base import LORA_WEIGHTS
 from reeltune.families.vocabulary import shown
 
 _COMMENT = "#"
 _PROFILE_END = "|"
 _MAX_VALUES = 1000  # of one LoRA
-_KEY = "loras_multipliers"
+MAX_WEIGHT = 1000.0  # and -1000 at least
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class StepWeights:
         lists = list(self.phases)
         if len(lists) > len(phase_steps):
             written = ";".join(",".join(f"{value:g}" for value in values) for values in lists)
-            message = f"{_KEY}: {written} has weights for {len(lists)} phases, and there are {len(phase_steps)}."
+            message = (
+                f"{LORA_WEIGHTS}: {written} has weights for {len(lists)} phases, and there are {len(phase_steps)}."
+            )
             raise SettingsError(message, hint="Set guidance_phases, or write one list of weights for each phase.")
         repeated = 0 if model_switch_phase == 2 else len(lists) - 1
         while len(lists) < len(phase_steps):
@@ -86,8 +89,27 @@ def join_profile(items: Sequence[str], text: str) -> str:
     """The text with a profile's items left of `|`; the opposite of `split_profile`."""
     if not items:
         return text
-    break_or_space = "\n" if "\n" in text or _is_comment(text) else " "  # a comment needs its own line
-    return f"{' '.join(items)} {_PROFILE_END}{break_or_space}{text}".rstrip()
+    return f"{' '.join(items)} {_PROFILE_END}{_separator(text)}{text}".rstrip()
+
+
+def add_items(text: str, loras: int, items: Sequence[str]) -> str:
+    """The text with one item for each of `loras` LoRAs, followed by `items` for further ones.
+
+    Surplus items are left out, and missing ones are 1. Raises SettingsError for several `|`.
+    """
+    profile, own = split_profile(text)
+    profile = profile[:loras]
+    owned = loras - len(profile)
+    own_items = items_of(own)
+    if len(own_items) > owned:
+        own = " ".join(own_items[:owned])
+    added = " ".join([*["1"] * (owned - len(own_items)), *items])
+    return join_profile(profile, f"{own}{_separator(own)}{added}".strip())
+
+
+def _separator(text: str) -> str:
+    """A line break next to a text of several lines or a comment, which needs its own line; else a space."""
+    return "\n" if len(text.splitlines()) > 1 or _is_comment(text) else " "
 
 
 def _is_comment(line: str) -> bool:
@@ -99,7 +121,7 @@ def _without_comments(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
     joined = " ".join(line for line in lines if line and not _is_comment(line))
     if joined.count(_PROFILE_END) > 1:
-        message = f"{_KEY} has several {_PROFILE_END!r}: {shown(joined)}."
+        message = f"{LORA_WEIGHTS} has several {_PROFILE_END!r}: {shown(joined)}."
         raise SettingsError(message, hint=f"One {_PROFILE_END!r} separates a profile's weights from your own.")
     return joined
 
@@ -107,7 +129,7 @@ def _without_comments(text: str) -> str:
 def _item(item: str) -> StepWeights:
     phases = tuple(tuple(_number(part, item) for part in phase.split(",")) for phase in item.split(";"))
     if sum(len(values) for values in phases) > _MAX_VALUES:
-        message = f"{_KEY}: an item has more than {_MAX_VALUES:,} values."
+        message = f"{LORA_WEIGHTS}: an item has more than {_MAX_VALUES:,} values."
         raise SettingsError(message, hint="Write at most one value for each step.")
     return StepWeights(phases)
 
@@ -118,8 +140,13 @@ def _number(text: str, item: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        message = f"{_KEY}: invalid item {shown(item)}: {shown(text)} is not a number."
+        message = f"{LORA_WEIGHTS}: invalid item {shown(item)}: {shown(text)} is not a number."
         raise SettingsError(message, hint="Write numbers such as 0.8, 1,0.5,0 by step, or 1;0 by phase.")
+    if abs(value) > MAX_WEIGHT:
+        message = (
+            f"{LORA_WEIGHTS}: invalid item {shown(item)}: {shown(text)} is not from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}."
+        )
+        raise SettingsError(message, hint="Most LoRAs are made for weights from 0 to 1.")
     return value
 
 
@@ -143,6 +170,8 @@ def weights_of(items: Sequence[StepWeights], loras: int) -> tuple[tuple[StepWeig
     surplus = len(items) - loras
     if surplus > 0:
         unused = "the last one is" if surplus == 1 else f"the last {surplus} are"
-        notices.append(f"{_KEY} has {counted(len(items), 'item')} for {counted(loras, 'LoRA')}: {unused} not used.")
+        notices.append(
+            f"{LORA_WEIGHTS} has {counted(len(items), 'item')} for {counted(loras, 'LoRA')}: {unused} not used."
+        )
     missing = (StepWeights(),) * (loras - len(items))
     return (*items[:loras], *missing), notices

@@ -15,6 +15,7 @@ from typing import Any
 
 from reeltune._text import shortened
 from reeltune.errors import FileError, InvalidJSON, Problem, SettingsError
+from reeltune.families.base import LORA_SOURCES, LORA_WEIGHTS
 from reeltune.families.values import Settings
 from reeltune.families.vocabulary import KEYS
 from reeltune.files import read_bytes
@@ -25,7 +26,7 @@ from reeltune.untrusted import parse_json
 MAX_BYTES = 4_000_000  # of a settings file
 _MAX_LISTED = 8  # keys or problems that a notice lists
 _MAX_NAME = 40  # characters of a key in a notice
-_PRESET_NAMES = MappingProxyType({"loras": "activated_loras", "loras_mult": "loras_multipliers"})  # in LoRA presets
+_PRESET_NAMES = MappingProxyType({"loras": LORA_SOURCES, "loras_mult": LORA_WEIGHTS})  # in LoRA presets
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,16 @@ from typing import Any
 import gradio as gr
 
 from reeltune._text import counted, size
+from reeltune.checkpoints.names import lora_name
 from reeltune.definitions import Definition
 from reeltune.errors import ReeltuneError
+from reeltune.families.base import LORA_SOURCES, LORAS
 from reeltune.families.values import Settings
 from reeltune.request.parse import preview
 from reeltune.request.steps import step_table
 from reeltune.request.values import Request
 from reeltune.service.drafts import VideoDraft
 from reeltune.service.fields import PHASE_KEYS, FormField, FormValues, settings_from_form
-from reeltune.service.labels import lora_name
 from reeltune.service.lora_adding import draft_with_lora
 from reeltune.service.loras import MAX_LORAS, LoraChoice, check_loras, loras_for
 from reeltune.service.workspace import Workspace
@@ -27,8 +28,7 @@ from reeltune.web.markup import hint, notices_list, problem, text
 from reeltune.web.widgets import draw_field, form_values
 
 LORA_KINDS = ("loras", "weights")  # of fields
-_LORA_KEYS = ("activated_loras", "loras_multipliers")
-_STEP_KEYS = ("num_inference_steps", "sample_solver", "flow_shift", "guidance_scale", *PHASE_KEYS, *_LORA_KEYS)
+_STEP_KEYS = ("num_inference_steps", "sample_solver", "flow_shift", "guidance_scale", *PHASE_KEYS, *LORAS)
 _MAX_SHOWN = 20  # files that can't be used
 _WAIT_SECONDS = 2.0  # for the LoRAs on disk, before the form is shown without them
 _READING = "The LoRAs on disk are being read. Open the list again in a moment."
@@ -122,7 +122,7 @@ class LoraPart:
     # --- what is known of the chosen LoRAs --------------------------------------------------------------------
 
     def _describe(self, values: FormValues) -> str:
-        chosen = values.get("activated_loras")
+        chosen = values.get(LORA_SOURCES)
         sources = [source for source in chosen if isinstance(source, str)] if isinstance(chosen, list) else []
         return self._chosen(sources) + self._steps(values) + self._not_offered(sources)
 
@@ -151,7 +151,7 @@ class LoraPart:
             parsed = preview(self._definition, _step_settings(self._definition, followed))
         except ReeltuneError as error:
             return problem(error)
-        notices = [notice for notice in parsed.notices if any(key in notice for key in (*_LORA_KEYS, *PHASE_KEYS))]
+        notices = [notice for notice in parsed.notices if any(key in notice for key in (*LORAS, *PHASE_KEYS))]
         return _step_table(parsed.requests[0], "transformer_2" in self._definition.slots) + notices_list(notices)
 
     def _not_offered(self, chosen: Iterable[str]) -> str:

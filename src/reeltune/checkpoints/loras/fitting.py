@@ -17,6 +17,7 @@ from reeltune.errors import CheckpointError, LoraMismatch, UnsupportedFormat
 from reeltune.families import Family
 
 _SHOWN = 5
+_OTHER_SHAPE = ", here ["  # in the message of DoesNotFit
 _PREFIXES = re.compile(
     r"^(?:base_model\.model\.|model\.diffusion_model\.|diffusion_model\.|transformer\.|lora_unet_|lora_transformer_)+"
 )
@@ -35,10 +36,25 @@ class LoraReport:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        more = f" and {len(self.left) - _SHOWN} more" if len(self.left) > _SHOWN else ""
-        left = f"; not of this model: {', '.join(self.left[:_SHOWN])}{more}" if self.left else ""
-        notes = "".join(f"; {note}" for note in self.notes)
-        return f"applied {self.modules} of {self.total} modules{left}{notes}."
+        sized = [label for label in self.left if _is_sized(label)]
+        missing = [label for label in self.left if not _is_sized(label)]
+        parts = [
+            *([f"the model has no {_first(missing)}"] if missing else []),
+            *([f"of another size: {_first(sized)}"] if sized else []),
+            *self.notes,
+        ]
+        return f"applied {self.modules} of {self.total} modules{''.join(f'; {part}' for part in parts)}."
+
+
+def _is_sized(label: str) -> bool:
+    """Whether a label names a part that the model has in another shape."""
+    return _OTHER_SHAPE in label
+
+
+def _first(labels: Sequence[str]) -> str:
+    """The first few labels, and how many more there are."""
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return f"{', '.join(labels[:_SHOWN])}{more}"
 
 
 @dataclass(frozen=True)
@@ -248,11 +264,16 @@ def _about(adapter: Adapter) -> tuple[str, ...]:
 def _nothing_fits(report: LoraReport) -> LoraMismatch:
     if not report.total:
         return LoraMismatch(f"{report.name} contains no LoRA.", hint="It is another kind of file.")
-    sized = next((text for text in report.left if ", here [" in text), "")
+    sized = next((text for text in report.left if _is_sized(text)), "")
     if sized:
         message = f"{report.name} was made for a model of another size: {sized}."
         return LoraMismatch(message, hint="Use the LoRA of this model.")
+    hint = "It was made for another model, or is another kind of file."
+    if report.total == 1:
+        return LoraMismatch(
+            f"The only module in {report.name} doesn't belong to this model: {report.left[0]}.", hint=hint
+        )
     return LoraMismatch(
         f"None of the {report.total} modules in {report.name} belongs to this model, such as {report.left[0]}.",
-        hint="It was made for another model, or is another kind of file.",
+        hint=hint,
     )

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from reeltune.checkpoints.loras import LoraReport, Targets, fit_lora
 from reeltune.errors import CheckpointError
+from reeltune.settings.multipliers import MAX_WEIGHT
 from reeltune.weights.edits import Edit
 from reeltune.weights.lora.reading import ModuleReader
 from reeltune.weights.lora.values import Values
 from reeltune.weights.tensors import TensorFile
 
-_MAX_WEIGHT = 1000.0
 _LOW_NOISE = re.compile(r"(?<![a-z])low[_-]?noise|(?<=[_-])low(?=[_.-])", re.IGNORECASE)
 Edits = dict[str, list[Edit]]  # by stored name
 
@@ -62,7 +62,7 @@ def read_edits(
     `values`: the numbers of the model's parameters. `second`: whether the model is the second of two transformers.
     Raises LoraMismatch if nothing fits, UnsupportedFormat, CheckpointError.
     """
-    if not abs(weight) <= _MAX_WEIGHT:
+    if not abs(weight) <= MAX_WEIGHT:
         raise CheckpointError(f"Invalid weight {weight} for {path.name}.", hint="Give a number, such as 0.8.")
     file = TensorFile(path)
     fit = fit_lora(path, file.header, targets, second=second)

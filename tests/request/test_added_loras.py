@@ -1,0 +1,36 @@
+"""LoRAs that are added to settings keep the weights of those before them."""
+
+import pytest
+
+from reeltune import load_catalog
+from reeltune.request.loras import add_loras
+from reeltune.request.parse import preview
+from reeltune.settings.multipliers import parse_multipliers
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "weights"),
+    [
+        ("0.5\n# note", ["a"], [0.5, 0.8]),
+        ("# note", ["a"], [1, 0.8]),
+        ("1 0.5", ["a"], [1, 0.8]),
+        ("1 2 | 0.5", ["a"], [1, 0.8]),
+        ("1 | 0.5 3", ["a", "b"], [1, 0.5, 0.8]),
+        (None, None, [0.8]),
+    ],
+)
+def test_each_lora_keeps_its_weight(text, names, weights):
+    settings = add_loras({"activated_loras": names, "loras_multipliers": text}, [("new", "0.8")])
+    assert settings["activated_loras"] == [*(names or []), "new"]
+    assert [item.phases[0][0] for item in parse_multipliers(settings["loras_multipliers"])] == weights
+
+
+def test_surplus_weights_of_a_definition_are_not_those_of_the_settings(root, define):
+    urls = ["https://h/x_bf16.safetensors"]
+    define("m", {"architecture": "t2v", "URLs": urls, "loras": ["https://h/a.safetensors"], "loras_multipliers": "1 2"})
+    definition = load_catalog(root)["m"]
+    assert [problem.where for problem in definition.notices] == ["model.loras_multipliers"]
+    settings = {"prompt": "x", "activated_loras": ["b.safetensors"]}
+    assert preview(definition, {**settings, "loras_multipliers": "0.5"}).notices == ()
+    (notice,) = preview(definition, {**settings, "loras_multipliers": "0.5 0.25 3"}).notices
+    assert notice == "loras_multipliers has 3 items for 1 LoRA: the last 2 are not used."
