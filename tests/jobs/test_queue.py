@@ -471,3 +471,21 @@ def test_thousands_of_queue_files(queue):
     jobs = queue.jobs()
     assert len(jobs) == added
     json.dumps([[job.definition, dict(job.settings), dict(job.extra)] for job in jobs]).encode()
+
+
+def test_loras_outside_are_refused_however_their_path_is_written(root, tmp_path):
+    queue = Queue(root, confined=True)
+    (tmp_path / "secret.safetensors").write_bytes(b"x")
+    (root / "loras" / "wan").mkdir(parents=True)
+    (root / "loras" / "wan" / "link.safetensors").symlink_to(tmp_path / "secret.safetensors")
+    (root / "loras" / "link.safetensors").symlink_to(tmp_path / "secret.safetensors")
+    outside = f"{tmp_path}/secret.safetensors"
+    for source in (
+        f" {outside}", outside.replace("/", "\\"), "\\\\server\\share\\x.safetensors", f"{outside}|/../../..{root}/x",
+        "..\\..\\..\\secret.safetensors", "~\\x.safetensors", "link.safetensors", "a\0b",
+    ):  # fmt: skip
+        with pytest.raises(SettingsError, match="outside"):
+            queue.add("m", {"activated_loras": [source]})
+    for source in ("x.safetensors", "sub\\x.safetensors", " https://h/x.safetensors|styles", "a|b.safetensors"):
+        assert queue.add("m", {"activated_loras": [source]}).confined
+    assert queue.add("m", {"activated_loras": ["nano_turbo_lora_r32_bf16.safetensors"]}).confined

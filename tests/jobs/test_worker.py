@@ -255,3 +255,14 @@ def test_latents_that_are_gone_are_reported_and_the_video_is_made_from_the_begin
     assert events_of(worker, Done)
     assert len(events_of(worker, Saved)) == 1
     assert any("from the beginning" in message for message in notices(worker))
+
+
+@pytest.mark.parametrize("written", [" {}", "\\{}", "{}|/../../x"])
+def test_a_confined_job_uses_no_lora_outside_that_its_definition_names(worker, define, tmp_path, written):
+    outside = tmp_path / "secret.safetensors"
+    outside.write_bytes(b"a very secret text")
+    define("mine", {"architecture": "t2v_1.3B", "URLs": "nano_t2v", "loras": [written.format(str(outside))]})
+    worker._do(task(1, "mine", {}, confined=True))
+    (failed,) = events_of(worker, Failed)
+    assert "outside the folders" in failed.error
+    assert worker._warm is None

@@ -419,3 +419,18 @@ def test_pickles_are_refused_by_name_too(nano, root, name, nothing_is_loaded):
     path.write_bytes(pickle.dumps({"a": [1.0] * 500}))
     with pytest.raises(FetchError, match="can run code"):
         ready(nano, name)
+
+
+@pytest.mark.parametrize("subfolder", ["../../z", "CON"])
+def test_a_subfolder_that_cannot_be_used_is_a_notice(nano, subfolder):
+    plan = explain(nano, machine=MACHINE, loras=[f"https://h/a/{NAME}|{subfolder}"])
+    (notice,) = plan.loras[0].notices
+    assert notice.startswith(f"The subfolder {subfolder!r} of ")
+    assert notice.endswith("can't be used: the file is stored in loras/wan_1.3B.")
+    assert notice in plan.notices
+
+
+def test_a_file_may_have_a_bar_in_its_name(root, nano):
+    path = write_lora(root / "loras" / "wan_1.3B" / "red|blue.safetensors")
+    item = item_of(nano, "red|blue.safetensors")
+    assert (item.path, item.present) == (path, True)

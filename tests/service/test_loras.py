@@ -407,3 +407,19 @@ def test_others_and_paths_outside_the_uploads_add_nothing(local, tmp_path):
     local.local = False
     with pytest.raises(SettingsError, match="only be added on the machine"):
         add_lora(local, definition, str(path))
+
+
+def test_users_from_elsewhere_are_offered_only_what_they_may_use_and_no_absolute_paths(root, put, tmp_path):
+    other = tmp_path / "wangp"
+    for place, name in (("loras/wan_1.3B", "theirs"), ("loras/wan_1.3B", "beside"), ("ckpts/loras", "inside")):
+        path = other / place / f"{name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(safetensors_bytes(wan_lora(1536)))
+    put("wan_1.3B/theirs.safetensors", wan_lora(1536, rank=8))
+    (root / "reeltune.json").write_text(json.dumps({"model_folders": [str(other / "ckpts")]}))
+    workspace = workspace_of(root, local=False)
+    definition = workspace.catalog()["t2v_1.3B"]
+    choices = [choice.source for choice in loras_for(workspace, definition)]
+    assert sorted(choices) == ["beside.safetensors", "inside.safetensors", "theirs.safetensors"]
+    assert check_loras(workspace, definition, choices) == []
+    assert check_loras(workspace, definition, [str(other / "loras/wan_1.3B/beside.safetensors")]) == []

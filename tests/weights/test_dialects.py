@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 import tiny
@@ -11,7 +12,8 @@ from test_families import CASES, random_model
 
 from layouts import original_layout
 from reeltune.checkpoints.keys import places
-from reeltune.checkpoints.loras.names import _table, locate
+from reeltune.checkpoints.loras.adapter import read_adapter
+from reeltune.checkpoints.loras.names import Located, _table, foreign, locate
 from reeltune.errors import CheckpointError, LoraMismatch, UnsupportedFormat
 from reeltune.families import FAMILIES
 from reeltune.families.hunyuan import HUNYUAN
@@ -472,3 +474,30 @@ def test_no_two_modules_of_a_family_are_one_without_dots(family):
         {flat(name) for name in family.aliases} & {flat(name) for name in names}
     )
     assert locate("single_blocks.3.linear1", HUNYUAN).name == "single_blocks.3.linear1"
+
+
+# --- hostile files --------------------------------------------------------------------------------------------
+
+
+def test_many_prefixes_and_patterns_are_refused_quickly(tmp_path):
+    start = time.process_time()
+    parts = [(Located("x_" * number, "blocks.0.ffn.0"), ("up",)) for number in range(20_000)]
+    with pytest.raises(CheckpointError, match="more than 64 different prefixes"):
+        foreign(parts)
+    for patterns in (dict.fromkeys((f"m{number}" for number in range(20_000)), 1), {f"*{n}": 1 for n in range(1_000)}):
+        metadata = {"lora_adapter_metadata": json.dumps({"lora_alpha": 1, "alpha_pattern": patterns})}
+        with pytest.raises(CheckpointError, match="alpha_pattern has more than"):
+            read_adapter(tmp_path / "x.safetensors", metadata, ())
+    assert time.process_time() - start < 1
+
+
+def test_the_first_pattern_counts_and_many_are_read_quickly(tmp_path):
+    patterns = {"b*.q": 2, "blocks.0.q": 3, "k": 4, "*.k": 5, "blocks.*.v": 6, "v": 7}
+    patterns |= dict.fromkeys((f"m{number}" for number in range(1_900)), 1)
+    metadata = {"lora_adapter_metadata": json.dumps({"lora_alpha": 1, "alpha_pattern": patterns})}
+    adapter = read_adapter(tmp_path / "x.safetensors", metadata, ())
+    names = ("x.blocks.0.q", "blocks.0.k", "x.blocks.9.v", "v", "other", "a.m7")
+    assert [adapter.alpha_of(name) for name in names] == [2, 4, 6, 7, 1, 1]
+    start = time.process_time()
+    assert all(adapter.alpha_of(f"x.blocks.{number}.o") == 1 for number in range(5_000))
+    assert time.process_time() - start < 1

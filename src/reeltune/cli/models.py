@@ -165,13 +165,15 @@ def explain(
     catalog = open_catalog(root)
     definition = catalog[id]
     preferences = effective_preferences(catalog.root, quantization, dtype, device, profile)
+    sources: list[str] | None
     try:
         given = Given(assignments, settings, loras, speed_profile, {})
         parsed = preview(definition, call_settings(definition, preferences.model_folders, given))
+        sources = [lora.source for request in parsed.requests for lora in request.loras]
     except NotRunnable as error:  # the plan is shown nevertheless
         print_notice(str(error))
         parsed = ParsedRequests((), ())
-    sources = [lora.source for request in parsed.requests for lora in request.loras]
+        sources = None
     plan = explain_definition(definition, preferences, online=online, loras=sources)
     if online:
         plan = _with_sizes(plan)

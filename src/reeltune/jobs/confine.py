@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from reeltune.definitions import Definition
+from reeltune.definitions import Definition, Version
 from reeltune.errors import NotRunnable, SettingsError
+from reeltune.families import ARCHITECTURES
 from reeltune.families.values import PLAIN, Settings
 from reeltune.families.vocabulary import KEYS
 from reeltune.files import expand
+from reeltune.library.inventory import PACKAGE_FILES, lora_folders
+from reeltune.planning.loras import split_source
 from reeltune.preferences import Preferences, load_preferences
 
 _WEIGHTS = ("ckpts", "loras")  # folders of the root that may lie elsewhere, behind a link
@@ -23,10 +26,14 @@ _HINT = "Put the file into the root or a model folder; whoever may open the page
 
 @dataclass(frozen=True)
 class Confinement:
-    """`root`: the working folder, to which paths are relative. `folders`: the others that may be used, resolved."""
+    """`root`: the working folder, to which paths are relative. `folders`: those that may be used, resolved.
+
+    `lora_folders`: where relative paths of LoRAs are looked for, besides the root.
+    """
 
     root: Path
     folders: tuple[Path, ...]
+    lora_folders: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, root: Path, preferences: Preferences | None = None) -> Self:
@@ -34,7 +41,11 @@ class Confinement:
         chosen = preferences or load_preferences(root)[0]
         places = [root, root / expand(chosen.outputs), *(root / name for name in _WEIGHTS)]
         places += [root / expand(folder) for folder in chosen.model_folders]
-        return cls(root, tuple(_resolved(place) for place in places))
+        tops = lora_folders(root, chosen.model_folders)
+        names = sorted({architecture.loras for architecture in ARCHITECTURES.values()})
+        loras = (*tops, *(top / name for top in tops for name in names))
+        places += [*loras, PACKAGE_FILES]
+        return cls(root, tuple(dict.fromkeys(_resolved(place) for place in places)), loras)
 
     def allows(self, path: str) -> bool:
         """Whether a path, with its links followed, lies in one of the folders."""
@@ -44,22 +55,39 @@ class Confinement:
             return False
         return any(real.is_relative_to(folder) for folder in self.folders)
 
+    def allows_lora(self, source: str) -> bool:
+        """Whether a LoRA is a URL, or its path lies in one of the folders wherever it is looked for."""
+        path, _ = split_source(source)
+        if Version(path).remote:
+            return True
+        try:
+            places = [str(folder / expand(path)) for folder in (self.root, *self.lora_folders)]
+        except ValueError:
+            return False
+        return all(self.allows(place) for place in dict.fromkeys(places))
+
     def check_settings(self, settings: Settings) -> None:
         """Raise SettingsError for a setting that names a file outside."""
         for key, value in settings.items():
             if key in KEYS and KEYS[key].kind in PLAIN:
                 continue
+            allows = self.allows_lora if key == "activated_loras" else self._allows_input
             for path in _texts(value):
-                if not path.lower().startswith(_REMOTE) and not self.allows(path):
+                if not allows(path):
                     raise SettingsError(f"{key}: {path!r} lies outside the folders that may be used.", hint=_HINT)
 
     def check_definition(self, definition: Definition) -> None:
         """Raise NotRunnable for a definition that names a file outside, SettingsError for one of its settings."""
         for path in _paths(definition):
             if not self._allows_weights(path):
-                message = f"{definition.id} names {path!r}, which lies outside the folders that may be used."
-                raise NotRunnable(message, hint=_HINT)
+                raise _outside(definition, path)
+        for lora in definition.loras:
+            if not self.allows_lora(lora.url):
+                raise _outside(definition, lora.url)
         self.check_settings(definition.settings)
+
+    def _allows_input(self, path: str) -> bool:
+        return path.lower().startswith(_REMOTE) or self.allows(path)
 
     def _allows_weights(self, path: str) -> bool:
         """As `allows`; a link that the user has put into a folder of weights may lead anywhere."""
@@ -73,10 +101,15 @@ class Confinement:
         return linked or self.allows(path)
 
 
+def _outside(definition: Definition, path: str) -> NotRunnable:
+    message = f"{definition.id} names {path!r}, which lies outside the folders that may be used."
+    return NotRunnable(message, hint=_HINT)
+
+
 def _paths(definition: Definition) -> Iterator[str]:
-    """Everything in a definition that may be the path of a file or folder."""
+    """Everything in a definition that may be the path of a file or folder, without its LoRAs."""
     of_slots = [version for versions in definition.slots.values() for version in versions]
-    for version in (*of_slots, *definition.preload, *definition.loras):
+    for version in (*of_slots, *definition.preload):
         if not version.remote:
             yield version.url.replace("\\", "/")
     yield definition.components

@@ -57,6 +57,11 @@ class UnusableFile:
     other_model: bool = False
     named: bool = False
 
+    @property
+    def notice(self) -> str:
+        """A notice that it is not used, and why."""
+        return f"{self.path} is not used: {self.reason}"
+
 
 @dataclass(frozen=True)
 class Namesake:
@@ -321,11 +326,8 @@ class LoraInventory(Inventory):
 
     def __init__(self, root: Path, folder: str, model_folders: tuple[str, ...] = ()) -> None:
         super().__init__(root)
-        self._top = root / "loras"
-        self.downloads = self._top / folder
-        tops = [self._top]
-        for path in _model_paths(root, model_folders):
-            tops += [path / "loras", path.parent / "loras"]
+        tops = lora_folders(root, model_folders)
+        self.downloads = tops[0] / folder
         own = [top / folder for top in tops]
         self.folders = tuple(dict.fromkeys((*own, *tops, PACKAGE_FILES)))
 
@@ -337,6 +339,12 @@ class LoraInventory(Inventory):
         bases = [folder for folder in (*self.folders, self.root) if folder != PACKAGE_FILES]
         candidates = [base / path for base in bases]
         return next((candidate for candidate in candidates if is_file(candidate)), candidates[0])
+
+
+def lora_folders(root: Path, model_folders: Sequence[str]) -> tuple[Path, ...]:
+    """The folders `loras`: that of the root, and those inside and beside each model folder."""
+    paths = _model_paths(root, model_folders)
+    return (root / "loras", *(folder / "loras" for path in paths for folder in (path, path.parent)))
 
 
 def _model_paths(root: Path, model_folders: Sequence[str]) -> tuple[Path, ...]:

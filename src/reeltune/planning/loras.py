@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 
 from reeltune.definitions import Definition, Version
 from reeltune.library.index import fold
-from reeltune.library.inventory import FileQuery, LoraInventory, UnusableFile
+from reeltune.library.inventory import FileQuery, LoraInventory
 from reeltune.library.places import is_valid_name
-from reeltune.net import file_key
+from reeltune.net import file_key, shown
 from reeltune.planning.facts import listed_sha256
 from reeltune.planning.item import Item
 from reeltune.preferences import Preferences
@@ -22,7 +22,10 @@ _MAX_DEPTH = 4
 
 @dataclass(frozen=True)
 class PlannedLora:
-    """A LoRA of a plan. `source`: its URL or path, as it was written. `notices`: why files on disk aren't used."""
+    """A LoRA of a plan. `source`: its URL or path, as it was written.
+
+    `notices`: why files on disk, or the subfolder that it names, aren't used.
+    """
 
     source: str
     item: Item
@@ -58,7 +61,13 @@ def planned_loras(definition: Definition, preferences: Preferences, sources: Seq
 def _planned(
     definition: Definition, inventory: LoraInventory, source: str, number: int, reserved: dict[str, str]
 ) -> PlannedLora:
-    url, subfolder = _split(source)
+    url, subfolder = split_source(source)
+    folder = _folder(subfolder)
+    notices = []
+    if folder is None:
+        place = f"loras/{definition.architecture.loras}"
+        text = f"The subfolder {subfolder[:80]!r} of {shown(url)} can't be used: the file is stored in {place}."
+        notices.append(text)
     version = Version(url)
     query = FileQuery(version, sha256=listed_sha256(definition.sha256, url, version.file_name))
     found, unusable = inventory.find(query)
@@ -66,8 +75,8 @@ def _planned(
         path = found.path
     else:
         path = inventory.download_path(query, unusable, reserved)
-        if version.remote:
-            path = path.parent / subfolder / path.name
+        if folder is not None and version.remote:
+            path = path.parent / folder / path.name
     return PlannedLora(
         source,
         Item(
@@ -80,18 +89,25 @@ def _planned(
             sha256_by_name=definition.sha256,
             obstacle=next((file.reason for file in unusable if file.path == path), ""),
         ),
-        tuple(_unusable_notice(file) for file in unusable),
+        (*notices, *(file.notice for file in unusable)),
     )
 
 
-def _split(source: str) -> tuple[str, PurePosixPath]:
-    """The URL or path of a LoRA, and the subfolder that it names; invalid subfolders are ignored."""
+def split_source(source: str) -> tuple[str, str]:
+    """The URL or path of a LoRA as it is opened, and the subfolder that a URL names behind `|`; empty if none.
+
+    The path has forward slashes. Only URLs are cut: `|` may be part of a file's name.
+    """
+    source = source.strip()
+    if not Version(source).remote:
+        return source.replace("\\", "/"), ""
     url, _, subfolder = source.partition(_SUBFOLDER)
+    return url.strip(), subfolder
+
+
+def _folder(subfolder: str) -> PurePosixPath | None:
+    """A subfolder as a relative path; None for one that can't be used."""
     folder = PurePosixPath(subfolder.replace("\\", "/").strip("/"))
     if len(folder.parts) > _MAX_DEPTH or not all(is_valid_name(part) for part in folder.parts):
-        folder = PurePosixPath()
-    return url.strip(), folder
-
-
-def _unusable_notice(file: UnusableFile) -> str:
-    return f"{file.path} is not used: {file.reason}"
+        return None
+    return folder

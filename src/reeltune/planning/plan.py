@@ -18,7 +18,7 @@ from reeltune.events import CancelToken
 from reeltune.families import Component
 from reeltune.files import expand
 from reeltune.library.index import fold
-from reeltune.library.inventory import Inventory, UnusableFile, component_files, is_int8
+from reeltune.library.inventory import Inventory, component_files, is_int8
 from reeltune.machine import Machine, probe
 from reeltune.net import file_key, hub_endpoint
 from reeltune.planning.choose import Choice, Facts, Selection
@@ -166,7 +166,7 @@ def explain(
         *_components(definition, preferences, inventory, notices),
         *(lora.item for lora in planned),
     ]
-    notices += [_unusable_notice(file) for facts in selected.facts.values() for file in facts.unusable]
+    notices += [file.notice for facts in selected.facts.values() for file in facts.unusable]
     for choice in selection.choices.values():
         if choice.facts.found is not None:
             notices += choice.facts.found.notices
@@ -277,7 +277,7 @@ def _wangp_component(component: Component, quantization: str, inventory: Invento
     """
     path, unusable = inventory.wangp_component(component, quantization)
     for file in unusable:
-        text = _unusable_notice(file)
+        text = file.notice
         if text not in notices:
             notices.append(text)
     prefers_int8 = quantization == "int8"
@@ -287,10 +287,6 @@ def _wangp_component(component: Component, quantization: str, inventory: Invento
             f"{component.name}: {quantization} is preferred, but not on disk in WanGP's layout; {path.name} is used."
         )
     return path
-
-
-def _unusable_notice(file: UnusableFile) -> str:
-    return f"{file.path} is not used: {file.reason}"
 
 
 def other_versions(plan: Plan) -> tuple[Item, ...]:

@@ -128,8 +128,9 @@ def check_paths(workspace: Workspace, content: JsonObject) -> None:
     for key, value in model.items():
         if key not in _FILE_KEYS and not key.lower().endswith("urls"):
             continue
+        allows = confinement.allows_lora if key == "loras" else confinement.allows
         for source in _texts_in(value):
-            if not (_is_url(source) or source in workspace.catalog() or confinement.allows(source)):
+            if not (_is_url(source) or source in workspace.catalog() or allows(source)):
                 message = f"{MODEL_KEY}.{key}: {source} is outside this folder and the model folders."
                 raise DefinitionError(message, hint=_OUTSIDE_HINT)
 

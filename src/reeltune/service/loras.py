@@ -61,6 +61,7 @@ class LoraChoice:
 def loras_for(workspace: Workspace, definition: Definition) -> tuple[LoraChoice, ...]:
     """The LoRAs in the definition's folder and in all other folders of LoRAs, at most `MAX_LORAS`.
 
+    For users from elsewhere only those that they may use, and that a relative path names.
     Those that fit the model come first, and of these those in its own folder. Damaged files are listed with the reason.
     Each header is read once, until the file changes. Raises PreferencesError.
     """
@@ -71,12 +72,16 @@ def loras_for(workspace: Workspace, definition: Definition) -> tuple[LoraChoice,
     files = walk(folders).by_name
     paths = [path for name, same in files.items() if name.lower().endswith(_SUFFIX) for path in same]
     paths.sort(key=lambda path: not _inside(path, own_folders))
+    confinement = None if workspace.local else Confinement.of(workspace.root, workspace.preferences())
     choices = []
     for path in paths[:MAX_LORAS]:
+        source = _source(path, folders)
+        if confinement is not None and (Path(source).is_absolute() or not confinement.allows_lora(source)):
+            continue  # it would be refused, and whoever comes from elsewhere learns no paths of this machine
         facts = read_lora(path)
         choices.append(
             LoraChoice(
-                source=_source(path, folders),
+                source=source,
                 path=path,
                 bytes=_bytes(path),
                 own=_inside(path, own_folders),

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ _METHODS = ("", "LORA", "LOHA", "LOKR")
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq")  # methods of initializing that change the model itself too
 _LITERAL = re.compile(r"[\w.*\-]*")
 _MOST_BYTES = 1_000_000
+_MOST_PATTERNS = 2_000
+_MOST_GLOBS = 200
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,30 @@ class Adapter:
 
     def alpha_of(self, module: str) -> float | None:
         """The alpha of a module, by the name it has in the file; None where nothing is said of it."""
-        for pattern, alpha in self.patterns:
+        literals, globs = self._sorted_patterns
+        words = module.split(".")
+        tails = [".".join(words[start:]) for start in range(len(words))]
+        first = min((literals[tail] for tail in tails if tail in literals), default=len(self.patterns))
+        for number in globs:
+            if number > first:
+                break
+            pattern = self.patterns[number][0]
             if fnmatch.fnmatchcase(module, pattern) or fnmatch.fnmatchcase(module, f"*.{pattern}"):
-                return alpha
-        return self.alpha
+                first = number
+                break
+        return self.patterns[first][1] if first < len(self.patterns) else self.alpha
+
+    @cached_property
+    def _sorted_patterns(self) -> tuple[dict[str, int], list[int]]:
+        """The first position of each pattern without `*`, which is looked up, and the positions of the others."""
+        literals: dict[str, int] = {}
+        globs = []
+        for number, (pattern, _) in enumerate(self.patterns):
+            if "*" in pattern:
+                globs.append(number)
+            else:
+                literals.setdefault(pattern, number)
+        return literals, globs
 
     def scale(self, alpha: float | None, rank: int) -> float:
         """What a pair of that rank is multiplied with; 1 where no alpha is given."""
@@ -103,6 +126,8 @@ def _adapter(values: JsonObject, source: str) -> Adapter:
         raise UnsupportedFormat(f"{source}: its matrices are stored transposed (fan_in_fan_out).")
     key = "lora_alpha" if "lora_alpha" in values else "alpha"
     patterns = values.get("alpha_pattern")
+    if isinstance(patterns, dict):
+        _check_number_of_patterns(patterns, source)
     rank = values.get("r")
     return Adapter(
         alpha=None if values.get(key) is None else _number(values[key], f"{source}: {key}"),
@@ -116,6 +141,16 @@ def _adapter(values: JsonObject, source: str) -> Adapter:
         rank=rank if type(rank) is int and rank > 0 else None,
         source=source,
     )
+
+
+def _check_number_of_patterns(patterns: Collection[str], source: str) -> None:
+    """Raise CheckpointError for more patterns than can be compared with every module."""
+    compared = sum("*" in pattern or "+" in pattern for pattern in patterns)
+    if len(patterns) > _MOST_PATTERNS or compared > _MOST_GLOBS:
+        limits = f"{_MOST_PATTERNS:,} modules, or more than {_MOST_GLOBS} patterns with wildcards"
+        raise CheckpointError(
+            f"{source}: alpha_pattern has more than {limits}.", hint="Ask its author for another file."
+        )
 
 
 def _glob(pattern: str, source: str) -> str:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from reeltune.checkpoints.keys import WRAPPERS
+from reeltune.errors import CheckpointError
 from reeltune.families import FAMILIES, Family
 
 _TOKEN = re.compile(r"[^._]+")
 _PASSED_OVER = re.compile(r"(?:^|(?<=\.))(?:processor|base_layer|" + "|".join(sorted(WRAPPERS)) + r")\.")
 _MOST_CHARACTERS = 400
 _MOST_DIGITS = 6
+_MOST_PREFIXES = 64  # LoRAs have one or two
 _INSIDE = re.compile(r"(?:block|layer)s?[._]\d+[._]", re.IGNORECASE)  # of a block that isn't the family's
 _SECOND = re.compile(r"(?:^|[._])(?:transformer_?2|unet_?2|dit_?2|low_noise(?:_model)?)[._]+$", re.IGNORECASE)
 
@@ -102,14 +104,18 @@ def foreign(parts: Iterable[tuple[Located, Iterable[str]]]) -> frozenset[str]:
     """Prefixes of modules that only look like the model's: `lora_unet_audio_` beside `lora_unet_`, say.
 
     A prefix that extends another one of the file, and holds a part of a module that the other holds too, is that of
-    another model. `parts`: each module of the file, and what it holds.
+    another model. `parts`: each module of the file, and what it holds. Raises CheckpointError for a file with more than
+    64 prefixes, since each is compared with all others.
     """
     held: dict[str, set[tuple[str, str]]] = {}
     for located, kinds in parts:
         held.setdefault(located.prefix, set()).update((located.name, kind) for kind in kinds)
+        if len(held) > _MOST_PREFIXES:
+            message = f"The modules of the LoRA have more than {_MOST_PREFIXES} different prefixes."
+            raise CheckpointError(message, hint="It is no LoRA of one model, or it is damaged.")
     return frozenset(
         prefix
         for prefix, own in held.items()
         for other, theirs in held.items()
-        if prefix != other and prefix.startswith(other) and own & theirs
+        if prefix != other and prefix.startswith(other) and not own.isdisjoint(theirs)
     )
