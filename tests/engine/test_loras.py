@@ -318,3 +318,36 @@ def test_merged_loras_leave_with_the_next_video(root, nano):
         after = engine.generate(**NANO).frames
     assert np.array_equal(before, after)
     assert not np.array_equal(before, styled)
+
+
+def test_an_engine_goes_from_two_transformers_to_one_with_loras(root, define, nano):
+    style(root, nano)
+    define("two", {"architecture": "t2v_2_2", "URLs": "nano_t2v", "URLs2": "nano_neon", "components": "reeltune/nano"})
+    catalog = load_catalog(root)
+    lora = {"activated_loras": ["loras/wan_1.3B/style.safetensors"]}
+    with Engine(catalog["two"], preferences=Preferences(quantization="bf16")) as engine:
+        engine.generate(**NANO, switch_threshold=900)
+        engine.switch(nano)
+        made = engine.generate(**NANO, **lora).frames
+        assert list(engine._warm.models._loaded) == ["transformer"]
+    assert np.array_equal(made, frames(nano, NANO | lora))
+
+
+def test_merged_loras_are_reported_and_those_that_depend_on_others_are_not_merged(root, nano):
+    path = style(root, nano)
+    loras = {"activated_loras": ["style.safetensors"], "loras_multipliers": "0.5"}
+    events = []
+    frames(nano, NANO | loras, events, merge_loras=True)
+    told = [event.message for event in events if isinstance(event, Notice)]
+    assert any("style.safetensors × 0.5 is merged into the transformer: applied " in line for line in told)
+    name = "blocks.0.attn1.to_q"
+    layer = load_transformer(files_of(nano)[0], "bf16").get_submodule(name)
+    save_file(
+        {f"{name}.set_weight": torch.randn(layer.out_features, layer.in_features) * 0.1},
+        path.with_name("whole.safetensors"),
+    )
+    both = {"activated_loras": ["style.safetensors", "whole.safetensors"], "loras_multipliers": "0.5 0.5"}
+    merged = frames(nano, NANO | both, events, merge_loras=True)
+    told = [event.message for event in events if isinstance(event, Notice)]
+    assert any("aren't merged" in line and "replaces or rescales" in line for line in told)
+    assert np.array_equal(merged, frames(nano, NANO | both))

@@ -12,12 +12,15 @@ import torch
 from torch import nn
 
 from reeltune.checkpoints.formats import format_of
+from reeltune.checkpoints.header import read_header
+from reeltune.checkpoints.loras.fitting import changes_whole_weights
 from reeltune.definitions.slots import TRANSFORMER_2, Slot
 from reeltune.engine.placing import Placement, fits, release
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.speed import speed_up
 from reeltune.engine.stamps import FilesInUse, Stamps
 from reeltune.events import CancelToken
+from reeltune.planning.fit import report_of
 from reeltune.planning.memory import MemoryProfile
 from reeltune.planning.plan import Plan
 from reeltune.weights.load import MergedLora, load_transformer, peek_config
@@ -120,19 +123,26 @@ class Models:
         if loaded is None or (loaded.stamps, loaded.merged) != (stamps, merged):
             loaded = self._load_anew(plan, slot, stamps, merged, placement, cancel)
         self._fit_loras(loaded, plan, slot, beside, placement)
+        for lora in merged:
+            report = report_of(plan, slot, lora.path)
+            self._reporter.notice(f"{lora.path.name} × {lora.weight:g} is merged into the {slot}: {report}")
         return loaded
 
     def _merged(self, plan: Plan, slot: Slot, loras: Sequence[LoraFile]) -> tuple[MergedLora, ...]:
         """The LoRAs to merge into the weights: all, if that is preferred and possible; else none."""
         if not (loras and plan.preferences.merge_loras):
             return ()
-        if format_of(plan.selection.choices[slot].quantization).stays_quantized:
-            self._reporter.notice(f"LoRAs aren't merged into {slot}: its file is quantized.")
-            return ()
-        if any(lora.constant is None for lora in loras):
-            self._reporter.notice(f"LoRAs aren't merged into {slot}: their weights change.")
-            return ()
-        return tuple(MergedLora(lora.path, lora.constant or 0.0) for lora in loras)
+        choices = [choice for other, choice in plan.selection.choices.items() if other == slot or other.is_module]
+        if any(format_of(choice.quantization).stays_quantized for choice in choices):
+            reason = "a file of the model is quantized"
+        elif any(lora.constant is None for lora in loras):
+            reason = "their weights change"
+        elif len(loras) > 1 and any(changes_whole_weights(read_header(lora.path)) for lora in loras):
+            reason = "one of several replaces or rescales whole weights"
+        else:
+            return tuple(MergedLora(lora.path, lora.constant or 0.0) for lora in loras)
+        self._reporter.notice(f"LoRAs aren't merged into the {slot}, since {reason}: they are computed beside it.")
+        return ()
 
     def _load_anew(
         self,
@@ -189,7 +199,7 @@ class Models:
         device = placement.device if resident else torch.device("cpu")
         size = sum(file.stat().st_size for file in plan.files(slot))
         if self._loaded and not fits(size, device):
-            self._reporter.notice(f"{', '.join(self._loaded)} makes room for {slot}: both don't fit.")
+            self._reporter.notice(f"{', '.join(self._loaded)} makes room for {slot}: they don't both fit.")
             self.drop(placement)
 
     def _fill(

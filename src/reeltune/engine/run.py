@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from reeltune.definitions.slots import TRANSFORMER, Slot
+from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, Slot
 from reeltune.engine import latents as latents_files
 from reeltune.engine import outputs
 from reeltune.engine.denoiser import Denoiser, Steering, steering
@@ -25,11 +25,12 @@ from reeltune.engine.reporting import Reporter
 from reeltune.engine.stages import denoise, encode, load_component, prompt_notices
 from reeltune.engine.vae import VaeAtWork
 from reeltune.engine.warm import Warm
-from reeltune.errors import MediaError
+from reeltune.errors import LoraMismatch, MediaError
 from reeltune.events import CancelToken, LatentsStored
 from reeltune.families import Component
 from reeltune.families.base import Config
 from reeltune.media.video import Video
+from reeltune.planning.fit import report_of
 from reeltune.planning.memory import MemoryProfile
 from reeltune.planning.plan import Plan
 from reeltune.request.values import Request
@@ -173,13 +174,28 @@ class Run:
         steps = tuple(step for step in range(request.steps) if request.phase(step).transformer == slot)
         loras = []
         for lora, planned in zip(request.loras, self.plan.loras, strict=True):
-            if any(lora.weights[step] for step in steps):
+            if any(lora.weights[step] for step in steps) and self._fits(slot, planned.item.path):
                 loras.append(LoraFile(planned.item.path, lora.weights, steps))
         return self._warm.models.load(self.plan, slot, self._placement, loras, self._cancel)
 
+    def _fits(self, slot: Slot, lora: Path) -> bool:
+        """Whether a LoRA fits the transformer of a slot; of two transformers, it may fit only one."""
+        if not self._two_transformers:
+            return True  # it was checked before anything was loaded
+        try:
+            report_of(self.plan, slot, lora)
+        except LoraMismatch:
+            self._reporter.notice(f"{lora.name} is not applied to the {slot}: nothing of it fits.")
+            return False
+        return True
+
+    @property
+    def _two_transformers(self) -> bool:
+        return TRANSFORMER_2 in self.plan.selection.choices
+
     def _check_latents(self, latents: torch.Tensor, images: InputImages) -> None:
         """Raise NotFinite for NaN or infinity in latents, naming the files whose damaged weights may have caused it."""
-        files = self._warm.models.files(self.plan)
+        files = [*self._warm.models.files(self.plan), *(lora.item.path for lora in self.plan.loras)]
         if not images.none:
             files.append(self.plan.path(_VAE))
         check_finite(latents, "The latents", files, self.plan.definition.id, self.plan.dtype)

@@ -41,6 +41,12 @@ def reports_on_disk(plan: Plan) -> tuple[LoraReport | None, ...]:
     return tuple(None if lora.item.path in missing else _report(lora.item.path, targets) for lora in plan.loras)
 
 
+def report_of(plan: Plan, slot: Slot, lora: Path) -> LoraReport:
+    """What of a LoRA file fits the transformer of a slot. Raises as `check_loras`."""
+    targets = file_targets(plan.files(slot), plan.definition.architecture.family)
+    return fit_lora(lora, read_header(lora), targets, second=slot == TRANSFORMER_2).report
+
+
 def _transformers(plan: Plan) -> list[Slot]:
     return [slot for slot in TRANSFORMERS if slot in plan.selection.choices]
 

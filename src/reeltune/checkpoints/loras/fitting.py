@@ -156,6 +156,12 @@ def lora_modules(header: Header, name: str, family: Family) -> list[LoraModule]:
     return modules
 
 
+def changes_whole_weights(header: Header) -> bool:
+    """Whether a LoRA replaces weights or rescales them (DoRA), so that it depends on LoRAs that were merged before."""
+    parts = {take_apart(key).part for key in header.tensors}
+    return not parts.isdisjoint({Part.MAGNITUDE, Part.SET, Part.SET_BIAS})
+
+
 def _located(raw: str, keys: Mapping[Part, str], family: Family) -> Located | None:
     """The family's module; None for an unknown name, and for an alpha without anything that it scales."""
     if keys.keys() == {Part.ALPHA}:

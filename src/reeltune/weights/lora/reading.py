@@ -17,6 +17,7 @@ from reeltune.weights.lora.values import Values
 from reeltune.weights.tensors import TensorFile
 
 _REPLACED = (Part.SET, Part.SET_BIAS)
+_CHECKED_AS_STORED = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 def check_values(path: Path) -> None:
@@ -30,7 +31,8 @@ def check_values(path: Path) -> None:
 
 
 def _check_finite(values: torch.Tensor, place: str) -> None:
-    if not bool(torch.isfinite(values.to(torch.float32)).all()):
+    numbers = values if values.dtype in _CHECKED_AS_STORED else values.to(torch.float32)
+    if not bool(torch.isfinite(numbers).all()):
         raise CheckpointError(f"{place} contains NaN or infinity: the LoRA is damaged.", hint=DOWNLOAD_AGAIN)
 
 
