@@ -185,4 +185,4 @@ def test_two_transformers_take_turns_where_they_do_not_fit(case, monkeypatch):
     turns, _ = make(definition, settings, events)
     assert np.array_equal(both.frames, turns.frames)
     said = [event.message for event in events if isinstance(event, Notice)]
-    assert "transformer makes room for transformer_2: both don't fit." in said
+    assert "transformer makes room for transformer_2: they don't both fit." in said

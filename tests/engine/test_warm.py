@@ -94,13 +94,13 @@ def test_two_finetunes_in_turn_are_what_each_is_alone(root, loaded, quantization
 
 
 def id_of_model(engine):
-    return id(engine._warm.models._loaded["transformer"][1])
+    return id(engine._warm.models._loaded["transformer"].model)
 
 
 def catalog_with_unrunnable(root):
     import json
 
-    model = {"architecture": "t2v", "URLs": ["https://h/x.safetensors"], "loras": ["https://h/l.safetensors"]}
+    model = {"architecture": "t2v", "URLs": ["https://h/x.safetensors"], "image_outputs": True}
     (root / "finetunes" / "styled.json").write_text(json.dumps({"model": model}))
     return load_catalog(root)["styled"]
 

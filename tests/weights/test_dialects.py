@@ -488,7 +488,7 @@ def test_many_prefixes_and_patterns_are_refused_quickly(tmp_path):
         metadata = {"lora_adapter_metadata": json.dumps({"lora_alpha": 1, "alpha_pattern": patterns})}
         with pytest.raises(CheckpointError, match="alpha_pattern has more than"):
             read_adapter(tmp_path / "x.safetensors", metadata, ())
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 10  # it took minutes
 
 
 def test_the_first_pattern_counts_and_many_are_read_quickly(tmp_path):
@@ -500,4 +500,4 @@ def test_the_first_pattern_counts_and_many_are_read_quickly(tmp_path):
     assert [adapter.alpha_of(name) for name in names] == [2, 4, 6, 7, 1, 1]
     start = time.process_time()
     assert all(adapter.alpha_of(f"x.blocks.{number}.o") == 1 for number in range(5_000))
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 10  # it took minutes
