@@ -84,8 +84,10 @@ class LoraPart:
             return gr.update(choices=self._offered()) if self._offered() != before else gr.skip()
 
         boxes = [component for _, component in followed]
-        # not `change`, which components also trigger while they are drawn, and whose form may be gone then
-        gr.on([box.input for box in boxes], changed, boxes, self._about, trigger_mode="always_last", **QUIET)
+        # `change` is also triggered while a form is drawn, which may be gone then: only what has no other event uses it
+        events = [box.blur if isinstance(box, gr.Textbox) else box.input for box in boxes if box is not loras]
+        events.append(loras.change)
+        gr.on(events, changed, boxes, self._about, trigger_mode="always_last", **QUIET)
         loras.focus(focused, None, loras, **QUIET)
         if self._upload is None:
             return
