@@ -139,6 +139,7 @@ def test_a_finetune_is_made_from_a_local_checkpoint_and_makes_a_video(window):
     assert definition["model"]["URLs"] == ["ckpts/plain_bf16.safetensors"]
     assert definition["model"]["components"] == "reeltune/nano"
     assert definition["num_inference_steps"] == 2
+    page.locator(".rt-form-of[data-of='t2v_1.3B_mine']").wait_for(state="attached")
     page.wait_for_function("() => document.querySelector('#field-prompt textarea')?.value.startsWith('a green circle')")
     job = generate(page)
     wait_for(page, job, "done")

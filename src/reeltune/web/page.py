@@ -45,7 +45,7 @@ def build_page(workspace: Workspace, *, protected: bool = False) -> gr.Blocks:
             with gr.Tab("Configuration", id="configuration"):
                 saved = configuration_tab(workspace, page)
         saved.then(partial(_show_models_again, workspace), draft, [make.about, make.models], **QUIET)
-        opening = page.load(partial(_open, workspace), draft, [draft, make.about, make.models], **QUIET)
+        opening = page.load(partial(_open, workspace), None, [draft, make.about, make.models], **QUIET)
         opening.then(None, js=_OPENED_JS, **QUIET)
         start_clock(partial(View, workspace), [draft, gallery], _parts(make, cards, base, own), page)
     return page
@@ -56,12 +56,10 @@ def _show_models_again(workspace: Workspace, draft: VideoDraft) -> tuple[str, st
     return model_description(workspace, draft.id), model_list(workspace, draft.id)
 
 
-def _open(workspace: Workspace, draft: VideoDraft) -> tuple[Any, ...]:
-    """Select the first model when the page is opened, as it may have changed since the server started."""
+def _open(workspace: Workspace) -> tuple[Any, ...]:
+    """Select the first model when the page is opened, which draws its form."""
     try:
         id = workspace.first_model()
-        if id == draft.id:
-            return gr.skip(), gr.skip(), gr.skip()
         description = marked(MODEL, model_description(workspace, id))
         models = marked(MODELS, model_list(workspace, id))
         return new_draft(workspace, id), description, models

@@ -41,7 +41,9 @@ _BLOCKED = hint("This model can’t run here. The reason is shown above.")
 def draw_form_for(workspace: Workspace, draft: gr.State, make: MakeComponents) -> None:
     """Draw the form here, and again whenever the draft changes."""
 
-    @gr.render(inputs=draft, show_progress="hidden")  # type: ignore[untyped-decorator]
+    # Not on loading too, as is usual: opening the page changes the draft, and a form that is drawn twice loses what is
+    # entered in between.
+    @gr.render(inputs=draft, triggers=[draft.change], show_progress="hidden")  # type: ignore[untyped-decorator]
     def form(current: VideoDraft) -> None:
         try:
             definition = workspace.catalog()[current.id]
