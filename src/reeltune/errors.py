@@ -33,6 +33,9 @@
     │   ├── NotFinite                the result contains NaN or infinity (carries the weight files)
     │   └── DecodeFailed             decoding failed; the latents are stored (carries their file)
     ├── QueueError               the queue can't be used, or a job is in the wrong state
+    │   ├── JobNotFound              no job has this number
+    │   ├── JobStateError            a job is in a state that doesn't allow what was asked
+    │   ├── QueueFull                as many jobs wait as may wait
     │   └── WorkerDied               the worker process ended unexpectedly
     └── ServeError               the web server can't start
 
@@ -272,6 +275,18 @@ class DecodeFailed(GenerationError):
 
 class QueueError(ReeltuneError):
     """The queue can't be read or written, or a job's state doesn't allow the operation."""
+
+
+class JobNotFound(QueueError):
+    """No job has this number, perhaps because it was removed."""
+
+
+class JobStateError(QueueError):
+    """A job is in a state that doesn't allow what was asked."""
+
+
+class QueueFull(QueueError):
+    """As many jobs wait as may wait."""
 
 
 class WorkerDied(QueueError):

@@ -9,10 +9,10 @@ import pytest
 from reeltune.errors import SettingsError
 from reeltune.jobs import Queue, State
 from reeltune.jobs.choose import FreeWorker
+from reeltune.server.guard import _host
 from reeltune.service.workspace import Workspace
 from reeltune.web.clock import PagePart, View, attempt, changes
 from reeltune.web.events import reporting
-from reeltune.web.guard import _host
 from reeltune.web.markup import button, marked, notices_list, problem, text
 from reeltune.web.model_panel import model_description, model_list
 from reeltune.web.queue_panel import queue_panel

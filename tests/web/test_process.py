@@ -9,8 +9,9 @@ import pytest
 from reeltune.cli.logs import show_log
 from reeltune.errors import ServeError
 from reeltune.preferences import load_preferences
-from reeltune.web import connections, server
-from reeltune.web.desktop import has_desktop
+from reeltune.server import connections
+from reeltune.server import serving as server
+from reeltune.server.desktop import has_desktop
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ from serving import Server, Window, chromium, module_root, server
 from starlette.applications import Starlette
 
 from reeltune.jobs import Runner
+from reeltune.server.connections import WebServer, listen
 from reeltune.service.labels import label_of
 from reeltune.service.uploads import discard_json_upload
 from reeltune.service.workspace import Workspace
-from reeltune.web.connections import WebServer, listen
 from reeltune.web.upload_route import upload_routes
 
 PNG = bytes.fromhex(

@@ -11,7 +11,7 @@ import pytest
 from serving import Server, module_root, server
 
 from reeltune.errors import ServeError
-from reeltune.web.server import Serving, check
+from reeltune.server.serving import Serving, check
 
 FILM = b"\0\0\0\x18ftypisom\0\0\2\0isomiso2a film"
 PNG = bytes.fromhex(

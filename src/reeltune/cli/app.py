@@ -15,9 +15,9 @@ from reeltune.cli.decode import decode
 from reeltune.cli.generate import generate
 from reeltune.cli.options import RootBefore
 from reeltune.cli.output import print_error, print_line
-from reeltune.cli.page import ui
 from reeltune.cli.profiles import list_profiles
 from reeltune.cli.quantize import quantize
+from reeltune.cli.serve import mcp, serve, ui
 from reeltune.cli.stored import read_command
 from reeltune.cli.usage import UsageError, explain_usage_error
 from reeltune.errors import Cancelled, ReeltuneError
@@ -50,6 +50,8 @@ def root_options(
 app.command("generate")(generate)
 app.command("decode")(decode)
 app.command("ui")(ui)
+app.command("serve")(serve)
+app.command("mcp")(mcp)
 app.command("list")(models.list_models)
 app.command("show")(models.show)
 app.command("profiles")(list_profiles)

@@ -20,6 +20,7 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+CHECKED = "checked"  # key of a job's `extra`: what a check found out about its settings, until they are edited
 ENDED = frozenset({State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED})  # states to try it again from
 
 

@@ -9,6 +9,7 @@ from reeltune.events import Notice, Planned, Progress
 from reeltune.jobs.job import Job, State
 from reeltune.jobs.live import Outcome
 from reeltune.jobs.messages import Saved, WorkerEvent
+from reeltune.jobs.totals import Totals
 
 log = logging.getLogger("reeltune.jobs")
 _MOST_PROMPT = 60  # characters
@@ -16,13 +17,14 @@ _LEAST_SECONDS = 0.05  # of a stage that is worth a word
 
 
 class JobLog:
-    """The lines of one job."""
+    """The lines of one job, and what it adds to the totals of all jobs."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, totals: Totals) -> None:
+        self._job, self._totals = job, totals
         self._began = self._since = time.monotonic()
         self._stage = ""
         self._seconds: dict[str, float] = {}
+        self._received: dict[str, int] = {}  # bytes of each file that is being downloaded
         prompt = " ".join(job.prompt.split())
         short = prompt if len(prompt) <= _MOST_PROMPT else prompt[: _MOST_PROMPT - 1] + "…"
         log.info("Job %d begins: %s, %s", job.id, job.definition, f'"{short}"' if short else "no prompt given")
@@ -31,6 +33,8 @@ class JobLog:
         """Log what happened, and count the time of each stage."""
         if isinstance(event, Progress):
             self._enter(event.stage, event.subject)
+            if event.stage == "download" and event.unit == "bytes":
+                self._download(event)
         elif isinstance(event, Notice):
             log.info("Job %d: %s", self._job.id, event.message)
         elif isinstance(event, Planned):
@@ -41,6 +45,7 @@ class JobLog:
     def ended(self, outcome: Outcome) -> None:
         """Log how it ended, and the seconds by stage."""
         self._enter("", "")
+        self._totals.add_end(outcome.state)
         seconds = time.monotonic() - self._began
         stages = ", ".join(f"{name} {time:.1f} s" for name, time in self._seconds.items() if time >= _LEAST_SECONDS)
         by_stage = f" ({stages})" if stages else ""
@@ -55,9 +60,17 @@ class JobLog:
         now = time.monotonic()
         if self._stage:
             self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
+            self._totals.add_seconds(self._stage, now - self._since)
         self._stage, self._since = stage, now
         if stage:
             log.debug("Job %d: %s %s", self._job.id, stage, subject)
+
+    def _download(self, progress: Progress) -> None:
+        """Count what was received since the last event; a file may be there in part already when it begins."""
+        received = int(progress.done)
+        before = self._received.get(progress.subject, received)
+        self._received[progress.subject] = received
+        self._totals.add_bytes(max(0, received - before))
 
 
 def _reason(outcome: Outcome) -> str:

@@ -12,13 +12,13 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from reeltune.errors import InvalidJSON, QueueError, SettingsError
+from reeltune.errors import InvalidJSON, JobNotFound, JobStateError, QueueFull, SettingsError
 from reeltune.families.values import Settings
 from reeltune.jobs.choose import FreeWorker, WaitingJob, choose_job
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.exchange import NewJob, export_text, read_export
-from reeltune.jobs.job import ENDED, Attempt, Job, State
-from reeltune.jobs.rows import LARGEST_POSITION, as_job, as_waiting, dumped
+from reeltune.jobs.job import CHECKED, ENDED, Attempt, Job, State
+from reeltune.jobs.rows import LARGEST_POSITION, as_job, as_state, as_waiting, dumped
 from reeltune.jobs.store import Store
 from reeltune.settings import check_call
 from reeltune.untrusted import JsonObject, clean_text, parse_json
@@ -37,11 +37,13 @@ class Queue:
     """Jobs of one root. Every method is one transaction, so that threads and processes can share it.
 
     `confined`: whether jobs that are added may name no files outside the root, the folder of videos and the model
-    folders. Raises QueueError where the file can't be used, a job doesn't exist, or isn't in a state for what is asked.
+    folders. `most_jobs`: how many may wait. Raises QueueError where the file can't be used, JobNotFound where a job
+    doesn't exist, JobStateError where it isn't in a state for what is asked.
     """
 
-    def __init__(self, root: Path, *, confined: bool = False) -> None:
+    def __init__(self, root: Path, *, confined: bool = False, most_jobs: int = _MOST_JOBS) -> None:
         self._root, self._confined = root, confined
+        self._most_jobs = min(most_jobs, _MOST_JOBS)
         self._store = Store(root)
 
     @property
@@ -60,6 +62,30 @@ class Queue:
             ).fetchall()
         return [as_job(row) for row in rows]
 
+    def page(self, limit: int, *, after: int | None = None, newest_first: bool = True) -> list[Job]:
+        """At most `limit` jobs in the order in which they were added, or the reverse; those after the job `after`."""
+        beyond, order = ("<", "DESC") if newest_first else (">", "ASC")
+        condition = f"WHERE id {beyond} ?" if after is not None else ""
+        values = (limit,) if after is None else (after, limit)
+        with self._store.open() as connection:
+            rows = connection.execute(f"SELECT * FROM jobs {condition} ORDER BY id {order} LIMIT ?", values).fetchall()
+        return [as_job(row) for row in rows]
+
+    def counts(self) -> dict[State, int]:
+        """The number of jobs in each state."""
+        with self._store.open() as connection:
+            rows = connection.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state").fetchall()
+        counted = dict.fromkeys(State, 0)
+        for state, number in rows:
+            counted[as_state(state)] += number
+        return counted
+
+    def states(self) -> dict[int, tuple[State, int]]:
+        """The state of each job and the number of its last attempt, by id."""
+        with self._store.open() as connection:
+            rows = connection.execute("SELECT id, state, attempt FROM jobs").fetchall()
+        return {id: (as_state(state), attempt) for id, state, attempt in rows}
+
     def get(self, id: int) -> Job:
         """One job."""
         with self._store.open() as connection:
@@ -68,7 +94,7 @@ class Queue:
     def _get(self, connection: Any, id: int) -> Job:
         row = connection.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
         if row is None:
-            raise QueueError(f"There is no job {id}.", hint="It may have been removed meanwhile.")
+            raise JobNotFound(f"There is no job {id}.", hint="It may have been removed meanwhile.")
         return as_job(row)
 
     # --- what the user does ---------------------------------------------------------------------------------
@@ -87,9 +113,10 @@ class Queue:
         ]
         with self._store.write() as connection:
             waiting = connection.execute("SELECT COUNT(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
-            if waiting + len(checked) > _MOST_JOBS:
-                raise QueueError(
-                    f"{waiting:,} jobs wait already, of {_MOST_JOBS:,} at most.", hint="Remove some first."
+            if waiting + len(checked) > self._most_jobs:
+                raise QueueFull(
+                    f"{waiting:,} jobs wait already, of {self._most_jobs:,} at most.",
+                    hint="Wait until some have ended, or remove some.",
                 )
             last = self._last(connection)
             ids = []
@@ -129,9 +156,12 @@ class Queue:
         text = self._checked(settings, self._confinement())
         with self._store.write() as connection:
             job = self._waiting(connection, id)
+            extra = {key: value for key, value in job.extra.items() if key != CHECKED}
+            confined = int(self._confined or job.confined)
             connection.execute(
-                "UPDATE jobs SET settings = ?, definition = ?, outputs = '[]', latents = '', confined = ? WHERE id = ?",
-                (text, clean_text(definition or job.definition), int(self._confined or job.confined), id),
+                "UPDATE jobs SET settings = ?, definition = ?, outputs = '[]', latents = '', confined = ?, extra = ? "
+                "WHERE id = ?",
+                (text, clean_text(definition or job.definition), confined, dumped(extra), id),
             )
             return self._get(connection, id)
 
@@ -148,14 +178,14 @@ class Queue:
         """Move a waiting job up (-1) or down (1)."""
         waiting = [job.id for job in self.jobs() if job.waiting]
         if id not in waiting:
-            raise QueueError(f"Job {id} doesn't wait any more.", hint="It has begun meanwhile.")
+            raise JobStateError(f"Job {id} doesn't wait any more.", hint="It has begun meanwhile.")
         self.move(id, waiting.index(id) + by)
 
     def remove(self, id: int) -> None:
         """Forget a job that isn't running; its videos stay."""
         with self._store.write() as connection:
             if self._get(connection, id).state is State.RUNNING:
-                raise QueueError(f"Job {id} is running.", hint="Cancel it first.")
+                raise JobStateError(f"Job {id} is running.", hint="Cancel it first.")
             connection.execute("DELETE FROM jobs WHERE id = ?", (id,))
 
     def cancel(self, id: int) -> None:
@@ -175,9 +205,9 @@ class Queue:
         with self._store.write() as connection:
             job = self._get(connection, id)
             if job.damaged:
-                raise QueueError(job.error, hint=job.hint)
+                raise JobStateError(job.error, hint=job.hint)
             if job.state not in ENDED:
-                raise QueueError(f"Job {id} is {job.state} already.")
+                raise JobStateError(f"Job {id} is {job.state} already.")
             position = self._first(connection) - 1 if job.resumable else self._last(connection) + 1
             outputs = job.outputs if job.resumable else ()
             latents = job.latents if job.resumable else ""
@@ -198,7 +228,7 @@ class Queue:
     def _waiting(self, connection: Any, id: int) -> Job:
         job = self._get(connection, id)
         if not job.waiting:
-            raise QueueError(f"Job {id} is {job.state}: it doesn't wait any more.")
+            raise JobStateError(f"Job {id} is {job.state}: it doesn't wait any more.")
         return job
 
     # --- what the runner does -------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def as_job(row: sqlite3.Row) -> Job:
         problem = _DAMAGED.format("definition")
     elif settings is None:
         problem = _DAMAGED.format("settings")
-    state = _state(values.get("state"))
+    state = as_state(values.get("state"))
     if problem and state in (State.QUEUED, State.RUNNING):
         state = State.FAILED
     started, finished = _time(values.get("started")), _time(values.get("finished"))
@@ -73,7 +73,8 @@ def dumped(value: Settings | Sequence[str]) -> str:
     return clean_text(json.dumps(value, ensure_ascii=False, default=str))
 
 
-def _state(value: Any) -> State:
+def as_state(value: Any) -> State:
+    """The state in a row; one that this version doesn't know counts as interrupted."""
     return State(value) if isinstance(value, str) and value in _STATES else State.INTERRUPTED
 
 

@@ -16,7 +16,7 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from reeltune.errors import QueueError
+from reeltune.errors import JobStateError, QueueError
 from reeltune.files import reason
 from reeltune.jobs.handle import WorkerHandle
 from reeltune.jobs.job import Attempt, State
@@ -25,6 +25,7 @@ from reeltune.jobs.live import Live
 from reeltune.jobs.local import LocalProcess, worker_command
 from reeltune.jobs.pauses import Pauses
 from reeltune.jobs.queue import Queue
+from reeltune.jobs.totals import Totals, TotalsNow
 from reeltune.jobs.worker_thread import WorkerThread
 
 LOCK_NAME = ".reeltune.lock"
@@ -55,9 +56,10 @@ class Runner:
         self._root = root
         self._lock = FileLock(root / LOCK_NAME, timeout=0, thread_local=False)
         self._pauses = Pauses()
+        self._totals = Totals()
         machine = socket.gethostname()
         self._threads = {
-            name: WorkerThread(name, handle, self.queue, self._pauses)
+            name: WorkerThread(name, handle, self.queue, self._pauses, self._totals)
             for name, handle in ((f"{machine}/{handle.name}", handle) for handle in workers)
         }
         if len(self._threads) != len(workers):
@@ -122,6 +124,16 @@ class Runner:
         return next((live for live in self.running() if live.job == id), None)
 
     @property
+    def totals(self) -> TotalsNow:
+        """What all jobs have taken since the program began."""
+        return self._totals.now()
+
+    @property
+    def alive(self) -> bool:
+        """Whether all threads run that take jobs."""
+        return all(thread.alive for thread in self._threads.values())
+
+    @property
     def paused(self) -> bool:
         """Whether the queue waits after a failure that the next job would share."""
         return self._pauses.current is not None
@@ -145,11 +157,11 @@ class Runner:
             return
         job = self.queue.get(id)
         if job.state is State.RUNNING and job.worker not in self._threads:
-            raise QueueError(f"Job {id} is run by another program ({job.worker}).", hint="Cancel it there.")
+            raise JobStateError(f"Job {id} is run by another program ({job.worker}).", hint="Cancel it there.")
         if job.state is State.RUNNING or attempt not in (None, job.attempts):
-            raise QueueError(f"Job {id} has ended: there is nothing to cancel.", hint="Its end is being stored.")
+            raise JobStateError(f"Job {id} has ended: there is nothing to cancel.", hint="Its end is being stored.")
         if not job.waiting:
-            raise QueueError(f"Job {id} is {job.state}: there is nothing to cancel.")
+            raise JobStateError(f"Job {id} is {job.state}: there is nothing to cancel.")
         self.queue.cancel(id)
 
     def _attempts(self) -> list[Attempt]:

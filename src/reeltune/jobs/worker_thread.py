@@ -20,6 +20,7 @@ from reeltune.jobs.live import Live, Outcome
 from reeltune.jobs.messages import Done, Ending, Failed, RunTask, Saved, Stopped, WorkerEvent
 from reeltune.jobs.pauses import Pauses
 from reeltune.jobs.queue import INTERRUPTED, INTERRUPTED_HINT, Queue
+from reeltune.jobs.totals import Totals
 
 _LOOK_SECONDS = 1.0  # other processes may add jobs too
 _STORE_SECONDS = 2.0  # how often the progress of a job is stored
@@ -30,11 +31,12 @@ class WorkerThread:
     taken. `worker`: its name in the queue.
     """
 
-    def __init__(self, worker: str, handle: WorkerHandle, queue: Queue, pauses: Pauses) -> None:
+    def __init__(self, worker: str, handle: WorkerHandle, queue: Queue, pauses: Pauses, totals: Totals) -> None:
         self.worker = worker
         self._handle = handle
         self._queue = queue
         self._pauses = pauses
+        self._totals = totals
         self._live: Live | None = None
         self._unstored: Outcome | None = None  # how the last job ended, until that is stored
         self._trouble: QueueError | None = None
@@ -140,7 +142,7 @@ class WorkerThread:
 
     def _run(self, job: Job) -> None:
         """Run a job to its end, whatever that is, and store it."""
-        job_log = JobLog(job)
+        job_log = JobLog(job, self._totals)
         with self._guard:
             self._live = Live(
                 job.id,

@@ -115,17 +115,18 @@ def read_clip(path: Path, count: int, fps: int, size: tuple[int, int]) -> Clip:
         own_sizes: list[tuple[int, int]] = []
 
         def convert(frame: av.VideoFrame) -> Image.Image:
-            image = _upright(frame)
+            image = upright(frame)
             own_sizes.append(image.size)
             return cover(image, *size)
 
         frames, more = sample_frames(timed_frames(container.decode(stream), rate), count, fps, convert)
         if not frames:
-            raise _no_frames(path)
+            raise no_frames(path)
         return Clip(frames, own_sizes[-1], rate, more)
 
 
-def _no_frames(path: Path) -> MediaError:
+def no_frames(path: Path) -> MediaError:
+    """The error for a video without frames."""
     return MediaError(f"{display(path)} contains no frame that can be decoded.", hint="Check that it plays.")
 
 
@@ -146,8 +147,8 @@ def last_frame(path: Path) -> Image.Image:
             container.seek(0, stream=stream)
             frame = _last(container.decode(stream))
         if frame is None:
-            raise _no_frames(path)
-        return _upright(frame)
+            raise no_frames(path)
+        return upright(frame)
 
 
 def _last(frames: Iterable[av.VideoFrame]) -> av.VideoFrame | None:
@@ -164,7 +165,7 @@ def _plausible_rate(rate: Fraction | None, default: int) -> float:
     return float(rate)
 
 
-def _upright(frame: av.VideoFrame) -> Image.Image:
+def upright(frame: av.VideoFrame) -> Image.Image:
     """A frame in RGB, on white, rotated to be upright."""
     if any(component.is_alpha for component in frame.format.components):
         image = _to_rgb(Image.fromarray(frame.to_ndarray(format="rgba"), "RGBA"))

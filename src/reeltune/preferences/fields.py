@@ -193,6 +193,14 @@ _DECLARATIONS = (
     _number("connections", "Connections per download.", 1, 16, integer=True),
     _number("rate_limit", "Megabytes per second for all downloads; 0 for no limit.", 0, 100_000),
     _number("stall_seconds", "Seconds without data before a download reconnects.", 1, 600),
+    _switch("input_urls", "Let programs name images and videos by URL, which the server then downloads."),
+    _number(
+        "queue_limit",
+        "Waiting jobs that programs may add up to, before they are told to wait.",
+        1,
+        10_000,
+        integer=True,
+    ),
 )
 
 FIELDS: Mapping[str, PreferenceField] = MappingProxyType({field.name: field for field in _DECLARATIONS})

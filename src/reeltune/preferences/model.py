@@ -23,7 +23,8 @@ class Preferences:
     the transformer's blocks are compiled. `int8`: how int8 weights are multiplied, "weights" (16-bit activations) or
     "dynamic" (int8 activations). `merge_loras`: whether LoRAs with a constant weight are merged into models
     that are loaded from 16-bit files. `save_quantized`: whether int8 versions of 16-bit files are written and listed.
-    `tokens`: by "hub" and "civitai". `extra`: unknown keys of the file, which are kept.
+    `input_urls`: whether programs may name images and videos by URL. `queue_limit`: how many jobs may wait when a
+    program adds one. `tokens`: by "hub" and "civitai". `extra`: unknown keys of the file, which are kept.
 
     Choices and devices are accepted in any case and by their usual aliases. Raises PreferencesError for other values.
     """
@@ -44,6 +45,8 @@ class Preferences:
     int8: str = "weights"
     merge_loras: bool = False
     save_quantized: bool = False
+    input_urls: bool = False
+    queue_limit: int = 1000
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict)
 

@@ -20,6 +20,7 @@ from reeltune.files import write_atomic
 from reeltune.jobs import Job
 from reeltune.planning.positions import check_positions
 from reeltune.request.parse import parse
+from reeltune.request.values import Request
 from reeltune.service.fields import (
     FormValues,
     displayed_settings,
@@ -210,15 +211,29 @@ def _basis(workspace: Workspace, id: str) -> str:
 
 
 def check_draft(workspace: Workspace, definition: Definition, form_values: FormValues) -> tuple[Settings, list[str]]:
-    """The settings of a job from the values of a form, and notices about them.
+    """The settings of a job from the values of a form, and notices about them. Raises as `check_settings`."""
+    checked = check_settings(workspace, definition, settings_from_form(definition, form_values))
+    return checked.settings, list(checked.notices)
 
-    Checks everything that can be known before the model is loaded. Raises SettingsError, MediaError, NotRunnable.
+
+@dataclass(frozen=True)
+class CheckedSettings:
+    """Settings as they are stored in a job, the request of its first video, and notices about them."""
+
+    settings: Settings
+    first: Request
+    notices: tuple[str, ...]
+
+
+def check_settings(workspace: Workspace, definition: Definition, values: Settings) -> CheckedSettings:
+    """Check everything that can be known before the model is loaded.
+
+    Raises SettingsError, MediaError, NotRunnable.
     """
-    checked_settings = check_call(settings_from_form(definition, form_values))
-    settings = checked_inputs(workspace, definition, checked_settings)
+    settings = checked_inputs(workspace, definition, check_call(values))
     parsed = parse(definition, settings)
     check_positions(workspace.explain(definition), parsed.requests[0])
     notices = [*parsed.notices, *check_loras(workspace, definition, settings.get("activated_loras") or ())]
     if len(parsed.requests) > 1:
         notices.append(f"It makes {len(parsed.requests)} videos.")
-    return settings, notices
+    return CheckedSettings(settings, parsed.requests[0], tuple(notices))

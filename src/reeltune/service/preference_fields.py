@@ -38,6 +38,8 @@ PREFERENCE_LABELS = {
     "connections": "Connections per download",
     "rate_limit": "Download limit (MB/s)",
     "stall_seconds": "Reconnect after (seconds)",
+    "input_urls": "Let programs name images and videos by URL",
+    "queue_limit": "Waiting jobs of programs",
 }
 TOKEN_LABELS = {"hub": "Hugging Face token", "civitai": "CivitAI token"}
 DELETE_TOKEN = "-"  # entered in place of a token
@@ -59,6 +61,8 @@ _HELP = {
     "connections": "1 to 16.",
     "rate_limit": "The speed of all downloads together; 0 for no limit.",
     "stall_seconds": "How long a server may send nothing.",
+    "input_urls": "The server downloads what such URLs lead to, but nothing from private addresses.",
+    "queue_limit": "When so many jobs wait, programs are told to try again later.",
 }
 _BITS = {"int8": "Scaled Int8", "bf16": "16-bit"}
 _CHOICE_LABELS = {

@@ -7,8 +7,6 @@ import hmac
 import html
 import ipaddress
 import secrets
-import stat
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ from urllib.parse import parse_qs
 
 from reeltune.errors import FileError, ServeError
 from reeltune.files import read_bytes
+from reeltune.server.keys import Keys, warnings_about
 
 MAX_FORM_BYTES = 10_000
 _MAX_FILE_BYTES = 1_000_000
@@ -45,19 +44,12 @@ def read_passwords(path: Path) -> tuple[dict[str, str], list[str]]:
     if not pairs or not all(name and password for name, _, password in pairs):
         message = f"{path} must have one name:password per line."
         raise ServeError(message, hint="At least one line is needed; names and passwords must not be empty.")
-    return {name: password for name, _, password in pairs}, _warnings(path)
-
-
-def _warnings(path: Path) -> list[str]:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if sys.platform == "win32" or not mode & 0o077:
-        return []
-    return [f"Other users of this machine can read the passwords in {path}. Fix it with: chmod 600 '{path}'"]
+    return {name: password for name, _, password in pairs}, warnings_about(path)
 
 
 def login_page(message: str = "") -> bytes:
     """The login page, with an error message."""
-    page = (Path(str(resources.files("reeltune.web"))) / "assets" / "login.html").read_text(encoding="utf-8")
+    page = (Path(str(resources.files("reeltune.server"))) / "login.html").read_text(encoding="utf-8")
     alert = f'<div role="alert">{html.escape(message)}</div>' if message else ""
     return page.replace("<!--message-->", alert).encode("utf-8")
 
@@ -73,10 +65,15 @@ class _Attempts:
 
 
 class Login:
-    """The users who may use the page, and their sessions. Without `passwords` no login is needed."""
+    """The users who may use the page, and their sessions.
 
-    def __init__(self, passwords: Mapping[str, str]) -> None:
+    Without `passwords`, users log in with one of the API's `keys` as the password, and any name. Without both, no login
+    is needed.
+    """
+
+    def __init__(self, passwords: Mapping[str, str], keys: Keys | None = None) -> None:
         self._passwords = dict(passwords)
+        self._keys = keys or Keys(())
         self._cookie = f"reeltune-{secrets.token_hex(4)}"  # a browser sends the cookies of all ports of a host
         self._sessions: OrderedDict[str, float] = OrderedDict()  # end time by token
         self._attempts: OrderedDict[str, _Attempts] = OrderedDict()
@@ -84,7 +81,7 @@ class Login:
     @property
     def needed(self) -> bool:
         """Whether users must log in."""
-        return bool(self._passwords)
+        return bool(self._passwords) or self._keys.needed
 
     def is_logged_in(self, cookies: str) -> bool:
         """Whether the cookies of a request belong to a session."""
@@ -137,6 +134,8 @@ class Login:
         except ValueError:
             return False
         name, password = fields.get("username", [""])[0].strip(), fields.get("password", [""])[0]
+        if not self._passwords:
+            return self._keys.contain(password)
         correct_password = self._passwords.get(name, "")
         same = hmac.compare_digest(correct_password.encode("utf-8"), password.encode("utf-8"))
         return same and bool(correct_password)

@@ -1,0 +1,139 @@
+"""The application of the API: all routes, their errors, and the document that describes them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.routing import Match
+
+from reeltune import __version__
+from reeltune.api.docs_page import docs_page
+from reeltune.api.errors import ApiError, handle_errors, nothing_here
+from reeltune.api.events import event_routes
+from reeltune.api.files import file_routes
+from reeltune.api.jobs import job_routes
+from reeltune.api.metrics import CONTENT_TYPE, metrics_registry, metrics_text
+from reeltune.api.models import definition_routes, model_routes
+from reeltune.api.schema import ErrorAnswer, Health
+from reeltune.api.videos import video_routes
+from reeltune.errors import ReeltuneError
+from reeltune.service.workspace import Workspace
+
+_DESCRIPTION = """\
+Makes videos with finetunes of Wan, Hunyuan Video and LTX Video.
+
+The routes below `/v1` have the shape of OpenAI's API for videos, so its clients work with this server. The routes below
+`/api` tell about definitions and the queue. Every error has the form `{"error": {"message", "type", "param", "code"}}`.
+"""
+_TAGS = [
+    {"name": "Videos", "description": "Make videos, follow them, and download them."},
+    {"name": "Files", "description": "Upload images and videos that models start from."},
+    {"name": "Models", "description": "What videos can be made with."},
+    {"name": "Definitions", "description": "Definitions, their settings, and the files that they would use."},
+    {"name": "Queue", "description": "Jobs: the order of those that wait, and what became of the others."},
+    {"name": "Server", "description": "Whether the server works, and its numbers."},
+]
+_ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}}
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+def build_api(workspace: Workspace) -> FastAPI:
+    """The application. It checks neither hosts nor keys: `reeltune.server.guard` stands before it."""
+    extensions = AsyncExitStack()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with extensions:
+            for context in app.state.contexts:
+                await extensions.enter_async_context(context)
+            yield
+
+    app = FastAPI(
+        title="reeltune",
+        version=__version__,
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        responses=_ERRORS,
+        separate_input_output_schemas=False,
+    )
+    contexts: list[AbstractAsyncContextManager[Any]] = []
+    app.state.contexts = contexts  # of parts that run as long as the application
+    handle_errors(app)
+    for routes in (video_routes, file_routes, model_routes, definition_routes, job_routes, event_routes):
+        app.include_router(routes(workspace))
+    _add_server_routes(app, workspace)
+    _add_mcp(app, workspace)
+    _add_missing(app)
+    return app
+
+
+def _add_server_routes(app: FastAPI, workspace: Workspace) -> None:
+    registry = metrics_registry(workspace)
+
+    @app.get("/healthz", tags=["Server"], summary="Whether the server works")
+    def health() -> JSONResponse:
+        """Status 200 while jobs can be added and run, else 503. No key is needed."""
+        found = _health(workspace)
+        return JSONResponse(found.model_dump(), 200 if found.status == "ok" else 503)
+
+    @app.get("/metrics", tags=["Server"], summary="Numbers for Prometheus", response_class=Response)
+    def metrics() -> Response:
+        """Jobs by state, seconds by stage, bytes downloaded, and memory."""
+        return Response(metrics_text(registry), media_type=CONTENT_TYPE)
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()))
+
+
+def _health(workspace: Workspace) -> Health:
+    try:
+        workspace.queue.counts()
+    except ReeltuneError as error:
+        return Health(status="failing", version=__version__, problem=error.message)
+    if not workspace.runner.alive:
+        return Health(status="failing", version=__version__, problem="No thread takes jobs any more.")
+    return Health(status="ok", version=__version__)
+
+
+def _add_mcp(app: FastAPI, workspace: Workspace) -> None:
+    """Mount the MCP server at `/mcp` where its package is installed."""
+    try:
+        from reeltune.api.mcp_server import mount_mcp
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("mcp", "mcp_types"):
+            raise
+        message = "MCP needs an extra package. Install it with: pip install 'reeltune[mcp]'"
+
+        @app.api_route("/mcp", methods=_METHODS, include_in_schema=False)
+        def no_mcp() -> None:
+            raise ApiError(501, message, code="not_installed")
+
+        return
+    mount_mcp(app, workspace)
+
+
+def _add_missing(app: FastAPI) -> None:
+    """Answer everything else below the addresses of the API, so that no request of a program reaches the page."""
+
+    def missing(request: Request) -> None:
+        allowed = sorted(
+            method
+            for route in app.routes
+            if route is not request.scope.get("route") and route.matches(request.scope)[0] is Match.PARTIAL
+            for method in getattr(route, "methods", None) or ()
+        )
+        if allowed:
+            raise ApiError(405, f"{request.url.path[:80]} is for {', '.join(allowed)}.", code="wrong_method")
+        nothing_here(request.method, request.url.path)
+
+    for top in ("/v1", "/api", "/mcp", "/docs", "/openapi.json", "/metrics", "/healthz"):
+        app.add_api_route(top, missing, methods=_METHODS, include_in_schema=False)
+        app.add_api_route(f"{top}/{{path:path}}", missing, methods=_METHODS, include_in_schema=False)

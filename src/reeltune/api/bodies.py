@@ -1,0 +1,170 @@
+"""The bodies of requests: JSON objects and multipart forms, limited in size and in time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from reeltune.api.errors import ApiError
+from reeltune.api.multipart import STATUSES, MultipartReceiver, StoredFile, boundary_of
+from reeltune.errors import InvalidJSON
+from reeltune.files import reason
+from reeltune.service.uploads import MAX_BYTES, UploadLimit, UploadRefused
+from reeltune.service.workspace import Workspace
+from reeltune.untrusted import JsonObject, parse_json
+
+MAX_JSON_BYTES = 100_000_000  # data URLs may hold whole images
+_MAX_TEXT_BYTES = 50_000_000  # of all texts in one form
+_ENVELOPE_BYTES = 51_000_000  # of a form, besides its files
+_STALL_SECONDS = 60.0  # without a byte
+_FIRST_SECONDS = 60.0  # for any body, before its speed counts
+_LEAST_SPEED = 10_000  # bytes per second; slower bodies only keep a connection busy
+_MAX_LEVELS = 5  # of names such as settings[a][b]
+_CONTENT_TYPES = "application/json or multipart/form-data"
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a request sent: `values` by name, and `files` that were stored among the uploads."""
+
+    values: JsonObject
+    files: list[StoredFile] = field(default_factory=list)
+
+
+async def read_body(request: Request, workspace: Workspace) -> Body:
+    """The body of a request. Raises ApiError."""
+    content_type = request.headers.get("content-type", "")
+    boundary = boundary_of(content_type)
+    try:
+        if boundary is not None:
+            return await _read_form(request, workspace, boundary)
+        if content_type.partition(";")[0].strip().lower() in ("", "application/json"):
+            return Body(await _read_json(request))
+    except ClientDisconnect:
+        raise ApiError(400, "The request was interrupted.", code="incomplete") from None
+    except TimeoutError:
+        raise ApiError(408, "The request was too slow.", code="too_slow") from None
+    raise ApiError(415, f"Send {_CONTENT_TYPES}.", param="content-type", code="unsupported_media_type")
+
+
+async def _read_json(request: Request) -> JsonObject:
+    content = bytearray()
+    async for data in _pieces(request):
+        content += data
+        if len(content) > MAX_JSON_BYTES:
+            raise ApiError(413, f"A JSON body may have at most {MAX_JSON_BYTES:,} bytes.", code="too_large")
+    if not content:
+        return {}
+    try:
+        value = await run_in_threadpool(parse_json, bytes(content), "The body", max_bytes=MAX_JSON_BYTES)
+    except InvalidJSON as error:
+        raise ApiError(400, str(error), code="invalid_json") from error
+    if not isinstance(value, dict):
+        raise ApiError(400, "The body must be a JSON object.", code="invalid_json")
+    return value
+
+
+async def _read_form(request: Request, workspace: Workspace, boundary: bytes) -> Body:
+    receiver: MultipartReceiver | None = None
+    try:
+        limit = UploadLimit(workspace.root, MAX_BYTES, envelope_bytes=_ENVELOPE_BYTES)
+        length = request.headers.get("content-length", "0")
+        if length.isdigit():
+            limit.announce(int(length))
+        workspace.uploads.mkdir(parents=True, exist_ok=True)
+        receiver = MultipartReceiver(workspace.uploads, boundary, limit, max_text_bytes=_MAX_TEXT_BYTES)
+        await feed(request, receiver)
+        return Body(_nested(receiver.texts), receiver.files)
+    except UploadRefused as refusal:
+        raise ApiError(STATUSES[refusal.reason], str(refusal), code="refused_file") from refusal
+    except FormParserError as error:
+        raise ApiError(400, "The body is not a valid multipart form.", code="invalid_form") from error
+    except OSError as error:
+        raise ApiError(507, f"The file can't be stored: {reason(error)}.", code="not_stored") from error
+    finally:
+        if receiver is not None:
+            receiver.discard()
+
+
+async def feed(request: Request, receiver: MultipartReceiver) -> None:
+    """Pass the body of a request to a receiver.
+
+    Raises TimeoutError for one that is too slow, ClientDisconnect, and what the receiver raises.
+    """
+    async for data in _pieces(request):
+        await run_in_threadpool(receiver.write, data)
+    await run_in_threadpool(receiver.finish)
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    """The pieces of a body. Raises TimeoutError where they come too slowly, ClientDisconnect."""
+    stream, began, received = request.stream(), time.monotonic(), 0
+    while True:
+        try:
+            async with asyncio.timeout(_STALL_SECONDS):
+                data = await anext(stream)
+        except StopAsyncIteration:
+            return
+        received += len(data)
+        if time.monotonic() - began > _FIRST_SECONDS + received / _LEAST_SPEED:
+            raise TimeoutError
+        if data:
+            yield data
+
+
+# --- names of fields --------------------------------------------------------------------------------------------
+
+
+def _nested(texts: list[tuple[str, str]]) -> JsonObject:
+    """The texts of a form by name. `settings[seed]` is a value of an object, `activated_loras[]` one of a list.
+
+    Raises ApiError for names that contradict each other.
+    """
+    values: JsonObject = {}
+    for name, text in texts:
+        first, *others = _levels(name)
+        if not others and first in values:
+            raise ApiError(400, f"{first[:60]} was sent twice.", param=first, code="invalid_form")
+        _put(values, [first, *others], text, name)
+    return values
+
+
+def _levels(name: str) -> list[str]:
+    """The parts of a name: `a[b][]` has the parts "a", "b" and ""."""
+    first, bracket, rest = name.partition("[")
+    if not bracket or not rest.endswith("]") or not first:
+        return [name]
+    levels = [first, *rest[:-1].split("][")]
+    if len(levels) > _MAX_LEVELS:
+        raise ApiError(400, f"{name[:60]} is nested too deeply.", param=first, code="invalid_form")
+    return levels
+
+
+def _put(values: Any, levels: list[str], text: str, name: str) -> None:
+    level, *others = levels
+    inner: Any = text
+    if others:
+        inner = [] if others == [""] else {}
+    if isinstance(values, list) and level == "":
+        values.append(text)
+        return
+    if not isinstance(values, dict) or level == "":
+        raise ApiError(400, f"{name[:60]} contradicts another field.", param=levels[0] or None, code="invalid_form")
+    if not others:
+        values[level] = text
+        return
+    _put(values.setdefault(level, inner), others, text, name)
+
+
+def file_of(body: Body, name: str) -> Path | None:
+    """The file of a form's field; None where there is none."""
+    return next((stored.path for stored in body.files if stored.field == name), None)

@@ -1,0 +1,130 @@
+"""Errors as clients of the API read them: an HTTP status and `{"error": {message, type, param, code}}`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from http import HTTPStatus
+from typing import NoReturn
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from reeltune.errors import (
+    DefinitionError,
+    DefinitionNotFound,
+    FetchError,
+    FileError,
+    InvalidJSON,
+    JobNotFound,
+    JobStateError,
+    MediaError,
+    NotRunnable,
+    PreferencesError,
+    QueueError,
+    QueueFull,
+    ReeltuneError,
+    SettingsError,
+)
+from reeltune.untrusted import JsonObject, clean_text
+
+RETRY_SECONDS = 30  # after which a client may ask again, where the queue is full
+_MAX_MESSAGE = 2000  # characters
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_STATUSES: tuple[tuple[type[ReeltuneError], int, str], ...] = (  # the first that matches
+    (DefinitionNotFound, 404, "model_not_found"),
+    (JobNotFound, 404, "not_found"),
+    (JobStateError, 409, "wrong_state"),
+    (QueueFull, 429, "queue_full"),
+    (QueueError, 503, "queue_unavailable"),
+    (SettingsError, 400, "invalid_value"),
+    (MediaError, 400, "invalid_file"),
+    (FetchError, 400, "invalid_url"),
+    (InvalidJSON, 400, "invalid_json"),
+    (NotRunnable, 422, "not_runnable"),
+    (DefinitionError, 422, "invalid_definition"),
+    (FileError, 507, "not_stored"),
+    (PreferencesError, 503, "invalid_preferences"),
+)
+_PARAM = re.compile(
+    r"([a-z][a-z0-9_]{1,40})(?:\[[^\]]{0,20}\])?(?: is |:|=)"
+)  # what a message about a setting begins with
+_log = logging.getLogger("reeltune.api")
+
+
+class ApiError(Exception):
+    """A request that is refused.
+
+    `status`: of the HTTP answer. `param`: the field of the request that is wrong. `code`: the reason, for programs.
+    """
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+
+
+def error_body(status: int, message: str, *, param: str | None = None, code: str | None = None) -> JsonObject:
+    """The body of an answer with an error."""
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": clean_text(message)[:_MAX_MESSAGE], "type": kind, "param": param, "code": code}}
+
+
+def answer_to(error: ApiError | ReeltuneError) -> JSONResponse:
+    """The answer for an error. Errors that no request can be blamed for have a status from 500."""
+    if isinstance(error, ReeltuneError):
+        error = _as_api_error(error)
+    headers = {"retry-after": str(RETRY_SECONDS)} if error.status in (429, 503) else None
+    body = error_body(error.status, error.message, param=error.param, code=error.code)
+    return JSONResponse(body, error.status, headers)
+
+
+def _as_api_error(error: ReeltuneError) -> ApiError:
+    status, code = next(
+        ((status, code) for kind, status, code in _STATUSES if isinstance(error, kind)), (422, "refused")
+    )
+    return ApiError(status, str(error), param=_param(error), code=code)
+
+
+def _param(error: ReeltuneError) -> str | None:
+    if isinstance(error, DefinitionNotFound):
+        return "model"
+    match = _PARAM.match(error.message) if isinstance(error, SettingsError | MediaError | FetchError) else None
+    return match[1] if match else None
+
+
+def nothing_here(method: str, path: str) -> NoReturn:
+    """Raise ApiError for an address that the API doesn't have."""
+    raise ApiError(404, f"There is nothing at {method} {path[:80]}. /docs lists what there is.", code="not_found")
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Let an application answer every error in this form."""
+
+    @app.exception_handler(ApiError)
+    async def refused(_: Request, error: ApiError) -> JSONResponse:
+        return answer_to(error)
+
+    @app.exception_handler(ReeltuneError)
+    async def failed(_: Request, error: ReeltuneError) -> JSONResponse:
+        return answer_to(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        param = str(first["loc"][-1])[:40]
+        return answer_to(ApiError(400, f"{param}: {first['msg']}.", param=param, code="invalid_value"))
+
+    @app.exception_handler(HTTPException)
+    async def by_framework(request: Request, error: HTTPException) -> JSONResponse:
+        words = HTTPStatus(error.status_code).phrase
+        message = f"{request.method} {request.url.path[:80]}: {words}."
+        response = answer_to(ApiError(error.status_code, message))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        _log.error("A request failed: %s", request.url.path[:80], exc_info=error)
+        return answer_to(ApiError(500, "An unexpected error occurred. The terminal of the server shows details."))

@@ -1,0 +1,105 @@
+"""`/api/events`: changes of the queue as Server-Sent Events.
+
+A new connection first gets the queue and every job as they are, so a client that connects again after a restart of the
+server has missed nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from reeltune.api.errors import ApiError
+from reeltune.api.jobs import job_view
+from reeltune.errors import JobNotFound, QueueError
+from reeltune.service.changes import Change, ChangeKind, Watcher
+from reeltune.service.workspace import Workspace
+from reeltune.untrusted import JsonObject
+
+_LOOK_SECONDS = 0.25  # between two looks at the queue
+_BEAT_SECONDS = 15.0  # between comments that keep a connection open
+_RETRY_MS = 2000  # after which a browser connects again
+_MOST_CLIENTS = 100
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # proxies must not hold events back
+
+
+def event_routes(workspace: Workspace) -> APIRouter:
+    """The route `/api/events`."""
+    routes = APIRouter(prefix="/api", tags=["Queue"])
+    open_streams: set[object] = set()
+
+    @routes.get("/events", summary="Follow the queue", response_class=StreamingResponse)
+    async def follow(
+        request: Request,
+        job: Annotated[int | None, Query(ge=1, description="Follow only this job.")] = None,
+        previews: Annotated[bool, Query(description="Also send previews, as WebP images in data URLs.")] = False,
+    ) -> StreamingResponse:
+        """A stream of events named `queue`, `job`, `progress`, `notice` and `preview`, each with a JSON object.
+
+        `job` is sent for every job at first, then for each one that is added or changes its state, and with
+        `"removed": true` for one that is gone.
+        """
+        if len(open_streams) >= _MOST_CLIENTS:
+            raise ApiError(503, f"{_MOST_CLIENTS} clients follow the queue already.", code="too_many_clients")
+
+        async def events() -> AsyncIterator[str]:
+            stream = object()
+            open_streams.add(stream)
+            try:
+                async for text in _events(workspace, Watcher(workspace, job), request, previews=previews):
+                    yield text
+            finally:
+                open_streams.discard(stream)
+
+        return StreamingResponse(events(), media_type="text/event-stream", headers=_HEADERS)
+
+    return routes
+
+
+async def _events(workspace: Workspace, watcher: Watcher, request: Request, *, previews: bool) -> AsyncIterator[str]:
+    yield f"retry: {_RETRY_MS}\n\n"
+    beat = time.monotonic()
+    while not await request.is_disconnected():
+        for text in await run_in_threadpool(_texts, workspace, watcher, previews=previews):
+            yield text
+        if time.monotonic() - beat > _BEAT_SECONDS:
+            beat = time.monotonic()
+            yield ": still here\n\n"
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _texts(workspace: Workspace, watcher: Watcher, *, previews: bool) -> list[str]:
+    try:
+        changes = watcher.changes()
+        return [_event(workspace, change) for change in changes if previews or change.kind is not ChangeKind.PREVIEW]
+    except QueueError:  # its file is locked for a moment; the next look tells
+        return []
+
+
+def _event(workspace: Workspace, change: Change) -> str:
+    content = json.dumps(_content(workspace, change), ensure_ascii=False)
+    return f"event: {change.kind}\ndata: {content}\n\n"
+
+
+def _content(workspace: Workspace, change: Change) -> JsonObject:
+    match change.kind:
+        case ChangeKind.QUEUE:
+            trouble = workspace.runner.trouble
+            return {"paused": workspace.runner.paused, "problem": str(trouble or "")}
+        case ChangeKind.NOTICE:
+            return {"id": change.job, "message": change.text}
+        case ChangeKind.PREVIEW if change.preview is not None:
+            image = base64.b64encode(change.preview.image).decode("ascii")
+            return {"id": change.job, "image": f"data:image/webp;base64,{image}"}
+    try:
+        return job_view(workspace, workspace.queue.get(change.job or 0)).model_dump()
+    except JobNotFound:
+        return {"id": change.job, "removed": True}

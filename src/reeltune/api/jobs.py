@@ -1,0 +1,123 @@
+"""`/api/jobs` and `/api/queue`: the queue as it is, and everything that can be done with it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+
+from reeltune.api.bodies import read_body
+from reeltune.api.errors import ApiError
+from reeltune.api.examples import MOVE_JOB
+from reeltune.api.schema import JobView, QueueState
+from reeltune.jobs import Job
+from reeltune.service.video_jobs import notices_of, percent
+from reeltune.service.workspace import Workspace
+
+_LARGEST_ID = 10**18
+
+
+def job_view(workspace: Workspace, job: Job, place: int | None = None) -> JobView:
+    """A job as the API describes it. `place`: among the waiting jobs, counted from 0."""
+    live = workspace.runner.live(job.id)
+    progress = live.progress if live is not None else None
+    return JobView(
+        id=job.id,
+        video_id=f"video_{job.id}",
+        model=job.definition,
+        state=job.state.value,
+        place=place,
+        prompt=job.prompt,
+        percent=percent(job, live),
+        stage=progress.stage if progress is not None else "",
+        done=progress.done if progress is not None else None,
+        total=progress.total if progress is not None else None,
+        unit=progress.unit if progress is not None else "",
+        created_at=job.created,
+        started_at=job.started or None,
+        finished_at=job.finished or None,
+        outputs=[f"/v1/videos/video_{job.id}/content?number={number}" for number in range(len(job.outputs))],
+        error=job.error,
+        hint=job.hint,
+        notices=notices_of(job, live),
+        resumable=job.resumable,
+    )
+
+
+def queue_state(workspace: Workspace) -> QueueState:
+    """The queue: what runs, what waits in its order, and what has ended, the latest first."""
+    jobs = workspace.queue.jobs()
+    places = {job.id: place for place, job in enumerate(job for job in jobs if job.waiting)}
+    trouble = workspace.runner.trouble
+    return QueueState(
+        paused=workspace.runner.paused,
+        problem=str(trouble) if trouble is not None else "",
+        counts={state.value: number for state, number in workspace.queue.counts().items()},
+        jobs=[job_view(workspace, job, places.get(job.id)) for job in jobs],
+    )
+
+
+def job_routes(workspace: Workspace) -> APIRouter:
+    """The routes below `/api/jobs` and `/api/queue`."""
+    routes = APIRouter(prefix="/api", tags=["Queue"])
+
+    def current(id: int) -> JobView:
+        job = workspace.queue.get(_valid(id))
+        waiting = [other.id for other in workspace.queue.jobs() if other.waiting] if job.waiting else []
+        return job_view(workspace, job, waiting.index(job.id) if job.id in waiting else None)
+
+    @routes.get("/queue", summary="The queue")
+    def retrieve_queue() -> QueueState:
+        """All jobs in their order, and whether the queue is paused."""
+        return queue_state(workspace)
+
+    @routes.post("/queue/pause", summary="Pause the queue")
+    def pause_queue() -> QueueState:
+        """No job is begun until the queue is resumed, not even after a restart. A running job goes on."""
+        workspace.runner.pause()
+        return queue_state(workspace)
+
+    @routes.post("/queue/resume", summary="Resume the queue")
+    def resume_queue() -> QueueState:
+        """Begin the next job now, also after a pause that followed a failure."""
+        workspace.runner.resume()
+        return queue_state(workspace)
+
+    @routes.get("/jobs/{id}", summary="A job")
+    def retrieve_job(id: int) -> JobView:
+        """A job with its stage, its place, and what it has made so far."""
+        return current(id)
+
+    @routes.post("/jobs/{id}/move", summary="Move a waiting job", openapi_extra=MOVE_JOB)
+    async def move_job(id: int, request: Request) -> JobView:
+        """Give a waiting job another place."""
+        body = await read_body(request, workspace)
+        place = body.values.get("place")
+        if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place <= _LARGEST_ID:
+            raise ApiError(400, "place: a whole number from 0 was expected.", param="place", code="invalid_value")
+        await run_in_threadpool(workspace.queue.move, _valid(id), place)
+        return await run_in_threadpool(current, id)
+
+    @routes.post("/jobs/{id}/cancel", summary="Cancel a job")
+    def cancel_job(id: int) -> JobView:
+        """Stop a running job after its current step, the second time at once. A waiting one leaves the queue."""
+        workspace.runner.cancel(_valid(id))
+        return current(id)
+
+    @routes.post("/jobs/{id}/retry", summary="Run a job again")
+    def retry_job(id: int) -> JobView:
+        """Queue a job again that has ended. An interrupted one is resumed, and keeps its finished videos."""
+        workspace.queue.retry(_valid(id))
+        workspace.runner.wake()
+        return current(id)
+
+    @routes.delete("/jobs/{id}", summary="Remove a job", status_code=204)
+    def remove_job(id: int) -> None:
+        """Remove a job that isn't running. Its videos stay."""
+        workspace.queue.remove(_valid(id))
+
+    return routes
+
+
+def _valid(id: int) -> int:
+    """A number that SQLite can hold."""
+    return id if 0 <= id <= _LARGEST_ID else 0

@@ -1,0 +1,192 @@
+"""The fields of a request as settings: the names that video clients use, and every setting under its own name.
+
+settings = settings_of(workspace, definition, Body({"prompt": "a boat", "seconds": "2", "size": "832x480"}))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reeltune.api.bodies import Body
+from reeltune.api.errors import ApiError
+from reeltune.definitions import Definition
+from reeltune.errors import InvalidJSON, SettingsError
+from reeltune.families.values import Settings
+from reeltune.families.vocabulary import shown
+from reeltune.media.kinds import kind_of
+from reeltune.service.input_files import stored_input
+from reeltune.service.workspace import Workspace
+from reeltune.untrusted import JsonObject, parse_json
+
+# Fields of requests that say nothing about the video itself.
+_IGNORED = frozenset({"model", "user", "stream", "response_format"})
+_RENAMED = {"guidance_scale_2": "guidance2_scale", "fps": "force_fps"}
+_REFERENCES = ("input_reference", "image_reference", "video_reference")
+_KINDS = {"image": ("image", "images"), "video": ("video",)}  # of a model's inputs, by the kind of a file
+_LORA_NAMES = ("name", "path", "local_path", "lora_name", "lora_path")
+_MAX_LORAS = 100
+
+
+def settings_of(workspace: Workspace, definition: Definition, body: Body) -> Settings:
+    """The settings that a request stands for, with its files as paths.
+
+    Raises ApiError for a field that can't be understood, SettingsError for two that contradict each other, and what
+    `stored_input` raises for a file that can't be used.
+    """
+    settings: dict[str, Any] = {}
+    rest = {name: value for name, value in body.values.items() if name not in _IGNORED}
+    for group in ("settings", "extra_params"):
+        _add(settings, _object(rest.pop(group, None), group))
+    _add(settings, _length(rest))
+    _add(settings, _size(rest))
+    _add(settings, _phases(rest))
+    _add(settings, _loras(rest.pop("lora", None)))
+    for name in _REFERENCES:
+        source = _source(name, rest.pop(name, None))
+        if source is not None:
+            _add(settings, _reference(definition, name, Path(stored_input(workspace, name, source))))
+    _add(settings, {_RENAMED.get(name, name): value for name, value in rest.items()})
+    _add(settings, _uploaded(definition, body))
+    return settings
+
+
+def _add(settings: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if value is None:
+            continue
+        if key in settings and settings[key] != value:
+            raise SettingsError(f"{key} is set twice, with different values.", hint="Send one of them.")
+        settings[key] = value
+
+
+def _object(value: object, name: str) -> JsonObject:
+    """A JSON object, which forms send as text."""
+    if value in (None, ""):
+        return {}
+    if isinstance(value, str):
+        value = _parsed(value, name)
+    if not isinstance(value, dict):
+        raise ApiError(400, f"{name}: a JSON object was expected.", param=name, code="invalid_value")
+    return value
+
+
+def _parsed(text: str, name: str) -> Any:
+    try:
+        return parse_json(text, name)
+    except InvalidJSON as error:
+        raise ApiError(400, str(error), param=name, code="invalid_json") from error
+
+
+def _length(rest: JsonObject) -> Settings:
+    seconds, frames = rest.pop("seconds", None), rest.pop("num_frames", None)
+    settings: dict[str, Any] = {}
+    if seconds not in (None, ""):
+        settings["video_length"] = f"{str(seconds).strip().removesuffix('s')}s"
+    if frames not in (None, ""):
+        if settings:
+            raise SettingsError("seconds and num_frames both give the length.", hint="Send one of them.")
+        settings["video_length"] = frames
+    return settings
+
+
+def _size(rest: JsonObject) -> Settings:
+    size, width, height = rest.pop("size", None), rest.pop("width", None), rest.pop("height", None)
+    if size not in (None, "", "auto") and (width is not None or height is not None):
+        raise SettingsError("size, and width and height, both give the size.", hint="Send one of them.")
+    if width is not None or height is not None:
+        if width is None or height is None:
+            missing = "width" if width is None else "height"
+            message = f"{missing} is missing: width and height belong together."
+            raise ApiError(400, message, param=missing, code="invalid_value")
+        return {"resolution": f"{width}x{height}"}
+    return {"resolution": size} if size not in (None, "", "auto") else {}
+
+
+def _phases(rest: JsonObject) -> Settings:
+    ratio = rest.pop("boundary_ratio", None)
+    if ratio in (None, ""):
+        return {}
+    try:
+        share = float(ratio)
+    except (TypeError, ValueError):
+        share = -1.0
+    if not 0 <= share <= 1:
+        message = f"boundary_ratio is {shown(ratio)}; a number from 0 to 1 was expected."
+        raise ApiError(400, message, param="boundary_ratio", code="invalid_value")
+    return {"switch_threshold": round(share * 1000)}
+
+
+def _loras(value: object) -> Settings:
+    """LoRAs as names, as objects with a name and a scale, or as a list of those."""
+    if value in (None, "", [], {}):
+        return {}
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        value = _parsed(value, "lora")
+    items = value if isinstance(value, list) else [value]
+    if len(items) > _MAX_LORAS:
+        raise ApiError(400, f"lora: at most {_MAX_LORAS} can be applied.", param="lora", code="invalid_value")
+    pairs = [_lora(item) for item in items]
+    return {
+        "activated_loras": [name for name, _ in pairs],
+        "loras_multipliers": " ".join(weight for _, weight in pairs),
+    }
+
+
+def _lora(item: object) -> tuple[str, str]:
+    if isinstance(item, str):
+        return item, "1"
+    if isinstance(item, dict):
+        name = next((item[key] for key in _LORA_NAMES if isinstance(item.get(key), str)), "")
+        weight = item.get("scale", item.get("weight", 1))
+        if name and not isinstance(weight, bool) and isinstance(weight, int | float | str):
+            return name, str(weight).strip() or "1"
+    message = 'lora: a name, or an object such as {"name": "turbo.safetensors", "scale": 0.8}, was expected.'
+    raise ApiError(400, message, param="lora", code="invalid_value")
+
+
+def _reference(definition: Definition, name: str, path: Path) -> Settings:
+    """The input of the model that an image or a video belongs to: the first one that takes files of its kind."""
+    kind = "image" if kind_of(path).image else "video"
+    for model_input in definition.architecture.inputs:
+        if model_input.kind in _KINDS[kind]:
+            return {model_input.key: [str(path)] if model_input.kind == "images" else str(path)}
+    takes = ", ".join(model_input.key for model_input in definition.architecture.inputs) or "neither images nor videos"
+    message = f"{name}: {definition.name} doesn't use {'an image' if kind == 'image' else 'a video'} like this."
+    raise ApiError(400, f"{message} It takes {takes}.", param=name, code="invalid_value")
+
+
+def _uploaded(definition: Definition, body: Body) -> Settings:
+    """The files of a form: under the names of references, or of the model's inputs."""
+    several = {model_input.key for model_input in definition.architecture.inputs if model_input.kind == "images"}
+    settings: dict[str, Any] = {}
+    for stored in body.files:
+        name = stored.field.removesuffix("[]")
+        if name in _REFERENCES:
+            _add(settings, _reference(definition, name, stored.path))
+        elif name in several:
+            settings.setdefault(name, []).append(str(stored.path))
+        else:
+            _add(settings, {name: str(stored.path)})
+    return settings
+
+
+def _source(name: str, value: object) -> str | None:
+    """What a reference names: the id of a file, a data URL, a URL, or a path among the outputs."""
+    if value in (None, "", {}):
+        return None
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        value = _parsed(value, name)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        given = [value[key] for key in ("file_id", "image_url", "video_url", "url") if value.get(key)]
+        if len(given) == 1:
+            inner = given[0].get("url") if isinstance(given[0], dict) else given[0]
+            if isinstance(inner, str):
+                return inner
+    message = (
+        f"{name}: a file, or an object such as {json.dumps({'file_id': 'file-…'}, ensure_ascii=False)}, was expected."
+    )
+    raise ApiError(400, message, param=name, code="invalid_value")

@@ -1,0 +1,188 @@
+"""Tools for assistants that speak MCP (Model Context Protocol): over HTTP at `/mcp`, or over stdin and stdout.
+
+Needs the extra `reeltune[mcp]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import ToolAnnotations
+from pydantic import BaseModel, Field
+
+from reeltune import __version__
+from reeltune.api.bodies import Body
+from reeltune.api.errors import ApiError
+from reeltune.api.models import as_summary
+from reeltune.api.schema import ModelSummary
+from reeltune.api.videos import create, job_of, video_id
+from reeltune.errors import ReeltuneError
+from reeltune.jobs import Job
+from reeltune.service.models import list_models
+from reeltune.service.settings_schema import settings_schema
+from reeltune.service.video_jobs import VideoStatus, failure_text, notices_of, percent, video_status
+from reeltune.service.workspace import Workspace
+from reeltune.untrusted import JsonObject
+
+_INSTRUCTIONS = (
+    "Makes videos on the user's machine. Choose a model with list_models, look up its settings with get_model, add a "
+    "job with generate, then call get_job every few seconds until its status is completed or failed. A video takes from "
+    "seconds to many minutes. A model that isn't ready downloads its files first, which may be many gigabytes: ask the "
+    "user before."
+)
+_PATH = "/mcp"
+_MAX_BODY = 100_000_000  # bytes of a request; data URLs may hold whole images
+_READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+_ADDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
+_CANCELS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
+
+AnyContext = Context[Any, Any]
+Links = Callable[[AnyContext, Job, int], str]  # the link to one of a job's videos
+JobId = Annotated[str, Field(description='The id that generate has returned, such as "video_12".')]
+ModelId = Annotated[str, Field(description="The id of a model, from list_models.")]
+Prompt = Annotated[str, Field(description="What the video shows.")]
+GivenSettings = Annotated[
+    dict[str, Any] | None, Field(description="Settings of the model, as get_model describes them; optional.")
+]
+
+
+class ModelDetails(BaseModel):
+    """A model, and its settings as JSON Schema."""
+
+    id: str
+    name: str
+    description: str
+    reason: str = Field(description="Why it can't run here; empty if it can.")
+    inputs: list[str] = Field(description="The settings with images or videos that it takes.")
+    settings: JsonObject
+
+
+class JobStatus(BaseModel):
+    """A job: how far it is, and links to its finished videos."""
+
+    id: str
+    model: str
+    status: str = Field(description="queued, in_progress, completed or failed.")
+    percent: int
+    stage: str = ""
+    error: str = ""
+    notices: list[str] = Field(default_factory=list)
+    videos: list[str] = Field(default_factory=list, description="Links to the MP4 files.")
+
+
+class _Tools:
+    """The tools of a workspace. Their docstrings are what assistants read."""
+
+    def __init__(self, workspace: Workspace, links: Links) -> None:
+        self._workspace, self._links = workspace, links
+
+    def list_models(self) -> list[ModelSummary]:
+        """List the models that videos can be made with. `ready` means that nothing has to be downloaded first."""
+        with _refusals():
+            return [as_summary(listed) for listed in list_models(self._workspace) if listed.runnable]
+
+    def get_model(self, model: ModelId) -> ModelDetails:
+        """Describe a model: what it is, which images or videos it takes, and its settings with their defaults."""
+        with _refusals():
+            definition = self._workspace.catalog()[model]
+            return ModelDetails(
+                id=definition.id,
+                name=definition.name,
+                description=definition.description,
+                reason=self._workspace.blocked(model),
+                inputs=[model_input.key for model_input in definition.architecture.inputs],
+                settings=settings_schema(definition),
+            )
+
+    def generate(
+        self, context: AnyContext, model: ModelId, prompt: Prompt, settings: GivenSettings = None
+    ) -> JobStatus:
+        """Add a video to the queue and return its job at once. Call get_job until it is completed or failed."""
+        with _refusals():
+            body = Body({"model": model, "prompt": prompt, "settings": settings or {}})
+            return self._status(context, create(self._workspace, body).job)
+
+    def get_job(self, context: AnyContext, id: JobId) -> JobStatus:
+        """Tell how far a job is. When it is completed, `videos` has links to its files."""
+        with _refusals():
+            return self._status(context, job_of(self._workspace, id))
+
+    def cancel_job(self, context: AnyContext, id: JobId) -> JobStatus:
+        """Cancel a job that waits or runs. A running one ends after its current step."""
+        with _refusals():
+            self._workspace.runner.cancel(job_of(self._workspace, id).id)
+            return self._status(context, job_of(self._workspace, id))
+
+    def _status(self, context: AnyContext, job: Job) -> JobStatus:
+        live = self._workspace.runner.live(job.id)
+        status = video_status(job)
+        return JobStatus(
+            id=video_id(job.id),
+            model=job.definition,
+            status=status.value,
+            percent=percent(job, live),
+            stage=live.progress.stage if live is not None and live.progress is not None else "",
+            error=failure_text(job) if status is VideoStatus.FAILED else "",
+            notices=notices_of(job, live),
+            videos=[self._links(context, job, number) for number in range(len(job.outputs))],
+        )
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Tell the assistant why something is refused."""
+    try:
+        yield
+    except (ReeltuneError, ApiError) as error:
+        raise ToolError(str(error)) from error
+
+
+def build_mcp(workspace: Workspace, links: Links) -> MCPServer[Any]:
+    """A server with the tools of a workspace. `links` makes the links to finished videos."""
+    server: MCPServer[Any] = MCPServer(
+        "reeltune", title="reeltune", version=__version__, instructions=_INSTRUCTIONS, log_level="WARNING"
+    )
+    tools = _Tools(workspace, links)
+    for tool in (tools.list_models, tools.get_model, tools.get_job):
+        server.add_tool(tool, annotations=_READS)
+    server.add_tool(tools.generate, annotations=_ADDS)
+    server.add_tool(tools.cancel_job, annotations=_CANCELS)
+    return server
+
+
+def mount_mcp(app: FastAPI, workspace: Workspace) -> None:
+    """Answer MCP at `/mcp` of an application. Each request stands for itself, so that a restart breaks no session."""
+    server = build_mcp(workspace, _http_link)
+    checked_by_guard = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    inner = server.streamable_http_app(
+        streamable_http_path=_PATH,
+        stateless_http=True,
+        max_request_body_size=_MAX_BODY,
+        transport_security=checked_by_guard,
+    )
+    app.router.routes.extend(inner.routes)
+    app.state.contexts.append(server.session_manager.run())
+
+
+def _http_link(context: AnyContext, job: Job, number: int) -> str:
+    """The link to a video on this server, by the address that the client has used."""
+    request = context.request_context.request
+    base = str(request.base_url) if request is not None else "/"
+    return f"{base}v1/videos/{video_id(job.id)}/content?number={number}"
+
+
+def file_link(workspace: Workspace) -> Links:
+    """Links to files, for a client on this machine."""
+
+    def link(_: AnyContext, job: Job, number: int) -> str:
+        return (workspace.root / Path(job.outputs[number])).resolve().as_uri()
+
+    return link

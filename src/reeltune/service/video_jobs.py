@@ -1,0 +1,216 @@
+"""Videos that programs ask for: jobs made from settings, and how far they are, as the HTTP API and MCP report it.
+
+submitted = submit(workspace, "nano_t2v", {"prompt": "a red circle", "image_start": "data:image/png;base64,…"})
+video_status(submitted.job)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from reeltune.definitions import Definition
+from reeltune.errors import JobStateError, NotRunnable, ReeltuneError, SettingsError
+from reeltune.families.values import Settings
+from reeltune.jobs import Job, Live, Queue, State
+from reeltune.jobs.job import CHECKED
+from reeltune.service.drafts import check_settings
+from reeltune.service.input_files import stored_input
+from reeltune.service.queue_view import videos_of
+from reeltune.service.workspace import Workspace
+from reeltune.settings import frame_count, frame_rate, layer
+from reeltune.untrusted import JsonObject
+
+_REMIXED_FROM = "remixed_from"  # key of a job's `extra`
+_REMOTE = ("http://", "https://")
+_BEFORE_STEPS, _AFTER_STEPS = 5, 90  # percent of a video that are done before its first step, and after its last one
+
+
+class VideoStatus(StrEnum):
+    """The states of a video in the API."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+_STATUSES = {
+    State.QUEUED: VideoStatus.QUEUED,
+    State.RUNNING: VideoStatus.IN_PROGRESS,
+    State.DONE: VideoStatus.COMPLETED,
+    State.FAILED: VideoStatus.FAILED,
+    State.CANCELLED: VideoStatus.FAILED,
+    State.INTERRUPTED: VideoStatus.FAILED,
+}
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was added to the queue. `notices`: what was rounded or is not used."""
+
+    job: Job
+    notices: tuple[str, ...]
+
+
+def submit(workspace: Workspace, model: str, values: Settings, *, remixed_from: int | None = None) -> Submitted:
+    """Check settings and add a job for them.
+
+    Images and videos are named by the id of an uploaded file, by a data URL, by the path of an earlier output, or,
+    where the preference `input_urls` allows it, by URL. Raises DefinitionNotFound, NotRunnable, SettingsError,
+    MediaError, QueueFull, and FetchError for a URL that can't be downloaded.
+    """
+    definition = workspace.catalog()[model]
+    blocked = workspace.blocked(model)
+    if blocked:
+        raise NotRunnable(f"{definition.name} can't run here: {blocked}", hint="Choose another model.")
+    _refuse_lora_urls(workspace, values)
+    complete = _with_letters(definition, _stored(workspace, definition, values))
+    checked = check_settings(workspace, definition, complete)
+    first = checked.first
+    found = {
+        "notices": list(checked.notices),
+        "size": f"{first.width}x{first.height}",
+        "seconds": f"{first.frames / first.fps:g}",
+    }
+    extra: JsonObject = {CHECKED: found}
+    if remixed_from is not None:
+        extra[_REMIXED_FROM] = remixed_from
+    queue = Queue(workspace.root, confined=True, most_jobs=workspace.preferences().queue_limit)
+    job = queue.add(definition.id, checked.settings, extra=extra)
+    workspace.runner.wake()
+    return Submitted(job, checked.notices)
+
+
+def _stored(workspace: Workspace, definition: Definition, values: Settings) -> Settings:
+    """The settings with paths in place of the files, data URLs and URLs that were sent."""
+    settings = dict(values)
+    for model_input in definition.architecture.inputs:
+        value = values.get(model_input.key)
+        if value in (None, "", []):
+            settings.pop(model_input.key, None)
+        elif isinstance(value, list):
+            settings[model_input.key] = [stored_input(workspace, model_input.key, item) for item in value]
+        else:
+            settings[model_input.key] = stored_input(workspace, model_input.key, value)
+    return settings
+
+
+def _with_letters(definition: Definition, settings: Settings) -> Settings:
+    """The settings with the letters that select the given inputs, unless the caller has chosen them."""
+    complete = dict(settings)
+    inputs = definition.architecture.inputs
+    for letters_key in dict.fromkeys(model_input.letters_key for model_input in inputs):
+        letters = "".join(item.letter for item in inputs if item.letters_key == letters_key and item.key in settings)
+        if letters and not settings.get(letters_key):
+            complete[letters_key] = letters
+    return complete
+
+
+def _refuse_lora_urls(workspace: Workspace, values: Settings) -> None:
+    """Raise SettingsError for a LoRA that the server would have to download."""
+    sources = values.get("activated_loras") or ()
+    names = [sources] if isinstance(sources, str) else sources
+    if not isinstance(names, list | tuple):
+        return
+    for name in names:
+        if isinstance(name, str) and name.strip().lower().startswith(_REMOTE):
+            message = "activated_loras: a LoRA can't be named by URL in the API."
+            raise SettingsError(message, hint="Download it with `reeltune pull`, or name a file in loras/.")
+
+
+# --- jobs as videos ---------------------------------------------------------------------------------------------
+
+
+def video_status(job: Job) -> VideoStatus:
+    """The state of a job as the API names it."""
+    return _STATUSES[job.state]
+
+
+def failure_code(job: Job) -> str:
+    """Why a job has no video: "cancelled", "interrupted" or "generation_failed"."""
+    return "generation_failed" if job.state is State.FAILED else str(job.state)
+
+
+def failure_text(job: Job) -> str:
+    """The error of a job in words, with the next step."""
+    if job.state is State.CANCELLED:
+        return "The job was cancelled."
+    return f"{job.error} {job.hint}".strip() or "No reason is known."
+
+
+def notices_of(job: Job, live: Live | None = None) -> list[str]:
+    """What the user should know about a job: about its settings, then of its run."""
+    stored = _found(job).get("notices")
+    first = [notice for notice in stored if isinstance(notice, str)] if isinstance(stored, list) else []
+    return list(dict.fromkeys([*first, *job.notices, *(live.notices if live is not None else ())]))
+
+
+def _found(job: Job) -> JsonObject:
+    """What `submit` found out about the settings of a job."""
+    found = job.extra.get(CHECKED)
+    return found if isinstance(found, dict) else {}
+
+
+def remix_source(job: Job) -> int | None:
+    """The job that this one is a remix of."""
+    id = job.extra.get(_REMIXED_FROM)
+    return id if isinstance(id, int) else None
+
+
+def percent(job: Job, live: Live | None) -> int:
+    """How much of a job is done, from 0 to 100. Steps of denoising count most, as they take the longest."""
+    if job.state is State.DONE:
+        return 100
+    if live is None:
+        return 0
+    number, total = (live.batch.number, live.batch.total) if live.batch is not None else (1, 1)
+    return round(((number - 1) * 100 + _percent_of_video(live)) / max(1, total))
+
+
+def _percent_of_video(live: Live) -> float:
+    progress = live.progress
+    if progress is None or progress.stage not in ("denoise", "decode", "write"):
+        return 0
+    if progress.stage != "denoise":
+        return _AFTER_STEPS
+    share = min(1.0, progress.done / progress.total) if progress.total else 0.0
+    return _BEFORE_STEPS + (_AFTER_STEPS - _BEFORE_STEPS) * share
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """The size of a video, as "WIDTHxHEIGHT" in pixels, and its length in seconds."""
+
+    size: str
+    seconds: str
+
+
+def shape_of(workspace: Workspace, job: Job) -> VideoShape:
+    """The size and length that a job asks for; empty where its model is gone or can't be read."""
+    found = _found(job)
+    size, seconds = found.get("size"), found.get("seconds")
+    if isinstance(size, str) and isinstance(seconds, str):
+        return VideoShape(size, seconds)
+    try:  # the page added it
+        definition = workspace.catalog()[job.definition]
+        settings = layer(definition.architecture, definition.settings, call=job.settings)
+        frames, rate = frame_count(settings, definition.architecture), frame_rate(settings, definition.architecture)
+        return VideoShape(str(settings["resolution"]), f"{frames / rate:g}")
+    except ReeltuneError:
+        return VideoShape("", "")
+
+
+def finished_video(workspace: Workspace, job: Job, number: int = 0) -> Path:
+    """One of the videos that a job has made, counted from 0.
+
+    Raises JobStateError while there is none, or where the file was deleted.
+    """
+    videos = videos_of(workspace, job)
+    if not 0 <= number < len(videos):
+        if job.state in (State.QUEUED, State.RUNNING):
+            raise JobStateError("The video isn't finished yet.", hint="Ask for its status first.")
+        message = f"There is no video: {failure_text(job)}" if not job.outputs else "The file of the video was deleted."
+        raise JobStateError(message, hint="Make it again.")
+    return videos[number]
