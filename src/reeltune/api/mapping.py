@@ -186,7 +186,5 @@ def _source(name: str, value: object) -> str | None:
             inner = given[0].get("url") if isinstance(given[0], dict) else given[0]
             if isinstance(inner, str):
                 return inner
-    message = (
-        f"{name}: a file, or an object such as {json.dumps({'file_id': 'file-…'}, ensure_ascii=False)}, was expected."
-    )
+    message = f'{name}: a file, or an object such as {{"file_id": "file-…"}}, was expected.'
     raise ApiError(400, message, param=name, code="invalid_value")

@@ -34,9 +34,9 @@ from reeltune.untrusted import JsonObject
 
 _INSTRUCTIONS = (
     "Makes videos on the user's machine. Choose a model with list_models, look up its settings with get_model, add a "
-    "job with generate, then call get_job every few seconds until its status is completed or failed. A video takes from "
-    "seconds to many minutes. A model that isn't ready downloads its files first, which may be many gigabytes: ask the "
-    "user before."
+    "job with generate, then call get_job every few seconds until its status is completed or failed. A video takes "
+    "seconds to many minutes. A model that isn't ready downloads its files first, which may be many gigabytes: ask "
+    "the user before."
 )
 _PATH = "/mcp"
 _MAX_BODY = 100_000_000  # bytes of a request; data URLs may hold whole images
