@@ -23,6 +23,7 @@ def workspace(root):
         calls=calls,
         wake=lambda: calls.append("wake"),
         cancel=lambda id: calls.append(id),
+        pause=lambda: calls.append("pause"),
         resume=lambda: calls.append("resume"),
     )
     return Workspace(root, runner)
@@ -57,8 +58,9 @@ def test_actions_change_the_queue_and_unknown_ones_are_errors(workspace):
     perform(workspace, "remove", second.id)
     assert [waiting.id for waiting in workspace.queue.jobs()] == [first.id]
     perform(workspace, "cancel", first.id)
+    perform(workspace, "pause", 0)
     perform(workspace, "resume", 0)
-    assert workspace.runner.calls == [first.id, "resume"]
+    assert workspace.runner.calls == [first.id, "pause", "resume"]
     with pytest.raises(QueueError, match="Unknown action 'explode'"):
         perform(workspace, "explode", first.id)
 

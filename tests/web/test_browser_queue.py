@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from acting import fill, generate, pick, quick, tab, value_of, wait_for
+from acting import fill, focused, generate, pick, quick, tab, value_of, wait_for
 from serving import Server, Window, chromium, module_root, server, window
 
 from conftest import Server as FileServer
@@ -175,6 +175,31 @@ def test_the_queue_is_reordered_edited_exported_and_imported(window):
         Queue(window.server.root).remove(job)
     page.locator(f".rt-job[data-job='{jobs[0]}'] [data-do=cancel]").click()
     wait_for(page, jobs[0], "cancelled")
+
+
+def test_the_queue_is_paused_and_resumed_in_every_tab_and_after_a_reload(window):
+    page = window.open()
+    page.locator("#queue [data-do=pause]", has_text="Pause the queue").focus()
+    page.keyboard.press("Enter")
+    page.locator("#queue [data-do=resume]", has_text="Resume the queue").wait_for()
+    now(page, "The queue is paused by the user")
+    assert focused(page) == "pause"  # the other button has taken its place
+    pick(page, "nano_t2v")
+    quick(page, "waits for the queue")
+    page.evaluate("document.querySelector('#said').querySelectorAll('.rt-good').forEach(row => row.remove())")
+    job = generate(page)
+    page.reload()
+    page.locator("#queue [data-do=resume]").wait_for()
+    now(page, "The queue is paused by the user")
+    other = window.context.new_page()
+    other.goto(window.server.url)
+    other.locator("#queue [data-do=resume]").wait_for()
+    assert Queue(window.server.root).get(job).state is State.QUEUED
+    other.locator("#queue [data-do=resume]").click()
+    page.locator("#queue [data-do=pause]").wait_for()
+    page.locator("#now", has_text="paused").wait_for(state="detached")
+    wait_for(page, job, "done")
+    other.close()
 
 
 def test_a_killed_worker_takes_neither_page_nor_queue_down(window):

@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from reeltune.errors import SettingsError
-from reeltune.jobs import Queue, State
+from reeltune.jobs import Queue, Runner, State
 from reeltune.jobs.choose import FreeWorker
 from reeltune.server.guard import _host
+from reeltune.service.queue_view import perform
 from reeltune.service.workspace import Workspace
 from reeltune.web.clock import PagePart, View, attempt, changes
+from reeltune.web.current_job_panel import current_job_panel
 from reeltune.web.events import reporting
 from reeltune.web.markup import button, marked, notices_list, problem, text
 from reeltune.web.model_panel import model_description, model_list
@@ -123,6 +125,26 @@ def test_a_queue_of_huge_texts_is_shown_soon_and_cut_off(root):
     assert time.process_time() - begin < 2
     assert sum(map(len, shown)) < 200_000
     assert "4,950 more notices." in shown[1]
+
+
+def test_the_button_of_the_queue_pauses_it_and_ends_the_pause(root):
+    runner = Runner(root, workers=[])
+    workspace = Workspace(root, runner)
+    shown = queue_panel(workspace, [])
+    assert "Pause the queue" in shown
+    perform(workspace, re.search('data-do="(pause|resume)"', shown)[1], 0)
+    shown = queue_panel(workspace, [])
+    assert "Resume the queue" in shown
+    assert "Pause the queue" not in shown
+    current = current_job_panel(workspace, [])
+    assert "The queue is paused by the user." in current
+    assert "Continue now" not in current  # this pause doesn't end by itself
+    perform(workspace, re.search('data-do="(pause|resume)"', shown)[1], 0)
+    assert "Pause the queue" in queue_panel(workspace, [])
+    assert "paused" not in current_job_panel(workspace, [])
+    runner._pauses.begin("This computer is offline.", "Connect it.", jobs_wait=True)
+    assert "Pause the queue" in queue_panel(workspace, [])
+    assert "Continue now" in current_job_panel(workspace, [])
 
 
 @pytest.mark.parametrize(

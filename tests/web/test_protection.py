@@ -606,13 +606,17 @@ def page_events(server):
 
 
 def form_events(server, session):
-    """The events of the form that is drawn for a session."""
-    drawn = []
+    """The events of the form that is drawn for a session: opening the page makes a draft, whose change draws the form."""
+    opening, changing = [], []
     for event in page_events(server):
-        if any(target[1] == "load" for target in event["targets"]):
-            status, body = call(server, event["id"], [None] * len(event["inputs"]), session=session)
-            config = json.loads(body).get("render_config") if status == 200 else None
-            drawn += config["dependencies"] if config else []
+        kinds = {target[1] for target in event["targets"]}
+        opening += [event] if "load" in kinds else []
+        changing += [event] if "change" in kinds else []
+    drawn = []
+    for event in (*opening, *changing):
+        status, body = call(server, event["id"], [None] * len(event["inputs"]), session=session)
+        config = json.loads(body).get("render_config") if status == 200 else None
+        drawn += config["dependencies"] if config else []
     return drawn
 
 

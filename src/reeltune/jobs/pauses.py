@@ -27,6 +27,12 @@ class Pause:
         return QueueError(f"The queue is paused: {self.error}", hint=f"{self.hint} {again}".strip())
 
 
+def user_pause() -> QueueError:
+    """What to show while the user pauses the queue."""
+    hint = "Running jobs continue to their end. Resume the queue to start the next job."
+    return QueueError("The queue is paused by the user.", hint=hint)
+
+
 class Pauses:
     """The pause that all workers of a runner share; each one in a row is longer than the one before."""
 

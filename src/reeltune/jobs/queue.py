@@ -91,6 +91,15 @@ class Queue:
         with self._store.open() as connection:
             return self._get(connection, id)
 
+    @property
+    def paused(self) -> bool:
+        """Whether the user pauses the queue, so that no worker takes a job."""
+        with self._store.open() as connection:
+            return self._paused(connection)
+
+    def _paused(self, connection: Any) -> bool:
+        return connection.execute("SELECT 1 FROM user_pause LIMIT 1").fetchone() is not None
+
     def _get(self, connection: Any, id: int) -> Job:
         row = connection.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
         if row is None:
@@ -194,6 +203,14 @@ class Queue:
             self._waiting(connection, id)
             self._end(connection, id, State.CANCELLED)
 
+    def set_paused(self, paused: bool) -> None:
+        """Pause the queue, or end the user's pause. Both outlive the program. A running job is not changed."""
+        with self._store.write() as connection:
+            if not paused:
+                connection.execute("DELETE FROM user_pause")
+            elif not self._paused(connection):
+                connection.execute("INSERT INTO user_pause (began) VALUES (?)", (time.time(),))
+
     def clear_finished(self) -> int:
         """Forget all jobs that neither wait nor run; returns how many."""
         with self._store.write() as connection:
@@ -234,12 +251,16 @@ class Queue:
     # --- what the runner does -------------------------------------------------------------------------------
 
     def take(self, worker: FreeWorker, lease_seconds: float) -> Job | None:
-        """The next job for a worker, running from now on; None where none waits. Two takers never get the same.
+        """The next job for a worker, running from now on; None where none waits, or while the user pauses the queue.
+
+        Two takers never get the same job.
 
         The worker may keep it for `lease_seconds`, and longer where `renew` is called. A job whose row is damaged is
         marked as failed and passed over.
         """
         with self._store.write() as connection:
+            if self._paused(connection):
+                return None
             waiting = self._waiting_jobs(connection)
             while (chosen := choose_job(waiting.values(), worker)) is not None:
                 del waiting[chosen.id]

@@ -20,10 +20,11 @@ from reeltune.errors import JobStateError, QueueError
 from reeltune.files import reason
 from reeltune.jobs.handle import WorkerHandle
 from reeltune.jobs.job import Attempt, State
+from reeltune.jobs.job_log import log
 from reeltune.jobs.leases import LeaseKeeper
 from reeltune.jobs.live import Live
 from reeltune.jobs.local import LocalProcess, worker_command
-from reeltune.jobs.pauses import Pauses
+from reeltune.jobs.pauses import Pauses, user_pause
 from reeltune.jobs.queue import Queue
 from reeltune.jobs.totals import Totals, TotalsNow
 from reeltune.jobs.worker_thread import WorkerThread
@@ -39,7 +40,7 @@ class Runner:
     this machine; their names have to differ.
 
     After a failure that every job would share (no network, a full disk, a missing device) the queue pauses where
-    others wait.
+    others wait. The user's pause is stored with the queue: a runner that starts with it takes no jobs until `resume`.
     """
 
     def __init__(
@@ -85,9 +86,12 @@ class Runner:
             raise QueueError(message, hint="Check the folder, or name another with --root.") from error
         try:
             self.queue.recover(self._threads)  # no other program can run them: it would hold the lock
+            paused = self.queue.paused
         except QueueError:
             self._lock.release()
             raise
+        if paused:
+            log.warning("%s", user_pause())
         for thread in self._threads.values():
             thread.start()
         self._leases.start()
@@ -107,9 +111,23 @@ class Runner:
         for thread in self._threads.values():
             thread.wake()
 
+    def pause(self) -> None:
+        """Take no new jobs until `resume`, also after a restart; running jobs continue to their end.
+
+        Raises QueueError where this can't be stored.
+        """
+        self.queue.set_paused(True)
+        self._pauses.end()  # it would continue by itself
+        log.info("%s", user_pause())
+
     def resume(self) -> None:
-        """Let a paused queue continue now."""
+        """Let a paused queue continue now, whether the user or a failure paused it.
+
+        Raises QueueError where this can't be stored.
+        """
         self._pauses.end()
+        self.queue.set_paused(False)
+        log.info("The queue continues.")
         self.wake()
 
     # --- as it is now -----------------------------------------------------------------------------------------------
@@ -135,8 +153,11 @@ class Runner:
 
     @property
     def paused(self) -> bool:
-        """Whether the queue waits after a failure that the next job would share."""
-        return self._pauses.current is not None
+        """Whether the queue is paused, by the user or after a failure that the next job would share.
+
+        Raises QueueError where the queue can't be read.
+        """
+        return self._pauses.current is not None or self.queue.paused
 
     @property
     def trouble(self) -> QueueError | None:
@@ -144,8 +165,13 @@ class Runner:
         pause = self._pauses.current
         if pause is not None:
             return pause.trouble
-        troubles = (thread.trouble for thread in self._threads.values())
-        return next((trouble for trouble in troubles if trouble is not None), None)
+        for thread in self._threads.values():
+            if thread.trouble is not None:
+                return thread.trouble
+        with contextlib.suppress(QueueError):  # a queue that can't be read is a trouble of the threads
+            if self.queue.paused:
+                return user_pause()
+        return None
 
     def cancel(self, id: int, attempt: int | None = None) -> None:
         """Stop a running job at its next step; asked a second time, by ending its worker at once.

@@ -1,4 +1,4 @@
-"""The queue's file: one table in SQLite, brought up to date by numbered migrations."""
+"""The queue's file: the jobs and the user's pause in SQLite, brought up to date by numbered migrations."""
 
 from __future__ import annotations
 
@@ -55,6 +55,8 @@ _MIGRATIONS = (
     ALTER TABLE jobs ADD COLUMN worker TEXT NOT NULL DEFAULT '';
     ALTER TABLE jobs ADD COLUMN lease REAL NOT NULL DEFAULT 0
     """,
+    # one row while the user pauses the queue, with the time at which the pause began (seconds since 1970)
+    "CREATE TABLE user_pause (began REAL NOT NULL)",
 )
 COLUMNS = (
     "id", "definition", "settings", "state", "position", "created", "started", "finished", "progress", "error", "hint",
@@ -91,12 +93,13 @@ class Store:
             self._prepare()
 
     def _prepare(self) -> None:
-        """Create the file where it isn't there, and bring its table up to date."""
+        """Create the file where it isn't there, and bring its tables up to date."""
         with self._connect("rwc") as connection:
             connection.execute("PRAGMA journal_mode = WAL")  # readers never wait for a writer
             with _transaction(connection):
                 self._bring_up_to_date(connection)
             connection.execute(f"SELECT {', '.join(COLUMNS)} FROM jobs LIMIT 1")
+            connection.execute("SELECT began FROM user_pause LIMIT 1")
             result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if result != "ok":
                 error = sqlite3.DatabaseError(str(result))

@@ -261,7 +261,8 @@ class WorkerThread:
             self._pauses.start_over()
             return
         try:
-            jobs_wait = any(job.waiting for job in self._queue.jobs())
+            # a queue that the user pauses doesn't continue by itself, so it needs no other pause
+            jobs_wait = not self._queue.paused and any(job.waiting for job in self._queue.jobs())
         except QueueError as error:
             log.debug("%s", error)
             return

@@ -48,24 +48,25 @@ class RunningJob:
 class CurrentJob:
     """What the runner is doing: the `running` job or, if there is none, the `last` one that ended.
 
-    `problem`: what stops every job. `paused`: whether the runner waits because of it.
+    `problem`: what stops every job. `waits`: whether the runner continues by itself after a pause because of it.
     """
 
     running: RunningJob | None = None
     last: Job | None = None
     problem: ReeltuneError | None = None
-    paused: bool = False
+    waits: bool = False
 
 
 def current_job(workspace: Workspace, jobs: list[Job]) -> CurrentJob:
     """The current job among all jobs of the queue."""
     runner = workspace.runner
     live = next(iter(runner.running()), None)
+    waits = runner.paused and not workspace.queue.paused
     running = next((job for job in jobs if live is not None and job.id == live.job), None)
     if live is not None and running is not None:
-        return CurrentJob(_running_job(running, live), None, runner.trouble, runner.paused)
+        return CurrentJob(_running_job(running, live), None, runner.trouble, waits)
     last = next((job for job in jobs if job.state not in (State.QUEUED, State.RUNNING)), None)
-    return CurrentJob(None, last, runner.trouble, runner.paused)
+    return CurrentJob(None, last, runner.trouble, waits)
 
 
 def _running_job(job: Job, live: Live) -> RunningJob:

@@ -17,7 +17,7 @@ _OPEN_STATES = (State.RUNNING, State.QUEUED, State.INTERRUPTED)
 
 
 class JobAction(StrEnum):
-    """What can be done with a job, or, the last two, with the queue."""
+    """What can be done with a job, or, the last three, with the queue."""
 
     MOVE_UP = "up"
     MOVE_DOWN = "down"
@@ -26,6 +26,7 @@ class JobAction(StrEnum):
     RUN_AGAIN = "again"
     CANCEL = "cancel"
     REMOVE = "remove"
+    PAUSE_QUEUE = "pause"
     RESUME_QUEUE = "resume"
     CLEAR_FINISHED = "clear"
 
@@ -101,6 +102,8 @@ def perform(workspace: Workspace, action: str, id: int) -> None:
             runner.wake()
         case JobAction.CANCEL:
             runner.cancel(id)
+        case JobAction.PAUSE_QUEUE:
+            runner.pause()
         case JobAction.RESUME_QUEUE:
             runner.resume()
         case JobAction.CLEAR_FINISHED:

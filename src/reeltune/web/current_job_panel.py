@@ -21,7 +21,7 @@ def current_job_panel(workspace: Workspace, jobs: list[Job]) -> str:
     """The running job, the last job, or an invitation to make a video."""
     current = current_job(workspace, jobs)
     html = problem(current.problem) if current.problem is not None else ""
-    if current.paused:
+    if current.waits:
         html += f'<div class="rt-line"><span></span>{button(JobAction.RESUME_QUEUE, "Continue now")}</div>'
     if current.running is not None:
         return html + _running(current.running)

@@ -31,14 +31,18 @@ def text(value: object) -> str:
     return html.escape(printable(value), quote=True)
 
 
-def button(action: str, label: str, *, title: str = "", confirm: str = "", kind: str = "", **data: object) -> str:
+def button(
+    action: str, label: str, *, title: str = "", confirm: str = "", kind: str = "", key: str = "", **data: object
+) -> str:
     """A button that triggers an action of the page.
 
-    `confirm`: a question that must be confirmed first. `kind`: another CSS class. `data`: sent along with the action.
+    `confirm`: a question that must be confirmed first. `kind`: another CSS class. `key`: buttons with the same key
+    take the place of each other and keep the focus; by default, those with the same action and data. `data`: sent
+    along with the action.
     """
     values = {"do": action, "confirm": confirm, **data}
     data_attributes = "".join(f' data-{name}="{text(value)}"' for name, value in values.items() if value != "")
-    key = text(f"{action}-{'-'.join(str(value) for value in data.values())}")
+    key = text(key or f"{action}-{'-'.join(str(value) for value in data.values())}")
     titles = f' title="{text(title)}" aria-label="{text(title)}"' if title else ""
     attributes_html = f'class="rt-button {kind}" data-key="{key}"{data_attributes}{titles}'
     return f'<button type="button" {attributes_html}>{text(label)}</button>'

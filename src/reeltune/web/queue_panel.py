@@ -38,7 +38,15 @@ def queue_panel(workspace: Workspace, jobs: list[Job]) -> str:
     items = (_active_item(job_view) for job_view in view.active[:_MAX_SHOWN])
     active = _list(items, len(view.active)) if view.active else _EMPTY
     export = button("export", "Export", title="Save the waiting jobs to a file") if view.waiting else ""
-    return f'{active}<div class="rt-tools">{export}</div>{_finished(workspace, view.finished, view.failed)}'
+    tools = f'<div class="rt-tools">{_pause_button(workspace.queue.paused)}{export}</div>'
+    return f"{active}{tools}{_finished(workspace, view.finished, view.failed)}"
+
+
+def _pause_button(paused: bool) -> str:
+    """The button that pauses the queue or ends the user's pause."""
+    if paused:
+        return button(JobAction.RESUME_QUEUE, "Resume the queue", key="pause")
+    return button(JobAction.PAUSE_QUEUE, "Pause the queue", key="pause")
 
 
 def _list(items: Iterable[str], count: int) -> str:
