@@ -146,7 +146,11 @@ class UnknownArchitecture(DefinitionReference):
 
 
 class SettingsError(ReeltuneError):
-    """A setting has a value of the wrong kind, or one that is out of range."""
+    """A setting has a value of the wrong kind, or one that is out of range; `key` is its name, if it is about one."""
+
+    def __init__(self, message: str, *, hint: str = "", key: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
 
 
 class PreferencesError(ReeltuneError):

@@ -3,87 +3,15 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-START_SECONDS = 90
-
-
-class Server:
-    """`reeltune ui` of a root, offline unless told otherwise, on a port of its own."""
-
-    def __init__(self, root: Path, *options: str, offline: bool = True) -> None:
-        self.root, self.options, self.offline = root, options, offline
-        root.mkdir(parents=True, exist_ok=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def command(self) -> list[str]:
-        """What is run."""
-        command = [sys.executable, "-m", "reeltune", "ui", "--root", str(self.root), "--port", str(self.port)]
-        return [*command, *self.options]
-
-    def start(self) -> Server:
-        environment = {**os.environ, "HF_HOME": str(self.root / "hf")}
-        if self.offline:
-            environment["REELTUNE_OFFLINE"] = "1"
-        with (self.root / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(self.command(), env=environment, stdout=log, stderr=log)
-        end = time.monotonic() + START_SECONDS
-        while self.status("/") not in (200, 401):
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < end, self.log()
-            time.sleep(0.1)
-        return self
-
-    def log(self) -> str:
-        return (self.root / "server.log").read_text(encoding="utf-8", errors="replace")
-
-    def ask(self, path: str, headers: dict[str, str] | None = None, data: bytes | None = None) -> tuple[int, bytes]:
-        """Status and body, whatever they are."""
-        request = urllib.request.Request(self.url + path, data=data, headers=headers or {})
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read()
-
-    def status(self, path: str) -> int:
-        try:
-            return self.ask(path)[0]
-        except (OSError, urllib.error.URLError):
-            return 0
-
-    def kill(self) -> None:
-        """As the system does it when memory runs out."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+from servers import Server
 
 
 class Window:

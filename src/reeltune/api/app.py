@@ -59,6 +59,7 @@ def build_api(workspace: Workspace) -> FastAPI:
         openapi_tags=_TAGS,
         docs_url=None,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         lifespan=lifespan,
         responses=_ERRORS,
         separate_input_output_schemas=False,
@@ -123,13 +124,13 @@ def _add_mcp(app: FastAPI, workspace: Workspace) -> None:
 def _add_missing(app: FastAPI) -> None:
     """Answer everything else below the addresses of the API, so that no request of a program reaches the page."""
 
+    known = list(app.routes)
+
     def missing(request: Request) -> None:
-        allowed = sorted(
-            method
-            for route in app.routes
-            if route is not request.scope.get("route") and route.matches(request.scope)[0] is Match.PARTIAL
-            for method in getattr(route, "methods", None) or ()
-        )
+        scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+        allowed = [
+            method for method, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in known)
+        ]
         if allowed:
             raise ApiError(405, f"{request.url.path[:80]} is for {', '.join(allowed)}.", code="wrong_method")
         nothing_here(request.method, request.url.path)

@@ -1,4 +1,4 @@
-"""The bodies of requests: JSON objects and multipart forms, limited in size and in time."""
+"""The bodies of requests: JSON objects and forms, limited in size and in time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -20,7 +21,7 @@ from reeltune.errors import InvalidJSON
 from reeltune.files import reason
 from reeltune.service.uploads import MAX_BYTES, UploadLimit, UploadRefused
 from reeltune.service.workspace import Workspace
-from reeltune.untrusted import JsonObject, parse_json
+from reeltune.untrusted import JsonObject, clean_text, parse_json
 
 MAX_JSON_BYTES = 100_000_000  # data URLs may hold whole images
 _MAX_TEXT_BYTES = 50_000_000  # of all texts in one form
@@ -29,6 +30,8 @@ _STALL_SECONDS = 60.0  # without a byte
 _FIRST_SECONDS = 60.0  # for any body, before its speed counts
 _LEAST_SPEED = 10_000  # bytes per second; slower bodies only keep a connection busy
 _MAX_LEVELS = 5  # of names such as settings[a][b]
+_MAX_FIELDS = 1000
+_URLENCODED = "application/x-www-form-urlencoded"
 _CONTENT_TYPES = "application/json or multipart/form-data"
 
 
@@ -47,8 +50,12 @@ async def read_body(request: Request, workspace: Workspace) -> Body:
     try:
         if boundary is not None:
             return await _read_form(request, workspace, boundary)
-        if content_type.partition(";")[0].strip().lower() in ("", "application/json"):
-            return Body(await _read_json(request))
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind in ("", "application/json", _URLENCODED):
+            content = await _read_whole(request)
+            if kind == _URLENCODED and not content.lstrip().startswith(b"{"):  # curl -d sends JSON under this name
+                return Body(await run_in_threadpool(_from_query, content))
+            return Body(await run_in_threadpool(_from_json, content))
     except ClientDisconnect:
         raise ApiError(400, "The request was interrupted.", code="incomplete") from None
     except TimeoutError:
@@ -56,21 +63,33 @@ async def read_body(request: Request, workspace: Workspace) -> Body:
     raise ApiError(415, f"Send {_CONTENT_TYPES}.", param="content-type", code="unsupported_media_type")
 
 
-async def _read_json(request: Request) -> JsonObject:
+async def _read_whole(request: Request) -> bytes:
     content = bytearray()
     async for data in _pieces(request):
         content += data
         if len(content) > MAX_JSON_BYTES:
             raise ApiError(413, f"A JSON body may have at most {MAX_JSON_BYTES:,} bytes.", code="too_large")
+    return bytes(content)
+
+
+def _from_json(content: bytes) -> JsonObject:
     if not content:
         return {}
     try:
-        value = await run_in_threadpool(parse_json, bytes(content), "The body", max_bytes=MAX_JSON_BYTES)
+        value = parse_json(content, "The body", max_bytes=MAX_JSON_BYTES)
     except InvalidJSON as error:
         raise ApiError(400, str(error), code="invalid_json") from error
     if not isinstance(value, dict):
         raise ApiError(400, "The body must be a JSON object.", code="invalid_json")
     return value
+
+
+def _from_query(content: bytes) -> JsonObject:
+    try:
+        pairs = parse_qsl(content.decode("utf-8"), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError as error:
+        raise ApiError(400, "The body is not a valid form.", code="invalid_form") from error
+    return _nested([(clean_text(name), clean_text(text)) for name, text in pairs])
 
 
 async def _read_form(request: Request, workspace: Workspace, boundary: bytes) -> Body:

@@ -90,6 +90,8 @@ def _as_api_error(error: ReeltuneError) -> ApiError:
 def _param(error: ReeltuneError) -> str | None:
     if isinstance(error, DefinitionNotFound):
         return "model"
+    if isinstance(error, SettingsError) and error.key:
+        return error.key
     match = _PARAM.match(error.message) if isinstance(error, SettingsError | MediaError | FetchError) else None
     return match[1] if match else None
 

@@ -5,7 +5,9 @@ settings = settings_of(workspace, definition, Body({"prompt": "a boat", "seconds
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,36 +31,58 @@ _LORA_NAMES = ("name", "path", "local_path", "lora_name", "lora_path")
 _MAX_LORAS = 100
 
 
-def settings_of(workspace: Workspace, definition: Definition, body: Body) -> Settings:
+@dataclass(frozen=True)
+class Mapped:
+    """The settings that a request stands for. `names`: the field of the request that each of them comes from."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def add(self, more: Mapping[str, Any], name: str = "") -> None:
+        """Add settings from a field. Raises ApiError if one of them has another value already."""
+        for key, value in more.items():
+            if value is None:
+                continue
+            if key in self.settings and self.settings[key] != value:
+                first, second = self.names[key], name or key
+                message = f"{first} and {second} both set {key}, to different values. Send one of them."
+                raise ApiError(400, message, param=second, code="invalid_value")
+            self.settings[key] = value
+            self.names.setdefault(key, name or key)
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """Name the fields of the request in errors about settings, as its sender knows no others."""
+        try:
+            yield
+        except SettingsError as error:
+            name = self.names.get(error.key, error.key)
+            message = str(error).replace(error.key, name) if error.key else str(error)
+            raise ApiError(400, message, param=name or None, code="invalid_value") from error
+
+
+def mapped(workspace: Workspace, definition: Definition, body: Body) -> Mapped:
     """The settings that a request stands for, with its files as paths.
 
-    Raises ApiError for a field that can't be understood, SettingsError for two that contradict each other, and what
+    Raises ApiError for a field that can't be understood and for two that contradict each other, and what
     `stored_input` raises for a file that can't be used.
     """
-    settings: dict[str, Any] = {}
+    found = Mapped()
     rest = {name: value for name, value in body.values.items() if name not in _IGNORED}
     for group in ("settings", "extra_params"):
-        _add(settings, _object(rest.pop(group, None), group))
-    _add(settings, _length(rest))
-    _add(settings, _size(rest))
-    _add(settings, _phases(rest))
-    _add(settings, _loras(rest.pop("lora", None)))
+        found.add(_object(rest.pop(group, None), group))
+    _add_length(found, rest)
+    _add_size(found, rest)
+    found.add(_phases(rest), "boundary_ratio")
+    found.add(_loras(rest.pop("lora", None)), "lora")
     for name in _REFERENCES:
         source = _source(name, rest.pop(name, None))
         if source is not None:
-            _add(settings, _reference(definition, name, Path(stored_input(workspace, name, source))))
-    _add(settings, {_RENAMED.get(name, name): value for name, value in rest.items()})
-    _add(settings, _uploaded(definition, body))
-    return settings
-
-
-def _add(settings: dict[str, Any], more: Mapping[str, Any]) -> None:
-    for key, value in more.items():
-        if value is None:
-            continue
-        if key in settings and settings[key] != value:
-            raise SettingsError(f"{key} is set twice, with different values.", hint="Send one of them.")
-        settings[key] = value
+            found.add(_reference(definition, name, Path(stored_input(workspace, name, source))), name)
+    for name, value in rest.items():
+        found.add({_RENAMED.get(name, name): value}, name)
+    _add_files(found, definition, body)
+    return found
 
 
 def _object(value: object, name: str) -> JsonObject:
@@ -79,29 +103,25 @@ def _parsed(text: str, name: str) -> Any:
         raise ApiError(400, str(error), param=name, code="invalid_json") from error
 
 
-def _length(rest: JsonObject) -> Settings:
+def _add_length(found: Mapped, rest: JsonObject) -> None:
     seconds, frames = rest.pop("seconds", None), rest.pop("num_frames", None)
-    settings: dict[str, Any] = {}
     if seconds not in (None, ""):
-        settings["video_length"] = f"{str(seconds).strip().removesuffix('s')}s"
+        found.add({"video_length": f"{str(seconds).strip().removesuffix('s')}s"}, "seconds")
     if frames not in (None, ""):
-        if settings:
-            raise SettingsError("seconds and num_frames both give the length.", hint="Send one of them.")
-        settings["video_length"] = frames
-    return settings
+        found.add({"video_length": frames}, "num_frames")
 
 
-def _size(rest: JsonObject) -> Settings:
+def _add_size(found: Mapped, rest: JsonObject) -> None:
     size, width, height = rest.pop("size", None), rest.pop("width", None), rest.pop("height", None)
-    if size not in (None, "", "auto") and (width is not None or height is not None):
-        raise SettingsError("size, and width and height, both give the size.", hint="Send one of them.")
-    if width is not None or height is not None:
-        if width is None or height is None:
-            missing = "width" if width is None else "height"
-            message = f"{missing} is missing: width and height belong together."
-            raise ApiError(400, message, param=missing, code="invalid_value")
-        return {"resolution": f"{width}x{height}"}
-    return {"resolution": size} if size not in (None, "", "auto") else {}
+    if size not in (None, "", "auto"):
+        found.add({"resolution": size}, "size")
+    if width is None and height is None:
+        return
+    if width is None or height is None:
+        missing = "width" if width is None else "height"
+        message = f"{missing} is missing: width and height belong together."
+        raise ApiError(400, message, param=missing, code="invalid_value")
+    found.add({"resolution": f"{width}x{height}"}, "width")
 
 
 def _phases(rest: JsonObject) -> Settings:
@@ -157,19 +177,19 @@ def _reference(definition: Definition, name: str, path: Path) -> Settings:
     raise ApiError(400, f"{message} It takes {takes}.", param=name, code="invalid_value")
 
 
-def _uploaded(definition: Definition, body: Body) -> Settings:
-    """The files of a form: under the names of references, or of the model's inputs."""
-    several = {model_input.key for model_input in definition.architecture.inputs if model_input.kind == "images"}
-    settings: dict[str, Any] = {}
+def _add_files(found: Mapped, definition: Definition, body: Body) -> None:
+    """Add the files of a form: under the names of references, or of the model's inputs."""
+    inputs = {model_input.key: model_input.kind for model_input in definition.architecture.inputs}
+    several: dict[str, list[str]] = {}
     for stored in body.files:
         name = stored.field.removesuffix("[]")
         if name in _REFERENCES:
-            _add(settings, _reference(definition, name, stored.path))
-        elif name in several:
-            settings.setdefault(name, []).append(str(stored.path))
+            found.add(_reference(definition, name, stored.path), name)
+        elif inputs.get(name) == "images":
+            several.setdefault(name, []).append(str(stored.path))
         else:
-            _add(settings, {name: str(stored.path)})
-    return settings
+            found.add({name: str(stored.path)})
+    found.add(several)
 
 
 def _source(name: str, value: object) -> str | None:

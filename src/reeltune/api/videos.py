@@ -16,9 +16,10 @@ from starlette.concurrency import run_in_threadpool
 from reeltune.api.bodies import Body, read_body
 from reeltune.api.errors import ApiError
 from reeltune.api.examples import CREATE_VIDEO, REMIX_VIDEO
-from reeltune.api.mapping import settings_of
+from reeltune.api.mapping import mapped
 from reeltune.api.schema import Video, VideoDeleted, VideoError, VideoList
 from reeltune.errors import JobNotFound, JobStateError
+from reeltune.families.values import Settings
 from reeltune.jobs import Job, State
 from reeltune.jobs.job import ENDED
 from reeltune.media.stills import sprite_sheet, thumbnail
@@ -108,7 +109,17 @@ def create(workspace: Workspace, body: Body) -> Submitted:
     if not isinstance(model, str):
         raise ApiError(400, "model: the id of a definition was expected.", param="model", code="invalid_value")
     definition = workspace.catalog()[model]
-    return submit(workspace, model, settings_of(workspace, definition, body))
+    found = mapped(workspace, definition, body)
+    with found.checked():
+        return submit(workspace, model, _as_one_prompt(found.settings))
+
+
+def _as_one_prompt(settings: Settings) -> Settings:
+    """The settings for one video, even if its prompt has several lines, which WanGP would make a video of each."""
+    prompt = settings.get("prompt")
+    if isinstance(prompt, str) and "\n" in prompt and "multi_prompts_gen_type" not in settings:
+        return {**settings, "multi_prompts_gen_type": "FG"}
+    return settings
 
 
 def remix(workspace: Workspace, id: str, body: Body) -> Submitted:
@@ -119,8 +130,10 @@ def remix(workspace: Workspace, id: str, body: Body) -> Submitted:
         raise ApiError(409, message, param="video_id", code="wrong_state")
     if not isinstance(body.values.get("prompt"), str) or not body.values["prompt"]:
         raise ApiError(400, "prompt is missing: describe the new video.", param="prompt", code="missing_value")
-    changed = settings_of(workspace, workspace.catalog()[source.definition], body)
-    return submit(workspace, source.definition, {**source.settings, **changed}, remixed_from=source.id)
+    found = mapped(workspace, workspace.catalog()[source.definition], body)
+    settings = _as_one_prompt({**source.settings, **found.settings})
+    with found.checked():
+        return submit(workspace, source.definition, settings, remixed_from=source.id)
 
 
 def delete(workspace: Workspace, id: str) -> None:

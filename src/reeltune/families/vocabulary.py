@@ -233,7 +233,7 @@ def coerce(key: str, value: Any) -> Any:
     try:
         return KEYS[key].kind.convert(value)
     except ValueError as error:
-        raise SettingsError(f"Invalid value {shown(value)} for {key}.", hint=f"It must be {error}.") from None
+        raise SettingsError(f"Invalid value {shown(value)} for {key}.", hint=f"It must be {error}.", key=key) from None
 
 
 def shown(value: Any) -> str:

@@ -72,7 +72,7 @@ def _paths(model_input: Input, value: Any, root: Path) -> tuple[Path, ...]:
     paths = []
     for name in names:
         if not isinstance(name, str | Path):
-            raise SettingsError(f"Invalid value {name!r} for {key}.", hint="Use the path of a file.")
+            raise SettingsError(f"Invalid value {name!r} for {key}.", hint="Use the path of a file.", key=key)
         path = root / expand(name)
         if not is_file(path):
             problem = "is a folder" if is_folder(path) else "doesn't exist"

@@ -47,7 +47,7 @@ def stored_input(workspace: Workspace, key: str, value: object) -> str:
     video, FetchError for a URL that can't be downloaded, FileError where nothing can be stored.
     """
     if not isinstance(value, str):
-        raise SettingsError(f"{key}: a text that names a file was expected.", hint=_HINT)
+        raise SettingsError(f"{key}: a text that names a file was expected.", hint=_HINT, key=key)
     if _ID.fullmatch(value):
         return str(uploaded(workspace, value))
     if value[:5].lower() == "data:":
@@ -56,7 +56,9 @@ def stored_input(workspace: Workspace, key: str, value: object) -> str:
         return str(_from_url(workspace, key, value))
     path = workspace.confined(value)
     if path is None or not path.is_file():
-        raise SettingsError(f"{key}: {clean_name(value)[:_MAX_SHOWN]!r} names no file of the server.", hint=_HINT)
+        raise SettingsError(
+            f"{key}: {clean_name(value)[:_MAX_SHOWN]!r} names no file of the server.", hint=_HINT, key=key
+        )
     return str(path)
 
 
@@ -64,19 +66,23 @@ def _from_data_url(workspace: Workspace, key: str, url: str) -> Path:
     match = _DATA_URL.match(url[:1000])
     if match is None or len(url) > _MAX_DATA_URL:
         message = f"{key}: the data URL is not valid, or longer than {_MAX_DATA_URL:,} characters."
-        raise SettingsError(message, hint="Write it as data:image/png;base64,…")
+        raise SettingsError(message, hint="Write it as data:image/png;base64,…", key=key)
     try:
         data = url[match.end() :]
         content = base64.b64decode(data, validate=True) if match[3] else unquote_to_bytes(data)
     except (binascii.Error, ValueError) as error:
-        raise SettingsError(f"{key}: the data URL is not valid base64.", hint="Encode the whole file.") from error
+        raise SettingsError(
+            f"{key}: the data URL is not valid base64.", hint="Encode the whole file.", key=key
+        ) from error
     return store_content(workspace, content, key)
 
 
 def _from_url(workspace: Workspace, key: str, url: str) -> Path:
     if not workspace.preferences().input_urls:
         message = f"{key}: this server downloads nothing that requests name by URL."
-        raise SettingsError(message, hint=f"{_HINT} The owner can allow it: reeltune config set input_urls true.")
+        raise SettingsError(
+            message, hint=f"{_HINT} The owner can allow it: reeltune config set input_urls true.", key=key
+        )
     name = urlsplit(url).path.rpartition("/")[2] or key
     return store_content(workspace, download_public(url, MAX_BYTES), name)
 

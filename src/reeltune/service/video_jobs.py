@@ -12,9 +12,10 @@ from pathlib import Path
 
 from reeltune.definitions import Definition
 from reeltune.errors import JobStateError, NotRunnable, ReeltuneError, SettingsError
-from reeltune.families.values import Settings
+from reeltune.families.values import Settings, seconds_of
 from reeltune.jobs import Job, Live, Queue, State
 from reeltune.jobs.job import CHECKED
+from reeltune.request.values import Request
 from reeltune.service.drafts import check_settings
 from reeltune.service.input_files import stored_input
 from reeltune.service.queue_view import videos_of
@@ -69,8 +70,9 @@ def submit(workspace: Workspace, model: str, values: Settings, *, remixed_from: 
     complete = _with_letters(definition, _stored(workspace, definition, values))
     checked = check_settings(workspace, definition, complete)
     first = checked.first
+    notices = (*_length_notices(values, first), *checked.notices)
     found = {
-        "notices": list(checked.notices),
+        "notices": list(notices),
         "size": f"{first.width}x{first.height}",
         "seconds": f"{first.frames / first.fps:g}",
     }
@@ -80,7 +82,17 @@ def submit(workspace: Workspace, model: str, values: Settings, *, remixed_from: 
     queue = Queue(workspace.root, confined=True, most_jobs=workspace.preferences().queue_limit)
     job = queue.add(definition.id, checked.settings, extra=extra)
     workspace.runner.wake()
-    return Submitted(job, checked.notices)
+    return Submitted(job, notices)
+
+
+def _length_notices(values: Settings, first: Request) -> list[str]:
+    """A notice if a length in seconds had to be rounded to what the model can make."""
+    length = values.get("video_length")
+    asked = seconds_of(length) if isinstance(length, str) else None
+    made = first.frames / first.fps
+    if asked is None or asked == made:
+        return []
+    return [f"{asked:g} seconds become {made:g}: {first.frames} frames at {first.fps} per second."]
 
 
 def _stored(workspace: Workspace, definition: Definition, values: Settings) -> Settings:

@@ -61,7 +61,7 @@ def convert(key: str, value: Any, version: float) -> Settings:
     except SettingsError as error:
         if newest == key:
             raise
-        raise SettingsError(f"Invalid value {shown(value)} for {key}.", hint=error.hint) from None
+        raise SettingsError(f"Invalid value {shown(value)} for {key}.", hint=error.hint, key=key) from None
 
 
 def _step_cache(value: Any) -> Settings:
@@ -69,7 +69,9 @@ def _step_cache(value: Any) -> Settings:
     try:
         speed = NUMBER.convert(value)
     except ValueError as error:
-        raise SettingsError(f"Invalid value {shown(value)} for {_CACHE}.", hint=f"It must be {error}.") from None
+        raise SettingsError(
+            f"Invalid value {shown(value)} for {_CACHE}.", hint=f"It must be {error}.", key=_CACHE
+        ) from None
     if speed <= 1:
         return {_CACHE_TYPE: ""}
     return {_CACHE_TYPE: "tea", _CACHE_SPEED: speed}
