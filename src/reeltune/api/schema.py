@@ -31,7 +31,7 @@ class VideoError(BaseModel):
     message: str
 
 
-class Video(BaseModel):
+class VideoObject(BaseModel):
     """A video that is made, was made, or waits to be made. Times are seconds since 1970."""
 
     id: str = Field(examples=["video_12"])
@@ -55,7 +55,7 @@ class VideoList(BaseModel):
     """One page of videos."""
 
     object: Literal["list"] = "list"
-    data: list[Video]
+    data: list[VideoObject]
     first_id: str | None = None
     last_id: str | None = None
     has_more: bool = False
@@ -96,7 +96,7 @@ class UploadedFile(BaseModel):
     purpose: str = "user_data"
 
 
-class JobView(BaseModel):
+class JobObject(BaseModel):
     """A job of the queue. Times are seconds since 1970, null while they aren't known."""
 
     id: int
@@ -126,7 +126,7 @@ class QueueState(BaseModel):
     paused: bool
     problem: str = Field("", description="Why no job is taken at the moment.")
     counts: dict[str, int]
-    jobs: list[JobView]
+    jobs: list[JobObject]
 
 
 class ModelSummary(BaseModel):

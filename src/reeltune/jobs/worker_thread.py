@@ -38,6 +38,7 @@ class WorkerThread:
         self._pauses = pauses
         self._totals = totals
         self._live: Live | None = None
+        self._ended: Live | None = None  # what the last job did, until its end is stored
         self._unstored: Outcome | None = None  # how the last job ended, until that is stored
         self._trouble: QueueError | None = None
         self._guard = threading.Lock()
@@ -49,8 +50,8 @@ class WorkerThread:
 
     @property
     def live(self) -> Live | None:
-        """What its job does now; None while it runs none."""
-        return self._live
+        """What its job does now, until its end is stored; None while it runs none."""
+        return self._live or self._ended
 
     @property
     def trouble(self) -> QueueError | None:
@@ -154,7 +155,8 @@ class WorkerThread:
             )
         outcome = self._run_to_end(job, job_log)
         with self._guard:
-            live, self._live = self._live, None
+            self._ended = live = self._live
+            self._live = None
             if live is not None:
                 outcome = replace(outcome, outputs=live.outputs, latents=live.latents, notices=live.notices)
             self._unstored = outcome
@@ -239,7 +241,7 @@ class WorkerThread:
         if not counts:
             log.warning("Job %d was begun again meanwhile: the end of try %d changes nothing", job.id, job.attempts)
         with self._guard:
-            self._unstored = None
+            self._unstored = self._ended = None
 
     def _store_at_the_end(self) -> None:
         if self._unstored is not None:

@@ -124,12 +124,13 @@ class Workspace:
         """The size of the missing files; None while a size is unknown."""
         return missing_bytes(self.root, plan)
 
-    def model_states(self) -> Mapping[str, ModelState]:
+    def model_states(self, wait_seconds: float | None = None) -> Mapping[str, ModelState]:
         """The states of the models by id, as far as they are known; changes are worked out in the background.
 
-        Raises PreferencesError.
+        `wait_seconds`: how long to wait for them, where that is worth more than an early answer. Raises
+        PreferencesError.
         """
-        return self._states.model_states()
+        return self._states.model_states(wait_seconds)
 
     def blocked(self, id: str) -> str:
         """Why a model can't run here; empty if it can, once its files are downloaded."""
