@@ -20,6 +20,7 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+BATCH = "batch"  # key in `extra` of a job that belongs to an unfinished batch; never exported or imported
 ENDED = frozenset({State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED})  # states to try it again from
 
 

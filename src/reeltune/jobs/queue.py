@@ -8,7 +8,7 @@ queue.move(job.id, 0)
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from reeltune.families.values import Settings
 from reeltune.jobs.choose import FreeWorker, WaitingJob, choose_job
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.exchange import NewJob, export_text, read_export
-from reeltune.jobs.job import ENDED, Attempt, Job, State
+from reeltune.jobs.job import BATCH, ENDED, Attempt, Job, State
 from reeltune.jobs.rows import LARGEST_POSITION, as_job, as_waiting, dumped
 from reeltune.jobs.store import Store
 from reeltune.settings import check_call
@@ -78,6 +78,10 @@ class Queue:
         path that a confined queue refuses.
         """
         return self._add([NewJob(definition, settings, extra or {})])[0]
+
+    def add_all(self, jobs: Sequence[NewJob]) -> list[Job]:
+        """New jobs behind those that wait, all or none. Raises SettingsError as `add`."""
+        return self._add(jobs)
 
     def _add(self, jobs: Sequence[NewJob]) -> list[Job]:
         """Add jobs, all or none."""
@@ -203,14 +207,18 @@ class Queue:
 
     # --- what the runner does -------------------------------------------------------------------------------
 
-    def take(self, worker: FreeWorker, lease_seconds: float) -> Job | None:
+    def take(self, worker: FreeWorker, lease_seconds: float, *, only: Collection[int] | None = None) -> Job | None:
         """The next job for a worker, running from now on; None where none waits. Two takers never get the same.
+
+        `only`: the ids of the jobs that may be taken; None for all.
 
         The worker may keep it for `lease_seconds`, and longer where `renew` is called. A job whose row is damaged is
         marked as failed and passed over.
         """
         with self._store.write() as connection:
             waiting = self._waiting_jobs(connection)
+            if only is not None:
+                waiting = {id: job for id, job in waiting.items() if id in only}
             while (chosen := choose_job(waiting.values(), worker)) is not None:
                 del waiting[chosen.id]
                 job = self._get(connection, chosen.id)
@@ -269,8 +277,8 @@ class Queue:
         """An attempt has ended; None leaves its videos, latents or notices as they are. Returns whether it counts:
         nothing changes where the job is tried again already, or waits for it.
 
-        The oldest of many done jobs are removed from the list; what failed, was cancelled or interrupted stays until
-        the user removes it.
+        The oldest of many done jobs are removed from the list, except those of an unfinished batch; what failed, was
+        cancelled or interrupted stays until the user removes it.
         """
         with self._store.write() as connection:
             row = connection.execute(
@@ -284,11 +292,18 @@ class Queue:
                     connection.execute(f"UPDATE jobs SET {column} = ? WHERE id = ?", (clean_text(text), attempt.job))
             self._end(connection, attempt.job, state, error=error, hint=hint)
             connection.execute(
-                "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' "
+                "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' AND extra NOT LIKE ? "
                 "ORDER BY ended DESC, id DESC LIMIT -1 OFFSET ?)",
-                (_MOST_DONE,),
+                (f'%"{BATCH}": {{%', _MOST_DONE),
             )
             return True
+
+    def store_extra(self, extras: Mapping[int, JsonObject]) -> None:
+        """Replace the extra fields of jobs, by their ids."""
+        with self._store.write() as connection:
+            connection.executemany(
+                "UPDATE jobs SET extra = ? WHERE id = ?", [(dumped(extra), id) for id, extra in extras.items()]
+            )
 
     def restore(self, job: Job) -> None:
         """Write the row of a running job again where it is gone, as after the file was moved away."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +25,7 @@ from reeltune.jobs.live import Live
 from reeltune.jobs.local import LocalProcess, worker_command
 from reeltune.jobs.pauses import Pauses
 from reeltune.jobs.queue import Queue
-from reeltune.jobs.worker_thread import WorkerThread
+from reeltune.jobs.worker_thread import JobListener, WorkerThread
 
 LOCK_NAME = ".reeltune.lock"
 
@@ -35,7 +35,8 @@ class Runner:
 
     What it left running when it was last killed becomes `interrupted` as it starts. `confined`: see `Queue`.
     `save_quantized`: the worker writes what it quantizes, whatever the preference. `workers`: by default one process on
-    this machine; their names have to differ.
+    this machine; their names have to differ. `only`: the ids of the jobs that are run; None for all. `listener`: called
+    with the id of a job and each of its events, by the thread of its worker.
 
     After a failure that every job would share (no network, a full disk, a missing device) the queue pauses where
     others wait.
@@ -48,6 +49,8 @@ class Runner:
         confined: bool = False,
         save_quantized: bool = False,
         workers: Sequence[WorkerHandle] | None = None,
+        only: Collection[int] | None = None,
+        listener: JobListener | None = None,
     ) -> None:
         self.queue = Queue(root, confined=confined)
         if workers is None:
@@ -57,7 +60,7 @@ class Runner:
         self._pauses = Pauses()
         machine = socket.gethostname()
         self._threads = {
-            name: WorkerThread(name, handle, self.queue, self._pauses)
+            name: WorkerThread(name, handle, self.queue, self._pauses, only=only, listener=listener)
             for name, handle in ((f"{machine}/{handle.name}", handle) for handle in workers)
         }
         if len(self._threads) != len(workers):
@@ -99,6 +102,17 @@ class Runner:
         self._leases.stop()
         with contextlib.suppress(OSError):  # the root was moved away
             self._lock.release()
+
+    def interrupt(self) -> None:
+        """Take no more jobs, and stop those that run at their next step: they become `interrupted`."""
+        for thread in self._threads.values():
+            thread.interrupt()
+
+    def limit_to(self, only: Collection[int]) -> None:
+        """Run the jobs with these ids from now on, and no others."""
+        for thread in self._threads.values():
+            thread.only = only
+        self.wake()
 
     def wake(self) -> None:
         """Take new jobs at once, where the queue isn't paused."""

@@ -214,8 +214,12 @@ def check_draft(workspace: Workspace, definition: Definition, form_values: FormV
 
     Checks everything that can be known before the model is loaded. Raises SettingsError, MediaError, NotRunnable.
     """
-    checked_settings = check_call(settings_from_form(definition, form_values))
-    settings = checked_inputs(workspace, definition, checked_settings)
+    return check_settings(workspace, definition, settings_from_form(definition, form_values))
+
+
+def check_settings(workspace: Workspace, definition: Definition, given: Settings) -> tuple[Settings, list[str]]:
+    """The settings of a job from those of a caller, and notices about them. Raises as `check_draft`."""
+    settings = checked_inputs(workspace, definition, check_call(given))
     parsed = parse(definition, settings)
     check_positions(workspace.explain(definition), parsed.requests[0])
     notices = [*parsed.notices, *check_loras(workspace, definition, settings.get("activated_loras") or ())]
