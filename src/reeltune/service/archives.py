@@ -49,9 +49,9 @@ class ArchiveRefused(ReeltuneError):
 @contextlib.contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
     """A saved queue, open for reading. Raises FileError if it can't be read, ArchiveRefused for its content."""
-    with open_regular(path) as file:
+    with open_regular(path) as file, _BoundedReader(file) as reader:
         with _errors_of(path.name):
-            opened = zipfile.ZipFile(_BoundedReader(file))
+            opened = zipfile.ZipFile(reader)
         with opened:
             yield Archive(opened, path.name)
 
