@@ -70,8 +70,11 @@ class BatchRun:
         self._runner.limit_to(self._jobs.ids)
         with self._display:
             self._follow(cancel)
+            if self._open:
+                self._runner.stop()  # stores how the last job ended
+                self._look(interrupted=True)
+        self._close_display()
         if self._open:
-            self._close_display()
             total = len(self._jobs.entries) + len(self._jobs.made)
             message = f"Stopped: {self._made + len(self._jobs.made)} of {entries(total)} are made."
             raise Cancelled(message, hint=_AGAIN)
