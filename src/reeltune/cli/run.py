@@ -60,8 +60,11 @@ def run(
 ) -> None:
     """Make all videos of settings files and saved queues, one after the other, without the page.
 
-    A broken entry is reported, and the others are made. The first Ctrl-C stops at the next step, the second one at
-    once; the same command continues later. Exit code 0: all were made; 1: some were not; 130: stopped.
+    A broken entry is reported, and the others are made.
+
+    After Ctrl-C or a crash, the same command continues. A second Ctrl-C stops at once.
+
+    Exit code: 0 if all videos were made, 1 if some were not, 130 if it was stopped.
     """
     from reeltune.definitions import resolve_root
     from reeltune.errors import Cancelled
@@ -113,8 +116,8 @@ def _show_plan(root: Path, paths: Sequence[Path], cancel: CancelToken) -> int:
         job = earlier.get(BatchMark.of(entry))
         _print_entry(entry)
         if job is not None:
-            done = "It was made before the batch was interrupted" if job.state is State.DONE else "It continues"
-            print_line(f"    {done}: job {job.id}.")
+            what = "was made before" if job.state is State.DONE else "is continued"
+            print_line(f"    Job {job.id} of the interrupted batch {what}.")
     print_line(f"{entries(len(plan.usable))} can be made, {len(plan.broken)} can't.")
     return 1 if plan.broken else 0
 
