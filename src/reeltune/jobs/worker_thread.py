@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 
@@ -22,16 +22,30 @@ from reeltune.jobs.pauses import Pauses
 from reeltune.jobs.queue import INTERRUPTED, INTERRUPTED_HINT, Queue
 from reeltune.jobs.totals import Totals
 
+JobListener = Callable[[int, WorkerEvent], None]  # called with the id of a job and what happened
 _LOOK_SECONDS = 1.0  # other processes may add jobs too
 _STORE_SECONDS = 2.0  # how often the progress of a job is stored
 
 
 class WorkerThread:
     """One worker of a runner. Whatever happens to a job, it ends with a reason, which is stored before another job is
-    taken. `worker`: its name in the queue.
+    taken. `worker`: its name in the queue. `only`: the ids of the jobs that it may take; None for all. `listener` is
+    called for each event, by this thread.
     """
 
-    def __init__(self, worker: str, handle: WorkerHandle, queue: Queue, pauses: Pauses, totals: Totals) -> None:
+    def __init__(
+        self,
+        worker: str,
+        handle: WorkerHandle,
+        queue: Queue,
+        pauses: Pauses,
+        totals: Totals,
+        *,
+        only: Collection[int] | None = None,
+        listener: JobListener | None = None,
+    ) -> None:
+        self.only = only
+        self._listener = listener
         self.worker = worker
         self._handle = handle
         self._queue = queue
@@ -44,6 +58,7 @@ class WorkerThread:
         self._guard = threading.Lock()
         self._woken = threading.Event()
         self._stopped = threading.Event()
+        self._interrupted = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=f"reeltune-{handle.name}", daemon=True)
 
     # --- for the runner ---------------------------------------------------------------------------------------------
@@ -84,6 +99,14 @@ class WorkerThread:
         self._stopped.set()
         self._woken.set()
         self._handle.close()
+
+    def interrupt(self) -> None:
+        """Take no more jobs, and stop the one that runs at its next step: it becomes `interrupted`."""
+        with self._guard:
+            self._interrupted.set()
+            if self._live is not None and not self._live.cancelling:
+                self._live = replace(self._live, cancelling=True)
+                self._handle.cancel(Attempt(self._live.job, self._live.attempt))
 
     def join(self) -> None:
         """Wait for the end of the thread."""
@@ -132,9 +155,10 @@ class WorkerThread:
         """Store the end of the last job, then run the next one; returns whether there was one. Raises QueueError."""
         if self._unstored is not None:
             self._store(self._unstored)
-        if self._pauses.current is not None:
+        if self._pauses.current is not None or self._interrupted.is_set():
             return False
-        job = self._queue.take(FreeWorker(self.worker, self._handle.warm_files), LEASE_SECONDS)
+        worker = FreeWorker(self.worker, self._handle.warm_files)
+        job = self._queue.take(worker, LEASE_SECONDS, only=self.only)
         if job is None:
             return False
         self._trouble = None
@@ -153,6 +177,8 @@ class WorkerThread:
                 attempt=job.attempts,
                 worker=self.worker,
             )
+        if self._interrupted.is_set():  # it was taken just before
+            self.interrupt()
         outcome = self._run_to_end(job, job_log)
         with self._guard:
             self._ended = live = self._live
@@ -177,6 +203,8 @@ class WorkerThread:
         match ending:
             case Done():
                 return Outcome(job, State.DONE)
+            case Stopped() if self._interrupted.is_set():
+                return Outcome(job, State.INTERRUPTED, INTERRUPTED, INTERRUPTED_HINT)
             case Stopped():
                 return Outcome(job, State.CANCELLED)
             case Failed(error=words, hint=hint, shared=shared):
@@ -184,7 +212,7 @@ class WorkerThread:
 
     def _after_death(self, job: Job, death: WorkerDied) -> Outcome:
         live = self._live
-        if self._stopped.is_set():
+        if self._stopped.is_set() or self._interrupted.is_set():
             return Outcome(job, State.INTERRUPTED, INTERRUPTED, INTERRUPTED_HINT)
         if live is not None and live.cancelling:
             return Outcome(job, State.CANCELLED)
@@ -215,6 +243,8 @@ class WorkerThread:
             assert self._live is not None
             live = self._live = self._live.after(event)
         job_log.event(event)
+        if self._listener is not None:
+            self._listener(job.id, event)
         if isinstance(event, Saved | LatentsStored):
             self._try_to_store(partial(self._queue.store_outputs, job.attempt, live.outputs, live.latents))
 

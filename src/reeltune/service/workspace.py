@@ -37,11 +37,12 @@ class Workspace:
     """A root and the runner of its queue.
 
     `local`: whether only the owner of this machine can reach it and may therefore use any file; otherwise paths must
-    be inside the root or its model folders.
+    be inside the root or its model folders. `uploads`: the folder of uploaded files; by default the root's.
     """
 
-    def __init__(self, root: Path, runner: Runner, *, local: bool = True) -> None:
+    def __init__(self, root: Path, runner: Runner, *, local: bool = True, uploads: Path | None = None) -> None:
         self.root, self.runner, self.local = root, runner, local
+        self._uploads = uploads or root / UPLOADS
         self.queue = runner.queue
         self.machine: Machine = probe()
         self._lock = threading.Lock()
@@ -89,7 +90,7 @@ class Workspace:
     @property
     def uploads(self) -> Path:
         """The folder of uploaded files."""
-        return self.root / UPLOADS
+        return self._uploads
 
     @property
     def outputs(self) -> Path:
