@@ -126,7 +126,7 @@ def test_over_http(api_server: ApiServer, tmp_path):
         await be_refused(client)
 
     over(f"{api_server.url}/mcp", talk)
-    assert "Traceback" not in api_server.log()
+    api_server.assert_no_faults()
 
 
 def test_over_stdio(stdio, tmp_path):
