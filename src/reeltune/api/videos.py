@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
@@ -42,6 +43,7 @@ _ID = re.compile(r"video_([1-9]\d{0,17})")
 _POLL_MS = 1000  # between two questions for the state of a video that waits or is made
 _POLL_HEADER = "openai-poll-after-ms"
 _SYNC_SECONDS = 0.25  # between two looks at a job that a request waits for
+_MOST_ADDING = 4  # requests whose settings are checked at once: more would slow down those that only ask
 _MAX_PAGE = 100
 _FILE_HEADERS = {
     "content-security-policy": "sandbox; default-src 'none'; media-src 'self'",
@@ -183,9 +185,11 @@ def video_routes(workspace: Workspace) -> APIRouter:
             response.headers[_POLL_HEADER] = str(_POLL_MS)
         return video
 
+    adding = CapacityLimiter(_MOST_ADDING)
+
     async def submitted(request: Request, add: Callable[[Body], Submitted]) -> Job:
         body = await read_body(request, workspace)
-        return (await run_in_threadpool(add, body)).job
+        return (await to_thread.run_sync(add, body, limiter=adding)).job
 
     @routes.post("", summary="Make a video", openapi_extra=CREATE_VIDEO)
     async def create_video(request: Request, response: Response) -> Video:
