@@ -4,7 +4,8 @@
 
 Starts `reeltune serve --no-page` on an empty root. The clients are threads of this process, each with one connection
 that stays open. `--minutes` repeats the polling for so long after the last job, to see whether the memory grows. The
-machine should be idle: the last row of the table tells how busy other programs kept it. Prints a Markdown table.
+machine should be idle: rows of the table tell how busy other programs kept it, and how long a bare server that always
+gives the same answer took at the same time. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import http.client
 import json
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,13 +38,30 @@ QUICK = {"model": "nano_t2v", "num_inference_steps": 1, "size": "32x32", "num_fr
 POLL_SECONDS = 1.0
 WAIT_SECONDS = 1800  # for all jobs
 MB = 1_000_000
+BARE = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = 4096
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+    def log_message(self, *words):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
 
 
 class Client:
     """One connection that stays open."""
 
-    def __init__(self, server: ApiServer) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
 
     def ask(self, method: str, path: str, values: dict[str, Any] | None = None) -> tuple[float, dict[str, Any]]:
         """Seconds that the answer took, and its content."""
@@ -62,6 +83,7 @@ class Measured:
 
     create: list[float] = field(default_factory=list)
     retrieve: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -69,7 +91,7 @@ class Measured:
 
 def add_jobs(server: ApiServer, measured: Measured, numbers: range) -> None:
     """One client that adds a job after the other."""
-    client = Client(server)
+    client = Client(server.port)
     for number in numbers:
         try:
             seconds, video = client.ask("POST", "/v1/videos", {**QUICK, "prompt": f"a red circle, number {number}"})
@@ -82,7 +104,7 @@ def add_jobs(server: ApiServer, measured: Measured, numbers: range) -> None:
 
 def poll(server: ApiServer, measured: Measured, number: int, delay: float) -> None:
     """One client that asks for the state of one video once a second."""
-    client = Client(server)
+    client = Client(server.port)
     moment = time.monotonic() + delay
     while not measured.stop.wait(max(0.0, moment - time.monotonic())):
         moment = max(moment + POLL_SECONDS, time.monotonic())
@@ -94,6 +116,14 @@ def poll(server: ApiServer, measured: Measured, number: int, delay: float) -> No
             measured.errors.append(f"retrieve: {error!r}")
             return
         measured.retrieve.append(seconds)
+
+
+def poll_bare(port: int, measured: Measured, delay: float) -> None:
+    """One client that asks the bare server once a second."""
+    client = Client(port)
+    while not measured.stop.wait(delay):
+        measured.bare.append(client.ask("GET", "/")[0])
+        delay = POLL_SECONDS
 
 
 def wait_for_all(client: Client, jobs: int) -> None:
@@ -159,22 +189,33 @@ class Processor:
         return server / seconds, own / seconds, max(0.0, others / seconds)
 
 
+@contextmanager
+def bare_server() -> Iterator[int]:
+    """The port of a server that does nothing."""
+    with subprocess.Popen([sys.executable, "-c", BARE], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        yield int(process.stdout.readline())
+        process.terminate()
+
+
 def milliseconds(seconds: list[float]) -> str:
     """Median, 99th percentile and maximum."""
+    if not seconds:
+        return "–"
     ordered = sorted(seconds)
     picked = (ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)], ordered[-1])
     return " / ".join(f"{1000 * value:.1f}" for value in picked)
 
 
-def run(root: Path, wish: argparse.Namespace) -> list[tuple[str, str]]:
-    """The rows of the table."""
+def run(root: Path, bare: int, wish: argparse.Namespace) -> list[tuple[str, str]]:
+    """The rows of the table. `bare`: the port of the bare server."""
     server = ApiServer(root)
     server.start()
     assert server.process is not None
     process = psutil.Process(server.process.pid)
     rng = random.Random(1)
     try:
-        client, measured = Client(server), Measured()
+        client, measured = Client(server.port), Measured()
         memory = [process.memory_info().rss]
         processor = Processor(process)
         begun = time.monotonic()
@@ -187,17 +228,22 @@ def run(root: Path, wish: argparse.Namespace) -> list[tuple[str, str]]:
             threading.Thread(target=poll, args=(server, measured, number, rng.random() * POLL_SECONDS))
             for number in range(min(wish.pollers, wish.jobs))
         ]
+        pollers += [
+            threading.Thread(target=poll_bare, args=(bare, measured, rng.random() * POLL_SECONDS))
+            for _ in range(wish.pollers)
+        ]
         for thread in (*pollers, *adders):
             thread.start()
         for thread in adders:
             thread.join()
-        added = time.monotonic() - begun
+        added, early = time.monotonic() - begun, len(measured.retrieve)
         memory.append(process.memory_info().rss)
         wait_for_all(client, wish.jobs)
         taken = time.monotonic() - begun
         memory.append(process.memory_info().rss)
         cores = processor.cores()
-        loaded, requests = list(measured.retrieve), len(measured.retrieve)
+        while_added, while_made = measured.retrieve[:early], measured.retrieve[early:]
+        bare_made = list(measured.bare)
         minutes: list[int] = []
         end = time.monotonic() + 60 * wish.minutes
         while time.monotonic() < end:
@@ -213,14 +259,16 @@ def run(root: Path, wish: argparse.Namespace) -> list[tuple[str, str]]:
         ("jobs lost / doubled / failed", f"{lost} / {doubled} / {failed}"),
         ("requests that failed", str(len(measured.errors))),
         (f"create, {wish.adders} clients at once: median / p99 / maximum, ms", milliseconds(measured.create)),
-        (f"retrieve, {wish.pollers} clients: median / p99 / maximum, ms", milliseconds(loaded)),
-        ("retrieves", f"{requests:,} in {taken:.0f} s"),
+        (f"retrieve, {wish.pollers} clients, while jobs are added, ms", milliseconds(while_added)),
+        ("retrieve, all others, ms", milliseconds(while_made)),
+        ("a bare server beside it, as often, ms", milliseconds(bare_made)),
+        ("retrieves", f"{len(while_added):,} + {len(while_made):,} in {taken:.0f} s"),
         ("jobs added in, s", f"{added:.1f}"),
         ("jobs per minute", f"{60 * wish.jobs / taken:.0f}"),
         ("server RSS at the start / after adding / at the end, MB", " / ".join(f"{rss / MB:.0f}" for rss in memory)),
     ]
     if minutes:
-        retrieves = len(measured.retrieve) - requests
+        retrieves = len(measured.retrieve) - early - len(while_made)
         label = f"server RSS in {wish.minutes:g} more minutes of polling ({retrieves:,} retrieves), MB"
         rows.append((label, f"{minutes[0] / MB:.0f} to {minutes[-1] / MB:.0f}, at most {max(minutes) / MB:.0f}"))
     busy = " / ".join(f"{value:.2f}" for value in cores)
@@ -237,8 +285,8 @@ def main() -> None:
     parser.add_argument("--pollers", type=int, default=50, help="clients that poll one video each")
     parser.add_argument("--minutes", type=float, default=0.0, help="go on with the polling for so long")
     wish = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        rows = run(Path(folder) / "root", wish)
+    with tempfile.TemporaryDirectory() as folder, bare_server() as bare:
+        rows = run(Path(folder) / "root", bare, wish)
     print(f"| {wish.jobs} jobs | |\n|---|---|")
     for label, value in rows:
         print(f"| {label} | {value} |")
