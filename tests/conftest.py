@@ -19,7 +19,14 @@ import pytest
 # programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SLOW_FILES = ("web/test_browser", "web/test_nine", "cli/test_story", "cli/test_nine", "jobs/test_runner")  # minutes
+SLOW_FILES = (
+    "web/test_browser",
+    "web/test_nine",
+    "cli/test_story",
+    "cli/test_nine",
+    "jobs/test_runner",
+    "api/test_kill",
+)  # minutes
 
 
 def pytest_collection_modifyitems(items):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import contextlib
+import stat
 from pathlib import Path
 
 from reeltune.errors import MediaError
@@ -34,19 +34,19 @@ def unreported_videos(root: Path, job: Job) -> tuple[str, ...]:
     )
 
 
-def _videos_since(folder: Path, moment: float) -> Iterator[Path]:
+def _videos_since(folder: Path, moment: float) -> list[Path]:
     """The videos in a folder that were written after a moment, in seconds since 1970; the oldest first."""
     found = []
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
-                    facts = entry.stat()
-                    if facts.st_size and facts.st_mtime >= moment:  # a reserved name is an empty file
-                        found.append((facts.st_mtime_ns, Path(entry.path)))
+        paths = [path for path in folder.iterdir() if path.suffix == _SUFFIX and not path.name.startswith(".")]
     except OSError:  # no video was made yet
-        return
-    yield from (path for _, path in sorted(found))
+        return []
+    for path in paths:
+        with contextlib.suppress(OSError):  # deleted meanwhile, or a broken link
+            facts = path.stat()
+            if stat.S_ISREG(facts.st_mode) and facts.st_size and facts.st_mtime >= moment:  # reserved names are empty
+                found.append((facts.st_mtime_ns, path))
+    return [path for _, path in sorted(found)]
 
 
 def _belongs_to(path: Path, attempt: Attempt) -> bool:
