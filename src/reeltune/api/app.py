@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.routing import Match
@@ -34,6 +35,7 @@ _TAGS = [
     {"name": "Server", "description": "Whether the server works, and its numbers."},
 ]
 _ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}}
+_MOST_ADDING = 4  # requests whose settings are checked at once: more would slow down those that only ask
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -65,6 +67,7 @@ def build_api(workspace: Workspace) -> FastAPI:
     handle_errors(app)
     app.state.workspace = workspace
     app.state.event_streams = set()
+    app.state.adding = CapacityLimiter(_MOST_ADDING)
     for part in (videos, files, models, definitions, jobs, events):
         app.include_router(part.routes)
     _add_server_routes(app, workspace)

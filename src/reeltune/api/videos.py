@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
@@ -60,7 +61,7 @@ def _answer(workspace: Workspace, response: Response, job: Job) -> VideoObject:
 
 async def _submitted(workspace: Workspace, request: Request, add: Callable[[Workspace, Body], Submitted]) -> Job:
     body = await read_body(request, workspace)
-    return (await run_in_threadpool(add, workspace, body)).job
+    return (await to_thread.run_sync(add, workspace, body, limiter=request.app.state.adding)).job
 
 
 @routes.post("", summary="Make a video", openapi_extra=CREATE_VIDEO)

@@ -86,7 +86,9 @@ class Job:
     @property
     def resumable(self) -> bool:
         """Whether a new try goes on where this one ended: what is made already stays as it is."""
-        return self.state is State.INTERRUPTED or (self.state in ENDED and bool(self.latents))
+        if self.state is State.INTERRUPTED or (self.state is State.FAILED and self.outputs):
+            return True
+        return self.state in ENDED and bool(self.latents)
 
     @property
     def waiting(self) -> bool:

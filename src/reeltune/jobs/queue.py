@@ -12,20 +12,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reeltune.errors import InvalidJSON, JobStateError, QueueFull, SettingsError
+from reeltune.errors import JobStateError, QueueFull
 from reeltune.families.values import Settings
+from reeltune.jobs.adding import checked_text, confinement_of
 from reeltune.jobs.choose import FreeWorker, WaitingJob, choose_job
-from reeltune.jobs.confine import Confinement
 from reeltune.jobs.exchange import NewJob, export_text, read_export
 from reeltune.jobs.job import BATCH, CHECKED, ENDED, Attempt, Job, State
 from reeltune.jobs.queue_reader import QueueReader, is_paused, job_in
 from reeltune.jobs.rows import LARGEST_POSITION, as_waiting, dumped
-from reeltune.settings import check_call
-from reeltune.untrusted import JsonObject, clean_text, parse_json
+from reeltune.jobs.written import unreported_videos
+from reeltune.untrusted import JsonObject, clean_text
 
 _MOST_JOBS = 10_000  # waiting
 _MOST_DONE = 500  # the oldest of them are removed from the list; their videos stay
-_MOST_SETTINGS = 200_000  # characters of one job's
 INTERRUPTED = "The program ended while it ran."
 INTERRUPTED_HINT = "Resume it, or remove it."
 _RUNNING_ATTEMPT = "id = ? AND attempt = ? AND state = 'running'"
@@ -37,34 +36,48 @@ class Queue(QueueReader):
     """Jobs of one root. Every method is one transaction, so that threads and processes can share it.
 
     `confined`: whether jobs that are added may name no files outside the root, the folder of videos and the model
-    folders. `most_jobs`: how many may wait. Raises QueueError where the file can't be used, JobNotFound where a job
-    doesn't exist, JobStateError where it isn't in a state for what is asked.
+    folders. Raises QueueError where the file can't be used, JobNotFound where a job doesn't exist, JobStateError where
+    it isn't in a state for what is asked.
     """
 
-    def __init__(self, root: Path, *, confined: bool = False, most_jobs: int = _MOST_JOBS) -> None:
+    def __init__(self, root: Path, *, confined: bool = False) -> None:
         super().__init__(root)
-        self._root, self._confined = root, confined
-        self._most_jobs = min(most_jobs, _MOST_JOBS)
+        self.root, self._confined = root, confined
 
     # --- what the user does ---------------------------------------------------------------------------------
 
-    def add(self, definition: str, settings: Settings, *, extra: JsonObject | None = None) -> Job:
-        """A new job behind those that wait. Raises SettingsError for an unknown setting, an impossible value, or a
-        path that a confined queue refuses.
+    def add(
+        self,
+        definition: str,
+        settings: Settings,
+        *,
+        extra: JsonObject | None = None,
+        confined: bool = False,
+        most_jobs: int = _MOST_JOBS,
+    ) -> Job:
+        """A new job behind those that wait. `confined`: this job is confined, even if the queue isn't. `most_jobs`: how
+        many may wait.
+
+        Raises SettingsError for an unknown setting, an impossible value, or a path that a confined job may not use,
+        QueueFull where too many wait.
         """
-        return self.add_all([NewJob(definition, settings, extra or {})])[0]
+        new = NewJob(definition, settings, extra or {})
+        return self._add([new], confined=confined or self._confined, most_jobs=min(most_jobs, _MOST_JOBS))[0]
 
     def add_all(self, jobs: Sequence[NewJob]) -> list[Job]:
         """New jobs behind those that wait, all or none. Raises as `add`."""
-        confined = self._confinement()
+        return self._add(jobs, confined=self._confined)
+
+    def _add(self, jobs: Sequence[NewJob], *, confined: bool, most_jobs: int = _MOST_JOBS) -> list[Job]:
+        confinement = confinement_of(self.root, confined)
         checked = [
-            (clean_text(job.definition), self._checked(job.settings, confined), dumped(job.extra)) for job in jobs
+            (clean_text(job.definition), checked_text(job.settings, confinement), dumped(job.extra)) for job in jobs
         ]
         with self._store.write() as connection:
             waiting = connection.execute("SELECT COUNT(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
-            if waiting + len(checked) > self._most_jobs:
+            if waiting + len(checked) > most_jobs:
                 raise QueueFull(
-                    f"{waiting:,} jobs wait already, of {self._most_jobs:,} at most.",
+                    f"{waiting:,} jobs wait already, of {most_jobs:,} at most.",
                     hint="Wait until some have ended, or remove some.",
                 )
             last = self._last(connection)
@@ -73,28 +86,10 @@ class Queue(QueueReader):
                 cursor = connection.execute(
                     "INSERT INTO jobs (definition, settings, state, position, created, extra, confined) "
                     "VALUES (?, ?, 'queued', ?, ?, ?, ?)",
-                    (definition, settings, last + number, time.time(), extra, int(self._confined)),
+                    (definition, settings, last + number, time.time(), extra, int(confined)),
                 )
                 ids.append(cursor.lastrowid or 0)
             return [job_in(connection, id) for id in ids]
-
-    def _confinement(self) -> Confinement | None:
-        return Confinement.of(self._root) if self._confined else None
-
-    def _checked(self, settings: Settings, confinement: Confinement | None) -> str:
-        """Settings as they are stored. Raises SettingsError."""
-        values = check_call(settings)
-        if confinement is not None:
-            confinement.check_settings(values)
-        text = dumped(values)
-        if len(text) > _MOST_SETTINGS:
-            message = f"The settings have {len(text):,} characters."
-            raise SettingsError(message, hint=f"At most {_MOST_SETTINGS:,} are stored.")
-        try:
-            parse_json(text, "the settings")
-        except InvalidJSON as error:
-            raise SettingsError(f"The settings can't be stored: {error.message}") from error
-        return text
 
     def _last(self, connection: Any) -> int:
         query = "SELECT COALESCE(MAX(position), 0) FROM jobs WHERE typeof(position) = 'integer' AND position < ?"
@@ -102,7 +97,7 @@ class Queue(QueueReader):
 
     def edit(self, id: int, settings: Settings, definition: str | None = None) -> Job:
         """Other settings, or another definition, for a job that waits."""
-        text = self._checked(settings, self._confinement())
+        text = checked_text(settings, confinement_of(self.root, self._confined))
         with self._store.write() as connection:
             job = self._waiting(connection, id)
             extra = {key: value for key, value in job.extra.items() if key != CHECKED}
@@ -245,10 +240,13 @@ class Queue(QueueReader):
     def store_outputs(self, attempt: Attempt, outputs: Sequence[str], latents: str = "") -> None:
         """Store what a running job has made so far: its videos, and the file with the latents of the next one."""
         with self._store.write() as connection:
-            connection.execute(
-                f"UPDATE jobs SET outputs = ?, latents = ? WHERE {_RUNNING_ATTEMPT}",
-                (dumped([*outputs]), clean_text(latents), attempt.job, attempt.number),
-            )
+            self._set_outputs(connection, attempt, outputs, latents)
+
+    def _set_outputs(self, connection: Any, attempt: Attempt, outputs: Sequence[str], latents: str) -> None:
+        connection.execute(
+            f"UPDATE jobs SET outputs = ?, latents = ? WHERE {_RUNNING_ATTEMPT}",
+            (dumped([*outputs]), clean_text(latents), attempt.job, attempt.number),
+        )
 
     def finish(
         self,
@@ -316,7 +314,7 @@ class Queue(QueueReader):
         """Mark as interrupted the running jobs whose worker is gone; returns how many.
 
         A worker is gone where its lease has run out, or where the caller knows that it has ended. What other programs
-        run stays as it is.
+        run stays as it is. Videos that it has written without reporting them count as made.
         """
         now = time.time()
         with self._store.write() as connection:
@@ -326,6 +324,9 @@ class Queue(QueueReader):
             ).fetchall()
             interrupted = [row["id"] for row in rows if row["expired"] or row["worker"] in ended_workers]
             for id in interrupted:
+                job = job_in(connection, id)
+                if written := unreported_videos(self.root, job):
+                    self._set_outputs(connection, job.attempt, (*job.outputs, *written), "")
                 self._end(connection, id, State.INTERRUPTED, error=INTERRUPTED, hint=INTERRUPTED_HINT)
             return len(interrupted)
 

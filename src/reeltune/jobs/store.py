@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from reeltune.untrusted import decode_text
 
 FILE_NAME = "reeltune.sqlite"
 _WAIT_SECONDS = 10.0
+_LOCKED = "Another program is writing to it."
 _COMPANIONS = ("", "-wal", "-shm")
 
 # Never change a migration that was released: add one. `PRAGMA user_version` counts those that were done.
@@ -78,6 +80,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.path = root / FILE_NAME
         self.notice = ""
+        self._writing = threading.Lock()  # threads wait for each other here: SQLite lets them ask again after delays
         self._close: Callable[[], object] = _nothing
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -154,8 +157,13 @@ class Store:
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction that nobody else writes beside: all of it counts, or nothing."""
-        with self.open() as connection, _transaction(connection):
-            yield connection
+        if not self._writing.acquire(timeout=_WAIT_SECONDS):
+            raise QueueError(f"The queue in {self.path} can't be used: it is locked.", hint=_LOCKED)
+        try:
+            with self.open() as connection, _transaction(connection):
+                yield connection
+        finally:
+            self._writing.release()
 
     @contextlib.contextmanager
     def _connect(self, mode: str) -> Iterator[sqlite3.Connection]:
@@ -194,7 +202,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def _hint(error: Exception) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return "Another program is writing to it."
+        return _LOCKED
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         return "Check the disk: it may be full."
     return "Check the folder and its permissions; move the file away to begin an empty queue."

@@ -36,6 +36,7 @@ from reeltune.jobs.codec import pack_event, unpack_task
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import CancelTask, Done, Failed, Ready, RunTask, Saved, Stopped, Task, WorkerEvent
+from reeltune.jobs.written import mark_of
 from reeltune.preferences import Preferences, load_preferences
 from reeltune.request.parse import complete_settings
 from reeltune.settings import read_settings
@@ -167,10 +168,10 @@ class Worker:
         engine = self._engine(definition, preferences)
         made = task.made
         if latents := self._kept_latents(task.latents):
-            self._send(Saved(str(self._save(engine, engine.decode(latents, cancel=cancel)))))
+            self._save(engine, engine.decode(latents, cancel=cancel), task.attempt)
             made += 1
         for video in engine.generate_each(cancel=cancel, skip=made, **stored.settings):
-            self._send(Saved(str(self._save(engine, video))))
+            self._save(engine, video, task.attempt)
 
     def _kept_latents(self, name: str) -> Path | None:
         """The latents an earlier attempt has left; None, with a notice, where they are gone or damaged."""
@@ -207,8 +208,10 @@ class Worker:
         self._warm = (preferences, engine)
         return engine
 
-    def _save(self, engine: Engine, video: Video) -> Path:
-        return video.save(engine.output_path(video), listener=self._report)
+    def _save(self, engine: Engine, video: Video, attempt: Attempt) -> None:
+        """Write a video, which tells the attempt that it comes from, and report it."""
+        path = video.save(engine.output_path(video), listener=self._report, metadata=mark_of(attempt))
+        self._send(Saved(str(path)))
 
     def _release_engine(self) -> None:
         if self._warm is not None:

@@ -21,6 +21,7 @@ from reeltune.jobs.messages import Done, Ending, Failed, RunTask, Saved, Stopped
 from reeltune.jobs.pauses import Pauses
 from reeltune.jobs.queue import INTERRUPTED, INTERRUPTED_HINT, Queue
 from reeltune.jobs.totals import Totals
+from reeltune.jobs.written import unreported_videos
 
 JobListener = Callable[[int, WorkerEvent], None]  # called with the id of a job and what happened
 _LOOK_SECONDS = 1.0  # other processes may add jobs too
@@ -211,7 +212,7 @@ class WorkerThread:
                 return Outcome(job, State.FAILED, words, hint, shared=shared)
 
     def _after_death(self, job: Job, death: WorkerDied) -> Outcome:
-        live = self._live
+        live = self._with_unreported_videos(job)
         if self._stopped.is_set() or self._interrupted.is_set():
             return Outcome(job, State.INTERRUPTED, INTERRUPTED, INTERRUPTED_HINT)
         if live is not None and live.cancelling:
@@ -220,6 +221,16 @@ class WorkerThread:
             death = explained(death, live.using)
         begun = live is not None and live.progress is not None
         return Outcome(job, State.FAILED, death.message, death.hint, shared=not begun)
+
+    def _with_unreported_videos(self, job: Job) -> Live | None:
+        """The current state, with the videos that the worker has written but didn't report before it died."""
+        with self._guard:
+            live = self._live
+            if live is not None and (
+                written := unreported_videos(self._queue.root, replace(job, outputs=live.outputs))
+            ):
+                live = self._live = replace(live, outputs=(*live.outputs, *written), latents="")
+            return live
 
     def _follow(self, job: Job, job_log: JobLog) -> Ending:
         """Let the worker run a job, and return its last event. Raises WorkerDied."""

@@ -16,6 +16,7 @@ from reeltune.events import Listener, Notice
 from reeltune.media.kinds import display
 from reeltune.media.mp4 import Report, write_mp4
 from reeltune.media.origin import Origin
+from reeltune.untrusted import JsonObject
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,18 @@ class Video:
             finalizer.atexit = False
             object.__setattr__(self, "_finalizer", finalizer)
 
-    def save(self, path: str | Path, *, listener: Listener | None = None) -> Path:
+    def save(self, path: str | Path, *, listener: Listener | None = None, metadata: JsonObject | None = None) -> Path:
         """Write an MP4 file with the settings embedded, and delete the latents.
+
+        `metadata`: what to embed besides the settings.
 
         The file appears only when it is complete. If the settings can't be embedded, the video is written without them,
         and `listener` gets a notice; without a listener it is a warning. Raises MediaError if the video can't be
         written. After any exception the latents are kept, for `reeltune decode`.
         """
+        embedded = {**self.origin.as_metadata(), **(metadata or {})}
         try:
-            written = write_mp4(Path(path), self.frames, self.fps, self.origin.as_metadata(), _report(listener))
+            written = write_mp4(Path(path), self.frames, self.fps, embedded, _report(listener))
         except MediaError as error:
             self.keep_latents()
             if self.latents is None:

@@ -134,7 +134,6 @@ def launch(workspace: Workspace, serving: Serving, access: Access) -> Running:
     from reeltune.api.app import build_api
     from reeltune.server.connections import WebServer, listen
     from reeltune.server.guard import Guard
-    from reeltune.server.page_gate import PageGate
     from reeltune.service.upload_cleanup import UploadCleanup
     from reeltune.web.application import mount_page, open_drafts, public_url
 
@@ -143,9 +142,14 @@ def launch(workspace: Workspace, serving: Serving, access: Access) -> Running:
     local_url = f"http://{_host_in_url(serving.host)}:{port}/"
     try:
         app = build_api(workspace)
-        page = mount_page(app, workspace, protected=access.login.needed) if serving.page else None
+        page, gate = None, None
+        if serving.page:
+            from reeltune.server.page_gate import PageGate  # imports Gradio, which takes 70 MB
+
+            page = mount_page(app, workspace, protected=access.login.needed)
+            gate = PageGate(app, page)
         hosts = LOCAL if serving.trusted else ()
-        server = WebServer(Guard(app, PageGate(app, page) if page is not None else None, hosts, access), listening)
+        server = WebServer(Guard(app, gate, hosts, access), listening)
         server.start()
     except BaseException:
         listening.close()

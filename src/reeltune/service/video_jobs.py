@@ -14,7 +14,7 @@ from pathlib import Path
 from reeltune.definitions import Definition
 from reeltune.errors import JobNotFound, JobStateError, NotRunnable, ReeltuneError, SettingsError
 from reeltune.families.values import Settings, seconds_of
-from reeltune.jobs import Job, Live, Queue, State
+from reeltune.jobs import Job, Live, State
 from reeltune.jobs.job import CHECKED
 from reeltune.request.values import Request
 from reeltune.service.drafts import check_settings
@@ -80,8 +80,8 @@ def submit(workspace: Workspace, model: str, values: Settings, *, remixed_from: 
     extra: JsonObject = {CHECKED: found}
     if remixed_from is not None:
         extra[_REMIXED_FROM] = remixed_from
-    queue = Queue(workspace.root, confined=True, most_jobs=workspace.preferences().queue_limit)
-    job = queue.add(definition.id, checked.settings, extra=extra)
+    limit = workspace.preferences().queue_limit
+    job = workspace.queue.add(definition.id, checked.settings, extra=extra, confined=True, most_jobs=limit)
     workspace.runner.wake()
     return Submitted(job, notices)
 

@@ -1,0 +1,169 @@
+"""`/api/events`: what a client sees of a job from beginning to end, of one job only, and across a restart."""
+
+import json
+import threading
+import time
+
+import httpx
+import pytest
+from api_serving import api_server, create, http
+
+from servers import ApiServer
+
+__all__ = ["api_server", "http"]
+
+WAIT_SECONDS = 120
+LONG = {"size": "64x64", "num_frames": 33, "num_inference_steps": 200}  # it is interrupted long before its end
+
+
+class Follower:
+    """A client of the stream: collects its events as pairs of a name and a content, until it ends or is closed."""
+
+    def __init__(self, server, query=""):
+        self.events = []
+        self.lines = []
+        self.headers = {}
+        self._url = f"{server.url}/api/events{query}"
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._closed.set()
+        self._thread.join(WAIT_SECONDS)
+        assert not self._thread.is_alive()
+
+    def _read(self):
+        try:
+            with httpx.stream("GET", self._url, timeout=httpx.Timeout(10, read=20)) as answer:
+                self.headers = {"status": answer.status_code, **answer.headers}
+                name = ""
+                for line in answer.iter_lines():
+                    self.lines.append(line)
+                    if line.startswith("event: "):
+                        name = line.removeprefix("event: ")
+                    elif line.startswith("data: "):
+                        self.events.append((name, json.loads(line.removeprefix("data: "))))
+                    if self._closed.is_set():
+                        return
+        except httpx.HTTPError:  # the server was killed
+            return
+
+    def named(self, name):
+        return [content for event, content in list(self.events) if event == name]
+
+    def states(self, job):
+        return [content.get("state") for content in self.named("job") if content["id"] == job]
+
+    def until(self, true):
+        end = time.monotonic() + WAIT_SECONDS
+        while not true(self):
+            assert time.monotonic() < end, self.events
+            time.sleep(0.02)
+
+
+def job_of(video):
+    return int(video["id"].removeprefix("video_"))
+
+
+def test_a_client_sees_a_job_from_queued_to_done(api_server, http):
+    assert http.post("/api/queue/pause").status_code == 200
+    with Follower(api_server) as client:
+        client.until(lambda it: it.named("queue"))
+        job = job_of(create(http, seconds="0.3", num_frames=None, num_inference_steps=3))
+        client.until(lambda it: it.states(job))
+        assert http.post("/api/queue/resume").status_code == 200
+        client.until(lambda it: "done" in it.states(job))
+    assert client.headers["status"] == 200
+    assert client.headers["content-type"].startswith("text/event-stream")
+    assert client.headers["cache-control"] == "no-store"
+    assert client.lines[0].startswith("retry: ")
+    assert [queue["paused"] for queue in client.named("queue")][:2] == [True, False]
+    assert client.states(job)[0] == "queued"
+    assert client.states(job)[-2:] == ["running", "done"]
+    progress = [content for content in client.named("progress") if content["id"] == job]
+    assert progress
+    assert {content["model"] for content in progress} == {"nano_t2v"}
+    assert {"preview"}.isdisjoint(name for name, _ in client.events)
+    done = client.named("job")[-1]
+    assert len(done["outputs"]) == 1
+    assert http.get(done["outputs"][0]).status_code == 200
+    assert any("seconds" in notice for notice in done["notices"])
+
+
+def test_a_notice_of_a_running_job_is_sent_once(api_server, http):
+    with Follower(api_server) as client:
+        job = job_of(create(http, sample_solver="causvid", num_inference_steps=12))  # this solver makes 9 steps
+        client.until(lambda it: "done" in it.states(job))
+    messages = [content["message"] for content in client.named("notice") if content["id"] == job]
+    assert len(messages) == len(set(messages))
+    assert any("12 steps become 9" in message for message in messages), messages
+
+
+def test_one_job_is_followed_alone(api_server, http):
+    first = job_of(create(http))
+    second = job_of(create(http))
+    with Follower(api_server, f"?job={second}") as client:
+        client.until(lambda it: "done" in it.states(second))
+    assert client.named("queue")
+    assert {content["id"] for name, content in client.events if name != "queue"} == {second}
+    assert first != second
+    with Follower(api_server, "?job=999999") as client:
+        client.until(lambda it: it.named("queue"))
+        time.sleep(1)
+    assert [name for name, _ in client.events] == ["queue"]
+
+
+def test_previews_are_sent_where_they_are_asked_for(api_server, http):
+    with Follower(api_server, "?previews=true") as client:
+        job = job_of(create(http, size="64x64", num_inference_steps=12))
+        client.until(lambda it: "done" in it.states(job))
+    previews = client.named("preview")
+    assert previews
+    assert {content["id"] for content in previews} == {job}
+    assert all(content["image"].startswith("data:image/webp;base64,") for content in previews)
+
+
+def test_a_removed_job_is_reported(api_server, http):
+    job = job_of(create(http))
+    with Follower(api_server) as client:
+        client.until(lambda it: "done" in it.states(job))
+        assert http.delete(f"/api/jobs/{job}").status_code == 204
+        client.until(lambda it: None in it.states(job))
+    assert client.named("job")[-1] == {"id": job, "removed": True}
+
+
+@pytest.mark.parametrize("query", ["?job=0", "?job=x", "?previews=perhaps"])
+def test_an_invalid_query_is_refused(http, query):
+    answer = http.get(f"/api/events{query}")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] in ("job", "previews")
+
+
+def test_a_client_that_connects_again_after_a_restart_sees_every_job_as_it_is(tmp_path):
+    server = ApiServer(tmp_path / "root")
+    server.start()
+    try:
+        with httpx.Client(base_url=server.url, timeout=60) as http, Follower(server) as client:
+            done = job_of(create(http))
+            client.until(lambda it: "done" in it.states(done))
+            running = job_of(create(http, **LONG))
+            waiting = job_of(create(http, prompt="waits"))
+            client.until(lambda it: any(content["id"] == running for content in it.named("progress")))
+            server.kill()
+        server.start()
+        with httpx.Client(base_url=server.url, timeout=60) as http, Follower(server) as again:
+            again.until(lambda it: "done" in it.states(waiting))
+            assert again.states(done) == ["done"]
+            assert again.states(running) == ["interrupted"]
+            interrupted = next(content for content in again.named("job") if content["id"] == running)
+            assert interrupted["resumable"]
+            assert interrupted["error"]
+            assert http.get(f"/v1/videos/video_{running}").json()["error"]["code"] == "interrupted"
+            assert again.named("queue")[0] == {"paused": False, "problem": ""}
+            assert http.delete(f"/api/jobs/{running}").status_code == 204
+    finally:
+        server.stop()

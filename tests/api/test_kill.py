@@ -1,0 +1,176 @@
+"""kill -9 of the server and of its worker at random moments of a load: no job is lost, and none is made twice."""
+
+import http.client
+import itertools
+import json
+import random
+import threading
+import time
+from collections import Counter
+
+import psutil
+import pytest
+from api_serving import QUICK
+
+from reeltune.media.origin import read_origin
+from servers import ApiServer
+
+KILLS = 20  # of the server and of its worker in turn
+WAITS = 3  # every third moment comes while a video is being made, the others wherever they fall
+ADDERS = 2
+WAIT_SECONDS = 120
+END_STATES = {"done", "failed", "cancelled", "interrupted"}
+
+
+class Load:
+    """Clients that add jobs and ask for them, whatever happens to the server."""
+
+    def __init__(self, server):
+        self.server = server
+        self.answered = {}  # id of the job by prompt, of each creation that was answered
+        self.unanswered = set()  # prompts of creations whose answer was lost
+        self.wrong = []
+        self._numbers = itertools.count(1)
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._add, args=(index,)) for index in range(ADDERS)]
+        self._threads.append(threading.Thread(target=self._poll))
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, method, path, values=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        try:
+            connection.request(method, path, json.dumps(values) if values else None)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def _add(self, index):
+        """A job about once in two seconds."""
+        pause = random.Random(index)
+        while not self._stopped.wait(pause.uniform(1, 3)):
+            prompt = f"a red circle, number {next(self._numbers)}"
+            try:
+                status, video = self._ask("POST", "/v1/videos", {**QUICK, "prompt": prompt})
+            except ConnectionRefusedError:  # nothing was sent
+                continue
+            except (OSError, http.client.HTTPException, ValueError):
+                self.unanswered.add(prompt)
+                continue
+            if status == 200:
+                self.answered[prompt] = int(video["id"].removeprefix("video_"))
+            else:
+                self.wrong.append((status, video))
+
+    def _poll(self):
+        """Ask for one of the videos after the other: each one is there."""
+        for number in itertools.count():
+            if self._stopped.wait(0.05):
+                return
+            answered = list(self.answered.items())
+            if not answered:
+                continue
+            prompt, id = answered[number % len(answered)]
+            try:
+                status, video = self._ask("GET", f"/v1/videos/video_{id}")
+            except (OSError, http.client.HTTPException, ValueError):
+                continue
+            if status != 200 or video["prompt"] != prompt:
+                self.wrong.append((status, video))
+
+
+def jobs_of(server):
+    return json.loads(server.ask("/api/queue")[1])["jobs"]
+
+
+def worker_of(server):
+    """The process of the worker; None while there is none."""
+    return next(iter(psutil.Process(server.process.pid).children()), None)
+
+
+def kill_worker(server):
+    """End the worker of the server where it has one."""
+    worker = worker_of(server)
+    if worker is not None:
+        worker.kill()
+
+
+def wait_for_a_video(server):
+    """Wait until one is being made."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not any(job["stage"] not in ("", "prepare") for job in jobs_of(server)):
+        assert time.monotonic() < end, jobs_of(server)
+        resume(server)
+        time.sleep(0.02)
+
+
+def resume(server):
+    """The queue pauses where a worker was killed before it began its job."""
+    assert server.ask("/api/queue/resume", method="POST")[0] == 200
+
+
+def finish_everything(server):
+    """Run what was interrupted or failed again, until all jobs are done."""
+    resume(server)
+    end = time.monotonic() + WAIT_SECONDS
+    while (states := Counter(job["state"] for job in jobs_of(server))) != Counter(done=states["done"]):
+        assert time.monotonic() < end, states
+        for job in jobs_of(server):
+            if job["state"] in END_STATES - {"done"}:
+                assert job["error"], job
+                assert server.ask(f"/api/jobs/{job['id']}/retry", method="POST")[0] == 200
+        time.sleep(0.2)
+
+
+def made_videos(root):
+    """The prompt of each finished video by its path."""
+    paths = [path for path in (root / "outputs").glob("*.mp4") if path.stat().st_size]  # others are reserved names
+    return {path: read_origin(path).settings["prompt"] for path in paths}
+
+
+@pytest.fixture
+def killed(tmp_path):
+    server = ApiServer(tmp_path / "root")
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_no_job_is_lost_or_made_twice_whatever_is_killed(killed):
+    rng = random.Random(20)
+    with Load(killed) as load:
+        for number in range(KILLS):
+            if number % WAITS == 0:
+                wait_for_a_video(killed)
+            time.sleep(rng.uniform(0, 1.2))
+            if number % 2:
+                kill_worker(killed)
+                continue
+            killed.kill()
+            known = dict(load.answered)
+            killed.start()
+            there = {job["id"]: job["prompt"] for job in jobs_of(killed)}
+            assert {prompt: there.get(id) for prompt, id in known.items()} == {prompt: prompt for prompt in known}
+            resume(killed)
+    assert load.wrong == []
+    finish_everything(killed)
+    jobs, videos = jobs_of(killed), made_videos(killed.root)
+    added = Counter(job["prompt"] for job in jobs)
+    assert added.keys() >= load.answered.keys()
+    assert added.keys() <= load.answered.keys() | load.unanswered
+    assert set(added.values()) == {1}
+    assert Counter(videos.values()) == added
+    assert {job["prompt"]: len(job["outputs"]) for job in jobs} == dict.fromkeys(added, 1)
+    for job in jobs:
+        status, content = killed.ask(f"/v1/videos/{job['video_id']}/content")
+        path = next(path for path, prompt in videos.items() if prompt == job["prompt"])
+        assert (status, content) == (200, path.read_bytes())
