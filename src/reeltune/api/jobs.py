@@ -90,8 +90,8 @@ def job_routes(workspace: Workspace) -> APIRouter:
     @routes.post("/jobs/{id}/move", summary="Move a waiting job", openapi_extra=MOVE_JOB)
     async def move_job(id: int, request: Request) -> JobView:
         """Give a waiting job another place."""
-        body = await read_body(request, workspace)
-        place = body.values.get("place")
+        async with read_body(request, workspace) as body:
+            place = body.values.get("place")
         if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place <= _LARGEST_ID:
             raise ApiError(400, "place: a whole number from 0 was expected.", param="place", code="invalid_value")
         await run_in_threadpool(workspace.queue.move, _valid(id), place)

@@ -18,6 +18,7 @@ from reeltune.api.errors import ApiError
 from reeltune.api.examples import CREATE_VIDEO, REMIX_VIDEO
 from reeltune.api.mapping import mapped
 from reeltune.api.schema import Video, VideoDeleted, VideoError, VideoList
+from reeltune.api.video_file import VideoFile
 from reeltune.errors import JobNotFound, JobStateError
 from reeltune.families.values import Settings
 from reeltune.jobs import Job, State
@@ -38,7 +39,7 @@ from reeltune.service.video_jobs import (
 )
 from reeltune.service.workspace import Workspace
 
-_ID = re.compile(r"video_([1-9]\d{0,17})")
+_ID = re.compile(r"video_([1-9][0-9]{0,17})")
 _POLL_MS = 1000  # between two questions for the state of a video that waits or is made
 _POLL_HEADER = "openai-poll-after-ms"
 _SYNC_SECONDS = 0.25  # between two looks at a job that a request waits for
@@ -163,7 +164,7 @@ def content(workspace: Workspace, id: str, variant: Variant, number: int) -> Res
         case Variant.SPRITESHEET:
             return Response(sprite_sheet(path), media_type="image/jpeg", headers=_FILE_HEADERS)
         case Variant.VIDEO:
-            return FileResponse(path, media_type="video/mp4", filename=path.name, headers=_FILE_HEADERS)
+            return VideoFile(path, media_type="video/mp4", filename=path.name, headers=_FILE_HEADERS)
 
 
 def _finished(workspace: Workspace, job: Job, number: int) -> Path:
@@ -184,8 +185,8 @@ def video_routes(workspace: Workspace) -> APIRouter:
         return video
 
     async def submitted(request: Request, add: Callable[[Body], Submitted]) -> Job:
-        body = await read_body(request, workspace)
-        return (await run_in_threadpool(add, body)).job
+        async with read_body(request, workspace) as body:
+            return (await run_in_threadpool(add, body)).job
 
     @routes.post("", summary="Make a video", openapi_extra=CREATE_VIDEO)
     async def create_video(request: Request, response: Response) -> Video:
@@ -210,7 +211,7 @@ def video_routes(workspace: Workspace) -> APIRouter:
             raise ApiError(status, failure_text(ended), code=failure_code(ended))
         headers = {**_FILE_HEADERS, "x-video-id": video_id(ended.id)}
         path = await run_in_threadpool(_finished, workspace, ended, 0)
-        return FileResponse(path, media_type="video/mp4", filename=path.name, headers=headers)
+        return VideoFile(path, media_type="video/mp4", filename=path.name, headers=headers)
 
     @routes.get("", summary="List videos")
     def list_videos(

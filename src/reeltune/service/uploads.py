@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from reeltune.errors import MediaError, ReeltuneError
-from reeltune.files import write_atomic
+from reeltune.files import is_file, write_atomic
 from reeltune.library.inventory import PARTIAL
 from reeltune.machine import free_disk
 from reeltune.media.inputs import read_clip, read_image
@@ -225,7 +225,7 @@ def copy_to_uploads(workspace: Workspace, source: Path, name: str) -> Path:
 def uploaded_file(workspace: Workspace, path: str) -> Path:
     """The path of a file in the uploads or outputs. Raises MediaError for every other path."""
     real_path = workspace.confined(path)
-    if real_path is None or not real_path.is_file():
+    if real_path is None or not is_file(real_path):
         raise MediaError("The uploaded file no longer exists.", hint="Upload it again.")
     return real_path
 
