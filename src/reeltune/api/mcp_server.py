@@ -181,10 +181,12 @@ def _with_checked_bodies(inner: ASGIApp) -> ASGIApp:
     """The application with the limits of size and time that all bodies have, and with values that fit 64 bits."""
 
     async def checked(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST":
-            await inner(scope, receive, send)
-            return
-        async with read_json(Request(scope, receive)) as value:
+        request = Request(scope, receive)
+        if request.method != "POST":  # GET would open a stream on which nothing is ever sent
+            raise ApiError(405, f"{_PATH} is for POST.", code="wrong_method")
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise ApiError(415, "Send application/json.", param="content-type", code="unsupported_media_type")
+        async with read_json(request) as value:
             content = json.dumps(value, ensure_ascii=False).encode("utf-8")
         kept = [header for header in scope["headers"] if header[0] not in (b"content-length", b"transfer-encoding")]
         length = (b"content-length", str(len(content)).encode("ascii"))
