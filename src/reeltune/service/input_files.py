@@ -95,7 +95,7 @@ def store_content(workspace: Workspace, pieces: Iterable[bytes], name: str) -> P
     limit = UploadLimit(workspace.root)
     file = None
     try:
-        file = IncomingFile(workspace.uploads, clean_name(name))
+        file = IncomingFile(workspace.uploads, clean_name(name), media_only=True)
         for piece in pieces:
             limit.count(piece)
             file.write(piece)
