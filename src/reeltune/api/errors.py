@@ -32,6 +32,7 @@ from reeltune.untrusted import JsonObject, clean_text
 
 RETRY_SECONDS = 30  # after which a client may ask again, where the queue is full
 _MAX_MESSAGE = 2000  # characters
+_MAX_PARAM = 100
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _STATUSES: tuple[tuple[type[ReeltuneError], int, str], ...] = (  # the first that matches
     (DefinitionNotFound, 404, "model_not_found"),
@@ -68,7 +69,8 @@ class ApiError(Exception):
 def error_body(status: int, message: str, *, param: str | None = None, code: str | None = None) -> JsonObject:
     """The body of an answer with an error."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return {"error": {"message": clean_text(message)[:_MAX_MESSAGE], "type": kind, "param": param, "code": code}}
+    named = clean_text(param)[:_MAX_PARAM] if param is not None else None
+    return {"error": {"message": clean_text(message)[:_MAX_MESSAGE], "type": kind, "param": named, "code": code}}
 
 
 def answer_to(error: ApiError | ReeltuneError) -> JSONResponse:

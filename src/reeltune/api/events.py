@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
-from reeltune.api.jobs import job_view
+from reeltune.api.jobs import LARGEST_ID, job_view
 from reeltune.errors import JobNotFound, QueueError
 from reeltune.service.changes import ChangeKind, QueueChange, Watcher
 from reeltune.service.workspace import Workspace
@@ -39,7 +39,7 @@ routes = APIRouter(prefix="/api", tags=["Queue"])
 async def follow_queue(
     workspace: Here,
     request: Request,
-    job: Annotated[int | None, Query(ge=1, description="Follow only this job.")] = None,
+    job: Annotated[int | None, Query(ge=1, le=LARGEST_ID, description="Follow only this job.")] = None,
     previews: Annotated[bool, Query(description="Also send previews, as WebP images in data URLs.")] = False,
 ) -> StreamingResponse:
     """A stream of events named `queue`, `job`, `progress`, `notice` and `preview`, each with a JSON object.

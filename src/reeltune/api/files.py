@@ -20,8 +20,8 @@ routes = APIRouter(prefix="/v1/files", tags=["Files"])
 @routes.post("", summary="Upload an image or a video", openapi_extra=UPLOAD_FILE)
 async def upload_file(workspace: Here, request: Request) -> UploadedFile:
     """Store the field `file` of a multipart form. Its content decides what it is, not its name."""
-    body = await read_body(request, workspace)
-    path = file_of(body, "file")
+    async with read_body(request, workspace) as body:
+        path = file_of(body, "file")
     if path is None:
         raise ApiError(400, "file is missing: send a multipart form with a file.", param="file", code="missing_value")
     return _described(path)

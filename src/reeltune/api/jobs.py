@@ -10,11 +10,13 @@ from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
 from reeltune.api.examples import MOVE_JOB
 from reeltune.api.schema import JobObject, QueueState
+from reeltune.errors import JobNotFound
+from reeltune.families.vocabulary import shown
 from reeltune.jobs import Job
 from reeltune.service.video_jobs import followed, notices_of, percent
 from reeltune.service.workspace import Workspace
 
-_LARGEST_ID = 10**18
+LARGEST_ID = 10**18
 
 
 def job_view(workspace: Workspace, job: Job, place: int | None = None) -> JobObject:
@@ -95,9 +97,9 @@ def retrieve_job(workspace: Here, id: int) -> JobObject:
 @routes.post("/jobs/{id}/move", summary="Move a waiting job", openapi_extra=MOVE_JOB)
 async def move_job(workspace: Here, id: int, request: Request) -> JobObject:
     """Give a waiting job another place."""
-    body = await read_body(request, workspace)
-    place = body.values.get("place")
-    if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place <= _LARGEST_ID:
+    async with read_body(request, workspace) as body:
+        place = body.values.get("place")
+    if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place <= LARGEST_ID:
         raise ApiError(400, "place: a whole number from 0 was expected.", param="place", code="invalid_value")
     await run_in_threadpool(workspace.queue.move, _valid(id), place)
     return await run_in_threadpool(_current, workspace, id)
@@ -125,5 +127,7 @@ def remove_job(workspace: Here, id: int) -> None:
 
 
 def _valid(id: int) -> int:
-    """A number that SQLite can hold."""
-    return id if 0 <= id <= _LARGEST_ID else 0
+    """A number that SQLite can hold. Raises JobNotFound for any other."""
+    if not 0 < id <= LARGEST_ID:
+        raise JobNotFound(f"There is no job {shown(id)}.")
+    return id

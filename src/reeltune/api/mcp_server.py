@@ -5,21 +5,24 @@ Needs the extra `reeltune[mcp]`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reeltune._version import __version__
-from reeltune.api.bodies import Body
+from reeltune.api.bodies import MAX_JSON_BYTES, Body, read_json
 from reeltune.api.definitions import as_summary
 from reeltune.api.errors import ApiError
 from reeltune.api.schema import ModelSummary
@@ -39,7 +42,6 @@ _INSTRUCTIONS = (
     "the user before."
 )
 _PATH = "/mcp"
-_MAX_BODY = 100_000_000  # bytes of a request; data URLs may hold whole images
 _READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 _ADDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
 _CANCELS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
@@ -165,11 +167,37 @@ def mount_mcp(app: FastAPI, workspace: Workspace) -> None:
     inner = server.streamable_http_app(
         streamable_http_path=_PATH,
         stateless_http=True,
-        max_request_body_size=_MAX_BODY,
+        max_request_body_size=MAX_JSON_BYTES,
         transport_security=checked_by_guard,
     )
-    app.router.routes.extend(inner.routes)
+    for route in inner.routes:
+        if isinstance(route, Route):
+            route.app = _with_checked_bodies(route.app)
+        app.router.routes.append(route)
     app.state.contexts.append(server.session_manager.run())
+
+
+def _with_checked_bodies(inner: ASGIApp) -> ASGIApp:
+    """The application with the limits of size and time that all bodies have, and with values that fit 64 bits."""
+
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        if request.method != "POST":  # GET would open a stream on which nothing is ever sent
+            raise ApiError(405, f"{_PATH} is for POST.", code="wrong_method")
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise ApiError(415, "Send application/json.", param="content-type", code="unsupported_media_type")
+        async with read_json(request) as value:
+            content = json.dumps(value, ensure_ascii=False).encode("utf-8")
+        kept = [header for header in scope["headers"] if header[0] not in (b"content-length", b"transfer-encoding")]
+        length = (b"content-length", str(len(content)).encode("ascii"))
+        pending: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
+
+        async def replay() -> Message:
+            return pending.pop() if pending else await receive()
+
+        await inner({**scope, "headers": [*kept, length]}, replay, send)
+
+    return checked
 
 
 def _http_link(context: AnyContext, job: Job, number: int) -> str:

@@ -15,6 +15,7 @@ from reeltune.untrusted import clean_text
 _MAX_FILES = 100  # of one form
 _MAX_FIELDS = 1000
 _MAX_NAME = 200  # characters
+_MAX_HEADER_BYTES = 8000  # of all headers of one part
 _CALLBACKS = (
     "part_begin",
     "part_data",
@@ -23,6 +24,7 @@ _CALLBACKS = (
     "header_value",
     "header_end",
     "headers_finished",
+    "end",
 )
 STATUSES: Mapping[RefusalReason, int] = {  # of the answers to uploads that are refused
     RefusalReason.INCOMPLETE: 400,
@@ -59,9 +61,11 @@ class MultipartReceiver:
         self._file: IncomingFile | None = None
         self._field = ""
         self._text: bytearray | None = None
-        self._text_bytes = 0
+        self.text_bytes = 0  # of all texts so far
+        self._ended = False
         self._headers: dict[str, str] = {}
-        self._header_name, self._header_text = b"", b""
+        self._header_name, self._header_text = bytearray(), bytearray()
+        self._header_bytes = 0
         callbacks: Any = {f"on_{name}": getattr(self, f"_{name}") for name in _CALLBACKS}
         self._parser = MultipartParser(boundary, callbacks)
 
@@ -83,7 +87,7 @@ class MultipartReceiver:
     def finish(self) -> None:
         """Check that the form is complete. Raises UploadRefused, FormParserError."""
         self._parser.finalize()
-        if self._file is not None or self._text is not None:
+        if not self._ended:
             raise UploadRefused(RefusalReason.INCOMPLETE, "The upload is incomplete.")
 
     def discard(self) -> None:
@@ -95,17 +99,25 @@ class MultipartReceiver:
     # --- callbacks of the parser ----------------------------------------------------------------------------
 
     def _part_begin(self) -> None:
-        self._headers = {}
+        self._headers, self._header_bytes = {}, 0
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
         self._header_name += data[start:end]
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
         self._header_text += data[start:end]
+
+    def _count_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > _MAX_HEADER_BYTES:
+            message = f"The headers of a part may have at most {_MAX_HEADER_BYTES:,} bytes."
+            raise UploadRefused(RefusalReason.TOO_LARGE, message)
 
     def _header_end(self) -> None:
         self._headers[self._header_name.decode("latin-1").lower()] = self._header_text.decode("latin-1")
-        self._header_name, self._header_text = b"", b""
+        self._header_name, self._header_text = bytearray(), bytearray()
 
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get("content-disposition", ""))
@@ -126,8 +138,8 @@ class MultipartReceiver:
         if self._file is not None:
             self._file.write(data[start:end])
         elif self._text is not None:
-            self._text_bytes += end - start
-            if self._text_bytes > self._max_text_bytes:
+            self.text_bytes += end - start
+            if self.text_bytes > self._max_text_bytes:
                 message = f"The texts of a form may have at most {self._max_text_bytes:,} bytes."
                 raise UploadRefused(RefusalReason.TOO_LARGE, message)
             self._text += data[start:end]
@@ -139,3 +151,6 @@ class MultipartReceiver:
         elif self._text is not None:
             self.texts.append((self._field, clean_text(self._text.decode("utf-8", "replace"))))
             self._text = None
+
+    def _end(self) -> None:
+        self._ended = True

@@ -7,12 +7,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from fastapi import Response
-from fastapi.responses import FileResponse
 
 from reeltune.api.bodies import Body
 from reeltune.api.errors import ApiError
 from reeltune.api.mapping import mapped
 from reeltune.api.schema import VideoError, VideoList, VideoObject
+from reeltune.api.video_file import VideoFile
 from reeltune.errors import JobNotFound, JobStateError
 from reeltune.families.values import Settings
 from reeltune.jobs import Job, State
@@ -33,7 +33,7 @@ from reeltune.service.video_jobs import (
 )
 from reeltune.service.workspace import Workspace
 
-_ID = re.compile(r"video_([1-9]\d{0,17})")
+_ID = re.compile(r"video_([1-9][0-9]{0,17})")
 FILE_HEADERS = {
     "content-security-policy": "sandbox; default-src 'none'; media-src 'self'",
     "cache-control": "private",
@@ -149,7 +149,7 @@ def content(workspace: Workspace, id: str, variant: Variant, number: int) -> Res
         case Variant.SPRITESHEET:
             return Response(sprite_sheet(path), media_type="image/jpeg", headers=FILE_HEADERS)
         case Variant.VIDEO:
-            return FileResponse(path, media_type="video/mp4", filename=path.name, headers=FILE_HEADERS)
+            return VideoFile(path, media_type="video/mp4", filename=path.name, headers=FILE_HEADERS)
 
 
 def finished(workspace: Workspace, job: Job, number: int) -> Path:

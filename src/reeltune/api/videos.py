@@ -17,6 +17,7 @@ from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
 from reeltune.api.examples import CREATE_VIDEO, REMIX_VIDEO
 from reeltune.api.schema import VideoDeleted, VideoList, VideoObject
+from reeltune.api.video_file import VideoFile
 from reeltune.api.video_objects import (
     FILE_HEADERS,
     Variant,
@@ -60,8 +61,8 @@ def _answer(workspace: Workspace, response: Response, job: Job) -> VideoObject:
 
 
 async def _submitted(workspace: Workspace, request: Request, add: Callable[[Workspace, Body], Submitted]) -> Job:
-    body = await read_body(request, workspace)
-    return (await to_thread.run_sync(add, workspace, body, limiter=request.app.state.adding)).job
+    async with read_body(request, workspace) as body:
+        return (await to_thread.run_sync(add, workspace, body, limiter=request.app.state.adding)).job
 
 
 @routes.post("", summary="Make a video", openapi_extra=CREATE_VIDEO)
@@ -86,7 +87,7 @@ async def create_and_wait(workspace: Here, request: Request) -> Response:
         raise ApiError(status, failure_text(ended), code=failure_code(ended))
     headers = {**FILE_HEADERS, "x-video-id": video_id(ended.id)}
     path = await run_in_threadpool(finished, workspace, ended, 0)
-    return FileResponse(path, media_type="video/mp4", filename=path.name, headers=headers)
+    return VideoFile(path, media_type="video/mp4", filename=path.name, headers=headers)
 
 
 @routes.get("", summary="List videos")

@@ -21,6 +21,7 @@ from reeltune.preferences import Preferences, load_preferences
 
 _WEIGHTS = ("ckpts", "loras")  # folders of the root that may lie elsewhere, behind a link
 _REMOTE = ("http://", "https://")
+MAX_PATH = 1000  # characters; looking for the links in a path takes a system call for each of its folders
 _HINT = "Put the file into the root or a model folder; whoever may open the page from elsewhere can use no others."
 
 
@@ -49,6 +50,8 @@ class Confinement:
 
     def allows(self, path: str) -> bool:
         """Whether a path, with its links followed, lies in one of the folders."""
+        if len(path) > MAX_PATH:
+            return False
         try:
             real = (self.root / expand(path)).resolve()
         except (OSError, ValueError, RuntimeError):

@@ -45,7 +45,8 @@ class Answer:
     """Sends answers with the security headers of the server."""
 
     def __init__(self, send: Any, scope: Any) -> None:
-        self._send, self._scope, self._begun = send, scope, False
+        self._send, self._scope = send, scope
+        self._begun = self.complete = False
 
     async def __call__(self, message: Any) -> None:
         """Send an ASGI message."""
@@ -59,6 +60,8 @@ class Answer:
             names = {name.lower() for name, _ in headers}
             headers += [(name, value) for name, value in _HEADERS if name not in names]
             message = {**message, "headers": headers}
+        elif message["type"] == "http.response.body":
+            self.complete = not message.get("more_body", False)
         await self._send(message)
 
     async def plain(self, status: int, message: str) -> None:
@@ -73,12 +76,12 @@ class Answer:
         else:
             await self.plain(status, message)
 
-    async def end(self, status: int, message: str) -> None:
-        """Answer with a text, or end an answer that has begun."""
-        if self._begun:
+    async def end(self, status: int, message: str, *, as_json: bool) -> None:
+        """Answer as `refusal`, or end an answer that has begun."""
+        if not self._begun:
+            await self.refusal(status, message, as_json=as_json)
+        elif not self.complete:
             await self._send({"type": "http.response.body", "body": b""})
-        else:
-            await self.plain(status, message)
 
     async def page(self, status: int, content: bytes) -> None:
         """Answer with HTML that browsers must not store."""

@@ -26,6 +26,17 @@ _SILENT_SECONDS = 10.0  # until a connection that sends no request is closed
 _REPEAT_SECONDS = 60.0  # between equal lines of the log
 _CLOSING_SECONDS = 3
 _MAX_REMEMBERED = 1000
+_LOGS = (  # that requests can fill
+    "uvicorn.error",
+    "asyncio",
+    "reeltune.page",
+    "reeltune.api",
+    "python_multipart.multipart",
+    "mcp.server.streamable_http",
+    "mcp.server.streamable_http_manager",
+    "mcp.server.transport_security",
+    "mcp.server.runner",
+)
 
 
 class RepeatFilter(logging.Filter):
@@ -192,7 +203,7 @@ class WebServer:
             timeout_graceful_shutdown=_CLOSING_SECONDS,
         )
         repeat_filter = RepeatFilter()
-        for name in ("uvicorn.error", "asyncio", "reeltune.page"):
+        for name in _LOGS:
             logging.getLogger(name).addFilter(repeat_filter)
         self._socket = listening
         self._server = uvicorn.Server(config)

@@ -70,17 +70,21 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._api(scope, receive, send)
         elif scope["type"] == "http":
-            answer = Answer(send, scope)
+            answer, incoming = Answer(send, scope), Incoming.of(scope)
             try:
-                await self._guarded(Incoming.of(scope), scope, receive, answer)
+                await self._guarded(incoming, scope, receive, answer)
             except HTTPException as error:  # raised after an answer has begun; the application handles earlier ones
-                await answer.end(error.status_code, str(error.detail))
+                await answer.end(error.status_code, str(error.detail), as_json=incoming.is_for_api)
             except Exception as error:  # a fault of this program or a library must not stop the server
                 if isinstance(error.__cause__, HTTPException):  # for example when a tab was closed during a stream
-                    await answer.end(error.__cause__.status_code, str(error.__cause__.detail))
+                    cause = error.__cause__
+                    await answer.end(cause.status_code, str(cause.detail), as_json=incoming.is_for_api)
+                    return
+                if incoming.is_for_api and answer.complete:  # the API has answered and logged it
                     return
                 _log.exception("A request failed: %s", scope.get("path", "")[:80])
-                await answer.end(500, "An unexpected error occurred. The terminal shows details.")
+                message = "An unexpected error occurred. The terminal shows details."
+                await answer.end(500, message, as_json=incoming.is_for_api)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
 
@@ -92,7 +96,7 @@ class Guard:
         elif incoming.is_for_api:
             await self._for_program(incoming, scope, receive, answer)
         elif self._page is None:
-            await answer.plain(404, _NO_PAGE)
+            await answer.refusal(404, _NO_PAGE, as_json=True)
         elif refusal := self._page.refusal(incoming.method, incoming.path):
             await answer.plain(*refusal)
         elif incoming.path in ("/login", "/logout"):

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from reeltune.errors import MediaError, ReeltuneError
+from reeltune.files import is_file
 from reeltune.media.origin import Origin, read_origin
 from reeltune.service.labels import loras_in_words, printable
 from reeltune.service.workspace import Workspace
@@ -137,8 +138,8 @@ def find_video(workspace: Workspace, name: str) -> Path | None:
     if not name.endswith(_SUFFIX) or Path(name).name != name:
         return None
     path = workspace.confined(workspace.outputs / name)
-    if path is not None and path.is_file():
+    if path is not None and is_file(path):
         return path
     paths = [video.path for video in list_videos(workspace) if printable(video.path.name) == name]
     path = workspace.confined(paths[0]) if len(paths) == 1 else None
-    return path if path is not None and path.is_file() else None
+    return path if path is not None and is_file(path) else None

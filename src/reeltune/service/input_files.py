@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from reeltune.errors import FileError, MediaError, SettingsError
+from reeltune.files import is_file
 from reeltune.service.public_urls import download_public
 from reeltune.service.uploads import MAX_BYTES, IncomingFile, UploadLimit, UploadRefused, clean_name
 from reeltune.service.workspace import Workspace
@@ -55,7 +57,7 @@ def stored_input(workspace: Workspace, key: str, value: object) -> str:
     if value.lower().startswith(_REMOTE):
         return str(_from_url(workspace, key, value))
     path = workspace.confined(value)
-    if path is None or not path.is_file():
+    if path is None or not is_file(path):
         raise SettingsError(
             f"{key}: {clean_name(value)[:_MAX_SHOWN]!r} names no file of the server.", hint=_HINT, key=key
         )
@@ -74,7 +76,7 @@ def _from_data_url(workspace: Workspace, key: str, url: str) -> Path:
         raise SettingsError(
             f"{key}: the data URL is not valid base64.", hint="Encode the whole file.", key=key
         ) from error
-    return store_content(workspace, content, key)
+    return store_content(workspace, [content], key)
 
 
 def _from_url(workspace: Workspace, key: str, url: str) -> Path:
@@ -87,15 +89,16 @@ def _from_url(workspace: Workspace, key: str, url: str) -> Path:
     return store_content(workspace, download_public(url, MAX_BYTES), name)
 
 
-def store_content(workspace: Workspace, content: bytes, name: str) -> Path:
+def store_content(workspace: Workspace, pieces: Iterable[bytes], name: str) -> Path:
     """Store an image or a video among the uploads. Raises MediaError for any other content, FileError."""
     workspace.uploads.mkdir(parents=True, exist_ok=True)
     limit = UploadLimit(workspace.root)
     file = None
     try:
-        limit.count(content)
-        file = IncomingFile(workspace.uploads, clean_name(name))
-        file.write(content)
+        file = IncomingFile(workspace.uploads, clean_name(name), media_only=True)
+        for piece in pieces:
+            limit.count(piece)
+            file.write(piece)
         return file.finish()
     except UploadRefused as refusal:
         raise MediaError(str(refusal)) from refusal

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from reeltune.errors import QueueError
-from reeltune.files import read_bytes
+from reeltune.files import is_file, read_bytes
 from reeltune.jobs import Job, State
 from reeltune.service.uploads import MAX_JSON_BYTES, discard_json_upload, uploaded_file
 from reeltune.service.workspace import Workspace
@@ -84,7 +84,7 @@ def _job_view(job: Job, waiting_ids: list[int]) -> JobView:
 def videos_of(workspace: Workspace, job: Job) -> list[Path]:
     """The videos that a job has made and that still exist."""
     paths = [workspace.confined(name) for name in job.outputs]
-    return [path for path in paths if path is not None and path.is_file()]
+    return [path for path in paths if path is not None and is_file(path)]
 
 
 def perform(workspace: Workspace, action: str, id: int) -> None:

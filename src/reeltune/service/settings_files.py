@@ -61,7 +61,7 @@ def checked_inputs(workspace: Workspace, definition: Definition, settings: Setti
 
 def _inside(workspace: Workspace, key: str, path: Any) -> Path:
     real_path = workspace.confined(path)
-    if real_path is None or not real_path.is_file():
+    if real_path is None or not is_file(real_path):
         message = f"{key}: {clean_name(str(path))!r} is not among the uploads and outputs."
         raise SettingsError(message, hint="Upload it again.")
     return real_path
@@ -115,4 +115,4 @@ def missing_inputs(workspace: Workspace, definition: Definition, settings: Setti
 def _exists(workspace: Workspace, value: Any) -> bool:
     paths = value if isinstance(value, list) else [value]
     real_paths = [workspace.confined(path) for path in paths if path not in (None, "")]
-    return all(path is not None and path.is_file() for path in real_paths)
+    return all(path is not None and is_file(path) for path in real_paths)

@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from reeltune.errors import MediaError, ReeltuneError
-from reeltune.files import write_atomic
+from reeltune.files import is_file, write_atomic
 from reeltune.library.inventory import PARTIAL
 from reeltune.machine import free_disk
 from reeltune.media.inputs import read_clip, read_image
@@ -37,6 +37,7 @@ _RESERVED_DISK_BYTES = 1_000_000_000  # uploads leave this much of the disk free
 _DISK_CHECK_BYTES = 64_000_000  # received between two checks of the free disk
 _PREVIEW_SIZE = (16, 16)
 _DECODING = threading.Lock()  # one file is decoded at a time, which bounds the memory that uploads take
+_MEDIA = "Use a PNG, JPEG, WebP, BMP or GIF image, or an MP4, WebM, MOV or MKV video."
 _SUPPORTED = "Use a PNG, JPEG, WebP, BMP or GIF image, an MP4, WebM, MOV or MKV video, a LoRA, or a JSON file."
 _RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # of devices on Windows
 _UNSAFE_CHARACTERS = '<>:"|?*#%&'
@@ -92,10 +93,14 @@ class UploadLimit:
 
 
 class IncomingFile:
-    """A file that is being received. It is hidden in `folder` until `finish` has checked its content."""
+    """A file that is being received. It is hidden in `folder` until `finish` has checked its content.
 
-    def __init__(self, folder: Path, name: str) -> None:
+    `media_only`: whether it has to be an image or a video.
+    """
+
+    def __init__(self, folder: Path, name: str, *, media_only: bool = False) -> None:
         self.name = name
+        self._media_only = media_only
         self._folder = folder
         self._path = folder / f".{secrets.token_hex(8)}{PARTIAL}"
         self._file = self._path.open("xb")
@@ -114,7 +119,7 @@ class IncomingFile:
         """
         self._file.close()
         try:
-            name = accepted_name(self._path, self.name)
+            name = accepted_name(self._path, self.name, media_only=self._media_only)
         except MediaError as error:
             raise UploadRefused(RefusalReason.UNSUPPORTED, str(error)) from error
         folder = self._folder / self._sha256.hexdigest()
@@ -134,10 +139,11 @@ class IncomingFile:
 # --- names and content ------------------------------------------------------------------------------------------
 
 
-def accepted_name(path: Path, name: str) -> str:
+def accepted_name(path: Path, name: str, *, media_only: bool = False) -> str:
     """The name to store an uploaded file under, with a suffix that matches its content.
 
-    Raises MediaError unless the file is JSON, a LoRA, or an image or a video that can be decoded.
+    Raises MediaError unless the file is an image or a video that can be decoded or, without `media_only`, JSON or a
+    LoRA.
     """
     safe_name = clean_name(name)
     try:
@@ -147,6 +153,8 @@ def accepted_name(path: Path, name: str) -> str:
             return _with_suffix(safe_name, kind.suffixes)
     except MediaError as error:
         raise MediaError(error.message.replace(display(path), safe_name), hint=error.hint) from error
+    if media_only:
+        raise MediaError(f"{safe_name} is {kind.label}, not an image or a video.", hint=_MEDIA)
     if kind.label == SAFETENSORS_FILE:
         return _lora_name(path, safe_name)
     if kind.label != JSON_FILE:
@@ -225,7 +233,7 @@ def copy_to_uploads(workspace: Workspace, source: Path, name: str) -> Path:
 def uploaded_file(workspace: Workspace, path: str) -> Path:
     """The path of a file in the uploads or outputs. Raises MediaError for every other path."""
     real_path = workspace.confined(path)
-    if real_path is None or not real_path.is_file():
+    if real_path is None or not is_file(real_path):
         raise MediaError("The uploaded file no longer exists.", hint="Upload it again.")
     return real_path
 

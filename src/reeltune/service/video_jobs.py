@@ -6,6 +6,7 @@ video_status(submitted.job)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,17 +16,19 @@ from reeltune.definitions import Definition
 from reeltune.errors import JobNotFound, JobStateError, NotRunnable, ReeltuneError, SettingsError
 from reeltune.families.values import Settings, seconds_of
 from reeltune.jobs import Job, Live, State
+from reeltune.jobs.confine import Confinement
 from reeltune.jobs.job import CHECKED
 from reeltune.request.values import Request
 from reeltune.service.drafts import check_settings
 from reeltune.service.input_files import stored_input
 from reeltune.service.queue_view import videos_of
 from reeltune.service.workspace import Workspace
-from reeltune.settings import frame_count, frame_rate, layer
+from reeltune.settings import check_call, frame_count, frame_rate, layer
 from reeltune.untrusted import JsonObject
 
 _REMIXED_FROM = "remixed_from"  # key of a job's `extra`
 _REMOTE = ("http://", "https://")
+_MAX_SHOWN = 60  # characters of a name in a message
 _BEFORE_STEPS, _AFTER_STEPS = 5, 90  # percent of a video that are done before its first step, and after its last one
 
 
@@ -67,8 +70,9 @@ def submit(workspace: Workspace, model: str, values: Settings, *, remixed_from: 
     blocked = workspace.blocked(model)
     if blocked:
         raise NotRunnable(f"{definition.name} can't run here: {blocked}", hint="Choose another model.")
-    _refuse_lora_urls(workspace, values)
-    complete = _with_letters(definition, _stored(workspace, definition, values))
+    named = check_call(values)
+    _check_loras(workspace, named.get("activated_loras") or ())
+    complete = _with_letters(definition, _stored(workspace, definition, named))
     checked = check_settings(workspace, definition, complete)
     first = checked.first
     notices = (*_length_notices(values, first), *checked.notices)
@@ -121,16 +125,17 @@ def _with_letters(definition: Definition, settings: Settings) -> Settings:
     return complete
 
 
-def _refuse_lora_urls(workspace: Workspace, values: Settings) -> None:
-    """Raise SettingsError for a LoRA that the server would have to download."""
-    sources = values.get("activated_loras") or ()
-    names = [sources] if isinstance(sources, str) else sources
-    if not isinstance(names, list | tuple):
-        return
-    for name in names:
-        if isinstance(name, str) and name.strip().lower().startswith(_REMOTE):
+def _check_loras(workspace: Workspace, sources: Sequence[str]) -> None:
+    """Raise SettingsError for a LoRA outside the folders, before it is read, and for one that has to be downloaded."""
+    confinement = Confinement.of(workspace.root, workspace.preferences())
+    for source in sources:
+        if source.strip().lower().startswith(_REMOTE):
             message = "activated_loras: a LoRA can't be named by URL in the API."
-            raise SettingsError(message, hint="Download it with `reeltune pull`, or name a file in loras/.")
+            hint = "Download it with `reeltune pull`, or name a file in loras/."
+            raise SettingsError(message, hint=hint, key="activated_loras")
+        if not confinement.allows_lora(source):
+            message = f"activated_loras: {source[:_MAX_SHOWN]!r} lies outside the folders that may be used."
+            raise SettingsError(message, hint="Name a file in loras/.", key="activated_loras")
 
 
 # --- jobs as videos ---------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from reeltune.definitions.reader import DefinitionReader
 from reeltune.errors import ReeltuneError
 from reeltune.files import expand
 from reeltune.jobs import Runner
+from reeltune.jobs.confine import MAX_PATH
 from reeltune.machine import Machine, probe
 from reeltune.planning.plan import Plan
 from reeltune.preferences import FILE_NAME, Preferences, load_preferences
@@ -99,7 +100,7 @@ class Workspace:
 
     def confined(self, path: object) -> Path | None:
         """The real path, if it is inside the outputs or uploads with all links resolved; None for everything else."""
-        if not isinstance(path, str | Path):
+        if not isinstance(path, str | Path) or len(str(path)) > MAX_PATH:
             return None
         try:
             real_path = (self.root / expand(path)).resolve()

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from reeltune.api.bodies import feed
+from reeltune.api.bodies import announced_length, feed
 from reeltune.api.multipart import STATUSES, MultipartReceiver, boundary_of
 from reeltune.errors import ReeltuneError
 from reeltune.service.uploads import MAX_BYTES, UploadLimit, UploadRefused
@@ -96,9 +96,7 @@ async def _receive(request: Request, workspace: Workspace, tracker: UploadTracke
     if boundary is None:
         raise UploadError(400, "An upload must be a multipart form.")
     limit = UploadLimit(workspace.root, max_bytes, envelope_bytes=_ENVELOPE_BYTES)
-    length = request.headers.get("content-length", "0")
-    if length.isdigit():
-        limit.announce(int(length))
+    limit.announce(announced_length(request))
     id = request.query_params.get("upload_id", "")[:_MAX_ID_LENGTH]
     receiver: MultipartReceiver | None = None
     try:
