@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from starlette.routing import Match
 
 from reeltune import __version__
 from reeltune.api.docs_page import docs_page
 from reeltune.api.errors import ApiError, handle_errors, nothing_here
 from reeltune.api.events import event_routes
+from reeltune.api.examples import METRICS_TEXT
 from reeltune.api.files import file_routes
 from reeltune.api.jobs import job_routes
 from reeltune.api.metrics import CONTENT_TYPE, metrics_registry, metrics_text
@@ -27,7 +30,10 @@ _DESCRIPTION = """\
 Makes videos with finetunes of Wan, Hunyuan Video and LTX Video.
 
 The routes below `/v1` have the shape of OpenAI's API for videos, so its clients work with this server. The routes below
-`/api` tell about definitions and the queue. Every error has the form `{"error": {"message", "type", "param", "code"}}`.
+`/api` tell about definitions and the queue. Assistants that speak MCP find their tools at `/mcp`.
+
+A server that others can reach needs a key in each request: `Authorization: Bearer KEY`. Every error has the form
+`{"error": {"message", "type", "param", "code"}}`.
 """
 _TAGS = [
     {"name": "Videos", "description": "Make videos, follow them, and download them."},
@@ -39,6 +45,12 @@ _TAGS = [
 ]
 _ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}}
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+# Only describes the key in the OpenAPI document: the guard has checked it already.
+_KEY = HTTPBearer(
+    auto_error=False,
+    scheme_name="key",
+    description="One line of --api-key-file. A server without that file needs none.",
+)
 
 
 def build_api(workspace: Workspace) -> FastAPI:
@@ -63,28 +75,46 @@ def build_api(workspace: Workspace) -> FastAPI:
         lifespan=lifespan,
         responses=_ERRORS,
         separate_input_output_schemas=False,
+        generate_unique_id_function=_operation_id,
     )
     contexts: list[AbstractAsyncContextManager[Any]] = []
     app.state.contexts = contexts  # of parts that run as long as the application
     handle_errors(app)
     for routes in (video_routes, file_routes, model_routes, definition_routes, job_routes, event_routes):
-        app.include_router(routes(workspace))
+        app.include_router(routes(workspace), dependencies=[Depends(_KEY)])
     _add_server_routes(app, workspace)
     _add_mcp(app, workspace)
     _add_missing(app)
     return app
 
 
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
 def _add_server_routes(app: FastAPI, workspace: Workspace) -> None:
     registry = metrics_registry(workspace)
 
-    @app.get("/healthz", tags=["Server"], summary="Whether the server works")
+    @app.get(
+        "/healthz",
+        tags=["Server"],
+        summary="Whether the server works",
+        response_model=Health,
+        responses={503: {"model": Health, "description": "Jobs can't be added or run; `problem` says why."}},
+    )
     def health() -> JSONResponse:
         """Status 200 while jobs can be added and run, else 503. No key is needed."""
         found = _health(workspace)
         return JSONResponse(found.model_dump(), 200 if found.status == "ok" else 503)
 
-    @app.get("/metrics", tags=["Server"], summary="Numbers for Prometheus", response_class=Response)
+    @app.get(
+        "/metrics",
+        tags=["Server"],
+        summary="Numbers for Prometheus",
+        response_class=Response,
+        responses=METRICS_TEXT,
+        dependencies=[Depends(_KEY)],
+    )
     def metrics() -> Response:
         """Jobs by state, seconds by stage, bytes downloaded, and memory."""
         return Response(metrics_text(registry), media_type=CONTENT_TYPE)

@@ -18,6 +18,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from reeltune.api.errors import ApiError
+from reeltune.api.examples import EVENT_STREAM
 from reeltune.api.jobs import job_view
 from reeltune.errors import JobNotFound, QueueError
 from reeltune.service.changes import Change, ChangeKind, Watcher
@@ -36,7 +37,7 @@ def event_routes(workspace: Workspace) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["Queue"])
     open_streams: set[object] = set()
 
-    @routes.get("/events", summary="Follow the queue", response_class=StreamingResponse)
+    @routes.get("/events", summary="Follow the queue", response_class=StreamingResponse, responses=EVENT_STREAM)
     async def follow(
         request: Request,
         job: Annotated[int | None, Query(ge=1, description="Follow only this job.")] = None,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from reeltune.api.bodies import file_of, read_body
 from reeltune.api.errors import ApiError
 from reeltune.api.examples import UPLOAD_FILE
-from reeltune.api.schema import UploadedFile
+from reeltune.api.schema import FileId, UploadedFile
 from reeltune.errors import MediaError
 from reeltune.service.input_files import file_id, uploaded
 from reeltune.service.workspace import Workspace
@@ -31,7 +31,7 @@ def file_routes(workspace: Workspace) -> APIRouter:
         return _described(path)
 
     @routes.get("/{file_id}", summary="An uploaded file")
-    def retrieve_file(file_id: str) -> UploadedFile:
+    def retrieve_file(file_id: FileId) -> UploadedFile:
         """What is known about an upload."""
         try:
             return _described(uploaded(workspace, file_id))

@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from reeltune.api.bodies import read_body
 from reeltune.api.errors import ApiError
 from reeltune.api.examples import MOVE_JOB
-from reeltune.api.schema import JobView, QueueState
+from reeltune.api.schema import JobNumber, JobView, QueueState
 from reeltune.jobs import Job
 from reeltune.service.video_jobs import notices_of, percent
 from reeltune.service.workspace import Workspace
@@ -83,12 +83,12 @@ def job_routes(workspace: Workspace) -> APIRouter:
         return queue_state(workspace)
 
     @routes.get("/jobs/{id}", summary="A job")
-    def retrieve_job(id: int) -> JobView:
+    def retrieve_job(id: JobNumber) -> JobView:
         """A job with its stage, its place, and what it has made so far."""
         return current(id)
 
     @routes.post("/jobs/{id}/move", summary="Move a waiting job", openapi_extra=MOVE_JOB)
-    async def move_job(id: int, request: Request) -> JobView:
+    async def move_job(id: JobNumber, request: Request) -> JobView:
         """Give a waiting job another place."""
         body = await read_body(request, workspace)
         place = body.values.get("place")
@@ -98,20 +98,20 @@ def job_routes(workspace: Workspace) -> APIRouter:
         return await run_in_threadpool(current, id)
 
     @routes.post("/jobs/{id}/cancel", summary="Cancel a job")
-    def cancel_job(id: int) -> JobView:
+    def cancel_job(id: JobNumber) -> JobView:
         """Stop a running job after its current step, the second time at once. A waiting one leaves the queue."""
         workspace.runner.cancel(_valid(id))
         return current(id)
 
     @routes.post("/jobs/{id}/retry", summary="Run a job again")
-    def retry_job(id: int) -> JobView:
+    def retry_job(id: JobNumber) -> JobView:
         """Queue a job again that has ended. An interrupted one is resumed, and keeps its finished videos."""
         workspace.queue.retry(_valid(id))
         workspace.runner.wake()
         return current(id)
 
     @routes.delete("/jobs/{id}", summary="Remove a job", status_code=204)
-    def remove_job(id: int) -> None:
+    def remove_job(id: JobNumber) -> None:
         """Remove a job that isn't running. Its videos stay."""
         workspace.queue.remove(_valid(id))
 

@@ -17,6 +17,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
+from starlette.routing import Route
 
 from reeltune import __version__
 from reeltune.api.bodies import Body
@@ -168,6 +169,9 @@ def mount_mcp(app: FastAPI, workspace: Workspace) -> None:
         max_request_body_size=_MAX_BODY,
         transport_security=checked_by_guard,
     )
+    for route in inner.routes:
+        if isinstance(route, Route):
+            route.methods = {"POST"}  # a GET would wait for messages that no request without a session ever gets
     app.router.routes.extend(inner.routes)
     app.state.contexts.append(server.session_manager.run())
 

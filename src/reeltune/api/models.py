@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from reeltune.api.errors import ApiError
-from reeltune.api.schema import Model, ModelList, ModelSummary
+from reeltune.api.schema import DefinitionId, Model, ModelList, ModelSummary
 from reeltune.definitions import Definition
 from reeltune.errors import ReeltuneError
 from reeltune.service.fields import initial_settings
@@ -27,8 +27,8 @@ def model_routes(workspace: Workspace) -> APIRouter:
         return ModelList(data=[_as_model(catalog[id]) for id in ids])
 
     @routes.get("/{model_id}", summary="A model")
-    def retrieve_model(model_id: str) -> Model:
-        """One definition."""
+    def retrieve_model(model_id: DefinitionId) -> Model:
+        """Whether videos can be made with a definition, and who wrote it."""
         return _as_model(workspace.catalog()[model_id])
 
     return routes
@@ -49,7 +49,7 @@ def definition_routes(workspace: Workspace) -> APIRouter:
         return [as_summary(listed) for listed in list_models(workspace)]
 
     @routes.get("/{id}", summary="A definition and its settings")
-    def retrieve_definition(id: str) -> JsonObject:
+    def retrieve_definition(id: DefinitionId) -> JsonObject:
         """What the definition says, and its settings as JSON Schema, with their defaults."""
         definition = workspace.catalog()[id]
         reason = workspace.blocked(id)
@@ -74,7 +74,7 @@ def definition_routes(workspace: Workspace) -> APIRouter:
         }
 
     @routes.get("/{id}/plan", summary="What a definition would use")
-    def retrieve_plan(id: str) -> JsonObject:
+    def retrieve_plan(id: DefinitionId) -> JsonObject:
         """The chosen version of each part and the reason, and the files to download: what `reeltune explain` tells."""
         definition = workspace.catalog()[id]
         try:

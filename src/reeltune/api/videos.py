@@ -15,9 +15,9 @@ from starlette.concurrency import run_in_threadpool
 
 from reeltune.api.bodies import Body, read_body
 from reeltune.api.errors import ApiError
-from reeltune.api.examples import CREATE_VIDEO, REMIX_VIDEO
+from reeltune.api.examples import CREATE_VIDEO, REMIX_VIDEO, VIDEO_FILE, VIDEO_OR_PICTURE
 from reeltune.api.mapping import mapped
-from reeltune.api.schema import Video, VideoDeleted, VideoError, VideoList
+from reeltune.api.schema import Video, VideoDeleted, VideoError, VideoId, VideoList
 from reeltune.errors import JobNotFound, JobStateError
 from reeltune.families.values import Settings
 from reeltune.jobs import Job, State
@@ -57,6 +57,7 @@ class Variant(StrEnum):
     SPRITESHEET = "spritesheet"
 
 
+AskedVariant = Annotated[Variant, Query(description="The video, its first frame, or a sheet of frames.")]
 Number = Annotated[
     int, Query(ge=0, le=10_000, description="Which video of a request that made several; 0 is the first.")
 ]
@@ -199,7 +200,11 @@ def video_routes(workspace: Workspace) -> APIRouter:
         return await run_in_threadpool(answered, response, job)
 
     @routes.post(
-        "/sync", summary="Make a video and wait for it", openapi_extra=CREATE_VIDEO, response_class=FileResponse
+        "/sync",
+        summary="Make a video and wait for it",
+        openapi_extra=CREATE_VIDEO,
+        response_class=FileResponse,
+        responses=VIDEO_FILE,
     )
     async def create_and_wait(request: Request) -> Response:
         """Like "Make a video", but the answer is the MP4. A client that disconnects cancels the job."""
@@ -215,19 +220,19 @@ def video_routes(workspace: Workspace) -> APIRouter:
     @routes.get("", summary="List videos")
     def list_videos(
         after: Annotated[str | None, Query(description="The id after which the page begins.")] = None,
-        limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = 20,
+        limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="The most videos on the page.")] = 20,
         order: Annotated[Literal["asc", "desc"], Query(description="The oldest or the newest first.")] = "desc",
     ) -> VideoList:
         """Videos of all states, by the time at which they were asked for."""
         return page_of(workspace, after, limit, order)
 
     @routes.get("/{video_id}", summary="The state of a video")
-    def retrieve_video(video_id: str, response: Response) -> Video:
+    def retrieve_video(video_id: VideoId, response: Response) -> Video:
         """How far a video is. The header `openai-poll-after-ms` says when to ask again."""
         return answered(response, job_of(workspace, video_id))
 
     @routes.delete("/{video_id}", summary="Cancel or remove a video")
-    def delete_video(video_id: str) -> VideoDeleted:
+    def delete_video(video_id: VideoId) -> VideoDeleted:
         """Cancel a video that is being made, which then is `failed` with the code `cancelled`; remove any other one.
 
         The files of finished videos stay in the outputs folder.
@@ -235,13 +240,15 @@ def video_routes(workspace: Workspace) -> APIRouter:
         delete(workspace, video_id)
         return VideoDeleted(id=video_id)
 
-    @routes.get("/{video_id}/content", summary="Download a video", response_class=FileResponse)
-    def download_video(video_id: str, variant: Variant = Variant.VIDEO, number: Number = 0) -> Response:
+    @routes.get(
+        "/{video_id}/content", summary="Download a video", response_class=FileResponse, responses=VIDEO_OR_PICTURE
+    )
+    def download_video(video_id: VideoId, variant: AskedVariant = Variant.VIDEO, number: Number = 0) -> Response:
         """The MP4, its first frame as WebP, or up to 16 of its frames as one JPEG; also in parts, by `Range`."""
         return content(workspace, video_id, variant, number)
 
     @routes.post("/{video_id}/remix", summary="Make a video again with another prompt", openapi_extra=REMIX_VIDEO)
-    async def remix_video(video_id: str, request: Request, response: Response) -> Video:
+    async def remix_video(video_id: VideoId, request: Request, response: Response) -> Video:
         """Add a job with the model and the settings of a completed video. Other fields override its settings."""
         job = await submitted(request, lambda body: remix(workspace, video_id, body))
         return await run_in_threadpool(answered, response, job)
