@@ -85,7 +85,7 @@ def _badge(method: str) -> str:
 def _parameters(parameters: list[JsonObject]) -> str:
     rows = [
         f"<tr><td><code>{escape(item['name'])}</code></td><td>{_kind(item['schema'])}{_limits(item['schema'])}</td>"
-        f"<td>{_with_code(item.get('description', ''))}</td></tr>"
+        f"<td>{_with_code(item.get('description', ''))}{_example(item['schema'])}</td></tr>"
         for item in parameters
     ]
     return _table("Parameter", rows)

@@ -8,9 +8,9 @@ from fastapi import Path
 from pydantic import BaseModel, Field
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
-VideoId = Annotated[str, Path(description="The id of a video, such as `video_12`.")]
-FileId = Annotated[str, Path(description="The id of an upload, such as `file-9f86…`.")]
-DefinitionId = Annotated[str, Path(description="The id of a definition, such as `nano_t2v`.")]
+VideoId = Annotated[str, Path(description="The id of a video.", examples=["video_12"])]
+FileId = Annotated[str, Path(description="The id of an upload.", examples=["file-9f86…"])]
+DefinitionId = Annotated[str, Path(description="The id of a definition.", examples=["nano_t2v"])]
 JobNumber = Annotated[int, Path(description="The number of a job: 12 for the video `video_12`.")]
 
 
