@@ -97,6 +97,20 @@ def test_the_commands_with_a_key_print_what_is_shown(folder, tmp_path_factory):
         server.stop()
 
 
+def test_a_proxy_s_headers_are_accepted(folder, tmp_path_factory):
+    server = ApiServer(tmp_path_factory.mktemp("proxy") / "root", "--api-key-file", str(folder / "keys.txt"))
+    server.start()
+    try:
+        key, site = {"authorization": f"Bearer {KEY}"}, "videos.example.org"
+        forwarded = {**key, "host": site, "x-forwarded-proto": "https", "origin": f"https://{site}"}
+        assert server.ask("/v1/models", forwarded)[0] == 200
+        renamed = {**key, "x-forwarded-host": site, "origin": f"https://{site}"}
+        assert server.ask("/v1/models", renamed)[0] == 200
+        assert server.ask("/v1/models", {**forwarded, "origin": "https://evil.example"})[0] == 403
+    finally:
+        server.stop()
+
+
 def test_the_three_commands_at_the_top_make_a_video(api_server, folder):
     commands = BLOCKS[0][1].strip().splitlines()
     assert len(commands) == 3
