@@ -12,6 +12,7 @@ from typing import Any
 from reeltune.api.errors import ERROR_CODES
 from reeltune.untrusted import JsonObject
 
+_SIMPLE = ("string", "integer", "number", "object")
 _METHODS = ("get", "post", "put", "patch", "delete")
 _VARIABLES = "In the commands below, `$SERVER` is the address of this server, and `$KEY` one of its keys."
 _PICTURES = ("image/webp", "image/jpeg", "video/mp4")  # curl saves these to a file
@@ -159,7 +160,7 @@ def _schemas(document: JsonObject) -> str:
 def _schema(name: str, schema: JsonObject) -> str:
     values = f"<p>One of {_kind(schema)}.</p>" if "enum" in schema else ""
     description = _paragraphs(schema.get("description", ""))
-    return f'<article id="{_anchor(name)}"><h3>{escape(name)}</h3>{description}{values}{_properties(schema)}</article>'
+    return f'<article id="{_anchor(name)}"><h3>{escape(name)}</h3>{description}{values}{_fields(schema)}</article>'
 
 
 def _properties(schema: JsonObject) -> str:
@@ -170,6 +171,20 @@ def _properties(schema: JsonObject) -> str:
         for name, value in schema.get("properties", {}).items()
     ]
     return _table("Field", rows)
+
+
+def _fields(schema: JsonObject) -> str:
+    """The fields of an answer, which are always there; some may be null."""
+    rows = [
+        f"<tr><td><code>{escape(name)}</code></td><td>{_kind(value)}{_or_null(value)}</td>"
+        f"<td>{_with_code(value.get('description', ''))}{_example(value)}</td></tr>"
+        for name, value in schema.get("properties", {}).items()
+    ]
+    return _table("Field", rows)
+
+
+def _or_null(schema: JsonObject) -> str:
+    return " <small>or null</small>" if {"type": "null"} in schema.get("anyOf", ()) else ""
 
 
 def _needed(required: bool) -> str:
@@ -201,7 +216,8 @@ def _kind(schema: JsonObject) -> str:
         return f"<code>{escape(str(schema['const']))}</code>"
     kind: Any = schema.get("type", "any")
     if kind == "array":
-        return f"list of {_kind(schema.get('items', {}))}"
+        item = _kind(schema.get("items", {}))
+        return f"list of {item}s" if item in _SIMPLE else f"list of {item}"
     if schema.get("format") == "binary" or "contentMediaType" in schema:
         return "file"
     return escape(str(kind))
