@@ -19,7 +19,14 @@ import pytest
 # programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SLOW_FILES = ("web/test_browser", "web/test_nine", "cli/test_story", "cli/test_nine", "jobs/test_runner")  # minutes
+SLOW_FILES = (
+    "web/test_browser",
+    "web/test_nine",
+    "cli/test_story",
+    "cli/test_nine",
+    "cli/test_run",
+    "jobs/test_runner",
+)  # minutes
 
 
 def pytest_collection_modifyitems(items):
@@ -258,3 +265,29 @@ def workspace_of(root: Path, *, local: bool = True) -> Any:
 def workspace(root: Path) -> Any:
     """The workspace of the root, for the owner of the machine."""
     return workspace_of(root)
+
+
+def saved_queue(path: Path, tasks: list[dict[str, Any]], files: dict[str, bytes] | None = None) -> Path:
+    """A queue as WanGP saves it: a zip archive with `queue.json`, and beside it the images and videos of the tasks."""
+    import zipfile
+
+    manifest = [
+        {"id": number, "params": {"base_model_type": task.get("model_type"), "settings_version": 2.55, **task}}
+        for number, task in enumerate(tasks, start=1)
+    ]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("queue.json", json.dumps(manifest, indent=4))
+        for name, content in (files or {}).items():
+            archive.writestr(name, content)
+    return path
+
+
+def png_bytes(color: str = "red", side: int = 64) -> bytes:
+    """A PNG image of one color."""
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), color).save(buffer, "PNG")
+    return buffer.getvalue()

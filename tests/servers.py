@@ -51,6 +51,12 @@ class Server:
     def log(self) -> str:
         return (self.root / "server.log").read_text(encoding="utf-8", errors="replace")
 
+    def assert_no_faults(self) -> None:
+        """Nothing unexpected was logged; else it is shown whole."""
+        before, found, after = self.log().partition("Traceback")
+        if found:
+            raise AssertionError(before[-300:] + found + after[:6000])
+
     def ask(
         self, path: str, headers: dict[str, str] | None = None, data: bytes | None = None, method: str | None = None
     ) -> tuple[int, bytes]:

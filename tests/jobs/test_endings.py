@@ -101,10 +101,10 @@ def test_an_unexpected_error_when_a_job_is_taken_stops_no_worker(running, monkey
     failures = [TypeError("odd")]
     take = Queue.take
 
-    def fail_once(*arguments):
+    def fail_once(*arguments, **options):
         if failures:
             raise failures.pop()
-        return take(*arguments)
+        return take(*arguments, **options)
 
     monkeypatch.setattr(Queue, "take", fail_once)
     runner, _ = running()

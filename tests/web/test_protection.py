@@ -239,7 +239,8 @@ def routes_of_gradio():
 def test_of_all_that_gradio_opens_only_what_the_page_needs_is_answered(server):
     routes = routes_of_gradio()
     assert len(routes) > 80
-    closed = [row for row in routes if row not in KEPT]
+    answered_by_the_api = ("/docs", "/openapi.json")
+    closed = [row for row in routes if row not in KEPT and not row[1].startswith(answered_by_the_api)]
     assert {"/gradio_api/process_recording", "/gradio_api/runs", "/gradio_api/openapi.json", "/gradio_api/info"} <= {
         path for _, path in closed
     }
@@ -256,7 +257,8 @@ def test_of_all_that_gradio_opens_only_what_the_page_needs_is_answered(server):
         "/gradio_api/%72uns",
         "/gradio_api/runs/",
         "/x/../gradio_api/runs",
-        "/docs",
+        "/redoc",
+        "/docs/oauth2-redirect",
     ):
         assert request(server, "GET", path)[0] == 404, path
 
@@ -643,7 +645,7 @@ def test_odd_calls_of_every_event_get_words(server):
     for number in range(count):
         session = f"odd{number}"
         try_odd_calls(server, form_events(server, session)[number], session)
-    assert "Traceback" not in server.log()
+    server.assert_no_faults()
 
 
 @pytest.mark.parametrize(
@@ -660,7 +662,7 @@ def test_odd_bodies_get_words(server, body):
     for path in ("queue/join", "run/predict", "cancel", "reset"):
         status, _, words = request(server, "POST", f"/gradio_api/{path}", {"Content-Type": "application/json"}, body)
         assert status < 500, (path, words)
-    assert "Traceback" not in server.log()
+    server.assert_no_faults()
 
 
 def test_bodies_of_calls_are_bounded_and_an_event_without_a_session_is_not_waited_for(server):

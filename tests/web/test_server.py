@@ -1,11 +1,13 @@
 """Who may reach the page, and which files: tried over real HTTP, with real tricks."""
 
+import asyncio
 import http.client
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from serving import Server, module_root, server
@@ -27,9 +29,14 @@ def test_others_are_let_in_with_a_password_or_not_at_all(serving, tmp_path):
         check(serving)
     path = tmp_path / "auth"
     path.write_text("ann:secret\n# a note\nbob:with:colons\n", encoding="utf-8")
-    protected = Serving(serving.host, None, serving.share, path)
-    assert check(protected)[0] == {"ann": "secret", "bob": "with:colons"}
-    assert check(Serving(serving.host, None, serving.share, None, True)) == ({}, [])
+    access, _ = check(Serving(serving.host, None, serving.share, path))
+    assert access.needed
+    for name, password in (("ann", "secret"), ("bob", "with:colons"), ("ann", "with:colons")):
+        body = f"username={name}&password={quote(password)}".encode()
+        token = asyncio.run(access.login.attempt(body, "127.0.0.1"))
+        assert bool(token) == (name == "bob" or password == "secret")
+    access, warnings = check(Serving(serving.host, None, serving.share, None, True))
+    assert (access.needed, warnings) == (False, [])
     assert not serving.local
 
 

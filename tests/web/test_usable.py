@@ -68,7 +68,7 @@ class Visitor:
         assert status == 200, shown[:500]
         assert self.server.status("/") == 200
         assert "nano_t2v" in shown, shown[:500]
-        assert "Traceback" not in self.server.log()
+        self.server.assert_no_faults()
         return shown
 
 

@@ -12,17 +12,13 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.routing import Match
 
-from reeltune import __version__
+from reeltune._version import __version__
+from reeltune.api import definitions, events, files, jobs, models, videos
 from reeltune.api.docs_page import docs_page
 from reeltune.api.errors import ApiError, handle_errors, nothing_here
-from reeltune.api.events import event_routes
 from reeltune.api.examples import METRICS_TEXT
-from reeltune.api.files import file_routes
-from reeltune.api.jobs import job_routes
 from reeltune.api.metrics import CONTENT_TYPE, metrics_registry, metrics_text
-from reeltune.api.models import definition_routes, model_routes
 from reeltune.api.schema import ErrorAnswer, Health
-from reeltune.api.videos import video_routes
 from reeltune.errors import ReeltuneError
 from reeltune.service.workspace import Workspace
 
@@ -80,8 +76,10 @@ def build_api(workspace: Workspace) -> FastAPI:
     contexts: list[AbstractAsyncContextManager[Any]] = []
     app.state.contexts = contexts  # of parts that run as long as the application
     handle_errors(app)
-    for routes in (video_routes, file_routes, model_routes, definition_routes, job_routes, event_routes):
-        app.include_router(routes(workspace), dependencies=[Depends(_KEY)])
+    app.state.workspace = workspace
+    app.state.event_streams = set()
+    for part in (videos, files, models, definitions, jobs, events):
+        app.include_router(part.routes, dependencies=[Depends(_KEY)])
     _add_server_routes(app, workspace)
     _add_mcp(app, workspace)
     _add_missing(app)

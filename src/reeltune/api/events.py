@@ -17,11 +17,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
 from reeltune.api.examples import EVENT_STREAM
 from reeltune.api.jobs import job_view
 from reeltune.errors import JobNotFound, QueueError
-from reeltune.service.changes import Change, ChangeKind, Watcher
+from reeltune.service.changes import ChangeKind, QueueChange, Watcher
 from reeltune.service.workspace import Workspace
 from reeltune.untrusted import JsonObject
 
@@ -32,37 +33,37 @@ _MOST_CLIENTS = 100
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # proxies must not hold events back
 
 
-def event_routes(workspace: Workspace) -> APIRouter:
-    """The route `/api/events`."""
-    routes = APIRouter(prefix="/api", tags=["Queue"])
-    open_streams: set[object] = set()
+routes = APIRouter(prefix="/api", tags=["Queue"])
 
-    @routes.get("/events", summary="Follow the queue", response_class=StreamingResponse, responses=EVENT_STREAM)
-    async def follow(
-        request: Request,
-        job: Annotated[int | None, Query(ge=1, description="Follow only this job.")] = None,
-        previews: Annotated[bool, Query(description="Also send previews, as WebP images in data URLs.")] = False,
-    ) -> StreamingResponse:
-        """A stream of events named `queue`, `job`, `progress`, `notice` and `preview`, each with a JSON object.
 
-        `job` is sent for every job at first, then for each one that is added or changes its state, and with
-        `"removed": true` for one that is gone.
-        """
-        if len(open_streams) >= _MOST_CLIENTS:
-            raise ApiError(503, f"{_MOST_CLIENTS} clients follow the queue already.", code="too_many_clients")
+@routes.get("/events", summary="Follow the queue", response_class=StreamingResponse, responses=EVENT_STREAM)
+async def follow_queue(
+    workspace: Here,
+    request: Request,
+    job: Annotated[int | None, Query(ge=1, description="Follow only this job.")] = None,
+    previews: Annotated[bool, Query(description="Also send previews, as WebP images in data URLs.")] = False,
+) -> StreamingResponse:
+    """A stream of events named `queue`, `job`, `progress`, `notice` and `preview`, each with a JSON object.
 
-        async def events() -> AsyncIterator[str]:
-            stream = object()
-            open_streams.add(stream)
-            try:
-                async for text in _events(workspace, Watcher(workspace, job), request, previews=previews):
-                    yield text
-            finally:
-                open_streams.discard(stream)
+    `job` is sent for every job at first, then for each one that is added or changes its state, and with
+    `"removed": true` for one that is gone.
+    """
+    streams: set[object] = request.app.state.event_streams
+    if len(streams) >= _MOST_CLIENTS:
+        raise ApiError(503, f"{_MOST_CLIENTS} clients follow the queue already.", code="too_many_clients")
+    events = _counted(streams, _events(workspace, Watcher(workspace, job), request, previews=previews))
+    return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)
 
-        return StreamingResponse(events(), media_type="text/event-stream", headers=_HEADERS)
 
-    return routes
+async def _counted(streams: set[object], events: AsyncIterator[str]) -> AsyncIterator[str]:
+    """The events of a stream, which is counted among the open ones as long as it lasts."""
+    stream = object()
+    streams.add(stream)
+    try:
+        async for text in events:
+            yield text
+    finally:
+        streams.discard(stream)
 
 
 async def _events(workspace: Workspace, watcher: Watcher, request: Request, *, previews: bool) -> AsyncIterator[str]:
@@ -85,12 +86,12 @@ def _texts(workspace: Workspace, watcher: Watcher, *, previews: bool) -> list[st
         return []
 
 
-def _event(workspace: Workspace, change: Change) -> str:
+def _event(workspace: Workspace, change: QueueChange) -> str:
     content = json.dumps(_content(workspace, change), ensure_ascii=False)
     return f"event: {change.kind}\ndata: {content}\n\n"
 
 
-def _content(workspace: Workspace, change: Change) -> JsonObject:
+def _content(workspace: Workspace, change: QueueChange) -> JsonObject:
     match change.kind:
         case ChangeKind.QUEUE:
             trouble = workspace.runner.trouble

@@ -6,21 +6,22 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from reeltune.api.bodies import read_body
+from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
 from reeltune.api.examples import MOVE_JOB
-from reeltune.api.schema import JobNumber, JobView, QueueState
+from reeltune.api.schema import JobNumber, JobObject, QueueState
 from reeltune.jobs import Job
-from reeltune.service.video_jobs import notices_of, percent
+from reeltune.service.video_jobs import followed, notices_of, percent
 from reeltune.service.workspace import Workspace
 
 _LARGEST_ID = 10**18
 
 
-def job_view(workspace: Workspace, job: Job, place: int | None = None) -> JobView:
+def job_view(workspace: Workspace, job: Job, place: int | None = None) -> JobObject:
     """A job as the API describes it. `place`: among the waiting jobs, counted from 0."""
-    live = workspace.runner.live(job.id)
+    job, live = followed(workspace, job)
     progress = live.progress if live is not None else None
-    return JobView(
+    return JobObject(
         id=job.id,
         video_id=f"video_{job.id}",
         model=job.definition,
@@ -56,66 +57,71 @@ def queue_state(workspace: Workspace) -> QueueState:
     )
 
 
-def job_routes(workspace: Workspace) -> APIRouter:
-    """The routes below `/api/jobs` and `/api/queue`."""
-    routes = APIRouter(prefix="/api", tags=["Queue"])
+routes = APIRouter(prefix="/api", tags=["Queue"])
 
-    def current(id: int) -> JobView:
-        job = workspace.queue.get(_valid(id))
-        waiting = [other.id for other in workspace.queue.jobs() if other.waiting] if job.waiting else []
-        return job_view(workspace, job, waiting.index(job.id) if job.id in waiting else None)
 
-    @routes.get("/queue", summary="The queue")
-    def retrieve_queue() -> QueueState:
-        """All jobs in their order, and whether the queue is paused."""
-        return queue_state(workspace)
+def _current(workspace: Workspace, id: int) -> JobObject:
+    job = workspace.queue.get(_valid(id))
+    waiting = [other.id for other in workspace.queue.jobs() if other.waiting] if job.waiting else []
+    return job_view(workspace, job, waiting.index(job.id) if job.id in waiting else None)
 
-    @routes.post("/queue/pause", summary="Pause the queue")
-    def pause_queue() -> QueueState:
-        """No job is begun until the queue is resumed, not even after a restart. A running job goes on."""
-        workspace.runner.pause()
-        return queue_state(workspace)
 
-    @routes.post("/queue/resume", summary="Resume the queue")
-    def resume_queue() -> QueueState:
-        """Begin the next job now, also after a pause that followed a failure."""
-        workspace.runner.resume()
-        return queue_state(workspace)
+@routes.get("/queue", summary="The queue")
+def retrieve_queue(workspace: Here) -> QueueState:
+    """All jobs in their order, and whether the queue is paused."""
+    return queue_state(workspace)
 
-    @routes.get("/jobs/{id}", summary="A job")
-    def retrieve_job(id: JobNumber) -> JobView:
-        """A job with its stage, its place, and what it has made so far."""
-        return current(id)
 
-    @routes.post("/jobs/{id}/move", summary="Move a waiting job", openapi_extra=MOVE_JOB)
-    async def move_job(id: JobNumber, request: Request) -> JobView:
-        """Give a waiting job another place."""
-        body = await read_body(request, workspace)
-        place = body.values.get("place")
-        if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place <= _LARGEST_ID:
-            raise ApiError(400, "place: a whole number from 0 was expected.", param="place", code="invalid_value")
-        await run_in_threadpool(workspace.queue.move, _valid(id), place)
-        return await run_in_threadpool(current, id)
+@routes.post("/queue/pause", summary="Pause the queue")
+def pause_queue(workspace: Here) -> QueueState:
+    """No job is begun until the queue is resumed, not even after a restart. A running job goes on."""
+    workspace.runner.pause()
+    return queue_state(workspace)
 
-    @routes.post("/jobs/{id}/cancel", summary="Cancel a job")
-    def cancel_job(id: JobNumber) -> JobView:
-        """Stop a running job after its current step, the second time at once. A waiting one leaves the queue."""
-        workspace.runner.cancel(_valid(id))
-        return current(id)
 
-    @routes.post("/jobs/{id}/retry", summary="Run a job again")
-    def retry_job(id: JobNumber) -> JobView:
-        """Queue a job again that has ended. An interrupted one is resumed, and keeps its finished videos."""
-        workspace.queue.retry(_valid(id))
-        workspace.runner.wake()
-        return current(id)
+@routes.post("/queue/resume", summary="Resume the queue")
+def resume_queue(workspace: Here) -> QueueState:
+    """Begin the next job now, also after a pause that followed a failure."""
+    workspace.runner.resume()
+    return queue_state(workspace)
 
-    @routes.delete("/jobs/{id}", summary="Remove a job", status_code=204)
-    def remove_job(id: JobNumber) -> None:
-        """Remove a job that isn't running. Its videos stay."""
-        workspace.queue.remove(_valid(id))
 
-    return routes
+@routes.get("/jobs/{id}", summary="A job")
+def retrieve_job(workspace: Here, id: JobNumber) -> JobObject:
+    """A job with its stage, its place, and what it has made so far."""
+    return _current(workspace, id)
+
+
+@routes.post("/jobs/{id}/move", summary="Move a waiting job", openapi_extra=MOVE_JOB)
+async def move_job(workspace: Here, id: JobNumber, request: Request) -> JobObject:
+    """Give a waiting job another place."""
+    body = await read_body(request, workspace)
+    place = body.values.get("place")
+    if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place <= _LARGEST_ID:
+        raise ApiError(400, "place: a whole number from 0 was expected.", param="place", code="invalid_value")
+    await run_in_threadpool(workspace.queue.move, _valid(id), place)
+    return await run_in_threadpool(_current, workspace, id)
+
+
+@routes.post("/jobs/{id}/cancel", summary="Cancel a job")
+def cancel_job(workspace: Here, id: JobNumber) -> JobObject:
+    """Stop a running job after its current step, the second time at once. A waiting one leaves the queue."""
+    workspace.runner.cancel(_valid(id))
+    return _current(workspace, id)
+
+
+@routes.post("/jobs/{id}/retry", summary="Run a job again")
+def retry_job(workspace: Here, id: JobNumber) -> JobObject:
+    """Queue a job again that has ended. An interrupted one is resumed, and keeps its finished videos."""
+    workspace.queue.retry(_valid(id))
+    workspace.runner.wake()
+    return _current(workspace, id)
+
+
+@routes.delete("/jobs/{id}", summary="Remove a job", status_code=204)
+def remove_job(workspace: Here, id: JobNumber) -> None:
+    """Remove a job that isn't running. Its videos stay."""
+    workspace.queue.remove(_valid(id))
 
 
 def _valid(id: int) -> int:

@@ -19,17 +19,17 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 from starlette.routing import Route
 
-from reeltune import __version__
+from reeltune._version import __version__
 from reeltune.api.bodies import Body
+from reeltune.api.definitions import as_summary
 from reeltune.api.errors import ApiError
-from reeltune.api.models import as_summary
 from reeltune.api.schema import ModelSummary
-from reeltune.api.videos import create, job_of, video_id
+from reeltune.api.video_objects import create, job_of, video_id
 from reeltune.errors import ReeltuneError
 from reeltune.jobs import Job
 from reeltune.service.models import list_models
 from reeltune.service.settings_schema import settings_schema
-from reeltune.service.video_jobs import VideoStatus, failure_text, notices_of, percent, video_status
+from reeltune.service.video_jobs import VideoStatus, failure_text, followed, notices_of, percent, video_status
 from reeltune.service.workspace import Workspace
 from reeltune.untrusted import JsonObject
 
@@ -123,7 +123,7 @@ class _Tools:
             return self._status(context, job_of(self._workspace, id))
 
     def _status(self, context: AnyContext, job: Job) -> JobStatus:
-        live = self._workspace.runner.live(job.id)
+        job, live = followed(self._workspace, job)
         status = video_status(job)
         return JobStatus(
             id=video_id(job.id),

@@ -1,108 +1,31 @@
-"""`/v1/models` and `/api/definitions`: what videos can be made with."""
+"""`/v1/models`: what videos can be made with, as video clients read it."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
-from reeltune.api.errors import ApiError
-from reeltune.api.schema import DefinitionId, Model, ModelList, ModelSummary
+from reeltune.api.dependencies import Here
+from reeltune.api.schema import DefinitionId, Model, ModelList
 from reeltune.definitions import Definition
-from reeltune.errors import ReeltuneError
-from reeltune.service.fields import initial_settings
-from reeltune.service.models import ListedModel, changed, list_models
-from reeltune.service.settings_schema import settings_schema
-from reeltune.service.workspace import Workspace
-from reeltune.untrusted import JsonObject
+from reeltune.service.models import changed, list_models
+
+routes = APIRouter(prefix="/v1/models", tags=["Models"])
 
 
-def model_routes(workspace: Workspace) -> APIRouter:
-    """The routes below `/v1/models`."""
-    routes = APIRouter(prefix="/v1/models", tags=["Models"])
+@routes.get("", summary="List models")
+def list_all(workspace: Here) -> ModelList:
+    """The definitions that videos can be made with. Their missing files are downloaded for the first video."""
+    catalog = workspace.catalog()
+    ids = [listed.summary.id for listed in list_models(workspace) if listed.runnable]
+    return ModelList(data=[_as_model(catalog[id]) for id in ids])
 
-    @routes.get("", summary="List models")
-    def list_all() -> ModelList:
-        """The definitions that videos can be made with. Their missing files are downloaded for the first video."""
-        catalog = workspace.catalog()
-        ids = [listed.summary.id for listed in list_models(workspace) if listed.runnable]
-        return ModelList(data=[_as_model(catalog[id]) for id in ids])
 
-    @routes.get("/{model_id}", summary="A model")
-    def retrieve_model(model_id: DefinitionId) -> Model:
-        """Whether videos can be made with a definition, and who wrote it."""
-        return _as_model(workspace.catalog()[model_id])
-
-    return routes
+@routes.get("/{model_id}", summary="A model")
+def retrieve_model(workspace: Here, model_id: DefinitionId) -> Model:
+    """Whether videos can be made with a definition, and who wrote it."""
+    return _as_model(workspace.catalog()[model_id])
 
 
 def _as_model(definition: Definition) -> Model:
     owner = "user" if definition.own_file is not None else "reeltune"
     return Model(id=definition.id, created=changed(definition), owned_by=owner)
-
-
-def definition_routes(workspace: Workspace) -> APIRouter:
-    """The routes below `/api/definitions`."""
-    routes = APIRouter(prefix="/api/definitions", tags=["Definitions"])
-
-    @routes.get("", summary="List definitions")
-    def list_definitions() -> list[ModelSummary]:
-        """All definitions, also those that can't run here, with the reason."""
-        return [as_summary(listed) for listed in list_models(workspace)]
-
-    @routes.get("/{id}", summary="A definition and its settings")
-    def retrieve_definition(id: DefinitionId) -> JsonObject:
-        """What the definition says, and its settings as JSON Schema, with their defaults."""
-        definition = workspace.catalog()[id]
-        reason = workspace.blocked(id)
-        return {
-            "id": definition.id,
-            "name": definition.name,
-            "description": definition.description,
-            "kind": definition.kind,
-            "architecture": definition.architecture.id,
-            "family": definition.architecture.family.label,
-            "runnable": not reason,
-            "reason": reason,
-            "versions": {slot: [version.url for version in versions] for slot, versions in definition.slots.items()},
-            "loras": [lora.url for lora in definition.loras],
-            "inputs": [
-                {"key": item.key, "kind": item.kind, "required": item.required}
-                for item in definition.architecture.inputs
-            ],
-            "defaults": initial_settings(definition),
-            "settings": settings_schema(definition),
-            "notices": [str(problem) for problem in definition.notices],
-        }
-
-    @routes.get("/{id}/plan", summary="What a definition would use")
-    def retrieve_plan(id: DefinitionId) -> JsonObject:
-        """The chosen version of each part and the reason, and the files to download: what `reeltune explain` tells."""
-        definition = workspace.catalog()[id]
-        try:
-            plan = workspace.explain(definition)
-        except ReeltuneError as error:
-            raise ApiError(422, str(error), code="not_runnable") from error
-        return _with_relative_paths(workspace, plan.as_json())
-
-    return routes
-
-
-def as_summary(listed: ListedModel) -> ModelSummary:
-    """A model as lists describe it."""
-    summary = listed.summary
-    return ModelSummary(
-        id=summary.id,
-        name=summary.name,
-        kind=summary.kind,
-        architecture=summary.architecture,
-        ready=listed.ready,
-        runnable=listed.runnable,
-        reason=listed.reason,
-        missing_bytes=listed.missing,
-    )
-
-
-def _with_relative_paths(workspace: Workspace, plan: JsonObject) -> JsonObject:
-    """The plan with paths relative to the root, as programs on other machines know no others."""
-    choices = {slot: {**choice, "file": workspace.relative(choice["file"])} for slot, choice in plan["choices"].items()}
-    downloads = [{**item, "path": workspace.relative(item["path"])} for item in plan["downloads"]]
-    return {**plan, "choices": choices, "downloads": downloads}

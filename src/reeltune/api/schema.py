@@ -36,7 +36,7 @@ class VideoError(BaseModel):
     message: str = Field(description="The same in words, with the next step.")
 
 
-class Video(BaseModel):
+class VideoObject(BaseModel):
     """A video that is made, was made, or waits to be made. Times are seconds since 1970."""
 
     id: str = Field(examples=["video_12"])
@@ -60,7 +60,7 @@ class VideoList(BaseModel):
     """One page of videos."""
 
     object: Literal["list"] = "list"
-    data: list[Video]
+    data: list[VideoObject]
     first_id: str | None = None
     last_id: str | None = Field(None, description="Send it as `after` to get the next page.")
     has_more: bool = Field(False, description="Whether there is a next page.")
@@ -101,7 +101,7 @@ class UploadedFile(BaseModel):
     purpose: str = "user_data"
 
 
-class JobView(BaseModel):
+class JobObject(BaseModel):
     """A job of the queue. Times are seconds since 1970, null while they aren't known."""
 
     id: int
@@ -131,7 +131,7 @@ class QueueState(BaseModel):
     paused: bool
     problem: str = Field("", description="Why no job is taken at the moment.")
     counts: dict[str, int] = Field(description="The number of jobs in each state.")
-    jobs: list[JobView] = Field(description="Those that run, those that wait, then the others, the latest first.")
+    jobs: list[JobObject] = Field(description="Those that run, those that wait, then the others, the latest first.")
 
 
 class ModelSummary(BaseModel):

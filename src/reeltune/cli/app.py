@@ -17,6 +17,7 @@ from reeltune.cli.options import RootBefore
 from reeltune.cli.output import print_error, print_line
 from reeltune.cli.profiles import list_profiles
 from reeltune.cli.quantize import quantize
+from reeltune.cli.run import run
 from reeltune.cli.serve import mcp, serve, ui
 from reeltune.cli.stored import read_command
 from reeltune.cli.usage import UsageError, explain_usage_error
@@ -48,6 +49,7 @@ def root_options(
 
 
 app.command("generate")(generate)
+app.command("run")(run)
 app.command("decode")(decode)
 app.command("ui")(ui)
 app.command("serve")(serve)

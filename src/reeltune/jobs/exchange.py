@@ -9,7 +9,7 @@ from typing import Any
 
 from reeltune.errors import InvalidJSON, QueueError
 from reeltune.families.values import Settings
-from reeltune.jobs.job import Job
+from reeltune.jobs.job import BATCH, CHECKED, Job
 from reeltune.settings import read_settings
 from reeltune.untrusted import JsonObject, parse_json
 
@@ -29,7 +29,7 @@ class NewJob:
 
 def export_text(jobs: Iterable[Job]) -> str:
     """Jobs as JSON, for `read_export` here or elsewhere."""
-    exported = [{**job.extra, "definition": job.definition, "settings": dict(job.settings)} for job in jobs]
+    exported = [{**_kept(job.extra), "definition": job.definition, "settings": dict(job.settings)} for job in jobs]
     content = {"schema_version": _SCHEMA_VERSION, "jobs": exported}
     return json.dumps(content, indent=2, ensure_ascii=False, default=str)
 
@@ -54,8 +54,13 @@ def _new_job(value: Any, number: int) -> NewJob:
     if not isinstance(definition, str) or not isinstance(settings, dict):
         raise QueueError(f"Job {number} of the file lacks its `definition` or its `settings`.")
     stored = read_settings(settings)
-    extra = {key: item for key, item in value.items() if key not in ("definition", "settings")}
+    extra = {key: item for key, item in _kept(value).items() if key not in ("definition", "settings")}
     unused = {*stored.unknown, *(problem.where for problem in stored.problems)}
     if unused:  # settings of a newer version, say
         extra["unknown_settings"] = {key: item for key, item in settings.items() if key in unused}
     return NewJob(definition, stored.settings, extra)
+
+
+def _kept(fields: JsonObject) -> JsonObject:
+    """The fields without the mark of an unfinished batch, which has a meaning only in its own root."""
+    return {key: value for key, value in fields.items() if key not in (BATCH, CHECKED)}

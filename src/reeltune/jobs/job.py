@@ -21,6 +21,7 @@ class State(StrEnum):
 
 
 CHECKED = "checked"  # key of a job's `extra`: what a check found out about its settings, until they are edited
+BATCH = "batch"  # key in `extra` of a job that belongs to an unfinished batch; never exported or imported
 ENDED = frozenset({State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED})  # states to try it again from
 
 

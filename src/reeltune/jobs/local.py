@@ -15,9 +15,14 @@ from reeltune.jobs.messages import CancelTask, Done, Failed, Ready, RunTask, Sto
 from reeltune.jobs.process import WorkerProcess
 
 
-def worker_command(root: Path, *, save_quantized: bool = False) -> list[str]:
-    """The command that starts the worker process of a root. `save_quantized`: it writes what it quantizes."""
+def worker_command(root: Path, *, save_quantized: bool = False, outputs: Path | None = None) -> list[str]:
+    """The command that starts the worker process of a root.
+
+    `save_quantized`: it writes what it quantizes. `outputs`: the folder of videos, in place of the preference's.
+    """
     options = ["--save-quantized"] if save_quantized else []
+    if outputs is not None:
+        options += ["--outputs", str(outputs.absolute())]
     return [sys.executable, "-m", "reeltune.jobs.worker", "--root", str(root), *options]
 
 

@@ -8,18 +8,18 @@ queue.move(job.id, 0)
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reeltune.errors import InvalidJSON, JobNotFound, JobStateError, QueueFull, SettingsError
+from reeltune.errors import InvalidJSON, JobStateError, QueueFull, SettingsError
 from reeltune.families.values import Settings
 from reeltune.jobs.choose import FreeWorker, WaitingJob, choose_job
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.exchange import NewJob, export_text, read_export
-from reeltune.jobs.job import CHECKED, ENDED, Attempt, Job, State
-from reeltune.jobs.rows import LARGEST_POSITION, as_job, as_state, as_waiting, dumped
-from reeltune.jobs.store import Store
+from reeltune.jobs.job import BATCH, CHECKED, ENDED, Attempt, Job, State
+from reeltune.jobs.queue_reader import QueueReader, is_paused, job_in
+from reeltune.jobs.rows import LARGEST_POSITION, as_waiting, dumped
 from reeltune.settings import check_call
 from reeltune.untrusted import JsonObject, clean_text, parse_json
 
@@ -33,7 +33,7 @@ _UNFINISHED_ATTEMPT = "id = ? AND attempt = ? AND state IN ('running', 'interrup
 _LONGEST_LEASE = 3600.0  # seconds; one that ends later was written before the clock was set back
 
 
-class Queue:
+class Queue(QueueReader):
     """Jobs of one root. Every method is one transaction, so that threads and processes can share it.
 
     `confined`: whether jobs that are added may name no files outside the root, the folder of videos and the model
@@ -42,69 +42,9 @@ class Queue:
     """
 
     def __init__(self, root: Path, *, confined: bool = False, most_jobs: int = _MOST_JOBS) -> None:
+        super().__init__(root)
         self._root, self._confined = root, confined
         self._most_jobs = min(most_jobs, _MOST_JOBS)
-        self._store = Store(root)
-
-    @property
-    def notice(self) -> str:
-        """What was wrong with the file when it was opened; usually empty."""
-        return self._store.notice
-
-    # --- reading ------------------------------------------------------------------------------------------
-
-    def jobs(self) -> list[Job]:
-        """The running ones, those that wait in their order, then the others, the latest first."""
-        with self._store.open() as connection:
-            rows = connection.execute(
-                "SELECT * FROM jobs ORDER BY state = 'running' DESC, state = 'queued' DESC, "
-                "CASE WHEN state = 'queued' THEN position END, ended DESC, id DESC"
-            ).fetchall()
-        return [as_job(row) for row in rows]
-
-    def page(self, limit: int, *, after: int | None = None, newest_first: bool = True) -> list[Job]:
-        """At most `limit` jobs in the order in which they were added, or the reverse; those after the job `after`."""
-        beyond, order = ("<", "DESC") if newest_first else (">", "ASC")
-        condition = f"WHERE id {beyond} ?" if after is not None else ""
-        values = (limit,) if after is None else (after, limit)
-        with self._store.open() as connection:
-            rows = connection.execute(f"SELECT * FROM jobs {condition} ORDER BY id {order} LIMIT ?", values).fetchall()
-        return [as_job(row) for row in rows]
-
-    def counts(self) -> dict[State, int]:
-        """The number of jobs in each state."""
-        with self._store.open() as connection:
-            rows = connection.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state").fetchall()
-        counted = dict.fromkeys(State, 0)
-        for state, number in rows:
-            counted[as_state(state)] += number
-        return counted
-
-    def states(self) -> dict[int, tuple[State, int]]:
-        """The state of each job and the number of its last attempt, by id."""
-        with self._store.open() as connection:
-            rows = connection.execute("SELECT id, state, attempt FROM jobs").fetchall()
-        return {id: (as_state(state), attempt) for id, state, attempt in rows}
-
-    def get(self, id: int) -> Job:
-        """One job."""
-        with self._store.open() as connection:
-            return self._get(connection, id)
-
-    @property
-    def paused(self) -> bool:
-        """Whether the user pauses the queue, so that no worker takes a job."""
-        with self._store.open() as connection:
-            return self._paused(connection)
-
-    def _paused(self, connection: Any) -> bool:
-        return connection.execute("SELECT 1 FROM user_pause LIMIT 1").fetchone() is not None
-
-    def _get(self, connection: Any, id: int) -> Job:
-        row = connection.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
-        if row is None:
-            raise JobNotFound(f"There is no job {id}.", hint="It may have been removed meanwhile.")
-        return as_job(row)
 
     # --- what the user does ---------------------------------------------------------------------------------
 
@@ -112,10 +52,10 @@ class Queue:
         """A new job behind those that wait. Raises SettingsError for an unknown setting, an impossible value, or a
         path that a confined queue refuses.
         """
-        return self._add([NewJob(definition, settings, extra or {})])[0]
+        return self.add_all([NewJob(definition, settings, extra or {})])[0]
 
-    def _add(self, jobs: Sequence[NewJob]) -> list[Job]:
-        """Add jobs, all or none."""
+    def add_all(self, jobs: Sequence[NewJob]) -> list[Job]:
+        """New jobs behind those that wait, all or none. Raises as `add`."""
         confined = self._confinement()
         checked = [
             (clean_text(job.definition), self._checked(job.settings, confined), dumped(job.extra)) for job in jobs
@@ -136,7 +76,7 @@ class Queue:
                     (definition, settings, last + number, time.time(), extra, int(self._confined)),
                 )
                 ids.append(cursor.lastrowid or 0)
-            return [self._get(connection, id) for id in ids]
+            return [job_in(connection, id) for id in ids]
 
     def _confinement(self) -> Confinement | None:
         return Confinement.of(self._root) if self._confined else None
@@ -172,7 +112,7 @@ class Queue:
                 "WHERE id = ?",
                 (text, clean_text(definition or job.definition), confined, dumped(extra), id),
             )
-            return self._get(connection, id)
+            return job_in(connection, id)
 
     def move(self, id: int, place: int) -> None:
         """Put a waiting job at a place among those that wait; 0 is next."""
@@ -193,7 +133,7 @@ class Queue:
     def remove(self, id: int) -> None:
         """Forget a job that isn't running; its videos stay."""
         with self._store.write() as connection:
-            if self._get(connection, id).state is State.RUNNING:
+            if job_in(connection, id).state is State.RUNNING:
                 raise JobStateError(f"Job {id} is running.", hint="Cancel it first.")
             connection.execute("DELETE FROM jobs WHERE id = ?", (id,))
 
@@ -208,7 +148,7 @@ class Queue:
         with self._store.write() as connection:
             if not paused:
                 connection.execute("DELETE FROM user_pause")
-            elif not self._paused(connection):
+            elif not is_paused(connection):
                 connection.execute("INSERT INTO user_pause (began) VALUES (?)", (time.time(),))
 
     def clear_finished(self) -> int:
@@ -220,7 +160,7 @@ class Queue:
     def retry(self, id: int) -> Job:
         """Let a job that ended, however it did, wait again: before all others where it can be resumed, else last."""
         with self._store.write() as connection:
-            job = self._get(connection, id)
+            job = job_in(connection, id)
             if job.damaged:
                 raise JobStateError(job.error, hint=job.hint)
             if job.state not in ENDED:
@@ -233,7 +173,7 @@ class Queue:
                 "hint = '', outputs = ?, latents = ?, notices = '[]' WHERE id = ?",
                 (position, dumped(outputs), latents, id),
             )
-            return self._get(connection, id)
+            return job_in(connection, id)
 
     def _first(self, connection: Any) -> int:
         query = (
@@ -243,28 +183,32 @@ class Queue:
         return int(connection.execute(query, (-LARGEST_POSITION,)).fetchone()[0])
 
     def _waiting(self, connection: Any, id: int) -> Job:
-        job = self._get(connection, id)
+        job = job_in(connection, id)
         if not job.waiting:
             raise JobStateError(f"Job {id} is {job.state}: it doesn't wait any more.")
         return job
 
     # --- what the runner does -------------------------------------------------------------------------------
 
-    def take(self, worker: FreeWorker, lease_seconds: float) -> Job | None:
+    def take(self, worker: FreeWorker, lease_seconds: float, *, only: Collection[int] | None = None) -> Job | None:
         """The next job for a worker, running from now on; None where none waits, or while the user pauses the queue.
 
         Two takers never get the same job.
+
+        `only`: the ids of the jobs that may be taken, also while the user pauses the queue; None for all.
 
         The worker may keep it for `lease_seconds`, and longer where `renew` is called. A job whose row is damaged is
         marked as failed and passed over.
         """
         with self._store.write() as connection:
-            if self._paused(connection):
+            if only is None and is_paused(connection):
                 return None
             waiting = self._waiting_jobs(connection)
+            if only is not None:
+                waiting = {id: job for id, job in waiting.items() if id in only}
             while (chosen := choose_job(waiting.values(), worker)) is not None:
                 del waiting[chosen.id]
-                job = self._get(connection, chosen.id)
+                job = job_in(connection, chosen.id)
                 if job.damaged:
                     self._end(connection, chosen.id, State.FAILED, error=job.error, hint=job.hint)
                     continue
@@ -273,7 +217,7 @@ class Queue:
                     "UPDATE jobs SET state = 'running', started = ?, attempt = ?, worker = ?, lease = ? WHERE id = ?",
                     (now, job.attempts + 1, clean_text(worker.name), now + lease_seconds, job.id),
                 )
-                return self._get(connection, job.id)
+                return job_in(connection, job.id)
         return None
 
     def _waiting_jobs(self, connection: Any) -> dict[int, WaitingJob]:
@@ -320,8 +264,8 @@ class Queue:
         """An attempt has ended; None leaves its videos, latents or notices as they are. Returns whether it counts:
         nothing changes where the job is tried again already, or waits for it.
 
-        The oldest of many done jobs are removed from the list; what failed, was cancelled or interrupted stays until
-        the user removes it.
+        The oldest of many done jobs are removed from the list, except those of an unfinished batch; what failed, was
+        cancelled or interrupted stays until the user removes it.
         """
         with self._store.write() as connection:
             row = connection.execute(
@@ -335,11 +279,18 @@ class Queue:
                     connection.execute(f"UPDATE jobs SET {column} = ? WHERE id = ?", (clean_text(text), attempt.job))
             self._end(connection, attempt.job, state, error=error, hint=hint)
             connection.execute(
-                "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' "
+                "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' AND extra NOT LIKE ? "
                 "ORDER BY ended DESC, id DESC LIMIT -1 OFFSET ?)",
-                (_MOST_DONE,),
+                (f'%"{BATCH}": {{%', _MOST_DONE),
             )
             return True
+
+    def store_extra(self, extras: Mapping[int, JsonObject]) -> None:
+        """Replace the extra fields of jobs, by their ids."""
+        with self._store.write() as connection:
+            connection.executemany(
+                "UPDATE jobs SET extra = ? WHERE id = ?", [(dumped(extra), id) for id, extra in extras.items()]
+            )
 
     def restore(self, job: Job) -> None:
         """Write the row of a running job again where it is gone, as after the file was moved away."""
@@ -386,7 +337,7 @@ class Queue:
 
     def import_text(self, text: str) -> list[Job]:
         """Add the jobs of an exported file, all or none. Unknown fields are kept. Raises QueueError, SettingsError."""
-        return self._add(read_export(text, _MOST_JOBS))
+        return self.add_all(read_export(text, _MOST_JOBS))
 
 
 def _dumped_or_none(texts: Sequence[str] | None) -> str | None:

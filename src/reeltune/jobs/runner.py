@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -27,7 +27,7 @@ from reeltune.jobs.local import LocalProcess, worker_command
 from reeltune.jobs.pauses import Pauses, user_pause
 from reeltune.jobs.queue import Queue
 from reeltune.jobs.totals import Totals, TotalsNow
-from reeltune.jobs.worker_thread import WorkerThread
+from reeltune.jobs.worker_thread import JobListener, WorkerThread
 
 LOCK_NAME = ".reeltune.lock"
 
@@ -37,7 +37,8 @@ class Runner:
 
     What it left running when it was last killed becomes `interrupted` as it starts. `confined`: see `Queue`.
     `save_quantized`: the worker writes what it quantizes, whatever the preference. `workers`: by default one process on
-    this machine; their names have to differ.
+    this machine; their names have to differ. `only`: the ids of the jobs that are run; None for all. `listener`: called
+    with the id of a job and each of its events, by the thread of its worker.
 
     After a failure that every job would share (no network, a full disk, a missing device) the queue pauses where
     others wait. The user's pause is stored with the queue: a runner that starts with it takes no jobs until `resume`.
@@ -50,6 +51,8 @@ class Runner:
         confined: bool = False,
         save_quantized: bool = False,
         workers: Sequence[WorkerHandle] | None = None,
+        only: Collection[int] | None = None,
+        listener: JobListener | None = None,
     ) -> None:
         self.queue = Queue(root, confined=confined)
         if workers is None:
@@ -60,7 +63,7 @@ class Runner:
         self._totals = Totals()
         machine = socket.gethostname()
         self._threads = {
-            name: WorkerThread(name, handle, self.queue, self._pauses, self._totals)
+            name: WorkerThread(name, handle, self.queue, self._pauses, self._totals, only=only, listener=listener)
             for name, handle in ((f"{machine}/{handle.name}", handle) for handle in workers)
         }
         if len(self._threads) != len(workers):
@@ -86,7 +89,7 @@ class Runner:
             raise QueueError(message, hint="Check the folder, or name another with --root.") from error
         try:
             self.queue.recover(self._threads)  # no other program can run them: it would hold the lock
-            paused = self.queue.paused
+            paused = self._obeys_user and self.queue.paused
         except QueueError:
             self._lock.release()
             raise
@@ -105,6 +108,17 @@ class Runner:
         self._leases.stop()
         with contextlib.suppress(OSError):  # the root was moved away
             self._lock.release()
+
+    def interrupt(self) -> None:
+        """Take no more jobs, and stop those that run at their next step: they become `interrupted`."""
+        for thread in self._threads.values():
+            thread.interrupt()
+
+    def limit_to(self, only: Collection[int]) -> None:
+        """Run the jobs with these ids from now on, and no others."""
+        for thread in self._threads.values():
+            thread.only = only
+        self.wake()
 
     def wake(self) -> None:
         """Take new jobs at once, where the queue isn't paused."""
@@ -169,9 +183,14 @@ class Runner:
             if thread.trouble is not None:
                 return thread.trouble
         with contextlib.suppress(QueueError):  # a queue that can't be read is a trouble of the threads
-            if self.queue.paused:
+            if self._obeys_user and self.queue.paused:
                 return user_pause()
         return None
+
+    @property
+    def _obeys_user(self) -> bool:
+        """Whether the user's pause stops it: not one that was started for certain jobs."""
+        return all(thread.only is None for thread in self._threads.values())
 
     def cancel(self, id: int, attempt: int | None = None) -> None:
         """Stop a running job at its next step; asked a second time, by ending its worker at once.

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -52,12 +53,16 @@ _SHARED_NUMBERS = frozenset({errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT",
 class Worker:
     """Does one task after the other; a second thread reads, so that a cancel is heard meanwhile.
 
-    `save_quantized`: keep what is quantized while loading, whatever the preference.
+    `save_quantized`: keep what is quantized while loading, whatever the preference. `outputs`: the folder of videos;
+    by default the preference's.
     """
 
-    def __init__(self, root: Path, tasks: BinaryIO, answers: BinaryIO, *, save_quantized: bool = False) -> None:
+    def __init__(
+        self, root: Path, tasks: BinaryIO, answers: BinaryIO, *, save_quantized: bool = False, outputs: str = ""
+    ) -> None:
         self._root, self._tasks, self._answers = root, tasks, answers
         self._save_quantized = save_quantized
+        self._outputs = outputs
         self._waiting: queue.Queue[RunTask] = queue.Queue()
         self._cancels: dict[Attempt, CancelToken] = {}
         self._lock = threading.Lock()
@@ -148,6 +153,8 @@ class Worker:
     def _generate(self, task: RunTask, cancel: CancelToken) -> None:
         definition = load_catalog(self._root)[task.definition]
         preferences, notices = load_preferences(self._root)
+        if self._outputs:
+            preferences = replace(preferences, outputs=self._outputs)
         stored = read_settings(task.settings)  # a job may have been queued by another version
         for notice in (*notices, *stored.notices()):
             self._report(Notice(notice))
@@ -240,8 +247,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m reeltune.jobs.worker", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="working folder")
     parser.add_argument("--save-quantized", action="store_true", help="write what is quantized while loading")
+    parser.add_argument("--outputs", default="", help="folder of videos, in place of the preference's")
     options = parser.parse_args()
-    Worker(options.root, sys.stdin.buffer, private_stdout(), save_quantized=options.save_quantized).run()
+    answers = private_stdout()
+    Worker(
+        options.root, sys.stdin.buffer, answers, save_quantized=options.save_quantized, outputs=options.outputs
+    ).run()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 
@@ -22,35 +22,51 @@ from reeltune.jobs.pauses import Pauses
 from reeltune.jobs.queue import INTERRUPTED, INTERRUPTED_HINT, Queue
 from reeltune.jobs.totals import Totals
 
+JobListener = Callable[[int, WorkerEvent], None]  # called with the id of a job and what happened
 _LOOK_SECONDS = 1.0  # other processes may add jobs too
 _STORE_SECONDS = 2.0  # how often the progress of a job is stored
 
 
 class WorkerThread:
     """One worker of a runner. Whatever happens to a job, it ends with a reason, which is stored before another job is
-    taken. `worker`: its name in the queue.
+    taken. `worker`: its name in the queue. `only`: the ids of the jobs that it may take; None for all. `listener` is
+    called for each event, by this thread.
     """
 
-    def __init__(self, worker: str, handle: WorkerHandle, queue: Queue, pauses: Pauses, totals: Totals) -> None:
+    def __init__(
+        self,
+        worker: str,
+        handle: WorkerHandle,
+        queue: Queue,
+        pauses: Pauses,
+        totals: Totals,
+        *,
+        only: Collection[int] | None = None,
+        listener: JobListener | None = None,
+    ) -> None:
+        self.only = only
+        self._listener = listener
         self.worker = worker
         self._handle = handle
         self._queue = queue
         self._pauses = pauses
         self._totals = totals
         self._live: Live | None = None
+        self._ended: Live | None = None  # what the last job did, until its end is stored
         self._unstored: Outcome | None = None  # how the last job ended, until that is stored
         self._trouble: QueueError | None = None
         self._guard = threading.Lock()
         self._woken = threading.Event()
         self._stopped = threading.Event()
+        self._interrupted = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=f"reeltune-{handle.name}", daemon=True)
 
     # --- for the runner ---------------------------------------------------------------------------------------------
 
     @property
     def live(self) -> Live | None:
-        """What its job does now; None while it runs none."""
-        return self._live
+        """What its job does now, until its end is stored; None while it runs none."""
+        return self._live or self._ended
 
     @property
     def trouble(self) -> QueueError | None:
@@ -83,6 +99,14 @@ class WorkerThread:
         self._stopped.set()
         self._woken.set()
         self._handle.close()
+
+    def interrupt(self) -> None:
+        """Take no more jobs, and stop the one that runs at its next step: it becomes `interrupted`."""
+        with self._guard:
+            self._interrupted.set()
+            if self._live is not None and not self._live.cancelling:
+                self._live = replace(self._live, cancelling=True)
+                self._handle.cancel(Attempt(self._live.job, self._live.attempt))
 
     def join(self) -> None:
         """Wait for the end of the thread."""
@@ -131,9 +155,10 @@ class WorkerThread:
         """Store the end of the last job, then run the next one; returns whether there was one. Raises QueueError."""
         if self._unstored is not None:
             self._store(self._unstored)
-        if self._pauses.current is not None:
+        if self._pauses.current is not None or self._interrupted.is_set():
             return False
-        job = self._queue.take(FreeWorker(self.worker, self._handle.warm_files), LEASE_SECONDS)
+        worker = FreeWorker(self.worker, self._handle.warm_files)
+        job = self._queue.take(worker, LEASE_SECONDS, only=self.only)
         if job is None:
             return False
         self._trouble = None
@@ -152,9 +177,12 @@ class WorkerThread:
                 attempt=job.attempts,
                 worker=self.worker,
             )
+        if self._interrupted.is_set():  # it was taken just before
+            self.interrupt()
         outcome = self._run_to_end(job, job_log)
         with self._guard:
-            live, self._live = self._live, None
+            self._ended = live = self._live
+            self._live = None
             if live is not None:
                 outcome = replace(outcome, outputs=live.outputs, latents=live.latents, notices=live.notices)
             self._unstored = outcome
@@ -175,6 +203,8 @@ class WorkerThread:
         match ending:
             case Done():
                 return Outcome(job, State.DONE)
+            case Stopped() if self._interrupted.is_set():
+                return Outcome(job, State.INTERRUPTED, INTERRUPTED, INTERRUPTED_HINT)
             case Stopped():
                 return Outcome(job, State.CANCELLED)
             case Failed(error=words, hint=hint, shared=shared):
@@ -182,7 +212,7 @@ class WorkerThread:
 
     def _after_death(self, job: Job, death: WorkerDied) -> Outcome:
         live = self._live
-        if self._stopped.is_set():
+        if self._stopped.is_set() or self._interrupted.is_set():
             return Outcome(job, State.INTERRUPTED, INTERRUPTED, INTERRUPTED_HINT)
         if live is not None and live.cancelling:
             return Outcome(job, State.CANCELLED)
@@ -213,6 +243,8 @@ class WorkerThread:
             assert self._live is not None
             live = self._live = self._live.after(event)
         job_log.event(event)
+        if self._listener is not None:
+            self._listener(job.id, event)
         if isinstance(event, Saved | LatentsStored):
             self._try_to_store(partial(self._queue.store_outputs, job.attempt, live.outputs, live.latents))
 
@@ -239,7 +271,7 @@ class WorkerThread:
         if not counts:
             log.warning("Job %d was begun again meanwhile: the end of try %d changes nothing", job.id, job.attempts)
         with self._guard:
-            self._unstored = None
+            self._unstored = self._ended = None
 
     def _store_at_the_end(self) -> None:
         if self._unstored is not None:

@@ -26,7 +26,7 @@ class ChangeKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Change:
+class QueueChange:
     """One change. `text`: of a notice. `preview`: of an unfinished video."""
 
     kind: ChangeKind
@@ -44,38 +44,38 @@ class Watcher:
         self._states: dict[int, tuple[State, int]] = {}
         self._lives: dict[int, Live] = {}
 
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[QueueChange]:
         """What is new since the last call; at first, the queue and all jobs as they are. Raises QueueError."""
         return [*self._of_queue(), *self._of_jobs(), *self._of_running()]
 
-    def _of_queue(self) -> list[Change]:
+    def _of_queue(self) -> list[QueueChange]:
         runner = self._workspace.runner
         queue = (runner.paused, str(runner.trouble or ""))
         if queue == self._queue:
             return []
         self._queue = queue
-        return [Change(ChangeKind.QUEUE)]
+        return [QueueChange(ChangeKind.QUEUE)]
 
-    def _of_jobs(self) -> list[Change]:
+    def _of_jobs(self) -> list[QueueChange]:
         states = self._workspace.queue.states()
         if self._job is not None:
             states = {id: state for id, state in states.items() if id == self._job}
         differing = [id for id in {**self._states, **states} if states.get(id) != self._states.get(id)]
         self._states = states
-        return [Change(ChangeKind.JOB, id) for id in sorted(differing)]
+        return [QueueChange(ChangeKind.JOB, id) for id in sorted(differing)]
 
-    def _of_running(self) -> list[Change]:
-        found: list[Change] = []
+    def _of_running(self) -> list[QueueChange]:
+        found: list[QueueChange] = []
         lives = {live.job: live for live in self._workspace.runner.running() if self._job in (None, live.job)}
         for id, live in lives.items():
             known = self._lives.get(id)
             if known is not None and known.attempt != live.attempt:
                 known = None
             if known is None or live.progress != known.progress:
-                found.append(Change(ChangeKind.PROGRESS, id))
+                found.append(QueueChange(ChangeKind.PROGRESS, id))
             heard = known.notices if known is not None else ()
-            found += [Change(ChangeKind.NOTICE, id, text=text) for text in live.notices if text not in heard]
+            found += [QueueChange(ChangeKind.NOTICE, id, text=text) for text in live.notices if text not in heard]
             if live.preview is not None and (known is None or live.preview is not known.preview):
-                found.append(Change(ChangeKind.PREVIEW, id, preview=live.preview))
+                found.append(QueueChange(ChangeKind.PREVIEW, id, preview=live.preview))
         self._lives = lives
         return found

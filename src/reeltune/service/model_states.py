@@ -122,6 +122,7 @@ class ModelStates:
         self._snapshot: Snapshot | None = None
         self._version = 0
         self._states: Mapping[str, ModelState] = {}
+        self._updating: threading.Thread | None = None
         self._states_version = 0  # the version whose states are known or being worked out
         self._explanations: dict[str, Plan | ReeltuneError] = {}
         self._inventory: _CachedInventory | None = None
@@ -171,15 +172,20 @@ class ModelStates:
         except ReeltuneError as error:
             return error
 
-    def model_states(self) -> Mapping[str, ModelState]:
-        """The states by model id, as far as they are known. Raises PreferencesError."""
+    def model_states(self, wait_seconds: float | None = None) -> Mapping[str, ModelState]:
+        """The states by model id, as far as they are known. Raises PreferencesError.
+
+        `wait_seconds`: how long to wait for states that are being worked out; by default 0.4 seconds after a change.
+        """
         version, snapshot = self._current()
         with self._lock:
             up_to_date, self._states_version = self._states_version == version, version
-        if not up_to_date:
-            thread = threading.Thread(target=self._update_states, args=(version, snapshot), daemon=True)
-            thread.start()
-            thread.join(_WAIT_SECONDS)
+            if not up_to_date:
+                self._updating = threading.Thread(target=self._update_states, args=(version, snapshot), daemon=True)
+                self._updating.start()
+            updating = self._updating
+        if updating is not None and (wait_seconds is not None or not up_to_date):
+            updating.join(_WAIT_SECONDS if wait_seconds is None else wait_seconds)
         return self._states
 
     def _update_states(self, version: int, snapshot: Snapshot) -> None:

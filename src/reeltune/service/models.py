@@ -10,6 +10,8 @@ from reeltune.definitions.catalog import Summary
 from reeltune.service.model_states import ModelState
 from reeltune.service.workspace import Workspace
 
+_WAIT_SECONDS = 20.0  # for the states of models after a change; programs ask once, unlike the page
+
 
 @dataclass(frozen=True)
 class ListedModel:
@@ -32,7 +34,7 @@ class ListedModel:
 
 def list_models(workspace: Workspace) -> list[ListedModel]:
     """All visible definitions, by id. Raises PreferencesError."""
-    states = workspace.model_states()
+    states = workspace.model_states(_WAIT_SECONDS)
     summaries = [summary for summary in workspace.catalog().summaries() if summary.visible]
     return [_listed(summary, states) for summary in sorted(summaries, key=lambda summary: summary.id)]
 

@@ -6,12 +6,13 @@ video_status(submitted.job)
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from reeltune.definitions import Definition
-from reeltune.errors import JobStateError, NotRunnable, ReeltuneError, SettingsError
+from reeltune.errors import JobNotFound, JobStateError, NotRunnable, ReeltuneError, SettingsError
 from reeltune.families.values import Settings, seconds_of
 from reeltune.jobs import Job, Live, Queue, State
 from reeltune.jobs.job import CHECKED
@@ -169,6 +170,15 @@ def remix_source(job: Job) -> int | None:
     """The job that this one is a remix of."""
     id = job.extra.get(_REMIXED_FROM)
     return id if isinstance(id, int) else None
+
+
+def followed(workspace: Workspace, job: Job) -> tuple[Job, Live | None]:
+    """A job and what it does now, if it runs. A job that has ended since it was read is read again."""
+    live = workspace.runner.live(job.id)
+    if live is None and job.state is State.RUNNING:
+        with suppress(JobNotFound):
+            job = workspace.queue.get(job.id)
+    return job, live
 
 
 def percent(job: Job, live: Live | None) -> int:

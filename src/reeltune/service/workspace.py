@@ -37,11 +37,12 @@ class Workspace:
     """A root and the runner of its queue.
 
     `local`: whether only the owner of this machine can reach it and may therefore use any file; otherwise paths must
-    be inside the root or its model folders.
+    be inside the root or its model folders. `uploads`: the folder of uploaded files; by default the root's.
     """
 
-    def __init__(self, root: Path, runner: Runner, *, local: bool = True) -> None:
+    def __init__(self, root: Path, runner: Runner, *, local: bool = True, uploads: Path | None = None) -> None:
         self.root, self.runner, self.local = root, runner, local
+        self._uploads = uploads or root / UPLOADS
         self.queue = runner.queue
         self.machine: Machine = probe()
         self._lock = threading.Lock()
@@ -89,7 +90,7 @@ class Workspace:
     @property
     def uploads(self) -> Path:
         """The folder of uploaded files."""
-        return self.root / UPLOADS
+        return self._uploads
 
     @property
     def outputs(self) -> Path:
@@ -124,12 +125,13 @@ class Workspace:
         """The size of the missing files; None while a size is unknown."""
         return missing_bytes(self.root, plan)
 
-    def model_states(self) -> Mapping[str, ModelState]:
+    def model_states(self, wait_seconds: float | None = None) -> Mapping[str, ModelState]:
         """The states of the models by id, as far as they are known; changes are worked out in the background.
 
-        Raises PreferencesError.
+        `wait_seconds`: how long to wait for them, where that is worth more than an early answer. Raises
+        PreferencesError.
         """
-        return self._states.model_states()
+        return self._states.model_states(wait_seconds)
 
     def blocked(self, id: str) -> str:
         """Why a model can't run here; empty if it can, once its files are downloaded."""
