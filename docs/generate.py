@@ -1,4 +1,6 @@
-"""Write the documents that are generated from the code: the JSON Schema of definitions and the help of all commands.
+"""Write the documents that are generated from the code.
+
+These are the JSON Schema of definitions, the help of all commands, and the OpenAPI document of the HTTP API.
 
 python docs/generate.py
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -17,6 +20,18 @@ def schema_text() -> str:
     from reeltune.definitions.schema import json_schema
 
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def openapi_text() -> str:
+    """The content of `openapi.json`: what a server answers at `/openapi.json`."""
+    from reeltune.api.app import build_api
+    from reeltune.jobs import Runner
+    from reeltune.service.workspace import Workspace
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        document = build_api(Workspace(root, Runner(root))).openapi()
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def cli_text() -> str:
@@ -47,8 +62,9 @@ def _commands(command: object, words: tuple[str, ...] = ()) -> list[tuple[str, .
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all files."""
     (HERE / "finetune.schema.json").write_text(schema_text(), encoding="utf-8")
+    (HERE / "openapi.json").write_text(openapi_text(), encoding="utf-8")
     (HERE / "cli.md").write_text(cli_text(), encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ from servers import ApiServer
 KILLS = 20  # of the server and of its worker in turn
 WAITS = 3  # every third moment comes while a video is being made, the others wherever they fall
 ADDERS = 2
-WAIT_SECONDS = 120
+WAIT_SECONDS = 300
 END_STATES = {"done", "failed", "cancelled", "interrupted"}
 
 

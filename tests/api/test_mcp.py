@@ -14,7 +14,7 @@ from mcp.client.stdio import StdioServerParameters
 
 from reeltune.jobs import Queue, State
 from reeltune.media.mp4 import read_frames
-from servers import ApiServer
+from servers import ApiServer, run_alone
 
 QUICK = {"num_inference_steps": 1, "resolution": "32x32", "video_length": 5, "seed": 7}
 SLOW = {"num_inference_steps": 1000}
@@ -28,7 +28,7 @@ def over(target: object, talk: Callable[[Client], Awaitable[None]]) -> None:
         async with Client(target, read_timeout_seconds=WAIT_SECONDS) as client:
             await talk(client)
 
-    asyncio.run(run())
+    run_alone(run())
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Who may reach the page, and which files: tried over real HTTP, with real tricks."""
 
-import asyncio
 import http.client
 import json
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from servers import run_alone
 from serving import Server, module_root, server
 
 from reeltune.errors import ServeError
@@ -33,7 +33,7 @@ def test_others_are_let_in_with_a_password_or_not_at_all(serving, tmp_path):
     assert access.needed
     for name, password in (("ann", "secret"), ("bob", "with:colons"), ("ann", "with:colons")):
         body = f"username={name}&password={quote(password)}".encode()
-        token = asyncio.run(access.login.attempt(body, "127.0.0.1"))
+        token = run_alone(access.login.attempt(body, "127.0.0.1"))
         assert bool(token) == (name == "bob" or password == "secret")
     access, warnings = check(Serving(serving.host, None, serving.share, None, True))
     assert (access.needed, warnings) == (False, [])

@@ -7,14 +7,17 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any
 
 from anyio import CapacityLimiter
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from starlette.routing import Match
 
 from reeltune._version import __version__
 from reeltune.api import definitions, events, files, jobs, models, videos
 from reeltune.api.docs_page import docs_page
 from reeltune.api.errors import ApiError, handle_errors, nothing_here
+from reeltune.api.examples import METRICS_TEXT
 from reeltune.api.metrics import CONTENT_TYPE, metrics_registry, metrics_text
 from reeltune.api.schema import ErrorAnswer, Health
 from reeltune.errors import ReeltuneError
@@ -24,7 +27,10 @@ _DESCRIPTION = """\
 Makes videos with finetunes of Wan, Hunyuan Video and LTX Video.
 
 The routes below `/v1` have the shape of OpenAI's API for videos, so its clients work with this server. The routes below
-`/api` tell about definitions and the queue. Every error has the form `{"error": {"message", "type", "param", "code"}}`.
+`/api` tell about definitions and the queue. Assistants that speak MCP find their tools at `/mcp`.
+
+A server that others can reach needs a key in each request: `Authorization: Bearer KEY`. Every error has the form
+`{"error": {"message", "type", "param", "code"}}`.
 """
 _TAGS = [
     {"name": "Videos", "description": "Make videos, follow them, and download them."},
@@ -37,6 +43,12 @@ _TAGS = [
 _ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}}
 _MOST_ADDING = 4  # requests whose settings are checked at once: more would slow down those that only ask
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+# Only describes the key in the OpenAPI document: the guard has checked it already.
+_KEY = HTTPBearer(
+    auto_error=False,
+    scheme_name="key",
+    description="One line of --api-key-file. A server without that file needs none.",
+)
 
 
 def build_api(workspace: Workspace) -> FastAPI:
@@ -61,6 +73,7 @@ def build_api(workspace: Workspace) -> FastAPI:
         lifespan=lifespan,
         responses=_ERRORS,
         separate_input_output_schemas=False,
+        generate_unique_id_function=_operation_id,
     )
     contexts: list[AbstractAsyncContextManager[Any]] = []
     app.state.contexts = contexts  # of parts that run as long as the application
@@ -69,23 +82,40 @@ def build_api(workspace: Workspace) -> FastAPI:
     app.state.event_streams = set()
     app.state.adding = CapacityLimiter(_MOST_ADDING)
     for part in (videos, files, models, definitions, jobs, events):
-        app.include_router(part.routes)
+        app.include_router(part.routes, dependencies=[Depends(_KEY)])
     _add_server_routes(app, workspace)
     _add_mcp(app, workspace)
     _add_missing(app)
     return app
 
 
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
 def _add_server_routes(app: FastAPI, workspace: Workspace) -> None:
     registry = metrics_registry(workspace)
 
-    @app.get("/healthz", tags=["Server"], summary="Whether the server works")
+    @app.get(
+        "/healthz",
+        tags=["Server"],
+        summary="Whether the server works",
+        response_model=Health,
+        responses={503: {"model": Health, "description": "Jobs can't be added or run; `problem` says why."}},
+    )
     def health() -> JSONResponse:
         """Status 200 while jobs can be added and run, else 503. No key is needed."""
         found = _health(workspace)
         return JSONResponse(found.model_dump(), 200 if found.status == "ok" else 503)
 
-    @app.get("/metrics", tags=["Server"], summary="Numbers for Prometheus", response_class=Response)
+    @app.get(
+        "/metrics",
+        tags=["Server"],
+        summary="Numbers for Prometheus",
+        response_class=Response,
+        responses=METRICS_TEXT,
+        dependencies=[Depends(_KEY)],
+    )
     def metrics() -> Response:
         """Jobs by state, seconds by stage, bytes downloaded, and memory."""
         return Response(metrics_text(registry), media_type=CONTENT_TYPE)

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
-from reeltune.api.schema import ModelSummary
+from reeltune.api.schema import DefinitionId, ModelSummary
 from reeltune.errors import ReeltuneError
 from reeltune.service.fields import initial_settings
 from reeltune.service.models import ListedModel, list_models
@@ -24,7 +24,7 @@ def list_definitions(workspace: Here) -> list[ModelSummary]:
 
 
 @routes.get("/{id}", summary="A definition and its settings")
-def retrieve_definition(workspace: Here, id: str) -> JsonObject:
+def retrieve_definition(workspace: Here, id: DefinitionId) -> JsonObject:
     """What the definition says, and its settings as JSON Schema, with their defaults."""
     definition = workspace.catalog()[id]
     reason = workspace.blocked(id)
@@ -49,7 +49,7 @@ def retrieve_definition(workspace: Here, id: str) -> JsonObject:
 
 
 @routes.get("/{id}/plan", summary="What a definition would use")
-def retrieve_plan(workspace: Here, id: str) -> JsonObject:
+def retrieve_plan(workspace: Here, id: DefinitionId) -> JsonObject:
     """The chosen version of each part and the reason, and the files to download: what `reeltune explain` tells."""
     definition = workspace.catalog()[id]
     try:

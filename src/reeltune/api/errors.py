@@ -33,6 +33,33 @@ from reeltune.untrusted import JsonObject, clean_text
 RETRY_SECONDS = 30  # after which a client may ask again, where the queue is full
 _MAX_MESSAGE = 2000  # characters
 _MAX_PARAM = 100
+ERROR_CODES: tuple[tuple[int, str, str], ...] = (  # for the documentation: status, codes, meaning
+    (400, "`invalid_value`, `missing_value`", "A field has a wrong value, or is missing. `param` names it."),
+    (400, "`invalid_json`, `invalid_form`, `incomplete`", "The body can't be read."),
+    (400, "`invalid_file`, `invalid_url`", "An image or a video can't be used."),
+    (401, "`invalid_api_key`", "The key is missing or wrong."),
+    (403, "`other_site`", "A page of another site sent the request from a browser."),
+    (404, "`not_found`, `model_not_found`", "There is no such video, job, file, model or address."),
+    (404, "`video_not_ready`", "The video isn't finished, has failed, or its file was deleted."),
+    (405, "`wrong_method`", "The address is for other methods."),
+    (408, "`too_slow`", "The body arrived too slowly."),
+    (409, "`wrong_state`", "The job is in a state in which this can't be done."),
+    (409, "`cancelled`", "Only of `/v1/videos/sync`: the job was cancelled."),
+    (413, "`too_large`, `refused_file`", "The body or a file is too large."),
+    (415, "`unsupported_media_type`, `refused_file`", "The body is neither JSON nor a form, or a file isn't accepted."),
+    (415, "`unsupported_encoding`", "The body is compressed."),
+    (416, "`invalid_range`", "The header `range` names no bytes of the file; 400 if it can't be understood."),
+    (421, "`wrong_host`", "The server is only for this machine, and another host name was used."),
+    (422, "`not_runnable`, `invalid_definition`, `refused`", "The model can't run on this machine."),
+    (429, "`queue_full`", "Too many jobs wait. The header `retry-after` says when to try again, in seconds."),
+    (500, "`generation_failed`, `interrupted`", "Only of `/v1/videos/sync`: the video could not be made."),
+    (500, "`unexpected`", "A bug. The terminal of the server shows details."),
+    (501, "`not_installed`", "The server was installed without MCP."),
+    (503, "`queue_unavailable`, `invalid_preferences`, `too_many_clients`", "The server can't answer at the moment."),
+    (503, "`too_busy`", "Many large requests arrive at once. Try again after `retry-after` seconds."),
+    (507, "`not_stored`", "The disk of the server is full, or can't be written."),
+)
+_CODES = {401: "invalid_api_key", 403: "other_site", 421: "wrong_host", 500: "unexpected"}  # of errors without another
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _STATUSES: tuple[tuple[type[ReeltuneError], int, str], ...] = (  # the first that matches
     (DefinitionNotFound, 404, "model_not_found"),
@@ -70,7 +97,8 @@ def error_body(status: int, message: str, *, param: str | None = None, code: str
     """The body of an answer with an error."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     named = clean_text(param)[:_MAX_PARAM] if param is not None else None
-    return {"error": {"message": clean_text(message)[:_MAX_MESSAGE], "type": kind, "param": named, "code": code}}
+    text, code = clean_text(message)[:_MAX_MESSAGE], code or _CODES.get(status)
+    return {"error": {"message": text, "type": kind, "param": named, "code": code}}
 
 
 def answer_to(error: ApiError | ReeltuneError) -> JSONResponse:

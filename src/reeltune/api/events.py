@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
+from reeltune.api.examples import EVENT_STREAM
 from reeltune.api.jobs import LARGEST_ID, job_view
 from reeltune.errors import JobNotFound, QueueError
 from reeltune.service.changes import ChangeKind, QueueChange, Watcher
@@ -35,7 +36,7 @@ _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # proxies m
 routes = APIRouter(prefix="/api", tags=["Queue"])
 
 
-@routes.get("/events", summary="Follow the queue", response_class=StreamingResponse)
+@routes.get("/events", summary="Follow the queue", response_class=StreamingResponse, responses=EVENT_STREAM)
 async def follow_queue(
     workspace: Here,
     request: Request,

@@ -1,8 +1,12 @@
-"""Bodies that the API reads itself, described for its OpenAPI document."""
+"""Bodies that the API reads and writes itself, described for its OpenAPI document."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from reeltune.untrusted import JsonObject
+
+Described = dict[int | str, dict[str, Any]]  # answers by status, as FastAPI takes them
 
 _REFERENCE = {
     "description": "An image or a video that the model starts from: a file of the form, or an object with a `file_id`, "
@@ -12,6 +16,7 @@ _REFERENCE = {
         {"type": "object", "properties": {"file_id": {"type": "string"}, "image_url": {"type": "string"}}},
     ],
 }
+_LORA = {"type": "object", "properties": {"name": {"type": "string"}, "scale": {"type": "number"}}}
 _PROMPT = {"type": "string", "description": "What the video shows."}
 _FIELDS = {
     "prompt": _PROMPT,
@@ -19,22 +24,22 @@ _FIELDS = {
     "seconds": {"type": "string", "description": "The length; it is rounded to what the model can make."},
     "size": {"type": "string", "description": "WIDTHxHEIGHT in pixels; rounded as well."},
     "input_reference": _REFERENCE,
-    "image_reference": _REFERENCE,
-    "video_reference": _REFERENCE,
-    "negative_prompt": {"type": "string"},
-    "width": {"type": "integer"},
-    "height": {"type": "integer"},
-    "num_frames": {"type": "integer"},
-    "fps": {"type": "integer"},
-    "num_inference_steps": {"type": "integer"},
-    "guidance_scale": {"type": "number"},
+    "image_reference": {**_REFERENCE, "description": "The same as `input_reference`, by another name."},
+    "video_reference": {**_REFERENCE, "description": "The same, with `video_url` in place of `image_url`."},
+    "negative_prompt": {"type": "string", "description": "What the video should not show."},
+    "width": {"type": "integer", "description": "In place of `size`, together with `height`."},
+    "height": {"type": "integer", "description": "In place of `size`, together with `width`."},
+    "num_frames": {"type": "integer", "description": "In place of `seconds`."},
+    "fps": {"type": "integer", "description": "Frames per second; by default those that the model was trained with."},
+    "num_inference_steps": {"type": "integer", "description": "More steps take longer and show more detail."},
+    "guidance_scale": {"type": "number", "description": "How closely the video follows the prompt."},
     "guidance_scale_2": {"type": "number", "description": "Guidance of the second phase."},
     "boundary_ratio": {"type": "number", "description": "Where the second phase begins, from 0 to 1."},
-    "flow_shift": {"type": "number"},
-    "seed": {"type": "integer"},
+    "flow_shift": {"type": "number", "description": "Higher values spend more steps on layout and motion."},
+    "seed": {"type": "integer", "description": "The same seed makes the same video again; -1 is random."},
     "lora": {
         "description": "LoRAs of the root: a name, an object with `name` and `scale`, or a list of them.",
-        "anyOf": [{"type": "string"}, {"type": "object"}, {"type": "array", "items": {}}],
+        "anyOf": [{"type": "string"}, _LORA, {"type": "array", "items": {"anyOf": [{"type": "string"}, _LORA]}}],
     },
     "settings": {"type": "object", "description": "Any settings of the model, as `/api/definitions/{id}` lists them."},
 }
@@ -59,3 +64,13 @@ UPLOAD_FILE = _body(
     _FORM,
 )
 MOVE_JOB = _body({"type": "object", "required": ["place"], "properties": {"place": _PLACE}}, {"place": 0}, _JSON)
+
+
+def _answer(description: str, *kinds: str) -> Described:
+    return {200: {"description": description, "content": {kind: {} for kind in kinds}}}
+
+
+VIDEO_FILE = _answer("The MP4.", "video/mp4")
+VIDEO_OR_PICTURE = _answer("The file, also in parts.", "video/mp4", "image/webp", "image/jpeg")
+EVENT_STREAM = _answer("Events until the client disconnects.", "text/event-stream")
+METRICS_TEXT = _answer("Prometheus' text format.", "text/plain")

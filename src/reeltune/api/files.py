@@ -10,7 +10,7 @@ from reeltune.api.bodies import file_of, read_body
 from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
 from reeltune.api.examples import UPLOAD_FILE
-from reeltune.api.schema import UploadedFile
+from reeltune.api.schema import FileId, UploadedFile
 from reeltune.errors import MediaError
 from reeltune.service.input_files import file_id, uploaded
 
@@ -28,7 +28,7 @@ async def upload_file(workspace: Here, request: Request) -> UploadedFile:
 
 
 @routes.get("/{file_id}", summary="An uploaded file")
-def retrieve_file(workspace: Here, file_id: str) -> UploadedFile:
+def retrieve_file(workspace: Here, file_id: FileId) -> UploadedFile:
     """What is known about an upload."""
     try:
         return _described(uploaded(workspace, file_id))

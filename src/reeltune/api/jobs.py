@@ -9,7 +9,7 @@ from reeltune.api.bodies import read_body
 from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
 from reeltune.api.examples import MOVE_JOB
-from reeltune.api.schema import JobObject, QueueState
+from reeltune.api.schema import JobNumber, JobObject, QueueState
 from reeltune.errors import JobNotFound
 from reeltune.families.vocabulary import shown
 from reeltune.jobs import Job
@@ -89,13 +89,13 @@ def resume_queue(workspace: Here) -> QueueState:
 
 
 @routes.get("/jobs/{id}", summary="A job")
-def retrieve_job(workspace: Here, id: int) -> JobObject:
+def retrieve_job(workspace: Here, id: JobNumber) -> JobObject:
     """A job with its stage, its place, and what it has made so far."""
     return _current(workspace, id)
 
 
 @routes.post("/jobs/{id}/move", summary="Move a waiting job", openapi_extra=MOVE_JOB)
-async def move_job(workspace: Here, id: int, request: Request) -> JobObject:
+async def move_job(workspace: Here, id: JobNumber, request: Request) -> JobObject:
     """Give a waiting job another place."""
     async with read_body(request, workspace) as body:
         place = body.values.get("place")
@@ -106,14 +106,14 @@ async def move_job(workspace: Here, id: int, request: Request) -> JobObject:
 
 
 @routes.post("/jobs/{id}/cancel", summary="Cancel a job")
-def cancel_job(workspace: Here, id: int) -> JobObject:
+def cancel_job(workspace: Here, id: JobNumber) -> JobObject:
     """Stop a running job after its current step, the second time at once. A waiting one leaves the queue."""
     workspace.runner.cancel(_valid(id))
     return _current(workspace, id)
 
 
 @routes.post("/jobs/{id}/retry", summary="Run a job again")
-def retry_job(workspace: Here, id: int) -> JobObject:
+def retry_job(workspace: Here, id: JobNumber) -> JobObject:
     """Queue a job again that has ended. An interrupted one is resumed, and keeps its finished videos."""
     workspace.queue.retry(_valid(id))
     workspace.runner.wake()
@@ -121,7 +121,7 @@ def retry_job(workspace: Here, id: int) -> JobObject:
 
 
 @routes.delete("/jobs/{id}", summary="Remove a job", status_code=204)
-def remove_job(workspace: Here, id: int) -> None:
+def remove_job(workspace: Here, id: JobNumber) -> None:
     """Remove a job that isn't running. Its videos stay."""
     workspace.queue.remove(_valid(id))
 

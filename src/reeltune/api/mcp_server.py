@@ -201,9 +201,16 @@ def _with_checked_bodies(inner: ASGIApp) -> ASGIApp:
 
 
 def _http_link(context: AnyContext, job: Job, number: int) -> str:
-    """The link to a video on this server, by the address that the client has used."""
+    """The link to a video on this server, by the address that the client has used.
+
+    Behind a proxy with TLS, that is the address of the proxy, which says so in `x-forwarded-proto`.
+    """
     request = context.request_context.request
-    base = str(request.base_url) if request is not None else "/"
+    if request is None:
+        return f"/v1/videos/{video_id(job.id)}/content?number={number}"
+    base = request.base_url
+    if request.headers.get("x-forwarded-proto", "").lower() == "https":
+        base = base.replace(scheme="https")
     return f"{base}v1/videos/{video_id(job.id)}/content?number={number}"
 
 

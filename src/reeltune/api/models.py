@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from reeltune.api.dependencies import Here
-from reeltune.api.schema import Model, ModelList
+from reeltune.api.schema import DefinitionId, Model, ModelList
 from reeltune.definitions import Definition
 from reeltune.service.models import changed, list_models
 
@@ -21,8 +21,8 @@ def list_all(workspace: Here) -> ModelList:
 
 
 @routes.get("/{model_id}", summary="A model")
-def retrieve_model(workspace: Here, model_id: str) -> Model:
-    """One definition."""
+def retrieve_model(workspace: Here, model_id: DefinitionId) -> Model:
+    """Whether videos can be made with a definition, and who wrote it."""
     return _as_model(workspace.catalog()[model_id])
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from fastapi import Path
 from pydantic import BaseModel, Field
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
+VideoId = Annotated[str, Path(description="The id of a video.", examples=["video_12"])]
+FileId = Annotated[str, Path(description="The id of an upload.", examples=["file-9f86…"])]
+DefinitionId = Annotated[str, Path(description="The id of a definition.", examples=["nano_t2v"])]
+JobNumber = Annotated[int, Path(description="The number of a job: 12 for the video `video_12`.")]
 
 
 class ErrorDetail(BaseModel):
-    """An error. `code` is meant for programs, `param` names the field that is wrong."""
+    """An error."""
 
-    message: str
-    type: str
-    param: str | None = None
-    code: str | None = None
+    message: str = Field(description="What is wrong, and what to do.")
+    type: str = Field(description="The kind of error, by the status.", examples=["invalid_request_error"])
+    param: str | None = Field(None, description="The field of the request that is wrong.")
+    code: str | None = Field(None, description="The reason, for programs.", examples=["invalid_value"])
 
 
 class ErrorAnswer(BaseModel):
@@ -25,10 +30,10 @@ class ErrorAnswer(BaseModel):
 
 
 class VideoError(BaseModel):
-    """Why there is no video: "generation_failed", "cancelled" or "interrupted", and the same in words."""
+    """Why there is no video."""
 
-    code: str
-    message: str
+    code: str = Field(description="`generation_failed`, `cancelled` or `interrupted`.")
+    message: str = Field(description="The same in words, with the next step.")
 
 
 class VideoObject(BaseModel):
@@ -37,16 +42,16 @@ class VideoObject(BaseModel):
     id: str = Field(examples=["video_12"])
     object: Literal["video"] = "video"
     model: str = Field(description="The id of a definition.", examples=["nano_t2v"])
-    status: Status
+    status: Status = Field(description="Cancelled and interrupted videos are `failed`; `error` says which.")
     progress: int = Field(description="Percent, from 0 to 100.")
-    created_at: int
-    completed_at: int | None = None
+    created_at: int = Field(description="When it was asked for.")
+    completed_at: int | None = Field(None, description="When it was finished.")
     expires_at: int | None = Field(None, description="Always null: videos stay until their owner deletes them.")
     prompt: str | None = None
-    remixed_from_video_id: str | None = None
+    remixed_from_video_id: str | None = Field(None, description="The video whose settings it took over.")
     seconds: str = Field(description="The length of the video, after rounding.", examples=["2.0625"])
     size: str = Field(description="Width and height in pixels, after rounding.", examples=["832x480"])
-    error: VideoError | None = None
+    error: VideoError | None = Field(None, description="Why there is no video; only of a `failed` one.")
     notices: list[str] = Field(default_factory=list, description="What was rounded, replaced or is not used.")
     outputs: int = Field(0, description="The number of finished videos; a request may ask for several.")
 
@@ -57,8 +62,8 @@ class VideoList(BaseModel):
     object: Literal["list"] = "list"
     data: list[VideoObject]
     first_id: str | None = None
-    last_id: str | None = None
-    has_more: bool = False
+    last_id: str | None = Field(None, description="Send it as `after` to get the next page.")
+    has_more: bool = Field(False, description="Whether there is a next page.")
 
 
 class VideoDeleted(BaseModel):
@@ -105,19 +110,19 @@ class JobObject(BaseModel):
     state: Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
     place: int | None = Field(None, description="The place among the waiting jobs; 0 is next.")
     prompt: str
-    percent: int
+    percent: int = Field(description="From 0 to 100.")
     stage: str = Field("", description='What a running job does, such as "denoise".')
     done: int | None = Field(None, description="How much of the stage is done, in `unit`.")
-    total: int | None = None
-    unit: str = ""
+    total: int | None = Field(None, description="The whole stage, in `unit`; null while it isn't known.")
+    unit: str = Field("", description="What `done` and `total` count.", examples=["steps"])
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
     outputs: list[str] = Field(default_factory=list, description="Links to the finished videos.")
-    error: str = ""
-    hint: str = ""
-    notices: list[str] = Field(default_factory=list)
-    resumable: bool = False
+    error: str = Field("", description="Why it failed.")
+    hint: str = Field("", description="What to do about it.")
+    notices: list[str] = Field(default_factory=list, description="What was rounded, replaced or is not used.")
+    resumable: bool = Field(False, description="Whether a retry continues it.")
 
 
 class QueueState(BaseModel):
@@ -125,21 +130,21 @@ class QueueState(BaseModel):
 
     paused: bool
     problem: str = Field("", description="Why no job is taken at the moment.")
-    counts: dict[str, int]
-    jobs: list[JobObject]
+    counts: dict[str, int] = Field(description="The number of jobs in each state.")
+    jobs: list[JobObject] = Field(description="Those that run, those that wait, then the others, the latest first.")
 
 
 class ModelSummary(BaseModel):
-    """A definition in a list. `missing_bytes`: what would be downloaded, null while that isn't known."""
+    """A definition in a list."""
 
     id: str
     name: str
-    kind: Literal["base", "finetune"] | str
+    kind: str = Field(description="`base` or `finetune`.")
     architecture: str
-    ready: bool
-    runnable: bool
-    reason: str = ""
-    missing_bytes: int | None = None
+    ready: bool = Field(description="Whether nothing has to be downloaded first.")
+    runnable: bool = Field(description="Whether it can run here, once its files are downloaded.")
+    reason: str = Field("", description="Why it can't run here.")
+    missing_bytes: int | None = Field(None, description="What would be downloaded; null while that isn't known.")
 
 
 class Health(BaseModel):
@@ -147,4 +152,4 @@ class Health(BaseModel):
 
     status: Literal["ok", "failing"]
     version: str
-    problem: str = ""
+    problem: str = Field("", description="What fails.")

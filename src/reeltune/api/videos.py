@@ -15,8 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from reeltune.api.bodies import Body, read_body
 from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
-from reeltune.api.examples import CREATE_VIDEO, REMIX_VIDEO
-from reeltune.api.schema import VideoDeleted, VideoList, VideoObject
+from reeltune.api.examples import CREATE_VIDEO, REMIX_VIDEO, VIDEO_FILE, VIDEO_OR_PICTURE
+from reeltune.api.schema import VideoDeleted, VideoId, VideoList, VideoObject
 from reeltune.api.video_file import VideoFile
 from reeltune.api.video_objects import (
     FILE_HEADERS,
@@ -46,6 +46,7 @@ _POLL_MS = 1000  # between two questions for the state of a video that waits or 
 _POLL_HEADER = "openai-poll-after-ms"
 _SYNC_SECONDS = 0.25  # between two looks at a job that a request waits for
 _MAX_PAGE = 100
+AskedVariant = Annotated[Variant, Query(description="The video, its first frame, or a sheet of frames.")]
 Number = Annotated[
     int, Query(ge=0, le=10_000, description="Which video of a request that made several; 0 is the first.")
 ]
@@ -77,7 +78,13 @@ async def create_video(workspace: Here, request: Request, response: Response) ->
     return await run_in_threadpool(_answer, workspace, response, job)
 
 
-@routes.post("/sync", summary="Make a video and wait for it", openapi_extra=CREATE_VIDEO, response_class=FileResponse)
+@routes.post(
+    "/sync",
+    summary="Make a video and wait for it",
+    openapi_extra=CREATE_VIDEO,
+    response_class=FileResponse,
+    responses=VIDEO_FILE,
+)
 async def create_and_wait(workspace: Here, request: Request) -> Response:
     """Like "Make a video", but the answer is the MP4. A client that disconnects cancels the job."""
     job = await _submitted(workspace, request, create)
@@ -94,7 +101,7 @@ async def create_and_wait(workspace: Here, request: Request) -> Response:
 def list_videos(
     workspace: Here,
     after: Annotated[str | None, Query(description="The id after which the page begins.")] = None,
-    limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = 20,
+    limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="The most videos on the page.")] = 20,
     order: Annotated[Literal["asc", "desc"], Query(description="The oldest or the newest first.")] = "desc",
 ) -> VideoList:
     """Videos of all states, by the time at which they were asked for."""
@@ -102,13 +109,13 @@ def list_videos(
 
 
 @routes.get("/{video_id}", summary="The state of a video")
-def retrieve_video(workspace: Here, video_id: str, response: Response) -> VideoObject:
+def retrieve_video(workspace: Here, video_id: VideoId, response: Response) -> VideoObject:
     """How far a video is. The header `openai-poll-after-ms` says when to ask again."""
     return _answer(workspace, response, job_of(workspace, video_id))
 
 
 @routes.delete("/{video_id}", summary="Cancel or remove a video")
-def delete_video(workspace: Here, video_id: str) -> VideoDeleted:
+def delete_video(workspace: Here, video_id: VideoId) -> VideoDeleted:
     """Cancel a video that is being made, which then is `failed` with the code `cancelled`; remove any other one.
 
     The files of finished videos stay in the outputs folder.
@@ -117,14 +124,16 @@ def delete_video(workspace: Here, video_id: str) -> VideoDeleted:
     return VideoDeleted(id=video_id)
 
 
-@routes.get("/{video_id}/content", summary="Download a video", response_class=FileResponse)
-def download_video(workspace: Here, video_id: str, variant: Variant = Variant.VIDEO, number: Number = 0) -> Response:
+@routes.get("/{video_id}/content", summary="Download a video", response_class=FileResponse, responses=VIDEO_OR_PICTURE)
+def download_video(
+    workspace: Here, video_id: VideoId, variant: AskedVariant = Variant.VIDEO, number: Number = 0
+) -> Response:
     """The MP4, its first frame as WebP, or up to 16 of its frames as one JPEG; also in parts, by `Range`."""
     return content(workspace, video_id, variant, number)
 
 
 @routes.post("/{video_id}/remix", summary="Make a video again with another prompt", openapi_extra=REMIX_VIDEO)
-async def remix_video(workspace: Here, video_id: str, request: Request, response: Response) -> VideoObject:
+async def remix_video(workspace: Here, video_id: VideoId, request: Request, response: Response) -> VideoObject:
     """Add a job with the model and the settings of a completed video. Other fields override its settings."""
     job = await _submitted(workspace, request, partial(remix, id=video_id))
     return await run_in_threadpool(_answer, workspace, response, job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import stat
 import sys
 from collections.abc import Iterable
@@ -61,6 +62,9 @@ def read_keys(path: Path) -> tuple[Keys, list[str]]:
 def warnings_about(path: Path) -> list[str]:
     """A warning if other users of this machine can read a file with secrets."""
     mode = stat.S_IMODE(path.stat().st_mode)
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")  # only the service can enter this folder of systemd's
+    if credentials and path.parent == Path(credentials):
+        return []
     if sys.platform == "win32" or not mode & 0o077:
         return []
     return [f"Other users of this machine can read the secrets in {path}. Fix it with: chmod 600 '{path}'"]

@@ -58,4 +58,5 @@ def unknown_setting(key: Any) -> SettingsError:
     """The error for an unknown key, with the setting that was probably meant."""
     nearest = nearest_setting(str(key))
     hint = f"Did you mean {nearest!r}?" if nearest else "`reeltune show ID` lists a model's settings."
-    return SettingsError(f"Unknown setting {clean_text(str(key))[:_MAX_KEY]!r}.", hint=hint)
+    name = clean_text(str(key))[:_MAX_KEY]
+    return SettingsError(f"Unknown setting {name!r}.", hint=hint, key=name)
