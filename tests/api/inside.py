@@ -60,7 +60,9 @@ class Inside:
             "raw_path": path.encode("ascii"),
             "query_string": b"",
             "root_path": "",
-            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+            "headers": [
+                (name.encode(), value.encode("latin-1")) for name, value in {"host": "localhost", **headers}.items()
+            ],
             "server": ("localhost", 80),
             "client": ("127.0.0.1", 1),
         }

@@ -16,6 +16,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from reeltune.api.errors import ApiError
 from reeltune.api.jobs import LARGEST_ID, job_view
@@ -34,7 +35,7 @@ _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # proxies m
 def event_routes(workspace: Workspace) -> APIRouter:
     """The route `/api/events`."""
     routes = APIRouter(prefix="/api", tags=["Queue"])
-    open_streams: set[object] = set()
+    open_streams: set[_Stream] = set()
 
     @routes.get("/events", summary="Follow the queue", response_class=StreamingResponse)
     async def follow(
@@ -50,18 +51,25 @@ def event_routes(workspace: Workspace) -> APIRouter:
         if len(open_streams) >= _MOST_CLIENTS:
             raise ApiError(503, f"{_MOST_CLIENTS} clients follow the queue already.", code="too_many_clients")
 
-        async def events() -> AsyncIterator[str]:
-            stream = object()
-            open_streams.add(stream)
-            try:
-                async for text in _events(workspace, Watcher(workspace, job), request, previews=previews):
-                    yield text
-            finally:
-                open_streams.discard(stream)
-
-        return StreamingResponse(events(), media_type="text/event-stream", headers=_HEADERS)
+        return _Stream(_events(workspace, Watcher(workspace, job), request, previews=previews), open_streams)
 
     return routes
+
+
+class _Stream(StreamingResponse):
+    """A stream of events, which is among the open ones until it ends."""
+
+    def __init__(self, events: AsyncIterator[str], open_streams: set[_Stream]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=_HEADERS)
+        self._open_streams = open_streams
+        open_streams.add(self)  # before another request is counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the client disconnects."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._open_streams.discard(self)
 
 
 async def _events(workspace: Workspace, watcher: Watcher, request: Request, *, previews: bool) -> AsyncIterator[str]:
