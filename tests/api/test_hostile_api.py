@@ -238,6 +238,25 @@ def test_videos_are_only_read_among_the_outputs(inside, secret, opened):
     check_untouched(inside, secret, opened)
 
 
+@pytest.mark.parametrize(
+    ("range", "status"),
+    [
+        ("bytes=0-3", 206), ("bytes=-3", 206), ("bytes=0-0,5-6", 206), ("bytes=" + "0-1," * 20_000, 200), ("x", 400), ("bytes", 400),
+        ("bytes=", 400), ("bytes=a-b", 400), ("bytes=5-2", 400), ("items=0-3", 400), ("bytes=" + "9" * 5000 + "-", 400),
+        ("bytes=1000-", 416), ("bytes=99999999999999999999-", 416),
+    ],
+)  # fmt: skip
+def test_ranges_are_served_or_refused(inside, range, status):
+    (inside.root / "outputs" / "x.mp4").write_bytes(b"0123456789")
+    job = inside.queue.add("nano_t2v", {"prompt": "x"})
+    finish(inside, job.id, ["outputs/x.mp4"])
+    answer = inside.ask("GET", f"/v1/videos/video_{job.id}/content", headers={"range": range})
+    assert answer.status_code == status
+    if status >= 400:
+        assert refusal_of(answer)["param"] == "range"
+        assert (answer.headers.get("content-range") == "bytes */10") == (status == 416)
+
+
 # --- names of uploads -------------------------------------------------------------------------------------------------
 
 
