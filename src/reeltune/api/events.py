@@ -16,6 +16,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
@@ -48,22 +49,26 @@ async def follow_queue(
     `job` is sent for every job at first, then for each one that is added or changes its state, and with
     `"removed": true` for one that is gone.
     """
-    streams: set[object] = request.app.state.event_streams
-    if len(streams) >= _MOST_CLIENTS:
+    open_streams: set[_Stream] = request.app.state.event_streams
+    if len(open_streams) >= _MOST_CLIENTS:
         raise ApiError(503, f"{_MOST_CLIENTS} clients follow the queue already.", code="too_many_clients")
-    events = _counted(streams, _events(workspace, Watcher(workspace, job), request, previews=previews))
-    return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)
+    return _Stream(_events(workspace, Watcher(workspace, job), request, previews=previews), open_streams)
 
 
-async def _counted(streams: set[object], events: AsyncIterator[str]) -> AsyncIterator[str]:
-    """The events of a stream, which is counted among the open ones as long as it lasts."""
-    stream = object()
-    streams.add(stream)
-    try:
-        async for text in events:
-            yield text
-    finally:
-        streams.discard(stream)
+class _Stream(StreamingResponse):
+    """A stream of events, which is among the open ones until it ends."""
+
+    def __init__(self, events: AsyncIterator[str], open_streams: set[_Stream]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=_HEADERS)
+        self._open_streams = open_streams
+        open_streams.add(self)  # before another request is counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the client disconnects."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._open_streams.discard(self)
 
 
 async def _events(workspace: Workspace, watcher: Watcher, request: Request, *, previews: bool) -> AsyncIterator[str]:
