@@ -6,8 +6,8 @@ import time
 
 import httpx
 import pytest
-
 from api_serving import api_server, create, http
+
 from servers import ApiServer
 
 __all__ = ["api_server", "http"]
