@@ -1,4 +1,4 @@
-"""The bench for cards runs without one, on tiny shapes: what it measures stands in its table, and the rest says so."""
+"""Benches on tiny numbers: that for cards runs without one and says what it didn't measure; that of the server."""
 
 import json
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 GPU = Path(__file__).parents[1] / "bench" / "gpu.py"
+SERVER_LOAD = GPU.with_name("server_load.py")
 
 
 def bench(*words):
@@ -30,3 +31,12 @@ def test_a_device_that_is_not_there_is_said():
     answer = bench("--device", "cuda:99")
     assert answer.returncode == 2
     assert "isn't available" in answer.stderr
+
+
+def test_the_load_of_a_server_loses_and_doubles_nothing():
+    command = [sys.executable, str(SERVER_LOAD), "--jobs", "3", "--adders", "2", "--pollers", "3"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert answer.returncode == 0, answer.stderr
+    assert "| jobs lost / doubled / failed | 0 / 0 / 0 |" in answer.stdout
+    assert "| requests that failed | 0 |" in answer.stdout
+    assert "| retrieve, all others, ms | –" not in answer.stdout

@@ -16,7 +16,7 @@ from reeltune.media.origin import read_origin
 from servers import ApiServer
 
 KILLS = 20  # of the server and of its worker in turn
-WAITS = 3  # every third moment comes while a video is being made, the others wherever they fall
+MAKING, WRITTEN = (2, 7, 12, 17), (4, 9, 14, 19)  # while a video is made, when one was just written; others: anywhere
 ADDERS = 2
 WAIT_SECONDS = 300
 END_STATES = {"done", "failed", "cancelled", "interrupted"}
@@ -30,6 +30,7 @@ class Load:
         self.answered = {}  # id of the job by prompt, of each creation that was answered
         self.unanswered = set()  # prompts of creations whose answer was lost
         self.wrong = []
+        self.wanted = threading.Semaphore(0)  # jobs to add
         self._numbers = itertools.count(1)
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._add, args=(index,)) for index in range(ADDERS)]
@@ -55,9 +56,11 @@ class Load:
             connection.close()
 
     def _add(self, index):
-        """A job about once in two seconds."""
+        """A job for each one that is wanted, a short time later."""
         pause = random.Random(index)
-        while not self._stopped.wait(pause.uniform(1, 3)):
+        while not self._stopped.is_set():
+            if not self.wanted.acquire(timeout=0.1) or self._stopped.wait(pause.uniform(0, 0.5)):
+                continue
             prompt = f"a red circle, number {next(self._numbers)}"
             try:
                 status, video = self._ask("POST", "/v1/videos", {**QUICK, "prompt": prompt})
@@ -113,6 +116,21 @@ def wait_for_a_video(server):
         time.sleep(0.02)
 
 
+def wait_for_a_file(server):
+    """Wait until another video was written, which the server can't have stored yet."""
+    resume(server)
+    end = time.monotonic() + WAIT_SECONDS
+    before = len(written(server.root))
+    while len(written(server.root)) == before:
+        assert time.monotonic() < end, jobs_of(server)
+        time.sleep(0.001)
+
+
+def written(root):
+    """The paths of the finished videos."""
+    return [path for path in (root / "outputs").glob("*.mp4") if path.stat().st_size]  # others are reserved names
+
+
 def resume(server):
     """The queue pauses where a worker was killed before it began its job."""
     assert server.ask("/api/queue/resume", method="POST")[0] == 200
@@ -133,8 +151,7 @@ def finish_everything(server):
 
 def made_videos(root):
     """The prompt of each finished video by its path."""
-    paths = [path for path in (root / "outputs").glob("*.mp4") if path.stat().st_size]  # others are reserved names
-    return {path: read_origin(path).settings["prompt"] for path in paths}
+    return {path: read_origin(path).settings["prompt"] for path in written(root)}
 
 
 @pytest.fixture
@@ -149,9 +166,13 @@ def test_no_job_is_lost_or_made_twice_whatever_is_killed(killed):
     rng = random.Random(20)
     with Load(killed) as load:
         for number in range(KILLS):
-            if number % WAITS == 0:
-                wait_for_a_video(killed)
-            time.sleep(rng.uniform(0, 1.2))
+            load.wanted.release(ADDERS)
+            if number in WRITTEN:
+                wait_for_a_file(killed)
+            else:
+                if number in MAKING:
+                    wait_for_a_video(killed)
+                time.sleep(rng.uniform(0, 1.0))
             if number % 2:
                 kill_worker(killed)
                 continue
