@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fastapi import APIRouter
 
 from reeltune.api.dependencies import Here
@@ -75,7 +77,12 @@ def as_summary(listed: ListedModel) -> ModelSummary:
 
 
 def _with_relative_paths(workspace: Workspace, plan: JsonObject) -> JsonObject:
-    """The plan with paths relative to the root, as programs on other machines know no others."""
-    choices = {slot: {**choice, "file": workspace.relative(choice["file"])} for slot, choice in plan["choices"].items()}
-    downloads = [{**item, "path": workspace.relative(item["path"])} for item in plan["downloads"]]
+    """The plan with paths relative to the root. Programs of others get only the names of files outside of it."""
+
+    def shown(path: str) -> str:
+        relative = workspace.relative(path)
+        return relative if workspace.local or not Path(relative).is_absolute() else Path(relative).name
+
+    choices = {slot: {**choice, "file": shown(choice["file"])} for slot, choice in plan["choices"].items()}
+    downloads = [{**item, "path": shown(item["path"])} for item in plan["downloads"]]
     return {**plan, "choices": choices, "downloads": downloads}

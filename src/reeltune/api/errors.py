@@ -28,6 +28,7 @@ from reeltune.errors import (
     ReeltuneError,
     SettingsError,
 )
+from reeltune.families.vocabulary import KEYS
 from reeltune.untrusted import JsonObject, clean_text
 
 RETRY_SECONDS = 30  # after which a client may ask again, where the queue is full
@@ -79,6 +80,7 @@ _STATUSES: tuple[tuple[type[ReeltuneError], int, str], ...] = (  # the first tha
 _PARAM = re.compile(
     r"([a-z][a-z0-9_]{1,40})(?:\[[^\]]{0,20}\])?(?: is |:|=)"
 )  # what a message about a setting begins with
+_OPTION = re.compile(r"--([a-z][a-z-]{1,40})")
 _log = logging.getLogger("reeltune.api")
 
 
@@ -114,7 +116,13 @@ def _as_api_error(error: ReeltuneError) -> ApiError:
     status, code = next(
         ((status, code) for kind, status, code in _STATUSES if isinstance(error, kind)), (422, "refused")
     )
-    return ApiError(status, str(error), param=_param(error), code=code)
+    return ApiError(status, _OPTION.sub(_field, str(error)), param=_param(error), code=code)
+
+
+def _field(option: re.Match[str]) -> str:
+    """The field that stands for an option of the command line in the advice of an error."""
+    key = option[1].replace("-", "_")
+    return key if key in KEYS else option[0]
 
 
 def _param(error: ReeltuneError) -> str | None:

@@ -22,8 +22,8 @@ from reeltune.service.input_files import stored_input
 from reeltune.service.workspace import Workspace
 from reeltune.untrusted import JsonObject, parse_json
 
-# Fields of requests that say nothing about the video itself.
-_IGNORED = frozenset({"model", "user", "stream", "response_format"})
+_UNUSED = ("user", "stream", "response_format")  # fields of OpenAI's other calls, which some clients always send
+_IGNORED = frozenset({"model", *_UNUSED})
 _RENAMED = {"guidance_scale_2": "guidance2_scale", "fps": "force_fps"}
 _REFERENCES = ("input_reference", "image_reference", "video_reference")
 _KINDS = {"image": ("image", "images"), "video": ("video",)}  # of a model's inputs, by the kind of a file
@@ -83,6 +83,11 @@ def mapped(workspace: Workspace, definition: Definition, body: Body) -> Mapped:
         found.add({_RENAMED.get(name, name): value}, name)
     _add_files(found, definition, body)
     return found
+
+
+def unused_fields(body: Body) -> list[str]:
+    """Notices about fields that are accepted and have no effect."""
+    return [f"{name} is not used." for name in _UNUSED if body.values.get(name) not in (None, "", False)]
 
 
 def _object(value: object, name: str) -> JsonObject:

@@ -10,7 +10,7 @@ from fastapi import Response
 
 from reeltune.api.bodies import Body
 from reeltune.api.errors import ApiError
-from reeltune.api.mapping import mapped
+from reeltune.api.mapping import mapped, unused_fields
 from reeltune.api.schema import VideoError, VideoList, VideoObject
 from reeltune.api.video_file import VideoFile
 from reeltune.errors import JobNotFound, JobStateError
@@ -90,14 +90,16 @@ def create(workspace: Workspace, body: Body) -> Submitted:
     model, prompt = body.values.get("model"), body.values.get("prompt")
     if not isinstance(prompt, str | list) or not prompt:
         raise ApiError(400, "prompt is missing: describe the video.", param="prompt", code="missing_value")
+    notices = unused_fields(body)
     if model in (None, ""):
-        model = workspace.first_model()
+        model = workspace.default_model()
+        notices.append(f"No model was named: {model} is used.")
     if not isinstance(model, str):
         raise ApiError(400, "model: the id of a definition was expected.", param="model", code="invalid_value")
     definition = workspace.catalog()[model]
     found = mapped(workspace, definition, body)
     with found.checked():
-        return submit(workspace, model, _as_one_prompt(found.settings))
+        return submit(workspace, model, _as_one_prompt(found.settings), notices=notices)
 
 
 def _as_one_prompt(settings: Settings) -> Settings:
@@ -119,7 +121,7 @@ def remix(workspace: Workspace, body: Body, id: str) -> Submitted:
     found = mapped(workspace, workspace.catalog()[source.definition], body)
     settings = _as_one_prompt({**source.settings, **found.settings})
     with found.checked():
-        return submit(workspace, source.definition, settings, remixed_from=source.id)
+        return submit(workspace, source.definition, settings, notices=unused_fields(body), remixed_from=source.id)
 
 
 def delete(workspace: Workspace, id: str) -> None:

@@ -70,9 +70,9 @@ async def _submitted(workspace: Workspace, request: Request, add: Callable[[Work
 async def create_video(workspace: Here, request: Request, response: Response) -> VideoObject:
     """Check the settings and add a job to the queue.
 
-    `model` is the id of a definition; without it, the model of the latest job is used. Every setting of the model
-    is accepted as a field of its own, or in the object `settings`. Images and videos are sent as files of a
-    multipart form, as data URLs, or as the `file_id` of an upload.
+    `model` is the id of a definition; without it, the first one is used that is on disk and needs only a prompt. Every
+    setting of the model is accepted as a field of its own, or in the object `settings`. Images and videos are sent as
+    files of a multipart form, as data URLs, or as the `file_id` of an upload.
     """
     job = await _submitted(workspace, request, create)
     return await run_in_threadpool(_answer, workspace, response, job)

@@ -59,8 +59,15 @@ class Submitted:
     notices: tuple[str, ...]
 
 
-def submit(workspace: Workspace, model: str, values: Settings, *, remixed_from: int | None = None) -> Submitted:
-    """Check settings and add a job for them.
+def submit(
+    workspace: Workspace,
+    model: str,
+    values: Settings,
+    *,
+    notices: Sequence[str] = (),
+    remixed_from: int | None = None,
+) -> Submitted:
+    """Check settings and add a job for them. `notices`: what the caller has to tell about the request.
 
     Images and videos are named by the id of an uploaded file, by a data URL, by the path of an earlier output, or,
     where the preference `input_urls` allows it, by URL. Raises DefinitionNotFound, NotRunnable, SettingsError,
@@ -75,9 +82,9 @@ def submit(workspace: Workspace, model: str, values: Settings, *, remixed_from: 
     complete = _with_letters(definition, _stored(workspace, definition, named))
     checked = check_settings(workspace, definition, complete)
     first = checked.first
-    notices = (*_length_notices(values, first), *checked.notices)
+    told = (*notices, *_length_notices(values, first), *checked.notices)
     found = {
-        "notices": list(notices),
+        "notices": list(told),
         "size": f"{first.width}x{first.height}",
         "seconds": f"{first.frames / first.fps:g}",
     }
@@ -87,7 +94,7 @@ def submit(workspace: Workspace, model: str, values: Settings, *, remixed_from: 
     limit = workspace.preferences().queue_limit
     job = workspace.queue.add(definition.id, checked.settings, extra=extra, confined=True, most_jobs=limit)
     workspace.runner.wake()
-    return Submitted(job, notices)
+    return Submitted(job, told)
 
 
 def _length_notices(values: Settings, first: Request) -> list[str]:

@@ -155,6 +155,14 @@ class Workspace:
         for job in sorted(self.queue.jobs(), key=lambda job: job.id, reverse=True):
             if job.definition in catalog:
                 return job.definition
+        return self.default_model()
+
+    def default_model(self) -> str:
+        """The first model, by id, that is ready and needs only a prompt, whatever jobs there are.
+
+        If there is none, the first model that can run; empty if there are no models at all.
+        """
+        catalog = self.catalog()
         runnable = [summary.id for summary in catalog.summaries() if summary.runnable]
         for id in runnable:
             if self._needs_only_a_prompt(id):
