@@ -1,8 +1,10 @@
 """`/api/events`: what a client sees of a job from beginning to end, of one job only, and across a restart."""
 
 import json
+import socket
 import threading
 import time
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -24,7 +26,7 @@ class Follower:
         self.lines = []
         self.headers = {}
         self._url = f"{server.url}/api/events{query}"
-        self._closed = threading.Event()
+        self._socket = None
         self._thread = threading.Thread(target=self._read)
 
     def __enter__(self):
@@ -32,13 +34,16 @@ class Follower:
         return self
 
     def __exit__(self, *_):
-        self._closed.set()
+        if self._socket is not None:
+            with suppress(OSError):  # the server has closed it
+                self._socket.shutdown(socket.SHUT_RDWR)  # ends the reading at once
         self._thread.join(WAIT_SECONDS)
         assert not self._thread.is_alive()
 
     def _read(self):
         try:
             with httpx.stream("GET", self._url, timeout=httpx.Timeout(10, read=20)) as answer:
+                self._socket = answer.extensions["network_stream"].get_extra_info("socket")
                 self.headers = {"status": answer.status_code, **answer.headers}
                 name = ""
                 for line in answer.iter_lines():
@@ -47,9 +52,7 @@ class Follower:
                         name = line.removeprefix("event: ")
                     elif line.startswith("data: "):
                         self.events.append((name, json.loads(line.removeprefix("data: "))))
-                    if self._closed.is_set():
-                        return
-        except httpx.HTTPError:  # the server was killed
+        except httpx.HTTPError:  # the connection was closed, or the server killed
             return
 
     def named(self, name):
