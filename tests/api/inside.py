@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Inside:
         keys = Keys(())
         self.app = Guard(build_api(Workspace(root, Runner(root))), None, LOCAL, Access(Login({}, keys), keys))
         self._loop = asyncio.new_event_loop()
+        self._thread = ThreadPoolExecutor(1)  # Playwright may have left a running event loop in this one
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=None)
 
@@ -41,7 +43,7 @@ class Inside:
         """The answer to a request. What isn't bytes is sent as JSON."""
         if not isinstance(content, bytes):
             content, headers = json.dumps(content).encode("utf-8"), {**JSON, **(headers or {})}
-        return self._loop.run_until_complete(self._client.request(method, path, content=content, headers=headers))
+        return self._run(self._client.request(method, path, content=content, headers=headers))
 
     def call(
         self,
@@ -71,12 +73,16 @@ class Inside:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        self._loop.run_until_complete(self.app(scope, receive, send))
+        self._run(self.app(scope, receive, send))
         return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent))
 
     def close(self) -> None:
-        self._loop.run_until_complete(self._client.aclose())
+        self._run(self._client.aclose())
         self._loop.close()
+        self._thread.shutdown()
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self._thread.submit(self._loop.run_until_complete, coroutine).result()
 
 
 @pytest.fixture
