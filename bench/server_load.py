@@ -58,7 +58,7 @@ server.serve_forever()
 
 
 class Client:
-    """One connection that stays open."""
+    """One connection that stays open; the server closes it when it has been idle for some seconds."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
@@ -194,8 +194,10 @@ def bare_server() -> Iterator[int]:
     """The port of a server that does nothing."""
     with subprocess.Popen([sys.executable, "-c", BARE], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        yield int(process.stdout.readline())
-        process.terminate()
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.terminate()
 
 
 def milliseconds(seconds: list[float]) -> str:
@@ -252,7 +254,7 @@ def run(root: Path, bare: int, wish: argparse.Namespace) -> list[tuple[str, str]
         measured.stop.set()
         for thread in pollers:
             thread.join()
-        lost, doubled, failed = lost_and_doubled(root, client, measured, wish.jobs)
+        lost, doubled, failed = lost_and_doubled(root, Client(server.port), measured, wish.jobs)
     finally:
         server.stop()
     rows = [
