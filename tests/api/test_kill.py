@@ -118,11 +118,14 @@ def wait_for_a_video(server):
 
 def wait_for_a_file(server):
     """Wait until another video was written, which the server can't have stored yet."""
-    resume(server)
     end = time.monotonic() + WAIT_SECONDS
     before = len(written(server.root))
-    while len(written(server.root)) == before:
+    for look in itertools.count():
+        if len(written(server.root)) != before:
+            return
         assert time.monotonic() < end, jobs_of(server)
+        if look % 500 == 0:
+            resume(server)
         time.sleep(0.001)
 
 
@@ -138,10 +141,10 @@ def resume(server):
 
 def finish_everything(server):
     """Run what was interrupted or failed again, until all jobs are done."""
-    resume(server)
     end = time.monotonic() + WAIT_SECONDS
     while (states := Counter(job["state"] for job in jobs_of(server))) != Counter(done=states["done"]):
         assert time.monotonic() < end, states
+        resume(server)
         for job in jobs_of(server):
             if job["state"] in END_STATES - {"done"}:
                 assert job["error"], job
