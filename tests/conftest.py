@@ -24,7 +24,7 @@ SLOW_FILES = (
     "web/test_nine",
     "cli/test_story",
     "cli/test_nine",
-    "cli/test_run",
+    "cli/test_run_command",
     "jobs/test_runner",
     "api/test_kill",
 )  # minutes

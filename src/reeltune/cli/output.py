@@ -72,7 +72,7 @@ def interruptible() -> Iterator[CancelToken]:
 
     def stop(*_: object) -> None:
         cancel.cancel()
-        signal.signal(signal.SIGINT, previous)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # `previous` may ignore it, as in background jobs
 
     signal.signal(signal.SIGINT, stop)
     try:
