@@ -20,8 +20,8 @@ from playwright.sync_api import sync_playwright
 
 from reeltune.media.mp4 import write_mp4
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "web"))
-from serving import Server
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from servers import Server
 
 LOADS = 5
 

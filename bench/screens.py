@@ -19,8 +19,8 @@ from playwright.sync_api import sync_playwright
 
 from reeltune.jobs import Queue
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "web"))
-from serving import Server
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from servers import Server
 
 HERE = Path(__file__).parents[1]
 PROMPTS = [
