@@ -156,3 +156,13 @@ def test_users_of_a_protected_page_can_log_out(chromium, tmp_path):
 
 def test_a_page_without_passwords_has_no_button_to_log_out(window):
     assert window.open().locator("#log-out").count() == 0
+
+
+def test_the_queue_is_below_the_video_however_low_the_window_is(window):
+    page = window.open()
+    page.set_viewport_size({"width": 1280, "height": 400})
+    video, queue = page.locator("#now").bounding_box(), page.locator("#queue").bounding_box()
+    assert queue["x"] == video["x"]
+    assert queue["y"] >= video["y"] + video["height"]
+    page.locator("#queue button").first.scroll_into_view_if_needed()
+    assert page.locator("#queue button").first.is_visible()
