@@ -31,22 +31,15 @@ def retrieve_definition(workspace: Here, id: DefinitionId) -> JsonObject:
     definition = workspace.catalog()[id]
     reason = workspace.blocked(id)
     return {
-        "id": definition.id,
-        "name": definition.name,
-        "description": definition.description,
-        "kind": definition.kind,
-        "architecture": definition.architecture.id,
+        **definition.as_json(),
         "family": definition.architecture.family.label,
         "runnable": not reason,
         "reason": reason,
-        "versions": {slot: [version.url for version in versions] for slot, versions in definition.slots.items()},
-        "loras": [lora.url for lora in definition.loras],
         "inputs": [
             {"key": item.key, "kind": item.kind, "required": item.required} for item in definition.architecture.inputs
         ],
         "defaults": initial_settings(definition),
         "settings": settings_schema(definition),
-        "notices": [str(problem) for problem in definition.notices],
     }
 
 

@@ -100,7 +100,7 @@ def _body(content: JsonObject) -> str:
     others = ""
     if first["schema"].get("additionalProperties"):
         others = "<p>All other settings of the model are accepted as fields, too.</p>"
-    return f"<p>The body is {kinds}.</p>{_properties(first['schema'])}{others}"
+    return f"<p>The body is {kinds}.</p>{_properties(first['schema'], sent=True)}{others}"
 
 
 def _curl(path: str, method: str, operation: JsonObject, content: JsonObject) -> str:
@@ -160,26 +160,18 @@ def _schemas(document: JsonObject) -> str:
 def _schema(name: str, schema: JsonObject) -> str:
     values = f"<p>One of {_kind(schema)}.</p>" if "enum" in schema else ""
     description = _paragraphs(schema.get("description", ""))
-    return f'<article id="{_anchor(name)}"><h3>{escape(name)}</h3>{description}{values}{_fields(schema)}</article>'
+    fields = _properties(schema, sent=False)
+    return f'<article id="{_anchor(name)}"><h3>{escape(name)}</h3>{description}{values}{fields}</article>'
 
 
-def _properties(schema: JsonObject) -> str:
+def _properties(schema: JsonObject, *, sent: bool) -> str:
+    """The fields of an object. Those that a client sends may be left out; those of an answer may be null."""
     required = schema.get("required", ())
-    rows = [
-        f"<tr><td><code>{escape(name)}</code></td><td>{_kind(value)}{_limits(value)}{_needed(name in required)}</td>"
-        f"<td>{_with_code(value.get('description', ''))}{_example(value)}</td></tr>"
-        for name, value in schema.get("properties", {}).items()
-    ]
-    return _table("Field", rows)
-
-
-def _fields(schema: JsonObject) -> str:
-    """The fields of an answer, which are always there; some may be null."""
-    rows = [
-        f"<tr><td><code>{escape(name)}</code></td><td>{_kind(value)}{_or_null(value)}</td>"
-        f"<td>{_with_code(value.get('description', ''))}{_example(value)}</td></tr>"
-        for name, value in schema.get("properties", {}).items()
-    ]
+    rows = []
+    for name, value in schema.get("properties", {}).items():
+        kind = f"{_limits(value)}{_needed(name in required)}" if sent else _or_null(value)
+        meaning = f"{_with_code(value.get('description', ''))}{_example(value)}"
+        rows.append(f"<tr><td><code>{escape(name)}</code></td><td>{_kind(value)}{kind}</td><td>{meaning}</td></tr>")
     return _table("Field", rows)
 
 

@@ -119,24 +119,11 @@ def _settings(definition: Definition) -> Settings:
 
 def _definition_json(definition: Definition, reason: str) -> JsonObject:
     return {
-        "id": definition.id,
-        "name": definition.name,
-        "description": definition.description,
-        "kind": definition.kind,
-        "architecture": definition.architecture.id,
+        **definition.as_json(),
         "runnable": not reason,
         "reason": reason,
-        "slots": {slot: [version.url for version in versions] for slot, versions in definition.slots.items()},
-        "loras": [lora.url for lora in definition.loras],
-        "loras_multipliers": definition.lora_multipliers,
-        "preload": [version.url for version in definition.preload],
-        "auto_quantize": definition.auto_quantize,
-        "components": definition.components,
-        "visible": definition.visible,
-        "resolutions": [value for _, value in definition.resolutions],
         "settings": _settings(definition),
         "files": [str(path) for path in definition.files],
-        "notices": [str(problem) for problem in definition.notices],
     }
 
 

@@ -11,6 +11,7 @@ from reeltune.definitions.slots import Slot
 from reeltune.errors import Problem
 from reeltune.families import Architecture
 from reeltune.families.values import Settings
+from reeltune.untrusted import JsonObject
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,25 @@ class Definition:
     def own_file(self) -> Path | None:
         """The user's file among `files`; None if all are built in."""
         return next((path for path in self.files if path.parent == self.root / "finetunes"), None)
+
+    def as_json(self) -> JsonObject:
+        """What the definition says, as `show --json` and the HTTP API print it; without settings and local paths."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "description": self.description,
+            "kind": self.kind,
+            "architecture": self.architecture.id,
+            "slots": {slot: [version.url for version in versions] for slot, versions in self.slots.items()},
+            "loras": [lora.url for lora in self.loras],
+            "loras_multipliers": self.lora_multipliers,
+            "preload": [version.url for version in self.preload],
+            "auto_quantize": self.auto_quantize,
+            "components": self.components,
+            "visible": self.visible,
+            "resolutions": [value for _, value in self.resolutions],
+            "notices": [str(problem) for problem in self.notices],
+        }
 
     @property
     def runnable(self) -> bool:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,10 +36,9 @@ _PIECE_BYTES = 1_000_000
 _MAX_NAME = 80  # characters of a file's name in a message
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1  # bit of `flag_bits`
-_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError, RuntimeError,
-    OverflowError,
-)  # fmt: skip
+# What `zipfile` raises for damaged archives: beside its own error, those of the modules that it decodes with.
+# NotImplementedError stands for versions and features of the format that it doesn't know.
+_DAMAGE = (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, ValueError, struct.error, zlib.error)
 _HINT = "Save the queue again in the program that it is from."
 
 
@@ -125,30 +125,42 @@ class Archive:
             raise ArchiveRefused(message, hint="Only files in the archive itself can be used.")
         try:
             workspace.uploads.mkdir(parents=True, exist_ok=True)
-            with _errors_of(self._name), self._opened.open(info) as file:
-                head = file.read(HEAD_BYTES)
+            with contextlib.closing(self._pieces(info)) as pieces:
+                head = next(pieces)
                 kind = kind_of_bytes(head)
                 if not kind.image and not kind.container:
                     raise ArchiveRefused(f"{_shown(name)} in {self._name} is {kind.label}, not an image or a video.")
-                return _receive(workspace, name, head, file)
+                return _receive(workspace, name, itertools.chain((head,), pieces))
         except OSError as error:
             message = f"{_shown(name)} can't be stored in {workspace.uploads}: {reason(error)}."
             raise FileError(message, hint="Check the folder and the disk.") from error
+
+    def _pieces(self, info: zipfile.ZipInfo) -> Generator[bytes]:
+        """The content of a file, piece by piece; first as much as its kind is recognized by."""
+        with _errors_of(self._name):
+            file = self._opened.open(info)
+        with file:
+            size = HEAD_BYTES
+            while True:
+                with _errors_of(self._name):
+                    piece = file.read(size)
+                yield piece
+                if not piece:
+                    return
+                size = _PIECE_BYTES
 
     def _refused(self, problem: str) -> ArchiveRefused:
         return ArchiveRefused(f"{self._name} {problem}.", hint=_HINT)
 
 
-def _receive(workspace: Workspace, name: str, head: bytes, file: Any) -> Path:
-    """Store the rest of a file after its `head`. Raises UploadRefused, OSError."""
+def _receive(workspace: Workspace, name: str, pieces: Iterable[bytes]) -> Path:
+    """Store a file. Raises UploadRefused, OSError."""
     limit = UploadLimit(workspace.uploads)
     incoming = IncomingFile(workspace.uploads, clean_name(name))
     try:
-        piece = head
-        while piece:
+        for piece in pieces:
             limit.count(piece)
             incoming.write(piece)
-            piece = file.read(_PIECE_BYTES)
         return incoming.finish()
     finally:
         incoming.discard()
