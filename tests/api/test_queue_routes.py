@@ -114,3 +114,16 @@ def test_more_jobs_than_the_preference_allows_are_told_to_wait(http, paused, api
             assert http.delete(f"/v1/videos/{id}").json()["deleted"]
     finally:
         file.unlink() if before is None else file.write_bytes(before)
+
+
+def test_a_remix_refuses_another_model_and_accepts_several_prompts(http):
+    id = create(http)["id"]
+    ended(http, id)
+    answer = http.post(f"/v1/videos/{id}/remix", json={"prompt": "x", "model": "nano_neon"})
+    assert error_of(answer, 400)["param"] == "model"
+    assert http.post(f"/v1/videos/{id}/remix", json={"prompt": ["a", "b"], "model": "nano_t2v"}).status_code == 200
+
+
+def test_only_images_and_videos_are_uploaded(http):
+    error = error_of(http.post("/v1/files", files={"file": ("settings.json", b'{"prompt": "x"}')}), 415)
+    assert "LoRA" not in error["message"]

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from fake_worker import PREPARE, runners, until
 
+from reeltune.errors import QueueError
 from reeltune.jobs import State
 from reeltune.jobs.choose import FreeWorker
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import Done
 from reeltune.jobs.queue import Queue
+from reeltune.jobs.store import copy_queue
 from reeltune.jobs.written import mark_of, unreported_videos
 from reeltune.media.mp4 import write_mp4
 
@@ -81,3 +83,27 @@ def test_what_else_lies_in_the_folder_belongs_to_no_job(root):
     later, earlier = write(root, "a.mp4", job.attempt), write(root, "b.mp4", job.attempt)
     os.utime(later, (time.time() + 1, time.time() + 1))
     assert unreported_videos(root, job) == (earlier, later)
+
+
+def test_videos_of_a_run_with_a_folder_of_its_own_are_found_there(root, tmp_path):
+    queue = Queue(root, outputs=tmp_path / "videos")
+    queue.add("nano_t2v", {})
+    job = queue.take(FreeWorker("a"), 60)
+    path = tmp_path / "videos" / "first.mp4"
+    path.parent.mkdir()
+    write_mp4(path, FRAMES, 16, mark_of(job.attempt))
+    assert queue.recover(["a"]) == 1
+    assert queue.get(job.id).outputs == (str(path),)
+
+
+def test_a_copy_of_the_queue_leaves_its_file_as_it_is(root, tmp_path):
+    job = Queue(root).add("nano_t2v", {"prompt": "x"})
+    before = {path.name: path.read_bytes() for path in root.iterdir() if path.suffix == ".sqlite"}
+    copy_queue(root, tmp_path / "copy")
+    assert [copied.id for copied in Queue(tmp_path / "copy").jobs()] == [job.id]
+    assert {path.name: path.read_bytes() for path in root.iterdir() if path.suffix == ".sqlite"} == before
+    copy_queue(tmp_path / "empty", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    (root / "reeltune.sqlite").write_bytes(b"not a queue" * 1000)
+    with pytest.raises(QueueError, match="can't be read"):
+        copy_queue(root, tmp_path / "third")

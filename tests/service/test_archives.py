@@ -167,3 +167,13 @@ def test_damaged_archives_are_refused(tmp_path):
         archive.manifest()
     with pytest.raises(FileError), open_archive(tmp_path / "nowhere.zip"):
         pass
+
+
+def test_a_long_manifest_is_read_whole(tmp_path):
+    """`zipfile` would read what isn't compressed in one go, and only its list of files has to be short."""
+    tasks = [{"prompt": "x" * 5000}] * 1200
+    path = tmp_path / "q.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("queue.json", json.dumps(tasks))
+    with open_archive(path) as archive:
+        assert archive.manifest() == tasks

@@ -14,7 +14,7 @@ from fastapi.security import HTTPBearer
 from starlette.routing import Match
 
 from reeltune._version import __version__
-from reeltune.api import definitions, events, files, jobs, models, videos
+from reeltune.api import HEALTH, TOPS, definitions, events, files, jobs, models, videos
 from reeltune.api.docs_page import docs_page
 from reeltune.api.errors import ApiError, handle_errors, nothing_here
 from reeltune.api.examples import METRICS_TEXT
@@ -27,7 +27,7 @@ _DESCRIPTION = """\
 Makes videos with finetunes of Wan, Hunyuan Video and LTX Video.
 
 The routes below `/v1` have the shape of OpenAI's API for videos, so its clients work with this server. The routes below
-`/api` tell about definitions and the queue. Assistants that speak MCP find their tools at `/mcp`.
+`/api` show definitions and the queue. Assistants that speak MCP find their tools at `/mcp`.
 
 A server that others can reach needs a key in each request: `Authorization: Bearer KEY`. Every error has the form
 `{"error": {"message", "type", "param", "code"}}`.
@@ -97,7 +97,7 @@ def _add_server_routes(app: FastAPI, workspace: Workspace) -> None:
     registry = metrics_registry(workspace)
 
     @app.get(
-        "/healthz",
+        HEALTH,
         tags=["Server"],
         summary="Whether the server works",
         response_model=Health,
@@ -166,6 +166,7 @@ def _add_missing(app: FastAPI) -> None:
             raise ApiError(405, f"{request.url.path[:80]} is for {', '.join(allowed)}.", code="wrong_method")
         nothing_here(request.method, request.url.path)
 
-    for top in ("/v1", "/api", "/mcp", "/docs", "/openapi.json", "/metrics", "/healthz"):
+    app.add_api_route(HEALTH, missing, methods=_METHODS, include_in_schema=False)
+    for top in TOPS:
         app.add_api_route(top, missing, methods=_METHODS, include_in_schema=False)
         app.add_api_route(f"{top}/{{path:path}}", missing, methods=_METHODS, include_in_schema=False)

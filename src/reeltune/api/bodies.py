@@ -144,7 +144,9 @@ async def _read_form(request: Request, workspace: Workspace, boundary: bytes, sh
         limit = UploadLimit(workspace.root, MAX_BYTES, envelope_bytes=_ENVELOPE_BYTES)
         limit.announce(announced_length(request))
         workspace.uploads.mkdir(parents=True, exist_ok=True)
-        receiver = MultipartReceiver(workspace.uploads, boundary, limit, max_text_bytes=_MAX_TEXT_BYTES)
+        receiver = MultipartReceiver(
+            workspace.uploads, boundary, limit, max_text_bytes=_MAX_TEXT_BYTES, media_only=True
+        )
         await feed(request, receiver, share)
         return Body(_nested(receiver.texts), receiver.files)
     except UploadRefused as refusal:

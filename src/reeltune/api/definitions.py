@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter
 
@@ -10,6 +11,7 @@ from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
 from reeltune.api.schema import DefinitionId, ModelSummary
 from reeltune.errors import ReeltuneError
+from reeltune.net.urls import without_secrets
 from reeltune.service.fields import initial_settings
 from reeltune.service.models import ListedModel, list_models
 from reeltune.service.settings_schema import settings_schema
@@ -21,7 +23,7 @@ routes = APIRouter(prefix="/api/definitions", tags=["Definitions"])
 
 @routes.get("", summary="List definitions")
 def list_definitions(workspace: Here) -> list[ModelSummary]:
-    """All definitions, also those that can't run here, with the reason."""
+    """All definitions that lists show, also those that can't run here, with the reason."""
     return [as_summary(listed) for listed in list_models(workspace)]
 
 
@@ -29,9 +31,10 @@ def list_definitions(workspace: Here) -> list[ModelSummary]:
 def retrieve_definition(workspace: Here, id: DefinitionId) -> JsonObject:
     """What the definition says, and its settings as JSON Schema, with their defaults."""
     definition = workspace.catalog()[id]
-    reason = workspace.blocked(id)
+    reason, described = workspace.blocked(id), definition.as_json()
     return {
-        **definition.as_json(),
+        **described,
+        **{key: _without_secrets(described[key]) for key in ("slots", "loras", "preload")},
         "family": definition.architecture.family.label,
         "runnable": not reason,
         "reason": reason,
@@ -45,7 +48,7 @@ def retrieve_definition(workspace: Here, id: DefinitionId) -> JsonObject:
 
 @routes.get("/{id}/plan", summary="What a definition would use")
 def retrieve_plan(workspace: Here, id: DefinitionId) -> JsonObject:
-    """The chosen version of each part and the reason, and the files to download: what `reeltune explain` tells."""
+    """The chosen version of each part and the reason, and the files to download: as `reeltune explain` shows them."""
     definition = workspace.catalog()[id]
     try:
         plan = workspace.explain(definition)
@@ -76,6 +79,17 @@ def _with_relative_paths(workspace: Workspace, plan: JsonObject) -> JsonObject:
         relative = workspace.relative(path)
         return relative if workspace.local or not Path(relative).is_absolute() else Path(relative).name
 
-    choices = {slot: {**choice, "file": shown(choice["file"])} for slot, choice in plan["choices"].items()}
-    downloads = [{**item, "path": shown(item["path"])} for item in plan["downloads"]]
-    return {**plan, "choices": choices, "downloads": downloads}
+    def cleaned(item: JsonObject, key: str) -> JsonObject:
+        return {**item, key: shown(item[key]), "url": without_secrets(item["url"])}
+
+    choices = {slot: cleaned(choice, "file") for slot, choice in plan["choices"].items()}
+    rejected = [{**item, "url": without_secrets(item["url"])} for item in plan["rejected"]]
+    downloads = [cleaned(item, "path") for item in plan["downloads"]]
+    return {**plan, "choices": choices, "rejected": rejected, "downloads": downloads}
+
+
+def _without_secrets(urls: Any) -> Any:
+    """URLs in lists and objects, without tokens and passwords."""
+    if isinstance(urls, dict):
+        return {key: _without_secrets(value) for key, value in urls.items()}
+    return [without_secrets(url) for url in urls]

@@ -77,9 +77,8 @@ _STATUSES: tuple[tuple[type[ReeltuneError], int, str], ...] = (  # the first tha
     (FileError, 507, "not_stored"),
     (PreferencesError, 503, "invalid_preferences"),
 )
-_PARAM = re.compile(
-    r"([a-z][a-z0-9_]{1,40})(?:\[[^\]]{0,20}\])?(?: is |:|=)"
-)  # what a message about a setting begins with
+# How the messages of `request` and `settings` begin that are about one setting.
+_PARAM = re.compile(r"([a-z][a-z0-9_]{1,40})(?:\[[^\]]{0,20}\])?(?: is |:|=)")
 _OPTION = re.compile(r"--([a-z][a-z-]{1,40})")
 _log = logging.getLogger("reeltune.api")
 
@@ -130,8 +129,8 @@ def _param(error: ReeltuneError) -> str | None:
         return "model"
     if isinstance(error, SettingsError) and error.key:
         return error.key
-    match = _PARAM.match(error.message) if isinstance(error, SettingsError | MediaError | FetchError) else None
-    return match[1] if match else None
+    match = _PARAM.match(error.message) if isinstance(error, SettingsError | MediaError) else None
+    return match[1] if match is not None and match[1] in KEYS else None
 
 
 def nothing_here(method: str, path: str) -> NoReturn:

@@ -47,7 +47,7 @@ async def follow_queue(
     """A stream of events named `queue`, `job`, `progress`, `notice` and `preview`, each with a JSON object.
 
     `job` is sent for every job at first, then for each one that is added or changes its state, and with
-    `"removed": true` for one that is gone.
+    `"removed": true` for one that is gone. `place` is null in events, as it changes with every job that begins.
     """
     open_streams: set[_Stream] = request.app.state.event_streams
     if len(open_streams) >= _MOST_CLIENTS:
@@ -86,9 +86,12 @@ async def _events(workspace: Workspace, watcher: Watcher, request: Request, *, p
 def _texts(workspace: Workspace, watcher: Watcher, *, previews: bool) -> list[str]:
     try:
         changes = watcher.changes()
-        return [_event(workspace, change) for change in changes if previews or change.kind is not ChangeKind.PREVIEW]
-    except QueueError:  # its file is locked for a moment; the next look tells
+        wanted = [change for change in changes if previews or change.kind is not ChangeKind.PREVIEW]
+        texts = [_event(workspace, change) for change in wanted]
+    except QueueError:  # its file is locked for a moment; the next look reports the same changes
         return []
+    watcher.accept()
+    return texts
 
 
 def _event(workspace: Workspace, change: QueueChange) -> str:

@@ -10,6 +10,7 @@ from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
 from reeltune.api.examples import MOVE_JOB
 from reeltune.api.schema import JobNumber, JobObject, QueueState
+from reeltune.api.video_objects import content_path, video_id
 from reeltune.errors import JobNotFound
 from reeltune.families.vocabulary import shown
 from reeltune.jobs import Job
@@ -25,7 +26,7 @@ def job_view(workspace: Workspace, job: Job, place: int | None = None) -> JobObj
     progress = live.progress if live is not None else None
     return JobObject(
         id=job.id,
-        video_id=f"video_{job.id}",
+        video_id=video_id(job.id),
         model=job.definition,
         state=job.state.value,
         place=place,
@@ -38,7 +39,7 @@ def job_view(workspace: Workspace, job: Job, place: int | None = None) -> JobObj
         created_at=job.created,
         started_at=job.started or None,
         finished_at=job.finished or None,
-        outputs=[f"/v1/videos/video_{job.id}/content?number={number}" for number in range(len(job.outputs))],
+        outputs=[content_path(job.id, number) for number in range(len(job.outputs))],
         error=job.error,
         hint=job.hint,
         notices=notices_of(job, live),

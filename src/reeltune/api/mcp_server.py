@@ -26,7 +26,7 @@ from reeltune.api.bodies import MAX_JSON_BYTES, Body, read_json
 from reeltune.api.definitions import as_summary
 from reeltune.api.errors import ApiError
 from reeltune.api.schema import ModelSummary
-from reeltune.api.video_objects import create, job_of, video_id
+from reeltune.api.video_objects import content_path, create, job_of, video_id
 from reeltune.errors import ReeltuneError
 from reeltune.jobs import Job
 from reeltune.service.models import list_models
@@ -42,6 +42,7 @@ _INSTRUCTIONS = (
     "the user before."
 )
 _PATH = "/mcp"
+_LENGTHS = (b"content-length", b"transfer-encoding")
 _READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 _ADDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
 _CANCELS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
@@ -188,16 +189,21 @@ def _with_checked_bodies(inner: ASGIApp) -> ASGIApp:
             raise ApiError(415, "Send application/json.", param="content-type", code="unsupported_media_type")
         async with read_json(request) as value:
             content = json.dumps(value, ensure_ascii=False).encode("utf-8")
-        kept = [header for header in scope["headers"] if header[0] not in (b"content-length", b"transfer-encoding")]
-        length = (b"content-length", str(len(content)).encode("ascii"))
-        pending: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
-
-        async def replay() -> Message:
-            return pending.pop() if pending else await receive()
-
-        await inner({**scope, "headers": [*kept, length]}, replay, send)
+            length = (b"content-length", str(len(content)).encode("ascii"))
+            others = [header for header in scope["headers"] if header[0] not in _LENGTHS]
+            await inner({**scope, "headers": [*others, length]}, _replayed(content, receive), send)
 
     return checked
+
+
+def _replayed(content: bytes, receive: Receive) -> Receive:
+    """The messages of a request whose body has been read."""
+    pending: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
+
+    async def replay() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replay
 
 
 def _http_link(context: AnyContext, job: Job, number: int) -> str:
@@ -207,11 +213,11 @@ def _http_link(context: AnyContext, job: Job, number: int) -> str:
     """
     request = context.request_context.request
     if request is None:
-        return f"/v1/videos/{video_id(job.id)}/content?number={number}"
+        return content_path(job.id, number)
     base = request.base_url
     if request.headers.get("x-forwarded-proto", "").lower() == "https":
         base = base.replace(scheme="https")
-    return f"{base}v1/videos/{video_id(job.id)}/content?number={number}"
+    return str(base).rstrip("/") + content_path(job.id, number)
 
 
 def file_link(workspace: Workspace) -> Links:

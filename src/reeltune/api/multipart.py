@@ -51,13 +51,16 @@ def boundary_of(content_type: str) -> bytes | None:
 class MultipartReceiver:
     """Stores the files of a form in `folder`, and keeps its texts.
 
-    `max_text_bytes`: of all texts together; 0 ignores them.
+    `max_text_bytes`: of all texts together; 0 ignores them. `media_only`: whether files have to be images or videos.
     """
 
-    def __init__(self, folder: Path, boundary: bytes, limit: UploadLimit, *, max_text_bytes: int = 0) -> None:
+    def __init__(
+        self, folder: Path, boundary: bytes, limit: UploadLimit, *, max_text_bytes: int = 0, media_only: bool = False
+    ) -> None:
         self.files: list[StoredFile] = []  # those that are complete
         self.texts: list[tuple[str, str]] = []  # names and values
         self._folder, self._limit, self._max_text_bytes = folder, limit, max_text_bytes
+        self._media_only = media_only
         self._file: IncomingFile | None = None
         self._field = ""
         self._text: bytearray | None = None
@@ -132,7 +135,7 @@ class MultipartReceiver:
     def _begin_file(self, name: str) -> None:
         if len(self.files) >= _MAX_FILES:
             raise UploadRefused(RefusalReason.TOO_LARGE, f"An upload may have at most {_MAX_FILES} files.")
-        self._file = IncomingFile(self._folder, name)
+        self._file = IncomingFile(self._folder, name, media_only=self._media_only)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:

@@ -53,6 +53,11 @@ def video_id(job: int) -> str:
     return f"video_{job}"
 
 
+def content_path(job: int, number: int) -> str:
+    """The path of the address of one of a job's videos."""
+    return f"/v1/videos/{video_id(job)}/content?number={number}"
+
+
 def job_of(workspace: Workspace, id: str) -> Job:
     """The job behind a video's id. Raises JobNotFound."""
     match = _ID.fullmatch(id)
@@ -87,9 +92,8 @@ def as_video(workspace: Workspace, job: Job) -> VideoObject:
 
 def create(workspace: Workspace, body: Body) -> Submitted:
     """Add the job that a request asks for. Raises ApiError, and what `submit` raises."""
-    model, prompt = body.values.get("model"), body.values.get("prompt")
-    if not isinstance(prompt, str | list) or not prompt:
-        raise ApiError(400, "prompt is missing: describe the video.", param="prompt", code="missing_value")
+    _check_prompt(body)
+    model = body.values.get("model")
     notices = unused_fields(body)
     if model in (None, ""):
         model = workspace.default_model()
@@ -100,6 +104,12 @@ def create(workspace: Workspace, body: Body) -> Submitted:
     found = mapped(workspace, definition, body)
     with found.checked():
         return submit(workspace, model, _as_one_prompt(found.settings), notices=notices)
+
+
+def _check_prompt(body: Body) -> None:
+    prompt = body.values.get("prompt")
+    if not isinstance(prompt, str | list) or not prompt:
+        raise ApiError(400, "prompt is missing: describe the video.", param="prompt", code="missing_value")
 
 
 def _as_one_prompt(settings: Settings) -> Settings:
@@ -116,8 +126,10 @@ def remix(workspace: Workspace, body: Body, id: str) -> Submitted:
     if source.state is not State.DONE:
         message = f"{id} is {video_status(source)}: only a completed video can be remixed."
         raise ApiError(409, message, param="video_id", code="wrong_state")
-    if not isinstance(body.values.get("prompt"), str) or not body.values["prompt"]:
-        raise ApiError(400, "prompt is missing: describe the new video.", param="prompt", code="missing_value")
+    _check_prompt(body)
+    if body.values.get("model") not in (None, "", source.definition):
+        message = f"model: a remix uses the model of its video, {source.definition}. Leave it out."
+        raise ApiError(400, message, param="model", code="invalid_value")
     found = mapped(workspace, workspace.catalog()[source.definition], body)
     settings = _as_one_prompt({**source.settings, **found.settings})
     with found.checked():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reeltune.events import CancelToken
+    from reeltune.jobs import Queue
     from reeltune.jobs.messages import WorkerEvent
     from reeltune.service.batches import BatchEntry, EntrySummary
 
@@ -99,8 +100,7 @@ def _terminated_as_interrupted(cancel: CancelToken) -> Iterator[None]:
 def _show_plan(root: Path, paths: Sequence[Path], cancel: CancelToken) -> int:
     """Print what would be made; returns the exit code. Nothing is stored in the root."""
     from reeltune.cli.run_progress import entries
-    from reeltune.jobs import Queue, Runner, State
-    from reeltune.jobs.store import FILE_NAME
+    from reeltune.jobs import Runner, State
     from reeltune.service.batch_jobs import BatchMark, earlier_jobs
     from reeltune.service.batches import plan_batch
     from reeltune.service.workspace import Workspace
@@ -109,7 +109,7 @@ def _show_plan(root: Path, paths: Sequence[Path], cancel: CancelToken) -> int:
         temporary = Path(name)
         workspace = Workspace(root, Runner(temporary), uploads=temporary / "uploads")
         plan = plan_batch(workspace, paths, cancel)
-        earlier = earlier_jobs(Queue(root)) if (root / FILE_NAME).exists() else {}
+        earlier = earlier_jobs(_copied_queue(root, temporary / "queue"))
     for notice in plan.notices:
         print_notice(notice)
     for entry in plan.entries:
@@ -120,6 +120,15 @@ def _show_plan(root: Path, paths: Sequence[Path], cancel: CancelToken) -> int:
             print_line(f"    Job {job.id} of the interrupted batch {what}.")
     print_line(f"{entries(len(plan.usable))} can be made, {len(plan.broken)} can't.")
     return 1 if plan.broken else 0
+
+
+def _copied_queue(root: Path, folder: Path) -> Queue:
+    """A copy of the root's queue, as opening the queue itself could update its file."""
+    from reeltune.jobs import Queue
+    from reeltune.jobs.store import copy_queue
+
+    copy_queue(root, folder)
+    return Queue(folder)
 
 
 def _print_entry(entry: BatchEntry) -> None:
@@ -170,6 +179,7 @@ def _run(root: Path, paths: Sequence[Path], output_dir: Path | None, save_quanti
         workers=[LocalProcess("local-1", command)],
         only=frozenset(),
         listener=lambda id, event: events.put((id, event)),
+        outputs=None if output_dir is None else videos,
     )
     with runner:  # holds the lock of the root from here on: no other program takes the jobs that are added
         plan = plan_batch(Workspace(root, runner), paths, cancel)

@@ -15,8 +15,9 @@ _MOST_NOTICES = 100
 
 @dataclass(frozen=True)
 class Live:
-    """What a running job is doing now: the last event of each kind. `speed`: how fast its stage advances; `cancelling`:
-    it was asked to stop; `attempt`: which try of the job it is; `worker`: the name of the worker that runs it.
+    """What a running job is doing now: the last event of each kind. `denoised`: the last progress of the denoising of
+    this video, whatever stage has come since; `speed`: how fast the stage advances; `cancelling`: it was asked to stop;
+    `attempt`: which try of the job it is; `worker`: the name of the worker that runs it.
 
     `since` in seconds since 1970, by the clock; `seconds` counts however the clock is set.
     """
@@ -24,6 +25,7 @@ class Live:
     job: int
     since: float
     progress: Progress | None = None
+    denoised: Progress | None = None
     speed: StageSpeed | None = None
     batch: Batch | None = None
     planned: Planned | None = None
@@ -46,9 +48,11 @@ class Live:
         """The same after one more event."""
         match event:
             case Progress():
-                return replace(self, progress=event, speed=advance(self.speed, event, time.monotonic()))
+                denoised = event if event.stage == "denoise" else self.denoised
+                speed = advance(self.speed, event, time.monotonic())
+                return replace(self, progress=event, denoised=denoised, speed=speed)
             case Batch():
-                return replace(self, batch=event, preview=None)
+                return replace(self, batch=event, denoised=None, preview=None)
             case Planned():
                 return replace(self, planned=event)
             case FilesUsed():

@@ -36,13 +36,15 @@ class Queue(QueueReader):
     """Jobs of one root. Every method is one transaction, so that threads and processes can share it.
 
     `confined`: whether jobs that are added may name no files outside the root, the folder of videos and the model
-    folders. Raises QueueError where the file can't be used, JobNotFound where a job doesn't exist, JobStateError where
-    it isn't in a state for what is asked.
+    folders. `outputs`: the folder that workers write videos to, in place of the preference's.
+
+    Raises QueueError where the file can't be used, JobNotFound where a job doesn't exist, JobStateError where it isn't
+    in a state for what is asked.
     """
 
-    def __init__(self, root: Path, *, confined: bool = False) -> None:
+    def __init__(self, root: Path, *, confined: bool = False, outputs: Path | None = None) -> None:
         super().__init__(root)
-        self.root, self._confined = root, confined
+        self.root, self.outputs, self._confined = root, outputs, confined
 
     # --- what the user does ---------------------------------------------------------------------------------
 
@@ -277,9 +279,10 @@ class Queue(QueueReader):
                     connection.execute(f"UPDATE jobs SET {column} = ? WHERE id = ?", (clean_text(text), attempt.job))
             self._end(connection, attempt.job, state, error=error, hint=hint)
             connection.execute(
-                "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' AND extra NOT LIKE ? "
+                "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' "
+                "AND CASE WHEN json_valid(extra) THEN json_type(extra, ?) END IS NOT 'object' "
                 "ORDER BY ended DESC, id DESC LIMIT -1 OFFSET ?)",
-                (f'%"{BATCH}": {{%', _MOST_DONE),
+                (f"$.{BATCH}", _MOST_DONE),
             )
             return True
 
@@ -325,7 +328,7 @@ class Queue(QueueReader):
             interrupted = [row["id"] for row in rows if row["expired"] or row["worker"] in ended_workers]
             for id in interrupted:
                 job = job_in(connection, id)
-                if written := unreported_videos(self.root, job):
+                if written := unreported_videos(self.root, job, self.outputs):
                     self._set_outputs(connection, job.attempt, (*job.outputs, *written), "")
                 self._end(connection, id, State.INTERRUPTED, error=INTERRUPTED, hint=INTERRUPTED_HINT)
             return len(interrupted)

@@ -33,9 +33,9 @@ LOCK_NAME = ".reeltune.lock"
 
 
 class Runner:
-    """The threads behind a page. Only one program may run them for a root: raises QueueError where another does.
+    """The threads that run the jobs of a root. Only one program may do that: raises QueueError where another does.
 
-    What it left running when it was last killed becomes `interrupted` as it starts. `confined`: see `Queue`.
+    What it left running when it was last killed becomes `interrupted` as it starts. `confined`, `outputs`: see `Queue`.
     `save_quantized`: the worker writes what it quantizes, whatever the preference. `workers`: by default one process on
     this machine; their names have to differ. `only`: the ids of the jobs that are run; None for all. `listener`: called
     with the id of a job and each of its events, by the thread of its worker.
@@ -53,8 +53,9 @@ class Runner:
         workers: Sequence[WorkerHandle] | None = None,
         only: Collection[int] | None = None,
         listener: JobListener | None = None,
+        outputs: Path | None = None,
     ) -> None:
-        self.queue = Queue(root, confined=confined)
+        self.queue = Queue(root, confined=confined, outputs=outputs)
         if workers is None:
             workers = [LocalProcess("local-1", worker_command(root, save_quantized=save_quantized))]
         self._root = root
@@ -83,7 +84,7 @@ class Runner:
             self._lock.acquire()
         except Timeout as error:
             message = f"Another reeltune already makes the videos of {self._root}."
-            raise QueueError(message, hint="Use its page, or name another folder with --root.") from error
+            raise QueueError(message, hint="Use its page or its API, or name another folder with --root.") from error
         except OSError as error:
             message = f"{self._root / LOCK_NAME} can't be written: {reason(error)}."
             raise QueueError(message, hint="Check the folder, or name another with --root.") from error

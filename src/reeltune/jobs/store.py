@@ -183,6 +183,22 @@ class Store:
             raise QueueError(message, hint=_hint(error)) from error
 
 
+def copy_queue(root: Path, folder: Path) -> None:
+    """Copy the queue of a root, if it has one, into another folder. Its own file isn't changed. Raises QueueError."""
+    path = root / FILE_NAME
+    if not path.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source,
+            contextlib.closing(sqlite3.connect(folder / FILE_NAME)) as copy,
+        ):
+            source.backup(copy)
+    except sqlite3.Error as error:
+        raise QueueError(f"The queue in {path} can't be read: {error}.", hint=_hint(error)) from error
+
+
 def _nothing() -> None:
     """Close nothing: no connection is held open yet."""
 

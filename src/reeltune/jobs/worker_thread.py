@@ -226,9 +226,10 @@ class WorkerThread:
         """The current state, with the videos that the worker has written but didn't report before it died."""
         with self._guard:
             live = self._live
-            if live is not None and (
-                written := unreported_videos(self._queue.root, replace(job, outputs=live.outputs))
-            ):
+            if live is None:
+                return None
+            written = unreported_videos(self._queue.root, replace(job, outputs=live.outputs), self._queue.outputs)
+            if written:
                 live = self._live = replace(live, outputs=(*live.outputs, *written), latents="")
             return live
 

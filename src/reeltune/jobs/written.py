@@ -23,9 +23,12 @@ def mark_of(attempt: Attempt) -> JsonObject:
     return {_KEY: {"id": attempt.job, "attempt": attempt.number}}
 
 
-def unreported_videos(root: Path, job: Job) -> tuple[str, ...]:
-    """The paths of the videos that the last attempt of a job has written and `job.outputs` doesn't contain."""
-    folder = root / expand(load_preferences(root)[0].outputs)
+def unreported_videos(root: Path, job: Job, outputs: Path | None = None) -> tuple[str, ...]:
+    """The paths of the videos that the last attempt of a job has written and `job.outputs` doesn't contain.
+
+    `outputs`: the folder of videos; by default the preference's.
+    """
+    folder = outputs if outputs is not None else root / expand(load_preferences(root)[0].outputs)
     known = {Path(path).name for path in job.outputs}
     return tuple(
         str(path)

@@ -196,7 +196,7 @@ _DECLARATIONS = (
     _switch("input_urls", "Let programs name images and videos by URL, which the server then downloads."),
     _number(
         "queue_limit",
-        "Waiting jobs that programs may add up to, before they are told to wait.",
+        "Programs can't add jobs while so many wait.",
         1,
         10_000,
         integer=True,

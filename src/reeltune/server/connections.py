@@ -1,4 +1,4 @@
-"""The HTTP server of the page: its port, a limited number of connections, and a log that can't be flooded."""
+"""The HTTP server: its port, a limited number of connections, and a log that can't be flooded."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 def _refused(host: str, port: int, error: OSError) -> ServeError:
     if error.errno == errno.EADDRINUSE:
-        message = f"Port {port} of {host} is already in use, perhaps by another page of this program."
+        message = f"Port {port} of {host} is already in use, perhaps by another server of this program."
         return ServeError(message, hint="Choose another port with --port, or omit it to use the first free one.")
     if error.errno == errno.EACCES:
         return ServeError(f"Port {port} needs administrator rights.", hint="Choose a port above 1023 with --port.")
@@ -181,7 +181,7 @@ def _refused(host: str, port: int, error: OSError) -> ServeError:
         return ServeError(
             message, hint="Use 127.0.0.1 (this machine only), 0.0.0.0 (all networks) or an address of this machine."
         )
-    message = f"The page can't listen on {host}, port {port}: {error.strerror or error}."
+    message = f"The server can't listen on {host}, port {port}: {error.strerror or error}."
     return ServeError(message, hint="Choose others with --host and --port.")
 
 
@@ -215,7 +215,7 @@ class WebServer:
         end = time.monotonic() + START_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > end:
-                raise ServeError("The server of the page did not start.", hint="The lines above show the reason.")
+                raise ServeError("The server did not start.", hint="The lines above show the reason.")
             time.sleep(0.01)
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 
+from reeltune.api import HEALTH, TOPS
 from reeltune.server.access import Access
 from reeltune.server.answers import Answer, read_body
 from reeltune.server.login import MAX_FORM_BYTES, login_page
@@ -17,8 +18,6 @@ from reeltune.server.login import MAX_FORM_BYTES, login_page
 if TYPE_CHECKING:
     from reeltune.server.page_gate import PageGate
 
-_API = ("/v1", "/api", "/mcp", "/docs", "/openapi.json", "/metrics")  # these, and everything below them
-_HEALTH = "/healthz"
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _PAGES = ("/", "/login", "/docs")  # links on other sites may lead to these
 _ONLY_LOCAL = "This server can only be used on this machine, as localhost or 127.0.0.1."
@@ -51,7 +50,7 @@ class Incoming:
     @property
     def is_for_api(self) -> bool:
         """Whether programs send such requests, and not the page."""
-        return self.path == _HEALTH or any(self.path == top or self.path.startswith(f"{top}/") for top in _API)
+        return self.path == HEALTH or any(self.path == top or self.path.startswith(f"{top}/") for top in TOPS)
 
 
 class Guard:
@@ -109,7 +108,7 @@ class Guard:
             await answer.plain(401, "Log in first.")
 
     async def _for_program(self, incoming: Incoming, scope: Any, receive: Any, answer: Answer) -> None:
-        if incoming.path == _HEALTH or self._access.allows_program(incoming.headers):
+        if incoming.path == HEALTH or self._access.allows_program(incoming.headers):
             await self._api(scope, receive, answer)
         else:
             await answer.refusal(401, self._access.refusal, as_json=True)

@@ -30,7 +30,7 @@ class Keys:
         return bool(self._hashes)
 
     def contain(self, key: str) -> bool:
-        """Whether this is one of the keys. Every key is compared, so the time tells nothing."""
+        """Whether this is one of the keys. Every key is compared, so the time reveals nothing."""
         hashed = _hash(key)
         return sum(hmac.compare_digest(hashed, known) for known in self._hashes) > 0
 

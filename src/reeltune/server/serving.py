@@ -97,9 +97,11 @@ def serve(root: Path, serving: Serving, *, save_quantized: bool = False, say: Ca
         say(f"The API is at {running.url}v1, and its documentation at {running.url}docs.")
         if serving.browser and serving.page and has_desktop(os.environ, sys.platform, sys.stdout.isatty()):
             open_browser(running.url)
-        stop.wait()
-        say("Stopping.")
-        running.stop()
+        try:
+            stop.wait()
+            say("Stopping.")
+        finally:
+            running.stop()
 
 
 def _stop_event() -> threading.Event:
@@ -154,9 +156,14 @@ def launch(workspace: Workspace, serving: Serving, access: Access) -> Running:
     except BaseException:
         listening.close()
         raise
+    try:
+        url = public_url(page, port) + "/" if serving.share else local_url
+    except BaseException:
+        server.stop()
+        raise
     cleanup = UploadCleanup(workspace, lambda: open_drafts(page) if page is not None else [])
     cleanup.start()
-    return Running(public_url(page, port) + "/" if serving.share else local_url, server, cleanup)
+    return Running(url, server, cleanup)
 
 
 def _host_in_url(host: str) -> str:

@@ -91,8 +91,8 @@ class Archive:
             raise self._refused(f"contains no {MANIFEST}")
         if info.file_size > MAX_JSON_BYTES:
             raise self._refused(f"contains a {MANIFEST} of more than {MAX_JSON_BYTES:,} bytes")
-        with _errors_of(self._name), self._opened.open(info) as file:
-            content = file.read(MAX_JSON_BYTES + 1)
+        with contextlib.closing(self._pieces(info)) as pieces:
+            content = b"".join(pieces)
         try:
             return parse_json(content, f"{MANIFEST} in {self._name}", max_bytes=MAX_JSON_BYTES)
         except InvalidJSON as error:

@@ -3,11 +3,13 @@
 watcher = Watcher(workspace)
 for change in watcher.changes():
     print(change.kind, change.job)
+watcher.accept()
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from reeltune.events import Preview
@@ -19,7 +21,7 @@ class ChangeKind(StrEnum):
     """What a change is about."""
 
     QUEUE = "queue"  # the queue was paused or resumed, or its problem changed
-    JOB = "job"  # a job was added, edited, moved to another state, or removed
+    JOB = "job"  # a job was added, changed its state, or was removed
     PROGRESS = "progress"
     NOTICE = "notice"
     PREVIEW = "preview"
@@ -35,47 +37,59 @@ class QueueChange:
     preview: Preview | None = None
 
 
+@dataclass(frozen=True)
+class _Look:
+    """The queue at one moment: whether it is paused and why, the state and attempt of each job, and what runs."""
+
+    queue: tuple[bool, str] | None = None
+    states: Mapping[int, tuple[State, int]] = field(default_factory=dict)
+    lives: Mapping[int, Live] = field(default_factory=dict)
+
+
 class Watcher:
     """Remembers what a client knows. `job`: to watch only this one."""
 
     def __init__(self, workspace: Workspace, job: int | None = None) -> None:
         self._workspace, self._job = workspace, job
-        self._queue: tuple[bool, str] | None = None
-        self._states: dict[int, tuple[State, int]] = {}
-        self._lives: dict[int, Live] = {}
+        self._known = _Look()
+        self._current = self._known
 
     def changes(self) -> list[QueueChange]:
-        """What is new since the last call; at first, the queue and all jobs as they are. Raises QueueError."""
+        """What is new since the last call of `accept`; at first, the queue and all jobs as they are.
+
+        Raises QueueError.
+        """
+        runner, watched = self._workspace.runner, self._job
+        states = self._workspace.queue.states()
+        self._current = _Look(
+            queue=(runner.paused, str(runner.trouble or "")),
+            states={id: state for id, state in states.items() if watched in (None, id)},
+            lives={live.job: live for live in runner.running() if watched in (None, live.job)},
+        )
         return [*self._of_queue(), *self._of_jobs(), *self._of_running()]
 
+    def accept(self) -> None:
+        """Note that the client has what `changes` has returned."""
+        self._known = self._current
+
     def _of_queue(self) -> list[QueueChange]:
-        runner = self._workspace.runner
-        queue = (runner.paused, str(runner.trouble or ""))
-        if queue == self._queue:
-            return []
-        self._queue = queue
-        return [QueueChange(ChangeKind.QUEUE)]
+        return [QueueChange(ChangeKind.QUEUE)] if self._current.queue != self._known.queue else []
 
     def _of_jobs(self) -> list[QueueChange]:
-        states = self._workspace.queue.states()
-        if self._job is not None:
-            states = {id: state for id, state in states.items() if id == self._job}
-        differing = [id for id in {**self._states, **states} if states.get(id) != self._states.get(id)]
-        self._states = states
+        before, now = self._known.states, self._current.states
+        differing = [id for id in {**before, **now} if now.get(id) != before.get(id)]
         return [QueueChange(ChangeKind.JOB, id) for id in sorted(differing)]
 
     def _of_running(self) -> list[QueueChange]:
-        found: list[QueueChange] = []
-        lives = {live.job: live for live in self._workspace.runner.running() if self._job in (None, live.job)}
-        for id, live in lives.items():
-            known = self._lives.get(id)
+        changes: list[QueueChange] = []
+        for id, live in self._current.lives.items():
+            known = self._known.lives.get(id)
             if known is not None and known.attempt != live.attempt:
                 known = None
             if known is None or live.progress != known.progress:
-                found.append(QueueChange(ChangeKind.PROGRESS, id))
-            heard = known.notices if known is not None else ()
-            found += [QueueChange(ChangeKind.NOTICE, id, text=text) for text in live.notices if text not in heard]
+                changes.append(QueueChange(ChangeKind.PROGRESS, id))
+            earlier = known.notices if known is not None else ()
+            changes += [QueueChange(ChangeKind.NOTICE, id, text=text) for text in live.notices if text not in earlier]
             if live.preview is not None and (known is None or live.preview is not known.preview):
-                found.append(QueueChange(ChangeKind.PREVIEW, id, preview=live.preview))
-        self._lives = lives
-        return found
+                changes.append(QueueChange(ChangeKind.PREVIEW, id, preview=live.preview))
+        return changes

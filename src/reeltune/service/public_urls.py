@@ -14,7 +14,7 @@ from reeltune.errors import FetchError, Unreachable
 from reeltune.net.urls import refuse_offline, shown
 
 _SECONDS = 30.0  # without a byte
-_MOST_SECONDS = 900.0  # for a whole file, so that a server that sends little at a time holds no thread for long
+_MOST_SECONDS = 120.0  # for a whole file, so that a server that sends little at a time holds no thread for long
 _PORTS = {"http": 80, "https": 443}
 _HINT = "Use the URL of a file on a public server."
 _UNICAST = ipaddress.IPv6Network("2000::/3")  # all other IPv6 addresses are local, or lead to IPv4 through a gateway

@@ -15,13 +15,13 @@ from pathlib import Path
 from reeltune.definitions import Definition
 from reeltune.errors import JobNotFound, JobStateError, NotRunnable, ReeltuneError, SettingsError
 from reeltune.families.values import Settings, seconds_of
+from reeltune.files import is_file
 from reeltune.jobs import Job, Live, State
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.job import CHECKED
 from reeltune.request.values import Request
 from reeltune.service.drafts import check_settings
 from reeltune.service.input_files import stored_input
-from reeltune.service.queue_view import videos_of
 from reeltune.service.workspace import Workspace
 from reeltune.settings import check_call, frame_count, frame_rate, layer
 from reeltune.untrusted import JsonObject
@@ -204,12 +204,12 @@ def percent(job: Job, live: Live | None) -> int:
 
 
 def _percent_of_video(live: Live) -> float:
-    progress = live.progress
-    if progress is None or progress.stage not in ("denoise", "decode", "write"):
-        return 0
-    if progress.stage != "denoise":
+    if live.progress is not None and live.progress.stage in ("decode", "write"):
         return _AFTER_STEPS
-    share = min(1.0, progress.done / progress.total) if progress.total else 0.0
+    steps = live.denoised  # other stages come in between, where the second transformer is loaded
+    if steps is None:
+        return 0
+    share = min(1.0, steps.done / steps.total) if steps.total else 0.0
     return _BEFORE_STEPS + (_AFTER_STEPS - _BEFORE_STEPS) * share
 
 
@@ -239,12 +239,19 @@ def shape_of(workspace: Workspace, job: Job) -> VideoShape:
 def finished_video(workspace: Workspace, job: Job, number: int = 0) -> Path:
     """One of the videos that a job has made, counted from 0.
 
-    Raises JobStateError while there is none, or where the file was deleted.
+    Raises JobStateError while there is none, and where the file was deleted or lies outside the folder of videos.
     """
-    videos = videos_of(workspace, job)
-    if not 0 <= number < len(videos):
+    if not 0 <= number < len(job.outputs):
         if job.state in (State.QUEUED, State.RUNNING):
             raise JobStateError("The video isn't finished yet.", hint="Ask for its status first.")
-        message = f"There is no video: {failure_text(job)}" if not job.outputs else "The file of the video was deleted."
-        raise JobStateError(message, hint="Make it again.")
-    return videos[number]
+        if not job.outputs:
+            raise JobStateError(f"There is no video: {failure_text(job)}", hint="Make it again.")
+        message = f"There is no video {number}: the job has made {len(job.outputs)}, counted from 0."
+        raise JobStateError(message, hint="Choose another `number`.")
+    path = workspace.confined(job.outputs[number])
+    if path is None:
+        message = "The file of the video lies outside the folder of videos."
+        raise JobStateError(message, hint="Open it on the machine that made it.")
+    if not is_file(path):
+        raise JobStateError("The file of the video was deleted.", hint="Make it again.")
+    return path
