@@ -1,0 +1,257 @@
+"""Which waiting job begins on which worker: a pure function of the jobs and the workers as they are now.
+
+decision = schedule(waiting, workers, now=time.time())
+for assignment in decision.assignments:
+    print(assignment.job, assignment.reason)
+
+A worker prefers the jobs whose weights it holds. docs/cluster.md explains the rules for users, and derives how long a
+job can wait at most.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict, deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+
+from reeltune.jobs.overtaking import UserOrder
+from reeltune.jobs.schedule_reasons import labels_of, reason_of_match, reasons_to_wait
+from reeltune.jobs.schedule_values import (
+    Assignment,
+    JobNeeds,
+    Match,
+    QueuedJob,
+    Rules,
+    Schedule,
+    WorkerState,
+)
+
+__all__ = ["Assignment", "JobNeeds", "QueuedJob", "Rules", "Schedule", "WorkerState", "assign", "schedule"]
+
+_DEFAULT = Rules()
+_SHORTEST_JOB = 1.0  # seconds; shorter estimates would let a worker promise itself to any number of jobs
+
+
+def schedule(
+    waiting: Iterable[QueuedJob], workers: Iterable[WorkerState], now: float, rules: Rules = _DEFAULT
+) -> Schedule:
+    """The jobs that begin now, and why each of the others waits.
+
+    `waiting`: all jobs that wait, with different ids and positions. `workers`: all workers, with different names. The
+    result depends on nothing else, not even on the order of the arguments.
+    """
+    workers = list(workers)
+    decision = _Decision(waiting, workers, now, rules)
+    assignments = decision.assignments()
+    return Schedule(assignments, reasons_to_wait(decision.left(), workers, assignments, decision.order.jobs, now))
+
+
+def assign(
+    waiting: Iterable[QueuedJob], workers: Iterable[WorkerState], now: float, rules: Rules = _DEFAULT
+) -> tuple[Assignment, ...]:
+    """The assignments of `schedule` without the reasons of the jobs that wait, which take most of its time."""
+    return _Decision(waiting, list(workers), now, rules).assignments()
+
+
+class _Group:
+    """The waiting jobs of one model, in the user's order."""
+
+    def __init__(self) -> None:
+        self.jobs: list[QueuedJob] = []
+        self.first = 0
+        self.left = 0
+        self.largest = 0
+
+    def add(self, job: QueuedJob) -> None:
+        self.jobs.append(job)
+        self.left += 1
+        self.largest = max(self.largest, job.needs.bytes_needed)
+
+    def head(self, capacity: float, started: set[int]) -> QueuedJob | None:
+        """The first job that waits and fits into this memory."""
+        while self.first < len(self.jobs) and self.jobs[self.first].id in started:
+            self.first += 1
+        if self.largest <= capacity:
+            return self.jobs[self.first] if self.left else None
+        for index in range(self.first, len(self.jobs)):
+            job = self.jobs[index]
+            if job.id not in started and job.needs.bytes_needed <= capacity:
+                return job
+        return None
+
+
+class _Decision:
+    """One decision while it is made."""
+
+    def __init__(
+        self, waiting: Iterable[QueuedJob], workers: Sequence[WorkerState], now: float, rules: Rules
+    ) -> None:
+        self._now, self._rules = now, rules
+        usable = [worker for worker in workers if not worker.draining]
+        self.order = UserOrder(waiting, [worker.capacity for worker in usable], rules)
+        self._groups: dict[Hashable, _Group] = defaultdict(_Group)
+        for job in self.order.jobs:
+            self._groups[job.needs.model].add(job)
+        self._labels = labels_of(workers)
+        self._free = _FreeWorkers(worker for worker in usable if worker.free)
+        self._busy: dict[Hashable, list[WorkerState]] = defaultdict(list)  # by the weights that they hold
+        for worker in usable:
+            if not worker.free and worker.holds is not None:
+                self._busy[_key(worker.holds, Match.MODEL)].append(worker)
+        self._soon: dict[tuple[Hashable, Match, float], int] = {}
+        self._blocked = False  # whether a better match was refused, as it would overtake too far
+        self._made: list[Assignment] = []
+
+    def assignments(self) -> tuple[Assignment, ...]:
+        """What begins now: the best matches first, each kind in the user's order."""
+        again = True
+        while again and self._free.count:
+            again = False
+            self._blocked = False
+            for match in sorted(Match, reverse=True):
+                again = self._fill(match) or again
+                if again and self._blocked:  # the job that was in the way may have begun: better matches come first
+                    break
+        return tuple(self._made)
+
+    def left(self) -> list[QueuedJob]:
+        """The jobs that go on waiting, in the user's order."""
+        return [job for job in self.order.jobs if job.id not in self.order.started]
+
+    def _fill(self, match: Match) -> bool:
+        """Let jobs begin on workers with this match; returns whether one did."""
+        heads = []
+        for number, group in enumerate(self._groups.values()):
+            job = group.head(math.inf, self.order.started)
+            if job is not None and self._free.any(job.needs, match):
+                heads.append((job.position, number, group))
+        heapq.heapify(heads)
+        found = False
+        while heads and self._free.count:
+            _, number, group = heapq.heappop(heads)
+            if not self._place(group, match):
+                continue
+            found = True
+            if self._blocked and match is not Match.MODEL:
+                return True
+            job = group.head(math.inf, self.order.started)
+            if job is not None:
+                heapq.heappush(heads, (job.position, number, group))
+        return found
+
+    def _place(self, group: _Group, match: Match) -> bool:
+        """Let the next job of a group begin on a worker with this match, if there is one for it."""
+        first = group.head(math.inf, self.order.started)
+        if first is None:
+            return False
+        for worker in self._free.choices(first.needs, match):
+            job = group.head(worker.capacity, self.order.started)
+            if job is None or (match > Match.EMPTY and _key(job.needs, match) != _key(first.needs, match)):
+                continue
+            limit, urgent = self.order.limit(worker.capacity)
+            if job.position > limit:
+                self._blocked = True
+                continue
+            forced = self._blocked and urgent is job
+            if match is not Match.MODEL and not forced and self._waits(group, job, match):
+                continue
+            self._begin(group, job, worker, match)
+            return True
+        return False
+
+    def _begin(self, group: _Group, job: QueuedJob, worker: WorkerState, match: Match) -> None:
+        self.order.start(job)
+        group.left -= 1
+        self._free.take(worker)
+        self._made.append(Assignment(job.id, worker.name, reason_of_match(self._labels[worker.name], match)))
+
+    # --- waiting for a busy worker ----------------------------------------------------------------------------------
+
+    def _waits(self, group: _Group, job: QueuedJob, match: Match) -> bool:
+        """Whether busy workers that hold the weights are expected to run all waiting jobs of the model soon enough."""
+        if self._now - job.created > self._rules.hold_seconds:
+            return False
+        cost = self._seconds_to_load(job.needs, match)
+        key = (_key(job.needs, Match.MODEL), match, cost)
+        if key not in self._soon:
+            busy = self._busy.get(key[0], ())
+            fitting = (worker for worker in busy if job.needs.bytes_needed <= worker.capacity)
+            self._soon[key] = sum(self._starts_within(worker, cost) for worker in fitting)
+        return group.left <= self._soon[key]
+
+    def _seconds_to_load(self, needs: JobNeeds, match: Match) -> float:
+        known = needs.load_seconds
+        seconds = self._rules.unknown_load_seconds if known is None else known
+        shares = {Match.TRANSFORMERS: self._rules.lora_share, Match.COMPONENTS: self._rules.component_share}
+        return seconds * shares.get(match, 1.0)
+
+    def _starts_within(self, worker: WorkerState, seconds: float) -> int:
+        """How many jobs a busy worker is expected to begin within so many seconds."""
+        if worker.busy_until is None:
+            return 0
+        left = abs(worker.busy_until - self._now)  # one that is late is expected to be late by as much again
+        if left > seconds:
+            return 0
+        usual = max(_SHORTEST_JOB, worker.busy_until - worker.last_used)
+        return 1 + int((seconds - left) / usual)
+
+
+class _FreeWorkers:
+    """Free workers by what they hold: the least recently used first, those that hold a job's weights in reverse.
+
+    A worker that holds the weights and was used last is taken first. So the workers that a model doesn't need any more
+    become the least recently used ones.
+    """
+
+    def __init__(self, workers: Iterable[WorkerState]) -> None:
+        self._queues: dict[tuple[Match, Hashable], dict[float, deque[WorkerState]]] = {}
+        self._taken: set[str] = set()
+        self.count = 0
+        for worker in sorted(workers, key=lambda worker: (worker.last_used, worker.name)):
+            self.count += 1
+            if worker.holds is None:
+                self._add(Match.EMPTY, None, worker)
+                continue
+            for match in (Match.MODEL, Match.TRANSFORMERS, Match.COMPONENTS):
+                if (key := _key(worker.holds, match)) is not None:
+                    self._add(match, key, worker)
+            self._add(Match.OTHER, None, worker)
+
+    def _add(self, match: Match, key: Hashable, worker: WorkerState) -> None:
+        self._queues.setdefault((match, key), {}).setdefault(worker.capacity, deque()).append(worker)
+
+    def any(self, needs: JobNeeds, match: Match) -> bool:
+        """Whether there may be a worker with this match."""
+        return (match, _key(needs, match)) in self._queues
+
+    def choices(self, needs: JobNeeds, match: Match) -> Iterator[WorkerState]:
+        """The best worker of each size of memory, the best of all first."""
+        key = _key(needs, match)
+        if key is None and match > Match.EMPTY:
+            return
+        newest = match is Match.MODEL
+        found = []
+        for queue in self._queues.get((match, key), {}).values():
+            end = -1 if newest else 0
+            while queue and queue[end].name in self._taken:
+                queue.pop() if newest else queue.popleft()
+            if queue:
+                found.append(queue[end])
+        yield from sorted(found, key=lambda worker: (worker.last_used, worker.name), reverse=newest)
+
+    def take(self, worker: WorkerState) -> None:
+        """The worker is free no more."""
+        self._taken.add(worker.name)
+        self.count -= 1
+
+
+def _key(needs: JobNeeds, match: Match) -> Hashable:
+    """Where two needs have the same key that isn't None, their weights have this match; None for the other matches."""
+    if match is Match.MODEL:
+        return needs.definition, needs.loras, needs.transformer_files
+    if match is Match.TRANSFORMERS:
+        return needs.transformer_files or None
+    if match is Match.COMPONENTS:
+        return (needs.family, needs.component_files) if needs.component_files else None
+    return None
