@@ -346,10 +346,10 @@ def main() -> None:
     words.add_argument("--rate", type=float, default=1.0, help="GB/s of the storage for each worker")
     words.add_argument("--seed", type=int, default=1)
     words.add_argument("--overtakes", type=int, default=Rules.overtakes)
-    words.add_argument("--newer", type=float, default=Rules.newer_seconds)
+    words.add_argument("--newer", type=float, default=Rules.newer_loads, help="times of a load")
     words.add_argument("--hold", type=float, default=Rules.hold_seconds)
     given = words.parse_args()
-    rules = Rules(overtakes=given.overtakes, newer_seconds=given.newer, hold_seconds=given.hold)
+    rules = Rules(overtakes=given.overtakes, newer_loads=given.newer, hold_seconds=given.hold)
     main_table(given.workers, given.loads, given.hours, given.rate, rules, given.seed)
 
 

@@ -54,7 +54,8 @@ def _limits(jobs: Sequence[QueuedJob], capacities: Sequence[float], rules: Rules
         workers = len(capacities) - bisect_left(capacities, job.needs.bytes_needed)
         overtakes = max(rules.fewest_overtakes * workers, rules.overtakes * workers - ahead[index])
         limit = job.position + overtakes
-        too_new = bisect_right(oldest_behind, job.created + rules.newer_seconds, lo=index + 1)
+        newest = job.created + max(rules.newer_seconds, rules.newer_loads * rules.seconds_to_load(job.needs))
+        too_new = bisect_right(oldest_behind, newest, lo=index + 1)
         if too_new < len(jobs):  # from there on, all jobs are too new
             limit = min(limit, jobs[too_new].position - 1)
         limits.append(limit)

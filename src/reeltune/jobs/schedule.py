@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from reeltune.jobs.overtaking import UserOrder
@@ -94,7 +94,7 @@ class _Decision:
         for job in self.order.jobs:
             self._groups[job.needs.model].add(job)
         self._labels = labels_of(workers)
-        self._free = _FreeWorkers(worker for worker in usable if worker.free)
+        self._free = _FreeWorkers(usable, now - rules.spare_seconds)
         self._busy: dict[Hashable, list[WorkerState]] = defaultdict(list)  # by the weights that they hold
         for worker in usable:
             if not worker.free and worker.holds is not None:
@@ -172,7 +172,7 @@ class _Decision:
         """Whether busy workers that hold the weights are expected to run all waiting jobs of the model soon enough."""
         if self._now - job.created > self._rules.hold_seconds:
             return False
-        cost = self._seconds_to_load(job.needs, match)
+        cost = self._cost(job.needs, match)
         key = (_key(job.needs, Match.MODEL), match, cost)
         if key not in self._soon:
             busy = self._busy.get(key[0], ())
@@ -180,11 +180,15 @@ class _Decision:
             self._soon[key] = sum(self._starts_within(worker, cost) for worker in fitting)
         return group.left <= self._soon[key]
 
-    def _seconds_to_load(self, needs: JobNeeds, match: Match) -> float:
-        known = needs.load_seconds
-        seconds = self._rules.unknown_load_seconds if known is None else known
-        shares = {Match.TRANSFORMERS: self._rules.lora_share, Match.COMPONENTS: self._rules.component_share}
-        return seconds * shares.get(match, 1.0)
+    def _cost(self, needs: JobNeeds, match: Match) -> float:
+        """What it costs to load on a worker with this match, in seconds: waiting for less is better."""
+        rules = self._rules
+        shares = {
+            Match.TRANSFORMERS: rules.lora_share,
+            Match.COMPONENTS: rules.component_share * (1 + rules.replace_cost),
+            Match.EMPTY: 1.0,
+        }
+        return rules.seconds_to_load(needs) * shares.get(match, 1 + rules.replace_cost)
 
     def _starts_within(self, worker: WorkerState, seconds: float) -> int:
         """How many jobs a busy worker is expected to begin within so many seconds."""
@@ -204,11 +208,18 @@ class _FreeWorkers:
     become the least recently used ones.
     """
 
-    def __init__(self, workers: Iterable[WorkerState]) -> None:
+    def __init__(self, workers: Sequence[WorkerState], spared_since: float) -> None:
+        copies = Counter(_key(worker.holds, Match.MODEL) for worker in workers if worker.holds is not None)
+
+        def worth(worker: WorkerState) -> tuple[bool, float, str]:
+            last = worker.holds is not None and copies[_key(worker.holds, Match.MODEL)] == 1
+            return last and worker.last_used >= spared_since, worker.last_used, worker.name
+
+        self._worth = worth
         self._queues: dict[tuple[Match, Hashable], dict[float, deque[WorkerState]]] = {}
         self._taken: set[str] = set()
         self.count = 0
-        for worker in sorted(workers, key=lambda worker: (worker.last_used, worker.name)):
+        for worker in sorted((worker for worker in workers if worker.free), key=worth):
             self.count += 1
             if worker.holds is None:
                 self._add(Match.EMPTY, None, worker)
@@ -238,7 +249,7 @@ class _FreeWorkers:
                 queue.pop() if newest else queue.popleft()
             if queue:
                 found.append(queue[end])
-        yield from sorted(found, key=lambda worker: (worker.last_used, worker.name), reverse=newest)
+        yield from sorted(found, key=self._worth, reverse=newest)
 
     def take(self, worker: WorkerState) -> None:
         """The worker is free no more."""

@@ -71,19 +71,30 @@ class Rules:
     """The numbers in the scheduler's decisions. docs/cluster.md derives the bound from them.
 
     `overtakes`: how many jobs behind a job in the user's order may begin before it, for each worker that can run it.
-    `fewest_overtakes`: the same for a job that the user moved far ahead. `newer_seconds`: a job is never overtaken by
-    one that is both behind it and newer by more than this. `hold_seconds`: a job that is older doesn't leave a worker
-    idle to wait for another one. `lora_share`, `component_share`: parts of `load_seconds` that remain where the
-    transformers, or the components, are loaded already. `unknown_load_seconds`: used where `load_seconds` is unknown.
+    `fewest_overtakes`: the same for a job that the user moved far ahead.
+    `newer_seconds`, `newer_loads`: a job is never overtaken by one that is behind it and newer by more than this, in
+    seconds and in times of a load; the greater one counts.
+    `hold_seconds`: a job that is older doesn't leave a worker idle to wait for another one.
+    `lora_share`, `component_share`: parts of a load that remain where the transformers, or the components, are loaded.
+    `replace_cost`: what it costs to replace weights that may be needed again, in times of a load.
+    `spare_seconds`: a worker with the only copy of a model that was used within this time is replaced last.
+    `unknown_load_seconds`: used where the time of a load is unknown.
     """
 
     overtakes: int = 24
     fewest_overtakes: int = 1
-    newer_seconds: float = 900.0
+    newer_seconds: float = 60.0
+    newer_loads: float = 5.0
     hold_seconds: float = 300.0
     lora_share: float = 0.1
     component_share: float = 0.7
+    replace_cost: float = 0.5
+    spare_seconds: float = 3600.0
     unknown_load_seconds: float = 30.0
+
+    def seconds_to_load(self, needs: JobNeeds) -> float:
+        """How long a worker that holds nothing loads."""
+        return self.unknown_load_seconds if needs.load_seconds is None else needs.load_seconds
 
 
 class Match(IntEnum):
