@@ -23,13 +23,13 @@ from dataclasses import dataclass, field, replace
 
 from reeltune.jobs.schedule import JobNeeds, QueuedJob, Rules, WorkerState, assign
 
-# --- measured: docs/benchmarks.md, "Wan 14B on a card", one H200, int8, resident ---------------------------------------
+# --- measured: docs/benchmarks.md, "Wan 14B on a card", one H200, int8, resident ---------------------------------
 STEP_480P = 6.91  # seconds, with guidance: two passes
 STEP_720P = 24.85
 PASS_480P = 3.46
 START_SECONDS = 1.57  # a load from the page cache
 LORA_SECONDS = 1.57  # other LoRAs on the same weights
-# --- assumed -----------------------------------------------------------------------------------------------------------
+# --- assumed -----------------------------------------------------------------------------------------------------
 TRANSFORMER_GB = 14.4  # 14 billion weights in int8
 COMPONENTS_GB = 7.0  # UMT5-XXL in int8, the VAE
 VIDEOS = ((0.70, 4 * PASS_480P), (0.25, 20 * STEP_480P), (0.05, 20 * STEP_720P))  # share, seconds
@@ -120,7 +120,7 @@ def arrivals(models: Sequence[JobNeeds], workers: int, load: float, hours: float
     return jobs
 
 
-# --- the rules ---------------------------------------------------------------------------------------------------------
+# --- the rules ---------------------------------------------------------------------------------------------------
 
 Choice = list[tuple[int, Machine]]
 Rule = Callable[[dict[int, Arrival], list[Machine], float], Choice]
@@ -189,7 +189,7 @@ def reeltune(rules: Rules) -> Rule:
     return choose
 
 
-# --- the clock ---------------------------------------------------------------------------------------------------------
+# --- the clock ---------------------------------------------------------------------------------------------------
 
 
 def simulate(
@@ -256,7 +256,7 @@ def _begin(
     return now + load + job.seconds
 
 
-# --- the optimum -------------------------------------------------------------------------------------------------------
+# --- the optimum -------------------------------------------------------------------------------------------------
 
 
 def best_mean_wait(jobs: Sequence[Arrival], workers: int, rate: float) -> float:
@@ -283,7 +283,7 @@ def best_mean_wait(jobs: Sequence[Arrival], workers: int, rate: float) -> float:
     return best / len(jobs)
 
 
-# --- tables ------------------------------------------------------------------------------------------------------------
+# --- tables ------------------------------------------------------------------------------------------------------
 
 
 def all_rules(rules: Rules) -> list[tuple[str, Rule, int]]:
@@ -328,7 +328,9 @@ def row(workers: int, load: float, jobs: Sequence[Arrival], result: Result) -> s
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def main_table(workers: Iterable[int], loads: Iterable[float], hours: float, rate: float, rules: Rules, seed: int) -> None:
+def main_table(
+    workers: Iterable[int], loads: Iterable[float], hours: float, rate: float, rules: Rules, seed: int
+) -> None:
     """All rules on the same jobs."""
     print(HEAD)
     for count, load in itertools.product(workers, loads):

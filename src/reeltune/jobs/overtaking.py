@@ -49,11 +49,11 @@ def _limits(jobs: Sequence[QueuedJob], capacities: Sequence[float], rules: Rules
     """The limit of each job. `jobs` in the user's order, `capacities` in ascending order."""
     oldest_behind = _smallest_from_here([job.created for job in jobs])
     ahead = _places_moved_ahead(jobs)
-    limits = []
+    limits: list[float] = []
     for index, job in enumerate(jobs):
         workers = len(capacities) - bisect_left(capacities, job.needs.bytes_needed)
         overtakes = max(rules.fewest_overtakes * workers, rules.overtakes * workers - ahead[index])
-        limit = job.position + overtakes
+        limit: float = job.position + overtakes
         newest = job.created + max(rules.newer_seconds, rules.newer_loads * rules.seconds_to_load(job.needs))
         too_new = bisect_right(oldest_behind, newest, lo=index + 1)
         if too_new < len(jobs):  # from there on, all jobs are too new
@@ -74,6 +74,6 @@ def _smallest_from_here(values: Collection[float]) -> list[float]:
 
 
 def _places_moved_ahead(jobs: Sequence[QueuedJob]) -> list[int]:
-    """How many places each job is ahead of where its age would put it; negative for one that is behind."""
+    """How many places each job is ahead of where its age would put it."""
     places = {job.id: place for place, job in enumerate(sorted(jobs, key=_AGE))}
-    return [places[job.id] - index for index, job in enumerate(jobs)]
+    return [max(0, places[job.id] - index) for index, job in enumerate(jobs)]

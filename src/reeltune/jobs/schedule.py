@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, defaultdict, deque
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 
 from reeltune.jobs.overtaking import UserOrder
 from reeltune.jobs.schedule_reasons import labels_of, reason_of_match, reasons_to_wait
@@ -62,11 +62,13 @@ class _Group:
         self.first = 0
         self.left = 0
         self.largest = 0
+        self.oldest = math.inf
 
     def add(self, job: QueuedJob) -> None:
         self.jobs.append(job)
         self.left += 1
         self.largest = max(self.largest, job.needs.bytes_needed)
+        self.oldest = min(self.oldest, job.created)
 
     def head(self, capacity: float, started: set[int]) -> QueuedJob | None:
         """The first job that waits and fits into this memory."""
@@ -84,36 +86,47 @@ class _Group:
 class _Decision:
     """One decision while it is made."""
 
-    def __init__(
-        self, waiting: Iterable[QueuedJob], workers: Sequence[WorkerState], now: float, rules: Rules
-    ) -> None:
+    def __init__(self, waiting: Iterable[QueuedJob], workers: Sequence[WorkerState], now: float, rules: Rules) -> None:
         self._now, self._rules = now, rules
         usable = [worker for worker in workers if not worker.draining]
         self.order = UserOrder(waiting, [worker.capacity for worker in usable], rules)
         self._groups: dict[Hashable, _Group] = defaultdict(_Group)
+        largest = max((worker.capacity for worker in usable), default=0.0)
         for job in self.order.jobs:
-            self._groups[job.needs.model].add(job)
+            if job.needs.bytes_needed <= largest:
+                self._groups[job.needs.model].add(job)
         self._labels = labels_of(workers)
-        self._free = _FreeWorkers(usable, now - rules.spare_seconds)
+        wanted = {_key(job.needs, Match.MODEL) for job in self.order.jobs}
+        self._free = _FreeWorkers(usable, wanted, now - rules.spare_seconds)
         self._busy: dict[Hashable, list[WorkerState]] = defaultdict(list)  # by the weights that they hold
         for worker in usable:
             if not worker.free and worker.holds is not None:
                 self._busy[_key(worker.holds, Match.MODEL)].append(worker)
         self._soon: dict[tuple[Hashable, Match, float], int] = {}
-        self._blocked = False  # whether a better match was refused, as it would overtake too far
+        self._blocked = False  # whether a job was refused, as it would overtake too far
+        self._forced = False  # whether the jobs that are in the way of others may not wait for busy workers
         self._made: list[Assignment] = []
 
     def assignments(self) -> tuple[Assignment, ...]:
         """What begins now: the best matches first, each kind in the user's order."""
-        again = True
-        while again and self._free.count:
-            again = False
+        while self._free.count:
             self._blocked = False
-            for match in sorted(Match, reverse=True):
-                again = self._fill(match) or again
-                if again and self._blocked:  # the job that was in the way may have begun: better matches come first
-                    break
+            if self._round():
+                self._forced = False
+            elif self._blocked and not self._forced:
+                self._forced = True
+            else:
+                break
         return tuple(self._made)
+
+    def _round(self) -> bool:
+        """Try each kind of match once; returns whether a job began."""
+        found = False
+        for match in sorted(Match, reverse=True):
+            found = self._fill(match) or found
+            if found and self._blocked:  # the job that was in the way may have begun: better matches come first again
+                break
+        return found
 
     def left(self) -> list[QueuedJob]:
         """The jobs that go on waiting, in the user's order."""
@@ -153,7 +166,7 @@ class _Decision:
             if job.position > limit:
                 self._blocked = True
                 continue
-            forced = self._blocked and urgent is job
+            forced = self._forced and urgent is not None and urgent.needs.model == job.needs.model
             if match is not Match.MODEL and not forced and self._waits(group, job, match):
                 continue
             self._begin(group, job, worker, match)
@@ -170,7 +183,7 @@ class _Decision:
 
     def _waits(self, group: _Group, job: QueuedJob, match: Match) -> bool:
         """Whether busy workers that hold the weights are expected to run all waiting jobs of the model soon enough."""
-        if self._now - job.created > self._rules.hold_seconds:
+        if self._now - group.oldest > self._rules.hold_seconds:
             return False
         cost = self._cost(job.needs, match)
         key = (_key(job.needs, Match.MODEL), match, cost)
@@ -202,18 +215,21 @@ class _Decision:
 
 
 class _FreeWorkers:
-    """Free workers by what they hold: the least recently used first, those that hold a job's weights in reverse.
+    """Free workers by what they hold, those first whose weights are of the least use.
 
-    A worker that holds the weights and was used last is taken first. So the workers that a model doesn't need any more
-    become the least recently used ones.
+    Of the workers that hold a job's weights, the one that was used last is taken first. So the workers that a model
+    doesn't need any more become the least recently used ones. `wanted`: the weights that waiting jobs need.
+    `spared_since`: the only copy of a model that was used since then is replaced late.
     """
 
-    def __init__(self, workers: Sequence[WorkerState], spared_since: float) -> None:
-        copies = Counter(_key(worker.holds, Match.MODEL) for worker in workers if worker.holds is not None)
+    def __init__(self, workers: Sequence[WorkerState], wanted: Collection[Hashable], spared_since: float) -> None:
+        keys = {worker.name: _key(worker.holds, Match.MODEL) for worker in workers if worker.holds is not None}
+        copies = Counter(keys.values())
 
-        def worth(worker: WorkerState) -> tuple[bool, float, str]:
-            last = worker.holds is not None and copies[_key(worker.holds, Match.MODEL)] == 1
-            return last and worker.last_used >= spared_since, worker.last_used, worker.name
+        def worth(worker: WorkerState) -> tuple[bool, bool, float, str]:
+            key = keys.get(worker.name)
+            spared = copies[key] == 1 and worker.last_used >= spared_since
+            return key in wanted, spared, worker.last_used, worker.name
 
         self._worth = worth
         self._queues: dict[tuple[Match, Hashable], dict[float, deque[WorkerState]]] = {}

@@ -34,7 +34,7 @@ def reason_of_match(label: str, match: Match) -> str:
 
 @dataclass(frozen=True)
 class _Holder:
-    """A busy worker that holds the weights of a model. `seconds`: until it is expected to be free; infinite if unknown."""
+    """A busy worker that holds the weights of a model. `seconds`: until it is expected to be free; else infinite."""
 
     label: str
     seconds: float
@@ -62,7 +62,7 @@ def reasons_to_wait(
         before, same[model] = same[model], same[model] + 1
         if not usable or job.needs.bytes_needed > largest:
             waits[job.id] = _why_none(job.needs, workers, largest)
-        elif (holder := holders.get(model)) is not None and (holder.starting or holder.seconds <= _patience(job, next_free)):
+        elif (holder := holders.get(model)) is not None and _likely(holder, job, next_free):
             waits[job.id] = _for_holder(holder, before)
         else:
             waits[job.id] = _for_any(ahead, next_free)
@@ -81,7 +81,8 @@ def _holders(workers: Iterable[WorkerState], begun: Mapping[str, JobNeeds], now:
             starting = worker.name in begun
             seconds = math.inf if starting else _seconds(worker, now)
             found[_model(holds)].append((seconds, starting, labels[worker.name]))
-    return {model: _Holder(label, seconds, starting) for model, rows in found.items() for seconds, starting, label in [min(rows)]}
+    firsts = {model: min(rows) for model, rows in found.items()}
+    return {model: _Holder(label, seconds, starting) for model, (seconds, starting, label) in firsts.items()}
 
 
 def _model(needs: JobNeeds) -> _Model:
@@ -95,9 +96,9 @@ def _seconds(worker: WorkerState, now: float) -> float:
     return math.inf if worker.busy_until is None else max(0.0, worker.busy_until - now)
 
 
-def _patience(job: QueuedJob, next_free: float) -> float:
-    """Until when a worker that holds the weights is likely to run a job before any other worker does."""
-    return next_free + (job.needs.load_seconds or 0.0)
+def _likely(holder: _Holder, job: QueuedJob, next_free: float) -> bool:
+    """Whether this worker is likely to run the job before any other worker does."""
+    return holder.starting or holder.seconds <= next_free + (job.needs.load_seconds or 0.0)
 
 
 def _why_none(needs: JobNeeds, workers: Sequence[WorkerState], largest: float) -> str:
