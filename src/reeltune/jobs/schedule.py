@@ -83,6 +83,9 @@ class _Group:
         return None
 
 
+_Entry = tuple[int, int, Match, _Group]  # the position of the next job of a group, the group's number, a match for it
+
+
 class _Decision:
     """One decision while it is made."""
 
@@ -103,17 +106,19 @@ class _Decision:
             if not worker.free and worker.holds is not None:
                 self._busy[_key(worker.holds, Match.MODEL)].append(worker)
         self._soon: dict[tuple[Hashable, Match, float], int] = {}
-        self._blocked = False  # whether a job was refused, as it would overtake too far
+        self._capacities = {worker.capacity for worker in usable}
+        self._refused: list[_Entry] = []  # a heap of those that would have overtaken too far
+        self._too_far = False  # whether the last job that was tried is one of them
         self._forced = False  # whether the jobs that are in the way of others may not wait for busy workers
         self._made: list[Assignment] = []
 
     def assignments(self) -> tuple[Assignment, ...]:
         """What begins now: the best matches first, each kind in the user's order."""
         while self._free.count:
-            self._blocked = False
+            self._refused = []
             if self._round():
                 self._forced = False
-            elif self._blocked and not self._forced:
+            elif self._refused and not self._forced:
                 self._forced = True
             else:
                 break
@@ -124,8 +129,6 @@ class _Decision:
         found = False
         for match in sorted(Match, reverse=True):
             found = self._fill(match) or found
-            if found and self._blocked:  # the job that was in the way may have begun: better matches come first again
-                break
         return found
 
     def left(self) -> list[QueuedJob]:
@@ -134,24 +137,47 @@ class _Decision:
 
     def _fill(self, match: Match) -> bool:
         """Let jobs begin on workers with this match; returns whether one did."""
-        heads = []
+        heads: list[_Entry] = []
         for number, group in enumerate(self._groups.values()):
             job = group.head(math.inf, self.order.started)
             if job is not None and self._free.any(job.needs, match):
-                heads.append((job.position, number, group))
+                heads.append((job.position, number, match, group))
         heapq.heapify(heads)
         found = False
         while heads and self._free.count:
-            _, number, group = heapq.heappop(heads)
-            if not self._place(group, match):
-                continue
-            found = True
-            if self._blocked and match is not Match.MODEL:
-                return True
-            job = group.head(math.inf, self.order.started)
-            if job is not None:
-                heapq.heappush(heads, (job.position, number, group))
+            found = self._try(heads, self._refused) or found
         return found
+
+    def _try(self, entries: list[_Entry], refused: list[_Entry]) -> bool:
+        """Let the first job of a heap begin where possible; returns whether it did. Its model may be tried again then.
+
+        One that would overtake too far is added to `refused`.
+        """
+        _, number, match, group = entry = heapq.heappop(entries)
+        self._too_far = False
+        if not self._place(group, match):
+            if self._too_far:
+                heapq.heappush(refused, entry)
+            return False
+        job = group.head(math.inf, self.order.started)
+        if job is not None:
+            heapq.heappush(entries, (job.position, number, match, group))
+        if match is not Match.MODEL:
+            self._try_refused(match)
+        return True
+
+    def _try_refused(self, match: Match) -> None:
+        """Let jobs with better matches begin where the one that just began was in their way."""
+        limit = max(self.order.limit(capacity)[0] for capacity in self._capacities)
+        still: list[_Entry] = []
+        worse: list[_Entry] = []
+        while self._refused and self._refused[0][0] <= limit:
+            if self._refused[0][2] > match:
+                self._try(self._refused, still)
+            else:
+                worse.append(heapq.heappop(self._refused))
+        for entry in (*still, *worse):
+            heapq.heappush(self._refused, entry)
 
     def _place(self, group: _Group, match: Match) -> bool:
         """Let the next job of a group begin on a worker with this match, if there is one for it."""
@@ -164,7 +190,7 @@ class _Decision:
                 continue
             limit, urgent = self.order.limit(worker.capacity)
             if job.position > limit:
-                self._blocked = True
+                self._too_far = True
                 continue
             forced = self._forced and urgent is not None and urgent.needs.model == job.needs.model
             if match is not Match.MODEL and not forced and self._waits(group, job, match):
