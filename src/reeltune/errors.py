@@ -26,7 +26,8 @@
     │   └── BadDownload              the downloaded data is not what was expected
     ├── MediaError               an image or a video that can't be read or written
     ├── DeviceError              a device that can't be used
-    │   └── DeviceMissing            the requested device isn't on this machine
+    │   ├── DeviceMissing            the requested device isn't on this machine
+    │   └── WorkersError             the workers that were asked for can't be understood, or aren't possible
     ├── GenerationError          while making a video
     │   ├── Cancelled                the caller asked to stop
     │   ├── NotEnoughMemory          the weights don't fit on the device (carries both sizes)
@@ -242,6 +243,10 @@ class DeviceError(ReeltuneError):
 
 class DeviceMissing(DeviceError):
     """The requested device isn't on this machine."""
+
+
+class WorkersError(DeviceError):
+    """The workers that were asked for can't be understood, or aren't possible."""
 
 
 class GenerationError(ReeltuneError):

@@ -8,7 +8,6 @@ import pytest
 
 from reeltune.errors import SettingsError
 from reeltune.jobs import Queue, Runner, State
-from reeltune.jobs.choose import FreeWorker
 from reeltune.server.guard import _host
 from reeltune.service.queue_view import perform
 from reeltune.service.workspace import Workspace
@@ -111,7 +110,7 @@ def test_a_queue_of_huge_texts_is_shown_soon_and_cut_off(root):
     workspace = Workspace(root, SimpleNamespace(queue=queue, running=list, trouble=None, wake=lambda: None))
     for piece in ("or ", " ", "a, or ", "(", "x", "--a or "):
         queue.add("x" * 100_000, {"prompt": piece * (100_000 // len(piece))})
-        job = queue.take(FreeWorker("a"), 60)
+        job = queue.take("a", 60)
         queue.finish(
             job.attempt,
             State.FAILED,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,12 +18,15 @@ from filelock import FileLock, Timeout
 
 from reeltune.errors import JobStateError, QueueError
 from reeltune.files import reason
+from reeltune.jobs.crew import Crew
 from reeltune.jobs.handle import WorkerHandle
+from reeltune.jobs.idle import IdleLimit
 from reeltune.jobs.job import Attempt, State
 from reeltune.jobs.job_log import log
 from reeltune.jobs.leases import LeaseKeeper
 from reeltune.jobs.live import Live
-from reeltune.jobs.local import LocalProcess, worker_command
+from reeltune.jobs.local import local_workers
+from reeltune.jobs.needs import NeedsCache
 from reeltune.jobs.pauses import Pauses, user_pause
 from reeltune.jobs.queue import Queue
 from reeltune.jobs.totals import Totals, TotalsNow
@@ -56,18 +59,30 @@ class Runner:
     ) -> None:
         self.queue = Queue(root, confined=confined)
         if workers is None:
-            workers = [LocalProcess("local-1", worker_command(root, save_quantized=save_quantized))]
+            workers = local_workers(root, save_quantized=save_quantized)
         self._root = root
         self._lock = FileLock(root / LOCK_NAME, timeout=0, thread_local=False)
         self._pauses = Pauses()
         self._totals = Totals()
+        if len({handle.name for handle in workers}) != len(workers):
+            raise ValueError("Two workers have the same name.")
+        self.crew = Crew(workers, NeedsCache(root))
+        idle = IdleLimit(root)
         machine = socket.gethostname()
         self._threads = {
-            name: WorkerThread(name, handle, self.queue, self._pauses, self._totals, only=only, listener=listener)
+            name: WorkerThread(
+                name,
+                handle,
+                self.queue,
+                self._pauses,
+                self._totals,
+                self.crew,
+                idle,
+                only=only,
+                listener=listener,
+            )
             for name, handle in ((f"{machine}/{handle.name}", handle) for handle in workers)
         }
-        if len(self._threads) != len(workers):
-            raise ValueError("Two workers have the same name.")
         self._leases = LeaseKeeper(self.queue, self._attempts)
 
     def __enter__(self) -> Self:
@@ -154,6 +169,12 @@ class Runner:
     def live(self, id: int) -> Live | None:
         """What a job does now; None where it isn't running here."""
         return next((live for live in self.running() if live.job == id), None)
+
+    def waits(self) -> Mapping[int, str]:
+        """Why each waiting job waits, in words, by its id; empty while the queue is paused. Raises QueueError."""
+        if self.paused:
+            return {}
+        return self.crew.waits(self.queue.waiting())
 
     @property
     def totals(self) -> TotalsNow:

@@ -59,11 +59,13 @@ _MIGRATIONS = (
     """,
     # one row while the user pauses the queue, with the time at which the pause began (seconds since 1970)
     "CREATE TABLE user_pause (began REAL NOT NULL)",
+    # how many workers in a row have died while they ran a job
+    "ALTER TABLE jobs ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0",
 )
 COLUMNS = (
     "id", "definition", "settings", "state", "position", "created", "started", "finished", "progress", "error", "hint",
     "outputs", "notices", "extra", "latents", "attempt", "confined", "ended",
-    "worker", "lease",
+    "worker", "lease", "deaths",
 )  # fmt: skip
 _NOT_A_QUEUE = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _log = logging.getLogger("reeltune.jobs")
