@@ -8,13 +8,12 @@ from itertools import pairwise
 import fake_worker
 import pytest
 
-from reeltune.events import Progress
 from reeltune.jobs import Runner, State
 from reeltune.jobs.local import local_workers
 from reeltune.jobs.messages import Done
 from reeltune.media.mp4 import read_metadata
 
-QUICK = {"num_inference_steps": 1, "video_length": 5, "seed": 1}
+QUICK = {"num_inference_steps": 1, "video_length": 5, "resolution": "64x64", "seed": 1}
 LONG = {"num_inference_steps": 1000, "seed": 1}
 COPY = {"architecture": "t2v_1.3B", "components": "reeltune/nano"}
 DEFINITIONS = ("nano_t2v", "nano_neon", "copy_a", "copy_b")
