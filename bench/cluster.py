@@ -385,9 +385,8 @@ def batch_table(given: argparse.Namespace, rules: Rules) -> None:
 
 def storage_table(given: argparse.Namespace, rules: Rules) -> None:
     """How the speed of the storage decides what loading costs."""
-    print(
-        "\n| storage, GB/s for each worker | a load, s | rule | loading, % | wait, s: median | p95 |\n|---|---|---|---|---|---|"
-    )
+    print("\n| storage, GB/s for each worker | a load, s | rule | loading, % | wait, s: median | p95 |")
+    print("|---|---|---|---|---|---|")
     count, load = given.workers[-1], given.loads[len(given.loads) // 2]
     for rate in given.rates:
         models = finetunes(rate)

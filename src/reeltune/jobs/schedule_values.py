@@ -84,7 +84,7 @@ class Rules:
     overtakes: int = 24
     fewest_overtakes: int = 1
     newer_seconds: float = 60.0
-    newer_loads: float = 5.0
+    newer_loads: float = 8.0
     hold_seconds: float = 300.0
     lora_share: float = 0.1
     component_share: float = 0.7
