@@ -125,6 +125,11 @@ def test_a_job_is_not_overtaken_by_one_that_came_much_later():
     assert pairs(decide(slow, [free("w", needs())], newer_seconds=60.0, newer_loads=5.0)) == {2: "w"}
 
 
+def test_an_old_job_that_was_moved_to_the_end_changes_nothing_for_those_before_it():
+    jobs = [job(1, needs("b", load=1.0), created=NOW - 100), job(2, created=NOW - 30), job(3, created=NOW - 900)]
+    assert pairs(decide(jobs, [free("w", needs())], newer_seconds=60.0)) == {1: "w"}
+
+
 def test_a_job_that_was_moved_to_the_first_place_is_overtaken_once_at_most():
     waiting = [job(id, created=NOW - 50 + id / 10) for id in range(1, 41)]
     moved = job(50, needs("b"), position=0, created=NOW)
@@ -297,6 +302,8 @@ def check_order(assigned, left, workers, rules):
             assert other.needs.model != begun.needs.model
             most = rules.overtakes * sum(fits(other, other_worker) for other_worker in usable)
             assert begun.position - other.position <= most
+            load = rules.unknown_load_seconds if other.needs.load_seconds is None else other.needs.load_seconds
+            assert begun.created - other.created <= max(rules.newer_seconds, rules.newer_loads * load)
 
 
 def check_no_worker_is_idle_for_nothing(assigned, left, workers, rules):
