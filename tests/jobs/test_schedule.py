@@ -23,7 +23,7 @@ def job(id, what=None, position=None, created=NOW):
     return QueuedJob(id, what or needs(), id if position is None else position, created)
 
 
-def free(name, holds=None, last_used=0.0, capacity=24 * GB, draining=False):
+def free(name, holds=None, last_used=NOW - 50, capacity=24 * GB, draining=False):
     return WorkerState(name, name, True, holds, None, None, last_used, capacity, draining)
 
 
@@ -158,6 +158,12 @@ def test_a_job_waits_for_its_weights_where_that_is_cheaper_than_loading():
 def test_an_empty_worker_costs_only_the_load():
     assert pairs(decide([job(1)], [busy("w", left=70), free("x")])) == {1: "x"}
     assert pairs(decide([job(1)], [busy("w", left=50), free("x")])) == {}
+
+
+def test_a_worker_that_has_been_idle_for_long_is_used_sooner():
+    assert pairs(decide([job(1)], [busy("w", left=50), free("x", last_used=NOW - 290)])) == {}
+    assert pairs(decide([job(1)], [busy("w", left=50), free("x", last_used=NOW - 310)])) == {1: "x"}
+    assert pairs(decide([job(1)], [busy("w", left=25), free("x", last_used=NOW - 310)])) == {}
 
 
 def test_only_loras_are_changed_rather_than_waited_for():
