@@ -374,7 +374,7 @@ def batch_table(given: argparse.Namespace, rules: Rules) -> None:
     print(f"\n{HEAD}")
     for count in given.workers:
         jobs = arrivals(finetunes(given.rate), count, 100, given.hours, given.seed)
-        jobs = [replace(job, at=0.0) for job in jobs]
+        jobs = [replace(job, at=0.0) for job in jobs[: count * given.batch]]
         for name, rule, kept in all_rules(rules):
             result = simulate(name, rule, jobs, count, given.rate, kept=kept)
             print(row(count, "batch", jobs, result), flush=True)
@@ -385,9 +385,8 @@ def batch_table(given: argparse.Namespace, rules: Rules) -> None:
 
 def storage_table(given: argparse.Namespace, rules: Rules) -> None:
     """How the speed of the storage decides what loading costs."""
-    print(
-        "\n| storage, GB/s for each worker | a load, s | rule | loading, % | wait, s: median | p95 |\n|---|---|---|---|---|---|"
-    )
+    print("\n| storage, GB/s for each worker | a load, s | rule | loading, % | wait, s: median | p95 |")
+    print("|---|---|---|---|---|---|")
     count, load = given.workers[-1], given.loads[len(given.loads) // 2]
     for rate in given.rates:
         models = finetunes(rate)
@@ -438,6 +437,7 @@ def main() -> None:
     words.add_argument(
         "--rates", type=float, nargs="+", default=[0.25, 0.5, 1, 2, 8], help="those of the table of storage"
     )
+    words.add_argument("--batch", type=int, default=20, help="jobs for each worker in the table of batches")
     words.add_argument("--cases", type=int, default=40, help="of the table of the optimum")
     words.add_argument("--jobs", type=int, default=7, help="of each case of the table of the optimum")
     words.add_argument("--seed", type=int, default=1)

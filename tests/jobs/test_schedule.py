@@ -23,7 +23,7 @@ def job(id, what=None, position=None, created=NOW):
     return QueuedJob(id, what or needs(), id if position is None else position, created)
 
 
-def free(name, holds=None, last_used=0.0, capacity=24 * GB, draining=False):
+def free(name, holds=None, last_used=NOW - 50, capacity=24 * GB, draining=False):
     return WorkerState(name, name, True, holds, None, None, last_used, capacity, draining)
 
 
@@ -125,6 +125,11 @@ def test_a_job_is_not_overtaken_by_one_that_came_much_later():
     assert pairs(decide(slow, [free("w", needs())], newer_seconds=60.0, newer_loads=5.0)) == {2: "w"}
 
 
+def test_an_old_job_that_was_moved_to_the_end_changes_nothing_for_those_before_it():
+    jobs = [job(1, needs("b", load=1.0), created=NOW - 100), job(2, created=NOW - 30), job(3, created=NOW - 900)]
+    assert pairs(decide(jobs, [free("w", needs())], newer_seconds=60.0)) == {1: "w"}
+
+
 def test_a_job_that_was_moved_to_the_first_place_is_overtaken_once_at_most():
     waiting = [job(id, created=NOW - 50 + id / 10) for id in range(1, 41)]
     moved = job(50, needs("b"), position=0, created=NOW)
@@ -153,6 +158,12 @@ def test_a_job_waits_for_its_weights_where_that_is_cheaper_than_loading():
 def test_an_empty_worker_costs_only_the_load():
     assert pairs(decide([job(1)], [busy("w", left=70), free("x")])) == {1: "x"}
     assert pairs(decide([job(1)], [busy("w", left=50), free("x")])) == {}
+
+
+def test_a_worker_that_has_been_idle_for_long_is_used_sooner():
+    assert pairs(decide([job(1)], [busy("w", left=50), free("x", last_used=NOW - 290)])) == {}
+    assert pairs(decide([job(1)], [busy("w", left=50), free("x", last_used=NOW - 310)])) == {1: "x"}
+    assert pairs(decide([job(1)], [busy("w", left=25), free("x", last_used=NOW - 310)])) == {}
 
 
 def test_only_loras_are_changed_rather_than_waited_for():
@@ -297,6 +308,8 @@ def check_order(assigned, left, workers, rules):
             assert other.needs.model != begun.needs.model
             most = rules.overtakes * sum(fits(other, other_worker) for other_worker in usable)
             assert begun.position - other.position <= most
+            load = rules.unknown_load_seconds if other.needs.load_seconds is None else other.needs.load_seconds
+            assert begun.created - other.created <= max(rules.newer_seconds, rules.newer_loads * load)
 
 
 def check_no_worker_is_idle_for_nothing(assigned, left, workers, rules):

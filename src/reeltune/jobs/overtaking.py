@@ -7,9 +7,10 @@ more jobs can overtake than there are positions up to the limit.
 
 from __future__ import annotations
 
+import heapq
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from reeltune.jobs.schedule_values import QueuedJob, Rules
@@ -47,30 +48,19 @@ class UserOrder:
 
 def _limits(jobs: Sequence[QueuedJob], capacities: Sequence[float], rules: Rules) -> list[float]:
     """The limit of each job. `jobs` in the user's order, `capacities` in ascending order."""
-    oldest_behind = _smallest_from_here([job.created for job in jobs])
     ahead = _places_moved_ahead(jobs)
     limits: list[float] = []
+    open_until: list[tuple[float, int]] = []  # a heap: the newest job that may overtake, and the index of a job
     for index, job in enumerate(jobs):
+        while open_until and open_until[0][0] < job.created:  # this job is too new, so no job from here on overtakes
+            _, earlier = heapq.heappop(open_until)
+            limits[earlier] = min(limits[earlier], job.position - 1)
+        newest = job.created + max(rules.newer_seconds, rules.newer_loads * rules.seconds_to_load(job.needs))
+        heapq.heappush(open_until, (newest, index))
         workers = len(capacities) - bisect_left(capacities, job.needs.bytes_needed)
         overtakes = max(rules.fewest_overtakes * workers, rules.overtakes * workers - ahead[index])
-        limit: float = job.position + overtakes
-        newest = job.created + max(rules.newer_seconds, rules.newer_loads * rules.seconds_to_load(job.needs))
-        too_new = bisect_right(oldest_behind, newest, lo=index + 1)
-        if too_new < len(jobs):  # from there on, all jobs are too new
-            limit = min(limit, jobs[too_new].position - 1)
-        limits.append(limit)
+        limits.append(job.position + overtakes)
     return limits
-
-
-def _smallest_from_here(values: Collection[float]) -> list[float]:
-    """For each place, the smallest value there and behind it: an ascending list."""
-    smallest = math.inf
-    result = []
-    for value in reversed(list(values)):
-        smallest = min(smallest, value)
-        result.append(smallest)
-    result.reverse()
-    return result
 
 
 def _places_moved_ahead(jobs: Sequence[QueuedJob]) -> list[int]:

@@ -193,7 +193,7 @@ class _Decision:
                 self._too_far = True
                 continue
             forced = self._forced and urgent is not None and urgent.needs.model == job.needs.model
-            if match is not Match.MODEL and not forced and self._waits(group, job, match):
+            if match is not Match.MODEL and not forced and self._waits(group, job, worker, match):
                 continue
             self._begin(group, job, worker, match)
             return True
@@ -207,11 +207,11 @@ class _Decision:
 
     # --- waiting for a busy worker ----------------------------------------------------------------------------------
 
-    def _waits(self, group: _Group, job: QueuedJob, match: Match) -> bool:
+    def _waits(self, group: _Group, job: QueuedJob, worker: WorkerState, match: Match) -> bool:
         """Whether busy workers that hold the weights are expected to run all waiting jobs of the model soon enough."""
         if self._now - group.oldest > self._rules.hold_seconds:
             return False
-        cost = self._cost(job.needs, match)
+        cost = self._cost(job.needs, worker, match)
         key = (_key(job.needs, Match.MODEL), match, cost)
         if key not in self._soon:
             busy = self._busy.get(key[0], ())
@@ -219,7 +219,7 @@ class _Decision:
             self._soon[key] = sum(self._starts_within(worker, cost) for worker in fitting)
         return group.left <= self._soon[key]
 
-    def _cost(self, needs: JobNeeds, match: Match) -> float:
+    def _cost(self, needs: JobNeeds, worker: WorkerState, match: Match) -> float:
         """What it costs to load on a worker with this match, in seconds: waiting for less is better."""
         rules = self._rules
         shares = {
@@ -227,7 +227,10 @@ class _Decision:
             Match.COMPONENTS: rules.component_share * (1 + rules.replace_cost),
             Match.EMPTY: 1.0,
         }
-        return rules.seconds_to_load(needs) * shares.get(match, 1 + rules.replace_cost)
+        load = rules.seconds_to_load(needs)
+        if self._now - worker.last_used > rules.idle_loads * load:
+            load *= rules.idle_cost
+        return load * shares.get(match, 1 + rules.replace_cost)
 
     def _starts_within(self, worker: WorkerState, seconds: float) -> int:
         """How many jobs a busy worker is expected to begin within so many seconds."""

@@ -78,18 +78,21 @@ class Rules:
     `lora_share`, `component_share`: parts of a load that remain where the transformers, or the components, are loaded.
     `replace_cost`: what it costs to replace weights that may be needed again, in times of a load.
     `spare_seconds`: a worker with the only copy of a model that was used within this time is replaced last.
+    `idle_loads`, `idle_cost`: loading on a worker that has been idle for so many times of a load costs this part.
     `unknown_load_seconds`: used where the time of a load is unknown.
     """
 
     overtakes: int = 24
     fewest_overtakes: int = 1
     newer_seconds: float = 60.0
-    newer_loads: float = 5.0
+    newer_loads: float = 8.0
     hold_seconds: float = 300.0
     lora_share: float = 0.1
     component_share: float = 0.7
     replace_cost: float = 0.5
     spare_seconds: float = 3600.0
+    idle_loads: float = 5.0
+    idle_cost: float = 0.5
     unknown_load_seconds: float = 30.0
 
     def seconds_to_load(self, needs: JobNeeds) -> float:
