@@ -35,6 +35,7 @@
     │   └── DecodeFailed             decoding failed; the latents are stored (carries their file)
     ├── QueueError               the queue can't be used, or a job is in the wrong state
     │   ├── JobNotFound              no job has this number
+    │   ├── WorkerNotFound           no worker has this name
     │   ├── JobStateError            a job is in a state that doesn't allow what was asked
     │   ├── QueueFull                as many jobs wait as may wait
     │   └── WorkerDied               the worker process ended unexpectedly
@@ -288,6 +289,10 @@ class QueueError(ReeltuneError):
 
 class JobNotFound(QueueError):
     """No job has this number, perhaps because it was removed."""
+
+
+class WorkerNotFound(QueueError):
+    """No worker has this name."""
 
 
 class JobStateError(QueueError):

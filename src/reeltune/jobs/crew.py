@@ -27,7 +27,8 @@ class Member:
     `job`: the id of the job that it runs. `looking`: whether it asks for a job. `busy_until`: when the job is expected
     to end; None if unknown. `since`: when the job began, or the last one ended. `draining`: it gets no more jobs.
     `ending`: it also releases its memory, once it is free. `died`: during its job. `problem`: why it has ended by
-    itself, the last time.
+    itself, the last time. `ended`: how many jobs have ended on it. `loads`: for how many of them it loaded another
+    model or other LoRAs than it held.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Member:
     ending: bool = False
     died: bool = False
     problem: str = ""
+    ended: int = 0
+    loads: int = 0
 
     @property
     def free(self) -> bool:
@@ -128,10 +131,19 @@ class Crew:
                 if load_seconds and member.held is None:
                     self._needs.loaded(member.holds.definition, load_seconds)
             holds = member.holds if loaded else member.held
-            if member.died:
-                holds = None
+            changed = (
+                loaded and member.holds is not None and (not member.held or member.held.model != member.holds.model)
+            )
             self._members[name] = replace(
-                member, job=None, held=None, holds=holds, died=False, since=now, busy_until=None
+                member,
+                job=None,
+                held=None,
+                holds=None if member.died else holds,
+                died=False,
+                since=now,
+                busy_until=None,
+                ended=member.ended + 1,
+                loads=member.loads + changed,
             )
 
     def empty(self, name: str, death: WorkerDied | None = None) -> None:

@@ -19,6 +19,11 @@ class QueueReader:
         self._store = Store(root)
 
     @property
+    def store(self) -> Store:
+        """The queue's file."""
+        return self._store
+
+    @property
     def notice(self) -> str:
         """What was wrong with the file when it was opened; usually empty."""
         return self._store.notice

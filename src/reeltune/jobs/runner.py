@@ -29,6 +29,7 @@ from reeltune.jobs.local import local_workers
 from reeltune.jobs.needs import NeedsCache
 from reeltune.jobs.pauses import Pauses, user_pause
 from reeltune.jobs.queue import Queue
+from reeltune.jobs.roster import Roster, RosterKeeper, WorkerRequest, WorkerRow, row_of, unknown_worker
 from reeltune.jobs.totals import Totals, TotalsNow
 from reeltune.jobs.worker_thread import JobListener, WorkerThread
 
@@ -66,6 +67,7 @@ class Runner:
         self._totals = Totals()
         if len({handle.name for handle in workers}) != len(workers):
             raise ValueError("Two workers have the same name.")
+        self._handles = {handle.name: handle for handle in workers}
         self.crew = Crew(workers, NeedsCache(root))
         idle = IdleLimit(root)
         machine = socket.gethostname()
@@ -84,6 +86,7 @@ class Runner:
             for name, handle in ((f"{machine}/{handle.name}", handle) for handle in workers)
         }
         self._leases = LeaseKeeper(self.queue, self._attempts)
+        self._roster = RosterKeeper(Roster(self.queue.store), self.workers, self.ask)
 
     def __enter__(self) -> Self:
         self.start()
@@ -105,6 +108,7 @@ class Runner:
         try:
             self.queue.recover(self._threads)  # no other program can run them: it would hold the lock
             paused = self._obeys_user and self.queue.paused
+            self._roster.start()
         except QueueError:
             self._lock.release()
             raise
@@ -121,6 +125,7 @@ class Runner:
         for thread in self._threads.values():
             thread.join()
         self._leases.stop()
+        self._roster.stop()
         with contextlib.suppress(OSError):  # the root was moved away
             self._lock.release()
 
@@ -159,6 +164,17 @@ class Runner:
         log.info("The queue continues.")
         self.wake()
 
+    def ask(self, name: str, request: WorkerRequest) -> None:
+        """Drain a worker, end it after its job, or let it run jobs again. Raises WorkerNotFound."""
+        if name not in self._handles:
+            raise unknown_worker(name, list(self._handles))
+        if request is WorkerRequest.RESUME:
+            self.crew.resume(name)
+        else:
+            self.crew.drain(name, end=request is WorkerRequest.END)
+        log.info("The worker %s was asked to %s", name, request)
+        self.wake()
+
     # --- as it is now -----------------------------------------------------------------------------------------------
 
     def running(self) -> list[Live]:
@@ -169,6 +185,10 @@ class Runner:
     def live(self, id: int) -> Live | None:
         """What a job does now; None where it isn't running here."""
         return next((live for live in self.running() if live.job == id), None)
+
+    def workers(self) -> list[WorkerRow]:
+        """The workers as they are now."""
+        return [row_of(member, self._handles[member.name].used_bytes) for member in self.crew.members()]
 
     def waits(self) -> Mapping[int, str]:
         """Why each waiting job waits, in words, by its id; empty while the queue is paused. Raises QueueError."""
