@@ -50,17 +50,16 @@ class _ServerCollector(Collector):
 
 def _workers(workspace: Workspace) -> Iterator[Metric]:
     """The numbers of each worker."""
-    labels = ["worker", "device", "node"]
+    labels = ["worker"]
     busy = GaugeMetricFamily("reeltune_worker_busy", "1 while a worker runs a job.", labels=labels)
     memory = GaugeMetricFamily("reeltune_worker_memory_bytes", "Memory of the process of a worker.", labels=labels)
     for row in workspace.runner.workers():
-        values = [row.name, row.device, row.node]
-        busy.add_metric(values, int(row.job is not None))
+        busy.add_metric([row.name], int(row.job is not None))
         if row.used_bytes is not None:
-            memory.add_metric(values, row.used_bytes)
-    ended = CounterMetricFamily("reeltune_worker_jobs", "Attempts that ended on a worker.", labels=["worker"])
+            memory.add_metric([row.name], row.used_bytes)
+    ended = CounterMetricFamily("reeltune_worker_jobs", "Attempts that ended on a worker.", labels=labels)
     loads = CounterMetricFamily(
-        "reeltune_worker_loads", "Attempts for which a worker loaded another model or other LoRAs.", labels=["worker"]
+        "reeltune_worker_loads", "Attempts for which a worker loaded another model or other LoRAs.", labels=labels
     )
     for member in workspace.runner.crew.members():
         ended.add_metric([member.name], member.ended)
