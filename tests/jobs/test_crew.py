@@ -134,6 +134,23 @@ def test_states_in_one_word(root):
     assert (crew.member("a").state, crew.member("a").ending) == ("free", False)
 
 
+def test_workers_join_and_leave_and_one_that_is_busy_leaves_after_its_job(root):
+    crew, queue = crew_of(FakeWorker(name="a")), Queue(root)
+    crew.join(FakeWorker(name="b"))
+    crew.leave("a")
+    assert [member.name for member in crew.members()] == ["b"]
+    queue.add("m", {})
+    crew.begin("b", queue.take("b", 60))
+    crew.leave("b")
+    assert crew.member("b").state == "draining"
+    crew.end("b", loaded=True, completed=True)
+    assert crew.members() == []
+    crew.leave("b")
+    crew.drain("b")
+    crew.empty("b")  # its thread may still report something
+    assert crew.member("b") is None
+
+
 # --- needs --------------------------------------------------------------------------------------------------------
 
 

@@ -26,8 +26,8 @@ class Member:
     `holds`: the needs of the job whose weights it holds; None for none. `held`: what it held before its job began.
     `job`: the id of the job that it runs. `looking`: whether it asks for a job. `busy_until`: when the job is expected
     to end; None if unknown. `since`: when the job began, or the last one ended. `draining`: it gets no more jobs.
-    `ending`: it also releases its memory, once it is free. `died`: during its job. `problem`: why it has ended by
-    itself, the last time. `ended`: how many jobs have ended on it. `loads`: for how many of them it loaded another
+    `ending`: it also releases its memory, once it is free. `leaving`: it is forgotten then. `died`: during its job.
+    `problem`: why it has ended by itself, the last time. `ended`: how many jobs have ended on it. `loads`: for how many of them it loaded another
     model or other LoRAs than it held.
     """
 
@@ -41,6 +41,7 @@ class Member:
     since: float = 0.0
     draining: bool = False
     ending: bool = False
+    leaving: bool = False
     died: bool = False
     problem: str = ""
     ended: int = 0
@@ -72,6 +73,22 @@ class Crew:
         self._guard = threading.Lock()
         self._turn = threading.Lock()
         self._seconds: dict[_Model, float] = {}  # how long the last job of a model took
+
+    # --- who belongs to it --------------------------------------------------------------------------------------------
+
+    def join(self, handle: WorkerHandle) -> None:
+        """Another worker takes part from now on."""
+        with self._guard:
+            self._members[handle.name] = Member(handle.name, handle.place, since=time.time())
+
+    def leave(self, name: str) -> None:
+        """A worker takes no more jobs. It is forgotten now, or when its job has ended."""
+        with self._guard:
+            member = self._members.get(name)
+            if member is not None and member.job is None:
+                del self._members[name]
+            elif member is not None:
+                self._members[name] = replace(member, draining=True, leaving=True)
 
     # --- what the threads do ----------------------------------------------------------------------------------------
 
@@ -123,8 +140,8 @@ class Crew:
         """
         now = time.time()
         with self._guard:
-            member = self._members[name]
-            if member.job is None:
+            member = self._members.get(name)
+            if member is None or member.job is None:
                 return
             if completed and member.holds is not None:
                 self._seconds[member.holds.model] = now - member.since
@@ -134,6 +151,9 @@ class Crew:
             changed = (
                 loaded and member.holds is not None and (not member.held or member.held.model != member.holds.model)
             )
+            if member.leaving:
+                del self._members[name]
+                return
             self._members[name] = replace(
                 member,
                 job=None,
@@ -172,10 +192,10 @@ class Crew:
         with self._guard:
             return list(self._members.values())
 
-    def member(self, name: str) -> Member:
-        """One worker."""
+    def member(self, name: str) -> Member | None:
+        """One worker; None where it has left."""
         with self._guard:
-            return self._members[name]
+            return self._members.get(name)
 
     def waits(self, waiting: Sequence[WaitingJob]) -> Mapping[int, str]:
         """Why each job waits, in words, by its id."""
@@ -197,8 +217,10 @@ class Crew:
         return jobs
 
     def _change(self, name: str, changed: Callable[[Member], Member]) -> None:
+        """Change a worker, unless it has left."""
         with self._guard:
-            self._members[name] = changed(self._members[name])
+            if name in self._members:
+                self._members[name] = changed(self._members[name])
 
 
 def _states(members: Sequence[Member]) -> list[WorkerState]:

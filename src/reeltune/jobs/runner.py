@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -34,6 +35,7 @@ from reeltune.jobs.totals import Totals, TotalsNow
 from reeltune.jobs.worker_thread import JobListener, WorkerThread
 
 LOCK_NAME = ".reeltune.lock"
+_REASONS_SECONDS = 1.0  # for which the reasons to wait are kept
 
 
 class Runner:
@@ -85,6 +87,7 @@ class Runner:
             )
             for name, handle in ((f"{machine}/{handle.name}", handle) for handle in workers)
         }
+        self._waits: tuple[float, Mapping[int, str]] | None = None
         self._leases = LeaseKeeper(self.queue, self._attempts)
         self._roster = RosterKeeper(Roster(self.queue.store), self.workers, self.ask)
 
@@ -191,10 +194,16 @@ class Runner:
         return [row_of(member, self._handles[member.name].used_bytes) for member in self.crew.members()]
 
     def waits(self) -> Mapping[int, str]:
-        """Why each waiting job waits, in words, by its id; empty while the queue is paused. Raises QueueError."""
+        """Why each waiting job waits, in words, by its id; empty while the queue is paused. Raises QueueError.
+
+        The answer may be a second old: many clients ask, and the reasons of thousands of jobs take a while.
+        """
         if self.paused:
             return {}
-        return self.crew.waits(self.queue.waiting())
+        now, known = time.monotonic(), self._waits
+        if known is None or now - known[0] > _REASONS_SECONDS:
+            known = self._waits = (now, self.crew.waits(self.queue.waiting()))
+        return known[1]
 
     @property
     def totals(self) -> TotalsNow:

@@ -197,6 +197,8 @@ class WorkerThread:
                 "The worker %s ended while it was idle: %s It is started for its next job.", name, death.message
             )
         member = self._crew.member(name)
+        if member is None:  # it has left
+            return
         if (member.ending or self._idle.is_over(member.since)) and self._handle.release():
             self._crew.empty(name)
             log.info("The worker %s was ended: %s.", name, "as asked" if member.ending else "it was idle")
