@@ -27,8 +27,8 @@ class Member:
     `job`: the id of the job that it runs. `looking`: whether it asks for a job. `busy_until`: when the job is expected
     to end; None if unknown. `since`: when the job began, or the last one ended. `draining`: it gets no more jobs.
     `ending`: it also releases its memory, once it is free. `leaving`: it is forgotten then. `died`: during its job.
-    `problem`: why it has ended by itself, the last time. `ended`: how many jobs have ended on it. `loads`: for how many of them it loaded another
-    model or other LoRAs than it held.
+    `problem`: why it has ended by itself, the last time. `ended`: how many jobs have ended on it.
+    `loads`: for how many of them it loaded another model or other LoRAs than it held.
     """
 
     name: str

@@ -22,7 +22,7 @@ from reeltune.files import reason
 from reeltune.jobs.crew import Crew
 from reeltune.jobs.handle import WorkerHandle
 from reeltune.jobs.idle import IdleLimit
-from reeltune.jobs.job import Attempt, State
+from reeltune.jobs.job import Attempt, State, WaitingJob
 from reeltune.jobs.job_log import log
 from reeltune.jobs.leases import LeaseKeeper
 from reeltune.jobs.live import Live
@@ -87,7 +87,7 @@ class Runner:
             )
             for name, handle in ((f"{machine}/{handle.name}", handle) for handle in workers)
         }
-        self._waits: tuple[float, Mapping[int, str]] | None = None
+        self._waits: tuple[float, list[WaitingJob], Mapping[int, str]] | None = None
         self._leases = LeaseKeeper(self.queue, self._attempts)
         self._roster = RosterKeeper(Roster(self.queue.store), self.workers, self.ask)
 
@@ -200,10 +200,11 @@ class Runner:
         """
         if self.paused:
             return {}
+        waiting = self.queue.waiting()
         now, known = time.monotonic(), self._waits
-        if known is None or now - known[0] > _REASONS_SECONDS:
-            known = self._waits = (now, self.crew.waits(self.queue.waiting()))
-        return known[1]
+        if known is None or now - known[0] > _REASONS_SECONDS or known[1] != waiting:
+            known = self._waits = (now, waiting, self.crew.waits(waiting))
+        return known[2]
 
     @property
     def totals(self) -> TotalsNow:
