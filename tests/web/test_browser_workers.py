@@ -26,9 +26,10 @@ def test_two_workers_are_shown_drained_and_resumed_and_jobs_say_where_they_run(c
     second.get_by_text("runs no jobs").wait_for()
     assert second.get_by_role("button").count() == 1
     pick(page, "nano_t2v")
-    quick(page, "the first", steps=100)
+    quick(page, "the first", steps=1000)
     first = generate(page)
-    quick(page, "the second", steps=100)
+    page.evaluate("document.querySelector('#said').querySelectorAll('.rt-good').forEach(row => row.remove())")
+    quick(page, "the second", steps=1000)
     waiting = generate(page)
     page.locator(f".rt-job[data-job='{first}'] .rt-where", has_text="runs on cpu-1").wait_for()
     page.locator(f".rt-job[data-job='{waiting}'] .rt-where", has_text="waits for").wait_for()
