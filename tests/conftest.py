@@ -258,7 +258,8 @@ def workspace_of(root: Path, *, local: bool = True) -> Any:
 
     for folder in ("uploads", "outputs"):
         (root / folder).mkdir(exist_ok=True)
-    runner = SimpleNamespace(queue=Queue(root), running=list, trouble=None, paused=False, wake=lambda: None)
+    idle = {"running": list, "workers": list, "waits": dict}
+    runner = SimpleNamespace(queue=Queue(root), trouble=None, paused=False, wake=lambda: None, **idle)
     return Workspace(root, runner, local=local)
 
 

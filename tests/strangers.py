@@ -29,7 +29,6 @@ from reeltune.definitions import writer
 from reeltune.errors import MediaError, ReeltuneError
 from reeltune.families.vocabulary import KEYS
 from reeltune.jobs import Queue, State
-from reeltune.jobs.choose import FreeWorker
 from reeltune.jobs.confine import Confinement
 from reeltune.jobs.store import COLUMNS
 from reeltune.machine import Machine
@@ -364,7 +363,7 @@ class QueueRows:
         )
         valid_text([dict(job.settings), dict(job.extra)])
         valid_text(queue.export())
-        taken = {job.id: job for job in iter(lambda: queue.take(FreeWorker("a"), 60), None)}
+        taken = {job.id: job for job in iter(lambda: queue.take("a", 60), None)}
         assert {first, last} <= set(taken)
         queue.finish(taken[first].attempt, State.DONE, outputs=["a.mp4"])
         queue.recover(["a"])

@@ -1,4 +1,4 @@
-"""Benches on tiny numbers: that for cards runs without one and says what it didn't measure; that of the server."""
+"""Benches on tiny numbers: for cards, which says what it didn't measure; of the server; of the simulated cluster."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 GPU = Path(__file__).parents[1] / "bench" / "gpu.py"
 SERVER_LOAD = GPU.with_name("server_load.py")
+CLUSTER = GPU.with_name("cluster.py")
 
 
 def bench(*words):
@@ -40,3 +41,22 @@ def test_the_load_of_a_server_loses_and_doubles_nothing():
     assert "| jobs lost / doubled / failed | 0 / 0 / 0 |" in answer.stdout
     assert "| requests that failed | 0 |" in answer.stdout
     assert "| retrieve, all others, ms | –" not in answer.stdout
+
+
+def test_the_simulated_cluster_prints_all_its_tables():
+    command = [sys.executable, str(CLUSTER), "--workers", "4", "--loads", "80", "--hours", "0.3", "--rates", "1"]
+    command += ["--cases", "2", "--jobs", "4"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert answer.returncode == 0, answer.stderr
+    rows = [line.split(" | ") for line in answer.stdout.splitlines() if line.startswith("| 4 | ")]
+    loads = {(row[1], row[2]): float(row[4]) for row in rows}
+    assert len(loads) == 10
+    for kind in ("80", "batch"):
+        assert loads[kind, "reeltune"] < loads[kind, "first-in-first-out"]
+    bounds = [float(line.split()[-5]) for line in answer.stdout.splitlines() if line.endswith("% of its bound.")]
+    assert len(bounds) == 2
+    assert max(bounds) <= 100
+    optimum = [
+        line.split(" | ") for line in answer.stdout.splitlines() if line.startswith(("| optimum", "| reeltune |"))
+    ]
+    assert [float(row[2]) >= 1 for row in optimum] == [True, True]

@@ -26,7 +26,8 @@
     │   └── BadDownload              the downloaded data is not what was expected
     ├── MediaError               an image or a video that can't be read or written
     ├── DeviceError              a device that can't be used
-    │   └── DeviceMissing            the requested device isn't on this machine
+    │   ├── DeviceMissing            the requested device isn't on this machine
+    │   └── WorkersError             the workers that were asked for can't be understood, or aren't possible
     ├── GenerationError          while making a video
     │   ├── Cancelled                the caller asked to stop
     │   ├── NotEnoughMemory          the weights don't fit on the device (carries both sizes)
@@ -34,6 +35,7 @@
     │   └── DecodeFailed             decoding failed; the latents are stored (carries their file)
     ├── QueueError               the queue can't be used, or a job is in the wrong state
     │   ├── JobNotFound              no job has this number
+    │   ├── WorkerNotFound           no worker has this name
     │   ├── JobStateError            a job is in a state that doesn't allow what was asked
     │   ├── QueueFull                as many jobs wait as may wait
     │   └── WorkerDied               the worker process ended unexpectedly
@@ -244,6 +246,10 @@ class DeviceMissing(DeviceError):
     """The requested device isn't on this machine."""
 
 
+class WorkersError(DeviceError):
+    """The workers that were asked for can't be understood, or aren't possible."""
+
+
 class GenerationError(ReeltuneError):
     """Making the video failed."""
 
@@ -283,6 +289,10 @@ class QueueError(ReeltuneError):
 
 class JobNotFound(QueueError):
     """No job has this number, perhaps because it was removed."""
+
+
+class WorkerNotFound(QueueError):
+    """No worker has this name."""
 
 
 class JobStateError(QueueError):

@@ -14,7 +14,6 @@ from PIL import Image
 from mutations import VALUES, mutated_json
 from reeltune.families.vocabulary import INPUT_KEYS, KEYS
 from reeltune.jobs import State
-from reeltune.jobs.choose import FreeWorker
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc000000301010018dd8db00000000049454e44ae426082"
@@ -189,7 +188,7 @@ def test_a_remix_leads_nowhere_else_either(inside, secret, opened):
 
 def finish(inside, id, outputs=()):
     """Let a job be done, with outputs."""
-    job = inside.queue.take(FreeWorker("test"), 60)
+    job = inside.queue.take("test", 60)
     assert job.id == id
     inside.queue.finish(job.attempt, State.DONE, outputs=list(outputs))
 

@@ -16,6 +16,7 @@ from reeltune.errors import WorkerDied
 from reeltune.events import Progress
 from reeltune.jobs import Runner
 from reeltune.jobs.codec import pack_event, pack_task, unpack_event, unpack_task
+from reeltune.jobs.handle import WorkerPlace
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import Done, Failed, RunTask, Saved, Stopped, WorkerEvent
 
@@ -65,6 +66,11 @@ class FakeWorker:
         self.script = script
         self.name = name
         self.warm_files: frozenset[str] = frozenset()
+        self.place = WorkerPlace("cpu", "here")
+        self.used_bytes: int | None = None
+        self.idle_death: WorkerDied | None = None  # what `check` finds
+        self.releases = 0
+        self.started = False
         self.death = WorkerDied("The worker process was killed.", hint="Again.")
         self.tasks: list[RunTask] = []
         self.cancels: list[Attempt] = []
@@ -85,6 +91,7 @@ class FakeWorker:
             raise self.death
         assert unpack_task(pack_task(task)).task == task
         self._events = queue.SimpleQueue()
+        self.started = True
         self.tasks.append(task)
         self.script(self, task)
         while (event := self._events.get()) is not None:
@@ -95,6 +102,15 @@ class FakeWorker:
 
     def cancel(self, attempt: Attempt) -> None:
         self.cancels.append(attempt)
+
+    def release(self) -> bool:
+        started, self.started = self.started, False
+        self.releases += started
+        return started
+
+    def check(self) -> WorkerDied | None:
+        death, self.idle_death = self.idle_death, None
+        return death
 
     def kill(self) -> None:
         self.kills += 1

@@ -8,7 +8,6 @@ from fake_worker import PREPARE, FakeWorker, until
 
 from reeltune.errors import QueueError
 from reeltune.jobs import Queue, Runner, State
-from reeltune.jobs.choose import FreeWorker
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.leases import LeaseKeeper
 from reeltune.jobs.store import _MIGRATIONS
@@ -23,7 +22,7 @@ def clock(monkeypatch):
 
 
 def take(queue, worker="a", seconds=60):
-    return queue.take(FreeWorker(worker), seconds)
+    return queue.take(worker, seconds)
 
 
 def test_a_job_knows_its_worker_and_its_lease(root, clock):

@@ -7,7 +7,6 @@ from fake_worker import PREPARE, FakeWorker, runners, succeed, until
 
 from reeltune.errors import WorkerDied
 from reeltune.jobs import Queue, Runner, State
-from reeltune.jobs.choose import FreeWorker
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import Done, Failed, Stopped
 
@@ -136,9 +135,9 @@ def test_jobs_of_a_program_that_was_killed_are_interrupted_at_the_next_start_and
     runner.stop()
     queue = Queue(root)
     queue.retry(killed)
-    own = queue.take(FreeWorker(name), 60)  # as before kill -9
+    own = queue.take(name, 60)  # as before kill -9
     elsewhere = queue.add("m", {}).id
-    queue.take(FreeWorker("another-machine/a"), 60)
+    queue.take("another-machine/a", 60)
     running(workers=[FakeWorker(prepare, "a")])
     assert queue.get(own.id).state is State.INTERRUPTED
     assert queue.get(elsewhere).state is State.RUNNING

@@ -14,7 +14,6 @@ import pytest
 
 from reeltune.errors import QueueError, SettingsError
 from reeltune.jobs import Queue, State
-from reeltune.jobs.choose import FreeWorker
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.store import _MIGRATIONS, COLUMNS
 
@@ -25,7 +24,7 @@ def queue(root):
 
 
 def take(queue, worker="a", seconds=60):
-    return queue.take(FreeWorker(worker), seconds)
+    return queue.take(worker, seconds)
 
 
 def ids(queue):

@@ -92,26 +92,26 @@ def test_a_running_job_is_cancelled_between_steps_and_a_waiting_one_taken_out(ru
     assert worker_pid(runner) == pid
 
 
-def test_a_killed_worker_fails_its_job_with_the_reason_and_the_next_one_runs(runner):
+def test_a_job_that_kills_two_workers_fails_with_the_reason_and_the_next_one_runs(runner):
     killed, after = add(runner, LONG), add(runner, QUICK)
-    until(lambda: denoising(runner))
-    os.kill(worker_pid(runner), signal.SIGKILL)
+    for attempt in (1, 2):
+        until(lambda attempt=attempt: denoising(runner) and live(runner).attempt == attempt)
+        os.kill(worker_pid(runner), signal.SIGKILL)
     job = ended(runner, killed)
     assert (job.state, "signal 9" in job.error, "smaller" in job.hint) == (State.FAILED, True, True)
     assert ended(runner, after).state is State.DONE
 
 
-def test_a_job_killed_while_decoding_resumes_from_its_latents(runner):
+def test_a_job_killed_while_decoding_continues_with_its_latents_by_itself(runner):
     id = add(runner, {"num_inference_steps": 1, "video_length": 133, "seed": -1})
     until(lambda: runner.queue.get(id).latents)
-    os.kill(worker_pid(runner), signal.SIGKILL)
-    job = ended(runner, id)
-    assert (job.state, job.resumable, job.outputs) == (State.FAILED, True, ())
+    job = runner.queue.get(id)
+    assert job.outputs == ()
     seed = read(Path(job.latents)).settings["seed"]
-    runner.queue.retry(id)
-    runner.wake()
+    os.kill(worker_pid(runner), signal.SIGKILL)
     done = ended(runner, id)
-    assert (done.state, done.latents, len(done.outputs)) == (State.DONE, "", 1), done
+    assert (done.state, done.attempts, done.latents, len(done.outputs)) == (State.DONE, 2, "", 1), done
+    assert any("tried once more" in notice and "latents" in notice for notice in done.notices)
     assert read_metadata(Path(done.outputs[0]))["settings"]["seed"] == seed  # which was picked at random before
     assert not Path(job.latents).exists()
 

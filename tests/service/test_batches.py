@@ -8,7 +8,6 @@ from conftest import png_bytes, saved_queue, workspace_of
 from reeltune.errors import Cancelled, FileError
 from reeltune.events import CancelToken
 from reeltune.jobs import State
-from reeltune.jobs.choose import FreeWorker
 from reeltune.service import batches
 from reeltune.service.batch_jobs import add_jobs, finish_batch, other_jobs
 from reeltune.service.batches import plan_batch
@@ -156,7 +155,7 @@ def test_a_plan_is_limited_and_can_be_cancelled(tmp_path, workspace, monkeypatch
 
 
 def end(queue, id, state):
-    job = queue.take(FreeWorker("w"), 60, only={id})
+    job = queue.take("w", 60, only={id})
     assert job.id == id
     queue.finish(job.attempt, state, outputs=["a.mp4"] if state is State.DONE else [])
 
@@ -181,8 +180,8 @@ def test_an_interrupted_batch_is_continued_and_nothing_is_made_twice(batch, work
     assert jobs.continued == 3
     assert all(workspace.queue.get(id).waiting for id in ids[1:])
     assert other_jobs(workspace.queue, jobs) == 1
-    assert workspace.queue.take(FreeWorker("w"), 60, only=jobs.ids).id == ids[1]  # what was interrupted comes first
-    assert workspace.queue.take(FreeWorker("w"), 60).id == mine.id
+    assert workspace.queue.take("w", 60, only=jobs.ids).id == ids[1]  # what was interrupted comes first
+    assert workspace.queue.take("w", 60).id == mine.id
 
 
 def test_another_folder_of_uploads_makes_no_difference(tmp_path, workspace, root):

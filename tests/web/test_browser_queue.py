@@ -207,14 +207,18 @@ def test_a_killed_worker_takes_neither_page_nor_queue_down(window):
     pick(page, "t2v_long")
     quick(page, "one that dies", steps=None)
     killed = generate(page)
-    page.locator("#now", has_text=re.compile(r"step \d+ of 1000")).wait_for()
-    worker = [
-        row
-        for row in psutil.Process(window.server.process.pid).children()
-        if "reeltune.jobs.worker" in " ".join(row.cmdline())
-    ]
-    assert len(worker) == 1
-    os.kill(worker[0].pid, signal.SIGKILL)
+    pids = set()
+    while len(pids) < 2:  # it is tried once more
+        page.locator("#now", has_text=re.compile(r"step \d+ of 1000")).wait_for()
+        workers = [
+            row
+            for row in psutil.Process(window.server.process.pid).children()
+            if "reeltune.jobs.worker" in " ".join(row.cmdline())
+        ]
+        assert len(workers) == 1
+        pids.add(workers[0].pid)
+        os.kill(workers[0].pid, signal.SIGKILL)
+        page.locator("#now", has_text=re.compile(r"step \d+ of 1000")).wait_for(state="detached")
     wait_for(page, killed, "failed")
     assert "signal 9" in page.locator("#now .rt-problem").inner_text()
     assert window.server.status("/") == 200

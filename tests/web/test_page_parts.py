@@ -8,7 +8,6 @@ import pytest
 
 from reeltune.errors import SettingsError
 from reeltune.jobs import Queue, Runner, State
-from reeltune.jobs.choose import FreeWorker
 from reeltune.server.guard import _host
 from reeltune.service.queue_view import perform
 from reeltune.service.workspace import Workspace
@@ -108,10 +107,12 @@ def test_the_clock_sends_what_the_browser_does_not_show_and_logs_a_failure_once(
 
 def test_a_queue_of_huge_texts_is_shown_soon_and_cut_off(root):
     queue = Queue(root)
-    workspace = Workspace(root, SimpleNamespace(queue=queue, running=list, trouble=None, wake=lambda: None))
+    workspace = Workspace(
+        root, SimpleNamespace(queue=queue, running=list, workers=list, trouble=None, wake=lambda: None)
+    )
     for piece in ("or ", " ", "a, or ", "(", "x", "--a or "):
         queue.add("x" * 100_000, {"prompt": piece * (100_000 // len(piece))})
-        job = queue.take(FreeWorker("a"), 60)
+        job = queue.take("a", 60)
         queue.finish(
             job.attempt,
             State.FAILED,

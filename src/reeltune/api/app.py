@@ -14,7 +14,7 @@ from fastapi.security import HTTPBearer
 from starlette.routing import Match
 
 from reeltune._version import __version__
-from reeltune.api import HEALTH, TOPS, definitions, events, files, jobs, models, videos
+from reeltune.api import HEALTH, TOPS, definitions, events, files, jobs, models, videos, workers
 from reeltune.api.docs_page import docs_page
 from reeltune.api.errors import ApiError, handle_errors, nothing_here
 from reeltune.api.examples import METRICS_TEXT
@@ -38,6 +38,7 @@ _TAGS = [
     {"name": "Models", "description": "What videos can be made with."},
     {"name": "Definitions", "description": "Definitions, their settings, and the files that they would use."},
     {"name": "Queue", "description": "Jobs: the order of those that wait, and what became of the others."},
+    {"name": "Workers", "description": "The processes that make the videos, one for each device."},
     {"name": "Server", "description": "Whether the server works, and its numbers."},
 ]
 _ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}}
@@ -81,7 +82,7 @@ def build_api(workspace: Workspace) -> FastAPI:
     app.state.workspace = workspace
     app.state.event_streams = set()
     app.state.adding = CapacityLimiter(_MOST_ADDING)
-    for part in (videos, files, models, definitions, jobs, events):
+    for part in (videos, files, models, definitions, jobs, workers, events):
         app.include_router(part.routes, dependencies=[Depends(_KEY)])
     _add_server_routes(app, workspace)
     _add_mcp(app, workspace)

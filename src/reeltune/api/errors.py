@@ -27,6 +27,7 @@ from reeltune.errors import (
     QueueFull,
     ReeltuneError,
     SettingsError,
+    WorkerNotFound,
 )
 from reeltune.families.vocabulary import KEYS
 from reeltune.untrusted import JsonObject, clean_text
@@ -40,7 +41,7 @@ ERROR_CODES: tuple[tuple[int, str, str], ...] = (  # for the documentation: stat
     (400, "`invalid_file`, `invalid_url`", "An image or a video can't be used."),
     (401, "`invalid_api_key`", "The key is missing or wrong."),
     (403, "`other_site`", "A page of another site sent the request from a browser."),
-    (404, "`not_found`, `model_not_found`", "There is no such video, job, file, model or address."),
+    (404, "`not_found`, `model_not_found`", "There is no such video, job, worker, file, model or address."),
     (404, "`video_not_ready`", "The video isn't finished, has failed, or its file was deleted."),
     (405, "`wrong_method`", "The address is for other methods."),
     (408, "`too_slow`", "The body arrived too slowly."),
@@ -65,6 +66,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 _STATUSES: tuple[tuple[type[ReeltuneError], int, str], ...] = (  # the first that matches
     (DefinitionNotFound, 404, "model_not_found"),
     (JobNotFound, 404, "not_found"),
+    (WorkerNotFound, 404, "not_found"),
     (JobStateError, 409, "wrong_state"),
     (QueueFull, 429, "queue_full"),
     (QueueError, 503, "queue_unavailable"),

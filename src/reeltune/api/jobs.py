@@ -20,8 +20,8 @@ from reeltune.service.workspace import Workspace
 LARGEST_ID = 10**18
 
 
-def job_view(workspace: Workspace, job: Job, place: int | None = None) -> JobObject:
-    """A job as the API describes it. `place`: among the waiting jobs, counted from 0."""
+def job_view(workspace: Workspace, job: Job, place: int | None = None, wait_reason: str = "") -> JobObject:
+    """A job as the API describes it. `place`: among the waiting jobs, counted from 0. `wait_reason`: why it waits."""
     job, live = followed(workspace, job)
     progress = live.progress if live is not None else None
     return JobObject(
@@ -44,6 +44,8 @@ def job_view(workspace: Workspace, job: Job, place: int | None = None) -> JobObj
         hint=job.hint,
         notices=notices_of(job, live),
         resumable=job.resumable,
+        wait_reason=wait_reason,
+        worker=job.worker.rpartition("/")[2],
     )
 
 
@@ -51,12 +53,13 @@ def queue_state(workspace: Workspace) -> QueueState:
     """The queue: what runs, what waits in its order, and what has ended, the latest first."""
     jobs = workspace.queue.jobs()
     places = {job.id: place for place, job in enumerate(job for job in jobs if job.waiting)}
+    waits = workspace.runner.waits() if places else {}
     trouble = workspace.runner.trouble
     return QueueState(
         paused=workspace.runner.paused,
         problem=str(trouble) if trouble is not None else "",
         counts={state.value: number for state, number in workspace.queue.counts().items()},
-        jobs=[job_view(workspace, job, places.get(job.id)) for job in jobs],
+        jobs=[job_view(workspace, job, places.get(job.id), waits.get(job.id, "")) for job in jobs],
     )
 
 
@@ -66,7 +69,8 @@ routes = APIRouter(prefix="/api", tags=["Queue"])
 def _current(workspace: Workspace, id: int) -> JobObject:
     job = workspace.queue.get(_valid(id))
     waiting = [other.id for other in workspace.queue.jobs() if other.waiting] if job.waiting else []
-    return job_view(workspace, job, waiting.index(job.id) if job.id in waiting else None)
+    reason = workspace.runner.waits().get(job.id, "") if job.waiting else ""
+    return job_view(workspace, job, waiting.index(job.id) if job.id in waiting else None, reason)
 
 
 @routes.get("/queue", summary="The queue")

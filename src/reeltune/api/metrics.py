@@ -43,8 +43,28 @@ class _ServerCollector(Collector):
         yield CounterMetricFamily(
             "reeltune_downloaded_bytes", "Bytes that jobs have downloaded.", value=totals.bytes_downloaded
         )
+        yield from _workers(self._workspace)
         yield GaugeMetricFamily("reeltune_paused", "1 while the queue is paused.", value=int(runner.paused))
         yield _memory()
+
+
+def _workers(workspace: Workspace) -> Iterator[Metric]:
+    """The numbers of each worker."""
+    labels = ["worker"]
+    busy = GaugeMetricFamily("reeltune_worker_busy", "1 while a worker runs a job.", labels=labels)
+    memory = GaugeMetricFamily("reeltune_worker_memory_bytes", "Memory of the process of a worker.", labels=labels)
+    for row in workspace.runner.workers():
+        busy.add_metric([row.name], int(row.job is not None))
+        if row.used_bytes is not None:
+            memory.add_metric([row.name], row.used_bytes)
+    ended = CounterMetricFamily("reeltune_worker_jobs", "Attempts that ended on a worker.", labels=labels)
+    loads = CounterMetricFamily(
+        "reeltune_worker_loads", "Attempts for which a worker loaded another model or other LoRAs.", labels=labels
+    )
+    for member in workspace.runner.crew.members():
+        ended.add_metric([member.name], member.ended)
+        loads.add_metric([member.name], member.loads)
+    yield from (busy, memory, ended, loads)
 
 
 def _memory() -> Metric:

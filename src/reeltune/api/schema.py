@@ -123,6 +123,29 @@ class JobObject(BaseModel):
     hint: str = Field("", description="What to do about it.")
     notices: list[str] = Field(default_factory=list, description="What was rounded, replaced or is not used.")
     resumable: bool = Field(False, description="Whether a retry continues it.")
+    wait_reason: str = Field("", description="Why a waiting job waits.")
+    worker: str = Field("", description="The worker that runs it, or ran it last.")
+
+
+class WorkerObject(BaseModel):
+    """A worker, which makes one video at a time."""
+
+    name: str
+    device: str = Field(description='Such as "cuda:0".')
+    node: str = Field(description="The name of its machine.")
+    state: Literal["busy", "free", "draining", "drained"]
+    holds: str = Field(description="The model and the LoRAs whose weights it holds.")
+    job: int | None = Field(None, description="The job that it runs.")
+    used_bytes: int | None = Field(None, description="Memory of its process; null if unknown.")
+    memory_bytes: int | None = Field(None, description="Memory of its device; null if unknown.")
+    since: float = Field(description="When its job began, or the last one ended, in seconds since 1970.")
+    problem: str = Field("", description="Why it ended by itself, the last time. It is started again when needed.")
+
+
+class WorkerList(BaseModel):
+    """All workers of the server."""
+
+    workers: list[WorkerObject]
 
 
 class QueueState(BaseModel):

@@ -21,6 +21,7 @@ from reeltune.cli.run import run
 from reeltune.cli.serve import mcp, serve, ui
 from reeltune.cli.stored import read_command
 from reeltune.cli.usage import UsageError, explain_usage_error
+from reeltune.cli.workers import workers
 from reeltune.errors import Cancelled, ReeltuneError
 
 app = typer.Typer(
@@ -67,6 +68,7 @@ app.command("gc")(cleanup.gc)
 app.command("verify")(cleanup.verify)
 app.command("inspect")(files.inspect)
 app.command("check")(definitions.check)
+app.add_typer(workers, name="workers")
 app.add_typer(config.config, name="config")
 files.settings.command("read")(read_command)
 app.add_typer(definitions.definitions, name="definitions")

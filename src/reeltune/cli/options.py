@@ -57,6 +57,16 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", show_default=False, help="Number of CPU threads; 0 chooses by the size of the video."),
 ]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        show_default=False,
+        metavar="auto|N|DEVICES",
+        help="Worker processes, which make videos at the same time: auto (one for each NVIDIA card), a number, or "
+        "devices such as cuda:0,cuda:1 or cpu (default: one).",
+    ),
+]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a definition: its file name without .json.")]
 
 

@@ -16,7 +16,7 @@ import typer
 
 from reeltune._text import counted, size
 from reeltune.cli.generate import check_writable
-from reeltune.cli.options import Root
+from reeltune.cli.options import Root, Workers
 from reeltune.cli.output import interruptible, print_line, print_notice
 from reeltune.files import expand
 
@@ -54,6 +54,7 @@ def run(
             help="Folder for the videos of this run (default: the preference outputs).",
         ),
     ] = None,
+    workers: Workers = None,
     save_quantized: Annotated[
         bool, typer.Option("--save-quantized", help="Also save models that are quantized while loading.")
     ] = False,
@@ -77,7 +78,7 @@ def run(
             if dry_run:
                 code = _show_plan(folder, paths, cancel)
             else:
-                code = _run(folder, paths, output_dir, save_quantized, cancel)
+                code = _run(folder, paths, output_dir, workers, save_quantized, cancel)
         except KeyboardInterrupt:  # the second Ctrl-C
             raise Cancelled("Stopped at once.", hint="Run the same command again to continue.") from None
     if code:
@@ -159,11 +160,18 @@ def summary_line(summary: EntrySummary) -> str:
 # --- run --------------------------------------------------------------------------------------------------------
 
 
-def _run(root: Path, paths: Sequence[Path], output_dir: Path | None, save_quantized: bool, cancel: CancelToken) -> int:
-    """Make the videos; returns the exit code. Raises Cancelled."""
+def _run(
+    root: Path,
+    paths: Sequence[Path],
+    output_dir: Path | None,
+    workers: str | None,
+    save_quantized: bool,
+    cancel: CancelToken,
+) -> int:
+    """Make the videos; returns the exit code. Raises Cancelled, DeviceError."""
     from reeltune.cli.run_progress import BatchRun
     from reeltune.jobs import Runner
-    from reeltune.jobs.local import LocalProcess, worker_command
+    from reeltune.jobs.local import local_workers
     from reeltune.preferences import load_preferences
     from reeltune.service.batch_jobs import add_jobs, finish_batch, other_jobs
     from reeltune.service.batches import plan_batch
@@ -172,11 +180,11 @@ def _run(root: Path, paths: Sequence[Path], output_dir: Path | None, save_quanti
     preferences, notices = load_preferences(root)
     videos = root / expand(preferences.outputs) if output_dir is None else expand(output_dir).absolute()
     check_writable(videos / "video.mp4")
-    command = worker_command(root, save_quantized=save_quantized, outputs=None if output_dir is None else videos)
+    outputs = None if output_dir is None else videos
     events: queue.SimpleQueue[tuple[int, WorkerEvent]] = queue.SimpleQueue()
     runner = Runner(
         root,
-        workers=[LocalProcess("local-1", command)],
+        workers=local_workers(root, workers, save_quantized=save_quantized, outputs=outputs),
         only=frozenset(),
         listener=lambda id, event: events.put((id, event)),
         outputs=None if output_dir is None else videos,

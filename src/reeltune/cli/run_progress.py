@@ -47,14 +47,17 @@ def _is_drawn(event: WorkerEvent) -> TypeGuard[Progress | Planned]:
 
 
 class BatchRun:
-    """Follows the jobs of a batch to their ends. `events`: what the runner reports of them."""
+    """Follows the jobs of a batch to their ends. `events`: what the runner reports of them.
+
+    Where several workers make videos at the same time, the progress of one job is drawn.
+    """
 
     def __init__(self, runner: Runner, plan: BatchPlan, jobs: BatchJobs, events: JobEvents) -> None:
         self._runner, self._plan, self._jobs, self._events = runner, plan, jobs, events
         self._open = dict(jobs.entries)
         self._failed: list[tuple[BatchEntry, ReeltuneError]] = []
         self._made = 0
-        self._begun = 0
+        self._begun: set[int] = set()
         self._current: int | None = None
         self._saved: list[str] = []
         self._shown_notices: set[str] = set()
@@ -146,14 +149,17 @@ class BatchRun:
     def _show(self, id: int, event: WorkerEvent) -> None:
         if id not in self._open:
             return
-        if id != self._current:
+        if id not in self._begun:
             self._end_current()
             self._begin(id)
+        if self._current is None:
+            self._current = id
+            self._draw = self._display.enter_context(progress_display())
         if isinstance(event, Saved):
             self._saved.append(event.path)
         if isinstance(event, Notice):
             self._show_notice(event.message)
-        elif self._draw is not None and _is_drawn(event):
+        elif id == self._current and self._draw is not None and _is_drawn(event):
             self._draw(event)
 
     def _show_notice(self, message: str) -> None:
@@ -163,17 +169,15 @@ class BatchRun:
             print_notice(message)
 
     def _begin(self, id: int) -> None:
-        self._current = id
-        self._begun += 1
+        self._begun.add(id)
         entry = self._open[id]
-        number = f"[{self._begun}/{len(self._jobs.entries)}]"
+        number = f"[{len(self._begun)}/{len(self._jobs.entries)}]"
         err.print(f"[bold]{escape(printable(f'{number} {heading(entry)}'))}[/]")
         for notice in entry.notices:
             self._show_notice(notice)
-        self._draw = self._display.enter_context(progress_display())
 
     def _end_current(self) -> None:
-        """The current job has ended, as another one has begun."""
+        """Report the end of the current job, if it has ended: another one has begun."""
         if self._current is None:
             return
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reeltune.cli.options import Root
+from reeltune.cli.options import Root, Workers
 from reeltune.cli.output import print_line
 from reeltune.errors import ServeError
 
@@ -62,6 +62,7 @@ def serve(
     auth_file: AuthFile = None,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Whether the web page is served as well.")] = True,
     insecure: Insecure = False,
+    workers: Workers = None,
     save_quantized: SaveQuantized = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -76,7 +77,7 @@ def serve(
     serving = Serving(
         host=host, port=port, auth_file=auth_file, insecure=insecure, api_key_file=api_key_file, page=page
     )
-    _serve(serving, save_quantized=save_quantized, quiet=quiet, verbose=verbose, root=root)
+    _serve(serving, workers=workers, save_quantized=save_quantized, quiet=quiet, verbose=verbose, root=root)
 
 
 def ui(
@@ -86,6 +87,7 @@ def ui(
     auth_file: AuthFile = None,
     api_key_file: ApiKeyFile = None,
     insecure: Insecure = False,
+    workers: Workers = None,
     save_quantized: SaveQuantized = False,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Whether to open the page in a browser.")
@@ -101,10 +103,12 @@ def ui(
     from reeltune.server.serving import Serving
 
     serving = Serving(host, port, share, auth_file, insecure, browser, api_key_file)
-    _serve(serving, save_quantized=save_quantized, quiet=quiet, verbose=verbose, root=root)
+    _serve(serving, workers=workers, save_quantized=save_quantized, quiet=quiet, verbose=verbose, root=root)
 
 
-def _serve(serving: Serving, *, save_quantized: bool, quiet: bool, verbose: bool, root: Path | None) -> None:
+def _serve(
+    serving: Serving, *, workers: str | None, save_quantized: bool, quiet: bool, verbose: bool, root: Path | None
+) -> None:
     from reeltune.cli.logs import show_log
     from reeltune.definitions import resolve_root
     from reeltune.definitions.roots import prepare_root
@@ -115,7 +119,7 @@ def _serve(serving: Serving, *, save_quantized: bool, quiet: bool, verbose: bool
     show_log(quiet=quiet, verbose=verbose)
     folder = resolve_root(root)
     prepare_root(folder)
-    serve_until_stopped(folder, serving, save_quantized=save_quantized, say=print_line)
+    serve_until_stopped(folder, serving, workers=workers, save_quantized=save_quantized, say=print_line)
 
 
 def mcp(root: Root = None) -> None:

@@ -6,10 +6,25 @@ A new kind of worker is one class with these members; nothing else of the progra
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
+from reeltune.errors import WorkerDied
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import RunTask, WorkerEvent
+
+
+@dataclass(frozen=True)
+class WorkerPlace:
+    """Where a worker computes.
+
+    `device`: as users write it, such as "cuda:1" or "cpu"; empty if unknown. `node`: the name of its machine.
+    `memory_bytes`: memory of the device; None if unknown.
+    """
+
+    device: str = ""
+    node: str = ""
+    memory_bytes: int | None = None
 
 
 class WorkerHandle(Protocol):
@@ -23,6 +38,14 @@ class WorkerHandle(Protocol):
         """Its name among the workers of a runner, the same each time the program starts."""
 
     @property
+    def place(self) -> WorkerPlace:
+        """Where it computes."""
+
+    @property
+    def used_bytes(self) -> int | None:
+        """Memory that it uses on its machine; 0 while it isn't started, None if unknown."""
+
+    @property
     def warm_files(self) -> frozenset[str]:
         """Paths of the files whose weights it holds in memory."""
 
@@ -34,6 +57,15 @@ class WorkerHandle(Protocol):
 
     def cancel(self, attempt: Attempt) -> None:
         """Stop an attempt at its next step, also where `run` is only about to begin; never waits for the worker."""
+
+    def release(self) -> bool:
+        """End it, with all that it holds, until the next `run`; only called between two runs.
+
+        Returns whether there was anything to end.
+        """
+
+    def check(self) -> WorkerDied | None:
+        """Why it has ended by itself since the last run, once; None where it hasn't. Only called between two runs."""
 
     def kill(self) -> None:
         """End what it runs at once: `run` raises WorkerDied."""

@@ -34,6 +34,21 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class WaitingJob:
+    """What decides when a waiting job runs, and where.
+
+    `loras`: those of its settings; None where it has those of its definition. `position`: in the user's order.
+    `created`: in seconds since 1970.
+    """
+
+    id: int
+    definition: str
+    loras: tuple[str, ...] | None
+    position: int
+    created: float
+
+
+@dataclass(frozen=True)
 class Job:
     """A job of the queue.
 
@@ -43,6 +58,7 @@ class Job:
     of the next one, where it was denoised and not written. `notices`: what the user should know of it. `extra`: fields
     of an imported job that this version doesn't know. `attempts`: how often it was begun. `worker`: the name of the
     worker that runs it, or ran it last. `lease`: until when that worker may keep it, unless it renews this time.
+    `deaths`: how many workers in a row have died while they ran it.
     `confined`: whether it may use no files outside the root, the folder of videos and the model folders. `damaged`:
     whether its row in the queue's file can't be read as a job, so that it can only be removed.
     """
@@ -65,6 +81,7 @@ class Job:
     attempts: int = 0
     worker: str = ""
     lease: float = 0.0
+    deaths: int = 0
     confined: bool = False
     damaged: bool = False
 

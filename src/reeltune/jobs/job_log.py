@@ -42,14 +42,22 @@ class JobLog:
         elif isinstance(event, Saved):
             log.info("Job %d: video written to %s", self._job.id, event.path)
 
+    def seconds_of(self, stage: str) -> float:
+        """How long the job was in a stage, without the one that it is in."""
+        return self._seconds.get(stage, 0.0)
+
     def ended(self, outcome: Outcome) -> None:
         """Log how it ended, and the seconds by stage."""
         self._enter("", "")
-        self._totals.add_end(outcome.state)
+        self._totals.add_end(State.FAILED if outcome.state is State.QUEUED else outcome.state)
         seconds = time.monotonic() - self._began
         stages = ", ".join(f"{name} {time:.1f} s" for name, time in self._seconds.items() if time >= _LEAST_SECONDS)
         by_stage = f" ({stages})" if stages else ""
-        if outcome.state is State.FAILED:
+        if outcome.state is State.QUEUED:
+            log.warning(
+                "Job %d is tried once more after %.1f s%s: %s", outcome.job.id, seconds, by_stage, outcome.error
+            )
+        elif outcome.state is State.FAILED:
             log.error("Job %d failed after %.1f s%s: %s", outcome.job.id, seconds, by_stage, _reason(outcome))
         else:
             log.info("Job %d is %s after %.1f s%s", outcome.job.id, outcome.state, seconds, by_stage)

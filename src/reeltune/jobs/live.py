@@ -70,7 +70,9 @@ class Live:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended. `shared`: whether every other job would fail in the same way."""
+    """How a try of a job ended. `state`: `QUEUED` where its worker died and it is tried once more. `shared`: whether
+    every other job would fail in the same way.
+    """
 
     job: Job
     state: State

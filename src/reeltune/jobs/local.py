@@ -2,36 +2,87 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 from reeltune.errors import WorkerDied
 from reeltune.events import FilesUsed
+from reeltune.jobs.devices import WorkerSpec, one_worker, parse_workers
+from reeltune.jobs.handle import WorkerPlace
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.job_log import log
 from reeltune.jobs.messages import CancelTask, Done, Failed, Ready, RunTask, Stopped, WorkerEvent
 from reeltune.jobs.process import WorkerProcess
+from reeltune.machine import probe
+from reeltune.preferences import load_preferences
 
 
-def worker_command(root: Path, *, save_quantized: bool = False, outputs: Path | None = None) -> list[str]:
-    """The command that starts the worker process of a root.
+def local_workers(
+    root: Path, chosen: str | None = None, *, save_quantized: bool = False, outputs: Path | None = None
+) -> list[LocalProcess]:
+    """The workers of this machine that `chosen` asks for (see `parse_workers`); one if it is None.
+
+    Other arguments: see `worker_command`. Raises WorkersError, DeviceMissing.
+    """
+    machine, preferred = probe(), load_preferences(root)[0].device
+    if chosen is None:
+        specs: Sequence[WorkerSpec] = [one_worker(machine, preferred)]
+    else:
+        specs = parse_workers(chosen, machine, os.environ, preferred=preferred)
+    node = socket.gethostname()
+    return [
+        LocalProcess(
+            spec.name,
+            worker_command(root, save_quantized=save_quantized, outputs=outputs, spec=spec),
+            environment=spec.environment,
+            place=WorkerPlace(spec.device, node, spec.memory_bytes),
+        )
+        for spec in specs
+    ]
+
+
+def worker_command(
+    root: Path, *, save_quantized: bool = False, outputs: Path | None = None, spec: WorkerSpec | None = None
+) -> list[str]:
+    """The command that starts a worker process of a root.
 
     `save_quantized`: it writes what it quantizes. `outputs`: the folder of videos, in place of the preference's.
+    `spec`: its device and its threads, in place of the preference's.
     """
     options = ["--save-quantized"] if save_quantized else []
+    if spec is not None and spec.option:
+        options += ["--device", spec.option]
+    if spec is not None and spec.threads:
+        options += ["--threads", str(spec.threads)]
     if outputs is not None:
         options += ["--outputs", str(outputs.absolute())]
     return [sys.executable, "-m", "reeltune.jobs.worker", "--root", str(root), *options]
 
 
 class LocalProcess:
-    """A `WorkerHandle` for a process on this machine, which `command` starts (see `worker_command`)."""
+    """A `WorkerHandle` for a process on this machine, which `command` starts (see `worker_command`).
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
+    `environment`: variables of the process, besides those of this program. `place`: where it computes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        place: WorkerPlace | None = None,
+    ) -> None:
         self._name = name
         self._command = command
+        self._environment = environment
+        self._place = place or WorkerPlace(node=socket.gethostname())
         self._guard = threading.Lock()
         self._process: WorkerProcess | None = None
         self._attempt: Attempt | None = None  # that the process was told to run
@@ -44,6 +95,22 @@ class LocalProcess:
     def name(self) -> str:
         """Its name among the workers of a runner."""
         return self._name
+
+    @property
+    def place(self) -> WorkerPlace:
+        """Where it computes."""
+        return self._place
+
+    @property
+    def used_bytes(self) -> int | None:
+        """Memory of the process; 0 while there is none."""
+        pid = self.pid
+        if pid is None:
+            return 0
+        try:
+            return int(psutil.Process(pid).memory_info().rss)
+        except psutil.Error:  # it has just ended
+            return 0
 
     @property
     def warm_files(self) -> frozenset[str]:
@@ -90,7 +157,7 @@ class LocalProcess:
             if self._process is not None and not self._process.alive:
                 self._discard(self._process)
             if self._process is None:
-                self._process = WorkerProcess(self._command)
+                self._process = WorkerProcess(self._command, self._environment)
                 log.debug("The worker process %d was started", self._process.pid)
             self._process.send(task)
             self._attempt = task.attempt
@@ -113,6 +180,25 @@ class LocalProcess:
         self._warm_files = frozenset()
         process.kill()
         process.close()
+
+    def release(self) -> bool:
+        """End the process until the next task; see `WorkerHandle.release`."""
+        with self._guard:
+            process = self._process
+            if process is None or self._running:
+                return False
+            self._discard(process)
+            return True
+
+    def check(self) -> WorkerDied | None:
+        """Why the process has ended by itself; see `WorkerHandle.check`."""
+        with self._guard:
+            process = self._process
+            if process is None or self._running or self._closed or process.alive:
+                return None
+            death = process.death()
+            self._discard(process)
+            return death
 
     def cancel(self, attempt: Attempt) -> None:
         """Stop an attempt at its next step; see `WorkerHandle.cancel`."""

@@ -8,7 +8,7 @@ import queue
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 from reeltune.errors import WorkerDied
@@ -24,15 +24,21 @@ _MOST_PROBLEMS = 20  # of messages that are logged for one process
 class WorkerProcess:
     """One running process. `events` ends when the process does. Raises WorkerDied where it can't be started.
 
+    `environment`: variables besides those of this program.
+
     Messages are written by a thread of its own: a process that is stopped reads nothing, and a pipe holds 64 KB.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self._problems: set[str] = set()
         self._killed = False
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                env={**os.environ, **environment} if environment else None,
             )  # a session of its own: Ctrl-C in the terminal is the page's to handle
         except (OSError, ValueError) as error:
             message = f"The worker process can't be started: {reason(error)}."

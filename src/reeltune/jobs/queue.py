@@ -8,18 +8,17 @@ queue.move(job.id, 0)
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reeltune.errors import JobStateError, QueueFull
 from reeltune.families.values import Settings
 from reeltune.jobs.adding import checked_text, confinement_of
-from reeltune.jobs.choose import FreeWorker, WaitingJob, choose_job
 from reeltune.jobs.exchange import NewJob, export_text, read_export
-from reeltune.jobs.job import BATCH, CHECKED, ENDED, Attempt, Job, State
-from reeltune.jobs.queue_reader import QueueReader, is_paused, job_in
-from reeltune.jobs.rows import LARGEST_POSITION, as_waiting, dumped
+from reeltune.jobs.job import BATCH, CHECKED, ENDED, Attempt, Job, State, WaitingJob
+from reeltune.jobs.queue_reader import QueueReader, is_paused, job_in, waiting_jobs
+from reeltune.jobs.rows import LARGEST_POSITION, dumped
 from reeltune.jobs.written import unreported_videos
 from reeltune.untrusted import JsonObject, clean_text
 
@@ -30,6 +29,14 @@ INTERRUPTED_HINT = "Resume it, or remove it."
 _RUNNING_ATTEMPT = "id = ? AND attempt = ? AND state = 'running'"
 _UNFINISHED_ATTEMPT = "id = ? AND attempt = ? AND state IN ('running', 'interrupted')"
 _LONGEST_LEASE = 3600.0  # seconds; one that ends later was written before the clock was set back
+
+
+Choose = Callable[[Sequence[WaitingJob]], int | None]  # the id of the job that begins, of those that wait
+
+
+def first_of(waiting: Sequence[WaitingJob]) -> int | None:
+    """The first job in the user's order."""
+    return waiting[0].id if waiting else None
 
 
 class Queue(QueueReader):
@@ -167,7 +174,7 @@ class Queue(QueueReader):
             latents = job.latents if job.resumable else ""
             connection.execute(
                 "UPDATE jobs SET state = 'queued', position = ?, started = 0, finished = 0, progress = '', error = '', "
-                "hint = '', outputs = ?, latents = ?, notices = '[]' WHERE id = ?",
+                "hint = '', outputs = ?, latents = ?, notices = '[]', deaths = 0 WHERE id = ?",
                 (position, dumped(outputs), latents, id),
             )
             return job_in(connection, id)
@@ -187,12 +194,20 @@ class Queue(QueueReader):
 
     # --- what the runner does -------------------------------------------------------------------------------
 
-    def take(self, worker: FreeWorker, lease_seconds: float, *, only: Collection[int] | None = None) -> Job | None:
+    def take(
+        self,
+        worker: str,
+        lease_seconds: float,
+        *,
+        only: Collection[int] | None = None,
+        choose: Choose = first_of,
+    ) -> Job | None:
         """The next job for a worker, running from now on; None where none waits, or while the user pauses the queue.
 
         Two takers never get the same job.
 
-        `only`: the ids of the jobs that may be taken, also while the user pauses the queue; None for all.
+        `worker`: its name. `only`: the ids of the jobs that may be taken, also while the user pauses the queue; None
+        for all. `choose`: which of them begins, or none; called inside the transaction, so it has to be quick.
 
         The worker may keep it for `lease_seconds`, and longer where `renew` is called. A job whose row is damaged is
         marked as failed and passed over.
@@ -200,27 +215,20 @@ class Queue(QueueReader):
         with self._store.write() as connection:
             if only is None and is_paused(connection):
                 return None
-            waiting = self._waiting_jobs(connection)
-            if only is not None:
-                waiting = {id: job for id, job in waiting.items() if id in only}
-            while (chosen := choose_job(waiting.values(), worker)) is not None:
-                del waiting[chosen.id]
-                job = job_in(connection, chosen.id)
+            waiting = waiting_jobs(connection, only)
+            while (chosen := choose(waiting)) is not None:
+                waiting = [job for job in waiting if job.id != chosen]
+                job = job_in(connection, chosen)
                 if job.damaged:
-                    self._end(connection, chosen.id, State.FAILED, error=job.error, hint=job.hint)
+                    self._end(connection, chosen, State.FAILED, error=job.error, hint=job.hint)
                     continue
                 now = time.time()
                 connection.execute(
                     "UPDATE jobs SET state = 'running', started = ?, attempt = ?, worker = ?, lease = ? WHERE id = ?",
-                    (now, job.attempts + 1, clean_text(worker.name), now + lease_seconds, job.id),
+                    (now, job.attempts + 1, clean_text(worker), now + lease_seconds, job.id),
                 )
                 return job_in(connection, job.id)
         return None
-
-    def _waiting_jobs(self, connection: Any) -> dict[int, WaitingJob]:
-        rows = connection.execute("SELECT id, definition, position, created FROM jobs WHERE state = 'queued'")
-        jobs = map(as_waiting, rows)
-        return {job.id: job for job in jobs}
 
     def renew(self, attempts: Iterable[Attempt], lease_seconds: float) -> None:
         """Let workers keep the jobs that they run for so long from now on."""
@@ -286,6 +294,24 @@ class Queue(QueueReader):
             )
             return True
 
+    def try_again(
+        self, attempt: Attempt, *, outputs: Sequence[str], latents: str, notices: Sequence[str], deaths: int
+    ) -> bool:
+        """The worker of a running attempt died: the job waits again, before all others, and keeps what is made.
+
+        Returns whether it does: nothing changes where the attempt doesn't run any more.
+        """
+        with self._store.write() as connection:
+            changed = connection.execute(
+                "UPDATE jobs SET state = 'queued', position = ?, started = 0, progress = '', outputs = ?, latents = ?, "
+                f"notices = ?, deaths = ? WHERE {_RUNNING_ATTEMPT}",
+                (
+                    self._first(connection) - 1, dumped([*outputs]), clean_text(latents), dumped([*notices]), deaths,
+                    attempt.job, attempt.number,
+                ),
+            )  # fmt: skip
+            return bool(changed.rowcount)
+
     def store_extra(self, extras: Mapping[int, JsonObject]) -> None:
         """Replace the extra fields of jobs, by their ids."""
         with self._store.write() as connection:
@@ -298,10 +324,11 @@ class Queue(QueueReader):
         with self._store.write() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO jobs (id, definition, settings, state, position, created, started, extra, "
-                "attempt, confined, worker, lease) VALUES (?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?)",
+                "attempt, confined, worker, lease, deaths) VALUES (?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     job.id, job.definition, dumped(job.settings), job.position, job.created, job.started,
                     dumped(job.extra), job.attempts, int(job.confined), job.worker, job.lease,
+                    job.deaths,
                 ),
             )  # fmt: skip
 

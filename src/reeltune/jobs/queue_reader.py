@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from reeltune.errors import JobNotFound
-from reeltune.jobs.job import Job, State
-from reeltune.jobs.rows import as_job, as_state
+from reeltune.jobs.job import Job, State, WaitingJob
+from reeltune.jobs.rows import as_job, as_state, as_waiting
 from reeltune.jobs.store import Store
 
 
@@ -16,6 +17,11 @@ class QueueReader:
 
     def __init__(self, root: Path) -> None:
         self._store = Store(root)
+
+    @property
+    def store(self) -> Store:
+        """The queue's file."""
+        return self._store
 
     @property
     def notice(self) -> str:
@@ -60,6 +66,11 @@ class QueueReader:
         with self._store.open() as connection:
             return job_in(connection, id)
 
+    def waiting(self, only: Collection[int] | None = None) -> list[WaitingJob]:
+        """The jobs that wait, in the user's order. `only`: the ids of the jobs that count; None for all."""
+        with self._store.open() as connection:
+            return waiting_jobs(connection, only)
+
     @property
     def paused(self) -> bool:
         """Whether the user pauses the queue, so that no worker takes a job."""
@@ -70,6 +81,16 @@ class QueueReader:
 def is_paused(connection: Any) -> bool:
     """Whether the user pauses the queue."""
     return connection.execute("SELECT 1 FROM user_pause LIMIT 1").fetchone() is not None
+
+
+def waiting_jobs(connection: Any, only: Collection[int] | None = None) -> list[WaitingJob]:
+    """The jobs that wait, in the user's order."""
+    rows = connection.execute(
+        "SELECT id, definition, position, created, CASE WHEN typeof(settings) = 'text' AND json_valid(settings) "
+        "THEN json_extract(settings, '$.activated_loras') END AS loras FROM jobs WHERE state = 'queued'"
+    )
+    jobs = [as_waiting(row) for row in rows if only is None or row["id"] in only]
+    return sorted(jobs, key=lambda job: (job.position, job.id))
 
 
 def job_in(connection: Any, id: int) -> Job:

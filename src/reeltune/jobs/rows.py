@@ -10,8 +10,7 @@ from typing import Any
 
 from reeltune.errors import InvalidJSON
 from reeltune.families.values import Settings
-from reeltune.jobs.choose import WaitingJob
-from reeltune.jobs.job import Job, State
+from reeltune.jobs.job import Job, State, WaitingJob
 from reeltune.untrusted import clean_text, decode_text, parse_json
 
 LARGEST_POSITION = 2**53  # of those this program writes; a larger one was written by another, and is ignored
@@ -58,14 +57,21 @@ def as_job(row: sqlite3.Row) -> Job:
         attempts=_whole(values.get("attempt")),
         worker=_text(values.get("worker")),
         lease=_time(values.get("lease")),
+        deaths=max(0, _whole(values.get("deaths"))),
         confined=values.get("confined") != 0,
         damaged=bool(problem),
     )
 
 
 def as_waiting(row: sqlite3.Row) -> WaitingJob:
-    """The few columns of a waiting job that decide when it runs."""
-    return WaitingJob(row["id"], _text(row["definition"]), _whole(row["position"]), _time(row["created"]))
+    """The few columns of a waiting job that decide when and where it runs."""
+    loras = loras_of(_parsed(row["loras"], list))
+    return WaitingJob(row["id"], _text(row["definition"]), loras, _whole(row["position"]), _time(row["created"]))
+
+
+def loras_of(value: Any) -> tuple[str, ...] | None:
+    """The LoRAs of a job's settings; None where it has those of its definition."""
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else None
 
 
 def dumped(value: Settings | Sequence[str]) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,18 +19,23 @@ from filelock import FileLock, Timeout
 
 from reeltune.errors import JobStateError, QueueError
 from reeltune.files import reason
+from reeltune.jobs.crew import Crew
 from reeltune.jobs.handle import WorkerHandle
-from reeltune.jobs.job import Attempt, State
+from reeltune.jobs.idle import IdleLimit
+from reeltune.jobs.job import Attempt, State, WaitingJob
 from reeltune.jobs.job_log import log
 from reeltune.jobs.leases import LeaseKeeper
 from reeltune.jobs.live import Live
-from reeltune.jobs.local import LocalProcess, worker_command
+from reeltune.jobs.local import local_workers
+from reeltune.jobs.needs import NeedsCache
 from reeltune.jobs.pauses import Pauses, user_pause
 from reeltune.jobs.queue import Queue
+from reeltune.jobs.roster import Roster, RosterKeeper, WorkerRequest, WorkerRow, row_of, unknown_worker
 from reeltune.jobs.totals import Totals, TotalsNow
 from reeltune.jobs.worker_thread import JobListener, WorkerThread
 
 LOCK_NAME = ".reeltune.lock"
+_REASONS_SECONDS = 1.0  # for which the reasons to wait are kept
 
 
 class Runner:
@@ -57,19 +63,34 @@ class Runner:
     ) -> None:
         self.queue = Queue(root, confined=confined, outputs=outputs)
         if workers is None:
-            workers = [LocalProcess("local-1", worker_command(root, save_quantized=save_quantized))]
+            workers = local_workers(root, save_quantized=save_quantized)
         self._root = root
         self._lock = FileLock(root / LOCK_NAME, timeout=0, thread_local=False)
         self._pauses = Pauses()
         self._totals = Totals()
+        if len({handle.name for handle in workers}) != len(workers):
+            raise ValueError("Two workers have the same name.")
+        self._handles = {handle.name: handle for handle in workers}
+        self.crew = Crew(workers, NeedsCache(root))
+        idle = IdleLimit(root)
         machine = socket.gethostname()
         self._threads = {
-            name: WorkerThread(name, handle, self.queue, self._pauses, self._totals, only=only, listener=listener)
+            name: WorkerThread(
+                name,
+                handle,
+                self.queue,
+                self._pauses,
+                self._totals,
+                self.crew,
+                idle,
+                only=only,
+                listener=listener,
+            )
             for name, handle in ((f"{machine}/{handle.name}", handle) for handle in workers)
         }
-        if len(self._threads) != len(workers):
-            raise ValueError("Two workers have the same name.")
+        self._waits: tuple[float, list[WaitingJob], Mapping[int, str]] | None = None
         self._leases = LeaseKeeper(self.queue, self._attempts)
+        self._roster = RosterKeeper(Roster(self.queue.store), self.workers, self.ask)
 
     def __enter__(self) -> Self:
         self.start()
@@ -91,6 +112,7 @@ class Runner:
         try:
             self.queue.recover(self._threads)  # no other program can run them: it would hold the lock
             paused = self._obeys_user and self.queue.paused
+            self._roster.start()
         except QueueError:
             self._lock.release()
             raise
@@ -107,6 +129,7 @@ class Runner:
         for thread in self._threads.values():
             thread.join()
         self._leases.stop()
+        self._roster.stop()
         with contextlib.suppress(OSError):  # the root was moved away
             self._lock.release()
 
@@ -145,6 +168,17 @@ class Runner:
         log.info("The queue continues.")
         self.wake()
 
+    def ask(self, name: str, request: WorkerRequest) -> None:
+        """Drain a worker, end it after its job, or let it run jobs again. Raises WorkerNotFound."""
+        if name not in self._handles:
+            raise unknown_worker(name, list(self._handles))
+        if request is WorkerRequest.RESUME:
+            self.crew.resume(name)
+        else:
+            self.crew.drain(name, end=request is WorkerRequest.END)
+        log.info("The worker %s was asked to %s", name, request)
+        self.wake()
+
     # --- as it is now -----------------------------------------------------------------------------------------------
 
     def running(self) -> list[Live]:
@@ -155,6 +189,23 @@ class Runner:
     def live(self, id: int) -> Live | None:
         """What a job does now; None where it isn't running here."""
         return next((live for live in self.running() if live.job == id), None)
+
+    def workers(self) -> list[WorkerRow]:
+        """The workers as they are now."""
+        return [row_of(member, self._handles[member.name].used_bytes) for member in self.crew.members()]
+
+    def waits(self) -> Mapping[int, str]:
+        """Why each waiting job waits, in words, by its id; empty while the queue is paused. Raises QueueError.
+
+        The answer may be a second old: many clients ask, and the reasons of thousands of jobs take a while.
+        """
+        if self.paused:
+            return {}
+        waiting = self.queue.waiting()
+        now, known = time.monotonic(), self._waits
+        if known is None or now - known[0] > _REASONS_SECONDS or known[1] != waiting:
+            known = self._waits = (now, waiting, self.crew.waits(waiting))
+        return known[2]
 
     @property
     def totals(self) -> TotalsNow:

@@ -59,11 +59,29 @@ _MIGRATIONS = (
     """,
     # one row while the user pauses the queue, with the time at which the pause began (seconds since 1970)
     "CREATE TABLE user_pause (began REAL NOT NULL)",
+    # how many workers in a row have died while they ran a job
+    "ALTER TABLE jobs ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0",
+    # the workers of the program that runs the jobs, and what other programs ask of them
+    """
+    CREATE TABLE workers (
+        name TEXT PRIMARY KEY,
+        device TEXT NOT NULL,
+        node TEXT NOT NULL,
+        state TEXT NOT NULL,
+        holds TEXT NOT NULL,
+        job INTEGER,
+        used_bytes INTEGER,
+        memory_bytes INTEGER,
+        since REAL NOT NULL,
+        problem TEXT NOT NULL,
+        request TEXT NOT NULL DEFAULT ''
+    )
+    """,
 )
 COLUMNS = (
     "id", "definition", "settings", "state", "position", "created", "started", "finished", "progress", "error", "hint",
     "outputs", "notices", "extra", "latents", "attempt", "confined", "ended",
-    "worker", "lease",
+    "worker", "lease", "deaths",
 )  # fmt: skip
 _NOT_A_QUEUE = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _log = logging.getLogger("reeltune.jobs")
@@ -103,6 +121,7 @@ class Store:
                 self._bring_up_to_date(connection)
             connection.execute(f"SELECT {', '.join(COLUMNS)} FROM jobs LIMIT 1")
             connection.execute("SELECT began FROM user_pause LIMIT 1")
+            connection.execute("SELECT name, request FROM workers LIMIT 1")
             result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if result != "ok":
                 error = sqlite3.DatabaseError(str(result))

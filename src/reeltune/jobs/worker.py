@@ -55,15 +55,23 @@ class Worker:
     """Does one task after the other; a second thread reads, so that a cancel is heard meanwhile.
 
     `save_quantized`: keep what is quantized while loading, whatever the preference. `outputs`: the folder of videos;
-    by default the preference's.
+    by default the preference's. `device`: what it computes on; by default the preference's.
     """
 
     def __init__(
-        self, root: Path, tasks: BinaryIO, answers: BinaryIO, *, save_quantized: bool = False, outputs: str = ""
+        self,
+        root: Path,
+        tasks: BinaryIO,
+        answers: BinaryIO,
+        *,
+        save_quantized: bool = False,
+        outputs: str = "",
+        device: str = "",
     ) -> None:
         self._root, self._tasks, self._answers = root, tasks, answers
         self._save_quantized = save_quantized
         self._outputs = outputs
+        self._device = device
         self._waiting: queue.Queue[RunTask] = queue.Queue()
         self._cancels: dict[Attempt, CancelToken] = {}
         self._lock = threading.Lock()
@@ -156,6 +164,8 @@ class Worker:
         preferences, notices = load_preferences(self._root)
         if self._outputs:
             preferences = replace(preferences, outputs=self._outputs)
+        if self._device:
+            preferences = replace(preferences, device=self._device)
         stored = read_settings(task.settings)  # a job may have been queued by another version
         for notice in (*notices, *stored.notices()):
             self._report(Notice(notice))
@@ -245,16 +255,33 @@ def private_stdout() -> BinaryIO:
     return own
 
 
+def limit_threads(count: int) -> None:
+    """Let torch and numba use so many CPU threads at most; they read these variables when they are first imported."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        fewer = os.environ.get(name, "")
+        if not (fewer.isdigit() and 0 < int(fewer) <= count):
+            os.environ[name] = str(count)
+
+
 def main() -> None:
     """Run as a process of its own."""
     parser = argparse.ArgumentParser(prog="python -m reeltune.jobs.worker", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="working folder")
     parser.add_argument("--save-quantized", action="store_true", help="write what is quantized while loading")
     parser.add_argument("--outputs", default="", help="folder of videos, in place of the preference's")
+    parser.add_argument("--device", default="", help="device to compute on, in place of the preference's")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads at most; 0 for all")
     options = parser.parse_args()
+    if options.threads > 0:
+        limit_threads(options.threads)
     answers = private_stdout()
     Worker(
-        options.root, sys.stdin.buffer, answers, save_quantized=options.save_quantized, outputs=options.outputs
+        options.root,
+        sys.stdin.buffer,
+        answers,
+        save_quantized=options.save_quantized,
+        outputs=options.outputs,
+        device=options.device,
     ).run()
 
 

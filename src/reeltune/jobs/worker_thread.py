@@ -10,9 +10,11 @@ from functools import partial
 
 from reeltune.errors import QueueError, WorkerDied
 from reeltune.events import LatentsStored
-from reeltune.jobs.choose import FreeWorker
 from reeltune.jobs.crash import explained
+from reeltune.jobs.crew import Crew
+from reeltune.jobs.ends import how_far, store_outcome, tried_again
 from reeltune.jobs.handle import WorkerHandle
+from reeltune.jobs.idle import IdleLimit
 from reeltune.jobs.job import Attempt, Job, State
 from reeltune.jobs.job_log import JobLog, log
 from reeltune.jobs.leases import LEASE_SECONDS
@@ -25,6 +27,7 @@ from reeltune.jobs.written import unreported_videos
 
 JobListener = Callable[[int, WorkerEvent], None]  # called with the id of a job and what happened
 _LOOK_SECONDS = 1.0  # other processes may add jobs too
+_MOST_DEATHS = 2  # of workers in a row, until a job is not tried again
 _STORE_SECONDS = 2.0  # how often the progress of a job is stored
 
 
@@ -41,6 +44,8 @@ class WorkerThread:
         queue: Queue,
         pauses: Pauses,
         totals: Totals,
+        crew: Crew,
+        idle: IdleLimit,
         *,
         only: Collection[int] | None = None,
         listener: JobListener | None = None,
@@ -52,6 +57,8 @@ class WorkerThread:
         self._queue = queue
         self._pauses = pauses
         self._totals = totals
+        self._crew = crew
+        self._idle = idle
         self._live: Live | None = None
         self._ended: Live | None = None  # what the last job did, until its end is stored
         self._unstored: Outcome | None = None  # how the last job ended, until that is stored
@@ -156,15 +163,45 @@ class WorkerThread:
         """Store the end of the last job, then run the next one; returns whether there was one. Raises QueueError."""
         if self._unstored is not None:
             self._store(self._unstored)
-        if self._pauses.current is not None or self._interrupted.is_set():
-            return False
-        worker = FreeWorker(self.worker, self._handle.warm_files)
-        job = self._queue.take(worker, LEASE_SECONDS, only=self.only)
+        waits = self._pauses.current is not None or self._interrupted.is_set()
+        job = None if waits else self._take()
         if job is None:
+            self._rest()
             return False
         self._trouble = None
         self._run(job)
         return True
+
+    def _take(self) -> Job | None:
+        """The next job for this worker. Raises QueueError."""
+        name = self._handle.name
+        waiting = self._queue.waiting(self.only)
+        self._crew.prepare(waiting)
+        with self._crew.turn(name):
+            if not waiting:
+                return None
+            job = self._queue.take(
+                self.worker, LEASE_SECONDS, only=self.only, choose=lambda waiting: self._crew.choose(name, waiting)
+            )
+            if job is not None:
+                self._crew.begin(name, job)
+            return job
+
+    def _rest(self) -> None:
+        """Look after a worker that has nothing to do: it may have died, and it ends after some time."""
+        name = self._handle.name
+        death = self._handle.check()
+        if death is not None:
+            self._crew.empty(name, death)
+            log.warning(
+                "The worker %s ended while it was idle: %s It is started for its next job.", name, death.message
+            )
+        member = self._crew.member(name)
+        if member is None:  # it has left
+            return
+        if (member.ending or self._idle.is_over(member.since)) and self._handle.release():
+            self._crew.empty(name)
+            log.info("The worker %s was ended: %s.", name, "as asked" if member.ending else "it was idle")
 
     def _run(self, job: Job) -> None:
         """Run a job to its end, whatever that is, and store it."""
@@ -175,6 +212,7 @@ class WorkerThread:
                 time.time(),
                 outputs=job.outputs,
                 latents=job.latents,
+                notices=job.notices,
                 attempt=job.attempts,
                 worker=self.worker,
             )
@@ -185,20 +223,34 @@ class WorkerThread:
             self._ended = live = self._live
             self._live = None
             if live is not None:
-                outcome = replace(outcome, outputs=live.outputs, latents=live.latents, notices=live.notices)
+                notices = (*live.notices, *outcome.notices)
+                outcome = replace(outcome, outputs=live.outputs, latents=live.latents, notices=notices)
             self._unstored = outcome
         job_log.ended(outcome)
+        self._report_to_crew(outcome, live, job_log)
         self._pause_after(outcome)
         self._store(outcome)
+
+    def _report_to_crew(self, outcome: Outcome, live: Live | None, job_log: JobLog) -> None:
+        """What the worker holds now, and how long its job took."""
+        loaded = live is not None and live.using is not None
+        self._crew.end(
+            self._handle.name,
+            loaded=loaded,
+            completed=outcome.state is State.DONE,
+            load_seconds=job_log.seconds_of("load"),
+        )
 
     def _run_to_end(self, job: Job, job_log: JobLog) -> Outcome:
         try:
             ending = self._follow(job, job_log)
         except WorkerDied as death:
+            self._crew.died(self._handle.name, death)
             return self._after_death(job, death)
         except Exception as error:  # the boundary of a job: it ends with a reason, and the next one gets a new worker
             log.exception("Job %d met an unexpected error", job.id)
             self._handle.kill()
+            self._crew.died(self._handle.name, WorkerDied("It was ended after an unexpected error."))
             hint = "The terminal of the program shows more."
             return Outcome(job, State.FAILED, f"An unexpected error: {type(error).__name__}.", hint)
         match ending:
@@ -219,8 +271,12 @@ class WorkerThread:
             return Outcome(job, State.CANCELLED)
         if live is not None:
             death = explained(death, live.using)
+        deaths = job.deaths + 1
+        if deaths < _MOST_DEATHS:
+            return Outcome(job, State.QUEUED, death.message, death.hint, notices=(tried_again(death, live),))
         begun = live is not None and live.progress is not None
-        return Outcome(job, State.FAILED, death.message, death.hint, shared=not begun)
+        hint = f"It isn't tried again, as {deaths} workers in a row have ended while they ran it. {death.hint}".strip()
+        return Outcome(job, State.FAILED, death.message, hint, shared=not begun)
 
     def _with_unreported_videos(self, job: Job) -> Live | None:
         """The current state, with the videos that the worker has written but didn't report before it died."""
@@ -245,7 +301,7 @@ class WorkerThread:
             self._handle_event(job, event, job_log)
             if time.monotonic() - stored > _STORE_SECONDS:
                 stored = time.monotonic()
-                self._try_to_store(partial(self._queue.store_progress, job.attempt, _how_far(self._live)))
+                self._try_to_store(partial(self._queue.store_progress, job.attempt, how_far(self._live)))
         if ending is None:
             raise WorkerDied("The worker ended without a result.", hint="Run it again.")
         return ending
@@ -266,16 +322,7 @@ class WorkerThread:
         """Store how a job ended. Raises QueueError; it is tried again, and nothing is lost meanwhile."""
         job = outcome.job
         try:
-            self._queue.restore(job)
-            counts = self._queue.finish(
-                job.attempt,
-                outcome.state,
-                error=outcome.error,
-                hint=outcome.hint,
-                outputs=outcome.outputs,
-                latents=outcome.latents,
-                notices=outcome.notices,
-            )
+            counts = store_outcome(self._queue, outcome)
         except QueueError as error:
             videos = f" Its videos: {', '.join(outcome.outputs)}." if outcome.outputs else ""
             message = f"Job {job.id} is {outcome.state}, and this can't be stored: {error.message}{videos}"
@@ -301,6 +348,8 @@ class WorkerThread:
 
     def _pause_after(self, outcome: Outcome) -> None:
         """Pause after a failure that every job shares, longer each time; any other end of a job starts anew."""
+        if outcome.state is State.QUEUED:
+            return
         if outcome.state is not State.FAILED or not outcome.shared:
             self._pauses.start_over()
             return
@@ -313,10 +362,3 @@ class WorkerThread:
         pause = self._pauses.begin(outcome.error, outcome.hint, jobs_wait=jobs_wait)
         if pause is not None:
             log.warning("%s", pause.trouble)
-
-
-def _how_far(live: Live | None) -> str:
-    progress = live.progress if live is not None else None
-    if progress is None:
-        return ""
-    return f"{progress.stage} {progress.done}" + (f" of {progress.total}" if progress.total else "")

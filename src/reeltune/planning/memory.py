@@ -65,6 +65,21 @@ def choose_profile(plan: Plan) -> ChosenProfile:
     return ChosenProfile(MemoryProfile.MINIMUM, f"even single blocks are much for the {_gigabytes(usable)} of {device}")
 
 
+def least_bytes(plan: Plan) -> int:
+    """Memory in bytes that a device should have for a plan; 0 while the weights' headers are unknown.
+
+    On a card this is what streaming takes, as smaller cards are very slow. Other devices hold all weights.
+    """
+    sizes = estimate(plan)
+    if sizes.transformer is None:
+        return 0
+    if not plan.device.startswith("cuda"):
+        return sizes.transformer
+    profile = plan.preferences.memory_profile
+    needed = dict(_needs(plan, sizes))
+    return round(needed.get(MemoryProfile.STREAMED if profile == "auto" else MemoryProfile(profile), 0) / _USABLE)
+
+
 def _needs(plan: Plan, sizes: Estimate) -> Iterator[tuple[MemoryProfile, int]]:
     """Bytes on the card at the peak of each profile but the smallest, the fastest profile first."""
     transformer, activation_bytes = sizes.transformer or 0, activations(plan)

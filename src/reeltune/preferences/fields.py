@@ -195,6 +195,12 @@ _DECLARATIONS = (
     _number("stall_seconds", "Seconds without data before a download reconnects.", 1, 600),
     _switch("input_urls", "Let programs name images and videos by URL, which the server then downloads."),
     _number(
+        "worker_idle_minutes",
+        "Minutes without a job after which a worker ends and releases its memory; 0 for never.",
+        0,
+        10_080,
+    ),
+    _number(
         "queue_limit",
         "Programs can't add jobs while so many wait.",
         1,

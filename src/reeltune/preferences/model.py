@@ -24,7 +24,8 @@ class Preferences:
     "dynamic" (int8 activations). `merge_loras`: whether LoRAs with a constant weight are merged into models
     that are loaded from 16-bit files. `save_quantized`: whether int8 versions of 16-bit files are written and listed.
     `input_urls`: whether programs may name images and videos by URL. `queue_limit`: how many jobs may wait when a
-    program adds one. `tokens`: by "hub" and "civitai". `extra`: unknown keys of the file, which are kept.
+    program adds one. `worker_idle_minutes`: after so long without a job a worker ends; 0 for never. `tokens`: by "hub"
+    and "civitai". `extra`: unknown keys of the file, which are kept.
 
     Choices and devices are accepted in any case and by their usual aliases. Raises PreferencesError for other values.
     """
@@ -47,6 +48,7 @@ class Preferences:
     save_quantized: bool = False
     input_urls: bool = False
     queue_limit: int = 1000
+    worker_idle_minutes: float = 60.0
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict)
 

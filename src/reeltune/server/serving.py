@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from reeltune.errors import ServeError
 from reeltune.jobs import Runner
+from reeltune.jobs.local import local_workers
 from reeltune.preferences import load_preferences
 from reeltune.server.access import Access
 from reeltune.server.desktop import has_desktop, open_browser
@@ -79,17 +80,26 @@ def check(serving: Serving) -> tuple[Access, list[str]]:
     return Access(Login(passwords, keys), keys), [*warnings, *more_warnings]
 
 
-def serve(root: Path, serving: Serving, *, save_quantized: bool = False, say: Callable[[str], None] = print) -> None:
-    """Serve until Ctrl-C or SIGTERM. Raises ServeError, QueueError.
+def serve(
+    root: Path,
+    serving: Serving,
+    *,
+    workers: str | None = None,
+    save_quantized: bool = False,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM. Raises ServeError, QueueError, DeviceError.
 
-    `save_quantized` overrides the preference, which is not changed. `say` prints a line.
+    `workers`: see `local_workers`. `save_quantized` overrides the preference, which is not changed. `say` prints a
+    line.
     """
     access, warnings = check(serving)
     _, notices = load_preferences(root)
     for line in (*warnings, *notices):
         say(line)
+    handles = local_workers(root, workers, save_quantized=save_quantized)
     stop = _stop_event()
-    with Runner(root, confined=not serving.trusted, save_quantized=save_quantized) as runner:
+    with Runner(root, confined=not serving.trusted, workers=handles) as runner:
         workspace = Workspace(root, runner, local=serving.trusted)
         running = launch(workspace, serving, access)
         if serving.page:

@@ -40,6 +40,7 @@ PREFERENCE_LABELS = {
     "stall_seconds": "Reconnect after (seconds)",
     "input_urls": "Let programs name images and videos by URL",
     "queue_limit": "Waiting jobs of programs",
+    "worker_idle_minutes": "End idle workers after (minutes)",
 }
 TOKEN_LABELS = {"hub": "Hugging Face token", "civitai": "CivitAI token"}
 DELETE_TOKEN = "-"  # entered in place of a token
@@ -63,6 +64,7 @@ _HELP = {
     "stall_seconds": "How long a server may send nothing.",
     "input_urls": "The server downloads what such URLs lead to, but nothing from private addresses.",
     "queue_limit": "When so many jobs wait, programs are told to try again later.",
+    "worker_idle_minutes": "A worker that runs no job for so long releases its memory; 0 for never.",
 }
 _BITS = {"int8": "Scaled Int8", "bf16": "16-bit"}
 _CHOICE_LABELS = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -33,11 +34,16 @@ class JobAction(StrEnum):
 
 @dataclass(frozen=True)
 class JobView:
-    """A job and the actions that are possible now. `place`: its place among the waiting jobs, counted from 1."""
+    """A job and the actions that are possible now.
+
+    `place`: its place among the waiting jobs, counted from 1. `where`: why it waits, or where it runs, in words; empty
+    if there is nothing to say.
+    """
 
     job: Job
     place: int | None
     actions: tuple[JobAction, ...]
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,10 @@ class QueueView:
         return sum(view.job.state is State.FAILED for view in self.finished)
 
 
-def queue_view(jobs: list[Job]) -> QueueView:
-    """The jobs of a queue, in its order."""
+def queue_view(jobs: list[Job], where: Mapping[int, str] | None = None) -> QueueView:
+    """The jobs of a queue, in its order. `where`: see `JobView`, by the ids of the jobs."""
     waiting_ids = [job.id for job in jobs if job.waiting]
-    views = [_job_view(job, waiting_ids) for job in jobs]
+    views = [replace(_job_view(job, waiting_ids), where=(where or {}).get(job.id, "")) for job in jobs]
     active = tuple(view for view in views if view.job.state in _OPEN_STATES)
     finished = tuple(view for view in views if view.job.state not in _OPEN_STATES)
     return QueueView(active, finished)

@@ -25,7 +25,8 @@ from reeltune.web.markup import hash_of, marked, problem, unexpected
 
 _INTERVAL_SECONDS = 1.0
 _SHOWN_JS = "(draft, gallery, shown) => [draft, gallery, reeltune.marks(shown)]"
-MODELS, MODEL, CURRENT_JOB, QUEUE = "list of models", "model", "current job", "queue"  # parts updated by clicks too
+MODELS, MODEL, CURRENT_JOB = "list of models", "model", "current job"  # parts updated by clicks too
+QUEUE, WORKERS = "queue", "workers"
 _log = logging.getLogger(__name__)
 
 

@@ -44,6 +44,7 @@ class MakeComponents:
     about: gr.HTML
     current_job: gr.HTML
     queue: gr.HTML
+    workers: gr.HTML
     queue_answer: gr.HTML
     outdated: gr.Textbox
     file_name: gr.Textbox

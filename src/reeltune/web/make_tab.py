@@ -10,8 +10,9 @@ from reeltune.fetch import plan_download
 from reeltune.library.index import Index
 from reeltune.service.drafts import VideoDraft, draft_of_job, new_draft
 from reeltune.service.queue_view import import_queue, perform
+from reeltune.service.workers import ask_worker
 from reeltune.service.workspace import Workspace
-from reeltune.web.clock import CURRENT_JOB, MODEL, MODELS, QUEUE, View, attempt
+from reeltune.web.clock import CURRENT_JOB, MODEL, MODELS, QUEUE, WORKERS, View, attempt
 from reeltune.web.current_job_panel import current_job_panel
 from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, MakeComponents, Updates, button_data, on_button, reporting
 from reeltune.web.gallery_state import GalleryState
@@ -19,6 +20,7 @@ from reeltune.web.markup import marked, success
 from reeltune.web.model_panel import model_description, model_list
 from reeltune.web.queue_panel import queue_panel
 from reeltune.web.settings_form import draw_form_for
+from reeltune.web.workers_panel import workers_panel
 
 _MAX_NOTICES = 3
 
@@ -38,10 +40,13 @@ def make_tab(workspace: Workspace, draft: gr.State, tabs: gr.Tabs) -> MakeCompon
                 gr.HTML("<h3>Queue</h3>", apply_default_css=False)
                 queue_answer = gr.HTML("", elem_id="queue-said", apply_default_css=False)
                 queue = gr.HTML(attempt(show_queue, view)[0], **LIVELY, elem_id="queue")
+                workers = gr.HTML(attempt(show_workers, view)[0], **LIVELY, elem_id="workers")
                 with gr.Row(elem_classes="rt-small"):
                     upload = gr.UploadButton("Import a queue", file_types=[".json"], size="sm", elem_id="import-queue")
     outdated, file_name, file_content = (gr.Textbox(visible="hidden") for _ in range(3))
-    make = MakeComponents(models, about, current_job, queue, queue_answer, outdated, file_name, file_content, tabs)
+    make = MakeComponents(
+        models, about, current_job, queue, workers, queue_answer, outdated, file_name, file_content, tabs
+    )
     with form_column:
         draw_form_for(workspace, draft, make)
     _attach_models(workspace, draft, make)
@@ -75,6 +80,11 @@ def show_current_job(view: View) -> str:
 def show_queue(view: View) -> str:
     """All jobs."""
     return queue_panel(view.workspace, view.jobs)
+
+
+def show_workers(view: View) -> str:
+    """The workers, if there are several."""
+    return workers_panel(view.workspace)
 
 
 # --- models -----------------------------------------------------------------------------------------------------
@@ -135,6 +145,12 @@ def _attach_queue(workspace: Workspace, draft: gr.State, make: MakeComponents) -
         updates[make.current_job] = marked(CURRENT_JOB, current_job_panel(workspace, jobs))
         return updates
 
+    @reporting(make.queue_answer)
+    def asked(event: gr.EventData) -> Updates:
+        ask_worker(workspace, button_data(event, "worker"), button_data(event, "do"))
+        return {make.queue_answer: "", make.workers: marked(WORKERS, workers_panel(workspace))}
+
+    on_button(make.workers, asked, None, [make.queue_answer, make.workers])
     file = [make.file_name, make.file_content]
     outputs = [draft, make.about, make.queue_answer, make.queue, make.current_job, *file]
     for html in (make.queue, make.current_job):

@@ -11,12 +11,12 @@ from reeltune.errors import ReeltuneError
 from reeltune.service.drafts import VideoDraft, new_draft, outdated
 from reeltune.service.workspace import Workspace
 from reeltune.web.calls import Page
-from reeltune.web.clock import CURRENT_JOB, MODEL, MODELS, QUEUE, PagePart, View, start_clock
+from reeltune.web.clock import CURRENT_JOB, MODEL, MODELS, QUEUE, WORKERS, PagePart, View, start_clock
 from reeltune.web.configuration import configuration_tab
 from reeltune.web.create_tab import base_choices, create_tab
 from reeltune.web.events import QUIET, MakeComponents
 from reeltune.web.gallery import gallery_tab, video_grid
-from reeltune.web.make_tab import make_tab, show_current_job, show_model, show_models, show_queue
+from reeltune.web.make_tab import make_tab, show_current_job, show_model, show_models, show_queue, show_workers
 from reeltune.web.markup import marked
 from reeltune.web.model_panel import model_description, model_list
 from reeltune.web.own_finetunes import own_ids
@@ -75,6 +75,7 @@ def _parts(make: MakeComponents, cards: gr.HTML, base: gr.Dropdown, own: gr.Drop
         "form": PagePart(make.outdated, _show_outdated, _skip_if_empty, html=False),
         CURRENT_JOB: PagePart(make.current_job, show_current_job),
         QUEUE: PagePart(make.queue, show_queue),
+        WORKERS: PagePart(make.workers, show_workers),
         "gallery": PagePart(cards, lambda view: video_grid(view.workspace, view.gallery)),
         "base models": PagePart(base, lambda view: base_choices(view.workspace), _dropdown, html=False),
         "list of finetunes": PagePart(own, lambda view: own_ids(view.workspace), _dropdown, html=False),

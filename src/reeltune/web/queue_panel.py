@@ -8,6 +8,7 @@ from reeltune._text import counted, shortened
 from reeltune.jobs import Job, State
 from reeltune.service.labels import loras_in_words
 from reeltune.service.queue_view import JobAction, JobView, queue_view, videos_of
+from reeltune.service.workers import where_jobs_are
 from reeltune.service.workspace import Workspace
 from reeltune.web.markup import button, hint, problem, text, video
 
@@ -34,7 +35,7 @@ _LABELS = {
 
 def queue_panel(workspace: Workspace, jobs: list[Job]) -> str:
     """The jobs that are running, waiting or interrupted; those that ended are folded away."""
-    view = queue_view(jobs)
+    view = queue_view(jobs, where_jobs_are(workspace, jobs))
     items = (_active_item(job_view) for job_view in view.active[:_MAX_SHOWN])
     active = _list(items, len(view.active)) if view.active else _EMPTY
     export = button("export", "Export", title="Save the waiting jobs to a file") if view.waiting else ""
@@ -61,8 +62,13 @@ def _active_item(view: JobView) -> str:
     return (
         f'<li class="rt-job rt-{job.state}" data-job="{job.id}"><div class="rt-line">'
         f'<span class="rt-place">{state}</span>{_prompt(job)}<span class="rt-model-id">{_model(job)}</span>'
-        f"</div>{_error(job)}{_buttons(view)}</li>"
+        f"</div>{_where(view)}{_error(job)}{_buttons(view)}</li>"
     )
+
+
+def _where(view: JobView) -> str:
+    """Why a job waits, or where it runs."""
+    return f'<p class="rt-hint rt-where">{text(view.where)}</p>' if view.where else ""
 
 
 def _finished(workspace: Workspace, views: Sequence[JobView], failed: int) -> str:
