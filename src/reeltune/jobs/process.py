@@ -8,7 +8,7 @@ import queue
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 from reeltune.errors import WorkerDied
@@ -24,15 +24,21 @@ _MOST_PROBLEMS = 20  # of messages that are logged for one process
 class WorkerProcess:
     """One running process. `events` ends when the process does. Raises WorkerDied where it can't be started.
 
+    `environment`: variables besides those of this program.
+
     Messages are written by a thread of its own: a process that is stopped reads nothing, and a pipe holds 64 KB.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self._problems: set[str] = set()
         self._killed = False
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                env={**os.environ, **environment} if environment else None,
             )  # a session of its own: Ctrl-C in the terminal is the page's to handle
         except (OSError, ValueError) as error:
             message = f"The worker process can't be started: {reason(error)}."
@@ -53,7 +59,11 @@ class WorkerProcess:
 
     def send(self, task: Task) -> None:
         """Send a task, without ever waiting; where the process is gone, `events` ends."""
-        self._outgoing.put(pack_task(task))
+        self.send_line(pack_task(task))
+
+    def send_line(self, raw: bytes) -> None:
+        """Send a line that is ready, without ever waiting."""
+        self._outgoing.put(raw)
 
     def _write(self) -> None:
         stream = _stream(self._process.stdin)
@@ -66,7 +76,7 @@ class WorkerProcess:
 
     def events(self) -> Iterator[ReceivedEvent]:
         """Its events, until it ends; one that can't be understood is logged. Raises WorkerDied for a broken line."""
-        for line in _stream(self._process.stdout):
+        for line in self.lines():
             try:
                 received = unpack_event(line)
             except ValueError as error:
@@ -75,6 +85,11 @@ class WorkerProcess:
             for problem in received.problems:
                 self._log_once(problem)
             yield received
+
+    def lines(self) -> Iterator[bytes]:
+        """What it writes, line by line, until it ends."""
+        for line in _stream(self._process.stdout):  # `yield from` would close the pipe together with this generator
+            yield line
 
     def _log_once(self, problem: str) -> None:
         if problem not in self._problems and len(self._problems) < _MOST_PROBLEMS:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -61,10 +63,17 @@ class Runner:
         self._lock = FileLock(root / LOCK_NAME, timeout=0, thread_local=False)
         self._pauses = Pauses()
         self._totals = Totals()
-        machine = socket.gethostname()
+        self._new_thread = partial(
+            WorkerThread, queue=self.queue, pauses=self._pauses, totals=self._totals, listener=listener
+        )
+        self._only = only
+        self._machine = socket.gethostname()
+        self._changing = threading.Lock()
+        self._running = False
+        self._retired: list[WorkerThread] = []  # of workers that were removed, until their jobs have ended
         self._threads = {
-            name: WorkerThread(name, handle, self.queue, self._pauses, self._totals, only=only, listener=listener)
-            for name, handle in ((f"{machine}/{handle.name}", handle) for handle in workers)
+            name: self._new_thread(name, handle, only=only)
+            for name, handle in ((f"{self._machine}/{handle.name}", handle) for handle in workers)
         }
         if len(self._threads) != len(workers):
             raise ValueError("Two workers have the same name.")
@@ -95,15 +104,20 @@ class Runner:
             raise
         if paused:
             log.warning("%s", user_pause())
-        for thread in self._threads.values():
-            thread.start()
+        with self._changing:
+            self._running = True
+            for thread in self._threads.values():
+                thread.start()
         self._leases.start()
 
     def stop(self) -> None:
         """End the workers, whatever they do; jobs they were at become `interrupted`."""
-        for thread in self._threads.values():
+        with self._changing:
+            self._running = False
+            threads = self._all_threads()
+        for thread in threads:
             thread.stop()
-        for thread in self._threads.values():
+        for thread in threads:
             thread.join()
         self._leases.stop()
         with contextlib.suppress(OSError):  # the root was moved away
@@ -111,14 +125,43 @@ class Runner:
 
     def interrupt(self) -> None:
         """Take no more jobs, and stop those that run at their next step: they become `interrupted`."""
-        for thread in self._threads.values():
+        for thread in self._all_threads():
             thread.interrupt()
 
     def limit_to(self, only: Collection[int]) -> None:
         """Run the jobs with these ids from now on, and no others."""
-        for thread in self._threads.values():
-            thread.only = only
+        with self._changing:
+            self._only = only
+            for thread in self._threads.values():
+                thread.only = only
         self.wake()
+
+    def add_worker(self, handle: WorkerHandle) -> None:
+        """Let another worker take jobs, before the start or while others run. Raises ValueError for a name in use."""
+        with self._changing:
+            name = f"{self._machine}/{handle.name}"
+            if name in self._threads:
+                raise ValueError("Two workers have the same name.")
+            thread = self._new_thread(name, handle, only=self._only)
+            self._threads = {**self._threads, name: thread}
+            self._retired = [retired for retired in self._retired if retired.alive]
+            if self._running:
+                thread.start()
+
+    def remove_worker(self, handle: WorkerHandle) -> None:
+        """Let a worker take no more jobs. The one that it runs goes on to its end, whatever that is."""
+        with self._changing:
+            name = f"{self._machine}/{handle.name}"
+            thread = self._threads.get(name)
+            if thread is None:
+                return
+            self._threads = {other: kept for other, kept in self._threads.items() if other != name}
+            self._retired = [retired for retired in (*self._retired, thread) if retired.alive]
+            thread.retire()
+
+    def _all_threads(self) -> list[WorkerThread]:
+        """The threads of all workers, and of those that were removed and still run a job."""
+        return [*self._threads.values(), *self._retired]
 
     def wake(self) -> None:
         """Take new jobs at once, where the queue isn't paused."""
@@ -148,7 +191,7 @@ class Runner:
 
     def running(self) -> list[Live]:
         """What the running jobs do now, the one that began first at the beginning."""
-        lives = [live for thread in self._threads.values() if (live := thread.live) is not None]
+        lives = [live for thread in self._all_threads() if (live := thread.live) is not None]
         return sorted(lives, key=lambda live: live.began)
 
     def live(self, id: int) -> Live | None:
@@ -198,7 +241,7 @@ class Runner:
         A waiting job is taken out of the queue. `attempt`: which try is meant, as a job may be run again. Raises
         QueueError for one that has ended, or that another program runs.
         """
-        if any(thread.cancel(id, attempt) for thread in self._threads.values()):
+        if any(thread.cancel(id, attempt) for thread in self._all_threads()):
             return
         job = self.queue.get(id)
         if job.state is State.RUNNING and job.worker not in self._threads:
@@ -211,4 +254,4 @@ class Runner:
 
     def _attempts(self) -> list[Attempt]:
         """What runs here, or has run without its end being stored yet."""
-        return [attempt for thread in self._threads.values() if (attempt := thread.attempt) is not None]
+        return [attempt for thread in self._all_threads() if (attempt := thread.attempt) is not None]

@@ -59,6 +59,7 @@ class WorkerThread:
         self._guard = threading.Lock()
         self._woken = threading.Event()
         self._stopped = threading.Event()
+        self._retired = threading.Event()
         self._interrupted = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=f"reeltune-{handle.name}", daemon=True)
 
@@ -101,6 +102,11 @@ class WorkerThread:
         self._woken.set()
         self._handle.close()
 
+    def retire(self) -> None:
+        """Take no more jobs, and end once the job that runs has ended. Doesn't wait for the thread."""
+        self._retired.set()
+        self._woken.set()
+
     def interrupt(self) -> None:
         """Take no more jobs, and stop the one that runs at its next step: it becomes `interrupted`."""
         with self._guard:
@@ -130,7 +136,7 @@ class WorkerThread:
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        while not self._stopped.is_set():
+        while not self._stopped.is_set() and not (self._retired.is_set() and self._unstored is None):
             self._woken.clear()
             try:
                 busy = self._next()
@@ -156,7 +162,7 @@ class WorkerThread:
         """Store the end of the last job, then run the next one; returns whether there was one. Raises QueueError."""
         if self._unstored is not None:
             self._store(self._unstored)
-        if self._pauses.current is not None or self._interrupted.is_set():
+        if self._pauses.current is not None or self._interrupted.is_set() or self._retired.is_set():
             return False
         worker = FreeWorker(self.worker, self._handle.warm_files)
         job = self._queue.take(worker, LEASE_SECONDS, only=self.only)
