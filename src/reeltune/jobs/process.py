@@ -88,7 +88,7 @@ class WorkerProcess:
 
     def lines(self) -> Iterator[bytes]:
         """What it writes, line by line, until it ends."""
-        for line in _stream(self._process.stdout):  # `yield from` would close the pipe together with this generator
+        for line in _stream(self._process.stdout):  # noqa: UP028 - `yield from` would close the pipe with this generator
             yield line
 
     def _log_once(self, problem: str) -> None:
