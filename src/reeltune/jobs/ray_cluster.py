@@ -72,6 +72,7 @@ def ray_workers(
     options = ["--address", address, "--root", str(root.absolute()), "--idle-seconds", str(idle_minutes * 60)]
     options += ["--folder", folder or (str(root.absolute()) if local else "")]
     options += ["--cpu"] if cpu else []
+    options += [] if is_own(address) else ["--needs-token"]
     options += ["--outputs", str(outputs.absolute())] if outputs is not None else []
     command = [sys.executable, "-m", "reeltune.jobs.ray_driver", *options]
     return RayCluster(command, joined, left, demand, environment=_environment(local, os.environ))
@@ -88,7 +89,7 @@ def check_address(address: str, environment: Mapping[str, str]) -> None:
         message = f"{address!r} can't be used: Ray's client protocol doesn't deliver events while a video is made."
         hint = "Join this machine to the cluster (`ray start --address=HOST:6379 --num-cpus=0`), and use HOST:6379."
         raise ClusterError(message, hint=hint)
-    if address == LOCAL or _is_loopback(address):
+    if is_own(address):
         return
     if environment.get("RAY_AUTH_MODE", "").lower() != "token" or not _has_token(environment):
         message = f"The Ray cluster {address!r} is not used: whoever reaches a cluster without a token runs code on it."
@@ -106,7 +107,10 @@ def _has_token(environment: Mapping[str, str]) -> bool:
         return False
 
 
-def _is_loopback(address: str) -> bool:
+def is_own(address: str) -> bool:
+    """Whether a cluster is one of this machine alone."""
+    if address == LOCAL:
+        return True
     host = address.rpartition(":")[0].strip("[]") or address
     if host == "localhost":
         return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from reeltune._version import __version__
+from reeltune.errors import ClusterError
 from reeltune.jobs.codec import unpack_task
 from reeltune.jobs.messages import CancelTask, RunTask
 from reeltune.jobs.ray_actor import describe_node
@@ -29,6 +31,7 @@ from reeltune.jobs.worker import private_stdout
 
 _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 60.0
+_PROBE_SECONDS = 30.0
 _SHUTDOWN_SECONDS = 7.0
 
 
@@ -56,11 +59,15 @@ class RayDriver:
         self._asked: dict[str, tuple[Any, float]] = {}  # by the id of a node: its description to come, since when
         self._nodes: dict[str, _Described] = {}
         self._told: list[RayNode] | None = None
+        self._ending = threading.Event()
 
-    def connect(self, address: str) -> None:
-        """Connect, or start a cluster of this machine. Raises whatever Ray raises."""
+    def connect(self, address: str, *, needs_token: bool) -> None:
+        """Connect, or start a cluster of this machine. Raises ClusterError, and whatever Ray raises."""
         import ray
 
+        if needs_token and is_open(address):
+            message = f"The cluster {address} accepts connections without a token, so others can run code on it."
+            raise ClusterError(message, hint="Start all of its nodes with RAY_AUTH_MODE=token; see docs/cluster.md.")
         options: dict[str, object] = {"include_dashboard": False} if address == LOCAL else {}
         ray.init(address=address, namespace="reeltune", log_to_driver=False, logging_level="ERROR", **options)
         threading.Thread(target=self._watch, name="ray-nodes", daemon=True).start()
@@ -80,6 +87,7 @@ class RayDriver:
                 self._do(split(raw))
             except Exception:  # the boundary of a line: one that fails ends nothing else
                 traceback.print_exc()
+        self._ending.set()
 
     def _do(self, line: RayLine) -> None:
         if line.kind == "want":
@@ -115,6 +123,8 @@ class RayDriver:
             try:
                 self._look()
             except Exception as error:  # the head doesn't answer: Ray ends this process where that lasts
+                if self._ending.is_set():
+                    return
                 print(f"The nodes of the cluster can't be listed: {type(error).__name__}", file=sys.stderr)
             time.sleep(_LOOK_SECONDS)
 
@@ -207,10 +217,26 @@ class RayDriver:
         self.answer("note", content={"message": text})
 
 
+def is_open(address: str) -> bool:
+    """Whether a cluster accepts connections without a token; one with tokens refuses them.
+
+    Ray sends a token to any cluster, and doesn't say whether it was needed.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"}
+    environment["RAY_AUTH_MODE"] = "disabled"
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        tried = subprocess.run(command, env=environment, capture_output=True, timeout=_PROBE_SECONDS, check=False)
+    except subprocess.TimeoutExpired:  # it can't be reached, as connecting will say
+        return False
+    return tried.returncode == 0
+
+
 def _ended(driver_arguments: Sequence[str] | None = None) -> int:
     """Run until the runner is gone; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m reeltune.jobs.ray_driver", description=__doc__)
     parser.add_argument("--address", required=True, help="host:port of the cluster's head, or local")
+    parser.add_argument("--needs-token", action="store_true", help="refuse a cluster that accepts anybody")
     parser.add_argument("--root", type=Path, required=True, help="working folder of the runner")
     parser.add_argument("--outputs", type=Path, help="folder of videos, in place of the preference's")
     parser.add_argument("--folder", default="", help="root of each node; by default its $REELTUNE_ROOT")
@@ -221,7 +247,10 @@ def _ended(driver_arguments: Sequence[str] | None = None) -> int:
     site = RaySite(options.root, options.outputs, options.folder)
     driver = RayDriver(site, answers, cpu=options.cpu, idle_seconds=options.idle_seconds)
     try:
-        driver.connect(options.address)
+        driver.connect(options.address, needs_token=options.needs_token)
+    except ClusterError as error:
+        driver.answer("trouble", content={"message": str(error)})
+        return 1
     except Exception as error:  # whatever Ray raises: the runner shows it
         lines = str(error).strip().splitlines() or [type(error).__name__]
         driver.answer("trouble", content={"message": f"{type(error).__name__}: {lines[0][:500]}"})
