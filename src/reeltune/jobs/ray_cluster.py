@@ -177,8 +177,8 @@ class RayCluster:
 
     def close(self) -> None:
         """End the connection, and with it all actors: what runs raises WorkerDied."""
-        self._closed.set()
         with self._guard:
+            self._closed.set()
             process = self._process
         if process is not None:
             process.close()
@@ -210,6 +210,9 @@ class RayCluster:
             return False
         with self._guard:
             self._process = process
+            closed = self._closed.is_set()
+        if closed:  # just before: nobody else ends this process
+            process.kill()
         for raw in process.lines():
             try:
                 line = split(raw)
