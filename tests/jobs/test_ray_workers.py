@@ -16,6 +16,7 @@ from reeltune.errors import ClusterError, WorkerDied
 from reeltune.events import FilesUsed, Progress, UsedFile
 from reeltune.jobs import Runner, State
 from reeltune.jobs.codec import pack_event, pack_task
+from reeltune.jobs.handle import WorkerPlace
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import CancelTask, Done, RunTask, Stopped
 from reeltune.jobs.ray_cluster import RayCluster, check_address, ray_workers
@@ -78,6 +79,7 @@ def test_a_task_is_sent_and_its_events_come_back_without_those_of_others(wire):
     events = [(SECOND, Progress("denoise", 9, 9)), (FIRST, used), (SECOND, Done()), (FIRST, Done())]
     wire.answers = [("event", pack_event(*event)) for event in events]
     assert wire.worker.used_bytes == 0
+    assert wire.worker.place == WorkerPlace("cuda", "ray-a", 24 * 2**30)
     assert list(wire.worker.run(TASK)) == [used, Done()]
     assert wire.sent == [("run", NODE.name, pack_task(TASK))]
     assert wire.worker.warm_files == {"/root/ckpts/x"}

@@ -6,10 +6,24 @@ A new kind of worker is one class with these members; nothing else of the progra
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import RunTask, WorkerEvent
+
+
+@dataclass(frozen=True)
+class WorkerPlace:
+    """Where a worker computes.
+
+    `device`: as users write it, such as "cuda:1" or "cpu"; empty if unknown. `node`: the name of its machine.
+    `memory_bytes`: memory of the device; None if unknown.
+    """
+
+    device: str = ""
+    node: str = ""
+    memory_bytes: int | None = None
 
 
 class WorkerHandle(Protocol):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from reeltune.errors import WorkerDied
 from reeltune.events import FilesUsed
 from reeltune.jobs.codec import pack_task, unpack_event
+from reeltune.jobs.handle import WorkerPlace
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.job_log import log
 from reeltune.jobs.messages import CancelTask, Done, Failed, RunTask, Stopped, WorkerEvent
@@ -41,9 +42,9 @@ class RayWorker:
         return self._node.name
 
     @property
-    def node(self) -> RayNode:
+    def place(self) -> WorkerPlace:
         """Where it computes."""
-        return self._node
+        return WorkerPlace(self._node.device, self._node.node, self._node.memory or None)
 
     @property
     def warm_files(self) -> frozenset[str]:
