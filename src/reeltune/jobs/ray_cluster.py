@@ -190,7 +190,6 @@ class RayCluster:
         """Connect, and connect again, until it is closed."""
         failures = 0
         while not self._closed.is_set():
-            self._trouble = None
             connected = self._connect()
             if self._closed.is_set():
                 break
@@ -218,7 +217,8 @@ class RayCluster:
                 line = split(raw)
                 if line.kind == "trouble":
                     reason = f"The Ray cluster can't be used: {line.values.get('message')}"
-                connected |= line.kind == "workers"
+                if line.kind == "workers":
+                    connected, self._trouble = True, None
                 self._receive(line)
             except (ValueError, KeyError) as error:
                 log.warning("A message of the Ray cluster can't be read: %s", error)
