@@ -128,6 +128,14 @@ def _environment(local: bool, environment: Mapping[str, str]) -> dict[str, str]:
     return variables
 
 
+def _tell(listener: WorkerListener, worker: RayWorker) -> None:
+    """Call a listener, whose errors must not end the connection."""
+    try:
+        listener(worker)
+    except Exception:
+        log.exception("The worker %s could not be announced", worker.name)
+
+
 class RayCluster:
     """A connection that is kept: `command` starts the process that holds it, again after each end.
 
@@ -255,10 +263,10 @@ class RayCluster:
             self._present = present
         for worker in gone:
             log.info("The worker %s has left.", worker.name)
-            self._left(worker)
+            _tell(self._left, worker)
         for worker in new:
             log.info("The worker %s has joined.", worker.name)
-            self._joined(worker)
+            _tell(self._joined, worker)
 
     def _send(self, kind: str, worker: str, content: bytes) -> None:
         """Send a line. Raises WorkerDied while there is no connection."""
