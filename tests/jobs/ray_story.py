@@ -43,7 +43,7 @@ def story(folder: Path) -> None:
     own = '{"model": {"name": "M", "architecture": "t2v_1.3B", "components": "reeltune/nano", "URLs": "nano_neon"}}'
     (root / "finetunes" / "mine.json").write_text(own)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    nodes = {f"ray-{name}-cpu": cluster.add_node(num_cpus=1, node_name=name) for name in ("one", "two")}
     say("cluster up")
     events: dict[int, list] = {}
     runner = Runner(root, workers=[], listener=lambda id, event: events.setdefault(id, []).append(event))
@@ -95,14 +95,16 @@ def tell(say, runner, ray, cluster, nodes, events, root):
     runner.wake()
     until(lambda: steps(events.get(lost, [])) >= 1, 120)
     name = runner.live(lost).worker.rpartition("/")[2]
-    victim = next(worker for worker in ray.workers if worker.name == name)
-    cluster.remove_node(nodes[0] if victim is ray.workers[0] else nodes[1], allow_graceful=False)
+    cluster.remove_node(nodes[name], allow_graceful=False)
     until(lambda: runner.queue.get(lost).state not in (State.RUNNING, State.QUEUED), 60)
     job = runner.queue.get(lost)
     say("lost", name, job.state, job.error)
+    assert job.state is State.FAILED
+    assert "was lost" in job.error or "can't be reached" in job.error or "ended unexpectedly" in job.error
     until(lambda: len(ray.workers) == 1, 60)
+    assert name not in [worker.name for worker in ray.workers]
 
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1, node_name="three")
     until(lambda: len(ray.workers) == 2, 60)
     say("workers", [worker.name for worker in ray.workers])
     ids = [runner.queue.add("nano_t2v", SHORT | {"seed": number}).id for number in range(4)]
