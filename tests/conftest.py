@@ -26,6 +26,7 @@ SLOW_FILES = (
     "cli/test_nine",
     "cli/test_run_command",
     "jobs/test_runner",
+    "jobs/test_ray_cluster",
     "api/test_kill",
 )  # minutes
 

@@ -39,6 +39,7 @@
     │   ├── JobStateError            a job is in a state that doesn't allow what was asked
     │   ├── QueueFull                as many jobs wait as may wait
     │   └── WorkerDied               the worker process ended unexpectedly
+    ├── ClusterError             a Ray cluster that can't be used, or isn't protected
     └── ServeError               the web server can't start
 
 `message` describes what failed and why, `hint` the next step; `str(error)` is both.
@@ -309,6 +310,10 @@ class WorkerDied(QueueError):
     def __init__(self, message: str, *, hint: str = "", signal: str = "") -> None:
         super().__init__(message, hint=hint)
         self.signal = signal
+
+
+class ClusterError(ReeltuneError):
+    """A Ray cluster can't be used: Ray isn't installed, the cluster can't be reached, or isn't protected by a token."""
 
 
 class ServeError(ReeltuneError):

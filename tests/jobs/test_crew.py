@@ -70,8 +70,9 @@ def test_a_job_goes_to_the_worker_that_holds_its_weights(root):
     crew, queue = crew_of(), Queue(root)
     for name, definition in (("a", "m"), ("b", "n")):
         queue.add(definition, {})
-        crew.begin(name, queue.take(name, 60))
-        crew.end(name, loaded=True, completed=True)
+        job = queue.take(name, 60)
+        crew.begin(name, job)
+        crew.end(name, job.id, loaded=True, completed=True)
     jobs = [waiting(11, "n"), waiting(12, "m")]
     with crew.turn("b"):  # both are free
         pass
@@ -98,7 +99,7 @@ def test_what_a_worker_holds_follows_its_jobs(root):
         job = queue.take("a", 60)
         crew.begin("a", job)
         assert (crew.member("a").job, crew.member("a").state) == (job.id, "busy")
-        crew.end("a", **ending)
+        crew.end("a", job.id, **ending)
         return crew.member("a").holds
 
     assert run("m", loaded=True, completed=True).loras == ("x",)
@@ -107,16 +108,16 @@ def test_what_a_worker_holds_follows_its_jobs(root):
     crew.empty("a")
     assert crew.member("a").holds is None
     crew.died("a", WorkerDied("It was killed."))
-    crew.end("a", loaded=True, completed=False)
+    crew.end("a", 1, loaded=True, completed=False)
     assert crew.member("a").problem == "It was killed."
 
 
 def test_a_worker_that_died_during_a_job_holds_nothing(root):
     crew, queue = crew_of(FakeWorker(name="a")), Queue(root)
-    queue.add("m", {})
+    job = queue.add("m", {})
     crew.begin("a", queue.take("a", 60))
     crew.died("a", WorkerDied("It was killed."))
-    crew.end("a", loaded=True, completed=False)
+    crew.end("a", job.id, loaded=True, completed=False)
     member = crew.member("a")
     assert (member.holds, member.job, member.problem, member.died) == (None, None, "It was killed.", False)
 
@@ -124,11 +125,11 @@ def test_a_worker_that_died_during_a_job_holds_nothing(root):
 def test_states_in_one_word(root):
     crew, queue = crew_of(FakeWorker(name="a")), Queue(root)
     assert crew.member("a").state == "free"
-    queue.add("m", {})
+    job = queue.add("m", {})
     crew.begin("a", queue.take("a", 60))
     crew.drain("a", end=True)
     assert (crew.member("a").state, crew.member("a").ending) == ("draining", True)
-    crew.end("a", loaded=True, completed=True)
+    crew.end("a", job.id, loaded=True, completed=True)
     assert crew.member("a").state == "drained"
     crew.resume("a")
     assert (crew.member("a").state, crew.member("a").ending) == ("free", False)
@@ -139,11 +140,11 @@ def test_workers_join_and_leave_and_one_that_is_busy_leaves_after_its_job(root):
     crew.join(FakeWorker(name="b"))
     crew.leave("a")
     assert [member.name for member in crew.members()] == ["b"]
-    queue.add("m", {})
+    job = queue.add("m", {})
     crew.begin("b", queue.take("b", 60))
     crew.leave("b")
     assert crew.member("b").state == "draining"
-    crew.end("b", loaded=True, completed=True)
+    crew.end("b", job.id, loaded=True, completed=True)
     assert crew.members() == []
     crew.leave("b")
     crew.drain("b")

@@ -81,7 +81,7 @@ def test_what_else_lies_in_the_folder_belongs_to_no_job(root):
 def test_videos_of_a_run_with_a_folder_of_its_own_are_found_there(root, tmp_path):
     queue = Queue(root, outputs=tmp_path / "videos")
     queue.add("nano_t2v", {})
-    job = queue.take(FreeWorker("a"), 60)
+    job = queue.take("a", 60)
     path = tmp_path / "videos" / "first.mp4"
     path.parent.mkdir()
     write_mp4(path, FRAMES, 16, mark_of(job.attempt))

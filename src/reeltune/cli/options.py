@@ -67,6 +67,15 @@ Workers = Annotated[
         "devices such as cuda:0,cuda:1 or cpu (default: one).",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        show_default=False,
+        metavar="ADDRESS|local",
+        help="Make the videos on the cards of a Ray cluster, such as 10.0.0.1:6379 (see docs/cluster.md).",
+    ),
+]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a definition: its file name without .json.")]
 
 

@@ -16,7 +16,7 @@ import typer
 
 from reeltune._text import counted, size
 from reeltune.cli.generate import check_writable
-from reeltune.cli.options import Root, Workers
+from reeltune.cli.options import Ray, Root, Workers
 from reeltune.cli.output import interruptible, print_line, print_notice
 from reeltune.files import expand
 
@@ -55,6 +55,7 @@ def run(
         ),
     ] = None,
     workers: Workers = None,
+    ray: Ray = None,
     save_quantized: Annotated[
         bool, typer.Option("--save-quantized", help="Also save models that are quantized while loading.")
     ] = False,
@@ -78,7 +79,7 @@ def run(
             if dry_run:
                 code = _show_plan(folder, paths, cancel)
             else:
-                code = _run(folder, paths, output_dir, workers, save_quantized, cancel)
+                code = _run(folder, paths, output_dir, workers, ray, save_quantized, cancel)
         except KeyboardInterrupt:  # the second Ctrl-C
             raise Cancelled("Stopped at once.", hint="Run the same command again to continue.") from None
     if code:
@@ -165,13 +166,14 @@ def _run(
     paths: Sequence[Path],
     output_dir: Path | None,
     workers: str | None,
+    ray: str | None,
     save_quantized: bool,
     cancel: CancelToken,
 ) -> int:
-    """Make the videos; returns the exit code. Raises Cancelled, DeviceError."""
+    """Make the videos; returns the exit code. Raises Cancelled, DeviceError, ClusterError."""
     from reeltune.cli.run_progress import BatchRun
     from reeltune.jobs import Runner
-    from reeltune.jobs.local import local_workers
+    from reeltune.jobs.chosen import chosen_workers
     from reeltune.preferences import load_preferences
     from reeltune.service.batch_jobs import add_jobs, finish_batch, other_jobs
     from reeltune.service.batches import plan_batch
@@ -182,12 +184,14 @@ def _run(
     check_writable(videos / "video.mp4")
     outputs = None if output_dir is None else videos
     events: queue.SimpleQueue[tuple[int, WorkerEvent]] = queue.SimpleQueue()
+    handles, cluster = chosen_workers(root, workers, ray, save_quantized=save_quantized, outputs=outputs)
     runner = Runner(
         root,
-        workers=local_workers(root, workers, save_quantized=save_quantized, outputs=outputs),
+        workers=handles,
+        cluster=cluster,
         only=frozenset(),
         listener=lambda id, event: events.put((id, event)),
-        outputs=None if output_dir is None else videos,
+        outputs=outputs,
     )
     with runner:  # holds the lock of the root from here on: no other program takes the jobs that are added
         plan = plan_batch(Workspace(root, runner), paths, cancel)

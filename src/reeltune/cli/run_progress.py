@@ -137,7 +137,7 @@ class BatchRun:
             self._fail(id, QueueError("It was removed from the queue."))
         self._report_trouble(self._runner.trouble)
 
-    def _report_trouble(self, trouble: QueueError | None) -> None:
+    def _report_trouble(self, trouble: ReeltuneError | None) -> None:
         """Print why no job can be taken, once."""
         message = "" if trouble is None else trouble.message
         if trouble is not None and message != self._trouble:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reeltune.cli.options import Root, Workers
+from reeltune.cli.options import Ray, Root, Workers
 from reeltune.cli.output import print_line
 from reeltune.errors import ServeError
 
@@ -63,6 +63,7 @@ def serve(
     page: Annotated[bool, typer.Option("--page/--no-page", help="Whether the web page is served as well.")] = True,
     insecure: Insecure = False,
     workers: Workers = None,
+    ray: Ray = None,
     save_quantized: SaveQuantized = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -77,7 +78,7 @@ def serve(
     serving = Serving(
         host=host, port=port, auth_file=auth_file, insecure=insecure, api_key_file=api_key_file, page=page
     )
-    _serve(serving, workers=workers, save_quantized=save_quantized, quiet=quiet, verbose=verbose, root=root)
+    _serve(serving, workers, ray, save_quantized=save_quantized, quiet=quiet, verbose=verbose, root=root)
 
 
 def ui(
@@ -88,6 +89,7 @@ def ui(
     api_key_file: ApiKeyFile = None,
     insecure: Insecure = False,
     workers: Workers = None,
+    ray: Ray = None,
     save_quantized: SaveQuantized = False,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Whether to open the page in a browser.")
@@ -103,11 +105,18 @@ def ui(
     from reeltune.server.serving import Serving
 
     serving = Serving(host, port, share, auth_file, insecure, browser, api_key_file)
-    _serve(serving, workers=workers, save_quantized=save_quantized, quiet=quiet, verbose=verbose, root=root)
+    _serve(serving, workers, ray, save_quantized=save_quantized, quiet=quiet, verbose=verbose, root=root)
 
 
 def _serve(
-    serving: Serving, *, workers: str | None, save_quantized: bool, quiet: bool, verbose: bool, root: Path | None
+    serving: Serving,
+    workers: str | None,
+    ray: str | None,
+    *,
+    save_quantized: bool,
+    quiet: bool,
+    verbose: bool,
+    root: Path | None,
 ) -> None:
     from reeltune.cli.logs import show_log
     from reeltune.definitions import resolve_root
@@ -119,7 +128,7 @@ def _serve(
     show_log(quiet=quiet, verbose=verbose)
     folder = resolve_root(root)
     prepare_root(folder)
-    serve_until_stopped(folder, serving, workers=workers, save_quantized=save_quantized, say=print_line)
+    serve_until_stopped(folder, serving, workers=workers, ray=ray, save_quantized=save_quantized, say=print_line)
 
 
 def mcp(root: Root = None) -> None:

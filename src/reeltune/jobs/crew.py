@@ -132,8 +132,8 @@ class Crew:
         """A worker ended while it ran a job: it holds nothing any more."""
         self._change(name, lambda member: replace(member, died=True, problem=death.message))
 
-    def end(self, name: str, *, loaded: bool, completed: bool, load_seconds: float = 0.0) -> None:
-        """The job of a worker has ended.
+    def end(self, name: str, job: int, *, loaded: bool, completed: bool, load_seconds: float = 0.0) -> None:
+        """A job of a worker has ended.
 
         `loaded`: whether it got as far as using weights. `completed`: whether all its videos were made. `load_seconds`:
         the part of its time for loading.
@@ -141,7 +141,7 @@ class Crew:
         now = time.time()
         with self._guard:
             member = self._members.get(name)
-            if member is None or member.job is None:
+            if member is None or member.job != job:  # a worker that left and joined again
                 return
             if completed and member.holds is not None:
                 self._seconds[member.holds.model] = now - member.since

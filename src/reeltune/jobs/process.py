@@ -59,7 +59,11 @@ class WorkerProcess:
 
     def send(self, task: Task) -> None:
         """Send a task, without ever waiting; where the process is gone, `events` ends."""
-        self._outgoing.put(pack_task(task))
+        self.send_line(pack_task(task))
+
+    def send_line(self, raw: bytes) -> None:
+        """Send a line that is ready, without ever waiting."""
+        self._outgoing.put(raw)
 
     def _write(self) -> None:
         stream = _stream(self._process.stdin)
@@ -72,7 +76,7 @@ class WorkerProcess:
 
     def events(self) -> Iterator[ReceivedEvent]:
         """Its events, until it ends; one that can't be understood is logged. Raises WorkerDied for a broken line."""
-        for line in _stream(self._process.stdout):
+        for line in self.lines():
             try:
                 received = unpack_event(line)
             except ValueError as error:
@@ -81,6 +85,11 @@ class WorkerProcess:
             for problem in received.problems:
                 self._log_once(problem)
             yield received
+
+    def lines(self) -> Iterator[bytes]:
+        """What it writes, line by line, until it ends."""
+        for line in _stream(self._process.stdout):  # noqa: UP028 - `yield from` would close the pipe with this generator
+            yield line
 
     def _log_once(self, problem: str) -> None:
         if problem not in self._problems and len(self._problems) < _MOST_PROBLEMS:

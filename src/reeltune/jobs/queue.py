@@ -340,11 +340,12 @@ class Queue(QueueReader):
             (str(state), time.time(), clean_text(error), clean_text(hint), LARGEST_POSITION, id),
         )
 
-    def recover(self, ended_workers: Collection[str] = ()) -> int:
+    def recover(self, ended_workers: Collection[str] = (), machine: str | None = None) -> int:
         """Mark as interrupted the running jobs whose worker is gone; returns how many.
 
-        A worker is gone where its lease has run out, or where the caller knows that it has ended. What other programs
-        run stays as it is. Videos that it has written without reporting them count as made.
+        A worker is gone where its lease has run out, or where the caller knows that it has ended: `ended_workers` by
+        name, `machine` for all that programs on this machine have used. What others run stays as it is. Videos that a
+        worker has written without reporting them count as made.
         """
         now = time.time()
         with self._store.write() as connection:
@@ -352,7 +353,8 @@ class Queue(QueueReader):
                 "SELECT id, worker, lease NOT BETWEEN ? AND ? AS expired FROM jobs WHERE state = 'running'",
                 (now, now + _LONGEST_LEASE),
             ).fetchall()
-            interrupted = [row["id"] for row in rows if row["expired"] or row["worker"] in ended_workers]
+            gone = (row["expired"] or row["worker"] in ended_workers or _is_of(row["worker"], machine) for row in rows)
+            interrupted = [row["id"] for row, is_gone in zip(rows, gone, strict=True) if is_gone]
             for id in interrupted:
                 job = job_in(connection, id)
                 if written := unreported_videos(self.root, job, self.outputs):
@@ -369,6 +371,11 @@ class Queue(QueueReader):
     def import_text(self, text: str) -> list[Job]:
         """Add the jobs of an exported file, all or none. Unknown fields are kept. Raises QueueError, SettingsError."""
         return self.add_all(read_export(text, _MOST_JOBS))
+
+
+def _is_of(worker: str, machine: str | None) -> bool:
+    """Whether a program on a machine has used a worker, whose name begins with the machine's."""
+    return machine is not None and worker.rpartition("/")[0] == machine
 
 
 def _dumped_or_none(texts: Sequence[str] | None) -> str | None:

@@ -66,6 +66,7 @@ class WorkerThread:
         self._guard = threading.Lock()
         self._woken = threading.Event()
         self._stopped = threading.Event()
+        self._retired = threading.Event()
         self._interrupted = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=f"reeltune-{handle.name}", daemon=True)
 
@@ -108,6 +109,11 @@ class WorkerThread:
         self._woken.set()
         self._handle.close()
 
+    def retire(self) -> None:
+        """Take no more jobs, and end once the job that runs has ended. Doesn't wait for the thread."""
+        self._retired.set()
+        self._woken.set()
+
     def interrupt(self) -> None:
         """Take no more jobs, and stop the one that runs at its next step: it becomes `interrupted`."""
         with self._guard:
@@ -137,7 +143,7 @@ class WorkerThread:
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        while not self._stopped.is_set():
+        while not self._stopped.is_set() and not (self._retired.is_set() and self._unstored is None):
             self._woken.clear()
             try:
                 busy = self._next()
@@ -163,7 +169,7 @@ class WorkerThread:
         """Store the end of the last job, then run the next one; returns whether there was one. Raises QueueError."""
         if self._unstored is not None:
             self._store(self._unstored)
-        waits = self._pauses.current is not None or self._interrupted.is_set()
+        waits = self._pauses.current is not None or self._interrupted.is_set() or self._retired.is_set()
         job = None if waits else self._take()
         if job is None:
             self._rest()
@@ -236,6 +242,7 @@ class WorkerThread:
         loaded = live is not None and live.using is not None
         self._crew.end(
             self._handle.name,
+            outcome.job.id,
             loaded=loaded,
             completed=outcome.state is State.DONE,
             load_seconds=job_log.seconds_of("load"),

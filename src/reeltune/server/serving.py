@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from reeltune.errors import ServeError
 from reeltune.jobs import Runner
-from reeltune.jobs.local import local_workers
+from reeltune.jobs.chosen import chosen_workers
 from reeltune.preferences import load_preferences
 from reeltune.server.access import Access
 from reeltune.server.desktop import has_desktop, open_browser
@@ -85,21 +85,22 @@ def serve(
     serving: Serving,
     *,
     workers: str | None = None,
+    ray: str | None = None,
     save_quantized: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM. Raises ServeError, QueueError, DeviceError.
+    """Serve until Ctrl-C or SIGTERM. Raises ServeError, QueueError, DeviceError, ClusterError.
 
-    `workers`: see `local_workers`. `save_quantized` overrides the preference, which is not changed. `say` prints a
-    line.
+    `workers`, `ray`: see `chosen_workers`. `save_quantized` overrides the preference, which is not changed. `say`
+    prints a line.
     """
     access, warnings = check(serving)
     _, notices = load_preferences(root)
     for line in (*warnings, *notices):
         say(line)
-    handles = local_workers(root, workers, save_quantized=save_quantized)
+    handles, cluster = chosen_workers(root, workers, ray, save_quantized=save_quantized)
     stop = _stop_event()
-    with Runner(root, confined=not serving.trusted, workers=handles) as runner:
+    with Runner(root, confined=not serving.trusted, workers=handles, cluster=cluster) as runner:
         workspace = Workspace(root, runner, local=serving.trusted)
         running = launch(workspace, serving, access)
         if serving.page:
