@@ -16,7 +16,7 @@ from ray_troubles import processes
 from reeltune.jobs import Runner, State
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import Failed, RunTask
-from reeltune.jobs.ray_cluster import ray_workers
+from reeltune.jobs.ray_cluster import ClusterAddress, ray_workers
 from reeltune.jobs.ray_driver import is_open
 
 
@@ -27,7 +27,7 @@ def cards(folder: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(num_cpus=4, num_gpus=2)
     assert is_open(cluster.address)
-    ray = ray_workers(cluster.address, root, folder=str(folder / "node"), idle_minutes=0.1)
+    ray = ray_workers(ClusterAddress(cluster.address, folder=str(folder / "node")), root)
     try:
         until(lambda: len(ray.workers) == 2, 60)
         assert [worker.name for worker in ray.workers] == ["ray-127.0.0.1-gpu0", "ray-127.0.0.1-gpu1"]
@@ -38,7 +38,8 @@ def cards(folder: Path) -> None:
             assert events[-1].shared
         started = [psutil.Process(process.pid).environ() for process in processes("reeltune.jobs.worker")]
         assert sorted(variables["CUDA_VISIBLE_DEVICES"] for variables in started) == ["0", "1"]
-        until(lambda: not processes("ray::RayActor"), 30)  # both were idle
+        assert all(worker.release() for worker in ray.workers)
+        until(lambda: not processes("ray::RayActor"), 30)
         assert not any(worker.release() for worker in ray.workers)
     finally:
         ray.close()
@@ -55,7 +56,7 @@ def tokens(root: Path) -> None:
     Config.initialize("")  # Ray has read the variables when it was imported
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     assert not is_open(cluster.address)
-    ray = ray_workers(cluster.address, root, folder=str(root), cpu=True)
+    ray = ray_workers(ClusterAddress(cluster.address, folder=str(root), cpu=True), root)
     try:
         until(lambda: ray.workers, 60)
     finally:
@@ -69,17 +70,13 @@ def local(folder: Path) -> None:
     root = folder / "root"
     root.mkdir()
     begun = time.monotonic()
-    with Runner(root, workers=[]) as runner:
-        ray = ray_workers("local", root, joined=runner.add_worker, left=runner.remove_worker, cpu=True)
-        try:
-            id = runner.queue.add("nano_t2v", SHORT | {"seed": 1}).id
-            until(lambda: runner.queue.get(id).state not in (State.QUEUED, State.RUNNING), 120)
-            ended_once(runner, [id])
-            print(time.monotonic() - begun, runner.queue.get(id).worker)
-            raylets = processes("raylet")
-            assert raylets
-            assert all("RAY_AUTH_TOKEN" in process.environ() for process in raylets if process.is_running())
-        finally:
-            ray.close()
+    with Runner(root, workers=[], cluster=ClusterAddress("local", cpu=True)) as runner:
+        id = runner.queue.add("nano_t2v", SHORT | {"seed": 1}).id
+        until(lambda: runner.queue.get(id).state not in (State.QUEUED, State.RUNNING), 120)
+        ended_once(runner, [id])
+        print(time.monotonic() - begun, runner.queue.get(id).worker)
+        raylets = processes("raylet")
+        assert raylets
+        assert all("RAY_AUTH_TOKEN" in process.environ() for process in raylets if process.is_running())
     until(lambda: not processes("raylet"), 20)
     print("local done")

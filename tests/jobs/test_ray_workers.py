@@ -19,7 +19,7 @@ from reeltune.jobs.codec import pack_event, pack_task
 from reeltune.jobs.handle import WorkerPlace
 from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import CancelTask, Done, RunTask, Stopped
-from reeltune.jobs.ray_cluster import RayCluster, check_address, ray_workers
+from reeltune.jobs.ray_cluster import ClusterAddress, RayCluster, check_address, ray_workers
 from reeltune.jobs.ray_lines import RayLine, RayNode, told_death
 from reeltune.jobs.ray_worker import RayWorker
 
@@ -288,7 +288,7 @@ def with_ray(monkeypatch):
 def test_without_ray_the_error_says_how_to_install_it(root, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ClusterError, match="not installed") as caught:
-        ray_workers("10.0.0.1:6379", root)
+        ray_workers(ClusterAddress("10.0.0.1:6379"), root)
     assert "reeltune[ray]" in caught.value.hint
 
 

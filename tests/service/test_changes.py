@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from reeltune.errors import QueueError
-from reeltune.jobs import Queue
+from reeltune.jobs import Queue, State
 from reeltune.service.changes import ChangeKind, Watcher
 
 
@@ -48,3 +48,15 @@ def test_one_job_is_watched_alone(workspace):
     first, second = (workspace.queue.add("any", {"prompt": text}) for text in "ab")
     watcher = Watcher(workspace, second.id)
     assert (ChangeKind.JOB, first.id) not in kinds(watcher.changes())
+
+
+def test_the_notices_of_a_job_that_ran_between_two_looks_are_reported(workspace):
+    job = workspace.queue.add("any", {"prompt": "x"})
+    watcher = Watcher(workspace)
+    watcher.changes()
+    watcher.accept()
+    attempt = workspace.queue.take("a", 60).attempt
+    workspace.queue.finish(attempt, State.DONE, notices=("12 steps become 9.",))
+    changes = watcher.changes()
+    assert kinds(changes) == [(ChangeKind.NOTICE, job.id), (ChangeKind.JOB, job.id)]
+    assert changes[0].text == "12 steps become 9."

@@ -39,8 +39,6 @@ def chosen_workers(
         hint = "Leave it out, or use --workers cpu to make videos on nodes without a card too."
         raise WorkersError(message, hint=hint)
     if save_quantized:
-        message = (
-            "--save-quantized can't be used together with --ray: the nodes of a cluster save no models."
-        )
+        message = "--save-quantized can't be used together with --ray: the nodes of a cluster save no models."
         raise WorkersError(message, hint="Make the files first: reeltune quantize ID --root FOLDER_OF_THE_NODE")
     return [], ClusterAddress(ray, cpu=True if workers == _CPU else None)

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from reeltune.errors import JobNotFound
 from reeltune.events import Preview
 from reeltune.jobs import Live, State
+from reeltune.jobs.job import ENDED
 from reeltune.service.workspace import Workspace
 
 
@@ -78,7 +80,22 @@ class Watcher:
     def _of_jobs(self) -> list[QueueChange]:
         before, now = self._known.states, self._current.states
         differing = [id for id in {**before, **now} if now.get(id) != before.get(id)]
-        return [QueueChange(ChangeKind.JOB, id) for id in sorted(differing)]
+        changes: list[QueueChange] = []
+        for id in sorted(differing):
+            if self._known.queue is not None and id in now and now[id][0] in ENDED:
+                changes += self._last_notices(id)
+            changes.append(QueueChange(ChangeKind.JOB, id))
+        return changes
+
+    def _last_notices(self, id: int) -> list[QueueChange]:
+        """The notices that a job got after the look before it ended. A short job may run between two looks."""
+        try:
+            job = self._workspace.queue.get(id)
+        except JobNotFound:
+            return []
+        known = self._known.lives.get(id)
+        earlier = known.notices if known is not None and known.attempt == job.attempts else ()
+        return [QueueChange(ChangeKind.NOTICE, id, text=text) for text in job.notices if text not in earlier]
 
     def _of_running(self) -> list[QueueChange]:
         changes: list[QueueChange] = []
