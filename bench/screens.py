@@ -85,6 +85,33 @@ def progress(page: Any, folder: Path, look: str) -> None:
     shoot(page, folder, f"progress-{look}")
 
 
+def workers(browser: Any, root: Path, folder: Path) -> None:
+    """Two workers with different models, a third one that is drained, and jobs that wait for them."""
+    server = Server(root, "--workers", "cpu,cpu,cpu").start()
+    try:
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page.set_default_timeout(120_000)
+        page.goto(server.url)
+        page.locator("#generate").wait_for()
+        page.get_by_role("button", name="Let cpu-3 run no jobs after the current one").click()
+        page.locator("#workers .rt-worker[data-worker='cpu-3']", has_text="runs no jobs").wait_for()
+        queue = Queue(root)
+        queue.clear_finished()
+        for id, prompt in ((LONG, PROMPTS[4][1]), ("nano_neon", PROMPTS[1][1]), (LONG, PROMPTS[0][1])):
+            queue.add(id, {"prompt": prompt, "seed": 7, "num_inference_steps": 1000, "video_length": 17})
+        for number in (1, 2):
+            page.locator(f"#workers .rt-worker[data-worker='cpu-{number}']", has_text="runs job").wait_for()
+        page.locator("#now", has_text=re.compile(r"step \d{2,} of 1000")).wait_for()
+        page.locator("#workers").scroll_into_view_if_needed()
+        page.wait_for_timeout(1500)
+        shoot(page, folder, "workers-light")
+        page.locator("#rt-theme").click()
+        page.wait_for_timeout(1500)
+        shoot(page, folder, "workers-dark")
+    finally:
+        server.stop()
+
+
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "docs" / "screens"
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +147,8 @@ def main() -> None:
             progress(page, folder, "dark")
             page.locator("#rt-theme").click()
             progress(page, folder, "light")
+            server.stop()
+            workers(browser, root, folder)
         finally:
             browser.close()
             server.stop()

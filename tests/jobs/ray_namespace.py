@@ -43,7 +43,9 @@ def run_in_namespace(module: str, function: str, folder: Path, seconds: float) -
     code = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import {module}, pathlib; {module}.{function}(pathlib.Path({str(folder)!r}))"
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parents[1] / "src"), str(TESTS), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(TESTS.parents[1] / "src"), str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+        ),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_gcs_rpc_server_reconnect_timeout_s": "6",
         "RAY_health_check_initial_delay_ms": "0",

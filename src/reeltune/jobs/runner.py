@@ -39,6 +39,7 @@ from reeltune.jobs.totals import Totals, TotalsNow
 from reeltune.jobs.worker_thread import JobListener, WorkerThread
 
 LOCK_NAME = ".reeltune.lock"
+_LOCK_SECONDS = 1.0  # `reeltune workers` looks for an instant whether another program has the lock
 _REASONS_SECONDS = 1.0  # for which the reasons to wait are kept
 
 
@@ -71,7 +72,7 @@ class Runner:
         if workers is None:
             workers = local_workers(root, save_quantized=save_quantized)
         self._root = root
-        self._lock = FileLock(root / LOCK_NAME, timeout=0, thread_local=False)
+        self._lock = FileLock(root / LOCK_NAME, timeout=_LOCK_SECONDS, thread_local=False)
         self._pauses = Pauses()
         self._totals = Totals()
         if len({handle.name for handle in workers}) != len(workers):
