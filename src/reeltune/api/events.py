@@ -110,6 +110,8 @@ def _content(workspace: Workspace, change: QueueChange) -> JsonObject:
             image = base64.b64encode(change.preview.image).decode("ascii")
             return {"id": change.job, "image": f"data:image/webp;base64,{image}"}
     try:
-        return job_view(workspace, workspace.queue.get(change.job or 0)).model_dump()
+        job = workspace.queue.get(change.job or 0)
+        reason = workspace.runner.waits().get(job.id, "") if job.waiting else ""
+        return job_view(workspace, job, wait_reason=reason).model_dump()
     except JobNotFound:
         return {"id": change.job, "removed": True}

@@ -24,11 +24,11 @@ class Member:
     """One worker. Times in seconds since 1970.
 
     `holds`: the needs of the job whose weights it holds; None for none. `held`: what it held before its job began.
-    `job`: the id of the job that it runs. `looking`: whether it asks for a job. `busy_until`: when the job is expected
-    to end; None if unknown. `since`: when the job began, or the last one ended. `draining`: it gets no more jobs.
-    `ending`: it also releases its memory, once it is free. `leaving`: it is forgotten then. `died`: during its job.
-    `problem`: why it has ended by itself, the last time. `ended`: how many jobs have ended on it.
-    `loads`: for how many of them it loaded another model or other LoRAs than it held.
+    `job`: the id of the job that it runs. `why`: the job runs on this worker, in words. `looking`: whether it asks for
+    a job. `busy_until`: when the job is expected to end; None if unknown. `since`: when the job began, or the last one
+    ended. `draining`: it gets no more jobs. `ending`: it also releases its memory, once it is free. `leaving`: it is
+    forgotten then. `died`: during its job. `problem`: why it has ended by itself, the last time. `ended`: how many jobs
+    have ended on it. `loads`: for how many of them it loaded another model or other LoRAs than it held.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Member:
     holds: JobNeeds | None = None
     held: JobNeeds | None = None
     job: int | None = None
+    why: str = ""
     looking: bool = False
     busy_until: float | None = None
     since: float = 0.0
@@ -109,10 +110,12 @@ class Crew:
         if len(members) == 1:
             return waiting[0].id if waiting and not members[0].draining else None
         jobs = self._queued(waiting, members)
-        for assignment in assign(jobs, _states(members), time.time()):
-            if assignment.worker == name:
-                return assignment.job
-        return None
+        assignments = {assignment.worker: assignment for assignment in assign(jobs, _states(members), time.time())}
+        own = assignments.get(name)
+        if own is None:
+            return None
+        self._change(name, lambda member: replace(member, why=own.reason))
+        return own.job
 
     def begin(self, name: str, job: Job) -> None:
         """A worker begins a job."""
@@ -157,6 +160,7 @@ class Crew:
             self._members[name] = replace(
                 member,
                 job=None,
+                why="",
                 held=None,
                 holds=None if member.died else holds,
                 died=False,

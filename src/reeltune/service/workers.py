@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from reeltune._text import size
 from reeltune.errors import QueueError
-from reeltune.jobs import Job, State
+from reeltune.jobs import Job, Live, State
+from reeltune.jobs.crew import Member
 from reeltune.jobs.roster import WorkerRequest, WorkerRow
+from reeltune.service.current_job import progress_in_words
 from reeltune.service.workspace import Workspace
 
 _STATES = {
@@ -50,16 +52,26 @@ def memory_in_words(row: WorkerRow) -> str:
     return ", ".join(parts)
 
 
+def _run_in_words(member: Member, live: Live | None) -> str:
+    """Where a job runs and how far it is: "runs on cuda:1, which holds its weights · step 7 of 20"."""
+    where = member.why or f"runs on {member.name}"
+    return f"{where} · {progress_in_words(live.progress)[0]}" if live is not None else where
+
+
 def where_jobs_are(workspace: Workspace, jobs: Sequence[Job]) -> Mapping[int, str]:
     """Why each waiting job waits, and where each running job runs; empty with one worker, which runs them in order.
 
     Raises QueueError.
     """
-    workers = workers_of(workspace)
-    if len(workers) < 2:
+    runner = workspace.runner
+    if len(workers_of(workspace)) < 2:
         return {}
-    runs = {worker.job: f"runs on {worker.name}" for worker in workers if worker.job is not None}
-    waits = workspace.runner.waits() if any(job.waiting for job in jobs) else {}
+    runs = {
+        member.job: _run_in_words(member, runner.live(member.job))
+        for member in runner.crew.members()
+        if member.job is not None
+    }
+    waits = runner.waits() if any(job.waiting for job in jobs) else {}
     return {
         job.id: (runs if job.state is State.RUNNING else waits).get(job.id, "")
         for job in jobs
