@@ -34,6 +34,7 @@
     │   ├── NotFinite                the result contains NaN or infinity (carries the weight files)
     │   └── DecodeFailed             decoding failed; the latents are stored (carries their file)
     ├── QueueError               the queue can't be used, or a job is in the wrong state
+    │   ├── QueuePaused              the user has paused the queue
     │   ├── JobNotFound              no job has this number
     │   ├── WorkerNotFound           no worker has this name
     │   ├── JobStateError            a job is in a state that doesn't allow what was asked
@@ -286,6 +287,10 @@ class DecodeFailed(GenerationError):
 
 class QueueError(ReeltuneError):
     """The queue can't be read or written, or a job's state doesn't allow the operation."""
+
+
+class QueuePaused(QueueError):
+    """The user has paused the queue."""
 
 
 class JobNotFound(QueueError):

@@ -21,6 +21,7 @@ from reeltune.api.examples import METRICS_TEXT
 from reeltune.api.metrics import CONTENT_TYPE, metrics_registry, metrics_text
 from reeltune.api.schema import ErrorAnswer, Health
 from reeltune.errors import ReeltuneError
+from reeltune.service.changes import QueueLooks
 from reeltune.service.workspace import Workspace
 
 _DESCRIPTION = """\
@@ -81,6 +82,7 @@ def build_api(workspace: Workspace) -> FastAPI:
     handle_errors(app)
     app.state.workspace = workspace
     app.state.event_streams = set()
+    app.state.queue_looks = QueueLooks(workspace)
     app.state.adding = CapacityLimiter(_MOST_ADDING)
     for part in (videos, files, models, definitions, jobs, workers, events):
         app.include_router(part.routes, dependencies=[Depends(_KEY)])

@@ -52,7 +52,9 @@ async def follow_queue(
     open_streams: set[_Stream] = request.app.state.event_streams
     if len(open_streams) >= _MOST_CLIENTS:
         raise ApiError(503, f"{_MOST_CLIENTS} clients follow the queue already.", code="too_many_clients")
-    return _Stream(_events(workspace, Watcher(workspace, job), request, previews=previews), open_streams)
+    return _Stream(
+        _events(workspace, Watcher(request.app.state.queue_looks, job), request, previews=previews), open_streams
+    )
 
 
 class _Stream(StreamingResponse):

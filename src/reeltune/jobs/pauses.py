@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from reeltune.errors import QueueError
+from reeltune.errors import QueueError, QueuePaused
 
 _SECONDS = (60.0, 120.0, 300.0, 900.0)  # after one such failure, after two in a row, and so on
 
@@ -27,10 +27,10 @@ class Pause:
         return QueueError(f"The queue is paused: {self.error}", hint=f"{self.hint} {again}".strip())
 
 
-def user_pause() -> QueueError:
+def user_pause() -> QueuePaused:
     """What to show while the user pauses the queue."""
     hint = "Running jobs continue to their end. Resume the queue to start the next job."
-    return QueueError("The queue is paused by the user.", hint=hint)
+    return QueuePaused("The queue is paused by the user.", hint=hint)
 
 
 class Pauses:

@@ -1,6 +1,6 @@
 """What has changed in the queue between two looks, for clients that follow it.
 
-watcher = Watcher(workspace)
+watcher = Watcher(QueueLooks(workspace))
 for change in watcher.changes():
     print(change.kind, change.job)
 watcher.accept()
@@ -8,8 +8,10 @@ watcher.accept()
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from reeltune.errors import JobNotFound
@@ -17,6 +19,8 @@ from reeltune.events import Preview
 from reeltune.jobs import Live, State
 from reeltune.jobs.job import ENDED
 from reeltune.service.workspace import Workspace
+
+_SHARED_SECONDS = 0.2  # for which a look is shared
 
 
 class ChangeKind(StrEnum):
@@ -40,7 +44,7 @@ class QueueChange:
 
 
 @dataclass(frozen=True)
-class _Look:
+class QueueLook:
     """The queue at one moment: whether it is paused and why, the state and attempt of each job, and what runs."""
 
     queue: tuple[bool, str] | None = None
@@ -48,12 +52,37 @@ class _Look:
     lives: Mapping[int, Live] = field(default_factory=dict)
 
 
+class QueueLooks:
+    """The latest look at the queue, which all clients share that follow it: a hundred of them read it as one does."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._guard = threading.Lock()
+        self._latest: tuple[float, QueueLook] | None = None
+
+    def look(self) -> QueueLook:
+        """The queue as it was at most 0.2 seconds ago. Raises QueueError."""
+        with self._guard:
+            now = time.monotonic()
+            if self._latest is None or now - self._latest[0] > _SHARED_SECONDS:
+                self._latest = (now, self._new())
+            return self._latest[1]
+
+    def _new(self) -> QueueLook:
+        runner = self.workspace.runner
+        return QueueLook(
+            queue=(runner.paused, str(runner.trouble or "")),
+            states=self.workspace.queue.states(),
+            lives={live.job: live for live in runner.running()},
+        )
+
+
 class Watcher:
     """Remembers what a client knows. `job`: to watch only this one."""
 
-    def __init__(self, workspace: Workspace, job: int | None = None) -> None:
-        self._workspace, self._job = workspace, job
-        self._known = _Look()
+    def __init__(self, looks: QueueLooks, job: int | None = None) -> None:
+        self._looks, self._job = looks, job
+        self._known = QueueLook()
         self._current = self._known
 
     def changes(self) -> list[QueueChange]:
@@ -61,13 +90,12 @@ class Watcher:
 
         Raises QueueError.
         """
-        runner, watched = self._workspace.runner, self._job
-        states = self._workspace.queue.states()
-        self._current = _Look(
-            queue=(runner.paused, str(runner.trouble or "")),
-            states={id: state for id, state in states.items() if watched in (None, id)},
-            lives={live.job: live for live in runner.running() if watched in (None, live.job)},
-        )
+        look, watched = self._looks.look(), self._job
+        if watched is not None:
+            states = {id: state for id, state in look.states.items() if id == watched}
+            lives = {id: live for id, live in look.lives.items() if id == watched}
+            look = replace(look, states=states, lives=lives)
+        self._current = look
         return [*self._of_queue(), *self._of_jobs(), *self._of_running()]
 
     def accept(self) -> None:
@@ -90,7 +118,7 @@ class Watcher:
     def _last_notices(self, id: int) -> list[QueueChange]:
         """The notices that a job got after the look before it ended. A short job may run between two looks."""
         try:
-            job = self._workspace.queue.get(id)
+            job = self._looks.workspace.queue.get(id)
         except JobNotFound:
             return []
         known = self._known.lives.get(id)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 
 from reeltune._text import counted, duration, shortened
+from reeltune.errors import QueuePaused, ReeltuneError
 from reeltune.jobs import Job, State
 from reeltune.service.current_job import RunningJob, current_job
 from reeltune.service.labels import loras_in_words
 from reeltune.service.queue_view import JobAction, videos_of
 from reeltune.service.workspace import Workspace
-from reeltune.web.markup import button, hint, notices_list, problem, prompt_text, text, video
+from reeltune.web.markup import button, calm, hint, notices_list, problem, prompt_text, text, video
 
 _EMPTY = "Your video appears here."
 _MAX_VIDEOS = 4  # of one job
@@ -20,7 +21,7 @@ _MAX_WEIGHTS = 100  # characters
 def current_job_panel(workspace: Workspace, jobs: list[Job]) -> str:
     """The running job, the last job, or an invitation to make a video."""
     current = current_job(workspace, jobs)
-    html = problem(current.problem) if current.problem is not None else ""
+    html = _problem(current.problem) if current.problem is not None else ""
     if current.waits:
         html += f'<div class="rt-line"><span></span>{button(JobAction.RESUME_QUEUE, "Continue now")}</div>'
     if current.running is not None:
@@ -28,6 +29,11 @@ def current_job_panel(workspace: Workspace, jobs: list[Job]) -> str:
     if current.last is not None:
         return html + _ended(workspace, current.last)
     return html + _stage(_EMPTY)
+
+
+def _problem(error: ReeltuneError) -> str:
+    """What stops every job. That the user has paused the queue is no fault."""
+    return calm(error.message, error.hint) if isinstance(error, QueuePaused) else problem(error)
 
 
 def _running(running: RunningJob) -> str:

@@ -75,6 +75,11 @@ def problem(error: ReeltuneError | str, next_step: str = "") -> str:
     return f'<div class="rt-problem" role="alert"><div>{text(in_words(message))}</div>{advice_html}</div>'
 
 
+def calm(message: str, next_step: str) -> str:
+    """A message that is no error, and the next step."""
+    return f'<div class="rt-good" role="status"><div>{text(message)}</div>{hint(next_step)}</div>'
+
+
 def prompt_text(prompt: str) -> str:
     """A prompt as text, cut off where it is far too long: it is sent with every change of its part of the page."""
     return text(shortened(prompt, _MAX_PROMPT_LENGTH))
