@@ -24,6 +24,7 @@ from reeltune.definitions import lineage
 from reeltune.definitions.entries import Entry, new_entry
 from reeltune.definitions.folders import scan_folder
 from reeltune.definitions.lora_weights import lora_weights
+from reeltune.definitions.ltx_config import with_scales
 from reeltune.definitions.model import Definition, Version
 from reeltune.definitions.namesakes import Namesakes
 from reeltune.definitions.nearest import did_you_mean
@@ -42,6 +43,7 @@ from reeltune.errors import (
     Problem,
     UnknownArchitecture,
 )
+from reeltune.families import Architecture
 from reeltune.files import expand, working_folder
 
 ROOT_VARIABLE = "REELTUNE_ROOT"
@@ -203,13 +205,13 @@ class Catalog(Mapping[str, Definition]):
         slots = self._slots(entry)
         if TRANSFORMER_2 in slots and "guidance_phases" not in architecture.defaults:
             architecture = lineage.two_transformers(architecture)
-        if model.fps and model.fps != architecture.frame_rate:
-            architecture = replace(architecture, fps=model.fps)
-        settings = {**lineage.inherited_settings(entry, self._entries), **entry.settings}
         file = str(entry.files[-1])
+        architecture, ltx_warnings = self._adapted(entry, architecture, slots, file)
+        settings = {**lineage.inherited_settings(entry, self._entries), **entry.settings}
         resolutions, resolution_warnings = offered_resolutions(model.resolutions, file)
         loras = self._references.urls(entry.id, "loras")
         weights, weight_warnings = lora_weights(entry, self._entries, len(loras))
+        warnings = (*ltx_warnings, *resolution_warnings, *weight_warnings)
         return Definition(
             id=entry.id,
             name=model.name or entry.id,
@@ -226,13 +228,23 @@ class Catalog(Mapping[str, Definition]):
             settings=MappingProxyType(settings),
             unsupported=unsupported_features(model, architecture, slots, settings),
             files=entry.files,
-            notices=(*entry.notices, *resolution_warnings, *weight_warnings, *unused_key_warnings(model, file)),
+            notices=(*entry.notices, *warnings, *unused_key_warnings(model, file)),
             root=self.root,
             namesakes=lambda version: self._namesakes.of(version),
             visible=model.visible is not False,
             resolutions=resolutions,
             profile_folders=lineage.profile_folders(entry, self._entries, architecture),
         )
+
+    def _adapted(
+        self, entry: Entry, architecture: Architecture, slots: Mapping[Slot, tuple[Version, ...]], file: str
+    ) -> tuple[Architecture, list[Problem]]:
+        """The architecture with what the definition or its base model changes about it, and warnings."""
+        fps = lineage.inherited_value(entry, self._entries, "fps")
+        if fps and fps != architecture.frame_rate:
+            architecture = replace(architecture, fps=fps)
+        config = lineage.inherited_value(entry, self._entries, "LTXV_config")
+        return with_scales(architecture, config, [version.url for version in slots[TRANSFORMER]], file)
 
     def _slots(self, entry: Entry) -> dict[Slot, tuple[Version, ...]]:
         """Versions by slot, in the order of the file. Raises DefinitionReference for a slot without versions."""

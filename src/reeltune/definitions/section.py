@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _plain(value: str) -> str:
@@ -33,6 +33,11 @@ def _folder(value: str) -> str:
     if not value.isprintable() or any(character in value for character in "/\\:") or value.strip(" .") != value:
         raise ValueError("the name of a folder")
     return value
+
+
+def _whole(value: object) -> object:
+    """A whole number that is written as 24.0 becomes 24; other values are unchanged."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _readable(value: str) -> str:
@@ -89,7 +94,12 @@ class ModelSection(BaseModel):
         None, description="Folders of its profiles, below profiles/; an empty text for none (default: its model's)."
     )
     profile_dirs: _Folders = Field(None, description="Another name of profiles_dir.")
-    fps: Annotated[int, Field(ge=1, le=240)] | None = Field(None, description="Frames per second of its videos.")
+    fps: Annotated[int, Field(ge=1, le=240), BeforeValidator(_whole)] | None = Field(
+        None, description="Frames per second of its videos."
+    )
+    LTXV_config: _Line | None = Field(
+        None, description="The configuration of LTX Video, such as ltxv-13b-0.9.8-distilled.yaml."
+    )
 
 
 # An invalid value of these keys makes the definition unusable; an invalid value of any other key is left out.
@@ -114,6 +124,7 @@ VALID_VALUES = {
     "profiles_dir": "the name of a folder, or a list of names",
     "profile_dirs": "the name of a folder, or a list of names",
     "fps": "a number of frames from 1 to 240",
+    "LTXV_config": "the name of a configuration, such as ltxv-13b-0.9.8-dev.yaml",
 }
 SHA256 = re.compile("[0-9a-fA-F]{64}")
 LISTS = ("URLs", "URLs2", "preload_URLs", "loras", "modules", "text_encoder_URLs", "VAE_URLs")

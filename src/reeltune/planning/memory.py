@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reeltune.families.base import Config
+from reeltune.families import Architecture
+from reeltune.families.base import VAE, Config
 from reeltune.planning.estimate import Estimate, estimate
 from reeltune.planning.plan import Plan
 from reeltune.settings import frame_count, layer
@@ -68,10 +69,11 @@ def choose_profile(plan: Plan) -> ChosenProfile:
 def _needs(plan: Plan, sizes: Estimate) -> Iterator[tuple[MemoryProfile, int]]:
     """Bytes on the card at the peak of each profile but the smallest, the fastest profile first."""
     transformer, activation_bytes = sizes.transformer or 0, activations(plan)
-    vae = sum(item.bytes or 0 for item in plan.items if item.subject == "vae")
+    vae = sum(item.bytes or 0 for item in plan.items if item.subject == VAE)
     encoders = (sizes.encoders or 0) - vae
     transformers = sizes.transformers or transformer
-    yield MemoryProfile.RESIDENT, max(transformers + vae + activation_bytes, encoders)
+    beside = vae + (sizes.upsampler or 0)
+    yield MemoryProfile.RESIDENT, max(transformers + beside + activation_bytes, encoders)
     yield MemoryProfile.STAGES, max(transformer + activation_bytes, encoders)
     yield MemoryProfile.STREAMED, round(_BLOCKS_AT_ONCE * transformer / _blocks(plan)) + activation_bytes
 
@@ -81,12 +83,19 @@ def activations(plan: Plan) -> int:
     definition = plan.definition
     architecture = definition.architecture
     settings = layer(architecture, definition.settings)
-    width, height = (int(side) for side in str(settings["resolution"]).split("x"))
+    width, height = computed_size(architecture, *(int(side) for side in str(settings["resolution"]).split("x")))
     frames = (frame_count(settings, architecture) - 1) // architecture.family.frame_step + 1
     tokens = (width // architecture.resolution_step) * (height // architecture.resolution_step) * frames
     config = _config(plan)
     features = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
     return int(tokens * features * _ACTIVATION_BYTES)
+
+
+def computed_size(architecture: Architecture, width: int, height: int) -> tuple[int, int]:
+    """Width and height that a video is computed at: larger than its own, if it is made at two scales."""
+    if architecture.scales is None:
+        return width, height
+    return round(2 * architecture.scales.shrink * width), round(2 * architecture.scales.shrink * height)
 
 
 def _blocks(plan: Plan) -> int:

@@ -16,6 +16,7 @@ from reeltune.families.vocabulary import DEFAULTS, INPUT_KEYS, coerce, shown
 from reeltune.media.inputs import video_rate
 from reeltune.request.inputs import input_files
 from reeltune.request.loras import loras_of
+from reeltune.request.passes import passes_of, phases_of_passes
 from reeltune.request.phases import phases_of
 from reeltune.request.timesteps import timesteps
 from reeltune.request.values import Guidance, InputFiles, Phase, Request, Riflex, SkippedLayers, StepSkipping
@@ -45,17 +46,23 @@ def build_request(
     used = {key: value for key, value in settings.items() if key in architecture.settings}
     solver = _solver(settings.get("sample_solver") or "", architecture.family, notices)
     shift = settings.get("flow_shift", 1.0)
-    times = _timesteps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
-    phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
+    passes = passes_of(architecture, settings, width, height, notices)
+    if passes:
+        phases = phases_of_passes(passes)
+    else:
+        times = _timesteps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
+        phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
+    steps = sum(phase.steps for phase in phases)
     notices += _effect_notices(settings, phases, inputs)
     loras = loras_of(definition, used, phases, notices)
     seed = chosen_seed(settings["seed"])
     changed = {
         "seed": seed,
-        "num_inference_steps": len(times),
         "resolution": f"{width}x{height}",
         "video_length": frames,
     }
+    if not passes:
+        changed["num_inference_steps"] = steps
     if settings.get("force_fps") in RATE_SOURCES:
         changed["force_fps"] = fps  # the control video may no longer exist when the latents are decoded
     request = Request(
@@ -65,17 +72,19 @@ def build_request(
         height=height,
         frames=frames,
         fps=fps,
-        steps=len(times),
+        steps=steps,
         seed=seed,
         shift=shift,
         solver=solver,
         phases=phases,
-        guidance=guidance_of(used),
+        guidance=_guidance(used, architecture),
         step_skipping=step_skipping_of(used),
         riflex=_riflex(used, notices),
         inputs=inputs,
         loras=loras,
         settings=_record({**settings, **changed}, architecture),
+        passes=passes,
+        tone_mapping=architecture.scales.tone_mapping if architecture.scales else 0.0,
     )
     return request, notices
 
@@ -160,6 +169,13 @@ def _timesteps(steps: int, solver: str, shift: float, family: Family, notices: l
     if len(times) < steps:
         notices.append(f"{steps} steps become {len(times)}: sample_solver={solver} makes no more.")
     return times
+
+
+def _guidance(settings: Settings, architecture: Architecture) -> Guidance:
+    """The guidance of a request; that of two scales is declared by the architecture."""
+    if architecture.scales is not None:
+        return Guidance(zero_star=architecture.scales.zero_star)
+    return guidance_of(settings)
 
 
 def guidance_of(settings: Settings) -> Guidance:

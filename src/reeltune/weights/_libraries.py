@@ -11,7 +11,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from diffusers.hooks import FirstBlockCacheConfig, apply_group_offloading
 from torch import nn
 from torchao.quantization import Int8Tensor, PerRow
@@ -23,6 +25,21 @@ _OFFLOADING_HOOKS = ("lazy_prefetch_group_offloading", "layer_execution_tracker"
 _STEP_CACHE_HOOK = "fbc_leader_block_hook"
 
 Named = dict[str, Any]  # hooks and states of the libraries, by name
+
+
+# --- classes ---------------------------------------------------------------------------------------------------
+
+
+def library_class(library: str, name: str) -> Any:
+    """A class of transformers or diffusers by name; `library`: the name of one of them.
+
+    `LTXLatentUpsamplerModel` is only in its own module: diffusers 0.42.
+    """
+    if name == "LTXLatentUpsamplerModel":
+        from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
+
+        return LTXLatentUpsamplerModel
+    return getattr(transformers if library == "transformers" else diffusers, name)
 
 
 # --- torchao's int8 weights -----------------------------------------------------------------------------------
