@@ -222,7 +222,7 @@ def test_the_plan_has_the_upsampler_and_no_ic_loras(root):
     assert upsampler.url.endswith("/Lightricks/ltxv-spatial-upscaler-0.9.8/tree/main/latent_upsampler")
     assert upsampler.path == root / "ckpts" / "Lightricks--ltxv-spatial-upscaler-0.9.8" / "latent_upsampler"
     assert "preload" not in items
-    assert "3 files of preload_URLs aren't downloaded: only IC-LoRAs' features use them." in plan.notices
+    assert "Not downloaded: 3 IC-LoRAs of preload_URLs, which nothing in reeltune uses." in plan.notices
 
 
 def test_other_preloaded_files_are_downloaded(root, define):

@@ -21,6 +21,8 @@ from typing import Any
 
 from reeltune._text import shortened
 from reeltune.definitions import lineage
+from reeltune.definitions.adapting import making_images, with_frame_rate, with_variants
+from reeltune.definitions.configs import read_variants, with_variant
 from reeltune.definitions.entries import Entry, new_entry
 from reeltune.definitions.folders import scan_folder
 from reeltune.definitions.lora_weights import lora_weights
@@ -47,6 +49,7 @@ from reeltune.families import Architecture
 from reeltune.files import expand, working_folder
 
 ROOT_VARIABLE = "REELTUNE_ROOT"
+_MEGABYTE = 10**6
 _MAX_NAME = 200  # characters of a name in a list
 UNKNOWN_ARCHITECTURE = "an architecture that reeltune doesn't support"
 
@@ -108,6 +111,7 @@ class Catalog(Mapping[str, Definition]):
 
     def _reset(self) -> None:
         self._resolved: dict[str, Definition] = {}
+        self._variants: dict[tuple[str, str], Definition] = {}
         self._references = References(self._entries)
         self._namesakes = Namesakes(self)
 
@@ -127,17 +131,40 @@ class Catalog(Mapping[str, Definition]):
 
     def with_file(self, file: DefinitionFile) -> Catalog:
         """A copy of the catalog with one more file, for checking it. Raises DefinitionInvalid if it is incomplete."""
+        catalog = self._copy()
+        entry = self._entries.get(file.id)
+        if entry is not None and file.path.resolve() in [path.resolve() for path in entry.files]:
+            return catalog  # the file is part of the catalog already
+        catalog._add(file, "finetune")
+        return catalog
+
+    def _copy(self) -> Catalog:
         catalog = Catalog.__new__(Catalog)
         catalog.root = self.root
         catalog.broken = self.broken
         catalog.unread = self.unread
         catalog._entries = dict(self._entries)
         catalog._reset()
-        entry = self._entries.get(file.id)
-        if entry is not None and file.path.resolve() in [path.resolve() for path in entry.files]:
-            return catalog  # the file is part of the catalog already
-        catalog._add(file, "finetune")
         return catalog
+
+    def _variant(self, id: str, config: str) -> Definition:
+        """A variant of a definition; the definition itself for an empty id. Raises DefinitionError."""
+        definition = self[id]
+        variant = definition.variants.find(config) if definition.variants is not None else None
+        if variant is None:
+            return definition
+        if (id, config) not in self._variants:
+            catalog = self._copy()
+            catalog._entries[id] = with_variant(self._entries[id], variant)
+            changed = replace(
+                catalog[id],
+                config=config,
+                variants=definition.variants,
+                variant_by_id=definition.variant_by_id,
+                notices=definition.notices,
+            )
+            self._variants[id, config] = changed
+        return self._variants[id, config]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -207,11 +234,14 @@ class Catalog(Mapping[str, Definition]):
             architecture = lineage.two_transformers(architecture)
         file = str(entry.files[-1])
         architecture, ltx_warnings = self._adapted(entry, architecture, slots, file)
+        variants, variant_warnings = read_variants(entry, self._entries)
+        if variants is not None:
+            architecture = with_variants(architecture)
         settings = {**lineage.inherited_settings(entry, self._entries), **entry.settings}
         resolutions, resolution_warnings = offered_resolutions(model.resolutions, file)
         loras = self._references.urls(entry.id, "loras")
         weights, weight_warnings = lora_weights(entry, self._entries, len(loras))
-        warnings = (*ltx_warnings, *resolution_warnings, *weight_warnings)
+        warnings = (*ltx_warnings, *resolution_warnings, *weight_warnings, *variant_warnings)
         return Definition(
             id=entry.id,
             name=model.name or entry.id,
@@ -234,17 +264,21 @@ class Catalog(Mapping[str, Definition]):
             visible=model.visible is not False,
             resolutions=resolutions,
             profile_folders=lineage.profile_folders(entry, self._entries, architecture),
+            preload_bytes=_MEGABYTE * (model.preload_in_VRAM or 0),
+            variants=variants,
+            variant_by_id=lambda config: self._variant(entry.id, config),
         )
 
     def _adapted(
         self, entry: Entry, architecture: Architecture, slots: Mapping[Slot, tuple[Version, ...]], file: str
     ) -> tuple[Architecture, list[Problem]]:
         """The architecture with what the definition or its base model changes about it, and warnings."""
-        fps = lineage.inherited_value(entry, self._entries, "fps")
-        if fps and fps != architecture.frame_rate:
-            architecture = replace(architecture, fps=fps)
-        config = lineage.inherited_value(entry, self._entries, "LTXV_config")
-        return with_scales(architecture, config, [version.url for version in slots[TRANSFORMER]], file)
+        architecture = with_frame_rate(architecture, lineage.inherited_value(entry, self._entries, "fps"))
+        if entry.model.image_outputs:
+            architecture = making_images(architecture)
+        inherited = lineage.inherited_value(entry, self._entries, "LTXV_config")
+        urls = [version.url for version in slots[TRANSFORMER]]
+        return with_scales(architecture, entry.model.LTXV_config, inherited, urls, file)
 
     def _slots(self, entry: Entry) -> dict[Slot, tuple[Version, ...]]:
         """Versions by slot, in the order of the file. Raises DefinitionReference for a slot without versions."""

@@ -18,19 +18,21 @@ _FIXED_KEYS = frozenset({"num_inference_steps", "negative_prompt"})  # that have
 
 
 def with_scales(
-    architecture: Architecture, config: str | None, urls: list[str], file: str
+    architecture: Architecture, config: str | None, inherited: str | None, urls: list[str], file: str
 ) -> tuple[Architecture, list[Problem]]:
     """The architecture with the configuration that a definition names, and a warning about an unknown one.
 
-    A definition that names none gets the one that suits the names of its files. `urls`: the versions of its
-    transformer. Architectures without two scales are returned unchanged.
+    A definition that names none, but lists the files of a distilled model, gets that of distilled models; others get
+    that of their base model. `inherited`: the configuration of the base model. `urls`: the versions of the transformer.
+    Architectures without two scales are returned unchanged.
     """
     if architecture.scales is None:
         warnings = [Problem(file, "model.LTXV_config", _UNUSED, severity="warning")] if config else []
         return architecture, warnings
     if not config:
         distilled = bool(urls) and all("distilled" in base_name(url).lower() for url in urls)
-        return _with(architecture, nearest_config("distilled" if distilled else "")), []
+        name = "distilled" if distilled else inherited or ""
+        return _with(architecture, config_named(name) or nearest_config(name)), []
     scales = config_named(config)
     if scales is not None:
         return _with(architecture, scales), []

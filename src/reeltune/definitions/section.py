@@ -62,6 +62,11 @@ _Urls = Annotated[
 ]
 
 
+_CONFIGS_SCHEMA: dict[str, Any] = {
+    "examples": [{"_name": "Size", "_default_label": "Large", "small": {"name": "Small", "URLs": ["https://…"]}}]
+}
+
+
 class ModelSection(BaseModel):
     """The `model` object of a definition. A file that overrides a built-in definition may omit any of its keys."""
 
@@ -97,6 +102,14 @@ class ModelSection(BaseModel):
     fps: Annotated[int, Field(ge=1, le=240), BeforeValidator(_whole)] | None = Field(
         None, description="Frames per second of its videos."
     )
+    preload_in_VRAM: Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(_whole)] | None = Field(
+        None, description="Megabytes of the transformer that stay on the card while the rest is streamed to it."
+    )
+    configs: Annotated[dict[str, Any], Field(max_length=100)] | _Reference | None = Field(
+        None,
+        description="Named variants, which replace keys of `model`, or the id of a definition whose variants are used.",
+        json_schema_extra=_CONFIGS_SCHEMA,
+    )
     LTXV_config: _Line | None = Field(
         None, description="The configuration of LTX Video, such as ltxv-13b-0.9.8-distilled.yaml."
     )
@@ -124,6 +137,8 @@ VALID_VALUES = {
     "profiles_dir": "the name of a folder, or a list of names",
     "profile_dirs": "the name of a folder, or a list of names",
     "fps": "a number of frames from 1 to 240",
+    "preload_in_VRAM": "a number of megabytes from 0 to 1000000",
+    "configs": "an object of at most 100 variants, or the id of a definition",
     "LTXV_config": "the name of a configuration, such as ltxv-13b-0.9.8-dev.yaml",
 }
 SHA256 = re.compile("[0-9a-fA-F]{64}")

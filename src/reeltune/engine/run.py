@@ -182,9 +182,7 @@ class Run:
         load = partial(self._load, request)
         if all(phase.transformer == TRANSFORMER for phase in request.phases):
             load(TRANSFORMER)
-        denoiser = Denoiser(
-            self.config, self._dtype, load, self._placement, steered, negative, self._reporter, runtime
-        )
+        denoiser = Denoiser(self.config, self._dtype, load, self._placement, steered, negative, self._reporter, runtime)
         return denoiser, positive
 
     def _load(self, request: Request, slot: Slot) -> LoadedTransformer:
@@ -247,7 +245,8 @@ class Run:
         self._reporter.progress("decode", 1, 1)
         if self._warm.vae.rgb is not None:
             self._warm.vae.rgb = refit(latents, frames, self._warm.vae.rgb)
-        return Video(frames, request.fps, outputs.origin(self.plan, request.settings), file)
+        origin = outputs.origin(self.plan, request.settings)
+        return Video(frames, request.fps, origin, file, image=self._architecture.image_outputs)
 
     def _store(self, latents: torch.Tensor, request: Request) -> Path | None:
         """Write the latents to disk until the video is written; a failure is reported, and stops nothing."""

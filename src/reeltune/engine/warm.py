@@ -33,7 +33,8 @@ class Warm:
         """
         device = torch_device(plan.device)
         placement = self._placement
-        if placement is not None and (placement.preferred, placement.device) != (profile.profile, device):
+        chosen = (profile.profile, profile.preload, device)
+        if placement is not None and (placement.preferred, placement.preload, placement.device) != chosen:
             placement.clear()
             self.vae.drop()
             self.upsampler.drop(placement)

@@ -198,7 +198,8 @@ class Architecture:
     architecture with two transformers. `loras`: the folder of its LoRAs, inside the folder `loras` of a root.
 
     `scales`: how its videos are made at two scales; None if they are made in one pass. `unused_files`: parts of the
-    names of files that definitions list under `preload_URLs`, but that reeltune doesn't use.
+    names of files that definitions list under `preload_URLs`, but that reeltune doesn't use. `image_outputs`: whether
+    a single image is made instead of a video.
     """
 
     id: str
@@ -224,6 +225,7 @@ class Architecture:
     loras: str = ""
     scales: TwoScales | None = None
     unused_files: tuple[str, ...] = ()
+    image_outputs: bool = False
 
     @property
     def frame_rate(self) -> int:

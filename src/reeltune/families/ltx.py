@@ -144,7 +144,9 @@ _DEFAULTS = {
 }
 _INPUTS = (START_IMAGE, END_IMAGE)
 _REFUSED = frozen(
-    **refused_groups((ZERO_STAR, SKIPPED_LAYERS), "the guidance of each step comes from its configuration (LTXV_config)"),
+    **refused_groups(
+        (ZERO_STAR, SKIPPED_LAYERS), "the guidance of each step comes from its configuration (LTXV_config)"
+    ),
     **refused_groups((RIFLEX,), "its positions are in seconds, so they don't repeat in long videos"),
 )
 

@@ -32,18 +32,23 @@ _PROFILES = tuple(MemoryProfile)
 
 @dataclass(frozen=True)
 class ChosenProfile:
-    """A memory profile and why it is used. `pinned`: streamed weights lie in pinned memory, ready to be sent."""
+    """A memory profile and why it is used. `pinned`: streamed weights lie in pinned memory, ready to be sent.
+
+    `preload`: bytes of the transformer that stay on the device while the rest is sent to it.
+    """
 
     profile: MemoryProfile
     reason: str
     pinned: bool = False
+    preload: int = 0
 
     def smaller(self, reason: str) -> ChosenProfile | None:
         """The next smaller profile; None below the smallest."""
         if self.profile is _PROFILES[-1]:
             return None
         following = _PROFILES[_PROFILES.index(self.profile) + 1]
-        return ChosenProfile(following, reason, self.pinned)
+        preload = self.preload if following is MemoryProfile.STREAMED else 0
+        return ChosenProfile(following, reason, self.pinned, preload)
 
 
 def choose_profile(plan: Plan) -> ChosenProfile:
@@ -52,8 +57,9 @@ def choose_profile(plan: Plan) -> ChosenProfile:
     sizes = estimate(plan)
     on_card = device.startswith("cuda")
     pinned = on_card and (sizes.transformer or 0) <= _PINNED * plan.machine.ram
+    preload = plan.definition.preload_bytes
     if preferred != "auto":
-        return ChosenProfile(MemoryProfile(preferred), "as you chose", pinned)
+        return ChosenProfile(MemoryProfile(preferred), "as you chose", pinned, preload)
     if not on_card:
         return ChosenProfile(MemoryProfile.RESIDENT, f"{device} computes in the machine's own memory")
     if sizes.transformer is None:
@@ -62,7 +68,10 @@ def choose_profile(plan: Plan) -> ChosenProfile:
     for profile, needed in _needs(plan, sizes):
         if needed <= usable:
             reason = f"it takes about {_gigabytes(needed)} of the {_gigabytes(usable)} that {device} can use"
-            return ChosenProfile(profile, reason, pinned)
+            preload = min(preload, usable - needed) if profile is MemoryProfile.STREAMED else 0
+            if preload:
+                reason += f", and up to {_gigabytes(preload)} of the transformer stay there (preload_in_VRAM)"
+            return ChosenProfile(profile, reason, pinned, preload)
     return ChosenProfile(MemoryProfile.MINIMUM, f"even single blocks are much for the {_gigabytes(usable)} of {device}")
 
 

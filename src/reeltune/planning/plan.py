@@ -208,9 +208,7 @@ def used_preload(definition: Definition) -> tuple[Version, ...]:
     """The versions under `preload_URLs`, without those that only features of other programs use."""
     unused = definition.architecture.unused_files
     return tuple(
-        version
-        for version in definition.preload
-        if not any(part in version.file_name.lower() for part in unused)
+        version for version in definition.preload if not any(part in version.file_name.lower() for part in unused)
     )
 
 
@@ -218,7 +216,7 @@ def _preload_notices(definition: Definition) -> list[str]:
     left_out = len(definition.preload) - len(used_preload(definition))
     if not left_out:
         return []
-    return [f"{counted(left_out, 'file')} of preload_URLs not downloaded: reeltune has no use for IC-LoRAs."]
+    return [f"Not downloaded: {counted(left_out, 'IC-LoRA')} of preload_URLs, which nothing in reeltune uses."]
 
 
 def _facts_on_disk(definition: Definition, version: Version, slot: Slot, inventory: Inventory) -> Facts:

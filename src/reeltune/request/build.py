@@ -59,8 +59,9 @@ def build_request(
     changed = {
         "seed": seed,
         "resolution": f"{width}x{height}",
-        "video_length": frames,
     }
+    if not architecture.image_outputs:
+        changed["video_length"] = frames
     if not passes:
         changed["num_inference_steps"] = steps
     if settings.get("force_fps") in RATE_SOURCES:
@@ -84,6 +85,7 @@ def build_request(
         loras=loras,
         settings=_record({**settings, **changed}, architecture),
         passes=passes,
+        config=definition.config,
         tone_mapping=architecture.scales.tone_mapping if architecture.scales else 0.0,
     )
     return request, notices
@@ -126,8 +128,10 @@ def _size(settings: Settings, architecture: Architecture, notices: list[str]) ->
 
 def _frames(settings: Settings, architecture: Architecture, fps: int, notices: list[str]) -> int:
     """The number of frames, rounded to a multiple of the family's step plus one."""
-    length = settings["video_length"]
     frames = frame_count(settings, architecture, fps)
+    if architecture.image_outputs:
+        return frames
+    length = settings["video_length"]
     if seconds_of(length) is None and frames != length:
         step = architecture.family.frame_step
         notices.append(f"{length} frames become {frames}: the number must be a multiple of {step} plus one.")

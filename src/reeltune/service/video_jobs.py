@@ -86,7 +86,7 @@ def submit(
     found = {
         "notices": list(told),
         "size": f"{first.width}x{first.height}",
-        "seconds": f"{first.frames / first.fps:g}",
+        "seconds": "0" if definition.architecture.image_outputs else f"{first.frames / first.fps:g}",
     }
     extra: JsonObject = {CHECKED: found}
     if remixed_from is not None:
@@ -231,7 +231,8 @@ def shape_of(workspace: Workspace, job: Job) -> VideoShape:
         definition = workspace.catalog()[job.definition]
         settings = layer(definition.architecture, definition.settings, call=job.settings)
         frames, rate = frame_count(settings, definition.architecture), frame_rate(settings, definition.architecture)
-        return VideoShape(str(settings["resolution"]), f"{frames / rate:g}")
+        seconds = 0 if definition.architecture.image_outputs else frames / rate
+        return VideoShape(str(settings["resolution"]), f"{seconds:g}")
     except ReeltuneError:
         return VideoShape("", "")
 

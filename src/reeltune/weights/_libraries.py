@@ -169,6 +169,36 @@ def keep_apart(group: Any) -> None:
             group.cpu_param_dict[weight] = with_int8_parts(weight, *int8_parts(weight))
 
 
+def keep_on_device(model: nn.Module, most_bytes: int) -> int:
+    """Send the first blocks of a model to the device for good, as many as fit into `most_bytes`; returns their bytes.
+
+    Its weights must be offloaded in groups. The groups of these blocks are sent once and never taken back:
+    `onload_`, `offload_` of a group, diffusers 0.42.
+    """
+    kept = 0
+    for blocks in model.children():
+        for block in blocks if isinstance(blocks, nn.ModuleList) else ():
+            size = sum(_bytes_of(tensor) for tensor in (*block.parameters(), *block.buffers()))
+            if kept + size > most_bytes:
+                return kept
+            kept += size
+            for module in block.modules():
+                hook = _hooks(module).get(_GROUP_OFFLOADING)
+                if hook is not None:
+                    hook.group.onload_()
+                    hook.group.onload_ = hook.group.offload_ = _do_nothing
+    return kept
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _bytes_of(tensor: torch.Tensor) -> int:
+    parts = int8_parts(tensor) if is_int8(tensor) else (tensor,)
+    return sum(part.numel() * part.element_size() for part in parts)
+
+
 def offloaded_copies(model: nn.Module) -> Mapping[torch.Tensor, torch.Tensor]:
     """The copies in the machine's memory that `offload_in_groups` sends to the device, by parameter.
 
