@@ -132,7 +132,10 @@ def delete_video(workspace: Here, video_id: VideoId) -> VideoDeleted:
 def download_video(
     workspace: Here, video_id: VideoId, variant: AskedVariant = Variant.VIDEO, number: Number = 0
 ) -> Response:
-    """The MP4 (or the PNG, of a model that makes images), its first frame as WebP, or up to 16 of its frames as one JPEG; also in parts, by `Range`."""
+    """The MP4, its first frame as WebP, or up to 16 of its frames as one JPEG; also in parts, by `Range`.
+
+    A model that makes images has a PNG in place of the MP4.
+    """
     return content(workspace, video_id, variant, number)
 
 

@@ -94,9 +94,7 @@ def selected_variant(definition: Definition, call: Settings) -> tuple[Definition
     value = str(coerce(CONFIG, settings.get(CONFIG) or ""))
     id = selected_id(value)
     variant = definition.variant(id)
-    if (
-        variant.config == id or definition.variants is None
-    ):  # if there are no variants, the setting is reported as unused
+    if variant.config == id or definition.variants is None:  # without variants, the setting is reported as unused
         return variant, []
     ids = ", ".join(choice.id for choice in definition.variants.choices)
     return variant, [f"There is no variant {id!r}: {definition.variants.default_label!r} is used. Others are {ids}."]

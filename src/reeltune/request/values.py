@@ -127,8 +127,8 @@ class Request:
 
     `width`, `height`: pixels. `fps`: frames per second. `phases`: together they have all steps. `loras`: in the order
     in which they are applied. `settings`: the settings to store with the video. `passes`: in order, with all steps;
-    empty for a video that is made at its own size. `config`: the variant of the definition that makes it. `tone_mapping`: how far large latents are compressed before they are
-    decoded, 0 to 1.
+    empty for a video that is made at its own size. `tone_mapping`: how far large latents are compressed before they are
+    decoded, 0 to 1. `config`: the variant of the definition that makes it.
     """
 
     prompt: str

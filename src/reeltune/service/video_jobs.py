@@ -82,11 +82,12 @@ def submit(
     complete = _with_letters(definition, _stored(workspace, definition, named))
     checked = check_settings(workspace, definition, complete)
     first = checked.first
-    told = (*notices, *_length_notices(values, first), *checked.notices)
+    image = definition.architecture.image_outputs
+    told = (*notices, *([] if image else _length_notices(values, first)), *checked.notices)
     found = {
         "notices": list(told),
         "size": f"{first.width}x{first.height}",
-        "seconds": "0" if definition.architecture.image_outputs else f"{first.frames / first.fps:g}",
+        "seconds": "0" if image else f"{first.frames / first.fps:g}",
     }
     extra: JsonObject = {CHECKED: found}
     if remixed_from is not None:
