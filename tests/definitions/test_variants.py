@@ -7,7 +7,7 @@ import pytest
 from reeltune import load_catalog
 from reeltune.definitions.checking import check_files
 from reeltune.definitions.writer import replace_urls
-from reeltune.errors import DefinitionError, SettingsError
+from reeltune.errors import DefinitionError, NotRunnable, SettingsError
 from reeltune.library.index import Index
 from reeltune.library.uses import FileUsers
 from reeltune.media.origin import Origin
@@ -151,6 +151,8 @@ def test_a_variant_that_cannot_run(root, define):
     catalog = load_catalog(root)
     assert catalog["mine"].runnable
     assert not catalog["mine"].variant("vace").runnable
+    with pytest.raises(NotRunnable, match="merges modules"):
+        parse(catalog["mine"], {"config": "vace"})
     problems, _ = check_files(catalog, [root / "finetunes" / "mine.json"])
     assert any(problem.where == "model.configs.vace" and "can't run" in problem.message for problem in problems)
 

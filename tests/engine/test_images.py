@@ -60,7 +60,7 @@ def test_one_frame_is_written_with_its_settings(images, root, tmp_path):
 @pytest.mark.parametrize("case", ["t2v", "i2v", "i2v, end", "vace_14B", "ti2v_2_2, image", "hunyuan",
                                   "hunyuan_i2v_concat", "ltxv_13B"])  # fmt: skip
 def test_every_family_makes_images(case, root, define, parts):
-    definition, settings = write_case(case, root, define, parts)
+    _, settings = write_case(case, root, define, parts)
     path = root / "finetunes" / "mine.json"
     value = json.loads(path.read_text(encoding="utf-8"))
     value["model"]["image_outputs"] = True

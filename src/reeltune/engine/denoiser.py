@@ -37,7 +37,8 @@ class Steering:
     """How the passes of one video are steered.
 
     `phases`, `scales`: the phase and the guidance of each step. `temporal_axis`: the axis that RIFLEx stretches, of a
-    transformer's rotary embedding; None where it is off. `stretched`: whether it changed something. `step` counts from 0.
+    transformer's rotary embedding; None where it is off. `stretched`: whether it changed something. `step` counts from
+    0.
     """
 
     phases: tuple[Phase, ...]

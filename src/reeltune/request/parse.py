@@ -66,6 +66,8 @@ def parse(definition: Definition, call: Settings) -> ParsedRequests:
     settings that select an unsupported feature.
     """
     definition, config_notices = selected_variant(definition, call)
+    if definition.config:
+        check_runnable(definition)
     settings, notices = complete_settings(definition, call)
     videos = split_videos(settings)
     first, more_notices = build_request(definition, videos[0])

@@ -11,8 +11,8 @@ from reeltune.request.values import Phase, Request
 class StepRow:
     """Consecutive steps that are made alike. `first`, `last`: steps, counted from 1. `phase`: counted from 1.
 
-    `weights`: the weight of each LoRA. `perturbation`: the weight of spatiotemporal guidance, 0 where it is off. `size`:
-    width and height of the frames, of videos that are made at two scales; else empty.
+    `weights`: the weight of each LoRA. `perturbation`: the weight of spatiotemporal guidance, 0 where it is off.
+    `size`: width and height of the frames, of videos that are made at two scales; else empty.
     """
 
     first: int

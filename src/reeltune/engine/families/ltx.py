@@ -84,7 +84,7 @@ class _PassedThrough:
 
 
 def _tone_mapped(latents: torch.Tensor, strength: float) -> torch.Tensor:
-    """Latents whose large values are compressed, by up to 60 % at a strength of 1; the formula is that of Lightricks."""
+    """Latents whose large values are compressed, by up to 60 % at a strength of 1. The formula is Lightricks'."""
     steepness = 0.75 * strength
     compression = torch.sigmoid(4 * steepness * (latents.abs() - 1))
     return latents * (1 - 0.8 * steepness * compression)
