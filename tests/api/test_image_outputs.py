@@ -57,8 +57,25 @@ def test_images_over_the_api(api_server, http: httpx.Client):
     assert all("job" in value for value in stored)
     remix = http.post(f"/v1/videos/{made['id']}/remix", json={"prompt": "a blue square"})
     assert ended(http, remix.json()["id"])["status"] == "completed"
-    schema = http.get("/api/definitions/pictures").json()
-    assert "video_length" not in json.dumps(schema.get("settings_schema", schema))
+    described = http.get("/api/definitions/pictures").json()
+    assert described["image_outputs"]
+    assert "video_length" not in described["settings"]["properties"]
+
+
+def test_variants_and_resolutions_over_the_api(api_server, http: httpx.Client):
+    configs = {"_name": "Size", "small": {"URLs": ["https://h/small_bf16.safetensors"]}}
+    model = {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"], "configs": configs,
+             "resolutions": [["Wide", "832x480"]], "fps": 24}  # fmt: skip
+    (api_server.root / "finetunes").mkdir(exist_ok=True)
+    (api_server.root / "finetunes" / "sizes.json").write_text(json.dumps({"model": model}), encoding="utf-8")
+    described = http.get("/api/definitions/sizes").json()
+    assert described["configs"] == [{"id": "small", "label": "small"}]
+    assert described["resolutions"] == [{"label": "Wide", "value": "832x480"}]
+    assert described["fps"] == 24
+    assert described["settings"]["properties"]["config"]["enum"] == ["", "small"]
+    for config, name in (("", "x_bf16"), ("small", "small_bf16"), (",,,small", "small_bf16"), ("gone", "x_bf16")):
+        plan = http.get("/api/definitions/sizes/plan", params={"config": config}).json()
+        assert plan["choices"]["transformer"]["url"] == f"https://h/{name}.safetensors"
 
 
 def test_images_in_the_gallery_and_on_the_page(root, rng_frame):

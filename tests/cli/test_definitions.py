@@ -64,10 +64,15 @@ def test_explain_starts_with_the_reason_why_a_model_can_not_run(run, define):
 
 def test_keys_of_other_programs_are_reported_once(run, define):
     define(
-        "mine", GOOD | {"sample_solver": "euler", "text_encoder_folder": "x", "group": "g", "profiles_dir": [""], "zz": 1}
+        "mine",
+        GOOD | {"sample_solver": "euler", "text_encoder_folder": "x", "group": "g", "profiles_dir": [""], "zz": 1},
     )
     _, _, err = run("explain", "mine")
-    assert [err.count(word) for word in ("model.sample_solver", "model.text_encoder_folder", "Unknown key")] == [1, 1, 1]
+    assert [err.count(word) for word in ("model.sample_solver", "model.text_encoder_folder", "Unknown key")] == [
+        1,
+        1,
+        1,
+    ]
     assert "group" not in err
     code, out, _ = run("check")
     assert code == 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
 from reeltune.api.schema import DefinitionId, ModelSummary
+from reeltune.definitions.configs import selected_id
 from reeltune.errors import ReeltuneError
 from reeltune.service.fields import initial_settings
 from reeltune.service.models import ListedModel, list_models
@@ -16,6 +18,7 @@ from reeltune.service.settings_schema import settings_schema
 from reeltune.service.workspace import Workspace
 from reeltune.untrusted import JsonObject
 
+Config = Annotated[str, Query(max_length=200, description="The id of a variant, as in the setting `config`.")]
 routes = APIRouter(prefix="/api/definitions", tags=["Definitions"])
 
 
@@ -44,6 +47,13 @@ def retrieve_definition(workspace: Here, id: DefinitionId) -> JsonObject:
         "inputs": [
             {"key": item.key, "kind": item.kind, "required": item.required} for item in definition.architecture.inputs
         ],
+        "image_outputs": definition.architecture.image_outputs,
+        "fps": definition.architecture.frame_rate,
+        "resolutions": [{"label": label, "value": value} for label, value in definition.resolutions],
+        "configs": [
+            {"id": choice.id, "label": choice.label}
+            for choice in (definition.variants.choices if definition.variants else ())
+        ],
         "defaults": initial_settings(definition),
         "settings": settings_schema(definition),
         "notices": [str(problem) for problem in definition.notices],
@@ -51,10 +61,11 @@ def retrieve_definition(workspace: Here, id: DefinitionId) -> JsonObject:
 
 
 @routes.get("/{id}/plan", summary="What a definition would use")
-def retrieve_plan(workspace: Here, id: DefinitionId) -> JsonObject:
+def retrieve_plan(workspace: Here, id: DefinitionId, config: Config = "") -> JsonObject:
     """The chosen version of each part and the reason, and the files to download: what `reeltune explain` tells."""
     definition = workspace.catalog()[id]
     try:
+        definition = definition.variant(selected_id(config))
         plan = workspace.explain(definition)
     except ReeltuneError as error:
         raise ApiError(422, str(error), code="not_runnable") from error
