@@ -33,7 +33,7 @@ _NESTED = frozenset({KEY, "visible"})  # keys that a variant can't replace
 
 
 @dataclass(frozen=True)
-class Variant:
+class NamedVariant:
     """A variant of a definition. `section`: the keys of the `model` object that it replaces."""
 
     id: str
@@ -47,9 +47,9 @@ class Variants:
 
     name: str
     default_label: str
-    choices: tuple[Variant, ...]
+    choices: tuple[NamedVariant, ...]
 
-    def find(self, id: str) -> Variant | None:
+    def find(self, id: str) -> NamedVariant | None:
         """The variant with an id."""
         return next((variant for variant in self.choices if variant.id == id), None)
 
@@ -85,7 +85,7 @@ def read_variants(entry: Entry, entries: Mapping[str, Entry]) -> tuple[Variants 
     return (Variants(name, default_label, tuple(choices)) if choices else None), warnings
 
 
-def _variant(file: str, id: str, item: Any, warn: Callable[[Problem], None]) -> Variant | None:
+def _variant(file: str, id: str, item: Any, warn: Callable[[Problem], None]) -> NamedVariant | None:
     """A variant without its invalid values; None if it can't be used."""
     if id in (_NAME, _DEFAULT_LABEL):
         return None
@@ -111,7 +111,7 @@ def _variant(file: str, id: str, item: Any, warn: Callable[[Problem], None]) -> 
         warn(_moved(problem, where, ""))
     label = section.name or id
     replaced = {key: value for key, value in section.model_dump(exclude_unset=True).items() if key != "name"}
-    return Variant(id, label, ModelSection.model_validate(replaced))
+    return NamedVariant(id, label, ModelSection.model_validate(replaced))
 
 
 def _moved(problem: Problem, where: str, addition: str) -> Problem:
@@ -131,7 +131,7 @@ def _label(file: str, value: JsonObject, key: str, default: str, warn: Callable[
     return default
 
 
-def with_variant(entry: Entry, variant: Variant) -> Entry:
+def with_variant(entry: Entry, variant: NamedVariant) -> Entry:
     """The entry of a definition with the keys that a variant replaces."""
     file = DefinitionFile(entry.id, entry.files[-1], variant.section, {}, ())
     changed = entry.with_file(file)

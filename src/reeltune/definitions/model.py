@@ -60,8 +60,8 @@ class Definition:
     `files`: the files it was read from, built-in ones first. `root`: its working folder. `namesakes`: for a version,
     other files with the same name in all definitions of the catalog. `visible`: whether lists show it. `resolutions`:
     the labels and values of the resolutions it offers; empty for any resolution. `profile_folders`: the folders of its
-    profiles below `profiles/`. `variants`: its named variants, None if it has none; `config`: the id of the variant that this
-    is, empty for the definition itself. `preload_bytes`: of the transformer that stay on the card while the rest is
+    profiles below `profiles/`. `variants`: its named variants, None if it has none; `config`: the id of this variant,
+    empty for the definition itself. `preload_bytes`: of the transformer that stay on the card while the rest is
     streamed to it.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +54,8 @@ def build_request(
         times = _timesteps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
         phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
     steps = sum(phase.steps for phase in phases)
-    notices += _effect_notices(settings, phases, inputs)
+    notices += _effect_notices(used, phases, inputs)
     loras = loras_of(definition, used, phases, notices)
-    seed = chosen_seed(settings["seed"])
-    changed = {
-        "seed": seed,
-        "resolution": f"{width}x{height}",
-    }
-    if not architecture.image_outputs:
-        changed["video_length"] = frames
-    if not passes:
-        changed["num_inference_steps"] = steps
-    if settings.get("force_fps") in RATE_SOURCES:
-        changed["force_fps"] = fps  # the control video may no longer exist when the latents are decoded
     request = Request(
         prompt=clean_text(settings["prompt"]),
         negative_prompt=clean_text(settings.get("negative_prompt", "")),
@@ -74,7 +64,7 @@ def build_request(
         frames=frames,
         fps=fps,
         steps=steps,
-        seed=seed,
+        seed=chosen_seed(settings["seed"]),
         shift=shift,
         solver=solver,
         phases=phases,
@@ -83,12 +73,12 @@ def build_request(
         riflex=_riflex(used, notices),
         inputs=inputs,
         loras=loras,
-        settings=_record({**settings, **changed}, architecture),
+        settings={},
         passes=passes,
         config=definition.config,
         tone_mapping=architecture.scales.tone_mapping if architecture.scales else 0.0,
     )
-    return request, notices
+    return replace(request, settings=_record(settings, request, architecture)), notices
 
 
 def chosen_seed(seed: int) -> int:
@@ -96,8 +86,19 @@ def chosen_seed(seed: int) -> int:
     return seed if seed >= 0 else secrets.randbelow(_RANDOM_SEEDS)
 
 
-def _record(settings: Settings, architecture: Architecture) -> Settings:
-    """The settings to store with the video: those that the model uses, and all others that have an effect."""
+def _record(settings: Settings, request: Request, architecture: Architecture) -> Settings:
+    """The settings to store with the video: those that the model uses, and all others that have an effect.
+
+    They have the values that the request has after rounding.
+    """
+    changed: dict[str, Any] = {"seed": request.seed, "resolution": f"{request.width}x{request.height}"}
+    if not architecture.image_outputs:
+        changed["video_length"] = request.frames
+    if not request.passes:
+        changed["num_inference_steps"] = request.steps
+    if settings.get("force_fps") in RATE_SOURCES:
+        changed["force_fps"] = request.fps  # the control video may no longer exist when the latents are decoded
+    settings = {**settings, **changed}
     record = {}
     for key, value in settings.items():
         if key in architecture.settings or not is_neutral(key, settings):
