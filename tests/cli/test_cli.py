@@ -40,11 +40,11 @@ def run(root, capsys, monkeypatch):
 
 def test_list(run, define):
     define("styled", {"architecture": "t2v", "URLs": WEIGHTS, "loras": ["https://h/l.safetensors"]})
-    define("images", {"architecture": "t2v", "URLs": WEIGHTS, "image_outputs": True})
+    define("images", {"architecture": "flf2v_720p", "URLs": WEIGHTS, "image_outputs": True})
     code, out, err = run("list")
     assert code == 0
     assert "nano_t2v" in out
-    assert "it makes images instead of videos (image_outputs), which is not supported: images" in err
+    assert "it makes single images (image_outputs), and its architecture needs an end image: images" in err
     assert "styled" not in err
     models = json.loads(run("list", "--json")[1])
     assert set(models[0]) == {"id", "name", "architecture", "kind", "runnable", "reason", "visible"}

@@ -52,11 +52,11 @@ def test_hidden_definitions(run, define):
 
 
 def test_explain_starts_with_the_reason_why_a_model_can_not_run(run, define):
-    define("images", GOOD | {"image_outputs": True, "LTXV_config": "x.yaml"})
-    code, out, err = run("explain", "images")
-    assert out.startswith("images can't run here: it makes images instead of videos (image_outputs)")
+    define("merged", GOOD | {"modules": ["vace_14B"], "LTXV_config": "x.yaml"})
+    code, out, err = run("explain", "merged")
+    assert out.startswith("merged can't run here: it merges modules, which t2v does not support")
     assert "model.LTXV_config: It is not used" in err
-    code, out, err = run("pull", "images", "--dry-run")
+    code, out, err = run("pull", "merged", "--dry-run")
     assert code == 1
     assert "can't run here" in err
     assert "--anyway" in err
@@ -64,10 +64,15 @@ def test_explain_starts_with_the_reason_why_a_model_can_not_run(run, define):
 
 def test_keys_of_other_programs_are_reported_once(run, define):
     define(
-        "mine", GOOD | {"configs": {"a": {}}, "text_encoder_folder": "x", "group": "g", "profiles_dir": [""], "zz": 1}
+        "mine",
+        GOOD | {"sample_solver": "euler", "text_encoder_folder": "x", "group": "g", "profiles_dir": [""], "zz": 1},
     )
     _, _, err = run("explain", "mine")
-    assert [err.count(word) for word in ("model.configs", "model.text_encoder_folder", "Unknown key")] == [1, 1, 1]
+    assert [err.count(word) for word in ("model.sample_solver", "model.text_encoder_folder", "Unknown key")] == [
+        1,
+        1,
+        1,
+    ]
     assert "group" not in err
     code, out, _ = run("check")
     assert code == 0

@@ -28,7 +28,6 @@ def test_none_of_the_217_is_set_aside(catalog):
     odd = [row for id, row in facts().items() if row["architecture"] in ARCHITECTURES for row in catalog[id].notices]
     assert all(row.severity == "warning" for row in odd)
     assert sorted({row.message for row in odd}) == [
-        "It is not used: guidance and timesteps are taken from the settings.",
         "It is not used: the number of phases is taken from the settings.",
         "Unknown setting; it is kept, but not used.",
     ]

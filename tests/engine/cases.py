@@ -18,8 +18,8 @@ CASES = {
     "vace_14B_2_2": {"video_guide": "guide.mp4", "guidance_scale": 3.0, "guidance2_scale": 2.0}, "ti2v_2_2": {},
     "ti2v_2_2, image": START, "hunyuan": {}, "hunyuan, negative": {"negative_prompt": "blurry", "guidance_scale": 3.0},
     "hunyuan_i2v_token": START, "hunyuan_i2v_concat": START | {"negative_prompt": "blurry", "guidance_scale": 2.0},
-    "ltxv_13B": {"resolution": "64x64", "video_length": 9},
-    "ltxv_13B, images": START | END | {"resolution": "64x64", "video_length": 9},
+    "ltxv_13B": {"resolution": "96x96", "video_length": 9},
+    "ltxv_13B, images": START | END | {"resolution": "96x96", "video_length": 9},
 }  # fmt: skip
 
 
@@ -38,7 +38,8 @@ def write_case(name, root, define, parts):
         if "_2_2" in architecture and "ti2v" not in architecture
         else {}
     )
-    define("mine", {"architecture": architecture, "components": str(components), **lists}, **phases)
+    config = {"LTXV_config": "ltxv-13b-0.9.8-distilled.yaml"} if architecture.startswith("ltxv") else {}
+    define("mine", {"architecture": architecture, "components": str(components), **lists, **config}, **phases)
     rng = np.random.default_rng(0)
     for file in ("start.png", "end.png"):
         Image.fromarray(rng.integers(0, 255, (40, 64, 3), dtype=np.uint8)).save(root / file)

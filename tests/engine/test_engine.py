@@ -187,8 +187,8 @@ def test_devices_are_pinned(nano):
 def test_bad_calls(root, nano, define):
     with pytest.raises(SettingsError, match="num_inference_steps"):
         make(nano, num_inference_step=3)
-    define("styled", {"architecture": "t2v", "URLs": ["https://h/x.safetensors"], "image_outputs": True})
-    with pytest.raises(NotRunnable, match="image_outputs"):
+    define("styled", {"architecture": "t2v", "URLs": ["https://h/x.safetensors"], "modules": ["vace_14B"]})
+    with pytest.raises(NotRunnable, match="merges modules"):
         Engine(load_catalog(root)["styled"])
 
 

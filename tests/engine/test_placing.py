@@ -104,3 +104,38 @@ def test_a_card_has_its_number_as_its_tensors_do(monkeypatch):
     assert stages.torch_device("cuda") == torch.device("cuda:0")
     assert stages.torch_device("cuda:1") == torch.device("cuda:1")
     assert stages.torch_device("cpu") == torch.device("cpu")
+
+
+class Blocks(nn.Module):
+    """Four blocks of 100 + 10 numbers in fp32."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(10, 10) for _ in range(4))
+
+    def forward(self, values):
+        for block in self.blocks:
+            values = block(values)
+        return values
+
+
+@pytest.mark.parametrize("profile", [MemoryProfile.STREAMED, MemoryProfile.MINIMUM])
+@pytest.mark.parametrize(("preload", "kept"), [(0, 0), (439, 0), (440, 1), (1000, 2), (10_000, 4)])
+def test_the_first_blocks_stay_on_the_device(profile, preload, kept):
+    model = Blocks().requires_grad_(False)
+    values = torch.ones(2, 10)
+    expected = model(values)
+    placement = Placement(
+        ChosenProfile(profile, "", preload=preload), torch.device("cpu"), Reporter(lambda event: None)
+    )
+    assert torch.equal(placement.run([model], lambda: model(values)), expected)
+    groups = [_libraries._hooks(block)["group_offloading"].group for block in model.blocks]
+    assert sum(group.offload_ is _libraries._do_nothing for group in groups) == kept
+    placement.forget(model)
+    assert torch.equal(model(values), expected)
+
+
+def test_nothing_stays_on_the_device_once_memory_ran_out():
+    chosen = ChosenProfile(MemoryProfile.STAGES, "", preload=5)
+    assert chosen.smaller("x").preload == 5
+    assert chosen.smaller("x").smaller("x").preload == 0

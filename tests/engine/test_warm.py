@@ -100,7 +100,7 @@ def id_of_model(engine):
 def catalog_with_unrunnable(root):
     import json
 
-    model = {"architecture": "t2v", "URLs": ["https://h/x.safetensors"], "image_outputs": True}
+    model = {"architecture": "t2v", "URLs": ["https://h/x.safetensors"], "modules": ["vace_14B"]}
     (root / "finetunes" / "styled.json").write_text(json.dumps({"model": model}))
     return load_catalog(root)["styled"]
 

@@ -18,6 +18,7 @@ from diffusers import (
     WanVACETransformer3DModel,
 )
 from diffusers.pipelines.hunyuan_video import pipeline_hunyuan_video, pipeline_hunyuan_video_image2video
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -144,7 +145,11 @@ def _ltx_parts(kind):
         decoder_inject_noise=(False,) * 5, upsample_residual=(False,) * 4, upsample_factor=(1,) * 4,
         timestep_conditioning=kind == "ltx_timed", patch_size=1, patch_size_t=1, encoder_causal=True, decoder_causal=False,
     )  # fmt: skip
-    return {"tokenizer": byte_tokenizer(), "text_encoder": transformers.T5EncoderModel(text), "vae": vae}
+    upsampler = LTXLatentUpsamplerModel(in_channels=8, mid_channels=32, num_blocks_per_stage=1)
+    return {
+        "tokenizer": byte_tokenizer(), "text_encoder": transformers.T5EncoderModel(text), "vae": vae,
+        "latent_upsampler": upsampler,
+    }  # fmt: skip
 
 
 MAKERS = {

@@ -56,6 +56,29 @@ def test_pinned_where_the_memory_allows(big):
     assert not choose_profile(explain(big, Preferences(), machine=machine(12, ram=24))).pinned
 
 
+@pytest.mark.parametrize(
+    ("card", "preload", "profile", "kept"),
+    [(12, 2000, "streamed", 2 * 10**9), (12, 0, "streamed", 0), (80, 2000, "resident", 0), (4, 2000, "minimum", 0)],
+)  # fmt: skip
+def test_part_of_the_weights_stays_on_the_card(big, root, define, card, preload, profile, kept):
+    model = {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"], "auto_quantize": True}
+    define("mine", model | {"preload_in_VRAM": preload})
+    plan = explain(load_catalog(root)["mine"], Preferences(), machine=machine(card))
+    chosen = choose_profile(plan)
+    assert (chosen.profile, chosen.preload) == (profile, kept)
+    assert ("preload_in_VRAM" in chosen.reason) == bool(kept)
+
+
+def test_no_more_stays_on_the_card_than_fits(big, root, define):
+    model = {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"], "auto_quantize": True}
+    define("mine", model | {"preload_in_VRAM": 500_000})
+    chosen = choose_profile(explain(load_catalog(root)["mine"], Preferences(), machine=machine(12)))
+    assert chosen.profile == "streamed"
+    assert 10**9 < chosen.preload < 12 * GB
+    preferred = Preferences(memory_profile="streamed")
+    assert choose_profile(explain(load_catalog(root)["mine"], preferred, machine=machine(12))).preload == 5 * 10**11
+
+
 def test_before_headers_are_known(root):
     found = choose_profile(explain(load_catalog(root)["t2v"], Preferences(), machine=machine(12)))
     assert (found.profile, found.reason) == ("stages", "until the weights' headers are known")

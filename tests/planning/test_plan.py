@@ -84,6 +84,8 @@ def test_truncated_files_are_reported_and_downloaded_again(root, define):
     assert not plan.items[0].present
 
 
-def test_preloaded_files_are_planned(root):
-    plan = explain(load_catalog(root)["ltxv_13B"], machine=MACHINE)
-    assert sum(item.subject == "preload" for item in plan.items) == 3
+def test_preloaded_files_are_planned(root, define):
+    urls = ["https://h/one.json", "https://h/two.safetensors"]
+    define("mine", {"architecture": "t2v", "URLs": ["https://h/x_bf16.safetensors"], "preload_URLs": urls})
+    plan = explain(load_catalog(root)["mine"], machine=MACHINE)
+    assert [item.url for item in plan.items if item.subject == "preload"] == urls

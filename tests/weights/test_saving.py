@@ -72,6 +72,29 @@ def test_a_built_in_or_referenced_list_is_overridden_not_edited(here, root, defi
     assert urls(definition) == ["ckpts/mine_bf16.safetensors", "ckpts/mine_quanto_bf16_int8.safetensors"]
 
 
+def test_the_list_of_a_variant_is_edited(root, define):
+    file(root, "mine_bf16.safetensors")
+    file(root, "small_bf16.safetensors", seed=1)
+    configs = {"small": {"URLs": ["ckpts/small_bf16.safetensors"]}, "slow": {"fps": 8}}
+    model = {"architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"], "configs": configs}
+    path = define("mine", model)
+    (made,) = save_quantized(load_catalog(root)["mine"].variant("small"), Preferences())
+    assert made.name == "small_quanto_bf16_int8.safetensors"
+    configs["small"]["URLs"].append("ckpts/small_quanto_bf16_int8.safetensors")
+    assert json.loads(path.read_text())["model"] == model
+    save_quantized(load_catalog(root)["mine"].variant("slow"), Preferences())  # which has the list of the definition
+    model["URLs"].append("ckpts/mine_quanto_bf16_int8.safetensors")
+    assert json.loads(path.read_text())["model"] == model
+    define("other", {**model, "configs": "mine"})
+    said = []
+    define("third", {"architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"], "configs": "fourth"})
+    fourth = {"tiny": {"URLs": ["ckpts/tiny_bf16.safetensors"]}}
+    file(root, "tiny_bf16.safetensors", seed=2)
+    define("fourth", {"architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"], "configs": fourth})
+    save_quantized(load_catalog(root)["third"].variant("tiny"), Preferences(), listener=said.append)
+    assert "is not listed: the variant tiny is not written in third.json" in said[-1].message
+
+
 def test_a_built_in_is_overridden_in_a_file_of_its_own(here, root):
     built_in = load_catalog(root)["t2v_1.3B"]
     name = next(row.file_name for row in built_in.slots["transformer"] if row.file_name.endswith("bf16.safetensors"))

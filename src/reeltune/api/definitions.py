@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
 from reeltune.api.schema import DefinitionId, ModelSummary
+from reeltune.definitions.configs import selected_id
 from reeltune.errors import ReeltuneError
 from reeltune.net.urls import without_secrets
 from reeltune.service.fields import initial_settings
@@ -18,6 +19,7 @@ from reeltune.service.settings_schema import settings_schema
 from reeltune.service.workspace import Workspace
 from reeltune.untrusted import JsonObject
 
+Config = Annotated[str, Query(max_length=200, description="The id of a variant, as in the setting `config`.")]
 routes = APIRouter(prefix="/api/definitions", tags=["Definitions"])
 
 
@@ -47,10 +49,11 @@ def retrieve_definition(workspace: Here, id: DefinitionId) -> JsonObject:
 
 
 @routes.get("/{id}/plan", summary="What a definition would use")
-def retrieve_plan(workspace: Here, id: DefinitionId) -> JsonObject:
+def retrieve_plan(workspace: Here, id: DefinitionId, config: Config = "") -> JsonObject:
     """The chosen version of each part and the reason, and the files to download: as `reeltune explain` shows them."""
     definition = workspace.catalog()[id]
     try:
+        definition = definition.variant(selected_id(config))
         plan = workspace.explain(definition)
     except ReeltuneError as error:
         raise ApiError(422, str(error), code="not_runnable") from error

@@ -15,7 +15,7 @@ from reeltune.untrusted import JsonObject
 _SIMPLE = ("string", "integer", "number", "object")
 _METHODS = ("get", "post", "put", "patch", "delete")
 _VARIABLES = "In the commands below, `$SERVER` is the address of this server, and `$KEY` one of its keys."
-_PICTURES = ("image/webp", "image/jpeg", "video/mp4")  # curl saves these to a file
+_PICTURES = ("image/png", "image/webp", "image/jpeg", "video/mp4")  # curl saves these to a file
 
 
 def docs_page(document: JsonObject) -> str:

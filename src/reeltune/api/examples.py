@@ -70,7 +70,7 @@ def _answer(description: str, *kinds: str) -> Described:
     return {200: {"description": description, "content": {kind: {} for kind in kinds}}}
 
 
-VIDEO_FILE = _answer("The MP4.", "video/mp4")
-VIDEO_OR_PICTURE = _answer("The file, also in parts.", "video/mp4", "image/webp", "image/jpeg")
+VIDEO_FILE = _answer("The MP4, or the PNG of a model that makes images.", "video/mp4", "image/png")
+VIDEO_OR_PICTURE = _answer("The file, also in parts.", "video/mp4", "image/png", "image/webp", "image/jpeg")
 EVENT_STREAM = _answer("Events until the client disconnects.", "text/event-stream")
 METRICS_TEXT = _answer("Prometheus' text format.", "text/plain")

@@ -49,7 +49,7 @@ class VideoObject(BaseModel):
     expires_at: int | None = Field(None, description="Always null: videos stay until their owner deletes them.")
     prompt: str | None = None
     remixed_from_video_id: str | None = Field(None, description="The video whose settings it took over.")
-    seconds: str = Field(description="The length of the video, after rounding.", examples=["2.0625"])
+    seconds: str = Field(description="The length of the video, after rounding; 0 for an image.", examples=["2.0625"])
     size: str = Field(description="Width and height in pixels, after rounding.", examples=["832x480"])
     error: VideoError | None = Field(None, description="Why there is no video; only of a `failed` one.")
     notices: list[str] = Field(default_factory=list, description="What was rounded, replaced or is not used.")

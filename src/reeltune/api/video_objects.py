@@ -16,6 +16,7 @@ from reeltune.api.video_file import VideoFile
 from reeltune.errors import JobNotFound, JobStateError
 from reeltune.families.values import Settings
 from reeltune.jobs import Job, State
+from reeltune.media.kinds import IMAGE_SUFFIX
 from reeltune.media.stills import sprite_sheet, thumbnail
 from reeltune.service.video_jobs import (
     Submitted,
@@ -163,7 +164,12 @@ def content(workspace: Workspace, id: str, variant: Variant, number: int) -> Res
         case Variant.SPRITESHEET:
             return Response(sprite_sheet(path), media_type="image/jpeg", headers=FILE_HEADERS)
         case Variant.VIDEO:
-            return VideoFile(path, media_type="video/mp4", filename=path.name, headers=FILE_HEADERS)
+            return VideoFile(path, media_type=media_type(path), filename=path.name, headers=FILE_HEADERS)
+
+
+def media_type(path: Path) -> str:
+    """The media type of a finished video, or of the image that a definition with `image_outputs` makes."""
+    return "image/png" if path.suffix == IMAGE_SUFFIX else "video/mp4"
 
 
 def finished(workspace: Workspace, job: Job, number: int) -> Path:

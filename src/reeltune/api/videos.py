@@ -27,6 +27,7 @@ from reeltune.api.video_objects import (
     delete,
     finished,
     job_of,
+    media_type,
     page_of,
     remix,
     video_id,
@@ -86,7 +87,10 @@ async def create_video(workspace: Here, request: Request, response: Response) ->
     responses=VIDEO_FILE,
 )
 async def create_and_wait(workspace: Here, request: Request) -> Response:
-    """Like "Make a video", but the answer is the MP4. A client that disconnects cancels the job."""
+    """Like "Make a video", but the answer is the MP4, or the PNG of a model that makes images.
+
+    A client that disconnects cancels the job.
+    """
     job = await _submitted(workspace, request, create)
     ended = await _end_of(workspace, job, request)
     if ended.state is not State.DONE:
@@ -94,7 +98,7 @@ async def create_and_wait(workspace: Here, request: Request) -> Response:
         raise ApiError(status, failure_text(ended), code=failure_code(ended))
     headers = {**FILE_HEADERS, "x-video-id": video_id(ended.id)}
     path = await run_in_threadpool(finished, workspace, ended, 0)
-    return VideoFile(path, media_type="video/mp4", filename=path.name, headers=headers)
+    return VideoFile(path, media_type=media_type(path), filename=path.name, headers=headers)
 
 
 @routes.get("", summary="List videos")
@@ -128,7 +132,10 @@ def delete_video(workspace: Here, video_id: VideoId) -> VideoDeleted:
 def download_video(
     workspace: Here, video_id: VideoId, variant: AskedVariant = Variant.VIDEO, number: Number = 0
 ) -> Response:
-    """The MP4, its first frame as WebP, or up to 16 of its frames as one JPEG; also in parts, by `Range`."""
+    """The MP4, its first frame as WebP, or up to 16 of its frames as one JPEG; also in parts, by `Range`.
+
+    A model that makes images has a PNG in place of the MP4.
+    """
     return content(workspace, video_id, variant, number)
 
 

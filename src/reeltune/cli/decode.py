@@ -29,10 +29,10 @@ def decode(
     root: Root = None,
 ) -> None:
     """Finish an interrupted video: decode the latents that were saved after denoising, and write the video."""
-    check_output(output)
     id = _definition_id(latents)
     catalog = open_catalog(root)
     definition = catalog[id]
+    check_output(output, definition)
     preferences = effective_preferences(catalog.root, device=device, profile=profile, threads=threads)
     check_writable(output or catalog.root / expand(preferences.outputs) / "video.mp4")
 

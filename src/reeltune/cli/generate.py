@@ -73,7 +73,10 @@ def generate(
         ),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="MP4 file to write (default: in outputs/).")
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="MP4 file to write, or PNG file of a model for images (default: in outputs/)."
+        ),
     ] = None,
     quantization: Quantization = None,
     dtype: DType = None,
@@ -83,9 +86,9 @@ def generate(
     root: Root = None,
 ) -> None:
     """Make a video. Missing files are downloaded first. Reports which files are used, and why."""
-    check_output(output)
     catalog = open_catalog(root)
     definition = catalog[id]
+    check_output(output, definition)
     preferences = effective_preferences(catalog.root, quantization, dtype, device, profile, threads)
     preferences = replace(preferences, save_quantized=save_quantized or preferences.save_quantized)
     check_writable(output or catalog.root / expand(preferences.outputs) / "video.mp4")
@@ -137,17 +140,25 @@ def _input_path(key: str, name: str) -> str:
     return str(expand(name).absolute())
 
 
-def check_output(output: Path | None) -> None:
-    """Raise MediaError, before any work is done, if `output` is not a path that a video can be written to."""
+def check_output(output: Path | None, definition: Definition) -> None:
+    """Raise MediaError, before any work is done, if `output` is not a path that a video can be written to.
+
+    Definitions with `image_outputs` write images.
+    """
     from reeltune.errors import MediaError
+    from reeltune.media.kinds import IMAGE_SUFFIX, VIDEO_SUFFIX
 
     if output is None:
         return
+    images = definition.architecture.image_outputs
+    suffix = IMAGE_SUFFIX if images else VIDEO_SUFFIX
     if is_folder(output):
-        raise MediaError(f"{output} is a folder.", hint=f"Give the path of a file, such as -o {output / 'video.mp4'}.")
-    if output.suffix.lower() != ".mp4":
-        message = f"{output} doesn't end in .mp4: videos are written as MP4 files only."
-        raise MediaError(message, hint="Use a name such as out.mp4.")
+        name = "image.png" if images else "video.mp4"
+        raise MediaError(f"{output} is a folder.", hint=f"Give the path of a file, such as -o {output / name}.")
+    if output.suffix.lower() != suffix:
+        written = f"{definition.id} makes images, which" if images else "videos"
+        message = f"{output} doesn't end in {suffix}: {written} are written as {suffix[1:].upper()} files only."
+        raise MediaError(message, hint=f"Use a name such as out{suffix}.")
     check_writable(output)
 
 
@@ -177,7 +188,7 @@ def save_video(video: Video, target: Callable[[], Path], listener: Listener) -> 
     try:
         return video.save(target(), listener=listener)
     except MediaError as error:
-        temporary = Path(tempfile.mkdtemp(prefix="reeltune-")) / "video.mp4"
+        temporary = Path(tempfile.mkdtemp(prefix="reeltune-")) / f"video{video.suffix}"
         path = video.save(temporary, listener=listener)
         # the cause doesn't mention the latents, which aren't needed because the video is saved
         original = error.__cause__ if isinstance(error.__cause__, MediaError) else error

@@ -93,6 +93,9 @@ def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
     print_line(f"architecture  {architecture.id} ({architecture.family.label}), {definition.kind}")
     print_line(f"runs here     {f'no: {reason}' if reason else 'yes'}")
     print_line(f"components    {definition.components}")
+    if definition.variants is not None:
+        labels = [f"{choice.id} ({choice.label})" for choice in definition.variants.choices]
+        print_line(f"config        {definition.variants.name}: {', '.join(labels)}")
     if definition.resolutions:
         print_line(f"resolutions   {', '.join(value for _, value in definition.resolutions)}")
     print_line(f"files         {', '.join(str(path) for path in definition.files)}")
@@ -159,9 +162,9 @@ def explain(
         sources = [lora.source for request in parsed.requests for lora in request.loras]
     except NotRunnable as error:  # the plan is shown nevertheless
         print_notice(str(error))
-        parsed = ParsedRequests((), ())
+        parsed = ParsedRequests((), (), definition)
         sources = None
-    plan = explain_definition(definition, preferences, online=online, loras=sources)
+    plan = explain_definition(parsed.definition, preferences, online=online, loras=sources)
     if online:
         plan = _with_sizes(plan)
     if as_json:
@@ -228,6 +231,8 @@ def _print_memory(plan: Plan) -> None:
     weights = f"transformer {size(sizes.transformer)}"
     if sizes.encoders is not None:
         weights += f", encoders {size(sizes.encoders)} (released before it is loaded)"
+    if sizes.upsampler:
+        weights += f", latent upsampler {size(sizes.upsampler)}"
     available = size(plan.machine.memory_of(plan.device))
     print_line(f"\n{sizes.parameters or 0:,} parameters; memory for weights: {weights}; {plan.device} has {available}")
     chosen = choose_profile(plan)

@@ -9,12 +9,13 @@ from reeltune.cli.output import print_line, print_notice, print_table
 if TYPE_CHECKING:
     from reeltune.checkpoints.loras import LoraReport
     from reeltune.planning.plan import Plan
+    from reeltune.request.steps import StepRow
     from reeltune.request.values import Request
     from reeltune.untrusted import JsonObject
 
 
 def steps_json(plan: Plan, request: Request) -> JsonObject:
-    """The phases and the LoRAs of a request."""
+    """The phases and the LoRAs of a request, and the scales of one that is made at two."""
     loras = []
     for planned, lora, report in zip(plan.loras, request.loras, _reports(plan), strict=True):
         loras.append(
@@ -36,7 +37,19 @@ def steps_json(plan: Plan, request: Request) -> JsonObject:
         for phase in request.phases
         if phase.steps
     ]
-    return {"loras": loras, "phases": phases}
+    scales = [
+        {
+            "first_step": scale.first_step,
+            "steps": scale.steps,
+            "width": scale.width,
+            "height": scale.height,
+            "timesteps": list(scale.timesteps),
+            "guidance_scale": [guidance.scale for guidance in scale.guidance],
+            "stg_scale": [guidance.perturbation for guidance in scale.guidance],
+        }
+        for scale in request.passes
+    ]
+    return {"loras": loras, "phases": phases, **({"scales": scales} if scales else {})}
 
 
 def print_steps(plan: Plan, request: Request) -> None:
@@ -47,15 +60,23 @@ def print_steps(plan: Plan, request: Request) -> None:
     if len(rows) > 1 or request.loras:
         columns = [f"LORA {number}" for number in range(1, len(plan.loras) + 1)]
         print_line("")
+        sizes = ("SIZE", "STG") if request.passes else ()
         print_table(
-            ("STEPS", "TRANSFORMER", "PHASE", "GUIDANCE", *columns),
-            (
-                (row.steps, row.transformer, str(row.phase), f"{row.guidance_scale:g}", *map(_weight, row.weights))
-                for row in rows
-            ),
+            ("STEPS", "TRANSFORMER", "PHASE", *sizes[:1], "GUIDANCE", *sizes[1:], *columns),
+            (_cells(row) for row in rows),
         )
+        if request.passes:
+            print_line(f"The frames are scaled to {request.width}x{request.height}.")
     for number, (planned, report) in enumerate(zip(plan.loras, _reports(plan), strict=True), start=1):
         print_line(f"LORA {number}: {planned.name}" + ("" if report is None else f", {report}"))
+
+
+def _cells(row: StepRow) -> tuple[str, ...]:
+    """The cells of a row; those of the size and of spatiotemporal guidance only for videos made at two scales."""
+    start = (row.steps, row.transformer, str(row.phase))
+    scale = f"{row.guidance_scale:g}"
+    guidance = (row.size, scale, f"{row.perturbation:g}") if row.size else (scale,)
+    return (*start, *guidance, *map(_weight, row.weights))
 
 
 def _weight(weight: float) -> str:

@@ -21,9 +21,12 @@ from typing import Any
 
 from reeltune._text import shortened
 from reeltune.definitions import lineage
+from reeltune.definitions.adapting import making_images, with_frame_rate, with_variants
+from reeltune.definitions.configs import read_variants, with_variant
 from reeltune.definitions.entries import Entry, new_entry
 from reeltune.definitions.folders import scan_folder
 from reeltune.definitions.lora_weights import lora_weights
+from reeltune.definitions.ltx_config import with_scales
 from reeltune.definitions.model import Definition, Version
 from reeltune.definitions.namesakes import Namesakes
 from reeltune.definitions.nearest import did_you_mean
@@ -42,9 +45,11 @@ from reeltune.errors import (
     Problem,
     UnknownArchitecture,
 )
+from reeltune.families import Architecture
 from reeltune.files import expand, working_folder
 
 ROOT_VARIABLE = "REELTUNE_ROOT"
+_MEGABYTE = 10**6
 _MAX_NAME = 200  # characters of a name in a list
 UNKNOWN_ARCHITECTURE = "an architecture that reeltune doesn't support"
 
@@ -106,6 +111,7 @@ class Catalog(Mapping[str, Definition]):
 
     def _reset(self) -> None:
         self._resolved: dict[str, Definition] = {}
+        self._variants: dict[tuple[str, str], Definition] = {}
         self._references = References(self._entries)
         self._namesakes = Namesakes(self)
 
@@ -125,17 +131,40 @@ class Catalog(Mapping[str, Definition]):
 
     def with_file(self, file: DefinitionFile) -> Catalog:
         """A copy of the catalog with one more file, for checking it. Raises DefinitionInvalid if it is incomplete."""
+        catalog = self._copy()
+        entry = self._entries.get(file.id)
+        if entry is not None and file.path.resolve() in [path.resolve() for path in entry.files]:
+            return catalog  # the file is part of the catalog already
+        catalog._add(file, "finetune")
+        return catalog
+
+    def _copy(self) -> Catalog:
         catalog = Catalog.__new__(Catalog)
         catalog.root = self.root
         catalog.broken = self.broken
         catalog.unread = self.unread
         catalog._entries = dict(self._entries)
         catalog._reset()
-        entry = self._entries.get(file.id)
-        if entry is not None and file.path.resolve() in [path.resolve() for path in entry.files]:
-            return catalog  # the file is part of the catalog already
-        catalog._add(file, "finetune")
         return catalog
+
+    def _variant(self, id: str, config: str) -> Definition:
+        """A variant of a definition; the definition itself for an empty id. Raises DefinitionError."""
+        definition = self[id]
+        variant = definition.variants.find(config) if definition.variants is not None else None
+        if variant is None:
+            return definition
+        if (id, config) not in self._variants:
+            catalog = self._copy()
+            catalog._entries[id] = with_variant(self._entries[id], variant)
+            changed = replace(
+                catalog[id],
+                config=config,
+                variants=definition.variants,
+                variant_by_id=definition.variant_by_id,
+                notices=definition.notices,
+            )
+            self._variants[id, config] = changed
+        return self._variants[id, config]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -203,13 +232,16 @@ class Catalog(Mapping[str, Definition]):
         slots = self._slots(entry)
         if TRANSFORMER_2 in slots and "guidance_phases" not in architecture.defaults:
             architecture = lineage.two_transformers(architecture)
-        if model.fps and model.fps != architecture.frame_rate:
-            architecture = replace(architecture, fps=model.fps)
-        settings = {**lineage.inherited_settings(entry, self._entries), **entry.settings}
         file = str(entry.files[-1])
+        architecture, ltx_warnings = self._adapted(entry, architecture, slots, file)
+        variants, variant_warnings = read_variants(entry, self._entries)
+        if variants is not None:
+            architecture = with_variants(architecture)
+        settings = {**lineage.inherited_settings(entry, self._entries), **entry.settings}
         resolutions, resolution_warnings = offered_resolutions(model.resolutions, file)
         loras = self._references.urls(entry.id, "loras")
         weights, weight_warnings = lora_weights(entry, self._entries, len(loras))
+        warnings = (*ltx_warnings, *resolution_warnings, *weight_warnings, *variant_warnings)
         return Definition(
             id=entry.id,
             name=model.name or entry.id,
@@ -226,13 +258,27 @@ class Catalog(Mapping[str, Definition]):
             settings=MappingProxyType(settings),
             unsupported=unsupported_features(model, architecture, slots, settings),
             files=entry.files,
-            notices=(*entry.notices, *resolution_warnings, *weight_warnings, *unused_key_warnings(model, file)),
+            notices=(*entry.notices, *warnings, *unused_key_warnings(model, file)),
             root=self.root,
             namesakes=lambda version: self._namesakes.of(version),
             visible=model.visible is not False,
             resolutions=resolutions,
             profile_folders=lineage.profile_folders(entry, self._entries, architecture),
+            preload_bytes=_MEGABYTE * (model.preload_in_VRAM or 0),
+            variants=variants,
+            variant_by_id=lambda config: self._variant(entry.id, config),
         )
+
+    def _adapted(
+        self, entry: Entry, architecture: Architecture, slots: Mapping[Slot, tuple[Version, ...]], file: str
+    ) -> tuple[Architecture, list[Problem]]:
+        """The architecture with what the definition or its base model changes about it, and warnings."""
+        architecture = with_frame_rate(architecture, lineage.inherited_value(entry, self._entries, "fps"))
+        if entry.model.image_outputs:
+            architecture = making_images(architecture)
+        inherited = lineage.inherited_value(entry, self._entries, "LTXV_config")
+        urls = [version.url for version in slots[TRANSFORMER]]
+        return with_scales(architecture, entry.model.LTXV_config, inherited, urls, file)
 
     def _slots(self, entry: Entry) -> dict[Slot, tuple[Version, ...]]:
         """Versions by slot, in the order of the file. Raises DefinitionReference for a slot without versions."""

@@ -56,7 +56,22 @@ def _check(catalog: Catalog, path: Path) -> list[Problem]:
     except DefinitionError as error:
         return problems_of(error, path)
     own = [problem for problem in definition.notices if Path(problem.file) == path]
-    return [*own, *_unused_keys(file), *_sharing_warnings(definition, path)]
+    return [*own, *_variant_problems(definition, path), *_unused_keys(file), *_sharing_warnings(definition, path)]
+
+
+def _variant_problems(definition: Definition, path: Path) -> list[Problem]:
+    """The problems of variants that can't be used."""
+    problems: list[Problem] = []
+    for choice in definition.variants.choices if definition.variants else ():
+        try:
+            variant = definition.variant(choice.id)
+        except DefinitionError as error:
+            problems += [replace(problem, file=str(path)) for problem in problems_of(error, path)]
+            continue
+        if variant.reason and variant.reason != definition.reason:
+            where = f"model.configs.{choice.id}"
+            problems.append(Problem(str(path), where, f"It can't run: {variant.reason}.", severity="warning"))
+    return problems
 
 
 def _unused_keys(file: DefinitionFile) -> list[Problem]:

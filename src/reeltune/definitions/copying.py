@@ -62,6 +62,8 @@ def _model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
         model["loras_multipliers"] = definition.lora_multipliers.split()
     if definition.components != definition.architecture.components_repo:
         model["components"] = definition.components
+    if definition.architecture.scales is not None:  # it may be that of the base model, or of the files
+        model["LTXV_config"] = f"{definition.architecture.scales.name}.yaml"
     if definition.sha256:
         model["sha256"] = dict(definition.sha256)
     others = section.model_dump(exclude_none=True, exclude_unset=True)

@@ -9,8 +9,6 @@ from typing import Any
 # Keys that change the result in other programs and have no effect in reeltune: each one is reported.
 REPORTED: Mapping[str, str] = MappingProxyType(
     {
-        "configs": "variants of a model are not supported",
-        "LTXV_config": "guidance and timesteps are taken from the settings",
         "text_encoder_folder": "the architecture's text encoder is used",
         "sample_solver": "the solver is taken from the settings",
         "lock_guidance_phases": "the number of phases is taken from the settings",
@@ -22,8 +20,8 @@ REPORTED: Mapping[str, str] = MappingProxyType(
 SILENT = frozenset(
     {
         "attention", "author", "finetune_source_model", "group", "infos", "model_type", "parent_model_type",
-        "preload_in_VRAM", "prompt_infos", "resolutions_categories", "settings_dir", "source", "source2",
-        "teacache_coefficients", "xresolutions",
+        "prompt_infos", "resolutions_categories", "settings_dir", "source", "source2", "teacache_coefficients",
+        "xresolutions",
     }
 )  # fmt: skip
 _SILENT_PARTS = ("prompt_enhancer",)

@@ -87,6 +87,15 @@ def inherited_components(entry: Entry, entries: Mapping[str, Entry]) -> str:
     return ""
 
 
+def inherited_value(entry: Entry, entries: Mapping[str, Entry], key: str) -> Any:
+    """The value of a key of the `model` object in the definition or its nearest base model; None if none has it."""
+    for base in _bases(entry, entries):
+        value = getattr(base.model, key, None)
+        if value is not None:
+            return value
+    return None
+
+
 def profile_folders(entry: Entry, entries: Mapping[str, Entry], architecture: Architecture) -> tuple[str, ...]:
     """The folders of profiles that the definition or its nearest base model names, else its architecture's.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reeltune.checkpoints.names import base_name
+from reeltune.definitions.configs import Variants
 from reeltune.definitions.slots import Slot
 from reeltune.errors import Problem
 from reeltune.families import Architecture
@@ -41,6 +42,10 @@ class ListedFile:
     slots: tuple[Slot, ...]
 
 
+def _no_variants(config: str) -> Definition:
+    raise LookupError(config)
+
+
 def _no_namesakes(version: Version) -> tuple[ListedFile, ...]:
     return ()
 
@@ -53,11 +58,12 @@ class Definition:
     (`owner/name`) or a folder in diffusers layout. `settings`: the base model's and its own, without the architecture's
     defaults. `loras`: LoRAs that are always applied; `lora_multipliers`: their weights, in the syntax of the setting
     `loras_multipliers`. `unsupported`: the unsupported features that it needs, as clauses such as "it makes images …".
-    `files`:
-    the files it was read from, built-in ones first. `root`: its working folder. `namesakes`: for a version, other files
-    with the same name in all definitions of the catalog. `visible`: whether lists show it. `resolutions`: the labels
-    and values of the resolutions it offers; empty for any resolution. `profile_folders`: the folders of its profiles
-    below `profiles/`.
+    `files`: the files it was read from, built-in ones first. `root`: its working folder. `namesakes`: for a version,
+    other files with the same name in all definitions of the catalog. `visible`: whether lists show it. `resolutions`:
+    the labels and values of the resolutions it offers; empty for any resolution. `profile_folders`: the folders of its
+    profiles below `profiles/`. `variants`: its named variants, None if it has none; `config`: the id of this variant,
+    empty for the definition itself. `preload_bytes`: of the transformer that stay on the card while the rest is
+    streamed to it.
     """
 
     id: str
@@ -81,6 +87,16 @@ class Definition:
     visible: bool = True
     resolutions: tuple[tuple[str, str], ...] = ()
     profile_folders: tuple[str, ...] = ()
+    preload_bytes: int = 0
+    variants: Variants | None = None
+    config: str = ""
+    variant_by_id: Callable[[str], Definition] = field(default=_no_variants, compare=False, repr=False)
+
+    def variant(self, config: str) -> Definition:
+        """The variant with this id; the definition itself for an empty or unknown one."""
+        known = self.variants is not None and self.variants.find(config) is not None
+        id = config if known else ""
+        return self if id == self.config else self.variant_by_id(id)
 
     @property
     def own_file(self) -> Path | None:
@@ -102,7 +118,12 @@ class Definition:
             "auto_quantize": self.auto_quantize,
             "components": self.components,
             "visible": self.visible,
-            "resolutions": [value for _, value in self.resolutions],
+            "resolutions": [{"label": label, "value": value} for label, value in self.resolutions],
+            "configs": [
+                {"id": choice.id, "label": choice.label} for choice in (self.variants.choices if self.variants else ())
+            ],
+            "image_outputs": self.architecture.image_outputs,
+            "fps": self.architecture.frame_rate,
             "notices": [str(problem) for problem in self.notices],
         }
 

@@ -102,11 +102,19 @@ def build_definition(path: Path, value: JsonObject, warnings: list[Problem]) -> 
     if not isinstance(section, dict):
         fix = 'Add "model": {"name": …, "architecture": …, "URLs": […]}.'
         raise DefinitionInvalid([Problem(file, MODEL_KEY, "A definition needs a `model` object.", fix)])
-    model, invalid_values = _section(file, section)
+    model, model_warnings = read_section(file, section)
     settings, settings_warnings = _settings(file, value)
-    unknown_keys = _unknown_keys(file, model.model_extra or {})
-    notices = (*warnings, *invalid_values, *unknown_keys, *settings_warnings)
+    notices = (*warnings, *model_warnings, *settings_warnings)
     return DefinitionFile(path.stem, path, model, settings, notices)
+
+
+def read_section(file: str, section: JsonObject) -> tuple[ModelSection, list[Problem]]:
+    """A `model` object or a part of it, without invalid values, and warnings. Raises DefinitionInvalid.
+
+    The warnings are about invalid values and unknown keys.
+    """
+    model, invalid_values = _section(file, section)
+    return model, [*invalid_values, *_unknown_keys(file, model.model_extra or {})]
 
 
 def _section(file: str, section: JsonObject) -> tuple[ModelSection, list[Problem]]:

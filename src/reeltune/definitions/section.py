@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _plain(value: str) -> str:
@@ -35,6 +35,11 @@ def _folder(value: str) -> str:
     return value
 
 
+def _whole(value: object) -> object:
+    """A whole number that is written as 24.0 becomes 24; other values are unchanged."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _readable(value: str) -> str:
     """Text of several lines without control characters."""
     if not value.replace("\n", "").replace("\t", "").replace("\r", "").isprintable():
@@ -55,6 +60,11 @@ _Urls = Annotated[
         description="A list of URLs, or the id of a definition whose list is used (`id#key`: its list under that key)."
     ),
 ]
+
+
+_CONFIGS_SCHEMA: dict[str, Any] = {
+    "examples": [{"_name": "Size", "_default_label": "Large", "small": {"name": "Small", "URLs": ["https://…"]}}]
+}
 
 
 class ModelSection(BaseModel):
@@ -89,7 +99,20 @@ class ModelSection(BaseModel):
         None, description="Folders of its profiles, below profiles/; an empty text for none (default: its model's)."
     )
     profile_dirs: _Folders = Field(None, description="Another name of profiles_dir.")
-    fps: Annotated[int, Field(ge=1, le=240)] | None = Field(None, description="Frames per second of its videos.")
+    fps: Annotated[int, Field(ge=1, le=240), BeforeValidator(_whole)] | None = Field(
+        None, description="Frames per second of its videos."
+    )
+    preload_in_VRAM: Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(_whole)] | None = Field(
+        None, description="Megabytes of the transformer that stay on the card while the rest is streamed to it."
+    )
+    configs: Annotated[dict[str, Any], Field(max_length=100)] | _Reference | None = Field(
+        None,
+        description="Named variants, which replace keys of `model`, or the id of a definition whose variants are used.",
+        json_schema_extra=_CONFIGS_SCHEMA,
+    )
+    LTXV_config: _Line | None = Field(
+        None, description="The configuration of LTX Video, such as ltxv-13b-0.9.8-distilled.yaml."
+    )
 
 
 # An invalid value of these keys makes the definition unusable; an invalid value of any other key is left out.
@@ -114,6 +137,9 @@ VALID_VALUES = {
     "profiles_dir": "the name of a folder, or a list of names",
     "profile_dirs": "the name of a folder, or a list of names",
     "fps": "a number of frames from 1 to 240",
+    "preload_in_VRAM": "a number of megabytes from 0 to 1000000",
+    "configs": "an object of at most 100 variants, or the id of a definition",
+    "LTXV_config": "the name of a configuration, such as ltxv-13b-0.9.8-dev.yaml",
 }
 SHA256 = re.compile("[0-9a-fA-F]{64}")
 LISTS = ("URLs", "URLs2", "preload_URLs", "loras", "modules", "text_encoder_URLs", "VAE_URLs")

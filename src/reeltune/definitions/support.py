@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from reeltune.checkpoints.names import format_objection, name_objection
+from reeltune.definitions.adapting import needs_end_image
 from reeltune.definitions.keys import REPLACED_COMPONENTS, REPORTED, has_value
 from reeltune.definitions.model import Version
 from reeltune.definitions.section import ModelSection
@@ -29,8 +30,8 @@ def unsupported_features(
         clauses.append(f"it has a second transformer (URLs2), which {architecture.id} does not use")
     if has_modules(slots) and not _has_modules(architecture):
         clauses.append(f"it merges modules, which {architecture.id} does not support{_module_hint(architecture)}")
-    if model.image_outputs:
-        clauses.append("it makes images instead of videos (image_outputs), which is not supported")
+    if architecture.image_outputs and needs_end_image(architecture):
+        clauses.append("it makes single images (image_outputs), and its architecture needs an end image")
     extra = model.model_extra or {}
     for key in REPLACED_COMPONENTS:
         if has_value(extra.get(key)):

@@ -6,7 +6,7 @@ The new text is validated before it replaces the old one atomically.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +70,31 @@ def replace_urls(path: Path, change: Callable[[str], str]) -> dict[str, int]:
     if not isinstance(section, dict):
         return {}
     counts: dict[str, int] = {}
-    for key in LISTS:
-        old = section.get(key)
-        if not isinstance(old, list):
-            continue
+    for key_path, old in _lists(section):
         new = [_changed(item, change) for item in old]
         if new != old:
-            counts[key] = _differences(old, new)
-            edit(path, (MODEL_KEY, key), new)
+            counts[".".join(key_path)] = _differences(old, new)
+            edit(path, (MODEL_KEY, *key_path), new)
     return counts
+
+
+def _lists(section: JsonObject) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """The lists of files of a `model` object and of its variants, each with the keys that lead to it."""
+    variants = section.get("configs")
+    nested = variants.items() if isinstance(variants, dict) else ()
+    objects = [((), section), *((("configs", id), item) for id, item in nested if isinstance(item, dict))]
+    for keys, item in objects:
+        for key in LISTS:
+            if isinstance(item.get(key), list):
+                yield (*keys, key), item[key]
+
+
+def has_object(path: Path, key_path: tuple[str, ...]) -> bool:
+    """Whether a definition file has an object at a path of keys. Raises DefinitionError."""
+    value: Any = parse_object(read_text(path), str(path))[0]
+    for key in key_path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return isinstance(value, dict)
 
 
 def _changed(item: Any, change: Callable[[str], str]) -> Any:

@@ -39,6 +39,7 @@ def threads_for(architecture: Architecture, request: Request, config: Config, mo
     """
     frames = (request.frames - 1) // architecture.family.frame_step + 1
     side = architecture.resolution_step
-    tokens = (request.width // side) * (request.height // side) * frames
+    width, height = request.computed_size
+    tokens = (width // side) * (height // side) * frames
     features = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
     return most if tokens * features**2 > _WORTH_SHARING else 1

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from reeltune.definitions.slots import Slot
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import Arguments, TemporalAxis, Tensors
-from reeltune.engine.guidance import GuidanceSchedule, rescaled, schedule_of, without
+from reeltune.engine.families.base import Arguments, FamilyRuntime, TemporalAxis, Tensors
+from reeltune.engine.guidance import GuidanceSchedule, rescaled, schedule_of, with_deviation, without
 from reeltune.engine.models import LoadedTransformer
 from reeltune.engine.placing import Placement
 from reeltune.engine.reporting import Reporter
@@ -25,20 +25,24 @@ from reeltune.engine.speed import compilation_failed, compiled, undo_compile
 from reeltune.engine.stepcache import StepCache, step_cache
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture
+from reeltune.families.scales import GuidanceRange
 from reeltune.request.values import Phase, Request, Riflex
 
 _COND, _UNCOND = "cond", "uncond"  # the passes with and without the prompt
+_PERTURBED = "perturbed"  # the pass with the prompt, and with self-attention that does nothing in some blocks
 
 
 @dataclass
 class Steering:
     """How the passes of one video are steered.
 
-    `phases`: of each step. `temporal_axis`: the axis that RIFLEx stretches, of a transformer's rotary embedding; None
-    where it is off. `stretched`: whether it changed something. `step` counts from 0.
+    `phases`, `scales`: the phase and the guidance of each step. `temporal_axis`: the axis that RIFLEx stretches, of a
+    transformer's rotary embedding; None where it is off. `stretched`: whether it changed something. `step` counts from
+    0.
     """
 
     phases: tuple[Phase, ...]
+    scales: tuple[GuidanceRange, ...]
     guidance: GuidanceSchedule
     cache: StepCache | None = None
     temporal_axis: Callable[[Any], TemporalAxis] | None = None
@@ -49,6 +53,11 @@ class Steering:
     def phase(self) -> Phase:
         """The phase of the current step."""
         return self.phases[self.step]
+
+    @property
+    def scale(self) -> GuidanceRange:
+        """The guidance of the current step."""
+        return self.scales[self.step]
 
     def close(self) -> None:
         """Take the step cache off the models: the video is over, whether it was made or not."""
@@ -69,7 +78,21 @@ def steering(architecture: Architecture, request: Request, config: Any, reporter
         )
     lengthened = _lengthened(architecture, request, reporter)
     phases = tuple(request.phase(step) for step in range(request.steps))
-    return Steering(phases, schedule, cache, runtime_of(architecture).temporal_axis if lengthened else None)
+    scales = tuple(_possible(request.guidance_of_step(step), config.num_layers) for step in range(request.steps))
+    if any(request.guidance_of_step(step) != scales[step] for step in range(request.steps)):
+        reporter.notice(
+            f"Spatiotemporal guidance is partly off: the model has {config.num_layers} blocks, and fewer than its "
+            "configuration names."
+        )
+    return Steering(phases, scales, schedule, cache, runtime_of(architecture).temporal_axis if lengthened else None)
+
+
+def _possible(guidance: GuidanceRange, blocks: int) -> GuidanceRange:
+    """The guidance of a step without the blocks that the model doesn't have."""
+    existing = tuple(block for block in guidance.blocks if block < blocks)
+    if existing == guidance.blocks:
+        return guidance
+    return replace(guidance, blocks=existing, perturbation=guidance.perturbation if existing else 0.0)
 
 
 def _lengthened(architecture: Architecture, request: Request, reporter: Reporter) -> bool:
@@ -86,7 +109,7 @@ class Denoiser:
 
     `config`, `dtype`: the transformers'. `load` returns the transformer of a slot; a second call returns the same one
     from memory. `negative`: the arguments of the pass without the prompt that differ from those of the pass with it,
-    empty if the pipeline makes both in one.
+    empty if there is none.
     """
 
     def __init__(
@@ -98,9 +121,11 @@ class Denoiser:
         steering: Steering,
         negative: Tensors,
         reporter: Reporter,
+        runtime: FamilyRuntime,
     ) -> None:
         self.config, self.dtype = config, dtype
         self._load, self._placement, self._steering, self._reporter = load, placement, steering, reporter
+        self._perturbed = runtime.perturbed
         self._negative = {name: None if value is None else value.to(dtype) for name, value in negative.items()}
 
     def cache_context(self, *_: Any, **__: Any) -> AbstractContextManager[None]:
@@ -112,14 +137,18 @@ class Denoiser:
         steering = self._steering
         if steering.step < steering.guidance.zero_steps:
             return (self._zeros(options["hidden_states"]),)
-        conditional = self._pass(_COND, options)
-        scale = steering.phase.guidance_scale
-        if scale <= 1 or not self._negative:
-            return (conditional,)
-        unconditional = self._pass(_UNCOND, {**options, **self._negative})
-        if steering.guidance.zero_star:
-            unconditional = rescaled(conditional, unconditional)
-        return (unconditional + scale * (conditional - unconditional),)
+        conditional = velocity = self._pass(_COND, options)
+        scale = steering.scale
+        if scale.scale > 1 and self._negative:
+            unconditional = self._pass(_UNCOND, {**options, **self._negative})
+            if steering.guidance.zero_star:
+                unconditional = rescaled(conditional, unconditional)
+            velocity = unconditional + scale.scale * (conditional - unconditional)
+        if scale.perturbation:
+            perturbed = self._pass(_PERTURBED, options)
+            velocity = velocity + scale.perturbation * (conditional - perturbed)
+            velocity = with_deviation(velocity, conditional, scale.rescaling)
+        return (velocity,)
 
     def _pass(self, branch: str, options: Arguments) -> torch.Tensor:
         steering, cache = self._steering, self._steering.cache
@@ -135,6 +164,8 @@ class Denoiser:
             with ExitStack() as stack:
                 if skipped:
                     stack.enter_context(without(model.blocks, skipped))
+                if branch == _PERTURBED and self._perturbed is not None:
+                    stack.enter_context(self._perturbed(model, steering.scale.blocks))
                 if steering.temporal_axis is not None:
                     axis = steering.temporal_axis(model.rope)
                     lower = stretch(axis, options["hidden_states"].shape[2])

@@ -114,6 +114,7 @@ class Engine:
     def make(self, request: Request, *, cancel: CancelToken | None = None) -> Video:
         """Make the video of a request (`request.parse`). Raises as `generate`."""
         cancel = cancel or CancelToken()
+        self._select(request)
         check_room(request, self._machine)
         with allocating(request):
             images = read_inputs(request, self._reporter)
@@ -131,9 +132,15 @@ class Engine:
         path = Path(latents)
         stored = latents_files.read(path)
         request = parse_latents(self.definition, stored.settings)
+        self._select(request)
         run = self._begin(cancel or CancelToken(), [])
         with arithmetic(run.plan, request, run.config):
             return run.decode(stored.latents, request, path)
+
+    def _select(self, request: Request) -> None:
+        """Use the variant of the definition that a request is for. Raises NotRunnable."""
+        if request.config != self.definition.config:
+            self.switch(self.definition.variant(request.config))
 
     def output_path(self, video: Video) -> Path:
         """A fresh name for a video in the folder of outputs, from the time, the definition and the seed."""

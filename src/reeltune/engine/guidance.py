@@ -62,6 +62,18 @@ def rescaled(conditional: torch.Tensor, unconditional: torch.Tensor) -> torch.Te
     return (optimal_scale(conditional, unconditional) * unconditional.float()).to(unconditional.dtype)
 
 
+def with_deviation(velocity: torch.Tensor, conditional: torch.Tensor, share: float) -> torch.Tensor:
+    """A guided velocity, rescaled towards the standard deviation of the pass with the prompt (arXiv 2305.08891).
+
+    `share`: 0 leaves it unchanged; 1 gives it exactly that deviation.
+    """
+    if not share:
+        return velocity
+    deviations = [row.float().flatten(1).std(1) for row in (conditional, velocity)]  # each [batch]
+    factor = share * deviations[0] / deviations[1] + 1 - share
+    return velocity * factor.view(-1, *[1] * (velocity.ndim - 1)).to(velocity.dtype)
+
+
 @contextmanager
 def without(blocks: nn.ModuleList, layers: tuple[int, ...]) -> Iterator[None]:
     """Leave some blocks out within the context: their inputs are returned unchanged.

@@ -41,20 +41,24 @@ def read_inputs(request: Request, reporter: Reporter) -> InputImages:
     files, size = request.inputs, (request.width, request.height)
     control, mask = _control_and_mask(request, reporter)
     return InputImages(
-        start=_image("image_start", files.start_image, size, reporter),
-        end=_image("image_end", files.end_image, size, reporter),
+        start=_image("image_start", files.start_image, request, reporter),
+        end=_image("image_end", files.end_image, request, reporter),
         control=control,
         mask=mask,
         references=tuple(contain(read_image(path), *size) for path in files.reference_images),
     )
 
 
-def _image(key: str, path: Path | None, size: Size, reporter: Reporter) -> Image.Image | None:
+def _image(key: str, path: Path | None, request: Request, reporter: Reporter) -> Image.Image | None:
+    """An image in the shape of the video, at the size that the video is computed at."""
     if path is None:
         return None
     image = read_image(path)
-    _report_crop(key, image.size, size, reporter)
-    return cover(image, *size)
+    width, height = request.width, request.height
+    _report_crop(key, image.size, (width, height), reporter)
+    computed_width, computed_height = request.computed_size
+    scale = max(computed_width / width, computed_height / height)
+    return cover(image, round(scale * width), round(scale * height))
 
 
 def _control_and_mask(request: Request, reporter: Reporter) -> tuple[Frames, Frames]:

@@ -31,7 +31,7 @@ def free_path(folder: Path, video: Video) -> Path:
     stamp = time.strftime("%Y-%m-%d %H%M%S")
     stem = f"{stamp} {video.origin.definition} seed {video.origin.settings['seed']}"
     try:
-        return free_name(folder, stem)
+        return free_name(folder, stem, video.suffix)
     except BaseException:
         video.keep_latents()
         raise

@@ -22,7 +22,7 @@ from reeltune.engine.reporting import Reporter
 from reeltune.engine.restoring import Restore, restorer, to_memory
 from reeltune.errors import NotEnoughMemory
 from reeltune.planning.memory import ChosenProfile, MemoryProfile
-from reeltune.weights._libraries import offload_in_groups, remove_offloading
+from reeltune.weights._libraries import keep_on_device, offload_in_groups, remove_offloading
 from reeltune.weights.upload import upload
 
 _WHOLE = (MemoryProfile.RESIDENT, MemoryProfile.STAGES)  # models are on the device as a whole
@@ -58,6 +58,7 @@ class Placement:
     def __init__(self, chosen: ChosenProfile, device: torch.device, reporter: Reporter) -> None:
         self.device, self._reporter = device, reporter
         self.preferred = chosen.profile  # before memory ran out
+        self.preload = chosen.preload
         self._chosen = chosen
         self._restores: dict[nn.Module, Restore] = {}  # of the models that are placed
 
@@ -174,12 +175,15 @@ class Placement:
 def offload(model: nn.Module, chosen: ChosenProfile, device: torch.device) -> None:
     """Keep the weights in the machine's memory and send them to the device as they are needed: by blocks, or by layers.
 
-    Only blocks are kept in pinned memory: encoders are used once, and pinning takes longer than sending.
+    Only blocks are kept in pinned memory: encoders are used once, and pinning takes longer than sending. The first
+    blocks stay on the device, as far as the profile says.
     """
     streamed = chosen.profile is MemoryProfile.STREAMED
     streams = device.type == "cuda" and streamed  # diffusers pins memory for its streams
     blocks = streamed and any(isinstance(part, nn.ModuleList) for part in model.children())
     offload_in_groups(model, device, by_block=blocks, stream=streams, pinned=blocks and chosen.pinned)
+    if chosen.preload:
+        keep_on_device(model, chosen.preload)
 
 
 def free_memory(device: torch.device) -> int:

@@ -95,6 +95,10 @@ class Previewer:
         self._before: tuple[torch.Tensor, float] | None = None
         self._next, self._fitted, self._failed = 0.0, False, False
 
+    def start(self, request: Request) -> None:
+        """Show the steps of a pass from here on; `request` has the size of its frames."""
+        self._request, self._before = request, None
+
     def __call__(self, latents: torch.Tensor, noise: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`latents` as the pipeline holds them, `noise`: the share of it (0 to 1) left in them."""
         before, self._before = self._before, (latents, noise)

@@ -38,7 +38,7 @@ def make_ready(
     if preferences.save_quantized and save_quantized(
         definition, preferences, machine=machine, listener=listener, cancel=cancel
     ):
-        definition = load_catalog(definition.root)[definition.id]
+        definition = load_catalog(definition.root)[definition.id].variant(definition.config)
     plan = pull(definition, preferences, loras=loras, listener=listener, cancel=cancel, machine=machine)
     require(plan)
     check_memory(plan)

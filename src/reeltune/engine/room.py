@@ -21,9 +21,10 @@ _SMALLER = "Make it smaller or shorter."
 def check_room(request: Request, machine: Machine | None) -> None:
     """Raise NotEnoughMemory where the frames alone are more than a machine's memory (this one's by default)."""
     ram = machine.ram if machine is not None else psutil.virtual_memory().total
-    needed = request.width * request.height * request.frames * _BYTES_A_PIXEL
+    width, height = request.computed_size
+    needed = width * height * request.frames * _BYTES_A_PIXEL
     if needed > ram:
-        size = f"{request.frames} frames of {request.width}x{request.height}"
+        size = f"{request.frames} frames of {width}x{height}"
         message = f"{size} take {needed / 1e9:.1f} GB once decoded; this machine has {ram / 1e9:.1f} GB."
         raise NotEnoughMemory(message, hint=_SMALLER, needed=needed, available=ram)
 

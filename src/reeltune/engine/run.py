@@ -22,21 +22,20 @@ from reeltune.engine.models import LoadedTransformer, LoraFile
 from reeltune.engine.placing import Placement, fits, release
 from reeltune.engine.preview import Previewer, refit
 from reeltune.engine.reporting import Reporter
-from reeltune.engine.stages import denoise, encode, load_component, prompt_notices
+from reeltune.engine.stages import Loop, denoise, encode, load_component, prompt_notices
+from reeltune.engine.two_scales import denoise_at_two_scales
 from reeltune.engine.vae import VaeAtWork
 from reeltune.engine.warm import Warm
 from reeltune.errors import LoraMismatch, MediaError
 from reeltune.events import CancelToken, LatentsStored
 from reeltune.families import Component
-from reeltune.families.base import Config
+from reeltune.families.base import LATENT_COMPONENTS, LATENT_UPSAMPLER, VAE, Config
 from reeltune.media.video import Video
 from reeltune.planning.fit import report_of
 from reeltune.planning.memory import MemoryProfile
 from reeltune.planning.plan import Plan
 from reeltune.request.values import Request
 from reeltune.weights.tensors import RUN_DTYPES
-
-_VAE = "vae"
 
 
 class Run:
@@ -69,7 +68,7 @@ class Run:
         """The embeddings of the prompts, and of images where the model looks at them."""
         self._reporter.progress("encode", 0, 1)
         self._cancel.check()
-        components = [component for component in self._architecture.parts if component.name != _VAE]
+        components = [component for component in self._architecture.parts if component.name not in LATENT_COMPONENTS]
         stamps = {component.name: self._warm.files.stamps_of(self._path(component)) for component in components}
         key = key_of(request, images, self.config, stamps, self._dtype)
         encoded = self._warm.embeddings.get(key)
@@ -100,7 +99,8 @@ class Run:
 
     def _make_room(self) -> None:
         """Release the weights of the video before, where the encoders don't fit beside them."""
-        sizes = [item.bytes or 0 for item in self.plan.items if item.repository and item.subject != _VAE]
+        encoders = [item for item in self.plan.items if item.repository and item.subject not in LATENT_COMPONENTS]
+        sizes = [item.bytes or 0 for item in encoders]
         resident = self._placement.profile is MemoryProfile.RESIDENT
         if not self._warm.models or not resident or fits(sum(sizes), self._placement.device):
             return
@@ -130,6 +130,13 @@ class Run:
             self._reporter.progress("denoise", done, request.steps)
             self._cancel.check()
 
+        def on_pass(sized: Request) -> None:
+            self._cancel.check()
+            if steered.cache is not None:
+                steered.cache.close()  # what it recorded is of another size
+            if previewer is not None:
+                previewer.start(sized)
+
         def on_latents(values: torch.Tensor, noise: float) -> None:
             if not checked:  # the first step shows damaged weights, before all others are made in vain
                 self._check_latents(values, images)
@@ -140,12 +147,14 @@ class Run:
         vae.fit(self._architecture, request)
         try:
             denoiser, embeddings = self._denoiser(embeddings, request, steered)
-            parts = {_VAE: vae, TRANSFORMER: denoiser}
+            parts = {VAE: vae, TRANSFORMER: denoiser}
             self._cancel.check()
             self._reporter.progress("denoise", 0, request.steps)
-            latents = denoise(
-                self._architecture, parts, embeddings, request, images, on_step, self._placement.device, on_latents
-            )
+            loop = Loop(self._architecture, parts, embeddings, images, on_step, self._placement.device, on_latents)
+            if request.passes:
+                latents = denoise_at_two_scales(loop, request, partial(self._upsample, vae), on_pass)
+            else:
+                latents = denoise(loop, request)
             self._check_latents(latents, images)
         finally:
             steered.close()
@@ -154,6 +163,13 @@ class Run:
         self._placement.rest()
         self._report_steering(steered)
         return latents
+
+    def _upsample(self, vae: VaeAtWork, latents: torch.Tensor) -> torch.Tensor:
+        """Latents at twice the height and width."""
+        self._cancel.check()
+        upsampler = self._warm.upsampler
+        model = upsampler.get(self._architecture, self.plan.path(LATENT_UPSAMPLER))
+        return upsampler.upsample(latents, vae.vae, model, self._placement)
 
     def _denoiser(self, embeddings: Tensors, request: Request, steered: Steering) -> tuple[Denoiser, Tensors]:
         """The stand-in for the transformers, and the embeddings for the pipeline.
@@ -166,7 +182,7 @@ class Run:
         load = partial(self._load, request)
         if all(phase.transformer == TRANSFORMER for phase in request.phases):
             load(TRANSFORMER)
-        denoiser = Denoiser(self.config, self._dtype, load, self._placement, steered, negative, self._reporter)
+        denoiser = Denoiser(self.config, self._dtype, load, self._placement, steered, negative, self._reporter, runtime)
         return denoiser, positive
 
     def _load(self, request: Request, slot: Slot) -> LoadedTransformer:
@@ -197,7 +213,7 @@ class Run:
         """Raise NotFinite for NaN or infinity in latents, naming the files whose damaged weights may have caused it."""
         files = [*self._warm.models.files(self.plan), *(lora.item.path for lora in self.plan.loras)]
         if not images.none:
-            files.append(self.plan.path(_VAE))
+            files.append(self.plan.path(VAE))
         check_finite(latents, "The latents", files, self.plan.definition.id, self.plan.dtype)
 
     def _previewer(self, vae: Any, request: Request) -> Previewer | None:
@@ -224,12 +240,13 @@ class Run:
             vae.fit(self._architecture, request)
             frames = vae.decode(self._architecture, latents, request)
         except Exception as error:  # whatever it was, the denoising must not be lost
-            raise decode_failed(error, file, self.plan.path(_VAE), self.plan.definition.id) from error
+            raise decode_failed(error, file, self.plan.path(VAE), self.plan.definition.id) from error
         self._placement.rest()
         self._reporter.progress("decode", 1, 1)
         if self._warm.vae.rgb is not None:
             self._warm.vae.rgb = refit(latents, frames, self._warm.vae.rgb)
-        return Video(frames, request.fps, outputs.origin(self.plan, request.settings), file)
+        origin = outputs.origin(self.plan, request.settings)
+        return Video(frames, request.fps, origin, file, image=self._architecture.image_outputs)
 
     def _store(self, latents: torch.Tensor, request: Request) -> Path | None:
         """Write the latents to disk until the video is written; a failure is reported, and stops nothing."""
@@ -243,4 +260,4 @@ class Run:
         return path
 
     def _vae(self) -> VaeAtWork:
-        return self._warm.vae.get(self._architecture, self.plan.path(_VAE), self._placement)
+        return self._warm.vae.get(self._architecture, self.plan.path(VAE), self._placement)

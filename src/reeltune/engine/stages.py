@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import torch
 import transformers
 from safetensors import SafetensorError
+from torch.nn import functional
 
 from reeltune._quiet import importing, quiet
 from reeltune.definitions.slots import TRANSFORMER
@@ -29,7 +31,7 @@ from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
 from reeltune.families.base import Config
 from reeltune.request.values import Request
-from reeltune.weights._libraries import ComputesOnItsDevice
+from reeltune.weights._libraries import ComputesOnItsDevice, library_class
 from reeltune.weights.components import check_folder, load_component_file
 
 _DOWNLOAD_AGAIN = "Delete that folder and download it again (`reeltune pull`)."
@@ -59,10 +61,9 @@ def load_component(component: Component, folder: Path, dtype: torch.dtype) -> An
         with quiet():
             return load_component_file(component, folder, dtype)
     check_folder(component, folder)
-    library = transformers if component.library == "transformers" else diffusers
     try:
         with importing():
-            component_class = getattr(library, component.class_name)
+            component_class = library_class(component.library, component.class_name)
         with quiet():
             if component.class_name.startswith("Auto") or component.class_name.endswith("Processor"):
                 return component_class.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
@@ -165,56 +166,77 @@ def prompt_notices(architecture: Architecture, parts: Parts, request: Request, c
     return tuple(notices)
 
 
-def denoise(
-    architecture: Architecture,
-    parts: Parts,
-    embeddings: Tensors,
-    request: Request,
-    images: InputImages,
-    on_step: Callable[[int], None],
-    device: torch.device | None = None,
-    on_latents: Callable[[torch.Tensor, float], None] | None = None,
-) -> torch.Tensor:
-    """From noise to latents [1, channels, latent frames, latent height, latent width], fp32.
+@dataclass(frozen=True)
+class Loop:
+    """What the denoising loop of a video needs besides its request.
 
-    `parts`: the VAE and the transformer. `on_step` is called after each step
-    with the number done; what it raises stops the work. `device`: what the work is done on. `on_latents` gets the
-    latents after each step, as the pipeline holds them, and the share of noise (0 to 1) that is left in them.
+    `parts`: the VAE and the transformer. `on_step` is called after each step with the number done; what it raises stops
+    the work. `device`: what the work is done on. `on_latents` gets the latents after each step, as the pipeline holds
+    them, and the share of noise (0 to 1) that is left in them.
     """
-    runtime, config = runtime_of(architecture), parts[TRANSFORMER].config
-    pipeline = assemble(
-        pipeline_class(architecture, images),
-        {**parts, **architecture.options, "scheduler": scheduler(request)},
-        device,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    embeddings = dict(embeddings)
-    pipeline.image_embeds = embeddings.pop("image_embeds", None)
-    last: list[torch.Tensor] = []
 
-    def step_end(running: Any, index: int, _: Any, values: Arguments) -> Arguments:
-        last[:] = [values["latents"]]
-        on_step(index + 1)
-        if on_latents is not None:
-            on_latents(values["latents"], float(running.scheduler.sigmas[index + 1]))
-        return values
+    architecture: Architecture
+    parts: Parts
+    embeddings: Tensors
+    images: InputImages
+    on_step: Callable[[int], None]
+    device: torch.device | None = None
+    on_latents: Callable[[torch.Tensor, float], None] | None = None
 
-    arguments = runtime.arguments(request, images, config)
-    extra = runtime.extra_frames(config)
-    with torch.no_grad(), quiet():
-        result = pipeline(
-            height=request.height,
-            width=request.width,
-            num_frames=request.frames + extra,
-            num_inference_steps=request.steps,
-            generator=torch.Generator("cpu").manual_seed(request.seed),
-            output_type="latent",
-            callback_on_step_end=step_end,
-            **embeddings | arguments,
+    def run(self, request: Request, generator: torch.Generator, first_step: int = 0, **options: Any) -> torch.Tensor:
+        """From noise to latents [1, channels, latent frames, latent height, latent width], fp32.
+
+        `first_step`: the number of steps that were made before. `options`: further arguments of the pipeline's call.
+        """
+        runtime, config = runtime_of(self.architecture), self.parts[TRANSFORMER].config
+        pipeline = assemble(
+            pipeline_class(self.architecture, self.images),
+            {**self.parts, **self.architecture.options, "scheduler": scheduler(request)},
+            self.device,
         )
-    # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
-    latents = last[0] if extra else result.frames[:, :, len(images.references) :]
-    return latents.float()
+        pipeline.set_progress_bar_config(disable=True)
+        embeddings = dict(self.embeddings)
+        pipeline.image_embeds = embeddings.pop("image_embeds", None)
+        last: list[torch.Tensor] = []
+
+        def step_end(running: Any, index: int, _: Any, values: Arguments) -> Arguments:
+            last[:] = [values["latents"]]
+            self.on_step(first_step + index + 1)
+            if self.on_latents is not None:
+                done_before = len(running.scheduler.timesteps) - running.num_timesteps  # of its schedule
+                self.on_latents(values["latents"], float(running.scheduler.sigmas[done_before + index + 1]))
+            return values
+
+        arguments = runtime.arguments(request, self.images, config)
+        extra = runtime.extra_frames(config)
+        with torch.no_grad(), quiet():
+            result = pipeline(
+                **{
+                    "height": request.height,
+                    "width": request.width,
+                    "num_frames": request.frames + extra,
+                    "num_inference_steps": request.steps,
+                    "generator": generator,
+                    "output_type": "latent",
+                    "callback_on_step_end": step_end,
+                    **embeddings,
+                    **arguments,
+                    **options,
+                }
+            )
+        # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
+        latents = last[0] if extra else result.frames[:, :, len(self.images.references) :]
+        return latents.float()
+
+
+def denoise(loop: Loop, request: Request) -> torch.Tensor:
+    """From noise to latents [1, channels, latent frames, latent height, latent width], fp32."""
+    return loop.run(request, generator_of(request))
+
+
+def generator_of(request: Request) -> torch.Generator:
+    """The generator of all noise of a video, on the CPU, so that it is the same on every device."""
+    return torch.Generator("cpu").manual_seed(request.seed)
 
 
 def decode(architecture: Architecture, vae: Any, latents: torch.Tensor, request: Request) -> npt.NDArray[np.uint8]:
@@ -223,10 +245,20 @@ def decode(architecture: Architecture, vae: Any, latents: torch.Tensor, request:
     with torch.no_grad():
         pixels = runtime_of(architecture).decode(vae, latents.to(weight.device, weight.dtype), request)
     pixels = pixels[0, :, -request.frames :].float()  # [3, frames, height, width]
+    pixels = _scaled(pixels, request)
     if not bool(torch.isfinite(pixels).all()):
         raise NotFinite("The decoded frames hold NaN or infinity", files=())
     pixels = ((pixels + 1) * 127.5).round().clamp(0, 255)
     return pixels.permute(1, 2, 3, 0).to(torch.uint8).cpu().numpy()
+
+
+def _scaled(pixels: torch.Tensor, request: Request) -> torch.Tensor:
+    """Pixels [3, frames, height, width] at the size of the video; those of two scales are computed larger."""
+    if tuple(pixels.shape[2:]) == (request.height, request.width) or not request.passes:
+        return pixels
+    size = (request.height, request.width)
+    frames = functional.interpolate(pixels.transpose(0, 1), size, mode="bilinear", align_corners=False)
+    return frames.transpose(0, 1)
 
 
 def find(architecture: Architecture, name: str) -> Component:

@@ -77,9 +77,10 @@ class VaeAtWork:
         self._tiles, self.vae.use_tiling = 0, False
         runtime = runtime_of(architecture)
         frames = min(request.frames, runtime.frames_at_once or request.frames)
-        needed = request.width * request.height * frames * runtime.pixel_bytes
+        width, height = request.computed_size
+        needed = width * height * frames * runtime.pixel_bytes
         free = free_memory(self._placement.device)
-        if needed > _ROOM * free and max(request.width, request.height) > _TILES[0][0]:
+        if needed > _ROOM * free and max(width, height) > _TILES[0][0]:
             self._smaller(f"Whole frames would take the VAE about {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free")
 
     def decode(self, architecture: Architecture, latents: torch.Tensor, request: Request) -> npt.NDArray[np.uint8]:

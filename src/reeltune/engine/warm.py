@@ -8,6 +8,7 @@ from reeltune.engine.placing import Placement
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.stages import torch_device
 from reeltune.engine.stamps import FilesInUse
+from reeltune.engine.two_scales import UpsamplerSlot
 from reeltune.engine.vae import VaeSlot
 from reeltune.planning.memory import ChosenProfile
 from reeltune.planning.plan import Plan
@@ -21,6 +22,7 @@ class Warm:
         self.files = FilesInUse()
         self.models = Models(reporter, self.files)
         self.vae = VaeSlot(reporter, self.files)
+        self.upsampler = UpsamplerSlot(reporter, self.files)
         self.embeddings = EmbeddingCache()
         self._placement: Placement | None = None
 
@@ -31,9 +33,11 @@ class Warm:
         """
         device = torch_device(plan.device)
         placement = self._placement
-        if placement is not None and (placement.preferred, placement.device) != (profile.profile, device):
+        chosen = (profile.profile, profile.preload, device)
+        if placement is not None and (placement.preferred, placement.preload, placement.device) != chosen:
             placement.clear()
             self.vae.drop()
+            self.upsampler.drop(placement)
             placement = None
         if placement is None:
             placement = Placement(profile, device, self._reporter)
@@ -49,5 +53,6 @@ class Warm:
         """Release all weights and embeddings."""
         self.models.drop(self._placement)
         self.vae.drop()
+        self.upsampler.drop(self._placement)
         self._placement = None
         self.embeddings.clear()

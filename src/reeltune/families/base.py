@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from reeltune.families.scales import TwoScales
+
 MAX_HEAD_SIZE = 1024  # accepted from a file's metadata, because position tables are as wide as a head
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")  # of a component in diffusers layout
 Shape = tuple[int, ...]
@@ -44,7 +46,7 @@ class Component:
     `name`: also its subfolder in a repository in diffusers layout. `library`: "transformers" or "diffusers". `files`:
     patterns of the required files, relative to the subfolder. `wangp_files`: the files or folders that contain it in a
     WanGP `ckpts` folder, in order of preference. `layout`: the layout of such a file's weights, a key of
-    `families.components.LAYOUTS`.
+    `families.components.LAYOUTS`. `repository`: the Hub repository to download it from, if it isn't that of the others.
     """
 
     name: str
@@ -53,6 +55,12 @@ class Component:
     files: tuple[str, ...]
     wangp_files: tuple[str, ...] = ()
     layout: str = ""
+    repository: str = ""
+
+
+# Components that work on latents while a video is made, and not before, as encoders do.
+VAE, LATENT_UPSAMPLER = "vae", "latent_upsampler"
+LATENT_COMPONENTS = (VAE, LATENT_UPSAMPLER)
 
 
 @dataclass(frozen=True)
@@ -188,6 +196,10 @@ class Architecture:
     doesn't use are only reported. `call_only`: settings that are used only if the caller sets them, because other
     programs write them into every file without using them. `two_transformers`: the id of the variant of this
     architecture with two transformers. `loras`: the folder of its LoRAs, inside the folder `loras` of a root.
+
+    `scales`: how its videos are made at two scales; None if they are made in one pass. `unused_files`: parts of the
+    names of files that definitions list under `preload_URLs`, but that reeltune doesn't use. `image_outputs`: whether
+    a single image is made instead of a video.
     """
 
     id: str
@@ -211,6 +223,9 @@ class Architecture:
     size_step: int = 0
     two_transformers: str = ""
     loras: str = ""
+    scales: TwoScales | None = None
+    unused_files: tuple[str, ...] = ()
+    image_outputs: bool = False
 
     @property
     def frame_rate(self) -> int:

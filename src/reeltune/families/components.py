@@ -15,6 +15,7 @@ from types import MappingProxyType
 from reeltune.families.base import Config, Rename, Shapes
 
 UMT5, T5, OPEN_CLIP, WAN_VAE, HUNYUAN_VAE = "umt5", "t5", "open_clip", "wan_vae", "hunyuan_vae"
+LATENT_UPSAMPLER = "latent_upsampler"
 _CLIP_HEAD_SIZE = 80  # of ViT-H/14: 1280 in 16 heads
 
 
@@ -100,6 +101,17 @@ def hunyuan_vae_config(shapes: Shapes, stored: Config) -> Config:
     }
 
 
+def latent_upsampler_config(shapes: Shapes, stored: Config) -> Config:
+    """The config of LTX Video's latent upsampler, which doubles width and height."""
+    weight = shapes["initial_conv.weight"]  # [width, channels, 3, 3] or [width, channels, 3, 3, 3]
+    return {
+        "in_channels": weight[1],
+        "mid_channels": weight[0],
+        "num_blocks_per_stage": _count(shapes, r"res_blocks\.(\d{1,9})\."),
+        "dims": len(weight) - 2,
+    }
+
+
 _T5_BLOCK = "encoder.block.{}.layer"
 _UMT5_RENAMES = (
     Rename("token_embedding", "shared"),
@@ -143,5 +155,6 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         OPEN_CLIP: Layout(clip_vision_config, _OPEN_CLIP_RENAMES, ignored=("textual.", "visual.head", "log_scale")),
         WAN_VAE: Layout(wan_vae_config),
         HUNYUAN_VAE: Layout(hunyuan_vae_config, prefix="vae."),
+        LATENT_UPSAMPLER: Layout(latent_upsampler_config),
     }
 )

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from reeltune.families import components
 from reeltune.families.base import (
     END_IMAGE,
+    LATENT_UPSAMPLER,
     LORAS,
     MAX_HEAD_SIZE,
     RIFLEX,
@@ -26,6 +27,7 @@ from reeltune.families.base import (
     frozen,
     refused_groups,
 )
+from reeltune.families.scales import DEV
 
 HEADS = 32  # of all published LTX Video 0.9 models; other counts need a config in the file's metadata
 _BLOCK = re.compile(r"transformer_blocks\.(\d{1,9})\.")
@@ -93,6 +95,12 @@ def _heads(dim: int, stored: object) -> int:
 
 
 _T5 = tuple(f"T5_xxl_1.1/T5_xxl_1.1_enc_{kind}.safetensors" for kind in ("bf16", "quanto_bf16_int8"))
+_UPSAMPLERS = (  # under the names of Lightricks, and of WanGP
+    "ltxv-spatial-upscaler-0.9.8.safetensors",
+    "ltxv_0.9.8_spatial_upscaler.safetensors",
+    "ltxv_0.9.7_spatial_upscaler.safetensors",
+    "ltxv-spatial-upscaler-0.9.7.safetensors",
+)
 
 LTX = Family(
     name="ltx",
@@ -106,6 +114,15 @@ LTX = Family(
         Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model"), ("T5_xxl_1.1",)),
         Component("text_encoder", "transformers", "T5EncoderModel", WEIGHT_FILES, _T5, components.T5),
         Component("vae", "diffusers", "AutoencoderKLLTXVideo", WEIGHT_FILES),
+        Component(
+            LATENT_UPSAMPLER,
+            "diffusers",
+            "LTXLatentUpsamplerModel",
+            WEIGHT_FILES,
+            _UPSAMPLERS,
+            components.LATENT_UPSAMPLER,
+            repository="Lightricks/ltxv-spatial-upscaler-0.9.8",
+        ),
     ),
     solvers=("euler",),
     fps=30,
@@ -124,11 +141,12 @@ _DEFAULTS = {
     "num_inference_steps": 30,
     "seed": -1,
     "repeat_generation": 1,
-    "guidance_scale": 5.0,
 }
 _INPUTS = (START_IMAGE, END_IMAGE)
 _REFUSED = frozen(
-    **refused_groups((ZERO_STAR, SKIPPED_LAYERS), "it computes both passes of a step in one batch"),
+    **refused_groups(
+        (ZERO_STAR, SKIPPED_LAYERS), "the guidance of each step comes from its configuration (LTXV_config)"
+    ),
     **refused_groups((RIFLEX,), "its positions are in seconds, so they don't repeat in long videos"),
 )
 
@@ -149,5 +167,7 @@ ARCHITECTURES = (
         profiles="ltxv",
         inputs=_INPUTS,
         refused=_REFUSED,
+        scales=DEV,
+        unused_files=("ic-lora",),
     ),
 )

@@ -195,7 +195,7 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
         "image_mode": Setting(INTEGER, "1: images instead of a video.", (0,)),
         "batch_size": Setting(INTEGER, "Images generated at once.", (0, 1)),
         "custom_settings": Setting(ANY, "Settings specific to an architecture.", (*_BLANK, {}, _CUSTOM)),
-        "config": Setting(TEXT, "Variant of the model.", ("",)),
+        "config": Setting(TEXT, "Variant of the model: an id of the definition's configs.", ("",)),
         "override_profile": Setting(ANY, "Another program's memory profile.", (*_BLANK, -1)),
         "override_attention": Setting(ANY, "Another program's attention.", _BLANK),
         "attention_sparsity": Setting(NUMBER, "Share of attention that is computed.", (1,)),

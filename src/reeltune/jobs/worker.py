@@ -38,7 +38,7 @@ from reeltune.jobs.job import Attempt
 from reeltune.jobs.messages import CancelTask, Done, Failed, Ready, RunTask, Saved, Stopped, Task, WorkerEvent
 from reeltune.jobs.written import mark_of
 from reeltune.preferences import Preferences, load_preferences
-from reeltune.request.parse import complete_settings
+from reeltune.request.parse import complete_settings, selected_variant
 from reeltune.settings import read_settings
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ class Worker:
         for notice in (*notices, *stored.notices()):
             self._report(Notice(notice))
         self._report(Progress("prepare", 0, None, subject=definition.id))
+        definition, _ = selected_variant(definition, stored.settings)
         if task.confined:
             confinement = Confinement.of(self._root, preferences)
             confinement.check_definition(definition)

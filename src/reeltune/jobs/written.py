@@ -9,12 +9,12 @@ from pathlib import Path
 from reeltune.errors import MediaError
 from reeltune.files import expand
 from reeltune.jobs.job import Attempt, Job
+from reeltune.media.kinds import OUTPUT_SUFFIXES
 from reeltune.media.tags import read_metadata
 from reeltune.preferences import load_preferences
 from reeltune.untrusted import JsonObject
 
 _KEY = "job"  # of the metadata of a video
-_SUFFIX = ".mp4"
 _SLACK_SECONDS = 2.0  # by which the time of a file may be earlier than the clock; FAT rounds to two seconds
 
 
@@ -41,7 +41,7 @@ def _videos_since(folder: Path, moment: float) -> list[Path]:
     """The videos in a folder that were written after a moment, in seconds since 1970; the oldest first."""
     found = []
     try:
-        paths = [path for path in folder.iterdir() if path.suffix == _SUFFIX and not path.name.startswith(".")]
+        paths = [path for path in folder.iterdir() if path.suffix in OUTPUT_SUFFIXES and not path.name.startswith(".")]
     except OSError:  # no video was made yet
         return []
     for path in paths:

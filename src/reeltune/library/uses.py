@@ -46,10 +46,12 @@ class FileUsers:
             if key:
                 self._by_url.setdefault(key, set()).add(definition.id)
         local = resolved_path(self._root / expand(definition.components))
-        for repository in (definition.components.replace("/", "--"), local):
+        parts = definition.architecture.parts
+        own = [component.repository.replace("/", "--") for component in parts if component.repository]
+        for repository in (definition.components.replace("/", "--"), local, *own):
             self._by_repository.setdefault(repository, set()).add(definition.id)
-        if definition.components == definition.architecture.components_repo:
-            for component in definition.architecture.parts:
+        for component in parts:
+            if component.repository or definition.components == definition.architecture.components_repo:
                 for name in component.wangp_files:
                     self._by_wangp_path.setdefault(fold(name), set()).add(definition.id)
 

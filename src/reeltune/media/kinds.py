@@ -14,6 +14,8 @@ from reeltune.untrusted import clean_text
 
 JSON_FILE = "a JSON file"
 SAFETENSORS_FILE = "a safetensors file"
+VIDEO_SUFFIX, IMAGE_SUFFIX = ".mp4", ".png"  # of the files that are written
+OUTPUT_SUFFIXES = (VIDEO_SUFFIX, IMAGE_SUFFIX)
 HEAD_BYTES = 4096  # enough to recognize every kind
 
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof"})

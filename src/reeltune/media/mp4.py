@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -23,7 +22,7 @@ from reeltune.media.container import FAILURES, open_container, video_stream
 from reeltune.media.kinds import display
 from reeltune.media.tags import MAX_BYTES
 from reeltune.media.tags import read_metadata as read_metadata
-from reeltune.untrusted import clean_text
+from reeltune.untrusted import JsonObject, clean_text
 
 Report = Callable[[str], None]
 
@@ -35,7 +34,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  #
 
 
 def write_mp4(
-    path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: dict[str, Any], report: Report = warnings.warn
+    path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: JsonObject, report: Report = warnings.warn
 ) -> Path:
     """Write `frames` uint8 [frames, height, width, 3] (even height and width) and return the path.
 
@@ -57,7 +56,7 @@ def write_mp4(
     finally:
         _remove(partial)
         if not written:
-            _remove_reservation(path)
+            remove_reservation(path)
     if problem:
         report(f"{display(path)} was written without its settings, which can't be embedded: {problem}.")
     return path
@@ -70,14 +69,20 @@ def _check(frames: npt.NDArray[np.uint8]) -> None:
         raise MediaError(f"H.264 needs even sizes, not {frames.shape[2]}x{frames.shape[1]}.")
 
 
-def _write(path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: dict[str, Any]) -> str:
-    """Write the video and return why the metadata is not embedded; empty if it is."""
+def as_comment(metadata: JsonObject) -> tuple[str, str]:
+    """Metadata as text to embed, and why it can't be embedded; one of both is empty."""
     try:
         comment = clean_text(json.dumps(metadata, ensure_ascii=False, default=str))
     except (TypeError, ValueError, RecursionError) as error:
-        problem = f"{type(error).__name__}: {error}"
-    else:
-        problem = f"it has {len(comment):,} characters" if len(comment) > MAX_BYTES else ""
+        return "", clean_text(f"{type(error).__name__}: {error}")
+    if len(comment) > MAX_BYTES:
+        return "", f"it has {len(comment):,} characters"
+    return comment, ""
+
+
+def _write(path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: JsonObject) -> str:
+    """Write the video and return why the metadata is not embedded; empty if it is."""
+    comment, problem = as_comment(metadata)
     if not problem:
         try:
             _encode(path, frames, fps, comment)
@@ -107,7 +112,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remove_reservation(path: Path) -> None:
+def remove_reservation(path: Path) -> None:
     """Remove the empty file that `free_name` has created."""
     with contextlib.suppress(OSError, ValueError):
         if path.stat().st_size == 0:

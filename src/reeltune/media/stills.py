@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from reeltune.media.container import open_container, video_stream
-from reeltune.media.inputs import no_frames, upright
+from reeltune.media.inputs import no_frames, read_image, upright
+from reeltune.media.kinds import IMAGE_SUFFIX
 
 _SIDE = 640  # pixels of a thumbnail, at most
 _SHEET_SIDE = 240  # pixels of a frame in a sheet, at most
@@ -40,7 +41,12 @@ def sprite_sheet(path: Path) -> bytes:
 
 
 def _small_frames(path: Path, side: int) -> Iterator[Image.Image]:
-    """All frames, scaled down. Raises MediaError where there is none."""
+    """All frames, scaled down; of an image, the image itself. Raises MediaError where there is none."""
+    if path.suffix == IMAGE_SUFFIX:
+        still = read_image(path)
+        still.thumbnail((side, side), Image.Resampling.LANCZOS)
+        yield still
+        return
     with open_container(path) as container:
         empty = True
         for frame in container.decode(video_stream(container, path)):

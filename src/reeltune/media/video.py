@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from reeltune.errors import MediaError
 from reeltune.events import Listener, Notice
-from reeltune.media.kinds import display
+from reeltune.media.kinds import IMAGE_SUFFIX, VIDEO_SUFFIX, display
 from reeltune.media.mp4 import Report, write_mp4
 from reeltune.media.origin import Origin
+from reeltune.media.png import write_png
 from reeltune.untrusted import JsonObject
 
 
@@ -24,13 +25,15 @@ class Video:
     """A generated video that is not saved yet.
 
     `frames`: uint8 [frames, height, width, 3]. `fps`: frames per second. `latents`: the file with its latents, which is
-    deleted when the video is saved or garbage collected, but not when the process ends before.
+    deleted when the video is saved or garbage collected, but not when the process ends before. `image`: whether it is a
+    single image, of a definition with `image_outputs`.
     """
 
     frames: npt.NDArray[np.uint8] = field(repr=False)
     fps: int
     origin: Origin
     latents: Path | None = None
+    image: bool = False
     _finalizer: weakref.finalize[..., Video] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
@@ -39,10 +42,16 @@ class Video:
             finalizer.atexit = False
             object.__setattr__(self, "_finalizer", finalizer)
 
+    @property
+    def suffix(self) -> str:
+        """The suffix of its file: `.mp4`, or `.png` for an image."""
+        return IMAGE_SUFFIX if self.image else VIDEO_SUFFIX
+
     def save(self, path: str | Path, *, listener: Listener | None = None, metadata: JsonObject | None = None) -> Path:
         """Write an MP4 file with the settings embedded, and delete the latents.
 
-        `metadata`: what to embed besides the settings.
+        A path that ends in `.png` gets a PNG image, if there is only one frame. `metadata`: what to embed besides the
+        settings.
 
         The file appears only when it is complete. If the settings can't be embedded, the video is written without them,
         and `listener` gets a notice; without a listener it is a warning. Raises MediaError if the video can't be
@@ -50,7 +59,7 @@ class Video:
         """
         embedded = {**self.origin.as_metadata(), **(metadata or {})}
         try:
-            written = write_mp4(Path(path), self.frames, self.fps, embedded, _report(listener))
+            written = self._write(Path(path), embedded, _report(listener))
         except MediaError as error:
             self.keep_latents()
             if self.latents is None:
@@ -64,6 +73,14 @@ class Video:
         if self.latents is not None:
             _remove(self.latents)
         return written
+
+    def _write(self, path: Path, embedded: JsonObject, report: Report) -> Path:
+        if path.suffix.lower() != IMAGE_SUFFIX:
+            return write_mp4(path, self.frames, self.fps, embedded, report)
+        if len(self.frames) != 1:
+            message = f"{display(path)} can't be written: a PNG image has one frame, and the video {len(self.frames)}."
+            raise MediaError(message, hint=f"Use a name that ends in {VIDEO_SUFFIX}.")
+        return write_png(path, self.frames[0], embedded, report)
 
     def keep_latents(self) -> None:
         """Keep the file with the latents after this object is garbage collected."""

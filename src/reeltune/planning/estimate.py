@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from reeltune.checkpoints.formats import format_of
 from reeltune.errors import NotEnoughMemory
+from reeltune.families.base import LATENT_UPSAMPLER
 from reeltune.planning.choose import Choice
 from reeltune.planning.plan import Plan
 
 _INT8_BYTES = 1.03  # of a parameter of an int8 model, with its scales and the layers that stay in 16 bits
+_FP32_BYTES = 2  # of a parameter in fp32, for each byte in 16 bits
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class Estimate:
     """Bytes, None where a header isn't known yet. `parameters`: a count, modules and both transformers included.
 
     `transformer`: the weights that are in memory at once while denoising, the larger one where two take turns;
-    `transformers`: both of them; `encoders`: all other components, which are loaded first and released; `disk`: every
-    file of the plan.
+    `transformers`: both of them; `encoders`: all other components, which are loaded first and released, and the VAE;
+    `upsampler`: the latent upsampler, which computes between two scales; `disk`: every file of the plan.
     """
 
     parameters: int | None
@@ -27,6 +29,7 @@ class Estimate:
     transformers: int | None
     encoders: int | None
     disk: int | None
+    upsampler: int | None = 0
 
     @property
     def peak(self) -> int | None:
@@ -49,9 +52,17 @@ def estimate(plan: Plan) -> Estimate:
         parameters=_sum(identity.parameters if identity else None for identity in identities),
         transformer=_sum([largest, *beside]),
         transformers=_sum([*transformers, *beside]),
-        encoders=_sum(item.bytes for item in plan.items if item.repository),
+        encoders=_sum(item.bytes for item in plan.items if item.repository and item.subject != LATENT_UPSAMPLER),
         disk=_sum(item.bytes for item in plan.items),
+        upsampler=_upsampler(plan),
     )
+
+
+def _upsampler(plan: Plan) -> int | None:
+    """Bytes of the latent upsampler, which computes in fp32 and is stored in 16 bits."""
+    sizes = [item.bytes for item in plan.items if item.subject == LATENT_UPSAMPLER]
+    total = _sum(sizes)
+    return None if total is None else _FP32_BYTES * total
 
 
 def _in_memory(choice: Choice) -> int | None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reeltune.families.base import Config
+from reeltune.families import Architecture
+from reeltune.families.base import VAE, Config
 from reeltune.planning.estimate import Estimate, estimate
 from reeltune.planning.plan import Plan
 from reeltune.settings import frame_count, layer
@@ -31,18 +32,23 @@ _PROFILES = tuple(MemoryProfile)
 
 @dataclass(frozen=True)
 class ChosenProfile:
-    """A memory profile and why it is used. `pinned`: streamed weights lie in pinned memory, ready to be sent."""
+    """A memory profile and why it is used. `pinned`: streamed weights lie in pinned memory, ready to be sent.
+
+    `preload`: bytes of the transformer that stay on the device while the rest is sent to it.
+    """
 
     profile: MemoryProfile
     reason: str
     pinned: bool = False
+    preload: int = 0
 
     def smaller(self, reason: str) -> ChosenProfile | None:
         """The next smaller profile; None below the smallest."""
         if self.profile is _PROFILES[-1]:
             return None
         following = _PROFILES[_PROFILES.index(self.profile) + 1]
-        return ChosenProfile(following, reason, self.pinned)
+        preload = self.preload if following is MemoryProfile.STREAMED else 0
+        return ChosenProfile(following, reason, self.pinned, preload)
 
 
 def choose_profile(plan: Plan) -> ChosenProfile:
@@ -51,8 +57,9 @@ def choose_profile(plan: Plan) -> ChosenProfile:
     sizes = estimate(plan)
     on_card = device.startswith("cuda")
     pinned = on_card and (sizes.transformer or 0) <= _PINNED * plan.machine.ram
+    preload = plan.definition.preload_bytes
     if preferred != "auto":
-        return ChosenProfile(MemoryProfile(preferred), "as you chose", pinned)
+        return ChosenProfile(MemoryProfile(preferred), "as you chose", pinned, preload)
     if not on_card:
         return ChosenProfile(MemoryProfile.RESIDENT, f"{device} computes in the machine's own memory")
     if sizes.transformer is None:
@@ -61,7 +68,10 @@ def choose_profile(plan: Plan) -> ChosenProfile:
     for profile, needed in _needs(plan, sizes):
         if needed <= usable:
             reason = f"it takes about {_gigabytes(needed)} of the {_gigabytes(usable)} that {device} can use"
-            return ChosenProfile(profile, reason, pinned)
+            preload = min(preload, usable - needed) if profile is MemoryProfile.STREAMED else 0
+            if preload:
+                reason += f", and up to {_gigabytes(preload)} of the transformer stay there (preload_in_VRAM)"
+            return ChosenProfile(profile, reason, pinned, preload)
     return ChosenProfile(MemoryProfile.MINIMUM, f"even single blocks are much for the {_gigabytes(usable)} of {device}")
 
 
@@ -83,10 +93,11 @@ def least_bytes(plan: Plan) -> int:
 def _needs(plan: Plan, sizes: Estimate) -> Iterator[tuple[MemoryProfile, int]]:
     """Bytes on the card at the peak of each profile but the smallest, the fastest profile first."""
     transformer, activation_bytes = sizes.transformer or 0, activations(plan)
-    vae = sum(item.bytes or 0 for item in plan.items if item.subject == "vae")
+    vae = sum(item.bytes or 0 for item in plan.items if item.subject == VAE)
     encoders = (sizes.encoders or 0) - vae
     transformers = sizes.transformers or transformer
-    yield MemoryProfile.RESIDENT, max(transformers + vae + activation_bytes, encoders)
+    beside = vae + (sizes.upsampler or 0)
+    yield MemoryProfile.RESIDENT, max(transformers + beside + activation_bytes, encoders)
     yield MemoryProfile.STAGES, max(transformer + activation_bytes, encoders)
     yield MemoryProfile.STREAMED, round(_BLOCKS_AT_ONCE * transformer / _blocks(plan)) + activation_bytes
 
@@ -96,12 +107,19 @@ def activations(plan: Plan) -> int:
     definition = plan.definition
     architecture = definition.architecture
     settings = layer(architecture, definition.settings)
-    width, height = (int(side) for side in str(settings["resolution"]).split("x"))
+    width, height = computed_size(architecture, *(int(side) for side in str(settings["resolution"]).split("x")))
     frames = (frame_count(settings, architecture) - 1) // architecture.family.frame_step + 1
     tokens = (width // architecture.resolution_step) * (height // architecture.resolution_step) * frames
     config = _config(plan)
     features = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
     return int(tokens * features * _ACTIVATION_BYTES)
+
+
+def computed_size(architecture: Architecture, width: int, height: int) -> tuple[int, int]:
+    """Width and height that a video is computed at: larger than its own, if it is made at two scales."""
+    if architecture.scales is None:
+        return width, height
+    return round(2 * architecture.scales.shrink * width), round(2 * architecture.scales.shrink * height)
 
 
 def _blocks(plan: Plan) -> int:

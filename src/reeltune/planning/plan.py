@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reeltune._text import counted
 from reeltune.checkpoints.names import format_objection
 from reeltune.definitions import Definition, Version
 from reeltune.definitions.slots import PRELOAD, TRANSFORMER, Role, Slot, role_of
@@ -167,6 +168,7 @@ def explain(
         *(lora.item for lora in planned),
     ]
     notices += [file.notice for facts in selected.facts.values() for file in facts.unusable]
+    notices += _preload_notices(definition)
     for choice in selection.choices.values():
         if choice.facts.found is not None:
             notices += choice.facts.found.notices
@@ -193,13 +195,28 @@ def _size_notices(definition: Definition, choice: Choice) -> list[str]:
 
 def _files(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:
     needed = [(slot, choice.version, choice.facts) for slot, choice in selection.choices.items()]
-    for version in definition.preload:
+    for version in used_preload(definition):
         needed.append((PRELOAD, version, _facts_on_disk(definition, version, PRELOAD, inventory)))
     reserved: dict[str, str] = {}
     for slot, version, facts in needed:
         item = _item(slot, version, facts, definition, inventory, reserved)
         reserved.setdefault(fold(item.path.name), file_key(item.url))
         yield item
+
+
+def used_preload(definition: Definition) -> tuple[Version, ...]:
+    """The versions under `preload_URLs`, without those that only features of other programs use."""
+    unused = definition.architecture.unused_files
+    return tuple(
+        version for version in definition.preload if not any(part in version.file_name.lower() for part in unused)
+    )
+
+
+def _preload_notices(definition: Definition) -> list[str]:
+    left_out = len(definition.preload) - len(used_preload(definition))
+    if not left_out:
+        return []
+    return [f"Not downloaded: {counted(left_out, 'IC-LoRA')} of preload_URLs, which nothing in reeltune uses."]
 
 
 def _facts_on_disk(definition: Definition, version: Version, slot: Slot, inventory: Inventory) -> Facts:
@@ -236,12 +253,15 @@ def _components(
 ) -> Iterator[Item]:
     counted: set[Path] = set()  # a file that several components share counts once
     for component in definition.architecture.parts:
-        url = f"{hub_endpoint()}/{definition.components}/tree/main/{component.name}"
+        repository = component.repository or definition.components
+        url = f"{hub_endpoint()}/{repository}/tree/main/{component.name}"
         path = inventory.component(definition.components, component.name)
+        if path is None and component.repository:
+            path = inventory.component(component.repository, component.name)
         if path is not None:
             size: int | None = size_on_disk(path.rglob("*"))
         else:
-            if definition.components == definition.architecture.components_repo:
+            if component.repository or definition.components == definition.architecture.components_repo:
                 path = _wangp_component(component, preferences.text_encoder_quantization, inventory, notices)
             if path is not None:
                 files = set(component_files(path, component)) - counted
@@ -252,10 +272,10 @@ def _components(
         yield Item(
             subject=component.name,
             url=url,
-            path=path or inventory.component_folders(definition.components)[0] / component.name,
+            path=path or inventory.component_folders(repository)[0] / component.name,
             present=path is not None,
             bytes=size,
-            repository=definition.components,
+            repository=repository,
             patterns=component.files,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from reeltune.families.vocabulary import DEFAULTS, INPUT_KEYS, coerce, shown
 from reeltune.media.inputs import video_rate
 from reeltune.request.inputs import input_files
 from reeltune.request.loras import loras_of
+from reeltune.request.passes import passes_of, phases_of_passes
 from reeltune.request.phases import phases_of
 from reeltune.request.timesteps import timesteps
 from reeltune.request.values import Guidance, InputFiles, Phase, Request, Riflex, SkippedLayers, StepSkipping
@@ -45,19 +47,15 @@ def build_request(
     used = {key: value for key, value in settings.items() if key in architecture.settings}
     solver = _solver(settings.get("sample_solver") or "", architecture.family, notices)
     shift = settings.get("flow_shift", 1.0)
-    times = _timesteps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
-    phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
-    notices += _effect_notices(settings, phases, inputs)
+    passes = passes_of(architecture, settings, width, height, notices)
+    if passes:
+        phases = phases_of_passes(passes)
+    else:
+        times = _timesteps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
+        phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
+    steps = sum(phase.steps for phase in phases)
+    notices += _effect_notices(used, phases, inputs)
     loras = loras_of(definition, used, phases, notices)
-    seed = chosen_seed(settings["seed"])
-    changed = {
-        "seed": seed,
-        "num_inference_steps": len(times),
-        "resolution": f"{width}x{height}",
-        "video_length": frames,
-    }
-    if settings.get("force_fps") in RATE_SOURCES:
-        changed["force_fps"] = fps  # the control video may no longer exist when the latents are decoded
     request = Request(
         prompt=clean_text(settings["prompt"]),
         negative_prompt=clean_text(settings.get("negative_prompt", "")),
@@ -65,19 +63,22 @@ def build_request(
         height=height,
         frames=frames,
         fps=fps,
-        steps=len(times),
-        seed=seed,
+        steps=steps,
+        seed=chosen_seed(settings["seed"]),
         shift=shift,
         solver=solver,
         phases=phases,
-        guidance=guidance_of(used),
+        guidance=_guidance(used, architecture),
         step_skipping=step_skipping_of(used),
         riflex=_riflex(used, notices),
         inputs=inputs,
         loras=loras,
-        settings=_record({**settings, **changed}, architecture),
+        settings={},
+        passes=passes,
+        config=definition.config,
+        tone_mapping=architecture.scales.tone_mapping if architecture.scales else 0.0,
     )
-    return request, notices
+    return replace(request, settings=_record(settings, request, architecture)), notices
 
 
 def chosen_seed(seed: int) -> int:
@@ -85,8 +86,19 @@ def chosen_seed(seed: int) -> int:
     return seed if seed >= 0 else secrets.randbelow(_RANDOM_SEEDS)
 
 
-def _record(settings: Settings, architecture: Architecture) -> Settings:
-    """The settings to store with the video: those that the model uses, and all others that have an effect."""
+def _record(settings: Settings, request: Request, architecture: Architecture) -> Settings:
+    """The settings to store with the video: those that the model uses, and all others that have an effect.
+
+    They have the values that the request has after rounding.
+    """
+    changed: dict[str, Any] = {"seed": request.seed, "resolution": f"{request.width}x{request.height}"}
+    if not architecture.image_outputs:
+        changed["video_length"] = request.frames
+    if not request.passes:
+        changed["num_inference_steps"] = request.steps
+    if settings.get("force_fps") in RATE_SOURCES:
+        changed["force_fps"] = request.fps  # the control video may no longer exist when the latents are decoded
+    settings = {**settings, **changed}
     record = {}
     for key, value in settings.items():
         if key in architecture.settings or not is_neutral(key, settings):
@@ -117,8 +129,10 @@ def _size(settings: Settings, architecture: Architecture, notices: list[str]) ->
 
 def _frames(settings: Settings, architecture: Architecture, fps: int, notices: list[str]) -> int:
     """The number of frames, rounded to a multiple of the family's step plus one."""
-    length = settings["video_length"]
     frames = frame_count(settings, architecture, fps)
+    if architecture.image_outputs:
+        return frames
+    length = settings["video_length"]
     if seconds_of(length) is None and frames != length:
         step = architecture.family.frame_step
         notices.append(f"{length} frames become {frames}: the number must be a multiple of {step} plus one.")
@@ -160,6 +174,13 @@ def _timesteps(steps: int, solver: str, shift: float, family: Family, notices: l
     if len(times) < steps:
         notices.append(f"{steps} steps become {len(times)}: sample_solver={solver} makes no more.")
     return times
+
+
+def _guidance(settings: Settings, architecture: Architecture) -> Guidance:
+    """The guidance of a request; that of two scales is declared by the architecture."""
+    if architecture.scales is not None:
+        return Guidance(zero_star=architecture.scales.zero_star)
+    return guidance_of(settings)
 
 
 def guidance_of(settings: Settings) -> Guidance:

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reeltune.definitions import Definition
+from reeltune.definitions.adapting import CONFIG
+from reeltune.definitions.configs import selected_id
 from reeltune.definitions.slots import TRANSFORMER_2
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import Architecture
 from reeltune.families.values import Settings
-from reeltune.families.vocabulary import DEFAULTS, INPUT_KEYS, KEYS, shown
+from reeltune.families.vocabulary import DEFAULTS, INPUT_KEYS, KEYS, coerce, shown
 from reeltune.request.build import build_request, chosen_seed
 from reeltune.request.phases import phase_count
 from reeltune.request.values import Request
@@ -39,10 +41,14 @@ _MAX_UNQUOTED = 20  # characters of a text that notices show without quotes
 
 @dataclass(frozen=True)
 class ParsedRequests:
-    """The requests for all videos of some settings, in order, and notices about them."""
+    """The requests for all videos of some settings, in order, and notices about them.
+
+    `definition`: the variant of the definition that makes them.
+    """
 
     requests: tuple[Request, ...]
     notices: tuple[str, ...]
+    definition: Definition
 
 
 def check_runnable(definition: Definition) -> Definition:
@@ -59,11 +65,14 @@ def parse(definition: Definition, call: Settings) -> ParsedRequests:
     Raises SettingsError for unknown, invalid or incomplete settings and for missing input files, and NotRunnable for
     settings that select an unsupported feature.
     """
+    definition, config_notices = selected_variant(definition, call)
+    if definition.config:
+        check_runnable(definition)
     settings, notices = complete_settings(definition, call)
     videos = split_videos(settings)
     first, more_notices = build_request(definition, videos[0])
     others = (_with_prompt(first, video) for video in videos[1:])
-    return ParsedRequests((first, *others), (*notices, *more_notices))
+    return ParsedRequests((first, *others), (*config_notices, *notices, *more_notices), definition)
 
 
 def preview(definition: Definition, call: Settings) -> ParsedRequests:
@@ -71,13 +80,31 @@ def preview(definition: Definition, call: Settings) -> ParsedRequests:
 
     Raises SettingsError and NotRunnable as `parse` for everything else.
     """
+    definition, config_notices = selected_variant(definition, call)
     settings, notices = complete_settings(definition, call)
     request, more_notices = build_request(definition, split_videos(settings)[0], inputs_needed=False)
-    return ParsedRequests((request,), (*notices, *more_notices))
+    return ParsedRequests((request,), (*config_notices, *notices, *more_notices), definition)
+
+
+def selected_variant(definition: Definition, call: Settings) -> tuple[Definition, list[str]]:
+    """The variant of a definition that a caller's settings, the saved ones or its own select, and notices.
+
+    The setting is `config`. An unknown variant is the definition itself, as in WanGP.
+    """
+    stored = stored_settings(definition.root, definition.id)
+    settings = {**definition.settings, **stored.settings, **call}
+    value = str(coerce(CONFIG, settings.get(CONFIG) or ""))
+    id = selected_id(value)
+    variant = definition.variant(id)
+    if variant.config == id or definition.variants is None:  # without variants, the setting is reported as unused
+        return variant, []
+    ids = ", ".join(choice.id for choice in definition.variants.choices)
+    return variant, [f"There is no variant {id!r}: {definition.variants.default_label!r} is used. Others are {ids}."]
 
 
 def parse_latents(definition: Definition, settings: Settings) -> Request:
     """The request of stored latents, from the settings stored with them. Raises SettingsError."""
+    definition, _ = selected_variant(definition, settings)
     complete = layer(definition.architecture, definition.settings, call=settings)
     return build_request(definition, complete, inputs_needed=False)[0]
 

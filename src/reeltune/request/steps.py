@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reeltune.request.values import Phase, Request
 
@@ -12,7 +11,8 @@ from reeltune.request.values import Phase, Request
 class StepRow:
     """Consecutive steps that are made alike. `first`, `last`: steps, counted from 1. `phase`: counted from 1.
 
-    `weights`: the weight of each LoRA.
+    `weights`: the weight of each LoRA. `perturbation`: the weight of spatiotemporal guidance, 0 where it is off.
+    `size`: width and height of the frames, of videos that are made at two scales; else empty.
     """
 
     first: int
@@ -21,6 +21,8 @@ class StepRow:
     transformer: str
     guidance_scale: float
     weights: tuple[float, ...]
+    perturbation: float = 0.0
+    size: str = ""
 
     @property
     def steps(self) -> str:
@@ -33,13 +35,28 @@ def step_table(request: Request) -> list[StepRow]:
     rows: list[StepRow] = []
     for number, phase in enumerate(request.phases, start=1):
         for step in range(phase.first_step, phase.first_step + phase.steps):
-            weights = tuple(lora.weights[step] for lora in request.loras)
-            _add(rows, step + 1, number, phase, weights)
+            _add(rows, _row(request, step, number, phase))
     return rows
 
 
-def _add(rows: list[StepRow], step: int, number: int, phase: Phase, weights: Sequence[float]) -> None:
-    first = step
-    if rows and (rows[-1].phase, rows[-1].weights) == (number, tuple(weights)):
-        first = rows.pop().first
-    rows.append(StepRow(first, step, number, phase.transformer, phase.guidance_scale, tuple(weights)))
+def _row(request: Request, step: int, number: int, phase: Phase) -> StepRow:
+    """The row of one step. `step`: counted from 0; `number`: of the phase."""
+    guidance = request.guidance_of_step(step)
+    scale = request.passes[number - 1] if request.passes else None
+    return StepRow(
+        first=step + 1,
+        last=step + 1,
+        phase=number,
+        transformer=phase.transformer,
+        guidance_scale=guidance.scale,
+        weights=tuple(lora.weights[step] for lora in request.loras),
+        perturbation=guidance.perturbation,
+        size=f"{scale.width}x{scale.height}" if scale else "",
+    )
+
+
+def _add(rows: list[StepRow], row: StepRow) -> None:
+    """Add a step, or extend the last row if it is equal."""
+    if rows and replace(rows[-1], last=row.last) == replace(row, first=rows[-1].first):
+        row = replace(row, first=rows.pop().first)
+    rows.append(row)

@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from reeltune.definitions.slots import Slot
+from reeltune.families.scales import GuidanceRange
 from reeltune.families.values import Settings
 
 
@@ -45,6 +46,26 @@ class Phase:
     steps: int
     transformer: Slot
     guidance_scale: float
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Steps at one size, of a video that is made small first, and larger after that.
+
+    `first_step`: counted from 0, over all passes. `width`, `height`: pixels. `timesteps`: of each step, 0 to 1000.
+    `guidance`: of each step.
+    """
+
+    first_step: int
+    width: int
+    height: int
+    timesteps: tuple[float, ...]
+    guidance: tuple[GuidanceRange, ...]
+
+    @property
+    def steps(self) -> int:
+        """The number of steps."""
+        return len(self.timesteps)
 
 
 @dataclass(frozen=True)
@@ -105,7 +126,9 @@ class Request:
     """The request of one video.
 
     `width`, `height`: pixels. `fps`: frames per second. `phases`: together they have all steps. `loras`: in the order
-    in which they are applied. `settings`: the settings to store with the video.
+    in which they are applied. `settings`: the settings to store with the video. `passes`: in order, with all steps;
+    empty for a video that is made at its own size. `tone_mapping`: how far large latents are compressed before they are
+    decoded, 0 to 1. `config`: the variant of the definition that makes it.
     """
 
     prompt: str
@@ -125,6 +148,14 @@ class Request:
     inputs: InputFiles
     loras: tuple[Lora, ...]
     settings: Settings = field(repr=False)
+    passes: tuple[Pass, ...] = ()
+    tone_mapping: float = 0.0
+    config: str = ""
+
+    @property
+    def computed_size(self) -> tuple[int, int]:
+        """Width and height of the frames that are decoded; they are scaled to those of the video."""
+        return (self.passes[-1].width, self.passes[-1].height) if self.passes else (self.width, self.height)
 
     @property
     def guided(self) -> bool:
@@ -135,6 +166,13 @@ class Request:
     def guidance_scale(self) -> float:
         """The guidance scale of the first phase."""
         return self.phases[0].guidance_scale
+
+    def guidance_of_step(self, step: int) -> GuidanceRange:
+        """The guidance of a step, counted from 0."""
+        for scale in reversed(self.passes):
+            if scale.first_step <= step:
+                return scale.guidance[step - scale.first_step]
+        return GuidanceRange(0.0, self.phase(step).guidance_scale)
 
     def phase(self, step: int) -> Phase:
         """The phase of a step, counted from 0."""

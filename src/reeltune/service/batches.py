@@ -203,9 +203,10 @@ def _with_files(workspace: Workspace, definition: Definition, settings: Settings
 
 
 def _summary(workspace: Workspace, definition: Definition, settings: Settings) -> EntrySummary:
-    requests = parse(definition, settings).requests
+    parsed = parse(definition, settings)
+    requests = parsed.requests
     seed = complete_settings(definition, settings)[0].get("seed", -1)
-    plan = workspace.explain(definition)
+    plan = workspace.explain(parsed.definition)
     first = requests[0]
     return EntrySummary(
         videos=len(requests),

@@ -8,7 +8,8 @@ from pathlib import Path
 from reeltune.definitions.catalog import Summary
 from reeltune.errors import MediaError, NotRunnable, ReeltuneError
 from reeltune.families import ARCHITECTURES, Architecture
-from reeltune.media.inputs import last_frame
+from reeltune.media.inputs import last_frame, read_image
+from reeltune.media.kinds import IMAGE_SUFFIX
 from reeltune.media.origin import Origin, read_origin
 from reeltune.service.drafts import Message, VideoDraft, draft_with_settings
 from reeltune.service.uploads import clean_name, store_upload
@@ -32,13 +33,15 @@ def continuation_draft(workspace: Workspace, current: str, path: Path) -> VideoD
         settings.pop(key, None)
     draft = draft_with_settings(workspace, id, settings | {_START_IMAGE: str(image_path)})
     name = workspace.catalog()[id].name
-    text = f"{name} starts with the last frame of {path.name}. Describe what happens next."
+    start = path.name if path.suffix == IMAGE_SUFFIX else f"the last frame of {path.name}"
+    text = f"{name} starts with {start}. Describe what happens next."
     return draft.with_changes(message=Message(text))
 
 
 def _store_last_frame(workspace: Workspace, path: Path) -> Path:
     content = io.BytesIO()
-    last_frame(path).save(content, "PNG")
+    frame = read_image(path) if path.suffix == IMAGE_SUFFIX else last_frame(path)
+    frame.save(content, "PNG")
     try:
         return store_upload(workspace, content.getvalue(), clean_name(f"{path.stem}_last_frame.png"))
     except OSError as error:

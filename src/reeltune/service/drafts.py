@@ -203,7 +203,16 @@ def _basis(workspace: Workspace, id: str) -> str:
         definition = workspace.catalog()[id]
     except ReeltuneError:
         return ""
-    shown = (definition.name, definition.architecture.id, sorted(definition.slots), dict(definition.settings))
+    variants = [(choice.id, choice.label) for choice in definition.variants.choices] if definition.variants else []
+    shown = (
+        definition.name,
+        definition.architecture.id,
+        sorted(definition.architecture.settings),
+        sorted(definition.slots),
+        dict(definition.settings),
+        definition.resolutions,
+        variants,
+    )
     return hashlib.sha1(repr(shown).encode("utf-8", "replace")).hexdigest()
 
 
@@ -232,7 +241,7 @@ def check_settings(workspace: Workspace, definition: Definition, values: Setting
     """
     settings = checked_inputs(workspace, definition, check_call(values))
     parsed = parse(definition, settings)
-    check_positions(workspace.explain(definition), parsed.requests[0])
+    check_positions(workspace.explain(parsed.definition), parsed.requests[0])
     notices = [*parsed.notices, *check_loras(workspace, definition, settings.get("activated_loras") or ())]
     if len(parsed.requests) > 1:
         notices.append(f"It makes {len(parsed.requests)} videos.")

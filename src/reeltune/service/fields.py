@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reeltune.definitions import Definition
+from reeltune.definitions.adapting import CONFIG
+from reeltune.definitions.configs import selected_id
 from reeltune.definitions.slots import TRANSFORMER_2
 from reeltune.families import Architecture
 from reeltune.families.values import (
@@ -44,6 +46,7 @@ _KEYS_THAT_MAY_BE_EMPTY = (
     "prompt",
     "negative_prompt",
     "skip_steps_cache_type",
+    CONFIG,
     *_LORA_KINDS,
 )  # an empty text is a value
 _LIST_KEYS = ("perturbation_layers",)
@@ -94,13 +97,15 @@ def displayed_settings(settings: Settings, architecture: Architecture) -> Settin
         if phase_count(settings) > 1:
             displayed.setdefault("guidance3_scale", displayed["guidance2_scale"])
             displayed.setdefault("switch_threshold2", 0)
-    if isinstance(settings["video_length"], str):
+    if isinstance(settings.get("video_length"), str):
         displayed["video_length"] = frame_count(settings, architecture)
     solver = settings.get("sample_solver")
     if solver:
         displayed["sample_solver"] = architecture.family.solver(solver)
     if settings.get("skip_steps_cache_type"):
         displayed["skip_steps_cache_type"] = "tea"
+    if CONFIG in architecture.settings:
+        displayed[CONFIG] = selected_id(str(settings.get(CONFIG) or ""))
     prompt_mode = settings.get("multi_prompts_gen_type")
     if prompt_mode:
         displayed["multi_prompts_gen_type"] = {"W": "G", "PW": "PG"}.get(prompt_mode, prompt_mode)
@@ -166,6 +171,11 @@ def _field(key: str, definition: Definition) -> FormField:
     architecture = definition.architecture
     value_kind, initial = KEYS[key].kind, initial_settings(definition)
     field = FormField(key, "text", label_of(key), help_of(key, architecture), key in BASIC_KEYS)
+    if key == CONFIG and definition.variants is not None:
+        variants = definition.variants
+        named = [(choice.label, choice.id) for choice in variants.choices]
+        choices: tuple[tuple[str, Any], ...] = ((variants.default_label, ""), *named)
+        return replace(field, kind="choice", label=variants.name, choices=choices)
     choices = choices_of(key)
     if choices:
         return replace(field, kind="choice", choices=choices)
@@ -174,8 +184,7 @@ def _field(key: str, definition: Definition) -> FormField:
     if key == "sample_solver":
         return replace(field, kind="choice", choices=tuple((name, name) for name in architecture.family.solvers))
     if value_kind is SIZE:
-        sizes = _sizes(definition, initial[key])
-        return replace(field, kind="size", choices=tuple((size, size) for size in sizes))
+        return replace(field, kind="size", choices=_sizes(definition, initial[key]))
     if value_kind is SEED:
         return replace(field, kind="seed")
     if value_kind in (LENGTH, COUNT) and key in BASIC_KEYS:
@@ -198,11 +207,15 @@ def _slider(field: FormField, initial: int, architecture: Architecture) -> FormF
     return replace(field, kind="slider", minimum=1, maximum=maximum, step=step, help=help, rate=rate)
 
 
-def _sizes(definition: Definition, initial: str) -> list[str]:
-    """The sizes that the definition offers; without any, the initial one in three shapes and three scales."""
+def _sizes(definition: Definition, initial: str) -> tuple[tuple[str, str], ...]:
+    """The sizes that the definition offers with their labels, and the initial one.
+
+    If it offers none, these are the initial one in three shapes and three scales.
+    """
     if definition.resolutions:
-        offered = [value for _, value in definition.resolutions]
-        return list(dict.fromkeys([initial, *offered]))
+        labels = {value: label for label, value in reversed(definition.resolutions)}
+        order = dict.fromkeys([initial, *(value for _, value in definition.resolutions)])
+        return tuple((labels.get(value, value), value) for value in order)
     width, height = (int(part) for part in initial.split("x"))
     square_side = math.sqrt(width * height)
     multiple = definition.architecture.resolution_step
@@ -211,4 +224,4 @@ def _sizes(definition: Definition, initial: str) -> list[str]:
         for shape in ((width, height), (height, width), (square_side, square_side)):
             sides = [max(multiple, round(side * scale / multiple) * multiple) for side in shape]
             sizes.append(f"{sides[0]}x{sides[1]}")
-    return list(dict.fromkeys(sizes))
+    return tuple((size, size) for size in dict.fromkeys(sizes))

@@ -1,4 +1,4 @@
-"""The videos in the outputs folder: listed, searched, sorted, divided into pages, with how each of them was made.
+"""The videos and images in the outputs folder: listed, searched, sorted, a page at a time, with how each was made.
 
 page = gallery_page(workspace, GalleryQuery(words="red fox", order=SortOrder.OLDEST))
 for video in page.videos:
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from reeltune.errors import MediaError, ReeltuneError
 from reeltune.files import is_file
+from reeltune.media.kinds import OUTPUT_SUFFIXES
 from reeltune.media.origin import Origin, read_origin
 from reeltune.service.labels import loras_in_words, printable
 from reeltune.service.workspace import Workspace
@@ -23,7 +24,6 @@ from reeltune.service.workspace import Workspace
 PAGE_SIZE = 24
 _MAX_SEARCHED = 20_000  # videos whose searchable text stays in memory
 _MAX_ORIGINS = 20 * PAGE_SIZE  # videos whose origin stays in memory
-_SUFFIX = ".mp4"
 
 
 class SortOrder(StrEnum):
@@ -86,7 +86,7 @@ def list_videos(workspace: Workspace) -> list[GalleryVideo]:
 
 def _video_of(entry: os.DirEntry[str]) -> GalleryVideo | None:
     """The video of a folder entry; None for everything else."""
-    if not entry.name.endswith(_SUFFIX) or entry.name.startswith("."):
+    if not entry.name.endswith(OUTPUT_SUFFIXES) or entry.name.startswith("."):
         return None
     try:
         facts = entry.stat()
@@ -135,7 +135,7 @@ def find_video(workspace: Workspace, name: str) -> Path | None:
 
     A name with characters that can't be displayed is also found by its displayed form.
     """
-    if not name.endswith(_SUFFIX) or Path(name).name != name:
+    if not name.endswith(OUTPUT_SUFFIXES) or Path(name).name != name:
         return None
     path = workspace.confined(workspace.outputs / name)
     if path is not None and is_file(path):

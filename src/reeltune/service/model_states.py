@@ -124,7 +124,7 @@ class ModelStates:
         self._states: Mapping[str, ModelState] = {}
         self._updating: threading.Thread | None = None
         self._states_version = 0  # the version whose states are known or being worked out
-        self._explanations: dict[str, Plan | ReeltuneError] = {}
+        self._explanations: dict[tuple[str, str], Plan | ReeltuneError] = {}
         self._inventory: _CachedInventory | None = None
 
     def forget(self) -> None:
@@ -155,12 +155,13 @@ class ModelStates:
     def explain(self, definition: Definition) -> Plan:
         """Which files of a definition are used and why; cached while nothing changes. Raises ReeltuneError."""
         version, snapshot = self._current()
-        result = self._explanations.get(definition.id)
+        key = (definition.id, definition.config)
+        result = self._explanations.get(key)
         if result is None or (isinstance(result, Plan) and result.definition is not definition):
             result = self._explain(definition, snapshot, version)
             with self._lock:
                 if version == self._version:
-                    self._explanations[definition.id] = result
+                    self._explanations[key] = result
         if isinstance(result, ReeltuneError):
             raise result
         return result

@@ -14,6 +14,7 @@ from typing import Any
 from reeltune.errors import ReeltuneError
 from reeltune.files import read_bytes
 from reeltune.library.inventory import PARTIAL
+from reeltune.media.kinds import OUTPUT_SUFFIXES
 from reeltune.media.tags import read_metadata
 from reeltune.service.drafts import VideoDraft
 from reeltune.service.workspace import UPLOADS, Workspace
@@ -94,7 +95,7 @@ def _values(workspace: Workspace, drafts: Iterable[VideoDraft]) -> Iterator[Any]
         for path in sorted((workspace.root / folder).rglob("*.json")):
             with contextlib.suppress(ReeltuneError):  # a file that can't be read uses no upload
                 yield parse_json(read_bytes(path, _MAX_FILE_BYTES), path.name)
-    for path in sorted(workspace.outputs.glob("*.mp4")):
+    for path in sorted(path for suffix in OUTPUT_SUFFIXES for path in workspace.outputs.glob(f"*{suffix}")):
         with contextlib.suppress(ReeltuneError):
             yield read_metadata(path)
 

@@ -82,11 +82,12 @@ def submit(
     complete = _with_letters(definition, _stored(workspace, definition, named))
     checked = check_settings(workspace, definition, complete)
     first = checked.first
-    told = (*notices, *_length_notices(values, first), *checked.notices)
+    image = definition.architecture.image_outputs
+    told = (*notices, *([] if image else _length_notices(values, first)), *checked.notices)
     found = {
         "notices": list(told),
         "size": f"{first.width}x{first.height}",
-        "seconds": f"{first.frames / first.fps:g}",
+        "seconds": "0" if image else f"{first.frames / first.fps:g}",
     }
     extra: JsonObject = {CHECKED: found}
     if remixed_from is not None:
@@ -231,7 +232,8 @@ def shape_of(workspace: Workspace, job: Job) -> VideoShape:
         definition = workspace.catalog()[job.definition]
         settings = layer(definition.architecture, definition.settings, call=job.settings)
         frames, rate = frame_count(settings, definition.architecture), frame_rate(settings, definition.architecture)
-        return VideoShape(str(settings["resolution"]), f"{frames / rate:g}")
+        seconds = 0 if definition.architecture.image_outputs else frames / rate
+        return VideoShape(str(settings["resolution"]), f"{seconds:g}")
     except ReeltuneError:
         return VideoShape("", "")
 

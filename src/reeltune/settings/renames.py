@@ -33,6 +33,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
     }
 )
 _CACHE, _CACHE_TYPE, _CACHE_SPEED = "tea_cache_setting", "skip_steps_cache_type", "skip_steps_multiplier"
+_CONFIG = "config"
 OLD_NAMES = (*RENAMED, _CACHE)
 
 # Keys beside the settings in a file, which describe it and have no effect.
@@ -120,10 +121,17 @@ def portable(settings: Settings) -> Settings:
     This is the form of June 2025, which every program reads, if it can represent them; else the newest, with its
     version.
     """
+    if settings.get(_CONFIG):
+        settings = {**settings, _CONFIG: portable_config(str(settings[_CONFIG]))}
     old = _oldest(settings)
     if old is not None:
         return old
     return {**settings, "settings_version": NEWEST_VERSION}
+
+
+def portable_config(value: str) -> str:
+    """The value of `config` as WanGP stores it: the definition's variant is the fourth of several choices."""
+    return value if "," in value else f",,,{value}"
 
 
 def _oldest(settings: Settings) -> Settings | None:

@@ -28,7 +28,7 @@ from reeltune.web.markup import hint, notices_list, problem, text
 from reeltune.web.widgets import draw_field, form_values
 
 LORA_KINDS = ("loras", "weights")  # of fields
-_STEP_KEYS = ("num_inference_steps", "sample_solver", "flow_shift", "guidance_scale", *PHASE_KEYS, *LORAS)
+_STEP_KEYS = ("num_inference_steps", "resolution", "sample_solver", "flow_shift", "guidance_scale", *PHASE_KEYS, *LORAS)
 _MAX_SHOWN = 20  # files that can't be used
 _WAIT_SECONDS = 2.0  # for the LoRAs on disk, before the form is shown without them
 _READING = "The LoRAs on disk are being read. Open the list again in a moment."
@@ -204,13 +204,14 @@ def _step_table(request: Request, two_models: bool) -> str:
     if len(rows) <= 1 and not request.loras:
         return ""
     names = [lora_name(lora.source) for lora in request.loras]
-    columns = ["Steps", *(["Model"] if two_models else []), "Phase", "Guidance"]
+    columns = ["Steps", *(["Model"] if two_models else []), "Phase", *(["Size"] if request.passes else []), "Guidance"]
     heads = "".join(f"<th>{name}</th>" for name in columns)
     heads += "".join(f'<th title="{text(name)}"><span>{_breakable(name)}</span></th>' for name in names)
     lines = []
     for row in rows:
         model = ["low noise" if row.transformer == "transformer_2" else "high noise"] if two_models else []
-        cells = [row.steps.replace("-", "–"), *model, str(row.phase), f"{row.guidance_scale:g}"]
+        size = [row.size.replace("x", "×")] if row.size else []
+        cells = [row.steps.replace("-", "–"), *model, str(row.phase), *size, f"{row.guidance_scale:g}"]
         cells += [f"{weight:g}" for weight in row.weights]
         lines.append("".join(f"<td>{text(cell)}</td>" for cell in cells))
     body = "".join(f"<tr>{line}</tr>" for line in lines)

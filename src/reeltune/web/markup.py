@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from reeltune._text import counted, shortened
 from reeltune.errors import ReeltuneError
+from reeltune.media.kinds import IMAGE_SUFFIX
 from reeltune.service.drafts import Message
 from reeltune.service.labels import printable
 from reeltune.web.words import in_words
@@ -49,8 +50,10 @@ def button(
 
 
 def video(path: Path, *, poster: bool = False) -> str:
-    """A video that plays. A `poster` shows its first frame and plays only while the pointer is over it."""
+    """A video that plays, or an image. A `poster` shows its first frame and plays only while the pointer is over it."""
     source = f"gradio_api/file={quote(os.fsencode(path))}"
+    if path.suffix == IMAGE_SUFFIX:
+        return f'<img src="{source}" alt="{text(path.name)}"' + (' loading="lazy">' if poster else ">")
     if poster:
         return f'<video src="{source}" preload="metadata" muted loop playsinline tabindex="-1" data-hover></video>'
     return f'<video src="{source}" controls autoplay muted loop playsinline></video>'

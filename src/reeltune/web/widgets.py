@@ -63,8 +63,8 @@ def _component(field: FormField, value: Any, common: Options) -> Any:
         case "lines" | "text" | "seed" | "weights":
             return gr.Textbox("" if value is None else str(value), lines=1, max_lines=8, **common)
         case "size":
-            sizes = [size for size, _ in field.choices]
-            choices = sizes if value in sizes else [value, *sizes]
+            offered = list(field.choices)
+            choices = offered if value in [size for _, size in offered] else [(value, value), *offered]
             return gr.Dropdown(choices, value=value, allow_custom_value=True, **common)
         case "choice":
             values = [choice for _, choice in field.choices]

@@ -11,7 +11,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from diffusers.hooks import FirstBlockCacheConfig, apply_group_offloading
 from torch import nn
 from torchao.quantization import Int8Tensor, PerRow
@@ -23,6 +25,21 @@ _OFFLOADING_HOOKS = ("lazy_prefetch_group_offloading", "layer_execution_tracker"
 _STEP_CACHE_HOOK = "fbc_leader_block_hook"
 
 Named = dict[str, Any]  # hooks and states of the libraries, by name
+
+
+# --- classes ---------------------------------------------------------------------------------------------------
+
+
+def library_class(library: str, name: str) -> Any:
+    """A class of transformers or diffusers by name; `library`: the name of one of them.
+
+    `LTXLatentUpsamplerModel` is only in its own module: diffusers 0.42.
+    """
+    if name == "LTXLatentUpsamplerModel":
+        from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
+
+        return LTXLatentUpsamplerModel
+    return getattr(transformers if library == "transformers" else diffusers, name)
 
 
 # --- torchao's int8 weights -----------------------------------------------------------------------------------
@@ -150,6 +167,36 @@ def keep_apart(group: Any) -> None:
     for weight, kept in group.cpu_param_dict.items():
         if kept is weight:
             group.cpu_param_dict[weight] = with_int8_parts(weight, *int8_parts(weight))
+
+
+def keep_on_device(model: nn.Module, most_bytes: int) -> int:
+    """Send the first blocks of a model to the device for good, as many as fit into `most_bytes`; returns their bytes.
+
+    Its weights must be offloaded in groups. The groups of these blocks are sent once and never taken back:
+    `onload_`, `offload_` of a group, diffusers 0.42.
+    """
+    kept = 0
+    for blocks in model.children():
+        for block in blocks if isinstance(blocks, nn.ModuleList) else ():
+            size = sum(_bytes_of(tensor) for tensor in (*block.parameters(), *block.buffers()))
+            if kept + size > most_bytes:
+                return kept
+            kept += size
+            for module in block.modules():
+                hook = _hooks(module).get(_GROUP_OFFLOADING)
+                if hook is not None:
+                    hook.group.onload_()
+                    hook.group.onload_ = hook.group.offload_ = _do_nothing
+    return kept
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _bytes_of(tensor: torch.Tensor) -> int:
+    parts = int8_parts(tensor) if is_int8(tensor) else (tensor,)
+    return sum(part.numel() * part.element_size() for part in parts)
 
 
 def offloaded_copies(model: nn.Module) -> Mapping[torch.Tensor, torch.Tensor]:

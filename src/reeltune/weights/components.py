@@ -12,7 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import diffusers
 import torch
 import transformers
 from accelerate import init_empty_weights
@@ -35,6 +34,7 @@ from reeltune.library.inventory import CHECKPOINT_SUFFIXES, component_files
 from reeltune.weights._libraries import (
     dequantized,
     is_int8,
+    library_class,
     modules_in_fp32,
     modules_strictly_in_fp32,
     wan_vae_names,
@@ -132,13 +132,13 @@ def _config(source: WeightSource, layout: Layout) -> Config:
 
 def _empty(component: Component, config: Config, file: str) -> tuple[Any, set[str]]:
     """The model on `meta`, and the names of parameters that are others' second names."""
-    library = transformers if component.library == "transformers" else diffusers
-    model_class = getattr(library, component.class_name)
+    model_class = library_class(component.library, component.class_name)
     try:
         with init_empty_weights():
-            model = (
-                model_class(model_class.config_class(**config)) if library is transformers else model_class(**config)
-            )
+            if component.library == "transformers":
+                model = model_class(model_class.config_class(**config))
+            else:
+                model = model_class(**config)
     except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
         message = f"{file}: its shapes make no {component.class_name}: {error}."
         raise CheckpointError(message, hint=_HINT) from error

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from reeltune.checkpoints.names import quantized_name, read_name
 from reeltune.definitions import Definition, Version, load_catalog
+from reeltune.definitions.configs import KEY
 from reeltune.definitions.schema import MODEL_KEY
 from reeltune.definitions.slots import TRANSFORMERS, Slot, has_modules
-from reeltune.definitions.writer import create, edit
+from reeltune.definitions.writer import create, edit, has_object
 from reeltune.dtypes import DType, Quantization
 from reeltune.events import CancelToken, Listener, Notice, ignore
 from reeltune.fetch import pull
@@ -144,7 +145,7 @@ def _save(saving: Saving, listener: Listener, cancel: CancelToken | None) -> Non
 def _list_version(definition: Definition, saving: Saving) -> str:
     """Append a file to the list that counts now, in the user's own definition file; returns what was done."""
     root, id = definition.root, definition.id
-    current, url = load_catalog(root)[id], f"ckpts/{saving.target.name}"
+    current, url = load_catalog(root)[id].variant(definition.config), f"ckpts/{saving.target.name}"
     own_file = current.own_file or root / "finetunes" / f"{id}.json"
     urls = [version.url for version in current.slots.get(saving.slot, ())]
     if saving.url not in urls:
@@ -152,8 +153,15 @@ def _list_version(definition: Definition, saving: Saving) -> str:
     if url in urls:
         return f"{id} lists {url} already."
     key = saving.slot.key
+    variant = current.variants.find(current.config) if current.variants is not None else None
+    if variant is not None and getattr(variant.section, key) is not None:
+        key_path: tuple[str, ...] = (MODEL_KEY, KEY, variant.id, key)
+        if not own_file.exists() or not has_object(own_file, key_path[:-1]):
+            return f"{saving.target} is not listed: the variant {variant.id} is not written in {own_file.name}."
+    else:
+        key_path = (MODEL_KEY, key)
     if own_file.exists():
-        edit(own_file, (MODEL_KEY, key), [*urls, url])
+        edit(own_file, key_path, [*urls, url])
     else:
         create(own_file, {MODEL_KEY: {key: [*urls, url]}})
-    return f"{own_file} lists {url} under {key} now."
+    return f"{own_file} lists {url} under {'.'.join(key_path[1:])} now."

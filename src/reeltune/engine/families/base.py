@@ -6,7 +6,8 @@ height, width] in -1..1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +46,9 @@ class FamilyRuntime:
     bytes that the VAE needs for one pixel of a frame in fp32 (its widest layers, a few of them at once), for
     `frames_at_once` frames (0: for all). `temporal_axis(rope)`: the temporal axis of the transformer's rotary
     embedding, None for families that RIFLEx can't lengthen. `negative(embeddings)`: removes the embeddings of the
-    negative prompt and returns the arguments of the transformer that they are; None for families whose pipeline makes
-    both passes in one. `extra_frames(config)`: frames that the model makes before
-    the first that is shown.
+    negative prompt and returns the arguments of the transformer that they are. `extra_frames(config)`: frames that the
+    model makes before the first that is shown. `perturbed(model, blocks)`: a context in which the self-attention of
+    blocks does nothing, and which tells whether the model has any of them; None for families without that guidance.
     """
 
     encode: Callable[[Any, Request, InputImages, Config, int, torch.device], Tensors]
@@ -58,3 +59,4 @@ class FamilyRuntime:
     temporal_axis: Callable[[Any], TemporalAxis] | None = None
     negative: Callable[[Tensors], Tensors] | None = None
     extra_frames: Callable[[Config], int] = no_extra_frames
+    perturbed: Callable[[Any, Sequence[int]], AbstractContextManager[bool]] | None = None

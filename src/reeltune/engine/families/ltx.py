@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,10 +36,10 @@ def encode(
 
 
 def arguments(request: Request, images: InputImages, config: Config) -> Arguments:
-    """Guidance, frame rate, and the images that are held at the first and the last frame."""
+    """Frame rate, and the images that are held at the first and the last frame. The denoiser guides."""
     from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 
-    found: Arguments = {"guidance_scale": request.guidance_scale, "frame_rate": request.fps}
+    found: Arguments = {"guidance_scale": 1.0, "frame_rate": request.fps}
     held = [(images.start, 0), (images.end, request.frames - 1)]
     conditions = [LTXVideoCondition(image=image, frame_index=index) for image, index in held if image is not None]
     if conditions:
@@ -45,8 +47,53 @@ def arguments(request: Request, images: InputImages, config: Config) -> Argument
     return found
 
 
+def negative(embeddings: Tensors) -> Tensors:
+    """The arguments of the pass without the prompt that differ; none without a negative prompt."""
+    embedding = embeddings.pop("negative_prompt_embeds", None)
+    mask = embeddings.pop("negative_prompt_attention_mask", None)
+    if embedding is None:
+        return {}
+    return {"encoder_hidden_states": embedding, "encoder_attention_mask": mask}
+
+
+@contextmanager
+def perturbed(model: Any, blocks: Sequence[int]) -> Iterator[bool]:
+    """Within this context, the self-attention of some blocks passes its values through (STG, arXiv 2411.18664).
+
+    Blocks that the model doesn't have are left out. Yields whether the model has any of them.
+    """
+    attentions = [model.transformer_blocks[index].attn1 for index in blocks if index < len(model.transformer_blocks)]
+    processors = [attention.processor for attention in attentions]
+    for attention in attentions:
+        attention.processor = _PassedThrough()
+    try:
+        yield bool(attentions)
+    finally:
+        for attention, processor in zip(attentions, processors, strict=True):
+            attention.processor = processor
+
+
+class _PassedThrough:
+    """Stands in for the processor of an attention layer: each token gets its own value."""
+
+    def __call__(self, attention: Any, hidden_states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        """The output [batch, tokens, features] of an attention layer with the identity as attention matrix."""
+        values = attention.to_v(hidden_states)
+        output: torch.Tensor = attention.to_out[1](attention.to_out[0](values))
+        return output
+
+
+def _tone_mapped(latents: torch.Tensor, strength: float) -> torch.Tensor:
+    """Latents whose large values are compressed, by up to 60 % at a strength of 1. The formula is Lightricks'."""
+    steepness = 0.75 * strength
+    compression = torch.sigmoid(4 * steepness * (latents.abs() - 1))
+    return latents * (1 - 0.8 * steepness * compression)
+
+
 def decode(vae: Any, latents: torch.Tensor, request: Request) -> torch.Tensor:
     """Pixels of latents; where the VAE denoises while decoding, of latents with noise by the request's seed."""
+    if request.tone_mapping:
+        latents = _tone_mapped(latents, request.tone_mapping)
     mean, std = (values.view(1, -1, 1, 1, 1).to(latents) for values in (vae.latents_mean, vae.latents_std))
     latents = latents * std / vae.config.scaling_factor + mean
     timestep = None
@@ -59,4 +106,12 @@ def decode(vae: Any, latents: torch.Tensor, request: Request) -> torch.Tensor:
     return pixels
 
 
-RUNTIME = FamilyRuntime(encode, arguments, decode, pixel_bytes=4 * 128 * 4 // 16, frames_at_once=0)
+RUNTIME = FamilyRuntime(
+    encode,
+    arguments,
+    decode,
+    pixel_bytes=4 * 128 * 4 // 16,
+    frames_at_once=0,
+    negative=negative,
+    perturbed=perturbed,
+)
