@@ -14,9 +14,14 @@ from typing import Any
 import torch
 from diffusers.hooks import FirstBlockCacheConfig, apply_group_offloading
 from torch import nn
-from torchao.quantization import Int8Tensor, PerRow
+from torch.nn import functional
+from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
+from torchao.quantization.quantize_.workflows.float8.float8_tensor import QuantizeTensorToFloat8Kwargs
 from torchao.quantization.quantize_.workflows.int8.int8_tensor import QuantizeTensorToInt8Kwargs
 
+_FP8_LARGEST = 448.0  # e4m3
+_FP8_TRIED = 32  # the size of the product that is tried
+_FP8_LEAST_STEP = 1e-12  # of a token of zeros
 _CPU = torch.device("cpu")
 _GROUP_OFFLOADING = "group_offloading"
 _OFFLOADING_HOOKS = ("lazy_prefetch_group_offloading", "layer_execution_tracker", _GROUP_OFFLOADING)  # last set first
@@ -25,7 +30,7 @@ _STEP_CACHE_HOOK = "fbc_leader_block_hook"
 Named = dict[str, Any]  # hooks and states of the libraries, by name
 
 
-# --- torchao's int8 weights -----------------------------------------------------------------------------------
+# --- torchao's int8 and fp8 weights ---------------------------------------------------------------------------
 
 
 def int8_tensor(data: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -38,38 +43,78 @@ def int8_tensor(data: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> 
     return tensor
 
 
+class Fp8Tensor(Float8Tensor):  # type: ignore[misc]
+    """An fp8 weight: its linear layer multiplies with the decoded weight, or in fp8 (`multiplies_in_fp8`).
+
+    torchao's own class adds the bias after rounding the product, and quantizes activations in fp32. Here the first
+    is computed as for a plain weight, to the same bits, and the second with fewer passes over the activations.
+    The constructor, `implements_torch_function` and `dequantize`: torchao 0.18.
+    """
+
+
+@Fp8Tensor.implements_torch_function(functional.linear)  # type: ignore[untyped-decorator]
+def _fp8_linear(func: Any, types: Any, args: tuple[Any, ...], kwargs: Named) -> torch.Tensor:
+    """functional.linear(input, weight, bias) for an fp8 weight."""
+
+    def computed(input: torch.Tensor, weight: Any, bias: torch.Tensor | None = None) -> torch.Tensor:
+        if multiplies_in_fp8(weight):
+            return fp8_product(input, weight.qdata, weight.scale, bias)
+        return functional.linear(input, weight.dequantize(), bias)
+
+    return computed(*args, **kwargs)
+
+
+def fp8_tensor(data: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """An fp8 weight from `data` fp8 [out, in] and `scale` [out, 1], which is decoded to `dtype` where it is used."""
+    rows = scale.to(torch.float32).reshape(-1, 1).contiguous()
+    tensor: torch.Tensor = Fp8Tensor(data, rows, [1, data.shape[1]], dtype=dtype)
+    return tensor
+
+
 def is_int8(tensor: object) -> bool:
     """Whether a tensor is one of torchao's int8 weights."""
     return isinstance(tensor, Int8Tensor)
 
 
-def int8_parts(weight: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Data [out, in] and scales [out, 1] of an int8 weight. Its attributes `qdata` and `scale`: torchao 0.18."""
+def is_fp8(tensor: object) -> bool:
+    """Whether a tensor is an fp8 weight."""
+    return isinstance(tensor, Fp8Tensor)
+
+
+def is_quantized(tensor: object) -> bool:
+    """Whether a tensor is an int8 or an fp8 weight."""
+    return isinstance(tensor, (Int8Tensor, Fp8Tensor))
+
+
+def quantized_parts(weight: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Data [out, in] and scales [out, 1] of a quantized weight. Its attributes `qdata` and `scale`: torchao 0.18."""
     return weight.qdata, weight.scale
 
 
-def set_int8_parts(weight: Any, data: torch.Tensor, scale: torch.Tensor) -> None:
-    """Give an int8 weight other data and scales of the same numbers. As `int8_parts`: torchao 0.18."""
+def set_quantized_parts(weight: Any, data: torch.Tensor, scale: torch.Tensor) -> None:
+    """Give a quantized weight other data and scales of the same numbers. As `quantized_parts`: torchao 0.18."""
     weight.qdata = data
     weight.scale = scale
 
 
-def with_int8_parts(weight: Any, data: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Another int8 weight that computes as `weight` does. The constructor and its attributes: torchao 0.18."""
-    tensor: torch.Tensor = Int8Tensor(
-        data, scale, weight.block_size, weight.dtype, act_quant_kwargs=weight.act_quant_kwargs
-    )
+def with_quantized_parts(weight: Any, data: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Another quantized weight that computes as `weight` does. The constructors and their attributes: torchao 0.18."""
+    tensor: torch.Tensor
+    if is_fp8(weight):
+        tensor = Fp8Tensor(data, scale, weight.block_size, act_quant_kwargs=weight.act_quant_kwargs, dtype=weight.dtype)
+    else:
+        tensor = Int8Tensor(data, scale, weight.block_size, weight.dtype, act_quant_kwargs=weight.act_quant_kwargs)
     return tensor
 
 
 def dequantized(weight: Any) -> torch.Tensor:
-    """An int8 weight in the data type it computes in. `Int8Tensor.dequantize`: torchao 0.18."""
+    """A quantized weight in the data type it computes in. `dequantize`: torchao 0.18."""
     tensor: torch.Tensor = weight.dequantize()
     return tensor
 
 
 def quantizes_activations(weight: Any) -> bool:
-    """Whether an int8 weight is multiplied with activations in int8. `act_quant_kwargs`: torchao 0.18."""
+    """Whether a quantized weight is multiplied with quantized activations. `act_quant_kwargs`: torchao 0.18."""
     return weight.act_quant_kwargs is not None
 
 
@@ -83,6 +128,55 @@ def quantizing_activations(weight: Any) -> torch.Tensor:
         weight.qdata, weight.scale, weight.block_size, weight.dtype, act_quant_kwargs=arguments
     )
     return tensor
+
+
+def multiplying_in_fp8(weight: Any) -> torch.Tensor:
+    """An fp8 weight that is multiplied with activations in fp8, with a scale for each token.
+
+    `QuantizeTensorToFloat8Kwargs`, whose module is torchao's own: torchao 0.18.
+    """
+    arguments = QuantizeTensorToFloat8Kwargs(granularity=PerRow())
+    tensor: torch.Tensor = Fp8Tensor(
+        weight.qdata, weight.scale, weight.block_size, act_quant_kwargs=arguments, dtype=weight.dtype
+    )
+    return tensor
+
+
+def multiplies_in_fp8(weight: Any) -> bool:
+    """Whether an fp8 weight is multiplied with activations in fp8."""
+    return quantizes_activations(weight)
+
+
+def fp8_product(
+    input: torch.Tensor, data: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """x W^T + b in fp8: x [..., in] in bf16, W as `data` e4m3 [out, in] times `scale` fp32 [out, 1], b [out] in bf16.
+
+    Each token is divided by its largest magnitude over 448, as far as bf16 can tell that number; so no value is beyond
+    450, and the conversion rounds what is above 448 to it. `torch._scaled_mm` with a scale for each row of both, bf16
+    out: torch 2.13, on cards of compute capability 8.9 and later, where sizes are multiples of 16, and on CPUs.
+    """
+    rows = input.reshape(-1, input.shape[-1])
+    largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True)
+    steps = (largest / _FP8_LARGEST).clamp_(min=_FP8_LEAST_STEP)
+    levels = (rows / steps).to(torch.float8_e4m3fn)
+    product = torch._scaled_mm(
+        levels,
+        data.t(),
+        scale_a=steps.float(),
+        scale_b=scale.t(),
+        bias=bias,
+        out_dtype=input.dtype,
+        use_fast_accum=True,
+    )
+    return product.reshape(*input.shape[:-1], data.shape[0])
+
+
+def try_fp8_product(device: torch.device) -> None:
+    """Compute a small product in fp8 on a device. Raises RuntimeError where torch or the device can't."""
+    matrix = torch.ones(_FP8_TRIED, _FP8_TRIED, device=device, dtype=torch.bfloat16)
+    scale = torch.ones(_FP8_TRIED, 1, device=device)
+    fp8_product(matrix, matrix.to(torch.float8_e4m3fn), scale, matrix[0]).sum().item()
 
 
 # --- diffusers: loading ---------------------------------------------------------------------------------------
@@ -122,7 +216,7 @@ def offload_in_groups(model: nn.Module, device: torch.device, *, by_block: bool,
     """Keep a model's weights on the CPU, and have diffusers send them to a device as they are needed.
 
     `by_block`: blocks of layers, else single ones; `stream`: while others compute; `pinned`: from pinned memory.
-    `apply_group_offloading` and its arguments: diffusers 0.42, which remembers an int8 weight that isn't pinned by
+    `apply_group_offloading` and its arguments: diffusers 0.42, which remembers a quantized weight that isn't pinned by
     itself, so that it would never be found again once it was sent. It is remembered by a copy here.
     """
     apply_group_offloading(
@@ -143,13 +237,13 @@ def offload_in_groups(model: nn.Module, device: torch.device, *, by_block: bool,
 
 
 def keep_apart(group: Any) -> None:
-    """Give int8 weights of a group a copy to come back to, which shares their memory.
+    """Give quantized weights of a group a copy to come back to, which shares their memory.
 
     `cpu_param_dict`, weights and what each comes back to: diffusers 0.42.
     """
     for weight, kept in group.cpu_param_dict.items():
         if kept is weight:
-            group.cpu_param_dict[weight] = with_int8_parts(weight, *int8_parts(weight))
+            group.cpu_param_dict[weight] = with_quantized_parts(weight, *quantized_parts(weight))
 
 
 def offloaded_copies(model: nn.Module) -> Mapping[torch.Tensor, torch.Tensor]:

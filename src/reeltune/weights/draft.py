@@ -23,7 +23,6 @@ from reeltune.families import ARCHITECTURES, FAMILIES, Family
 from reeltune.library.index import FILE_NAME, Index
 from reeltune.weights._libraries import modules_in_fp32
 from reeltune.weights.building import empty_model, model_config, transformer_class
-from reeltune.weights.formats import decoder_of
 from reeltune.weights.lora import Applied, Edits, FileValues, Values, read_edits, second_of_two
 from reeltune.weights.matching import check_names, check_storage
 from reeltune.weights.parts import Parts, name_of_all, read_parts
@@ -61,9 +60,6 @@ def prepare(
     identity = identify(parts.header)
     family = _family(source, identity)
     run_dtype = _dtype(to, dtype, identity, family)
-    for file in parts.files:
-        names_of_file = [name for name, home in parts.homes.items() if home == file]
-        decoder_of(identity.quantization).check_notes(file, names_of_file)
     names = map_names(parts.header.tensors, family, identity.layout or "original", identity.prefix)
     known = WeightSource(parts.header, identity, names)
     fp32 = _check_model(family, known)
@@ -86,6 +82,8 @@ def _family(source: Path, identity: Identity) -> Family:
     if weight_format.reason_not_loadable:
         message = f"{source} holds {weight_format.label} weights, which can't be read."
         raise UnsupportedFormat(message, hint="Start from a 16-bit version.")
+    if identity.objection:
+        raise UnsupportedFormat(f"{source} can't be read: {identity.objection}.", hint="Start from a 16-bit version.")
     family = next((known for known in FAMILIES if known.name == identity.family), None)
     if family is None:
         raise UnsupportedFormat(

@@ -150,7 +150,7 @@ def _task(
         source=tensors[stored],
         shape=source.weight_shape(stored),
         home=parts.homes[stored],
-        decoder=decoder_of(source.identity.quantization),
+        decoder=decoder_of(source.identity.quantization).for_tensor(source.header, stored),
         scale=(tensors[scale_name], parts.homes[scale_name]) if scale_name else None,
         edits=edits,
         outputs=outputs,

@@ -55,6 +55,10 @@ class Int8Weight:
         """torchao's int8 weight on the same memory."""
         return int8_tensor(self.values, self.scales, dtype)
 
+    def kept(self, dtype: torch.dtype) -> torch.Tensor:
+        """The same."""
+        return self.in_memory(dtype)
+
 
 class QuantoInt8Decoder(Decoder):
     """Reads quantized weights as they are stored, and everything else as in files of other formats."""
