@@ -11,6 +11,7 @@ from torch import nn
 from reeltune._quiet import quiet
 from reeltune.engine.reporting import Reporter
 from reeltune.preferences import Preferences
+from reeltune.weights import fp8
 from reeltune.weights._libraries import (
     is_fp8,
     is_int8,
@@ -20,7 +21,6 @@ from reeltune.weights._libraries import (
     quantizes_activations,
     quantizing_activations,
     set_quantized_parts,
-    try_fp8_product,
 )
 
 _BACKENDS: Mapping[str, str] = {
@@ -67,7 +67,7 @@ def dynamic_fp8(model: nn.Module, device: torch.device, reporter: Reporter) -> i
     if not layers or not computes_fp8(device):
         return 0
     try:
-        try_fp8_product(device)
+        fp8.try_product(device)
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
         reporter.notice(f"{device} doesn't multiply in fp8 here ({reason}): fp8 weights are multiplied in 16 bits.")
@@ -82,7 +82,7 @@ def _can_multiply_in_fp8(layer: nn.Linear) -> bool:
     if not is_fp8(weight) or weight.dtype != torch.bfloat16:
         return False
     data, _ = quantized_parts(weight)
-    return data.dtype == torch.float8_e4m3fn and all(size % _FP8_MULTIPLE == 0 for size in data.shape)
+    return data.dtype == fp8.E4M3 and all(size % _FP8_MULTIPLE == 0 for size in data.shape)
 
 
 def computes_fp8(device: torch.device) -> bool:

@@ -19,9 +19,8 @@ from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
 from torchao.quantization.quantize_.workflows.float8.float8_tensor import QuantizeTensorToFloat8Kwargs
 from torchao.quantization.quantize_.workflows.int8.int8_tensor import QuantizeTensorToInt8Kwargs
 
-_FP8_LARGEST = 448.0  # e4m3
-_FP8_TRIED = 32  # the size of the product that is tried
-_FP8_LEAST_STEP = 1e-12  # of a token of zeros
+from reeltune.weights.fp8 import decode, product
+
 _CPU = torch.device("cpu")
 _GROUP_OFFLOADING = "group_offloading"
 _OFFLOADING_HOOKS = ("lazy_prefetch_group_offloading", "layer_execution_tracker", _GROUP_OFFLOADING)  # last set first
@@ -48,7 +47,7 @@ class Fp8Tensor(Float8Tensor):  # type: ignore[misc]
 
     torchao's own class adds the bias after rounding the product, and quantizes activations in fp32. Here the first
     is computed as for a plain weight, to the same bits, and the second with fewer passes over the activations.
-    The constructor, `implements_torch_function` and `dequantize`: torchao 0.18.
+    The constructor and `implements_torch_function`: torchao 0.18.
     """
 
 
@@ -58,8 +57,8 @@ def _fp8_linear(func: Any, types: Any, args: tuple[Any, ...], kwargs: Named) -> 
 
     def computed(input: torch.Tensor, weight: Any, bias: torch.Tensor | None = None) -> torch.Tensor:
         if multiplies_in_fp8(weight):
-            return fp8_product(input, weight.qdata, weight.scale, bias)
-        return functional.linear(input, weight.dequantize(), bias)
+            return product(input, weight.qdata, weight.scale, bias)
+        return functional.linear(input, dequantized(weight), bias)
 
     return computed(*args, **kwargs)
 
@@ -108,7 +107,9 @@ def with_quantized_parts(weight: Any, data: torch.Tensor, scale: torch.Tensor) -
 
 
 def dequantized(weight: Any) -> torch.Tensor:
-    """A quantized weight in the data type it computes in. `dequantize`: torchao 0.18."""
+    """A quantized weight in the data type it computes in. `Int8Tensor.dequantize`: torchao 0.18."""
+    if is_fp8(weight):
+        return decode(weight.qdata, weight.scale, weight.dtype)
     tensor: torch.Tensor = weight.dequantize()
     return tensor
 
@@ -145,38 +146,6 @@ def multiplying_in_fp8(weight: Any) -> torch.Tensor:
 def multiplies_in_fp8(weight: Any) -> bool:
     """Whether an fp8 weight is multiplied with activations in fp8."""
     return quantizes_activations(weight)
-
-
-def fp8_product(
-    input: torch.Tensor, data: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
-    """x W^T + b in fp8: x [..., in] in bf16, W as `data` e4m3 [out, in] times `scale` fp32 [out, 1], b [out] in bf16.
-
-    Each token is divided by its largest magnitude over 448, as far as bf16 can tell that number; so no value is beyond
-    450, and the conversion rounds what is above 448 to it. `torch._scaled_mm` with a scale for each row of both, bf16
-    out: torch 2.13, on cards of compute capability 8.9 and later, where sizes are multiples of 16, and on CPUs.
-    """
-    rows = input.reshape(-1, input.shape[-1])
-    largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True)
-    steps = (largest / _FP8_LARGEST).clamp_(min=_FP8_LEAST_STEP)
-    levels = (rows / steps).to(torch.float8_e4m3fn)
-    product = torch._scaled_mm(
-        levels,
-        data.t(),
-        scale_a=steps.float(),
-        scale_b=scale.t(),
-        bias=bias,
-        out_dtype=input.dtype,
-        use_fast_accum=True,
-    )
-    return product.reshape(*input.shape[:-1], data.shape[0])
-
-
-def try_fp8_product(device: torch.device) -> None:
-    """Compute a small product in fp8 on a device. Raises RuntimeError where torch or the device can't."""
-    matrix = torch.ones(_FP8_TRIED, _FP8_TRIED, device=device, dtype=torch.bfloat16)
-    scale = torch.ones(_FP8_TRIED, 1, device=device)
-    fp8_product(matrix, matrix.to(torch.float8_e4m3fn), scale, matrix[0]).sum().item()
 
 
 # --- diffusers: loading ---------------------------------------------------------------------------------------

@@ -25,9 +25,13 @@ from reeltune.checkpoints.notes import NOTE, Note, all_notes
 from reeltune.dtypes import Quantization
 
 FP8_DTYPES = ("F8_E4M3", "F8_E5M2")
-WEIGHT_SCALES = (".scale_weight", ".weight_scale")
+TENSOR_SCALE = ".scale_weight"  # what files made here are written with: ComfyUI reads one scale for a weight,
+ROW_SCALE = ".weight_scale"  # LightX2V one for each row
+WEIGHT_SCALES = (TENSOR_SCALE, ROW_SCALE)
+MARK = "scaled_fp8"
+MARK_SHAPE = (2,)  # by which ComfyUI multiplies with decoded weights; with (0,) it would multiply in fp8
 FP8_NOTED = ("float8_e4m3fn", "float8_e5m2")  # formats in notes
-_MARKS = (*WEIGHT_SCALES, ".scale_input", ".input_scale", "scaled_fp8", NOTE)
+_MARKS = (*WEIGHT_SCALES, ".scale_input", ".input_scale", MARK, NOTE)
 _SCALED = re.compile(r"(?<!up)(?<!down)(?<!re)scaled")  # not upscaled, downscaled, rescaled
 
 
@@ -52,7 +56,7 @@ class Fp8(WeightFormat):
     def objection(self, header: Header) -> str:
         """Notes of another storage; a name that says `scaled` while there are no scales."""
         for note in all_notes(header):
-            if note.format not in FP8_NOTED or note.unknown:
+            if note.format not in FP8_NOTED or note.unknown or note.group:
                 return unknown_note(note)
         if _is_named_scaled(file_name(header)) and not any(name.endswith(WEIGHT_SCALES) for name in header.tensors):
             return "its name says that it is scaled, and it contains no scales (weight_scale or scale_weight)"
@@ -119,6 +123,8 @@ def unknown_note(note: Note) -> str:
         return "a note on how a layer is stored (comfy_quant) can't be read"
     if note.unknown:
         return f"a note on how a layer is stored contains {note.unknown[0][:40]!r}, which isn't known"
+    if note.group and note.format in FP8_NOTED:
+        return f"a layer is stored as {note.format} and rotated, which isn't known"
     return f"a layer is stored in the format {note.format[:40]!r}, which isn't known"
 
 
@@ -151,3 +157,8 @@ def _fit(weight: Tensor | None, scale: Tensor) -> bool:
 
 def _unfitting(weight: Tensor | None, scale: Tensor) -> str:
     return f"{scale.name}: {scale.dtype} scales {list(scale.shape)} for {_rows(weight)} rows"
+
+
+def name_token(scaled: bool) -> str:
+    """What the name of a file says it with."""
+    return "_fp8_e4m3fn_scaled" if scaled else "_fp8_e4m3fn"

@@ -51,7 +51,8 @@ class ScaledInt8(Fp8Scaled):
         """Notes of another storage, and rotations that aren't told in full."""
         notes = all_notes(header)
         for note in notes:
-            if note.format not in (FORMAT, *FP8_NOTED) or note.unknown:
+            known = note.format == FORMAT or (note.format in FP8_NOTED and not note.group)
+            if not known or note.unknown:
                 return unknown_note(note)
             if note.group and not is_group(note.group):
                 return f"its weights are rotated in groups of {note.group} columns, which is not a power of 4"

@@ -136,6 +136,16 @@ def _scales(absmax: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor
     return scale.masked_fill_(scale == 0, 1)  # of a row that small, every value rounds to 0
 
 
+def largest_of_rows(values: torch.Tensor, name: str) -> torch.Tensor:
+    """Largest magnitudes [rows, 1] of `values` [rows, in]. Raises CheckpointError for NaN and infinity."""
+    if (kernels := compiled()) is not None and kernels.takes(values):
+        magnitudes: torch.Tensor = kernels.largest(values)
+    else:
+        magnitudes = values.abs().amax(dim=1, keepdim=True)
+    _refuse_bad(magnitudes, name)
+    return magnitudes
+
+
 def check_finite(values: torch.Tensor, name: str) -> None:
     """Raise CheckpointError where `values` [rows, in] hold NaN or infinity."""
     if (kernels := compiled()) is not None and kernels.takes(values):
