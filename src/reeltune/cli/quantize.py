@@ -49,7 +49,7 @@ def quantize(
 ) -> None:
     """Quantize a checkpoint to quanto int8 or fp8, or convert it to bf16 or fp16. LoRAs can be merged into it.
 
-    With an ID, a missing 16-bit file is downloaded, and the int8 version is added to the definition.
+    With an ID, a missing 16-bit file is downloaded, and the int8 or fp8 version is added to the definition.
     """
     from reeltune import quantize as quantize_file
 
@@ -59,8 +59,9 @@ def quantize(
     with interruptible() as cancel, progress_display() as listener:
         if not (source.lower().endswith(".safetensors") or is_file(file)):
             catalog = open_catalog(root)
-            preferences = effective_preferences(catalog.root, "bf16", dtype, None)
-            if output is None and to == "int8" and not loras:
+            saved = output is None and to in ("int8", "fp8") and not loras and scales == "tensor"
+            preferences = effective_preferences(catalog.root, to if saved else "bf16", dtype, None)
+            if saved:
                 _save(catalog[source], preferences, listener, cancel)
                 return
             file, plan_dtype = _download(catalog[source], preferences, listener, cancel)
@@ -104,7 +105,7 @@ def split_weight(text: str) -> tuple[str, float]:
 
 
 def _save(definition: Definition, preferences: Preferences, listener: Listener, cancel: CancelToken) -> None:
-    """Write the int8 versions of a definition's files, and print their paths."""
+    """Write the int8 or fp8 versions of a definition's files, and print their paths."""
     from reeltune.weights.saving import save_quantized
 
     paths = save_quantized(definition, preferences, listener=listener, cancel=cancel)

@@ -189,7 +189,7 @@ _DECLARATIONS = (
         "merge_loras",
         "Merge LoRAs with a constant weight into 16-bit files while loading.",
     ),
-    _switch("save_quantized", "Write the int8 versions of 16-bit files and list them in the definition."),
+    _switch("save_quantized", "Write the int8 versions of 16-bit files (fp8 if that is preferred) and list them."),
     PreferenceField("device", "Device to compute on.", "auto, cpu, mps, cuda, or one card such as cuda:1", _device),
     PreferenceField("outputs", "Folder of the videos, relative to the root.", "the path of a folder", _path),
     PreferenceField(

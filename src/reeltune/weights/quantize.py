@@ -107,12 +107,13 @@ def check(
     source: Path,
     output: Path,
     *,
+    to: str = INT8,
     dtype: str,
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
 ) -> None:
-    """Hold a file that is there against its source, value by value. Raises CheckpointError where it isn't its int8."""
-    recipe = prepare(source, dtype=dtype).recipe
+    """Hold a file that is there against its source, value by value. Raises CheckpointError where it isn't that."""
+    recipe = prepare(source, to=to, dtype=dtype).recipe
     tensors = read_header(output).tensors
     wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in recipe.written}
     there = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
