@@ -335,3 +335,17 @@ def test_a_name_that_says_scaled_needs_scales(tmp_path, bf16):
     for work in (lambda file: load_transformer(file, "bf16", keep=True), quantize):
         with pytest.raises(UnsupportedFormat, match="says that it is scaled, and it contains no scales"):
             work(renamed)
+
+
+def test_copies_in_pinned_memory_compute_alike(monkeypatch):
+    """What streams weights to a card makes them, which needs a card: here pinning is copying."""
+    weight = multiplying_in_fp8(
+        fp8_tensor(torch.randn(32, 32).to(torch.float8_e4m3fn), torch.ones(32, 1), torch.bfloat16)
+    )
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    pinned = torch.ops.aten._pin_memory.default(weight)
+    assert is_fp8(pinned)
+    assert multiplies_in_fp8(pinned)
+    for copy in (weight.detach(), weight.clone(), weight.to("cpu", copy=True), weight.to("meta")):
+        assert is_fp8(copy)
+        assert multiplies_in_fp8(copy)

@@ -63,6 +63,13 @@ def _fp8_linear(func: Any, types: Any, args: tuple[Any, ...], kwargs: Named) -> 
     return computed(*args, **kwargs)
 
 
+@Fp8Tensor.implements(torch.ops.aten._pin_memory.default)  # type: ignore[untyped-decorator]
+def _fp8_pinned(func: Any, types: Any, args: tuple[Any, ...], kwargs: Named) -> torch.Tensor:
+    """A copy in pinned memory: torchao's own would be of its own class, and compute as that does."""
+    data, scale = quantized_parts(args[0])
+    return with_quantized_parts(args[0], data.pin_memory(), scale.pin_memory())
+
+
 def fp8_tensor(data: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """An fp8 weight from `data` fp8 [out, in] and `scale` [out, 1], which is decoded to `dtype` where it is used."""
     rows = scale.to(torch.float32).reshape(-1, 1).contiguous()
