@@ -1,4 +1,5 @@
-"""Wan 14B on a card: loading, steps with guidance, memory profiles on a card made smaller; diffusers beside it.
+"""Wan 14B on a card: loading, steps with guidance, in bf16, int8 and fp8; memory profiles on a card made smaller;
+diffusers beside it.
 
     python bench/gpu.py [--budget 450] [--only resident] [--only 12]
     python bench/gpu.py --tiny --device cpu         the same on tiny shapes, to see that it runs
@@ -60,9 +61,12 @@ ROWS = (
     Row("reeltune", "bf16", "resident", sizes=BOTH),
     Row("reeltune", "int8", "resident", sizes=BOTH),
     Row("reeltune", "int8 dynamic", "resident", sizes=BOTH),
+    Row("reeltune", "fp8", "resident", sizes=BOTH),
+    Row("reeltune", "fp8 weights", "resident", sizes=BOTH),
     Row("reeltune", "int8", "resident", 24),
     Row("reeltune", "int8", "stages", 24),
     Row("reeltune", "int8", "streamed", 24),
+    Row("reeltune", "fp8", "streamed", 24),
     Row("reeltune", "bf16", "streamed", 24),
     Row("diffusers", "bf16", "streamed", 24),
     Row("reeltune", "int8", "streamed", 12),
@@ -97,7 +101,7 @@ def measure(row: Row, files: dict[str, Path], device_name: str, attention: str, 
         return time.perf_counter()
 
     told: list[str] = []
-    path = files["bf16" if row.weights == "bf16" else "int8"]
+    path = files[row.weights.split()[0]]
     with quiet():
         load = _by_diffusers if row.by == "diffusers" else _by_reeltune
         prepared = partial(load, row, path, device, attention, told.append)
@@ -152,10 +156,11 @@ def _by_reeltune(
     from reeltune.planning.memory import ChosenProfile, MemoryProfile
     from reeltune.weights.load import load_transformer
 
-    model = load_transformer(path, "bf16")
+    model = load_transformer(path, "bf16", keep=True)
     int8 = "dynamic" if row.weights.endswith("dynamic") else "weights"
+    fp8 = "weights" if row.weights.endswith("weights") else "dynamic"
     reporter = Reporter(listener)
-    speed_up(model, Preferences(attention=attention, int8=int8), device, reporter)
+    speed_up(model, Preferences(attention=attention, int8=int8, fp8=fp8), device, reporter)
     placement = Placement(ChosenProfile(MemoryProfile(row.profile), "asked for", pinned=True), device, reporter)
     placement.place(model)
 
@@ -214,7 +219,7 @@ def peak_rss() -> int | None:
 
 
 def make_files(folder: Path, size: str) -> dict[str, Path]:
-    """The bf16 checkpoint and its int8 version, made where they are missing; both in the page cache."""
+    """The bf16 checkpoint and its int8 and fp8 versions, made where they are missing; both in the page cache."""
     from reeltune.weights.quantize import quantize
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -222,8 +227,11 @@ def make_files(folder: Path, size: str) -> dict[str, Path]:
     files["int8"] = files["bf16"].with_name(f"wan_{size}_quanto_bf16_int8.safetensors")
     if not files["bf16"].exists():
         write(files["bf16"], SIZES[size])
+    files["fp8"] = files["bf16"].with_name(f"wan_{size}_fp8_e4m3fn_scaled.safetensors")
     if not files["int8"].exists():
         quantize(files["bf16"], files["int8"])
+    if not files["fp8"].exists():
+        quantize(files["bf16"], files["fp8"], to="fp8")
     for path in files.values():
         with path.open("rb") as file:
             while file.read(1 << 26):
@@ -278,12 +286,15 @@ def ratios(results: dict[str, dict[str, Any]]) -> str:
         pair = [results.get(row.name, {}).get(size) for row in (over, under)]
         return EMPTY if None in pair else f"{pair[0] / pair[1]:.3f}"
 
-    theirs, ours, int8, *_ = ROWS
+    theirs, ours, int8, _, fp8, fp8_weights, *_ = ROWS
     streamed = Row("reeltune", "int8", "streamed", 12)
     load = results.get(int8.name, {}).get("load")
     return "\n".join([
         f"- A bf16 step against plain diffusers': {quotient(ours, theirs, '480p')} at 480p,"
         f" {quotient(ours, theirs, '720p')} at 720p (at most 1.0 is wanted).",
+        f"- An fp8 step with products in fp8 against bf16: {quotient(fp8, ours, '480p')} at 480p,"
+        f" {quotient(fp8, ours, '720p')} at 720p; against int8: {quotient(fp8, int8, '480p')} at 480p;"
+        f" with products in 16 bits against bf16: {quotient(fp8_weights, ours, '480p')} at 480p.",
         f"- An int8 step, blocks streamed on a card of 12 GiB, against resident: {quotient(streamed, int8, '480p')}"
         " (at most 1.15).",
         f"- Loading the int8 file onto the card: {EMPTY if load is None else f'{load:.2f} s'} (at most 2 s).",

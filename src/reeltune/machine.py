@@ -15,6 +15,7 @@ from reeltune.errors import DeviceMissing, FileError
 from reeltune.files import reason
 
 _BF16_CAPABILITY = 8.0  # compute capability (Ampere); older NVIDIA cards have no bf16 units
+_FP8_CAPABILITY = 8.9  # Ada; Hopper has 9.0
 _PROBE_SECONDS = 10
 _DRIVERS = ("/dev/kfd", "/dev/nvidiactl", "/dev/dxg")  # AMD, NVIDIA, WSL
 _FAST_EXTENSIONS = {"bf16": {"X86_V4", "AVX512_SKX"}, "fp16": {"AVX512_SPR"}}  # as numpy 2.4 and earlier name them
@@ -83,6 +84,15 @@ class Machine:
         if gpu is not None and gpu.capability < _BF16_CAPABILITY:
             return ("fp16",)
         return ("bf16", "fp16")
+
+    def stores_fp8(self, preferred: str) -> bool:
+        """Whether the device can hold fp8 weights: torch has no fp8 on Apple's GPUs."""
+        return self.device(preferred) != "mps"
+
+    def computes_fp8(self, preferred: str) -> bool:
+        """Whether the device multiplies in fp8: NVIDIA GPUs since Ada and Hopper."""
+        gpu = self._gpu(self.device(preferred))
+        return gpu is not None and gpu.capability >= _FP8_CAPABILITY
 
     def _gpu(self, device: str) -> Gpu | None:
         """The GPU that a device such as "cuda:1" names; None for a device that is not among `gpus`."""

@@ -46,7 +46,20 @@ HEADERS = [
     ({f"{Q}.weight._data": ("U8", (4, 8))}, Quantization.OTHER_QUANTO, 32, 64),
     ({f"{Q}.weight": ("F8_E5M2", (4, 8))}, Quantization.FP8, 32, 64),
     (SCALED, Quantization.FP8_SCALED, 32, 64),
-    ({f"{Q}.weight": ("F8_E8M0", (4, 8))}, Quantization.OTHER_FLOATS, 32, 64),
+    ({f"{Q}.weight": ("F8_E4M3FNUZ", (4, 8))}, Quantization.OTHER_FLOATS, 32, 64),
+    ({f"{Q}.weight": ("F8_E4M3", (4, 64)), f"{Q}.weight_scale": ("F8_E8M0", (4, 2))}, Quantization.MXFP, 256, 512),
+    ({f"{Q}.weight": ("F8_E4M3", (4, 64)), f"{Q}.weight_scale": ("U8", (4, 2))}, Quantization.MXFP, 256, 512),
+    ({f"{Q}.weight": ("I8", (4, 8)), f"{Q}.weight_scale": ("F32", (4, 1))}, Quantization.INT8_SCALED, 32, 64),
+    ({f"{Q}.qweight": ("I8", (4, 4)), f"{Q}.wscales": ("BF16", (1, 4))}, Quantization.NUNCHAKU, 16, 32),
+    ({f"{Q}.weight": ("I8", (4, 4)), f"{Q}.weight_s_rel": ("F8_E4M3", (4, 1))}, Quantization.W4A8, 16, 32),
+    (
+        {f"{Q}.weight": ("I8", (4, 4)), f"{Q}.weight_scale": ("F32", (1, 4)), f"{Q}.weight_zeros": ("F32", (1, 4))},
+        Quantization.INT4,
+        16,
+        32,
+    ),
+    ({f"{Q}.qweight": ("I32", (4, 4)), f"{Q}.qzeros": ("I32", (1, 4))}, Quantization.INT4, 16, 32),
+    ({f"{Q}.weight": ("U8", (16, 1)), f"{Q}.weight.absmax": ("F32", (1,))}, Quantization.NF4, 16, 32),
     ({f"{Q}.weight": ("U8", (4, 4)), f"{Q}.weight_scale_2": ("F32", ())}, Quantization.NVFP4, 16, 32),
     ({f"{Q}.weight": ("I8", (4, 8)), f"{Q}.bias": ("F32", (4,))}, Quantization.OTHER_INT8, 36, 72),
 ]
@@ -64,7 +77,23 @@ def test_four_bit_floats_are_nvfp4():
 
 
 @pytest.mark.parametrize(
-    "name", ["x.gguf", "x-Q4_K_M.safetensors", "x.pt", "x_nvfp4.sft", "x_int8.safetensors", "x_quanto_int4.safetensors"]
+    "name",
+    [
+        "x.gguf",
+        "x-Q4_K_M.safetensors",
+        "x.pt",
+        "x_nvfp4.sft",
+        "x_quanto_int4.safetensors",
+        "svdq-int4_r32-x.safetensors",
+        "nunchaku_x.safetensors",
+        "x_w4a8.safetensors",
+        "x-int4.safetensors",
+        "x_awq.safetensors",
+        "x_nf4.safetensors",
+        "x_mxfp8.safetensors",
+        "svdq-fp4_r32-x.safetensors",
+        "x_int4_convrot.safetensors",
+    ],
 )
 def test_names_that_promise_nothing_loadable(name):
     assert name_objection(name)

@@ -16,7 +16,7 @@ from reeltune.checkpoints.names import base_name, converted_name, lora_name, qua
         ("smoothMixWan22I2VT2V_i2vHigh.safetensors", "none", None),
         ("aniWan2114BFp8E4m3fn_t2v.safetensors", "fp8", None),
         ("Wan2_2-I2V-A14B-HIGH_fp8_e4m3fn_scaled_KJ.safetensors", "fp8_scaled", None),
-        ("minimax_h3_fl2va_pruned_int8_convrot.safetensors", "int8 (not quanto)", None),
+        ("minimax_h3_fl2va_pruned_int8_convrot.safetensors", "int8_scaled", None),
         ("Wan2.2-I2V-A14B-LowNoise-Q4_K_M.gguf", "gguf", None),
         ("model_nvfp4.safetensors", "nvfp4", None),
     ],

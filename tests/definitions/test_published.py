@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from conftest import DATA
+from conftest import DATA, safetensors_bytes
 from published import definition, facts, write_all
 from reeltune import load_catalog
 from reeltune.definitions.checking import check_files
@@ -134,3 +134,60 @@ def test_the_facts_make_whole_definitions():
     made = definition("t2v_2_2", facts()["t2v_2_2"])
     assert made["model"]["URLs"][0].startswith("https://")
     assert made["model"]["group"] == "wan2_2"
+
+
+REFUSED = {
+    "x_nvfp4.safetensors": "nvfp4 weights can't be loaded",
+    "svdq-int4_r32-x.safetensors": "nunchaku (SVDQuant) weights can't be loaded",
+    "x_nunchaku.safetensors": "nunchaku (SVDQuant) weights can't be loaded",
+    "x_w4a8.safetensors": "w4a8 weights (4 bits) can't be loaded",
+    "x_int4_convrot.safetensors": "int4 weights can't be loaded",
+    "x_awq.safetensors": "int4 weights can't be loaded",
+    "x_bnb_nf4.safetensors": "nf4 weights (bitsandbytes) can't be loaded",
+    "x_mxfp8.safetensors": "mxfp8, mxfp6 and mxfp4 weights can't be loaded",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_formats_are_refused_by_name_everywhere(root, define, name, capsys):
+    """In `list`, `explain`, `check` and `pull` by the name in the URL; nothing is downloaded."""
+    from reeltune.cli import main
+
+    define("mine", {"name": "Mine", "architecture": "t2v", "URLs": [f"https://h/{name}"]}, prompt="a fox")
+    for command in (["list"], ["explain", "mine"], ["check"], ["pull", "mine"]):
+        main([*command, "--root", str(root)])
+        answer = capsys.readouterr()
+        said = " ".join((answer.out + answer.err).split())
+        assert REFUSED[name] in said, command
+        assert "reached" not in said
+
+
+HEADERS = {
+    "nvfp4": {"weight": ("U8", [4, 4]), "weight_scale": ("F8_E4M3", [4, 1]), "weight_scale_2": ("F32", [])},
+    "nunchaku": {"qweight": ("I8", [4, 4]), "wscales": ("BF16", [1, 4])},
+    "w4a8": {"weight": ("I8", [4, 4]), "weight_s_rel": ("F8_E4M3", [4, 1]), "weight_s_channel": ("F32", [4])},
+    "int4": {"weight": ("I8", [4, 4]), "weight_scale": ("F32", [1, 4]), "weight_zeros": ("F32", [1, 4])},
+    "nf4": {"weight": ("U8", [16, 1]), "weight.absmax": ("F32", [1])},
+    "mxfp": {"weight": ("F8_E4M3", [4, 64]), "weight_scale": ("U8", [4, 2])},
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_formats_are_refused_by_their_headers_everywhere(root, define, kind, capsys):
+    """Where the name says nothing: by the header of a file on the disk."""
+    from reeltune.cli import main
+
+    path = root / "ckpts" / "plain.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    layer = {f"blocks.0.ffn.0.{name}": tensor for name, tensor in HEADERS[kind].items()}
+    path.write_bytes(safetensors_bytes({"head.modulation": ("BF16", [1, 2, 4]), **layer}))
+    define("mine", {"name": "Mine", "architecture": "t2v", "URLs": ["ckpts/plain.safetensors"]}, prompt="a fox")
+    reason = next(text for text in REFUSED.values() if text.startswith(kind[:4]))
+    for command in (["list"], ["explain", "mine"]):
+        main([*command, "--root", str(root)])
+        answer = capsys.readouterr()
+        assert reason in " ".join((answer.out + answer.err).split()), command
+    main(["inspect", str(path)])
+    answer = capsys.readouterr()
+    said = " ".join((answer.out + answer.err).split())
+    assert f"It can't be loaded: {reason}." in said

@@ -95,15 +95,52 @@ def test_fp8_comes_after_what_was_asked_for(pick):
     assert pick([FP8, BF16]).choices["transformer"].version.url == BF16
 
 
-def test_fp8_alone_is_quantized_or_turned_into_16_bits(pick):
+def test_fp8_alone_stays_fp8_or_is_turned_into_16_bits(pick):
     selection = pick([FP8])
-    assert selection.choices["transformer"].quantize_on_load
-    assert selection.choices["transformer"].reason.startswith("fp8, no usable int8 version is listed: quantized")
+    choice = selection.choices["transformer"]
+    assert (choice.keep, choice.quantize_on_load) == (True, False)
+    reason = "scaled fp8, no usable int8 version is listed, its weights stay in 8 bits, runs in bf16"
+    assert choice.reason.startswith(reason)
     assert not selection.notices
     selection = pick([FP8], quantization="bf16", dtype="fp16")
     choice = selection.choices["transformer"]
-    assert (choice.quantize_on_load, choice.dtype) == (False, "fp16")
+    assert (choice.keep, choice.quantize_on_load, choice.dtype) == (False, False, "fp16")
     assert "fp8, converted to 16 bits while loading" in selection.notices[0]
+
+
+def test_fp8_is_quantized_where_the_device_has_no_fp8(root, define):
+    define("mine", {"architecture": "t2v", "URLs": [FP8]})
+    definition = load_catalog(root)["mine"]
+    choice = choose(definition, Preferences(), BOTH, {}, stores_fp8=False).choices["transformer"]
+    assert (choice.keep, choice.quantize_on_load) == (False, True)
+    assert "quantized to int8 while loading" in choice.reason
+
+
+INT8 = H + "x_int8_convrot.safetensors"
+
+
+def test_fp8_may_be_preferred(pick):
+    def first(urls):
+        return pick(urls, quantization="fp8").choices["transformer"].version.url
+
+    assert first([Q_BF16, BF16, FP8]) == FP8
+    assert first([BF16, INT8, Q_BF16]) == Q_BF16
+    assert first([BF16, INT8]) == INT8
+    selection = pick([BF16], quantization="fp8", auto=True)
+    assert selection.choices["transformer"].quantize_on_load
+    assert not selection.notices
+    assert "fp8 is preferred, but transformer has no usable fp8 version" in pick([BF16], quantization="fp8").notices[0]
+    assert pick([FP8], quantization="fp8").choices["transformer"].reason.startswith("scaled fp8, its weights stay")
+
+
+def test_scaled_int8_comes_after_quanto_and_before_what_must_be_quantized(pick):
+    assert pick([INT8, Q_BF16]).choices["transformer"].version.url == Q_BF16
+    choice = pick([BF16, FP8, INT8], auto=True).choices["transformer"]
+    assert (choice.version.url, choice.keep, choice.quantize_on_load) == (INT8, True, True)
+    assert choice.reason.startswith("scaled int8, its weights stay in 8 bits, runs in bf16")
+    choice = pick([INT8], quantization="bf16").choices["transformer"]
+    assert (choice.keep, choice.quantize_on_load) == (False, False)
+    assert pick([INT8, FP8], quantization="bf16").choices["transformer"].version.url == FP8
 
 
 @pytest.mark.parametrize(
@@ -111,7 +148,9 @@ def test_fp8_alone_is_quantized_or_turned_into_16_bits(pick):
     [
         (H + "x-Q4_K_M.gguf", "GGUF"),
         (H + "x.ckpt", "pickle"),
-        (H + "x_int8_convrot.safetensors", "not the quanto format"),
+        (H + "svdq-int4_r32-x.safetensors", "nunchaku"),
+        (H + "x_w4a8.safetensors", "w4a8"),
+        (H + "x_mxfp8.safetensors", "mxfp8"),
         (H + "x_nvfp4.safetensors", "nvfp4"),
         ("ckpts/gone.safetensors", "not there"),
     ],

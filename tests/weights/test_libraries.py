@@ -63,11 +63,11 @@ def test_int8_weights_are_made_taken_apart_and_put_together():
     assert libraries.is_int8(weight)
     assert libraries.is_int8(nn.Parameter(weight, requires_grad=False))
     assert not libraries.is_int8(torch.ones(1))
-    data, scale = libraries.int8_parts(weight)
+    data, scale = libraries.quantized_parts(weight)
     assert (data.dtype, scale.dtype, scale.shape) == (torch.int8, torch.bfloat16, (4, 1))
-    other = libraries.with_int8_parts(weight, data.clone(), scale.clone())
+    other = libraries.with_quantized_parts(weight, data.clone(), scale.clone())
     assert torch.equal(libraries.dequantized(other), (data * 0.5).to(torch.bfloat16))
-    libraries.set_int8_parts(other, torch.zeros_like(data), scale)
+    libraries.set_quantized_parts(other, torch.zeros_like(data), scale)
     assert not libraries.dequantized(other).any()
 
 
@@ -76,7 +76,7 @@ def test_int8_weights_may_quantize_activations():
     dynamic = libraries.quantizing_activations(weight)
     assert not libraries.quantizes_activations(weight)
     assert libraries.quantizes_activations(dynamic)
-    assert libraries.quantizes_activations(libraries.with_int8_parts(dynamic, *libraries.int8_parts(dynamic)))
+    assert libraries.quantizes_activations(libraries.with_quantized_parts(dynamic, *libraries.quantized_parts(dynamic)))
 
 
 def test_models_say_what_they_keep_in_fp32():

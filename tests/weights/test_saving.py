@@ -207,3 +207,39 @@ def test_quantize_with_nothing_to_do_says_so(root, define, capsys):
     define("mine", {"architecture": "t2v", "URLs": ["ckpts/x_quanto_bf16_int8.safetensors"]})
     main(["quantize", "mine", "--root", str(root)])
     assert "Nothing to do" in capsys.readouterr().out
+
+
+def test_fp8_versions_where_fp8_is_preferred(here, root, define):
+    file(root, "mine_bf16.safetensors")
+    define("mine", model={"name": "Mine", "architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"]})
+    paths, said, definition = here("mine", quantization="fp8")
+    assert paths == [root / "ckpts" / "mine_fp8_e4m3fn_scaled.safetensors"]
+    assert "was written and verified" in said[0]
+    assert urls(definition) == ["ckpts/mine_bf16.safetensors", "ckpts/mine_fp8_e4m3fn_scaled.safetensors"]
+    paths, said, _ = here("mine", quantization="fp8", dtype="fp16")
+    assert (paths, said) == ([], ["No quantized file is written: mine lists an fp8 version already: "
+                                  "mine_fp8_e4m3fn_scaled.safetensors."])  # fmt: skip
+    paths, _, _ = here("mine")
+    assert [path.name for path in paths] == ["mine_quanto_bf16_int8.safetensors"]
+
+
+def test_an_fp8_file_that_is_there_is_verified(here, root, define):
+    file(root, "mine_bf16.safetensors")
+    path = define("mine", model={"name": "Mine", "architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"]})
+    text = path.read_text()
+    here("mine", quantization="fp8")
+    path.write_text(text)
+    _, said, _ = here("mine", quantization="fp8")
+    assert "exists already and was verified against mine_bf16.safetensors" in said[0]
+
+
+def test_the_command_writes_fp8(root, define, capsys):
+    file(root, "mine_bf16.safetensors")
+    define("mine", model={"name": "Mine", "architecture": "t2v_1.3B", "URLs": ["ckpts/mine_bf16.safetensors"]})
+    assert main(["quantize", "mine", "--to", "fp8", "--root", str(root)]) == 0
+    assert "mine_fp8_e4m3fn_scaled.safetensors" in capsys.readouterr().out
+    source = str(root / "ckpts" / "mine_bf16.safetensors")
+    assert main(["quantize", source, "--to", "fp8", "--scales", "none"]) == 0
+    out = capsys.readouterr().out
+    assert "mine_fp8_e4m3fn.safetensors" in out
+    assert "20 layers in fp8" in out

@@ -42,7 +42,8 @@ class Tensor:
 class Header:
     """Names, dtypes, shapes and metadata of a checkpoint, without its data.
 
-    `trailing` counts bytes after the data, which some writers leave and no reader needs.
+    `trailing` counts bytes after the data, which some writers leave and no reader needs. `notes`: small tensors that
+    say how a layer is stored, by name; over the network, only some are read where they lie apart.
     """
 
     file: str
@@ -52,3 +53,4 @@ class Header:
     data_start: int
     trailing: int = 0
     notices: tuple[str, ...] = field(default=())
+    notes: Mapping[str, bytes] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import math
 import os
 import stat
 import struct
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -18,6 +19,7 @@ from typing import Any, Self
 from reeltune.checkpoints.contents import Header, Source, Tensor
 from reeltune.checkpoints.foreign import START_BYTES, refuse_foreign
 from reeltune.checkpoints.formats import format_by_start
+from reeltune.checkpoints.notes import read_notes
 from reeltune.errors import HeaderError, InvalidJSON
 from reeltune.files import reason
 from reeltune.untrusted import JsonObject, RepeatedKeys, parse_json
@@ -80,11 +82,14 @@ class FileSource:
 def read_header(path: Path) -> Header:
     """Header of a local file. Raises HeaderError, or UnsupportedFormat for a file that is something else."""
     with FileSource(path) as source:
-        return parse_header(source)
+        return parse_header(source, all_notes=True)
 
 
-def parse_header(source: Source) -> Header:
-    """Header of any source. Raises HeaderError or UnsupportedFormat, never anything else for bad bytes."""
+def parse_header(source: Source, *, all_notes: bool = False) -> Header:
+    """Header of any source. Raises HeaderError or UnsupportedFormat, never anything else for bad bytes.
+
+    `all_notes`: read the notes on the layers also where that takes many reads.
+    """
     size = source.size()
     start = source.read_at(0, START_BYTES)
     if len(start) < PREFIX_BYTES:
@@ -106,7 +111,8 @@ def parse_header(source: Source) -> Header:
     raw = source.read_at(PREFIX_BYTES, length)
     if len(raw) != length:
         raise HeaderError(f"{source.name} ends inside its header.", hint=_AGAIN)
-    return _build(source.name, _decode(source.name, raw), size, PREFIX_BYTES + length)
+    header = _build(source.name, _decode(source.name, raw), size, PREFIX_BYTES + length)
+    return replace(header, notes=read_notes(source, header.tensors, everything=all_notes))
 
 
 def _decode(name: str, raw: bytes) -> JsonObject:

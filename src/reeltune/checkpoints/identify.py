@@ -28,10 +28,11 @@ _NAMES_SHOWN = 3
 class Identity:
     """What a header says.
 
-    `architectures`: candidates by structure and size; `compatible`: those by structure alone (a finetune may
-    have another size). `role`: "model", or "module" for weights that only extend a model. `dtype`: what the weights
-    compute in. `dtypes`: parameters by stored data type. `config`: as derived or stored, None for a module or unknown
-    file. `memory_bytes`: what the weights take in memory in a run of 16 bits.
+    `architectures`: candidates by structure and size; `compatible`: those by structure alone (a finetune may have
+    another size). `role`: "model", or "module" for weights that only extend a model. `dtype`: what the weights compute
+    in. `dtypes`: parameters by stored data type. `config`: as derived or stored, None for a module or unknown file.
+    `memory_bytes`: what the weights take in memory in a run of 16 bits. `objection`: why the weights can't be loaded
+    although their format can; empty if they can.
     """
 
     family: str | None
@@ -48,6 +49,7 @@ class Identity:
     config: Config | None
     evidence: tuple[str, ...]
     memory_bytes: int = 0
+    objection: str = ""
 
     def fits(self, architecture: str) -> bool:
         """Whether the file can be a model of this architecture: unknown files are not contradicted."""
@@ -75,6 +77,7 @@ def identify(header: Header) -> Identity:
         config=None,
         evidence=_unknown(header),
         memory_bytes=sum(weight_format.bytes_in_memory(tensor, DType.BF16) for tensor in header.tensors.values()),
+        objection=weight_format.objection(header),
     )
     match = _match_family(header)
     if match is None:

@@ -9,7 +9,7 @@ from reeltune.checkpoints.contents import Header
 from reeltune.checkpoints.formats import format_of
 from reeltune.checkpoints.header import parse_header, read_header
 from reeltune.checkpoints.identify import Identity, identify
-from reeltune.checkpoints.names import read_name
+from reeltune.checkpoints.names import quantization_objection, read_name
 from reeltune.dtypes import DType, Quantization
 from reeltune.errors import CheckpointError
 from reeltune.files import expand, is_file, is_folder
@@ -68,7 +68,14 @@ def inspect(
             raise CheckpointError(f"{path} {missing}.", hint="Give the path of a .safetensors file, or its URL.")
         header = read_header(path)
     identity = identify(header)
-    return Inspection(text, header, identity, (*header.notices, *_contradictions(text, identity)))
+    notices = (*header.notices, *_contradictions(text, identity), *_obstacles(identity))
+    return Inspection(text, header, identity, notices)
+
+
+def _obstacles(identity: Identity) -> list[str]:
+    """Why the file can't be loaded."""
+    reason = quantization_objection(identity.quantization) or identity.objection
+    return [f"It can't be loaded: {reason}."] if reason else []
 
 
 def _contradictions(name: str, identity: Identity) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from reeltune.checkpoints import formats
+from reeltune.checkpoints.formats import fp8
 from reeltune.checkpoints.formats.base import SAFETENSORS, SAFETENSORS_ENDINGS
 from reeltune.checkpoints.formats.quanto_int8 import name_token
 from reeltune.dtypes import DType, Quantization
@@ -87,6 +88,12 @@ def quantized_name(name: str, dtype: DType) -> str:
     """
     before, mixed, after = _split(name)
     return before + name_token(dtype, mixed) + after + _ENDING
+
+
+def fp8_name(name: str, *, scaled: bool) -> str:
+    """Name of the fp8 file made from `name`: `x_bf16.safetensors` -> `x_fp8_e4m3fn_scaled.safetensors`."""
+    before, _, after = _split(name)
+    return before + fp8.name_token(scaled) + after + _ENDING
 
 
 def converted_name(name: str, dtype: DType) -> str:

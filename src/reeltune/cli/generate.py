@@ -69,7 +69,8 @@ def generate(
     save_quantized: Annotated[
         bool,
         typer.Option(
-            "--save-quantized", help="Save the int8 version of a 16-bit file first, and list it in the definition."
+            "--save-quantized",
+            help="Save the int8 or fp8 version of a 16-bit file first, and list it in the definition.",
         ),
     ] = False,
     output: Annotated[

@@ -212,6 +212,10 @@ def print_plan(plan: Plan) -> None:
     _print_memory(plan)
     if plan.products_in_fp32:
         print_line(f"arithmetic: fp32, because this processor is slow in {plan.dtype}; weights stay as stored")
+    if plan.products_in_fp8:
+        print_line("arithmetic: fp8 products, with a scale for each token")
+    elif plan.keeps_fp8:
+        print_line(f"arithmetic: fp8 weights are decoded to {plan.dtype}, one layer at a time")
     for problem in definition.notices:
         print_notice(str(problem))
     for line in plan.notices:

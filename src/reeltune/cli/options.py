@@ -35,7 +35,7 @@ Root = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quantization = Annotated[
     str | None,
-    typer.Option("--quantization", show_default=False, help="Quantization: int8, or bf16 for unquantized 16 bits."),
+    typer.Option("--quantization", show_default=False, help="Quantization: int8, fp8, or bf16 for 16 bits."),
 ]
 DType = Annotated[
     str | None, typer.Option("--dtype", show_default=False, help="Data type to compute in: auto, bf16 or fp16.")

@@ -23,11 +23,18 @@ def quantize(
     source: Annotated[
         str, typer.Argument(metavar="ID|FILE", help="Id of a definition, or path of a .safetensors file.")
     ],
-    to: Annotated[str, typer.Option("--to", help="Format to write: int8, bf16 or fp16.")] = "int8",
+    to: Annotated[str, typer.Option("--to", help="Format to write: int8, fp8, bf16 or fp16.")] = "int8",
     dtype: Annotated[
         str | None,
         typer.Option("--dtype", show_default=False, help="Data type that the int8 version computes in: bf16 or fp16."),
     ] = None,
+    scales: Annotated[
+        str,
+        typer.Option(
+            "--scales",
+            help="Scales of fp8: one for each tensor (ComfyUI) or row (LightX2V), or none (diffusers).",
+        ),
+    ] = "tensor",
     lora: Annotated[
         list[str] | None,
         typer.Option(
@@ -40,9 +47,9 @@ def quantize(
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
     root: Root = None,
 ) -> None:
-    """Quantize a checkpoint to quanto int8, or convert it to bf16 or fp16. LoRAs can be merged into it.
+    """Quantize a checkpoint to quanto int8 or fp8, or convert it to bf16 or fp16. LoRAs can be merged into it.
 
-    With an ID, a missing 16-bit file is downloaded, and the int8 version is added to the definition.
+    With an ID, a missing 16-bit file is downloaded, and the int8 or fp8 version is added to the definition.
     """
     from reeltune import quantize as quantize_file
 
@@ -52,17 +59,26 @@ def quantize(
     with interruptible() as cancel, progress_display() as listener:
         if not (source.lower().endswith(".safetensors") or is_file(file)):
             catalog = open_catalog(root)
-            preferences = effective_preferences(catalog.root, "bf16", dtype, None)
-            if output is None and to == "int8" and not loras:
+            saved = output is None and to in ("int8", "fp8") and not loras and scales == "tensor"
+            preferences = effective_preferences(catalog.root, to if saved else "bf16", dtype, None)
+            if saved:
                 _save(catalog[source], preferences, listener, cancel)
                 return
             file, plan_dtype = _download(catalog[source], preferences, listener, cancel)
-            output = output or catalog.root / "ckpts" / _default_name(file, to, plan_dtype, merged=bool(loras))
-            dtype = plan_dtype if to == "int8" else None
+            output = output or catalog.root / "ckpts" / _default_name(file, to, plan_dtype, scales, merged=bool(loras))
+            dtype = plan_dtype if to in ("int8", "fp8") else None
         quantized = quantize_file(
-            file, output, to=to, dtype=dtype or "auto", loras=loras, overwrite=force, listener=listener, cancel=cancel
+            file,
+            output,
+            to=to,
+            dtype=dtype or "auto",
+            scales=scales,
+            loras=loras,
+            overwrite=force,
+            listener=listener,
+            cancel=cancel,
         )
-    layers = f", {counted(quantized.modules, 'layer')} in int8" if quantized.modules else ""
+    layers = f", {counted(quantized.modules, 'layer')} in {to}" if quantized.modules else ""
     print_line(f"{quantized.path}  {size(quantized.bytes)}{layers}, sha256 {quantized.sha256}")
 
 
@@ -89,7 +105,7 @@ def split_weight(text: str) -> tuple[str, float]:
 
 
 def _save(definition: Definition, preferences: Preferences, listener: Listener, cancel: CancelToken) -> None:
-    """Write the int8 versions of a definition's files, and print their paths."""
+    """Write the int8 or fp8 versions of a definition's files, and print their paths."""
     from reeltune.weights.saving import save_quantized
 
     paths = save_quantized(definition, preferences, listener=listener, cancel=cancel)
@@ -115,7 +131,7 @@ def _download(
     return paths[0], plan.dtype
 
 
-def _default_name(file: Path, to: str, dtype: str, *, merged: bool) -> str:
+def _default_name(file: Path, to: str, dtype: str, scales: str, *, merged: bool) -> str:
     from reeltune.weights.quantize import default_name
 
-    return default_name(file, to, dtype, merged)
+    return default_name(file, to, dtype, merged, scales)

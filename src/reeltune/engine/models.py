@@ -133,7 +133,7 @@ class Models:
         if not (loras and plan.preferences.merge_loras):
             return ()
         choices = [choice for other, choice in plan.selection.choices.items() if other == slot or other.is_module]
-        if any(format_of(choice.quantization).stays_quantized for choice in choices):
+        if any(choice.keep or format_of(choice.quantization).stays_quantized for choice in choices):
             reason = "a file of the model is quantized"
         elif any(lora.constant is None for lora in loras):
             reason = "their weights change"
@@ -215,6 +215,7 @@ class Models:
             modules=modules,
             config=plan.definition.architecture.config,
             quantize=any(choice.quantize_on_load for choice in parts),
+            keep=any(choice.keep for choice in parts),
             loras=merged,
             second=slot == TRANSFORMER_2,
             into=old,

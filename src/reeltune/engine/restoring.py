@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from reeltune.weights._libraries import int8_parts, is_int8, remove_offloading
+from reeltune.weights._libraries import is_quantized, quantized_parts, remove_offloading
 
 _CPU = torch.device("cpu")
 Restore = Callable[[], None]
@@ -50,7 +50,7 @@ def _restorer(model: nn.Module, path: str, name: str, tensor: torch.Tensor, copi
     """A function that puts one parameter or buffer back."""
     if copies and not in_mapped_file(tensor):
         return partial(_copy_to_memory, model, path, name)
-    if is_int8(tensor):
+    if is_quantized(tensor):
         return partial(_set_tensor, model, path, name, tensor)
     return partial(_set_data, tensor, tensor.data)
 
@@ -79,6 +79,6 @@ def _set_data(tensor: torch.Tensor, data: torch.Tensor) -> None:
 def in_mapped_file(tensor: torch.Tensor) -> bool:
     """Whether a tensor is a view of a mapped checkpoint: the mapping is one storage, larger than the tensor itself."""
     part = tensor.data
-    if is_int8(part):
-        part, _ = int8_parts(part)
+    if is_quantized(part):
+        part, _ = quantized_parts(part)
     return part.device.type == "cpu" and part.untyped_storage().nbytes() > part.numel() * part.element_size()

@@ -1,4 +1,4 @@
-"""Preferences that make passes faster: the attention kernel, compiled blocks, int8 arithmetic."""
+"""Preferences that make passes faster: the attention kernel, compiled blocks, int8 and fp8 arithmetic."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ from torch import nn
 from reeltune._quiet import quiet
 from reeltune.engine.reporting import Reporter
 from reeltune.preferences import Preferences
+from reeltune.weights import fp8
 from reeltune.weights._libraries import (
-    int8_parts,
+    is_fp8,
     is_int8,
+    is_quantized,
+    multiplying_in_fp8,
+    quantized_parts,
     quantizes_activations,
     quantizing_activations,
-    set_int8_parts,
+    set_quantized_parts,
 )
 
 _BACKENDS: Mapping[str, str] = {
     "auto": "native", "sdpa": "native", "flash": "flash", "flash3": "_flash_3", "sage": "sage", "xformers": "xformers",
 }  # fmt: skip
 _COMPILER = ("torch._dynamo", "torch._inductor")
+_FP8_CAPABILITY = (8, 9)
+_FP8_MULTIPLE = 16  # of which both sizes of a matrix must be
 _ALIGNED = 64  # bytes: where torch puts tensors of its own
 
 
@@ -33,6 +39,8 @@ def speed_up(model: nn.Module, preferences: Preferences, device: torch.device, r
     """
     if preferences.int8 == "dynamic":
         dynamic_int8(model)
+    if preferences.fp8 == "dynamic":
+        dynamic_fp8(model, device, reporter)
     _attention(model, preferences.attention, reporter)
     if preferences.compile and _compile(model, reporter) and device.type == "cpu":
         align(model)
@@ -47,6 +55,39 @@ def dynamic_int8(model: nn.Module) -> int:
             module.weight = nn.Parameter(quantizing_activations(weight), requires_grad=False)
             count += 1
     return count
+
+
+def dynamic_fp8(model: nn.Module, device: torch.device, reporter: Reporter) -> int:
+    """Multiply fp8 weights with activations in fp8 too, where a card computes that; returns how many layers do.
+
+    In other layers, and on other devices, weights are decoded where they are used: weights of e5m2, layers whose sizes
+    aren't multiples of 16, and runs in fp16, whose products a card gives in bf16 only.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear) and _can_multiply_in_fp8(module)]
+    if not layers or not computes_fp8(device):
+        return 0
+    try:
+        fp8.try_product(device)
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        reporter.notice(f"{device} doesn't multiply in fp8 here ({reason}): fp8 weights are multiplied in 16 bits.")
+        return 0
+    for layer in layers:
+        layer.weight = nn.Parameter(multiplying_in_fp8(layer.weight), requires_grad=False)
+    return len(layers)
+
+
+def _can_multiply_in_fp8(layer: nn.Linear) -> bool:
+    weight = layer.weight
+    if not is_fp8(weight) or weight.dtype != torch.bfloat16:
+        return False
+    data, _ = quantized_parts(weight)
+    return data.dtype == fp8.E4M3 and all(size % _FP8_MULTIPLE == 0 for size in data.shape)
+
+
+def computes_fp8(device: torch.device) -> bool:
+    """Whether a device has units for fp8: NVIDIA cards of compute capability 8.9 and later."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FP8_CAPABILITY
 
 
 def _attention(model: Any, preferred: str, reporter: Reporter) -> None:
@@ -95,13 +136,13 @@ def undo_compile(model: nn.Module) -> None:
 
 
 def align(model: nn.Module) -> None:
-    """Copy the weights that lie unaligned in their file: compiled for a CPU, int8 layers crash on them."""
+    """Copy the weights that lie unaligned in their file: compiled for a CPU, quantized layers crash on them."""
     weight: Any
     for weight in model.parameters():
         data = weight.data
-        if is_int8(data):
-            levels, scale = int8_parts(weight)
-            set_int8_parts(weight, _aligned(levels), _aligned(scale))
+        if is_quantized(data):
+            levels, scale = quantized_parts(weight)
+            set_quantized_parts(weight, _aligned(levels), _aligned(scale))
         else:
             weight.data = _aligned(data)
 

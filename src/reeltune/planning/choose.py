@@ -6,7 +6,7 @@ result feeds the command line, the page, the downloader and the loader.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -53,8 +53,8 @@ class Facts:
 class Choice:
     """The version chosen for a slot.
 
-    `dtype`: the data type it runs in. `quantize_on_load`: its 16-bit weights become int8 while they are loaded.
-    `reason`: why it was chosen.
+    `dtype`: the data type it runs in. `quantize_on_load`: its weights become int8 while they are loaded. `keep`:
+    weights that are stored in 8 bits stay so in memory. `reason`: why it was chosen.
     """
 
     slot: Slot
@@ -64,6 +64,7 @@ class Choice:
     dtype: DType
     quantize_on_load: bool
     reason: str
+    keep: bool = False
 
     @property
     def present(self) -> bool:
@@ -123,21 +124,33 @@ class _Candidate:
 
 @dataclass
 class _Target:
-    """What is preferred for a slot: "int8" or 16 bits, in which data type, among those that can be computed.
+    """What is preferred for a slot: "int8", "fp8" or 16 bits, in which data type, among those that can be computed.
 
-    `follows`: the transformer has set the data type. `notices`: preferences that could not be met.
+    `stores_fp8`: whether the device can hold fp8 weights. `follows`: the transformer has set the data type. `notices`:
+    preferences that could not be met.
     """
 
     quantization: str
     dtype: DType
     computable: tuple[DType, ...]
     auto_quantize: bool
+    stores_fp8: bool = True
     follows: bool = False
     notices: list[str] = field(default_factory=list)
 
     @property
-    def wants_int8(self) -> bool:
-        return self.quantization == "int8"
+    def wants_8_bits(self) -> bool:
+        return self.quantization != "bf16"
+
+    @property
+    def label(self) -> str:
+        return {"int8": "int8", "fp8": "fp8"}.get(self.quantization, "16 bits")
+
+    def keeps(self, weight_format: WeightFormat) -> bool:
+        """Whether weights of a format stay in memory as they are stored."""
+        if not (self.wants_8_bits and weight_format.can_stay):
+            return False
+        return self.stores_fp8 or weight_format.stored_as_int8
 
 
 class _Rank(NamedTuple):
@@ -154,14 +167,18 @@ def choose(
     preferences: Preferences,
     computable: Sequence[str],
     facts: Mapping[str, Facts],
+    *,
+    stores_fp8: bool = True,
 ) -> Selection:
     """Choose a version for every slot.
 
-    `computable`: data types of the device, the better one first; `facts` by URL, missing ones unknown.
+    `computable`: data types of the device, the better one first; `facts` by URL, missing ones unknown. `stores_fp8`:
+    whether the device can hold fp8 weights.
     Modules and the second transformer follow the transformer's data type. Raises ChoiceError when a slot has no
     usable version, with every reason; DeviceError when architecture and device share no data type.
     """
     target = _target(definition, preferences, computable)
+    target.stores_fp8 = stores_fp8
     choices: dict[Slot, Choice] = {}
     rejected: list[Rejection] = []
     for slot, versions in definition.slots.items():
@@ -256,6 +273,8 @@ def _objection(
     version, facts = candidate.version, candidate.facts
     if reason := format_objection(version.url) or quantization_objection(candidate.quantization):
         return Cause.FORMAT, reason
+    if facts.identity and facts.identity.objection:
+        return Cause.FORMAT, facts.identity.objection
     if facts.identity and (reason := contradiction(facts.identity, architecture, role)):
         return Cause.OTHER_MODEL, reason
     if facts.broken:
@@ -308,12 +327,20 @@ def _rank(candidate: _Candidate, target: _Target) -> _Rank:
 
 
 def _distance(weight_format: WeightFormat, target: _Target) -> int:
-    """How far a format is from the preferred quantization: 0 is what is preferred."""
-    sixteen_bits = not weight_format.stays_quantized and not weight_format.converted_on_load
-    if target.wants_int8:
-        order = (weight_format.stays_quantized, sixteen_bits, weight_format.converted_on_load)
+    """How far a format is from the preferred quantization: 0 is what is preferred.
+
+    Of formats that aren't preferred, those come first that lose least: 16 bits, then int8 before fp8 and others.
+    """
+    is_quanto, is_int8 = weight_format.stays_quantized, weight_format.stored_as_int8
+    sixteen_bits = not is_quanto and not weight_format.converted_on_load
+    is_fp8 = weight_format.can_stay and not is_int8
+    order: tuple[bool, ...]
+    if target.quantization == "int8":
+        order = (is_quanto, is_int8, sixteen_bits, True)
+    elif target.quantization == "fp8":
+        order = (is_fp8, is_quanto, is_int8, sixteen_bits, True)
     else:
-        order = (sixteen_bits, weight_format.converted_on_load, weight_format.stays_quantized)
+        order = (sixteen_bits, not is_int8, True)
     return order.index(True)
 
 
@@ -321,7 +348,7 @@ def _why_worse(candidate: _Candidate, best: _Candidate, target: _Target) -> str:
     """Why a version that could be used is passed over: the first thing in which the best one is better."""
     rank, best_rank = _rank(candidate, target), _rank(best, target)
     if rank.quantization != best_rank.quantization:
-        preferred = "quanto int8" if target.wants_int8 else "16 bits"
+        preferred = "quanto int8" if target.quantization == "int8" else target.label
         actual = best.format.label
         return f"{preferred} is preferred" + ("" if actual == preferred else f", and {actual} comes closer")
     if rank.other_dtype != best_rank.other_dtype:
@@ -333,24 +360,38 @@ def _why_worse(candidate: _Candidate, best: _Candidate, target: _Target) -> str:
 
 def _choice(slot: Slot, best: _Candidate, target: _Target) -> Choice:
     """The choice of a candidate, with its reason; adds notices about preferences that it doesn't meet."""
-    is_int8, is_converted = best.format.stays_quantized, best.format.converted_on_load
-    dtype = best.dtype if is_int8 else target.dtype
-    on_load = target.wants_int8 and not is_int8 and (target.auto_quantize or is_converted)
+    is_quanto, is_converted = best.format.stays_quantized, best.format.converted_on_load
+    dtype = best.dtype if is_quanto else target.dtype
+    keep = target.keeps(best.format)
+    on_load = target.wants_8_bits and not is_quanto and (target.auto_quantize or is_converted)
+    if keep and not best.format.stored_as_int8:
+        on_load = False
     reasons = [best.format.label]
-    if target.wants_int8 and not is_int8:
-        reasons.append("no usable int8 version is listed" + (": quantized while loading" if on_load else ""))
-        if not on_load:
-            target.notices.append(
-                f"int8 is preferred, but {slot} has no usable int8 version and the definition does not set "
-                "auto_quantize: it runs in 16 bits."
-            )
-    if not target.wants_int8 and (is_int8 or is_converted):
+    if target.wants_8_bits and not is_quanto:
+        reasons += _reasons_for_8_bits(slot, best.format, keep, on_load, target)
+    if not target.wants_8_bits and (is_quanto or is_converted):
         reasons.append("no usable 16-bit version is listed")
-        used = "int8" if is_int8 else f"{best.format.label}, converted to 16 bits while loading,"
+        used = "int8" if is_quanto else f"{best.format.label}, converted to 16 bits while loading,"
         target.notices.append(f"16 bits are preferred, but {slot} has no usable 16-bit version: {used} is used.")
     converted = best.dtype != dtype and not is_converted
     reasons.append(f"runs in {dtype}" + (f", converted from {best.dtype}" if converted else ""))
-    if is_int8 and dtype != target.dtype:
+    if is_quanto and dtype != target.dtype:
         target.notices.append(f"{target.dtype} was preferred, but the int8 version of {slot} computes in {dtype}.")
     reasons.append("on disk" if best.facts.found else "not downloaded")
-    return Choice(slot, best.version, best.facts, best.quantization, dtype, on_load, ", ".join(reasons))
+    return Choice(slot, best.version, best.facts, best.quantization, dtype, on_load, ", ".join(reasons), keep)
+
+
+def _reasons_for_8_bits(
+    slot: Slot, weight_format: WeightFormat, keep: bool, on_load: bool, target: _Target
+) -> Iterator[str]:
+    """What becomes of a version that isn't quanto int8, where 8 bits are preferred; a notice where it stays in 16."""
+    preferred = target.quantization
+    if not (preferred == "fp8" and keep) and not weight_format.stored_as_int8:
+        yield f"no usable {preferred} version is listed" + (": quantized to int8 while loading" if on_load else "")
+    if keep:
+        yield "its weights stay in 8 bits"
+    elif not on_load:
+        target.notices.append(
+            f"{preferred} is preferred, but {slot} has no usable {preferred} version and the definition does not set "
+            "auto_quantize: it runs in 16 bits."
+        )

@@ -11,6 +11,8 @@ from reeltune.families.base import LATENT_UPSAMPLER
 from reeltune.planning.choose import Choice
 from reeltune.planning.plan import Plan
 
+_16_BIT_BYTES = 2
+_8_BITS = ("f8_e4m3", "f8_e5m2", "int8")  # stored data types whose weights may stay as they are
 _INT8_BYTES = 1.03  # of a parameter of an int8 model, with its scales and the layers that stay in 16 bits
 _FP32_BYTES = 2  # of a parameter in fp32, for each byte in 16 bits
 
@@ -72,6 +74,9 @@ def _in_memory(choice: Choice) -> int | None:
         return None
     if choice.quantize_on_load:
         return round(identity.parameters * _INT8_BYTES)
+    if choice.keep:
+        in_8_bits = sum(count for dtype, count in identity.dtypes.items() if dtype.startswith(_8_BITS))
+        return round(identity.memory_bytes - in_8_bits * (_16_BIT_BYTES - _INT8_BYTES))
     return identity.memory_bytes
 
 
@@ -103,6 +108,7 @@ def check_memory(plan: Plan) -> None:
 
 def _advice(plan: Plan) -> str:
     for choice in plan.selection.choices.values():
-        if not format_of(choice.quantization).stays_quantized and not choice.quantize_on_load:
+        stays = format_of(choice.quantization).stays_quantized or choice.keep
+        if not stays and not choice.quantize_on_load:
             return "Take an int8 version (`--quantization int8`)."
     return "Take a smaller model, such as a 1.3B one."

@@ -96,7 +96,8 @@ def _choose(
 ) -> Selection | ChoiceError:
     facts_by_url = {url: version_facts.facts for url, version_facts in facts.items()}
     try:
-        return choose(definition, preferences, machine.data_types(preferences.device), facts_by_url)
+        data_types, stores_fp8 = machine.data_types(preferences.device), machine.stores_fp8(preferences.device)
+        return choose(definition, preferences, data_types, facts_by_url, stores_fp8=stores_fp8)
     except ChoiceError as error:
         return error
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reeltune._text import counted
+from reeltune.checkpoints.formats import format_of
 from reeltune.checkpoints.names import format_objection
 from reeltune.definitions import Definition, Version
 from reeltune.definitions.slots import PRELOAD, TRANSFORMER, Role, Slot, role_of
@@ -74,6 +75,20 @@ class Plan:
         return self.machine.products_in_fp32(self.preferences.device, self.dtype)
 
     @property
+    def products_in_fp8(self) -> bool:
+        """Whether fp8 weights are multiplied in fp8, because the device computes it and the preferences allow it."""
+        able = self.machine.computes_fp8(self.preferences.device) and self.dtype is DType.BF16
+        return self.keeps_fp8 and able and self.preferences.fp8 == "dynamic"
+
+    @property
+    def keeps_fp8(self) -> bool:
+        """Whether any weights stay fp8 in memory."""
+        return any(
+            choice.keep and not format_of(choice.quantization).stored_as_int8
+            for choice in self.selection.choices.values()
+        )
+
+    @property
     def outputs(self) -> Path:
         """The folder that videos are written to."""
         return self.definition.root / expand(self.preferences.outputs)
@@ -96,6 +111,7 @@ class Plan:
             "architecture": self.definition.architecture.id,
             "device": self.device,
             "products_in_fp32": self.products_in_fp32,
+            "products_in_fp8": self.products_in_fp8,
             "choices": {slot: _choice_json(choice, self) for slot, choice in self.selection.choices.items()},
             "rejected": [
                 {"slot": rejection.slot, "url": rejection.version.url, "reason": rejection.reason}
@@ -115,6 +131,7 @@ def _choice_json(choice: Choice, plan: Plan) -> JsonObject:
         "url": choice.version.url,
         "quantization": choice.quantization,
         "quantize_on_load": choice.quantize_on_load,
+        "keep": choice.keep,
         "dtype": choice.dtype,
         "reason": choice.reason,
     }

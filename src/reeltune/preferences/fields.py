@@ -145,14 +145,15 @@ def token(value: Any) -> str:
 # Other names of the same value, used by people and other programs.
 _SIXTEEN_BITS = {"fp16": "bf16", "16bit": "bf16", "16-bit": "bf16", "16 bits": "bf16", "16": "bf16", "none": "bf16"}
 _EIGHT_BITS = {"8bit": "int8", "8-bit": "int8", "8": "int8", "qint8": "int8", "scaled int8": "int8"}
+_FP8 = {"float8": "fp8", "fp8_e4m3fn": "fp8", "fp8_scaled": "fp8"}
 _DTYPES = {"float16": "fp16", "half": "fp16", "f16": "fp16", "bfloat16": "bf16"}
 
 _DECLARATIONS = (
     _choice(
         "quantization",
-        "Preferred version of a model: int8, or bf16 for 16 bits.",
-        ("int8", "bf16"),
-        _SIXTEEN_BITS | _EIGHT_BITS,
+        "Preferred version of a model: int8, fp8, or bf16 for 16 bits.",
+        ("int8", "fp8", "bf16"),
+        _SIXTEEN_BITS | _EIGHT_BITS | _FP8,
     ),
     _choice(
         "dtype", "Data type to compute in; auto is the best one for the device.", ("auto", "bf16", "fp16"), _DTYPES
@@ -179,11 +180,16 @@ _DECLARATIONS = (
         "How int8 weights are multiplied: weights (16-bit activations) or dynamic (int8 activations).",
         ("weights", "dynamic"),
     ),
+    _choice(
+        "fp8",
+        "How fp8 weights are multiplied on cards that compute fp8: dynamic (fp8 activations) or weights (16-bit ones).",
+        ("dynamic", "weights"),
+    ),
     _switch(
         "merge_loras",
         "Merge LoRAs with a constant weight into 16-bit files while loading.",
     ),
-    _switch("save_quantized", "Write the int8 versions of 16-bit files and list them in the definition."),
+    _switch("save_quantized", "Write the int8 versions of 16-bit files (fp8 if that is preferred) and list them."),
     PreferenceField("device", "Device to compute on.", "auto, cpu, mps, cuda, or one card such as cuda:1", _device),
     PreferenceField("outputs", "Folder of the videos, relative to the root.", "the path of a folder", _path),
     PreferenceField(

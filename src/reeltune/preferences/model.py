@@ -14,18 +14,18 @@ from reeltune.preferences.fields import FIELDS, token
 class Preferences:
     """The user's preferences.
 
-    `quantization`: "int8", or "bf16" for 16 bits. `dtype`: "auto", "bf16" or "fp16". `device`: "auto", "cpu", "cuda",
-    "cuda:1" or "mps". `outputs`: the folder of videos, relative to the root. `model_folders`: read-only folders with
-    weights, such as another program's. `threads`: CPU threads, 0 to choose by the video's size. `connections`: per
+    `quantization`: "int8", "fp8", or "bf16" for 16 bits. `dtype`: "auto", "bf16" or "fp16". `device`: "auto", "cpu",
+    "cuda", "cuda:1" or "mps". `outputs`: the folder of videos, relative to the root. `model_folders`: read-only folders
+    with weights, such as another program's. `threads`: CPU threads, 0 to choose by the video's size. `connections`: per
     download. `rate_limit`: megabytes per second for all downloads, 0 for no limit. `stall_seconds`: the time without
     data before a download reconnects. `text_encoder_quantization`: the preferred text encoder in a WanGP folder.
     `memory_profile`: where the weights are stored while generating. `attention`: its implementation. `compile`: whether
     the transformer's blocks are compiled. `int8`: how int8 weights are multiplied, "weights" (16-bit activations) or
-    "dynamic" (int8 activations). `merge_loras`: whether LoRAs with a constant weight are merged into models
-    that are loaded from 16-bit files. `save_quantized`: whether int8 versions of 16-bit files are written and listed.
-    `input_urls`: whether programs may name images and videos by URL. `queue_limit`: how many jobs may wait when a
-    program adds one. `worker_idle_minutes`: after so long without a job a worker ends; 0 for never. `tokens`: by "hub"
-    and "civitai". `extra`: unknown keys of the file, which are kept.
+    "dynamic" (int8 activations). `fp8`: the same of fp8 weights, where a card computes fp8. `merge_loras`: whether
+    LoRAs with a constant weight are merged into models that are loaded from 16-bit files. `save_quantized`: whether
+    int8 versions of 16-bit files are written and listed. `input_urls`: whether programs may name images and videos by
+    URL. `queue_limit`: how many jobs may wait when a program adds one. `worker_idle_minutes`: after so long without a
+    job a worker ends; 0 for never. `tokens`: by "hub" and "civitai". `extra`: unknown keys of the file, which are kept.
 
     Choices and devices are accepted in any case and by their usual aliases. Raises PreferencesError for other values.
     """
@@ -44,6 +44,7 @@ class Preferences:
     attention: str = "auto"
     compile: bool = False
     int8: str = "weights"
+    fp8: str = "dynamic"
     merge_loras: bool = False
     save_quantized: bool = False
     input_urls: bool = False

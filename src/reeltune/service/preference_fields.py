@@ -31,6 +31,7 @@ PREFERENCE_LABELS = {
     "compile": "Compile",
     "merge_loras": "Merge LoRAs",
     "int8": "Int8 computation",
+    "fp8": "FP8 computation",
     "threads": "Threads",
     "model_folders": "Model folders",
     "device": "Device",
@@ -45,7 +46,7 @@ PREFERENCE_LABELS = {
 TOKEN_LABELS = {"hub": "Hugging Face token", "civitai": "CivitAI token"}
 DELETE_TOKEN = "-"  # entered in place of a token
 _HELP = {
-    "quantization": "Int8 takes half the memory of 16-bit weights.",
+    "quantization": "Int8 and FP8 take half the memory of 16-bit weights.",
     "dtype": "The data type that models compute in; “auto” is the best one of the device.",
     "text_encoder_quantization": "Used for folders that hold both versions of a text encoder.",
     "save_quantized": "Models that are quantized while loading are also written to a file, which loads faster.",
@@ -56,6 +57,7 @@ _HELP = {
     "LoRAs, but for another LoRA or weight the model is loaded again.",
     "compile": "Compile models with torch.compile: the first video takes longer, later ones are faster.",
     "int8": "Int8 products are faster on recent graphics cards, and slightly less exact.",
+    "fp8": "FP8 products are faster on the graphics cards that compute them, and less exact.",
     "threads": "The number of CPU threads; 0 chooses it by the size of the video.",
     "outputs": "A folder only for videos, relative to the working folder.",
     "model_folders": "Folders with weights, such as those of another program; one per line. They are never changed.",
@@ -68,7 +70,7 @@ _HELP = {
 }
 _BITS = {"int8": "Scaled Int8", "bf16": "16-bit"}
 _CHOICE_LABELS = {
-    "quantization": _BITS,
+    "quantization": {"int8": "Scaled Int8", "fp8": "FP8", "bf16": "16-bit"},
     "text_encoder_quantization": _BITS,
     "dtype": {"auto": "auto", "bf16": "BF16", "fp16": "FP16"},
     "memory_profile": {
@@ -87,6 +89,7 @@ _CHOICE_LABELS = {
         "xformers": "xFormers",
     },
     "int8": {"weights": "16-bit products", "dynamic": "Int8 products"},
+    "fp8": {"weights": "16-bit products", "dynamic": "FP8 products"},
 }
 _ATTENTION_MODULES = {
     "flash": "flash_attn",

@@ -16,8 +16,12 @@ import torch
 import transformers
 from diffusers.hooks import FirstBlockCacheConfig, apply_group_offloading
 from torch import nn
-from torchao.quantization import Int8Tensor, PerRow
+from torch.nn import functional
+from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
+from torchao.quantization.quantize_.workflows.float8.float8_tensor import QuantizeTensorToFloat8Kwargs
 from torchao.quantization.quantize_.workflows.int8.int8_tensor import QuantizeTensorToInt8Kwargs
+
+from reeltune.weights.fp8 import decode, product
 
 _CPU = torch.device("cpu")
 _GROUP_OFFLOADING = "group_offloading"
@@ -42,7 +46,7 @@ def library_class(library: str, name: str) -> Any:
     return getattr(transformers if library == "transformers" else diffusers, name)
 
 
-# --- torchao's int8 weights -----------------------------------------------------------------------------------
+# --- torchao's int8 and fp8 weights ---------------------------------------------------------------------------
 
 
 def int8_tensor(data: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -55,38 +59,87 @@ def int8_tensor(data: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> 
     return tensor
 
 
+class Fp8Tensor(Float8Tensor):  # type: ignore[misc]
+    """An fp8 weight: its linear layer multiplies with the decoded weight, or in fp8 (`multiplies_in_fp8`).
+
+    torchao's own class adds the bias after rounding the product, and quantizes activations in fp32. Here the first
+    is computed as for a plain weight, to the same bits, and the second with fewer passes over the activations.
+    The constructor and `implements_torch_function`: torchao 0.18.
+    """
+
+
+@Fp8Tensor.implements_torch_function(functional.linear)  # type: ignore[untyped-decorator]
+def _fp8_linear(func: Any, types: Any, args: tuple[Any, ...], kwargs: Named) -> torch.Tensor:
+    """functional.linear(input, weight, bias) for an fp8 weight."""
+
+    def computed(input: torch.Tensor, weight: Any, bias: torch.Tensor | None = None) -> torch.Tensor:
+        if multiplies_in_fp8(weight):
+            return product(input, weight.qdata, weight.scale, bias)
+        return functional.linear(input, dequantized(weight), bias)
+
+    return computed(*args, **kwargs)
+
+
+@Fp8Tensor.implements(torch.ops.aten._pin_memory.default)  # type: ignore[untyped-decorator]
+def _fp8_pinned(func: Any, types: Any, args: tuple[Any, ...], kwargs: Named) -> torch.Tensor:
+    """A copy in pinned memory: torchao's own would be of its own class, and compute as that does."""
+    data, scale = quantized_parts(args[0])
+    return with_quantized_parts(args[0], data.pin_memory(), scale.pin_memory())
+
+
+def fp8_tensor(data: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """An fp8 weight from `data` fp8 [out, in] and `scale` [out, 1], which is decoded to `dtype` where it is used."""
+    rows = scale.to(torch.float32).reshape(-1, 1).contiguous()
+    tensor: torch.Tensor = Fp8Tensor(data, rows, [1, data.shape[1]], dtype=dtype)
+    return tensor
+
+
 def is_int8(tensor: object) -> bool:
     """Whether a tensor is one of torchao's int8 weights."""
     return isinstance(tensor, Int8Tensor)
 
 
-def int8_parts(weight: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Data [out, in] and scales [out, 1] of an int8 weight. Its attributes `qdata` and `scale`: torchao 0.18."""
+def is_fp8(tensor: object) -> bool:
+    """Whether a tensor is an fp8 weight."""
+    return isinstance(tensor, Fp8Tensor)
+
+
+def is_quantized(tensor: object) -> bool:
+    """Whether a tensor is an int8 or an fp8 weight."""
+    return isinstance(tensor, (Int8Tensor, Fp8Tensor))
+
+
+def quantized_parts(weight: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Data [out, in] and scales [out, 1] of a quantized weight. Its attributes `qdata` and `scale`: torchao 0.18."""
     return weight.qdata, weight.scale
 
 
-def set_int8_parts(weight: Any, data: torch.Tensor, scale: torch.Tensor) -> None:
-    """Give an int8 weight other data and scales of the same numbers. As `int8_parts`: torchao 0.18."""
+def set_quantized_parts(weight: Any, data: torch.Tensor, scale: torch.Tensor) -> None:
+    """Give a quantized weight other data and scales of the same numbers. As `quantized_parts`: torchao 0.18."""
     weight.qdata = data
     weight.scale = scale
 
 
-def with_int8_parts(weight: Any, data: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Another int8 weight that computes as `weight` does. The constructor and its attributes: torchao 0.18."""
-    tensor: torch.Tensor = Int8Tensor(
-        data, scale, weight.block_size, weight.dtype, act_quant_kwargs=weight.act_quant_kwargs
-    )
+def with_quantized_parts(weight: Any, data: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Another quantized weight that computes as `weight` does. The constructors and their attributes: torchao 0.18."""
+    tensor: torch.Tensor
+    if is_fp8(weight):
+        tensor = Fp8Tensor(data, scale, weight.block_size, act_quant_kwargs=weight.act_quant_kwargs, dtype=weight.dtype)
+    else:
+        tensor = Int8Tensor(data, scale, weight.block_size, weight.dtype, act_quant_kwargs=weight.act_quant_kwargs)
     return tensor
 
 
 def dequantized(weight: Any) -> torch.Tensor:
-    """An int8 weight in the data type it computes in. `Int8Tensor.dequantize`: torchao 0.18."""
+    """A quantized weight in the data type it computes in. `Int8Tensor.dequantize`: torchao 0.18."""
+    if is_fp8(weight):
+        return decode(weight.qdata, weight.scale, weight.dtype)
     tensor: torch.Tensor = weight.dequantize()
     return tensor
 
 
 def quantizes_activations(weight: Any) -> bool:
-    """Whether an int8 weight is multiplied with activations in int8. `act_quant_kwargs`: torchao 0.18."""
+    """Whether a quantized weight is multiplied with quantized activations. `act_quant_kwargs`: torchao 0.18."""
     return weight.act_quant_kwargs is not None
 
 
@@ -100,6 +153,23 @@ def quantizing_activations(weight: Any) -> torch.Tensor:
         weight.qdata, weight.scale, weight.block_size, weight.dtype, act_quant_kwargs=arguments
     )
     return tensor
+
+
+def multiplying_in_fp8(weight: Any) -> torch.Tensor:
+    """An fp8 weight that is multiplied with activations in fp8, with a scale for each token.
+
+    `QuantizeTensorToFloat8Kwargs`, whose module is torchao's own: torchao 0.18.
+    """
+    arguments = QuantizeTensorToFloat8Kwargs(granularity=PerRow())
+    tensor: torch.Tensor = Fp8Tensor(
+        weight.qdata, weight.scale, weight.block_size, act_quant_kwargs=arguments, dtype=weight.dtype
+    )
+    return tensor
+
+
+def multiplies_in_fp8(weight: Any) -> bool:
+    """Whether an fp8 weight is multiplied with activations in fp8."""
+    return quantizes_activations(weight)
 
 
 # --- diffusers: loading ---------------------------------------------------------------------------------------
@@ -139,7 +209,7 @@ def offload_in_groups(model: nn.Module, device: torch.device, *, by_block: bool,
     """Keep a model's weights on the CPU, and have diffusers send them to a device as they are needed.
 
     `by_block`: blocks of layers, else single ones; `stream`: while others compute; `pinned`: from pinned memory.
-    `apply_group_offloading` and its arguments: diffusers 0.42, which remembers an int8 weight that isn't pinned by
+    `apply_group_offloading` and its arguments: diffusers 0.42, which remembers a quantized weight that isn't pinned by
     itself, so that it would never be found again once it was sent. It is remembered by a copy here.
     """
     apply_group_offloading(
@@ -160,13 +230,13 @@ def offload_in_groups(model: nn.Module, device: torch.device, *, by_block: bool,
 
 
 def keep_apart(group: Any) -> None:
-    """Give int8 weights of a group a copy to come back to, which shares their memory.
+    """Give quantized weights of a group a copy to come back to, which shares their memory.
 
     `cpu_param_dict`, weights and what each comes back to: diffusers 0.42.
     """
     for weight, kept in group.cpu_param_dict.items():
         if kept is weight:
-            group.cpu_param_dict[weight] = with_int8_parts(weight, *int8_parts(weight))
+            group.cpu_param_dict[weight] = with_quantized_parts(weight, *quantized_parts(weight))
 
 
 def keep_on_device(model: nn.Module, most_bytes: int) -> int:
@@ -195,7 +265,7 @@ def _do_nothing() -> None:
 
 
 def _bytes_of(tensor: torch.Tensor) -> int:
-    parts = int8_parts(tensor) if is_int8(tensor) else (tensor,)
+    parts = quantized_parts(tensor) if is_quantized(tensor) else (tensor,)
     return sum(part.numel() * part.element_size() for part in parts)
 
 

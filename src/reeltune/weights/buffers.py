@@ -21,13 +21,16 @@ from reeltune.weights.tensors import TORCH_DTYPES
 
 READ_BYTES = 8 * 1024 * 1024  # at once
 Checksums = dict[tuple[str, int], int]  # CRC-32 of what was written, by the source's name and the first row
+Magnitudes = dict[tuple[str, int], float]  # the largest in each piece of a weight, by the same
 
 
 class Buffers:
-    """One thread's open files and buffers. `seconds`: spent on each kind of work; `checksums`: those of all threads."""
+    """One thread's open files and buffers. `seconds`: spent on each kind of work; `checksums`, `largest`: those of all
+    threads.
+    """
 
-    def __init__(self, output: Path, checksums: Checksums) -> None:
-        self.output, self.checksums = output, checksums
+    def __init__(self, output: Path, checksums: Checksums, largest: Magnitudes) -> None:
+        self.output, self.checksums, self.largest = output, checksums, largest
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._files: dict[tuple[Path, str], FileIO] = {}
         self._raw: dict[str, bytearray] = {}
@@ -47,6 +50,12 @@ class Buffers:
     def written(self, tensor: Tensor, piece: Piece) -> torch.Tensor:
         """The piece's rows of a tensor of the new file; valid until the next call for that tensor."""
         return self._rows(self.output, tensor, piece, tensor.dtype)  # data and scales are needed together
+
+    def written_scalar(self, tensor: Tensor) -> torch.Tensor:
+        """A single number of the new file, [1, 1]; valid until the next call."""
+        with self._timed("read"):
+            raw = self._read(self.output, "scalar", tensor.begin, tensor.end - tensor.begin)
+        return torch.frombuffer(raw, dtype=TORCH_DTYPES[tensor.dtype], count=1).view(1, 1)
 
     def write(self, tensor: Tensor, first: int, values: torch.Tensor) -> None:
         """Write rows [rows, columns] of a tensor of the new file, from row `first` on. Raises OSError."""

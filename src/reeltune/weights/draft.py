@@ -23,14 +23,14 @@ from reeltune.families import ARCHITECTURES, FAMILIES, Family
 from reeltune.library.index import FILE_NAME, Index
 from reeltune.weights._libraries import modules_in_fp32
 from reeltune.weights.building import empty_model, model_config, transformer_class
-from reeltune.weights.formats import decoder_of
 from reeltune.weights.lora import Applied, Edits, FileValues, Values, read_edits, second_of_two
 from reeltune.weights.matching import check_names, check_storage
 from reeltune.weights.parts import Parts, name_of_all, read_parts
-from reeltune.weights.recipe import INT8, Recipe, Target, write_recipe
+from reeltune.weights.recipe import FP8, INT8, Recipe, Target, write_recipe
 
 _RUN_DTYPES = (DType.BF16, DType.FP16)
-_TARGETS = (INT8, *_RUN_DTYPES)
+_TARGETS = (INT8, FP8, *_RUN_DTYPES)
+_SCALES = ("tensor", "row", "none")
 _DTYPES = ("auto", *_RUN_DTYPES)
 _STALE_KEYS = (  # of the source's metadata: they tell how it is stored, or its sum
     "quantization_format", "quantization_map", "quantization_map_base64", "config", "config_base64",
@@ -49,31 +49,33 @@ class Draft:
 
 
 def prepare(
-    source: Path, *, to: str = "int8", dtype: str = "auto", loras: Sequence[tuple[str | Path, float]] = ()
+    source: Path,
+    *,
+    to: str = "int8",
+    dtype: str = "auto",
+    scales: str = "tensor",
+    loras: Sequence[tuple[str | Path, float]] = (),
 ) -> Draft:
     """Look at the source and the LoRAs, and work out the new file. Raises as `quantize`, before anything is written."""
-    for name, value, values in (("to", to, _TARGETS), ("dtype", dtype, _DTYPES)):
+    for name, value, values in (("to", to, _TARGETS), ("dtype", dtype, _DTYPES), ("scales", scales, _SCALES)):
         if value not in values:
             raise CheckpointError(f"Invalid value {value!r} for {name}.", hint=f"Use one of: {', '.join(values)}.")
-    if to != INT8 and dtype not in ("auto", to):
+    if to not in (INT8, FP8) and dtype not in ("auto", to):
         raise CheckpointError(f"A file can't be {to} and compute in {dtype}.", hint="Leave out dtype: it is for int8.")
     parts = read_parts(source)
     identity = identify(parts.header)
     family = _family(source, identity)
     run_dtype = _dtype(to, dtype, identity, family)
-    for file in parts.files:
-        names_of_file = [name for name, home in parts.homes.items() if home == file]
-        decoder_of(identity.quantization).check_notes(file, names_of_file)
     names = map_names(parts.header.tensors, family, identity.layout or "original", identity.prefix)
     known = WeightSource(parts.header, identity, names)
     fp32 = _check_model(family, known)
     edits, applied = _edits(Targets(family, known), FileValues((known, parts.homes)), source, loras)
     metadata = _metadata(source, parts, applied)
-    target = Target(to, run_dtype, fp32)
+    target = Target(to, run_dtype, fp32, scales)
     recipe = write_recipe(parts, known, family, target, edits, metadata)
+    if to in (INT8, FP8) and not recipe.modules:
+        raise UnsupportedFormat(f"{source} has no layers that are quantized.")
     if to == INT8:
-        if not recipe.modules:
-            raise UnsupportedFormat(f"{source} has no layers that are quantized.")
         metadata |= quantization_metadata(recipe.modules)
         recipe = write_recipe(parts, known, family, target, edits, metadata)
     return Draft(recipe, run_dtype, applied)
@@ -86,6 +88,8 @@ def _family(source: Path, identity: Identity) -> Family:
     if weight_format.reason_not_loadable:
         message = f"{source} holds {weight_format.label} weights, which can't be read."
         raise UnsupportedFormat(message, hint="Start from a 16-bit version.")
+    if identity.objection:
+        raise UnsupportedFormat(f"{source} can't be read: {identity.objection}.", hint="Start from a 16-bit version.")
     family = next((known for known in FAMILIES if known.name == identity.family), None)
     if family is None:
         raise UnsupportedFormat(
@@ -96,7 +100,7 @@ def _family(source: Path, identity: Identity) -> Family:
 
 def _dtype(to: str, dtype: str, identity: Identity, family: Family) -> DType:
     """Data type of the scales and of what isn't quantized. Raises UnsupportedFormat where nothing computes in it."""
-    if to != INT8:
+    if to not in (INT8, FP8):
         return DType(to)
     of_family = [architecture for architecture in ARCHITECTURES.values() if architecture.family is family]
     able = {dtype for architecture in of_family for dtype in architecture.data_types}

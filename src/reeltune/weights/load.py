@@ -28,7 +28,6 @@ from reeltune.families import FAMILIES, Family
 from reeltune.families.base import Config
 from reeltune.weights._libraries import modules_in_fp32
 from reeltune.weights.building import empty_model, model_config
-from reeltune.weights.formats import decoder_of
 from reeltune.weights.loader import Loader
 from reeltune.weights.lora import Edits, FileValues, read_edits
 from reeltune.weights.matching import check_names
@@ -50,6 +49,7 @@ def load_transformer(
     modules: Sequence[Path] = (),
     config: Config | None = None,
     quantize: bool = False,
+    keep: bool = False,
     loras: Sequence[MergedLora] = (),
     second: bool = False,
     into: nn.Module | None = None,
@@ -59,10 +59,10 @@ def load_transformer(
     """The diffusers transformer a checkpoint and its `modules` hold, on the CPU, in eval mode.
 
     `dtype`: what it computes in; `config`: what the headers can't tell of the model's config; `quantize`: block linears
-    that aren't int8 become so while loading; `loras`: LoRAs to merge before that; `second`: whether it is the second of
-    two transformers; `into`: a model whose weights are given up, and which is filled instead of a new one where it is
-    of the same config. Raises HeaderError, UnsupportedFormat or TensorMismatch before memory is
-    taken.
+    that aren't int8 become so while loading; `keep`: block linears that are stored in 8 bits stay so, where their
+    format allows it; `loras`: LoRAs to merge before that; `second`: whether it is the second of two transformers;
+    `into`: a model whose weights are given up, and which is filled instead of a new one where it is of the same config.
+    Raises HeaderError, UnsupportedFormat or TensorMismatch before memory is taken.
     """
     family, sources = _sources([path, *modules])
     model = _reused(into, empty_model(family, model_config(family, sources, config or {})))
@@ -73,9 +73,10 @@ def load_transformer(
     total = sum(len(source.parameters()) for source in sources)
     stage = "quantize" if quantize else "load"
     quantizable = family.quantizable if quantize else ()
+    kept = family.quantizable if keep else ()
     edits = _merged(family, dict(zip([path, *modules], sources, strict=True)), loras, second)
     for source, file in zip(sources, [path, *modules], strict=True):
-        loader = Loader(TensorFile(file), source, RUN_DTYPES[dtype], modules_in_fp32(model), quantizable, edits)
+        loader = Loader(TensorFile(file), source, RUN_DTYPES[dtype], modules_in_fp32(model), quantizable, edits, kept)
         for stored in source.parameters():
             if cancel:
                 cancel.check()
@@ -146,11 +147,12 @@ def _source(path: Path, wanted: Family | None) -> tuple[Family, WeightSource]:
     if weight_format.reason_not_loadable:
         message = f"{header.file} holds {weight_format.label} weights, which can't be loaded."
         raise UnsupportedFormat(message, hint=weight_format.hint)
+    if identity.objection:
+        raise UnsupportedFormat(f"{header.file} can't be loaded: {identity.objection}.", hint=weight_format.hint)
     family = next((known for known in FAMILIES if known.name == identity.family), None)
     if family is None or wanted not in (None, family):
         kind = "another" if family else "no known"
         first = next(iter(header.tensors))
         raise UnsupportedFormat(f"{header.file} is of {kind} model family.", hint=f"Its first tensor is {first!r}.")
-    decoder_of(identity.quantization).check_notes(path, header.tensors)
     names = map_names(header.tensors, family, identity.layout or "original", identity.prefix)
     return family, WeightSource(header, identity, names)

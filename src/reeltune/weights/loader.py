@@ -22,7 +22,8 @@ class Loader:
     """Turns a file's stored tensors into the model's.
 
     `run`: the data type that is computed in; `fp32`: modules kept in fp32; `quantizable`: linears, in original names,
-    that become int8 where they aren't; `edits`: LoRAs to merge, by stored name.
+    that become int8 where they aren't; `kept`: linears whose weights stay in 8 bits as they are stored, where they can;
+    `edits`: LoRAs to merge, by stored name.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class Loader:
         fp32: Collection[str] = (),
         quantizable: Collection[str] = (),
         edits: Mapping[str, Sequence[Edit]] = MappingProxyType({}),
+        kept: Collection[str] = (),
     ) -> None:
         self._file = file
         self._source = source
         self._run = run
         self._fp32 = frozenset(fp32)
         self._quantizable = quantizable
+        self._kept = kept
         self._edits = edits
         self._decoder = decoder_of(source.identity.quantization)
 
@@ -78,19 +81,25 @@ class Loader:
         return parts
 
     def _converted(self, stored: str, name: str, weight: Weight) -> torch.Tensor:
-        """The tensor of a parameter: in fp32 where it is kept so, int8, or in the run's data type."""
+        """The tensor of a parameter: in fp32 where it is kept so, int8, as it is stored, or in the run's data type."""
         if not self._fp32.isdisjoint(name.split(".")):
             return weight.decoded(torch.float32)
-        if not weight.is_quantized and self._becomes_int8(stored):
-            data, scale = quantize_tensor(weight.values, self._run, stored)
+        if weight.is_quantized:
+            return weight.in_memory(self._run)
+        if self._is_among(self._kept, stored) and (kept := weight.kept(self._run)) is not None:
+            return kept
+        if self._is_among(self._quantizable, stored):
+            values = weight.values if isinstance(weight, FloatWeight) else weight.decoded(torch.float32)
+            data, scale = quantize_tensor(values, self._run, stored)
             return int8_tensor(data, scale, self._run)
         return weight.in_memory(self._run)
 
-    def _becomes_int8(self, stored: str) -> bool:
+    def _is_among(self, linears: Collection[str], stored: str) -> bool:
+        """Whether a stored tensor is the weight of one of some linears, in original names."""
         name = self._source.format.weight_name(self._source.names.original[stored])
         if not name.endswith(".weight"):
             return False
-        return any(matches(module_of(name), pattern) for pattern in self._quantizable)
+        return any(matches(module_of(name), pattern) for pattern in linears)
 
 
 def _edited(weight: Weight, edits: Sequence[Edit]) -> Weight:

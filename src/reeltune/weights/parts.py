@@ -40,7 +40,8 @@ def read_parts(path: Path) -> Parts:
             tensors[name] = tensor
             homes[name] = Path(header.file)
     size = sum(header.file_bytes for header in headers)
-    return Parts(replace(headers[0], file=str(path), tensors=tensors, file_bytes=size), homes)
+    notes = {name: note for header in headers for name, note in header.notes.items()}
+    return Parts(replace(headers[0], file=str(path), tensors=tensors, file_bytes=size, notes=notes), homes)
 
 
 def name_of_all(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""From a 16-bit, fp32 or fp8 checkpoint to a quanto int8 or 16-bit file, LoRAs merged on the way, in one pass.
+"""From a checkpoint that isn't quanto int8 to a quanto int8, fp8 or 16-bit file, LoRAs merged on the way, in one pass.
 
 The file is streamed into a partial one beside its name, read again and held against the source, synced, and only then
 renamed: whatever stops it, source and earlier output stay as they were.
@@ -22,18 +22,18 @@ import torch
 
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify
-from reeltune.checkpoints.names import converted_name, quantized_name
-from reeltune.dtypes import DType, Quantization
+from reeltune.checkpoints.names import converted_name, fp8_name, quantized_name
+from reeltune.dtypes import DType
 from reeltune.errors import CheckpointError, NotEnoughDisk
 from reeltune.events import CancelToken, Listener, Notice, ignore
 from reeltune.library.inventory import PARTIAL
 from reeltune.machine import free_disk
-from reeltune.weights.buffers import Checksums
+from reeltune.weights.buffers import Checksums, Magnitudes
 from reeltune.weights.draft import prepare
 from reeltune.weights.lora import Applied
 from reeltune.weights.parts import name_of_all, read_parts
-from reeltune.weights.recipe import INT8, Recipe
-from reeltune.weights.stream import UNFINISHED, verify_piece, work_through, write_piece
+from reeltune.weights.recipe import FP8, INT8, Recipe
+from reeltune.weights.stream import UNFINISHED, measure_piece, verify_piece, work_through, write_piece
 from reeltune.weights.tensors import TORCH_DTYPES
 
 _CHUNK = 8 * 1024 * 1024
@@ -41,7 +41,7 @@ _CHUNK = 8 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Quantized:
-    """A file that was written and verified. `modules`: how many linears became int8; `seconds`: spent on "read",
+    """A file that was written and verified. `modules`: how many linears became int8 or fp8; `seconds`: spent on "read",
     "compute" and "write", summed over the threads, and "verify", of the whole check.
     """
 
@@ -59,22 +59,24 @@ def quantize(
     *,
     to: str = "int8",
     dtype: str = "auto",
+    scales: str = "tensor",
     loras: Sequence[tuple[str | Path, float]] = (),
     overwrite: bool = False,
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
 ) -> Quantized:
-    """Write the quanto int8 (or 16-bit) version of a checkpoint, or of the set of files it is one of.
+    """Write the quanto int8 (or fp8, or 16-bit) version of a checkpoint, or of the set of files it is one of.
 
-    `to`: "int8", "bf16" or "fp16"; `dtype`: what an int8 version computes in ("auto": the source's); `loras`: files
-    and weights, merged in fp32. Without `output` it lands beside the source, named by the convention.
-    Raises CheckpointError and its kinds, NotEnoughDisk, Cancelled; nothing is left behind then.
+    `to`: "int8", "fp8", "bf16" or "fp16"; `dtype`: what an int8 version computes in, and of what isn't quantized
+    ("auto": the source's); `scales`: of fp8, one for each "tensor" (ComfyUI), one for each "row" (LightX2V), or "none"
+    (diffusers); `loras`: files and weights, merged in fp32. Without `output` it lands beside the source, named by the
+    convention. Raises CheckpointError and its kinds, NotEnoughDisk, Cancelled; nothing is left behind then.
     """
     source, cancel = Path(source), cancel or CancelToken()
-    draft = prepare(source, to=to, dtype=dtype, loras=loras)
+    draft = prepare(source, to=to, dtype=dtype, scales=scales, loras=loras)
     for applied in draft.applied:
         listener(Notice(str(applied)))
-    output = Path(output) if output else source.with_name(default_name(source, to, draft.dtype, bool(loras)))
+    output = Path(output) if output else source.with_name(default_name(source, to, draft.dtype, bool(loras), scales))
     if output.suffix.lower() != ".safetensors":
         raise CheckpointError(f"{output} doesn't end in .safetensors.", hint="Name a .safetensors file.")
     _refuse_taken(source, output, overwrite)
@@ -105,12 +107,13 @@ def check(
     source: Path,
     output: Path,
     *,
+    to: str = INT8,
     dtype: str,
     listener: Listener = ignore,
     cancel: CancelToken | None = None,
 ) -> None:
-    """Hold a file that is there against its source, value by value. Raises CheckpointError where it isn't its int8."""
-    recipe = prepare(source, dtype=dtype).recipe
+    """Hold a file that is there against its source, value by value. Raises CheckpointError where it isn't that."""
+    recipe = prepare(source, to=to, dtype=dtype).recipe
     tensors = read_header(output).tensors
     wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in recipe.written}
     there = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
@@ -122,7 +125,7 @@ def check(
             outputs = tuple(tensors[tensor.name] for tensor in task.outputs)
             tasks.append(replace(task, outputs=outputs))
         as_it_lies = replace(recipe, tasks=tuple(tasks))
-        work_through(as_it_lies, output, verify_piece, "verify", listener, cancel or CancelToken(), {})
+        work_through(as_it_lies, output, verify_piece, "verify", listener, cancel or CancelToken(), {}, {})
     except (CheckpointError, OSError) as error:
         reason = error.message if isinstance(error, CheckpointError) else error.strerror
         raise CheckpointError(
@@ -131,13 +134,15 @@ def check(
         ) from error
 
 
-def default_name(source: Path, to: str, dtype: str, merged: bool) -> str:
+def default_name(source: Path, to: str, dtype: str, merged: bool, scales: str = "tensor") -> str:
     """Name of the file made from a source, by the convention, with `_merged` where LoRAs are merged into it."""
     name = name_of_all(source)
     if merged:
         name = f"{Path(name).stem}_merged{Path(name).suffix}"
     if to == INT8:
         return quantized_name(name, DType(dtype))
+    if to == FP8:
+        return fp8_name(name, scaled=scales != "none")
     return converted_name(name, DType(to))
 
 
@@ -201,7 +206,10 @@ def write(
         for tensor in recipe.ones:
             file.seek(tensor.begin)
             file.write(_one(tensor.dtype))
-    return work_through(recipe, partial, write_piece, "quantize", listener, cancel, checksums)
+    largest: Magnitudes = {}
+    if any(task.whole_scale for task in recipe.tasks):
+        work_through(recipe, partial, measure_piece, "measure", listener, cancel, checksums, largest)
+    return work_through(recipe, partial, write_piece, "quantize", listener, cancel, checksums, largest)
 
 
 def _one(dtype: str) -> bytes:
@@ -221,11 +229,10 @@ def verify(
         sha256 = aside.submit(_sha256, partial, cancel)
         header = read_header(partial)
         written = {tensor.name: tensor for tensor in recipe.written}
-        quantization = Quantization.QUANTO_INT8 if recipe.modules else Quantization.NONE
         same = dict(header.tensors) == written and header.file_bytes == recipe.bytes
-        if not same or identify(header).quantization is not quantization:
+        if not same or identify(header).quantization is not recipe.quantization:
             raise CheckpointError(f"{partial.name} does not read as it was written.", hint="Check the disk.")
-        work_through(recipe, partial, verify_piece, "verify", listener, cancel, checksums)
+        work_through(recipe, partial, verify_piece, "verify", listener, cancel, checksums, {})
         synced.result()
         return sha256.result(), time.perf_counter() - start
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from reeltune.checkpoints.contents import Tensor
 from reeltune.checkpoints.formats.base import ACTIVATION_SCALES, module_of
+from reeltune.checkpoints.formats.fp8 import MARK, MARK_SHAPE, ROW_SCALE, TENSOR_SCALE
 from reeltune.checkpoints.formats.quanto_int8 import DATA, SCALE
 from reeltune.checkpoints.header import DTYPE_BITS
 from reeltune.checkpoints.keys import matches
 from reeltune.checkpoints.source import WeightSource
-from reeltune.dtypes import DType
+from reeltune.dtypes import DType, Quantization
 from reeltune.errors import UnsupportedFormat
 from reeltune.families import Family
 from reeltune.weights.edits import Edit
@@ -27,6 +28,8 @@ from reeltune.weights.parts import Parts
 
 STORED = {DType.BF16: "BF16", DType.FP16: "F16", DType.FP32: "F32"}
 INT8 = "int8"
+FP8 = "fp8"
+_FP8_STORED = "F8_E4M3"
 _WIDE = ("F32", "F64")
 
 
@@ -35,7 +38,7 @@ class Task:
     """One stored tensor's way: read from `source` in `home`, decoded with its `scale` and the file of that, changed by
     `edits`.
 
-    `shape`: of the weight; `outputs`: the tensor it becomes; or of a quantized one, its data and its scales.
+    `shape`: of the weight; `outputs`: the tensor it becomes; or of a quantized one, its data and its scales, if any.
     """
 
     source: Tensor
@@ -49,7 +52,22 @@ class Task:
     @property
     def quantized(self) -> bool:
         """Whether it becomes int8."""
-        return len(self.outputs) > 1
+        return self.outputs[0].dtype == "I8"
+
+    @property
+    def to_fp8(self) -> bool:
+        """Whether it becomes fp8."""
+        return self.outputs[0].dtype == _FP8_STORED
+
+    @property
+    def row_scales(self) -> bool:
+        """Whether it becomes fp8 with a scale for each row."""
+        return self.to_fp8 and len(self.outputs) > 1 and self.outputs[1].shape != ()
+
+    @property
+    def whole_scale(self) -> bool:
+        """Whether it becomes fp8 with one scale, for which the whole weight must be looked at first."""
+        return self.to_fp8 and len(self.outputs) > 1 and self.outputs[1].shape == ()
 
     @property
     def plain(self) -> bool:
@@ -70,18 +88,22 @@ class Task:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The new file: `start` is its header's bytes, `ones` the scalars that are 1; `bytes` its size."""
+    """The new file: `start` is its header's bytes, `ones` the scalars that are 1, `zeros` the marks that hold zeros;
+    `bytes` its size; `quantization`: how its weights are stored.
+    """
 
     tasks: tuple[Task, ...]
     start: bytes
     ones: tuple[Tensor, ...]
     bytes: int
     modules: tuple[str, ...]
+    quantization: Quantization = Quantization.NONE
+    zeros: tuple[Tensor, ...] = ()
 
     @property
     def written(self) -> list[Tensor]:
         """Every tensor of the new file."""
-        return [tensor for task in self.tasks for tensor in task.outputs] + list(self.ones)
+        return [tensor for task in self.tasks for tensor in task.outputs] + [*self.ones, *self.zeros]
 
     @property
     def reads(self) -> int:
@@ -91,13 +113,23 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Target:
-    """What the new file is to be. `to`: "int8", "bf16" or "fp16"; `dtype`: of the scales and of all that isn't
-    quantized; `fp32`: modules that stay so.
+    """What the new file is to be. `to`: "int8", "fp8", "bf16" or "fp16"; `dtype`: of int8's scales, and of what isn't
+    quantized; `fp32`: modules that stay so; `scales`: of fp8, one for each "row" or "tensor", or "none".
     """
 
     to: str
     dtype: DType
     fp32: tuple[str, ...]
+    scales: str = "tensor"
+
+    @property
+    def quantization(self) -> Quantization:
+        """How the weights of the new file are stored, where any are quantized."""
+        if self.to == INT8:
+            return Quantization.QUANTO_INT8
+        if self.to == FP8:
+            return Quantization.FP8 if self.scales == "none" else Quantization.FP8_SCALED
+        return Quantization.NONE
 
 
 @dataclass(frozen=True)
@@ -123,22 +155,29 @@ def write_recipe(
     modules: list[str] = []
     for stored in source.parameters():
         _check_readable(source, stored)
-        if target.to == INT8 and _quantizable(source, stored, family):
+        if target.to in (INT8, FP8) and _quantizable(source, stored, family):
             module = module_of(source.format.weight_name(stored))
             modules.append(module)
-            outputs[stored] = _int8_outputs(module, source.weight_shape(stored), target)
+            outputs[stored] = _quantized_outputs(module, source.weight_shape(stored), target)
         else:
             dtype = _kept_dtype(source, stored, target, wide, family)
             outputs[stored] = [Output(source.format.weight_name(stored), dtype, source.weight_shape(stored))]
-    scalars = [Output(module + ending, STORED[target.dtype], ()) for module in modules for ending in ACTIVATION_SCALES]
+    scalars: list[Output] = []
+    if target.to == INT8:
+        endings = ACTIVATION_SCALES
+        scalars = [Output(module + ending, STORED[target.dtype], ()) for module in modules for ending in endings]
+    marks: list[Output] = []
+    if target.to == FP8 and target.scales == "tensor":
+        marks = [Output(source.identity.prefix + MARK, _FP8_STORED, MARK_SHAPE)]
     everything = [output for of_one in outputs.values() for output in of_one]
-    layout = _lay_out([*everything, *scalars], metadata)
+    layout = _lay_out([*everything, *scalars, *marks], metadata)
     tasks = []
     for stored, of_one in outputs.items():
         written = tuple(layout.tensors[output.name] for output in of_one)
         tasks.append(_task(parts, source, stored, tuple(edits.get(stored, ())), written))
     ones = tuple(layout.tensors[output.name] for output in scalars)
-    return Recipe(tuple(tasks), layout.start, ones, layout.bytes, tuple(modules))
+    zeros = tuple(layout.tensors[output.name] for output in marks)
+    return Recipe(tuple(tasks), layout.start, ones, layout.bytes, tuple(modules), target.quantization, zeros)
 
 
 def _task(
@@ -150,7 +189,7 @@ def _task(
         source=tensors[stored],
         shape=source.weight_shape(stored),
         home=parts.homes[stored],
-        decoder=decoder_of(source.identity.quantization),
+        decoder=decoder_of(source.identity.quantization).for_tensor(source.header, stored),
         scale=(tensors[scale_name], parts.homes[scale_name]) if scale_name else None,
         edits=edits,
         outputs=outputs,
@@ -167,8 +206,13 @@ def _check_readable(source: WeightSource, stored: str) -> None:
         )
 
 
-def _int8_outputs(module: str, shape: tuple[int, ...], target: Target) -> list[Output]:
+def _quantized_outputs(module: str, shape: tuple[int, ...], target: Target) -> list[Output]:
     """The data and the scales of a quantized layer."""
+    if target.to == FP8:
+        data = Output(f"{module}.weight", _FP8_STORED, shape)
+        if target.scales == "row":
+            return [data, Output(module + ROW_SCALE, "F32", (shape[0], 1))]
+        return [data, Output(module + TENSOR_SCALE, "F32", ())] if target.scales == "tensor" else [data]
     return [Output(module + DATA, "I8", shape), Output(module + SCALE, STORED[target.dtype], (shape[0], 1))]
 
 

@@ -1,4 +1,6 @@
-"""`--save-quantized`: from a definition's 16-bit files to quanto int8 ones in `ckpts/`, listed in the definition.
+"""`--save-quantized`: from a definition's 16-bit files to 8-bit ones in `ckpts/`, listed in the definition.
+
+They are quanto int8, or scaled fp8 where fp8 is preferred.
 
 What can't be done is explained, never half done: files are listed only after all of them were verified, the edit keeps
 everything else in the definition as it is, and lists of built-in or referenced definitions are never touched: an
@@ -10,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reeltune.checkpoints.names import quantized_name, read_name
+from reeltune.checkpoints.names import read_name
 from reeltune.definitions import Definition, Version, load_catalog
 from reeltune.definitions.configs import KEY
 from reeltune.definitions.schema import MODEL_KEY
@@ -23,8 +25,8 @@ from reeltune.library.inventory import Inventory
 from reeltune.machine import Machine
 from reeltune.planning.plan import Plan, explain
 from reeltune.preferences import Preferences
-from reeltune.weights.parts import name_of_all
-from reeltune.weights.quantize import check, quantize
+from reeltune.weights.quantize import check, default_name, quantize
+from reeltune.weights.recipe import FP8, INT8
 
 _SOURCE_SLOTS = TRANSFORMERS  # whose 16-bit files are quantized
 
@@ -33,7 +35,7 @@ _SOURCE_SLOTS = TRANSFORMERS  # whose 16-bit files are quantized
 class Saving:
     """A file to make for a slot: the listed version and the file it is made from, its path and data type.
 
-    `missing`: the version that is listed already but doesn't exist; empty where there is none.
+    `to`: "int8" or "fp8". `missing`: the version that is listed already but doesn't exist; empty where there is none.
     """
 
     slot: Slot
@@ -41,11 +43,15 @@ class Saving:
     source: Path
     target: Path
     dtype: DType
+    to: str = INT8
     missing: str = ""
 
 
-def plan_saving(plan: Plan) -> tuple[list[Saving], list[str]]:
-    """The files to make from a plan (of 16-bit versions), and the reasons why none is made for the other slots."""
+def plan_saving(plan: Plan, to: str = INT8) -> tuple[list[Saving], list[str]]:
+    """The files to make from a plan (of 16-bit versions), and the reasons why none is made for the other slots.
+
+    `to`: "int8" or "fp8".
+    """
     definition = plan.definition
     if has_modules(definition.slots):
         return [], [f"{definition.id} merges modules, which keep files of their own (`reeltune quantize FILE`)."]
@@ -54,7 +60,7 @@ def plan_saving(plan: Plan) -> tuple[list[Saving], list[str]]:
     for slot in _SOURCE_SLOTS:
         if slot not in plan.selection.choices:
             continue
-        saving = _saving(plan, slot)
+        saving = _saving(plan, slot, to)
         if isinstance(saving, str):
             reasons.append(saving)
         elif saving.target in [other.target for other in savings]:
@@ -64,14 +70,15 @@ def plan_saving(plan: Plan) -> tuple[list[Saving], list[str]]:
     return savings, reasons
 
 
-def _saving(plan: Plan, slot: Slot) -> Saving | str:
+def _saving(plan: Plan, slot: Slot, to: str) -> Saving | str:
     """The file to make for a slot, or the reason why none is made."""
     definition, choice = plan.definition, plan.selection.choices[slot]
     inventory = Inventory(definition.root, plan.preferences.model_folders)
-    int8_versions = [version for version in definition.slots[slot] if _int8_dtype(inventory, version) == choice.dtype]
-    for version in int8_versions:
+    made = [version for version in definition.slots[slot] if _is_like(inventory, version, to, choice.dtype)]
+    for version in made:
         if version.remote or inventory.find_version(version)[0] is not None:
-            return f"{definition.id} lists an int8 version in {choice.dtype} already: {version.file_name}."
+            kind = f"an int8 version in {choice.dtype}" if to == INT8 else "an fp8 version"
+            return f"{definition.id} lists {kind} already: {version.file_name}."
     if choice.quantization is Quantization.QUANTO_INT8:
         return f"{definition.id} lists no 16-bit version under {slot.key} that could be quantized."
     source = plan.path(slot)
@@ -79,23 +86,24 @@ def _saving(plan: Plan, slot: Slot) -> Saving | str:
         slot=slot,
         url=choice.version.url,
         source=source,
-        target=definition.root / "ckpts" / quantized_name(name_of_all(source), choice.dtype),
+        target=definition.root / "ckpts" / default_name(source, to, choice.dtype, merged=False),
         dtype=choice.dtype,
-        missing=int8_versions[0].url if int8_versions else "",
+        to=to,
+        missing=made[0].url if made else "",
     )
 
 
-def _int8_dtype(inventory: Inventory, version: Version) -> DType | None:
-    """The data type of a quanto int8 version, by its header where the file is on disk, else by its name."""
+def _is_like(inventory: Inventory, version: Version, to: str, dtype: DType) -> bool:
+    """Whether a version is one that would be made: by its header where the file is on disk, else by its name."""
     found, _ = inventory.find_version(version)
     if found is not None and found.identity is not None:
-        identity = found.identity
-        is_int8 = identity.quantization is Quantization.QUANTO_INT8
-        return DType(identity.dtype) if is_int8 and identity.dtype else None
-    name = read_name(version.url)
-    if name.quantization is not Quantization.QUANTO_INT8:
-        return None
-    return name.dtype or DType.BF16
+        quantization, its_dtype = found.identity.quantization, found.identity.dtype
+    else:
+        name = read_name(version.url)
+        quantization, its_dtype = name.quantization, name.dtype or DType.BF16
+    if to == FP8:
+        return quantization in (Quantization.FP8, Quantization.FP8_SCALED)
+    return quantization is Quantization.QUANTO_INT8 and its_dtype == dtype
 
 
 def save_quantized(
@@ -108,16 +116,17 @@ def save_quantized(
 ) -> list[Path]:
     """Make the int8 versions of a definition's 16-bit files and list them; reports what it does, or why nothing.
 
-    The data type is the one that would be run in; whatever quantization is preferred, the sources are 16-bit files,
-    downloaded where they are missing. A file that is listed but isn't there is made again. Returns the files that are
-    listed now. Raises as `quantize` and `pull`, and DefinitionError where the definition can't be written (the files
-    are there then).
+    Where fp8 is preferred, they are fp8 versions. The data type is the one that would be run in; whatever quantization
+    is preferred, the sources are 16-bit files, downloaded where they are missing. A file that is listed but isn't there
+    is made again. Returns the files that are listed now. Raises as `quantize` and `pull`, and DefinitionError where the
+    definition can't be written (the files are there then).
     """
+    to = FP8 if preferences.quantization == FP8 else INT8
     sixteen_bits = replace(preferences, quantization="bf16")
     plan = explain(definition, sixteen_bits, machine=machine)
-    if plan_saving(plan)[0]:  # else nothing needs to be downloaded to report why
+    if plan_saving(plan, to)[0]:  # else nothing needs to be downloaded to report why
         plan = pull(definition, sixteen_bits, weights_only=True, listener=listener, cancel=cancel, machine=machine)
-    savings, reasons = plan_saving(plan)
+    savings, reasons = plan_saving(plan, to)
     notices = [*plan.notices] if savings else []
     notices += [f"No quantized file is written: {reason}" for reason in reasons]
     for notice in notices:
@@ -134,10 +143,10 @@ def _save(saving: Saving, listener: Listener, cancel: CancelToken | None) -> Non
     if saving.missing:
         listener(Notice(f"{saving.missing} is listed, but doesn't exist: it is made again."))
     if saving.target.exists():
-        check(saving.source, saving.target, dtype=saving.dtype, listener=listener, cancel=cancel)
+        check(saving.source, saving.target, to=saving.to, dtype=saving.dtype, listener=listener, cancel=cancel)
         listener(Notice(f"{saving.target.name} exists already and was verified against {saving.source.name}."))
         return
-    made = quantize(saving.source, saving.target, dtype=saving.dtype, listener=listener, cancel=cancel)
+    made = quantize(saving.source, saving.target, to=saving.to, dtype=saving.dtype, listener=listener, cancel=cancel)
     size = f"{made.bytes:,} bytes, sha256 {made.sha256[:12]}…"
     listener(Notice(f"{saving.target} was written and verified ({size})."))
 

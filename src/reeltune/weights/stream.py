@@ -20,32 +20,78 @@ import torch
 from reeltune.errors import Cancelled, CheckpointError
 from reeltune.events import CancelToken, Listener, Progress
 from reeltune.library.inventory import PARTIAL
-from reeltune.weights.buffers import READ_BYTES, Buffers, Checksums
-from reeltune.weights.formats.quanto_int8 import check_finite, off, quantize_rows
-from reeltune.weights.recipe import Piece, Recipe, pieces
+from reeltune.weights import fp8, fp8_rows
+from reeltune.weights.buffers import READ_BYTES, Buffers, Checksums, Magnitudes
+from reeltune.weights.formats.quanto_int8 import check_finite, largest_of_rows, off, quantize_rows
+from reeltune.weights.recipe import Piece, Recipe, Task, pieces
 from reeltune.weights.tensors import TORCH_DTYPES
 
 UNFINISHED = ".quantizing" + PARTIAL  # after a file's name while it is being written
 _MOST_THREADS = 8
 
 
+def measure_piece(buffers: Buffers, piece: Piece) -> None:
+    """Note the largest magnitude of one piece, for the scale of the whole weight. Raises CheckpointError."""
+    task = piece.task
+    if not task.whole_scale:
+        return
+    values = buffers.source(piece)
+    name = task.source.name
+    largest = [float(largest_of_rows(block, name).amax()) for _, block in buffers.blocks(piece, values)]
+    buffers.largest[name, piece.first] = max(largest)
+
+
 def write_piece(buffers: Buffers, piece: Piece) -> None:
     """Read, compute and write one piece. Raises CheckpointError for values that can't be stored, NaN and infinity."""
     task, values = piece.task, buffers.source(piece)
     if task.quantized:
-        data_row, scale_row = task.outputs
         data = buffers.levels((piece.rows, task.matrix[1]))
-        scale = torch.empty((piece.rows, 1), dtype=TORCH_DTYPES[scale_row.dtype])
+        scale = torch.empty((piece.rows, 1), dtype=TORCH_DTYPES[task.outputs[1].dtype])
         for part, block in buffers.blocks(piece, values):
             quantize_rows(block, data[part], scale[part], task.source.name)
             if task.edits and off(block, data[part], scale[part]):
-                raise CheckpointError(f"{task.source.name} was quantized wrongly.", hint="Please report it.")
-        if task.edits:  # merging once more, to hold it against what is read again, would take as long as this did
-            buffers.checksums[task.source.name, piece.first] = _checksum(data, scale)
-        buffers.write(data_row, piece.first, data)
-        buffers.write(scale_row, piece.first, scale)
-        return
-    buffers.write(task.outputs[0], piece.first, _converted(buffers, piece, values))
+                raise _wrong(task)
+        _write_quantized(buffers, piece, data, scale)
+    elif task.to_fp8:
+        data = torch.empty((piece.rows, task.matrix[1]), dtype=fp8.E4M3)
+        scale = _fp8_scale(buffers, piece)
+        for part, block in buffers.blocks(piece, values):
+            part_scale = scale
+            if task.row_scales:
+                part_scale = scale[part] = fp8_rows.row_scales(block, task.source.name)
+            if len(task.outputs) == 1:
+                fp8_rows.refuse_too_large(block, task.source.name)
+            fp8_rows.to_fp8(block, part_scale, data[part])
+            if task.edits and fp8_rows.off(block, data[part], part_scale):
+                raise _wrong(task)
+        _write_quantized(buffers, piece, data, scale)
+    else:
+        buffers.write(task.outputs[0], piece.first, _converted(buffers, piece, values))
+
+
+def _fp8_scale(buffers: Buffers, piece: Piece) -> torch.Tensor:
+    """Room for the scales of a piece's rows; or the scale of the whole weight, 1 where it has none, [1, 1]."""
+    task = piece.task
+    if task.row_scales:
+        return torch.empty((piece.rows, 1))
+    if not task.whole_scale:
+        return torch.ones(1, 1)
+    largest = max(value for (name, _), value in buffers.largest.items() if name == task.source.name)
+    return fp8_rows.scales_of(torch.tensor([[largest]]))
+
+
+def _write_quantized(buffers: Buffers, piece: Piece, data: torch.Tensor, scale: torch.Tensor) -> None:
+    """Write data and scales. A scale of the whole weight is written with its first rows."""
+    task = piece.task
+    if task.edits:  # merging once more, to hold it against what is read again, would take as long as this did
+        buffers.checksums[task.source.name, piece.first] = _checksum(data, scale)
+    buffers.write(task.outputs[0], piece.first, data)
+    if len(task.outputs) > 1 and (piece.first == 0 or not task.whole_scale):
+        buffers.write(task.outputs[1], piece.first, scale)
+
+
+def _wrong(task: Task) -> CheckpointError:
+    return CheckpointError(f"{task.source.name} was quantized wrongly.", hint="Please report it.")
 
 
 def _converted(buffers: Buffers, piece: Piece, values: torch.Tensor) -> torch.Tensor:
@@ -63,13 +109,16 @@ def _converted(buffers: Buffers, piece: Piece, values: torch.Tensor) -> torch.Te
 def verify_piece(buffers: Buffers, piece: Piece) -> None:
     """Read a piece of the new file again and compare it with the source. Raises CheckpointError."""
     task, values = piece.task, buffers.source(piece)
-    if task.quantized:
-        data, scale = (buffers.written(tensor, piece) for tensor in task.outputs)
+    if task.quantized or task.to_fp8:
+        data, scale = buffers.written(task.outputs[0], piece), _written_scale(buffers, piece)
         known = buffers.checksums.get((task.source.name, piece.first))
         if known is not None:
             wrong = known != _checksum(data, scale)
         else:
-            wrong = any(off(block, data[part], scale[part]) for part, block in buffers.blocks(piece, values))
+            compare = fp8_rows.off if task.to_fp8 else off
+            wrong = False
+            for part, block in buffers.blocks(piece, values):
+                wrong |= compare(block, data[part], scale if len(scale) == 1 else scale[part])
     else:
         wrong = not torch.equal(buffers.written(task.outputs[0], piece), _converted(buffers, piece, values))
     if wrong:
@@ -78,9 +127,17 @@ def verify_piece(buffers: Buffers, piece: Piece) -> None:
         )
 
 
+def _written_scale(buffers: Buffers, piece: Piece) -> torch.Tensor:
+    """The scales of a piece in the new file: [rows, 1], or [1, 1] of the whole weight; 1 where it has none."""
+    task = piece.task
+    if len(task.outputs) == 1:
+        return torch.ones(1, 1)
+    return buffers.written_scalar(task.outputs[1]) if task.whole_scale else buffers.written(task.outputs[1], piece)
+
+
 def _checksum(data: torch.Tensor, scale: torch.Tensor) -> int:
     """CRC-32 of rows as they are stored."""
-    return zlib.crc32(scale.view(torch.uint8).numpy().data, zlib.crc32(data.numpy().data))
+    return zlib.crc32(scale.view(torch.uint8).numpy().data, zlib.crc32(data.view(torch.uint8).numpy().data))
 
 
 def work_through(
@@ -91,14 +148,15 @@ def work_through(
     listener: Listener,
     cancel: CancelToken,
     checksums: Checksums,
+    largest: Magnitudes,
 ) -> dict[str, float]:
     """Do all pieces of a recipe on all cores; returns the seconds spent on reading, computing and writing, summed
-    over the threads. `checksums`: filled while writing, held against while verifying. Raises what the first piece that
-    fails raises, and Cancelled.
+    over the threads. `checksums`: filled while writing, held against while verifying; `largest`: filled while
+    measuring, used while writing. Raises what the first piece that fails raises, and Cancelled.
     """
     count = min(_MOST_THREADS, os.cpu_count() or 1)
     idle: queue.SimpleQueue[Buffers] = queue.SimpleQueue()
-    everyone = [Buffers(output, checksums) for _ in range(count)]
+    everyone = [Buffers(output, checksums, largest) for _ in range(count)]
     for buffers in everyone:
         idle.put(buffers)
     stop = threading.Event()

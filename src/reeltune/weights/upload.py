@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import nn
 
-from reeltune.weights._libraries import int8_parts, is_int8, with_int8_parts
+from reeltune.weights._libraries import is_quantized, quantized_parts, with_quantized_parts
 
 CHUNK = 64 * 1024 * 1024  # bytes
 _BUFFERS = 2
@@ -48,10 +48,10 @@ def move(
         if tensor in replaced or not tensor.numel() or (tensor.device == device and not again):
             continue
         data = tensor.data
-        replaced[tensor] = _int8(data, copied) if is_int8(data) else copied(data)
+        replaced[tensor] = _quantized(data, copied) if is_quantized(data) else copied(data)
     _send(targets, stream, chunk)
     for module, name, tensor in owners:
-        if tensor in replaced and is_int8(tensor):
+        if tensor in replaced and is_quantized(tensor):
             setattr(module, name, nn.Parameter(replaced[tensor], requires_grad=False))
         elif tensor in replaced:
             tensor.data = replaced[tensor]
@@ -60,9 +60,9 @@ def move(
             buffer.data = replaced[buffer]
 
 
-def _int8(weight: torch.Tensor, copied: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    data, scale = int8_parts(weight)
-    return with_int8_parts(weight, copied(data), copied(scale))
+def _quantized(weight: torch.Tensor, copied: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    data, scale = quantized_parts(weight)
+    return with_quantized_parts(weight, copied(data), copied(scale))
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

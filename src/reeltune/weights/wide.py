@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from reeltune.weights._libraries import int8_parts, is_int8, quantizes_activations
+from reeltune.weights._libraries import dequantized, is_fp8, is_int8, quantized_parts, quantizes_activations
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -53,15 +53,16 @@ def _is_narrow(value: Any) -> bool:
 
 
 def _linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """x W^T + b for x [..., in], W [out, in] in 16 bits or int8, b [out]; the result has x's data type."""
+    """x W^T + b for x [..., in], W [out, in] in 16 bits, int8 or fp8, b [out]; the result has x's data type."""
     if is_int8(weight):
         if quantizes_activations(weight):  # its own kernel is fast
             return functional.linear(input, weight, bias)
-        data, scale = int8_parts(weight)
+        data, scale = quantized_parts(weight)
         product = functional.linear(input.float(), data.float())
         product *= scale.float().reshape(-1)
     else:
-        product = functional.linear(input.float(), weight.float())
+        plain = dequantized(weight) if is_fp8(weight) else weight
+        product = functional.linear(input.float(), plain.float())
     if bias is not None:
         product += bias.float()
     return product.to(input.dtype)

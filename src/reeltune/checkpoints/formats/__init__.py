@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from reeltune.checkpoints.contents import Header
 from reeltune.checkpoints.formats.base import SAFETENSORS, Faults, StoredWeight, WeightFormat
+from reeltune.checkpoints.formats.four_bits import W4A8, Int4, Mxfp, Nf4, Nunchaku
 from reeltune.checkpoints.formats.fp8 import Fp8, Fp8Scaled
 from reeltune.checkpoints.formats.gguf import Gguf
+from reeltune.checkpoints.formats.int8_scaled import ScaledInt8
 from reeltune.checkpoints.formats.nvfp4 import Nvfp4
 from reeltune.checkpoints.formats.other_floats import OtherFloats
 from reeltune.checkpoints.formats.other_int8 import OtherInt8
@@ -21,9 +23,15 @@ from reeltune.dtypes import Quantization
 FORMATS: tuple[WeightFormat, ...] = (
     Gguf(),
     Pickle(),
+    Nunchaku(),
+    W4A8(),
+    Mxfp(),
     Nvfp4(),
     QuantoInt8(),
     OtherQuanto(),
+    Int4(),
+    Nf4(),
+    ScaledInt8(),
     Fp8Scaled(),
     Fp8(),
     OtherFloats(),

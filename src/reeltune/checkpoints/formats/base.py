@@ -33,6 +33,11 @@ def module_of(tensor_name: str) -> str:
     return tensor_name.removesuffix(".weight")
 
 
+def file_name(header: Header) -> str:
+    """The name of a header's file in lower case, without its folders."""
+    return header.file.replace("\\", "/").rpartition("/")[2].lower()
+
+
 @dataclass(frozen=True)
 class StoredWeight:
     """The names of the stored tensors that make one weight: its values, and the scales they are multiplied with."""
@@ -60,6 +65,8 @@ class WeightFormat(Protocol):
     `label`: what reports call it; `reason_not_loadable`: empty where its weights can be loaded; `hint`: what to use
     instead. `stays_quantized`: its weights stay quantized in memory, and compute only in the data type they were made
     for. `converted_on_load`: they are quantized in the file, and converted to 16 bits while they are loaded.
+    `can_stay`: instead of being converted, they can stay in memory as they are stored, in a run of any data type.
+    `stored_as_int8`: they are stored as 8-bit integers, so that they can be int8 in memory too.
     `container`, `endings`: the kind of file, and how names of such files end. `name_pattern`: a regular expression of
     what a name says it with, to be replaced in the name of a converted file.
     """
@@ -67,9 +74,11 @@ class WeightFormat(Protocol):
     quantization: Quantization
     label: str
     reason_not_loadable: str = ""
-    hint: str = "Use a bf16, fp16, fp8 or quanto int8 version."
+    hint: str = "Use a bf16, fp16, fp8 or int8 version."
     stays_quantized: bool = False
     converted_on_load: bool = False
+    can_stay: bool = False
+    stored_as_int8: bool = False
     container: str = SAFETENSORS
     endings: tuple[str, ...] = SAFETENSORS_ENDINGS
     name_pattern: str = ""
@@ -94,6 +103,10 @@ class WeightFormat(Protocol):
     def is_in_header(self, header: Header) -> bool:
         """Whether a header shows that the file's weights are stored so."""
         return False
+
+    def objection(self, header: Header) -> str:
+        """Why the weights of a file can't be loaded, by what its header says beyond the format; empty if they can."""
+        return ""
 
     # --- names and shapes of the weights --------------------------------------------------------------------
 

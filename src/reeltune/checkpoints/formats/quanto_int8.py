@@ -28,6 +28,7 @@ class QuantoInt8(WeightFormat):
     quantization = Quantization.QUANTO_INT8
     label = "quanto int8"
     stays_quantized = True
+    stored_as_int8 = True
 
     def is_named_in(self, file_name: str) -> bool:
         """`_quanto_bf16_int8`, `_quanto_int8` and the like."""

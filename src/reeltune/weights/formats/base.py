@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, Self
 
 import torch
 
-from reeltune.checkpoints.contents import Tensor
+from reeltune.checkpoints.contents import Header, Tensor
 from reeltune.checkpoints.formats import StoredWeight
 from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, UnsupportedFormat
@@ -42,6 +40,9 @@ class Weight(Protocol):
     def in_memory(self, dtype: torch.dtype) -> torch.Tensor:
         """The tensor that a model computes with in a run of a data type."""
 
+    def kept(self, dtype: torch.dtype) -> torch.Tensor | None:
+        """The same for a linear layer whose weight stays as it is stored; None where it can't."""
+
 
 @dataclass(frozen=True)
 class FloatWeight:
@@ -66,6 +67,10 @@ class FloatWeight:
         """The numbers in the run's data type."""
         return self.values.to(dtype)
 
+    def kept(self, dtype: torch.dtype) -> None:
+        """None: numbers are converted."""
+        return
+
 
 class Decoder(Protocol):
     """Reads the weights of one format. What the methods do here is right for weights that are stored as they are.
@@ -76,13 +81,13 @@ class Decoder(Protocol):
     quantization: Quantization
     readable: tuple[str, ...] = FLOAT_DTYPES
 
-    def check_notes(self, path: Path, names: Iterable[str]) -> None:
-        """Read what a file's own notes say of how its tensors are stored. Raises UnsupportedFormat."""
-        return
-
     def read(self, file: TensorFile, weight: StoredWeight) -> Weight:
         """A weight from a file. Raises UnsupportedFormat, and CheckpointError where it is damaged."""
         return FloatWeight(read_floats(file, weight.values))
+
+    def for_tensor(self, header: Header, stored: str) -> Decoder:
+        """The decoder for the rows of one tensor of a file. Raises UnsupportedFormat."""
+        return self
 
     def is_plain(self, tensor: Tensor) -> bool:
         """Whether a stored tensor is the weight itself, in a data type that is computed with directly."""

@@ -7,17 +7,17 @@ whose scale is missing is recognized.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 
 from reeltune.checkpoints.contents import Tensor
 from reeltune.checkpoints.formats import StoredWeight
-from reeltune.checkpoints.formats.fp8 import FP8_DTYPES, NOTE, is_matrix
+from reeltune.checkpoints.formats.fp8 import FP8_DTYPES, is_matrix
 from reeltune.dtypes import Quantization
-from reeltune.errors import CheckpointError, UnsupportedFormat
+from reeltune.errors import CheckpointError
+from reeltune.weights._libraries import fp8_tensor
 from reeltune.weights.formats.base import (
     FLOAT_DTYPES,
     Decoder,
@@ -26,41 +26,64 @@ from reeltune.weights.formats.base import (
     check_scales,
     dequantize,
     read_floats,
+    swap_halves,
 )
 from reeltune.weights.tensors import TensorFile
 
 _REACH = 0.5  # of the data type's largest number
-_MOST_NOTE_BYTES = 4096
-_KNOWN_STORAGE = ("float8_e4m3fn", "float8_e5m2")
-_KNOWN_KEYS = frozenset({"format", "full_precision_matrix_mult"})
+
+
+@dataclass(frozen=True)
+class Fp8Weight:
+    """A weight that can stay fp8. `values`: fp8 [out, in]; `scales`: fp32 [out, 1]."""
+
+    values: torch.Tensor
+    scales: torch.Tensor
+    is_quantized: bool = False
+
+    def rows(self, first: int, last: int) -> Self:
+        """Some of its rows."""
+        return type(self)(self.values[first:last], self.scales[first:last])
+
+    def swapped(self) -> Self:
+        """Itself with the lower half of the rows before the upper one."""
+        return type(self)(swap_halves(self.values.view(torch.uint8)).view(self.values.dtype), swap_halves(self.scales))
+
+    def decoded(self, dtype: torch.dtype) -> torch.Tensor:
+        """Values times scales."""
+        return dequantize(self.values, self.scales, dtype)
+
+    def in_memory(self, dtype: torch.dtype) -> torch.Tensor:
+        """The decoded numbers."""
+        return self.decoded(dtype)
+
+    def kept(self, dtype: torch.dtype) -> torch.Tensor:
+        """torchao's fp8 weight on the same memory."""
+        return fp8_tensor(self.values, self.scales, dtype)
 
 
 class Fp8Decoder(Decoder):
-    """Reads fp8 as fp32, with or without scales."""
+    """Reads fp8 with or without scales."""
 
     quantization = Quantization.FP8
-    readable = (*FLOAT_DTYPES, *FP8_DTYPES)
-
-    def check_notes(self, path: Path, names: Iterable[str]) -> None:
-        """Raise UnsupportedFormat where a note of ComfyUI's describes another storage than scaled fp8."""
-        notes = [name for name in names if name.endswith(NOTE)]
-        if not notes:
-            return
-        file = TensorFile(path)
-        for name in notes:
-            if not _is_known_storage(file[name]):
-                message = f"{path}: {name} describes a storage that isn't known here."
-                raise UnsupportedFormat(message, hint="Use a bf16 version.")
+    readable: tuple[str, ...] = (*FLOAT_DTYPES, *FP8_DTYPES)
 
     def read(self, file: TensorFile, weight: StoredWeight) -> Weight:
-        """A weight in fp32, or as it is stored where it isn't fp8."""
+        """A matrix of fp8 with its scales, 1 where it has none; other tensors in fp32 or as they are stored."""
+        stored = read_floats(file, weight.values)
+        is_fp8 = stored.dtype.itemsize == 1
         if weight.scales is None:
-            return FloatWeight(read_unscaled(file, weight.values))
+            if not is_fp8 or stored.ndim != 2:
+                return FloatWeight(read_unscaled(file, weight.values))
+            if is_matrix(weight.values, tuple(stored.shape)):
+                _check_unscaled(stored, weight.values, file.path.name)
+            return Fp8Weight(stored, torch.ones(len(stored), 1))
         scales = file[weight.scales]
         check_scales(scales, f"{file.path}: {weight.scales} is")
-        stored = file[weight.values]
-        rows = scales.reshape(-1, *[1] * (stored.ndim - 1))
-        return FloatWeight(dequantize(stored, rows, torch.float32))
+        rows = scales.to(torch.float32).reshape(-1, *[1] * (stored.ndim - 1))
+        if not is_fp8 or stored.ndim != 2:
+            return FloatWeight(dequantize(stored, rows, torch.float32))
+        return Fp8Weight(stored, rows.expand(len(stored), 1))
 
     def decode_rows(
         self, tensor: Tensor, file_name: str, stored: torch.Tensor, scales: torch.Tensor | None, numbers: torch.Tensor
@@ -99,15 +122,3 @@ def _check_unscaled(values: torch.Tensor, name: str, file_name: str) -> None:
             f"{file_name}: {name} reaches {largest:g}, which no weight does: it was scaled, and its scale is missing.",
             hint="Download the file again, or use a bf16 version.",
         )
-
-
-def _is_known_storage(note: torch.Tensor) -> bool:
-    """Whether a note, JSON as bytes, describes fp8 with scales and nothing else."""
-    text = bytes(note.view(torch.uint8).reshape(-1)[:_MOST_NOTE_BYTES].tolist())
-    try:
-        storage = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(storage, dict):
-        return False
-    return storage.get("format") in _KNOWN_STORAGE and storage.keys() <= _KNOWN_KEYS

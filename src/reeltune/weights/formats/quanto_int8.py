@@ -55,6 +55,10 @@ class Int8Weight:
         """torchao's int8 weight on the same memory."""
         return int8_tensor(self.values, self.scales, dtype)
 
+    def kept(self, dtype: torch.dtype) -> torch.Tensor:
+        """The same."""
+        return self.in_memory(dtype)
+
 
 class QuantoInt8Decoder(Decoder):
     """Reads quantized weights as they are stored, and everything else as in files of other formats."""
@@ -130,6 +134,16 @@ def _scales(absmax: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor
     if not bool(torch.isfinite(scale).all()):
         raise CheckpointError(f"{name} is too large for {dtype}.", hint="Use bf16.")
     return scale.masked_fill_(scale == 0, 1)  # of a row that small, every value rounds to 0
+
+
+def largest_of_rows(values: torch.Tensor, name: str) -> torch.Tensor:
+    """Largest magnitudes [rows, 1] of `values` [rows, in]. Raises CheckpointError for NaN and infinity."""
+    if (kernels := compiled()) is not None and kernels.takes(values):
+        magnitudes: torch.Tensor = kernels.largest(values)
+    else:
+        magnitudes = values.abs().amax(dim=1, keepdim=True)
+    _refuse_bad(magnitudes, name)
+    return magnitudes
 
 
 def check_finite(values: torch.Tensor, name: str) -> None:

@@ -23,7 +23,7 @@ from reeltune.checkpoints.loras.targets import Place
 from reeltune.checkpoints.source import WeightSource
 from reeltune.errors import UnsupportedFormat
 from reeltune.families import Family
-from reeltune.weights._libraries import dequantized, is_int8, offloaded_copies
+from reeltune.weights._libraries import dequantized, is_quantized, offloaded_copies
 from reeltune.weights.edits import Edit, LowRank
 from reeltune.weights.lora.matching import read_edits
 from reeltune.weights.lora.terms import ColumnDoraTerm, DoraTerm, LayerPass, Matrix, MatrixTerm, Pair, PairsTerm, Term
@@ -240,5 +240,5 @@ def _delta(edit: Edit, original: torch.Tensor) -> torch.Tensor:
 
 def _numbers(parameter: torch.Tensor) -> torch.Tensor:
     """A copy of a parameter on the CPU as fp32 [rows, columns]."""
-    values = dequantized(parameter) if is_int8(parameter) else parameter.detach()
+    values = dequantized(parameter) if is_quantized(parameter) else parameter.detach()
     return values.to("cpu", torch.float32, copy=True).reshape(len(parameter) if parameter.ndim else 1, -1)
