@@ -39,7 +39,7 @@ def retrieve_definition(workspace: Here, id: DefinitionId) -> JsonObject:
         "family": definition.architecture.family.label,
         "runnable": not reason,
         "reason": reason,
-        "versions": {slot: [version.url for version in versions] for slot, versions in definition.slots.items()},
+        "versions": {slot: [version.url for version in versions] for slot, versions in definition.all_versions.items()},
         "loras": [lora.url for lora in definition.loras],
         "inputs": [
             {"key": item.key, "kind": item.kind, "required": item.required} for item in definition.architecture.inputs

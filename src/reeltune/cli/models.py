@@ -96,7 +96,7 @@ def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
     if definition.resolutions:
         print_line(f"resolutions   {', '.join(value for _, value in definition.resolutions)}")
     print_line(f"files         {', '.join(str(path) for path in definition.files)}")
-    for slot, versions in definition.slots.items():
+    for slot, versions in definition.all_versions.items():
         print_line(f"\n{slot}")
         for version in versions:
             print_line(f"  {version.url}")
@@ -126,7 +126,7 @@ def _definition_json(definition: Definition, reason: str) -> JsonObject:
         "architecture": definition.architecture.id,
         "runnable": not reason,
         "reason": reason,
-        "slots": {slot: [version.url for version in versions] for slot, versions in definition.slots.items()},
+        "slots": {slot: [version.url for version in versions] for slot, versions in definition.all_versions.items()},
         "loras": [lora.url for lora in definition.loras],
         "loras_multipliers": definition.lora_multipliers,
         "preload": [version.url for version in definition.preload],

@@ -56,12 +56,15 @@ def _model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
         "modules": modules,
         "preload_URLs": _urls(definition.preload),
         "loras": _urls(definition.loras),
+        **{slot.key: _urls(versions) for slot, versions in definition.component_versions.items()},
     }
     model |= {key: urls for key, urls in lists.items() if urls}
     if definition.lora_multipliers:
         model["loras_multipliers"] = definition.lora_multipliers.split()
     if definition.components != definition.architecture.components_repo:
         model["components"] = definition.components
+    if definition.text_encoder_folder:
+        model["text_encoder_folder"] = definition.text_encoder_folder
     if definition.sha256:
         model["sha256"] = dict(definition.sha256)
     others = section.model_dump(exclude_none=True, exclude_unset=True)

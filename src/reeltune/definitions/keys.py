@@ -11,7 +11,6 @@ REPORTED: Mapping[str, str] = MappingProxyType(
     {
         "configs": "variants of a model are not supported",
         "LTXV_config": "guidance and timesteps are taken from the settings",
-        "text_encoder_folder": "the architecture's text encoder is used",
         "sample_solver": "the solver is taken from the settings",
         "lock_guidance_phases": "the number of phases is taken from the settings",
         "guidance_max_phases": "the number of phases is taken from the settings",
@@ -28,9 +27,6 @@ SILENT = frozenset(
 )  # fmt: skip
 _SILENT_PARTS = ("prompt_enhancer",)
 
-# Replacements of components, which aren't supported: a definition with one of them can't run.
-REPLACED_COMPONENTS = ("text_encoder_URLs", "VAE_URLs")
-
 
 def is_silent(key: str) -> bool:
     """Whether a key of another program has no effect on videos."""
@@ -39,7 +35,7 @@ def is_silent(key: str) -> bool:
 
 def is_known(key: str) -> bool:
     """Whether a known program uses the key."""
-    return key in REPORTED or key in REPLACED_COMPONENTS or is_silent(key)
+    return key in REPORTED or is_silent(key)
 
 
 def has_value(value: Any) -> bool:

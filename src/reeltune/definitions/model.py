@@ -56,7 +56,9 @@ class Definition:
     the files it was read from, built-in ones first. `root`: its working folder. `namesakes`: for a version, other files
     with the same name in all definitions of the catalog. `visible`: whether lists show it. `resolutions`: the labels
     and values of the resolutions it offers; empty for any resolution. `profile_folders`: the folders of its profiles
-    below `profiles/`.
+    below `profiles/`. `component_versions`: versions of components that replace the architecture's, by slot.
+    `text_encoder_folder`: the folder with the text encoder's tokenizer, below `ckpts/`, a model folder or the root;
+    empty for the architecture's.
     """
 
     id: str
@@ -80,6 +82,13 @@ class Definition:
     visible: bool = True
     resolutions: tuple[tuple[str, str], ...] = ()
     profile_folders: tuple[str, ...] = ()
+    component_versions: Mapping[Slot, tuple[Version, ...]] = field(default_factory=dict)
+    text_encoder_folder: str = ""
+
+    @property
+    def all_versions(self) -> Mapping[Slot, tuple[Version, ...]]:
+        """The versions of every slot, those of components last."""
+        return {**self.slots, **self.component_versions}
 
     @property
     def own_file(self) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from reeltune.checkpoints.names import format_objection, name_objection
-from reeltune.definitions.keys import REPLACED_COMPONENTS, REPORTED, has_value
+from reeltune.definitions.keys import REPORTED, has_value
 from reeltune.definitions.model import Version
 from reeltune.definitions.section import ModelSection
 from reeltune.definitions.slots import TRANSFORMER_2, Slot, has_modules
@@ -31,10 +31,6 @@ def unsupported_features(
         clauses.append(f"it merges modules, which {architecture.id} does not support{_module_hint(architecture)}")
     if model.image_outputs:
         clauses.append("it makes images instead of videos (image_outputs), which is not supported")
-    extra = model.model_extra or {}
-    for key in REPLACED_COMPONENTS:
-        if has_value(extra.get(key)):
-            clauses.append(f"it replaces components by {key}, which is not supported yet")
     clauses += refusals(layer(architecture, settings), architecture)
     clauses += _unloadable_slots(slots, format_objection)
     return tuple(clauses)

@@ -38,21 +38,37 @@ class Rename:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A file that is a part of a component. `kind`: as in `Component`. `prefix`: of its names in the class."""
+
+    kind: str
+    prefix: str
+
+
+@dataclass(frozen=True)
 class Component:
     """A part of the pipeline besides the transformer.
 
     `name`: also its subfolder in a repository in diffusers layout. `library`: "transformers" or "diffusers". `files`:
-    patterns of the required files, relative to the subfolder. `wangp_files`: the files or folders that contain it in a
-    WanGP `ckpts` folder, in order of preference. `layout`: the layout of such a file's weights, a key of
-    `families.components.LAYOUTS`.
+    patterns of the required files, relative to the subfolder. `folders`: folders of other programs that have these
+    files, in order of preference. `kind`: the model in a single file, a key of `families.components.KINDS`; empty if
+    it is never in one. `assembled`: the files that together are the same model. `feeds`: the key of the transformer's
+    config with the size that it must have.
     """
 
     name: str
     library: str
     class_name: str
     files: tuple[str, ...]
-    wangp_files: tuple[str, ...] = ()
-    layout: str = ""
+    folders: tuple[str, ...] = ()
+    kind: str = ""
+    assembled: tuple[Part, ...] = ()
+    feeds: str = ""
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it has weights; tokenizers and processors of images have none."""
+        return WEIGHT_FILES[1] in self.files
 
 
 @dataclass(frozen=True)

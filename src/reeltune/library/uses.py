@@ -92,7 +92,7 @@ class FileUsers:
 def _listed_texts(definition: Definition) -> set[str]:
     """Every text in a definition that may be a URL or path, whether or not its key is known."""
     texts = {version.url for version in definition.preload}
-    for versions in definition.slots.values():
+    for versions in definition.all_versions.values():
         texts |= {version.url for version in versions}
     for path in definition.files:
         texts |= {text for text in _strings(_read_json(path)) if len(text) < _MAX_URL_LENGTH}

@@ -49,7 +49,7 @@ def estimate(plan: Plan) -> Estimate:
         parameters=_sum(identity.parameters if identity else None for identity in identities),
         transformer=_sum([largest, *beside]),
         transformers=_sum([*transformers, *beside]),
-        encoders=_sum(item.bytes for item in plan.items if item.repository),
+        encoders=_sum(item.memory_bytes for item in plan.items if item.component),
         disk=_sum(item.bytes for item in plan.items),
     )
 
