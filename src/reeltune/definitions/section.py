@@ -81,10 +81,13 @@ class ModelSection(BaseModel):
     )
     loras: _Urls = Field(None, description="LoRAs that are always applied to the model.")
     loras_multipliers: list[str | float | int] | str | None = Field(None, description="One weight for each LoRA.")
-    text_encoder_URLs: _Urls = Field(None, description="The versions of the text encoder, instead of the architecture's.")
+    text_encoder_URLs: _Urls = Field(
+        None, description="The versions of the text encoder, instead of the architecture's."
+    )
     VAE_URLs: _Urls = Field(None, description="The versions of the VAE, instead of the architecture's.")
     text_encoder_folder: Annotated[str, Field(max_length=1024), AfterValidator(_inner_folder)] | None = Field(
-        None, description="Folder below ckpts/ with the text encoder's tokenizer, and with its weights if none are listed."
+        None,
+        description="Folder below ckpts/ with the text encoder's tokenizer, and with its weights if none are listed.",
     )
     auto_quantize: bool | None = Field(
         None, description="Quantize a 16-bit version while loading if int8 is preferred."

@@ -38,7 +38,7 @@ class Rename:
 
 
 @dataclass(frozen=True)
-class Part:
+class ComponentPart:
     """A file that is a part of a component. `kind`: as in `Component`. `prefix`: of its names in the class."""
 
     kind: str
@@ -62,7 +62,7 @@ class Component:
     files: tuple[str, ...]
     folders: tuple[str, ...] = ()
     kind: str = ""
-    assembled: tuple[Part, ...] = ()
+    assembled: tuple[ComponentPart, ...] = ()
     feeds: str = ""
 
     @property

@@ -17,10 +17,10 @@ from reeltune.families.base import (
     ZERO_STAR,
     Architecture,
     Component,
+    ComponentPart,
     Config,
     Family,
     Input,
-    Part,
     Rename,
     Shapes,
     Signature,
@@ -188,12 +188,10 @@ _COMPONENTS = (
         "vae", "diffusers", "AutoencoderKLHunyuanVideo", WEIGHT_FILES, kind=HUNYUAN_VAE.name, feeds="out_channels"
     ),
 )
-_LLAVA_PARTS = (Part(LLAMA.name, "model.language_model."), Part(LLAVA_VISION.name, "model."))
+_LLAVA_PARTS = (ComponentPart(LLAMA.name, "model.language_model."), ComponentPart(LLAVA_VISION.name, "model."))
 _IMAGE_COMPONENTS = (
     _COMPONENTS[0],
-    replace(
-        _COMPONENTS[1], class_name="LlavaForConditionalGeneration", kind=LLAVA.name, assembled=_LLAVA_PARTS
-    ),
+    replace(_COMPONENTS[1], class_name="LlavaForConditionalGeneration", kind=LLAVA.name, assembled=_LLAVA_PARTS),
     *_COMPONENTS[2:],
     Component(
         "image_processor",
@@ -201,7 +199,7 @@ _IMAGE_COMPONENTS = (
         "CLIPImageProcessor",
         ("*.json",),
         kind=LLAVA.name,
-        assembled=(Part(LLAVA_VISION.name, "model."),),
+        assembled=(ComponentPart(LLAVA_VISION.name, "model."),),
     ),
 )
 

@@ -104,10 +104,10 @@ LTX = Family(
     transformer_class="LTXVideoTransformer3DModel",
     components=(
         Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model"), _TOKENIZER_FOLDERS),
-        Component("text_encoder", "transformers", "T5EncoderModel", WEIGHT_FILES, kind=T5.name, feeds="caption_channels"),
         Component(
-            "vae", "diffusers", "AutoencoderKLLTXVideo", WEIGHT_FILES, kind=LTX_VAE.name, feeds="out_channels"
+            "text_encoder", "transformers", "T5EncoderModel", WEIGHT_FILES, kind=T5.name, feeds="caption_channels"
         ),
+        Component("vae", "diffusers", "AutoencoderKLLTXVideo", WEIGHT_FILES, kind=LTX_VAE.name, feeds="out_channels"),
     ),
     solvers=("euler",),
     fps=30,

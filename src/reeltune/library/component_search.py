@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from reeltune.checkpoints.components import ComponentMatch
 from reeltune.checkpoints.formats import format_of, loadable_endings
@@ -16,14 +17,33 @@ from reeltune.families import ARCHITECTURES, Component
 from reeltune.families.components import KINDS
 from reeltune.files import is_folder
 from reeltune.library.component_folders import component_files, has_tokenizer
+from reeltune.library.folders import FolderFiles
 from reeltune.library.header_cache import HeaderCache, HeaderFacts
 from reeltune.library.index import fold
-from reeltune.library.inventory import FileOnDisk, Inventory, UnusableFile
+from reeltune.library.on_disk import FileOnDisk, UnusableFile
 
 _SUFFIXES = loadable_endings()
 _MAX_HEADERS = 20_000
 _MAX_SECONDS = 20.0
 _VOCABULARIES = ("tokenizer.json", "vocab.json")
+
+
+class Searched(Protocol):
+    """The folders that are searched: an inventory."""
+
+    root: Path
+    folders: tuple[Path, ...]
+    comfyui_sources: tuple[Path, ...]
+
+    @property
+    def files(self) -> FolderFiles:
+        """All files in the folders."""
+
+    def read_checkpoint(self, path: Path) -> FileOnDisk:
+        """A checkpoint with its identity. Raises CheckpointError, OSError."""
+
+    def component(self, repository: str, name: str) -> Path | None:
+        """The folder of a component in diffusers layout; None if it isn't on disk."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +79,8 @@ class _Search:
 class ComponentSearch:
     """Searches the folders of an inventory for components. Headers are read when they are needed, and once."""
 
-    def __init__(self, inventory: Inventory) -> None:
-        self.inventory = inventory
+    def __init__(self, inventory: Searched) -> None:
+        self._inventory = inventory
         self._cache = HeaderCache(inventory.root / "ckpts")
         self._published: dict[str, _Search] = {}
         self.notices: list[str] = []
@@ -84,7 +104,7 @@ class ComponentSearch:
     def _folders(self, component: Component, repository: str) -> Iterator[ComponentOnDisk]:
         """Folders in diffusers layout, and folders of other programs with the component's files."""
         for name in _same_repositories(component, repository):
-            path = self.inventory.component(name, component.name)
+            path = self._inventory.component(name, component.name)
             if path is not None:
                 yield ComponentOnDisk(path)
         for path in self._other_folders(component):
@@ -92,15 +112,17 @@ class ComponentSearch:
 
     def _other_folders(self, component: Component) -> Iterator[Path]:
         for name in component.folders:
-            tops = (*self.inventory.folders, *self.inventory.comfyui_sources)
+            tops = (*self._inventory.folders, *self._inventory.comfyui_sources)
             direct = [top / name for top in tops]
-            deeper = [path.parent for path in self._files_named(_VOCABULARIES) if path.parent.as_posix().endswith(f"/{name}")]
+            deeper = [
+                path.parent for path in self._files_named(_VOCABULARIES) if path.parent.as_posix().endswith(f"/{name}")
+            ]
             for folder in dict.fromkeys((*direct, *deeper)):
                 if self._has_files(folder, component):
                     yield folder
 
     def _files_named(self, names: Iterable[str]) -> list[Path]:
-        return [path for name in names for path in self.inventory.files.by_name.get(name, [])]
+        return [path for name in names for path in self._inventory.files.by_name.get(name, [])]
 
     def _has_files(self, folder: Path, component: Component) -> bool:
         """Whether a folder has everything that a component needs, undamaged."""
@@ -172,7 +194,7 @@ class ComponentSearch:
     @cached_property
     def _by_folded_name(self) -> dict[str, list[Path]]:
         by_name: dict[str, list[Path]] = {}
-        for name, paths in self.inventory.files.by_name.items():
+        for name, paths in self._inventory.files.by_name.items():
             by_name.setdefault(fold(name), []).extend(paths)
         return by_name
 
@@ -195,7 +217,7 @@ class ComponentSearch:
 
     def _read(self, path: Path) -> FileOnDisk | UnusableFile:
         try:
-            return self.inventory.read_checkpoint(path)
+            return self._inventory.read_checkpoint(path)
         except CheckpointError as error:
             return UnusableFile(path, str(error))
         except OSError as error:
@@ -210,9 +232,9 @@ class ComponentSearch:
         The number of headers and the time are limited; a notice tells what was left out.
         """
         facts: dict[Path, HeaderFacts] = {}
-        paths = [path for paths in self.inventory.files.by_name.values() for path in paths]
+        paths = [path for paths in self._inventory.files.by_name.values() for path in paths]
         paths = [path for path in paths if path.name.lower().endswith(_SUFFIXES)]
-        rank = {folder: index for index, folder in enumerate(self.inventory.folders)}
+        rank = {folder: index for index, folder in enumerate(self._inventory.folders)}
         paths.sort(key=lambda path: (_rank_of(path, rank), path))
         end = time.monotonic() + _MAX_SECONDS
         for path in paths[:_MAX_HEADERS]:

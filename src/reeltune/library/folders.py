@@ -35,8 +35,8 @@ class FolderFiles:
 def walk(folders: Sequence[Path], *, max_files: int = MAX_FILES, seconds: float = MAX_SECONDS) -> FolderFiles:
     """List the files below `folders`; a folder that several links lead to is read once.
 
-    The walk is breadth-first, so that the limits leave out the deepest folders. Named pipes, devices, partial downloads,
-    installed packages and the blobs of the Hub's cache are left out.
+    The walk is breadth-first, so that the limits leave out the deepest folders. Named pipes, devices, partial
+    downloads, installed packages and the blobs of the Hub's cache are left out.
     """
     files = FolderFiles()
     visited: set[str] = set()

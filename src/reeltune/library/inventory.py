@@ -20,10 +20,13 @@ from reeltune.errors import CheckpointError
 from reeltune.files import expand, is_file, is_folder
 from reeltune.library.component_folders import component_files as component_files
 from reeltune.library.component_folders import is_whole_component
+from reeltune.library.component_search import ComponentSearch
 from reeltune.library.folders import FolderFiles, walk
 from reeltune.library.hub_cache import PREFIX as HUB_CACHE_PREFIX
 from reeltune.library.hub_cache import HubCache, hub_cache_folder
 from reeltune.library.index import Index, fold
+from reeltune.library.on_disk import FileOnDisk as FileOnDisk
+from reeltune.library.on_disk import UnusableFile as UnusableFile
 from reeltune.library.other_programs import search_folders
 from reeltune.library.places import PARTIAL as PARTIAL
 from reeltune.library.places import unique_name
@@ -32,36 +35,6 @@ from reeltune.net import HUB, file_key, shown
 CHECKPOINT_SUFFIXES = loadable_endings()
 PACKAGE_FILES = Path(str(resources.files("reeltune"))) / "nano"
 _LORAS = "loras"
-
-
-@dataclass(frozen=True)
-class FileOnDisk:
-    """A usable file. `identity` is None for files that aren't checkpoints."""
-
-    path: Path
-    bytes: int
-    identity: Identity | None
-    notices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class UnusableFile:
-    """A file with the name of a version that can't be used for it, and the reason.
-
-    `foreign`: it is a sound file, but another one. `other_model`: its header contradicts the architecture. `named`: it
-    is at the path that the definition lists.
-    """
-
-    path: Path
-    reason: str
-    foreign: bool = False
-    other_model: bool = False
-    named: bool = False
-
-    @property
-    def notice(self) -> str:
-        """A notice that it is not used, and why."""
-        return f"{self.path} is not used: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -118,6 +91,11 @@ class Inventory:
     def files(self) -> FolderFiles:
         """All files in the folders, which are walked once."""
         return walk(self.folders)
+
+    @cached_property
+    def components(self) -> ComponentSearch:
+        """The search for components in the folders."""
+        return ComponentSearch(self)
 
     @property
     def notices(self) -> tuple[str, ...]:

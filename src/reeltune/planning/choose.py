@@ -101,9 +101,7 @@ def choose(
     for slot, versions in definition.component_versions.items():
         candidates = [_candidate(order, version, facts) for order, version in enumerate(versions)]
         target = _component_target(component_of(definition.architecture, slot), preferences, choices[TRANSFORMER])
-        components[slot], passed_over = _choose_slot(
-            slot, Role.COMPONENT, candidates, definition.architecture, target
-        )
+        components[slot], passed_over = _choose_slot(slot, Role.COMPONENT, candidates, definition.architecture, target)
         rejected += passed_over
         notices += target.notices
     return Selection(choices, tuple(rejected), tuple(dict.fromkeys(notices)), components)

@@ -15,7 +15,7 @@ from reeltune.errors import ChoiceError
 from reeltune.families import Component
 from reeltune.families.components import KINDS
 from reeltune.library.component_folders import component_files, has_tokenizer
-from reeltune.library.component_search import ComponentOnDisk, ComponentSearch
+from reeltune.library.component_search import ComponentOnDisk
 from reeltune.library.inventory import PACKAGE_FILES, FileOnDisk, Inventory
 from reeltune.net import hub_endpoint
 from reeltune.planning.choose import choose_component
@@ -36,14 +36,13 @@ def component_items(
 ) -> Iterator[Item]:
     """The components of a definition, except those that it lists versions of. Adds notices about files."""
     counted: set[Path] = set()  # a file that several components share counts once
-    search = ComponentSearch(inventory)
     transformer = selection.choices[TRANSFORMER]
     for component in definition.architecture.parts:
         if component.name in selection.components:
             continue
-        place, choice = _place(component, definition, preferences, transformer, search, notices)
+        place, choice = _place(component, definition, preferences, transformer, inventory, notices)
         yield _item(component, definition, inventory, place, choice, counted)
-    notices += [notice for notice in search.notices if notice not in notices]
+    notices += [notice for notice in inventory.components.notices if notice not in notices]
 
 
 def _place(
@@ -51,11 +50,10 @@ def _place(
     definition: Definition,
     preferences: Preferences,
     transformer: Choice,
-    search: ComponentSearch,
+    inventory: Inventory,
     notices: list[str],
 ) -> tuple[ComponentOnDisk | None, Choice | None]:
     """Where a component is, and for a model the choice of this place; None if it has to be downloaded."""
-    inventory = search.inventory
     named = _in_text_encoder_folder(component, definition, inventory)
     own = inventory.component(definition.components, component.name)
     if named is not None:
@@ -63,7 +61,7 @@ def _place(
     elif definition.components != definition.architecture.components_repo:
         places = [ComponentOnDisk(own)] if own else []
     else:
-        places, unusable = search.candidates(component, definition.components)
+        places, unusable = inventory.components.candidates(component, definition.components)
         notices += [file.notice for file in unusable if file.notice not in notices]
     if not component.is_model:
         return (places[0], None) if places else (None, None)
@@ -132,7 +130,9 @@ def _item(
         return item
     files: set[Path] = set()
     for path in (place.path, *place.more):
-        files |= set(path.rglob("*") if path.is_dir() and _is_own(path, inventory) else component_files(path, component))
+        files |= set(
+            path.rglob("*") if path.is_dir() and _is_own(path, inventory) else component_files(path, component)
+        )
     files -= counted
     counted |= {place.path, *place.more}
     item = replace(
@@ -148,7 +148,7 @@ def _item(
 
 def _is_own(path: Path, inventory: Inventory) -> bool:
     """Whether a folder is a component's in a repository, which contains nothing else."""
-    return path.is_relative_to(inventory.downloads) and "--" in path.parent.name
+    return path.is_dir() and path.is_relative_to(inventory.downloads) and "--" in path.parent.name
 
 
 def as_component(item: Item, choice: Choice, files: Iterable[FileOnDisk] = ()) -> Item:

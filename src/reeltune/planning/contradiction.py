@@ -40,7 +40,7 @@ def _component_contradiction(identity: Identity, component: Component) -> str:
 
 
 def size_contradiction(identity: Identity, component: Component, size: int | None) -> str:
-    """Why a component doesn't suit the transformer, which needs one of a `size`; empty if it does or if that's unknown."""
+    """Why a component doesn't suit a transformer that needs one of a `size`, if that is known; empty if it does."""
     kinds = kinds_of(component)
     sizes = [match.size for match in identity.components if match.size is not None and match.kind in kinds]
     if size is None or not sizes or size in sizes:

@@ -30,7 +30,7 @@ from reeltune.checkpoints.metadata import config_if_any
 from reeltune.checkpoints.source import WeightSource
 from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, TensorMismatch, UnsupportedFormat
-from reeltune.families import Component, Part
+from reeltune.families import Component, ComponentPart
 from reeltune.families.base import Config
 from reeltune.families.components import KINDS, LLAVA, LLAVA_VISION, SENTENCEPIECE
 from reeltune.library.inventory import CHECKPOINT_SUFFIXES, component_files
@@ -56,7 +56,7 @@ _Shapes = dict[str, tuple[int, ...]]
 class _PartSource:
     """A part of a component: its header with its names, and the file of each tensor."""
 
-    part: Part
+    part: ComponentPart
     source: WeightSource
     homes: Mapping[str, Path]
 
@@ -105,7 +105,7 @@ def load_component_folder(component: Component, folder: Path, dtype: torch.dtype
         model = model_class(model_class.config_class.from_pretrained(str(folder), local_files_only=True))
     _drop_head(model)
     return _filled(
-        component, model, [_PartSource(Part(component.kind, ""), source, parts.homes)], dtype, quantize=True
+        component, model, [_PartSource(ComponentPart(component.kind, ""), source, parts.homes)], dtype, quantize=True
     )
 
 
@@ -143,15 +143,15 @@ def _sources(component: Component, paths: Sequence[Path]) -> list[_PartSource]:
     headers = {path: read_header(path) for path in paths}
     first = paths[0]
     if len(paths) == 1 and component_start(headers[first], KINDS[component.kind]) is not None:
-        assigned = [(Part(component.kind, ""), first)]
+        assigned = [(ComponentPart(component.kind, ""), first)]
     elif component.assembled:
         assigned = [(part, _path_of(part, headers)) for part in component.assembled]
     else:
-        assigned = [(Part(component.kind, ""), first)]
+        assigned = [(ComponentPart(component.kind, ""), first)]
     return [_part_source(part, path, headers[path]) for part, path in assigned]
 
 
-def _path_of(part: Part, headers: Mapping[Path, Header]) -> Path:
+def _path_of(part: ComponentPart, headers: Mapping[Path, Header]) -> Path:
     for path, header in headers.items():
         if component_start(header, KINDS[part.kind]) is not None:
             return path
@@ -159,7 +159,7 @@ def _path_of(part: Part, headers: Mapping[Path, Header]) -> Path:
     raise CheckpointError(message, hint=_HINT)
 
 
-def _part_source(part: Part, path: Path, header: Header) -> _PartSource:
+def _part_source(part: ComponentPart, path: Path, header: Header) -> _PartSource:
     return _PartSource(part, _source(header, part.kind, part.prefix), dict.fromkeys(header.tensors, path))
 
 

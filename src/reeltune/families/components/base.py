@@ -42,9 +42,10 @@ class Layout:
     """One way to name the tensors of a kind.
 
     `label`: what reports call it. `marker`: a name that a file of this layout has; what comes before it is the prefix
-    of all names, and names without that prefix belong to other models. `has`, `lacks`: names that the file must have, or
-    must not have, with that prefix; after a star, with any prefix. `rules`: the first one that fits a name counts. `ignored`: how
-    names begin that the class doesn't need. `aliases`: second names of tensors, used if the first name is missing.
+    of all names, and names without that prefix belong to other models. `has`, `lacks`: names that the file must have,
+    or must not have, with that prefix; after a star, with any prefix. `rules`: the first one that fits a name counts.
+    `ignored`: how names begin that the class doesn't need. `aliases`: second names of tensors, used if the first name
+    is missing.
     """
 
     label: str

@@ -68,7 +68,9 @@ _T5_LINEARS = (
 _T5_BLOCKS = r"encoder\.block\.(\d+)\.(.+)"
 _SECOND_NAME = MappingProxyType({"encoder.embed_tokens.weight": "shared.weight"})
 _UNNEEDED = ("decoder.", "lm_head.", "spiece_model", "encoder.embed_tokens.")
-_SECOND_BIAS = "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"  # UMT5 has one in every block, T5 in one
+_SECOND_BIAS = (
+    "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"  # UMT5 has one in every block, T5 in one
+)
 
 UMT5 = ComponentKind(
     name="umt5",
