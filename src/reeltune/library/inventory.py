@@ -30,6 +30,7 @@ from reeltune.library.on_disk import UnusableFile as UnusableFile
 from reeltune.library.other_programs import search_folders
 from reeltune.library.places import PARTIAL as PARTIAL
 from reeltune.library.places import unique_name
+from reeltune.library.stand_ins import stand_in_pattern
 from reeltune.net import HUB, file_key, shown
 
 CHECKPOINT_SUFFIXES = loadable_endings()
@@ -149,6 +150,14 @@ class Inventory:
                 return file, unusable
             unusable.append(file)
         return None, unusable
+
+    def stand_ins(self, version: Version) -> list[Path]:
+        """Files with the same published model as a version, under the names that ComfyUI's files have."""
+        pattern = stand_in_pattern(version)
+        if pattern is None:
+            return []
+        by_name = self.files.by_name
+        return [path for name in by_name if pattern.fullmatch(name) for path in by_name[name]]
 
     def _check_file(self, path: Path, query: FileQuery, *, known: bool) -> FileOnDisk | UnusableFile:
         """Check one file. `known`: it is known to be the version, not only by its name."""

@@ -17,6 +17,7 @@ from reeltune.machine import Machine, probe
 from reeltune.planning.choose import Facts, Selection, choose
 from reeltune.planning.contradiction import contradiction
 from reeltune.planning.headers import Headers
+from reeltune.planning.stand_ins import stand_ins, with_stand_ins
 from reeltune.preferences import Preferences
 
 
@@ -50,6 +51,13 @@ def select(
     can be used because of a file behind a URL.
     """
     facts = _facts_on_disk(definition, inventory, known or {})
+    other_files = stand_ins(definition, inventory, facts.keys() - _absent(facts))
+    if other_files is not None:
+        on_disk = _facts_on_disk(other_files, inventory, {})
+        selection = _choose(other_files, preferences, machine, on_disk)
+        if isinstance(selection, Selection):
+            facts_by_url = {url: version_facts.facts for url, version_facts in on_disk.items()}
+            return SelectionWithFacts(with_stand_ins(definition, selection), facts_by_url)
     failures: list[FetchError | CheckpointError] = []
     while True:
         selection = _choose(definition, preferences, machine, facts)
@@ -69,6 +77,11 @@ class _VersionFacts:
 
     facts: Facts
     final: bool
+
+
+def _absent(facts: Mapping[str, _VersionFacts]) -> set[str]:
+    """The URLs of versions that aren't on disk."""
+    return {url for url, version_facts in facts.items() if version_facts.facts.found is None}
 
 
 def _facts_on_disk(

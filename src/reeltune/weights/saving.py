@@ -66,6 +66,8 @@ def plan_saving(plan: Plan) -> tuple[list[Saving], list[str]]:
 def _saving(plan: Plan, slot: Slot) -> Saving | str:
     """The file to make for a slot, or the reason why none is made."""
     definition, choice = plan.definition, plan.selection.choices[slot]
+    if choice.version not in definition.slots[slot]:
+        return f"{choice.version.file_name}, which is used for {slot}, is a file of another program."
     inventory = Inventory(definition.root, plan.preferences.model_folders)
     int8_versions = [version for version in definition.slots[slot] if _int8_dtype(inventory, version) == choice.dtype]
     for version in int8_versions:
