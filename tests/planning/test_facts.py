@@ -106,10 +106,14 @@ def test_models_that_can_not_run_are_only_downloaded_anyway(server, define, root
     server.files["/x_bf16.safetensors"] = safetensors_bytes(T2V)
     urls = [f"{server.url}/x_bf16.safetensors"]
     define("merged", {"architecture": "t2v_1.3B", "URLs": urls, "modules": ["vace_14B"]})
-    define("vae", {"architecture": "t2v", "URLs": urls, "VAE_URLs": ["https://h/v.safetensors"]})
+    define("vae", {"architecture": "t2v", "URLs": urls, "VAE_URLs": ["https://h/v.pth"]})
     define("images", {"architecture": "t2v", "URLs": urls, "image_outputs": True})
     catalog = load_catalog(root)
-    for id, words in (("merged", "merges modules"), ("vae", "VAE_URLs"), ("images", "images instead of videos")):
+    for id, words in (
+        ("merged", "merges modules"),
+        ("vae", "no version of vae"),
+        ("images", "images instead of videos"),
+    ):
         assert words in here(root, id).reason
         assert words in explain(catalog[id], machine=MACHINE).as_json()["reason"]
         for act in (pull_all, plan_download):

@@ -7,7 +7,7 @@ result feeds the command line, the page, the downloader and the loader.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from reeltune.checkpoints.formats import WeightFormat, format_of
@@ -46,7 +46,8 @@ class _Target:
     """What is preferred for a slot: "int8" or 16 bits, in which data type, among those that can be computed.
 
     `follows`: the transformer has set the data type. `converts`: the scales of quantized weights are converted to the
-    data type. `size`: of a component, as the transformer needs it. `notices`: preferences that could not be met.
+    data type. `size`: of a component, as the transformer needs it. `compared`: headers were compared with the component
+    before. `notices`: preferences that could not be met.
     """
 
     quantization: str
@@ -56,6 +57,7 @@ class _Target:
     follows: bool = False
     converts: bool = False
     size: int | None = None
+    compared: bool = False
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -119,7 +121,7 @@ def choose_component(
     `facts`: of each place, in the order of preference between equals. Returns the choice, and preferences that it
     doesn't meet. Raises ChoiceError if none can be used.
     """
-    target = _component_target(component, preferences, transformer)
+    target = replace(_component_target(component, preferences, transformer), compared=True)
     candidates = []
     for order, known in enumerate(facts):
         if known.found is not None:
@@ -224,7 +226,8 @@ def _objection(
     version, facts = candidate.version, candidate.facts
     if reason := format_objection(version.url) or quantization_objection(candidate.quantization):
         return Cause.FORMAT, reason
-    if facts.identity and (reason := contradiction(facts.identity, architecture, role, slot)):
+    identity = None if target.compared else facts.identity
+    if identity and (reason := contradiction(identity, architecture, role, slot)):
         return Cause.OTHER_MODEL, reason
     if facts.identity and role is Role.COMPONENT:
         component = component_of(architecture, slot)

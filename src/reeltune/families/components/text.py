@@ -296,12 +296,10 @@ CLIP_TEXT = ComponentKind(
     layouts=(
         Layout(
             "transformers",
-            "text_model.embeddings.position_embedding.weight",
-            (rule(r"text_model\.(.+)", r"\1"),),
-            ignored=(
-                "text_model.embeddings.position_ids", "text_projection", "logit_scale", "vision_model.",
-                "visual_projection",
-            ),
+            "embeddings.token_embedding.weight",
+            (rule(r"(?:embeddings|encoder|final_layer_norm)\..+"),),
+            has=("final_layer_norm.weight",),
+            ignored=("embeddings.position_ids", "text_projection", "logit_scale"),
         ),
     ),
     derive_config=clip_text_config,

@@ -58,13 +58,11 @@ CLIP_VISION = ComponentKind(
         ),
         Layout(
             "transformers",
-            "vision_model.embeddings.class_embedding",
-            (rule(r"vision_model\.(.+)", r"\1"),),
+            "embeddings.class_embedding",
+            (rule(r"(?:embeddings|encoder|pre_layrnorm|post_layernorm)\..+"),),
+            has=("pre_layrnorm.weight",),
             lacks=("*multi_modal_projector.linear_1.bias",),
-            ignored=(
-                "vision_model.embeddings.position_ids", "visual_projection", "text_model.", "text_projection",
-                "logit_scale",
-            ),
+            ignored=("embeddings.position_ids", "visual_projection"),
         ),
     ),
     derive_config=clip_vision_config,
