@@ -254,7 +254,8 @@ def test_components_of_its_own_are_listed_referred_to_and_inherited(root, define
     }
     define("o", {"architecture": "t2v", "URLs": WEIGHTS, **own})
     define("r", {"architecture": "t2v", "URLs": WEIGHTS, "text_encoder_URLs": "o", "VAE_URLs": "o#text_encoder_URLs"})
-    define("child", {"architecture": "o", "URLs": WEIGHTS, "VAE_URLs": ["other.safetensors"]})
+    define("t2v", own)  # overrides the base model
+    define("child", {"architecture": "t2v", "URLs": WEIGHTS, "VAE_URLs": ["other.safetensors"]})
     catalog = load_catalog(root)
     urls = {
         id: {slot: [row.url for row in rows] for slot, rows in catalog[id].component_versions.items()} for id in "or"

@@ -104,6 +104,6 @@ def _folders_in_section(section: Mapping[object, object], home: Path) -> Iterato
         if kind in _OTHER_KINDS or not isinstance(paths, str):
             continue
         for line in paths.splitlines():
-            text = line.strip()
+            text = line.partition(" #")[0].strip()  # in a block of lines, YAML keeps what was meant as a comment
             if text and "\0" not in text:
                 yield base / expand(os.path.expandvars(text))
