@@ -109,10 +109,10 @@ def test_unknown_ids_get_the_nearest(root):
 
 def test_asking_for_what_is_not_done_is_not_runnable(root, define):
     define("m", {"architecture": "t2v", "URLs": WEIGHTS, "modules": ["vace_14B"]})
-    define("v", {"architecture": "t2v", "URLs": WEIGHTS, "VAE_URLs": ["https://h/v.safetensors"]})
+    define("v", {"architecture": "t2v", "URLs": WEIGHTS, "VAE_URLs": ["https://h/v.pth"]})
     catalog = load_catalog(root)
     assert "modules" in catalog["m"].reason
-    assert "VAE_URLs" in catalog["v"].reason
+    assert "no version of vae that can be loaded" in catalog["v"].reason
     reasons = {row.id: row.reason for row in catalog.summaries()}
     assert all(reasons[id] == catalog[id].reason for id in "mv")
 
@@ -245,3 +245,32 @@ def test_weights_that_others_refer_to_are_reported_once(root, define):
     catalog = load_catalog(root)
     assert catalog["shared"].notices == catalog["l"].notices
     assert [problem.where for problem in catalog.problems()] == ["model.loras_multipliers"]
+
+
+def test_components_of_its_own_are_listed_referred_to_and_inherited(root, define):
+    own = {
+        "text_encoder_URLs": ["https://h/t_bf16.safetensors"],
+        "VAE_URLs": ["vae.safetensors"],
+        "text_encoder_folder": "umt5",
+    }
+    define("o", {"architecture": "t2v", "URLs": WEIGHTS, **own})
+    define("r", {"architecture": "t2v", "URLs": WEIGHTS, "text_encoder_URLs": "o", "VAE_URLs": "o#text_encoder_URLs"})
+    define("t2v", own)  # overrides the base model
+    define("child", {"architecture": "t2v", "URLs": WEIGHTS, "VAE_URLs": ["other.safetensors"]})
+    catalog = load_catalog(root)
+    urls = {
+        id: {slot: [row.url for row in rows] for slot, rows in catalog[id].component_versions.items()} for id in "or"
+    }
+    assert urls["o"] == {"text_encoder": own["text_encoder_URLs"], "vae": own["VAE_URLs"]}
+    assert urls["r"] == {"text_encoder": own["text_encoder_URLs"], "vae": own["text_encoder_URLs"]}
+    assert catalog["o"].text_encoder_folder == catalog["child"].text_encoder_folder == "umt5"
+    assert [row.url for row in catalog["child"].component_versions["vae"]] == ["other.safetensors"]
+    assert [row.url for row in catalog["child"].component_versions["text_encoder"]] == own["text_encoder_URLs"]
+    assert all(catalog[id].runnable and not catalog[id].notices for id in ("o", "r", "child"))
+    assert set(catalog["o"].slots) == {"transformer"}
+
+
+@pytest.mark.parametrize("folder", ["../x", "/etc", "a/../../b", "~/x", "C:\\x", "a\0b", 3])
+def test_the_folder_of_a_text_encoder_stays_inside(root, define, folder):
+    define("o", {"architecture": "t2v", "URLs": WEIGHTS, "text_encoder_folder": folder})
+    assert "folder below ckpts" in str(next(iter(load_catalog(root).broken.values())))

@@ -103,7 +103,7 @@ def test_the_text_encoder_in_int8_or_in_16_bits(definition, models, root):
     (root / "ckpts" / wangp.UMT5_INT8_FILE).unlink()
     same, said = video(definition, int8)
     assert np.array_equal(same, plain)
-    assert any("int8 is preferred" in message for message in said)
+    assert not explain(definition, int8).item("text_encoder").quantize  # too small to save memory
 
 
 @pytest.mark.parametrize("definition", ["i2v"], indirect=True)

@@ -108,10 +108,14 @@ def test_models_that_can_not_run_are_only_downloaded_anyway(server, define, root
     server.files["/x_bf16.safetensors"] = safetensors_bytes(T2V)
     urls = [f"{server.url}/x_bf16.safetensors"]
     define("merged", {"architecture": "t2v_1.3B", "URLs": urls, "modules": ["vace_14B"]})
-    define("vae", {"architecture": "t2v", "URLs": urls, "VAE_URLs": ["https://h/v.safetensors"]})
+    define("two", {"architecture": "t2v_1.3B", "URLs": urls, "URLs2": urls})
     define("images", {"architecture": "flf2v_720p", "URLs": urls, "image_outputs": True})
     catalog = load_catalog(root)
-    for id, words in (("merged", "merges modules"), ("vae", "VAE_URLs"), ("images", "makes single images")):
+    for id, words in (
+        ("merged", "merges modules"),
+        ("two", "second transformer"),
+        ("images", "makes single images"),
+    ):
         assert words in here(root, id).reason
         assert words in explain(catalog[id], machine=MACHINE).as_json()["reason"]
         for act in (pull_all, plan_download):
@@ -119,7 +123,7 @@ def test_models_that_can_not_run_are_only_downloaded_anyway(server, define, root
                 act([catalog[id]], machine=MACHINE)
     assert not server.requests
     with pytest.raises(FetchError):  # of its components, which this server doesn't have
-        pull_all([catalog["vae"]], machine=Machine(2**34, 2**33), anyway=True)
+        pull_all([catalog["two"]], machine=Machine(2**34, 2**33), anyway=True)
     assert server.requests
 
 

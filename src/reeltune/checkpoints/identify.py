@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from reeltune.checkpoints.components import ComponentMatch, component_matches
 from reeltune.checkpoints.contents import Header
 from reeltune.checkpoints.formats import WeightFormat, format_by_header
 from reeltune.checkpoints.keys import Layout, NameMap, map_names, prefixes, translate, unwrapped
@@ -32,7 +33,7 @@ class Identity:
     another size). `role`: "model", or "module" for weights that only extend a model. `dtype`: what the weights compute
     in. `dtypes`: parameters by stored data type. `config`: as derived or stored, None for a module or unknown file.
     `memory_bytes`: what the weights take in memory in a run of 16 bits. `objection`: why the weights can't be loaded
-    although their format can; empty if they can.
+    although their format can; empty if they can. `components`: the components in it.
     """
 
     family: str | None
@@ -50,6 +51,7 @@ class Identity:
     evidence: tuple[str, ...]
     memory_bytes: int = 0
     objection: str = ""
+    components: tuple[ComponentMatch, ...] = ()
 
     def fits(self, architecture: str) -> bool:
         """Whether the file can be a model of this architecture: unknown files are not contradicted."""
@@ -78,9 +80,12 @@ def identify(header: Header) -> Identity:
         evidence=_unknown(header),
         memory_bytes=sum(weight_format.bytes_in_memory(tensor, DType.BF16) for tensor in header.tensors.values()),
         objection=weight_format.objection(header),
+        components=component_matches(header, weight_format),
     )
     match = _match_family(header)
     if match is None:
+        if unknown.components:
+            return replace(unknown, evidence=tuple(_component_evidence(match) for match in unknown.components))
         return unknown
     family, names = match
     return _of_family(unknown, header, family, names)
@@ -188,6 +193,11 @@ def _unknown(header: Header) -> tuple[str, ...]:
     """What is known of a file of no known family: how its tensors are called."""
     names = ", ".join(repr(name[:100]) for name in list(header.tensors)[:_NAMES_SHOWN])
     return "no known family's names", f"{len(header.tensors)} tensors, the first are {names}"
+
+
+def _component_evidence(match: ComponentMatch) -> str:
+    size = f", {match.size}" if match.size else ""
+    return f"the {match.label} in the {match.layout} layout{size}"
 
 
 def _histogram(header: Header) -> dict[str, int]:

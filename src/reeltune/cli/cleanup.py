@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reeltune._text import counted
+from reeltune.cli.found import list_everything
 from reeltune.cli.options import AsJson, Root, effective_preferences, open_catalog
 from reeltune.cli.output import interruptible, print_json, print_line, print_notice, print_table, progress_display, size
 
@@ -22,11 +23,20 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be dele
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking for confirmation.")]
 
 
-def ls(root: Root = None, as_json: AsJson = False) -> None:
+def ls(
+    root: Root = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Also show the model folders and the Hub's cache, and what is used of them.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the files in ckpts/ with their sizes and the definitions that use them, and interrupted downloads."""
     from reeltune.library.cleanup import list_entries, total_bytes
 
     catalog = open_catalog(root)
+    if all_:
+        list_everything(catalog, as_json=as_json)
+        return
     ckpts = catalog.root / "ckpts"
     entries = list_entries(catalog)
     _print_unfinished_videos(catalog.root)

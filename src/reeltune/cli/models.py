@@ -99,7 +99,7 @@ def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
     if definition.resolutions:
         print_line(f"resolutions   {', '.join(value for _, value in definition.resolutions)}")
     print_line(f"files         {', '.join(str(path) for path in definition.files)}")
-    for slot, versions in definition.slots.items():
+    for slot, versions in definition.all_versions.items():
         print_line(f"\n{slot}")
         for version in versions:
             print_line(f"  {version.url}")
@@ -200,15 +200,24 @@ def print_plan(plan: Plan) -> None:
     if not definition.runnable:
         print_line(f"{definition.id} can't run here: {definition.reason}.\n")
     print_line(f"{definition.name} on {plan.device}")
-    for slot, choice in plan.selection.choices.items():
+    for slot, choice in {**plan.selection.choices, **plan.selection.components}.items():
         print_line(f"\n{slot}: {choice.version.file_name}")
         print_line(f"  {choice.reason}")
         for rejection in plan.selection.rejected:
             if rejection.slot == slot:
                 print_line(f"  not {rejection.version.file_name}: {rejection.reason}")
     print_line("")
-    rows = [(str(item.path), size(item.bytes), "yes" if item.present else "no") for item in plan.items]
+    rows = []
+    for item in plan.items:
+        state = "in place" if item.in_place else "yes"
+        rows.append((str(item.path), size(item.bytes), state if item.present else "no"))
+        rows += [(str(path), "", state) for path in item.more]
     print_table(("FILE", "SIZE", "ON DISK"), rows)
+    if plan.bytes_in_place:
+        print_line(f"\n{size(plan.bytes_in_place)} are used where they are, and not downloaded.")
+    for item in plan.items:
+        if item.quantize:
+            print_line(f"{item.subject}: quantized to int8 while loading")
     _print_memory(plan)
     if plan.products_in_fp32:
         print_line(f"arithmetic: fp32, because this processor is slow in {plan.dtype}; weights stay as stored")

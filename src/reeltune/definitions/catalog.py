@@ -34,7 +34,7 @@ from reeltune.definitions.offered import offered_resolutions
 from reeltune.definitions.references import References
 from reeltune.definitions.schema import DefinitionFile, read_definition
 from reeltune.definitions.section import ModelSection
-from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, Slot
+from reeltune.definitions.slots import REPLACEABLE, TRANSFORMER, TRANSFORMER_2, Slot
 from reeltune.definitions.support import unloadable_reason, unsupported_features, unused_key_warnings
 from reeltune.errors import (
     DefinitionError,
@@ -204,7 +204,7 @@ class Catalog(Mapping[str, Definition]):
             reason, cause = _reason_and_cause(error)
         else:
             architecture = definition.architecture.id
-            reason = definition.reason or unloadable_reason(definition.slots)
+            reason = definition.reason or unloadable_reason(definition.all_versions)
             cause = reason
         return Summary(
             id=entry.id,
@@ -230,6 +230,7 @@ class Catalog(Mapping[str, Definition]):
         model = entry.model
         architecture = lineage.architecture_of(entry, self._entries)
         slots = self._slots(entry)
+        replaced = self._replaced_components(entry)
         if TRANSFORMER_2 in slots and "guidance_phases" not in architecture.defaults:
             architecture = lineage.two_transformers(architecture)
         file = str(entry.files[-1])
@@ -256,7 +257,7 @@ class Catalog(Mapping[str, Definition]):
             components=lineage.inherited_components(entry, self._entries) or architecture.components_repo,
             sha256=MappingProxyType(dict(model.sha256 or {})),
             settings=MappingProxyType(settings),
-            unsupported=unsupported_features(model, architecture, slots, settings),
+            unsupported=unsupported_features(model, architecture, {**slots, **replaced}, settings),
             files=entry.files,
             notices=(*entry.notices, *warnings, *unused_key_warnings(model, file)),
             root=self.root,
@@ -267,6 +268,8 @@ class Catalog(Mapping[str, Definition]):
             preload_bytes=_MEGABYTE * (model.preload_in_VRAM or 0),
             variants=variants,
             variant_by_id=lambda config: self._variant(entry.id, config),
+            component_versions=MappingProxyType(replaced),
+            text_encoder_folder=lineage.inherited_value(entry, self._entries, "text_encoder_folder") or "",
         )
 
     def _adapted(
@@ -294,6 +297,16 @@ class Catalog(Mapping[str, Definition]):
                 problem = Problem(str(entry.files[-1]), f"model.{key}", "The list is empty.", "List at least one URL.")
                 raise DefinitionReference(problem)
         return slots
+
+    def _replaced_components(self, entry: Entry) -> dict[Slot, tuple[Version, ...]]:
+        """Versions of components that replace the architecture's: its own, or those of its nearest base model."""
+        replaced: dict[Slot, tuple[Version, ...]] = {}
+        for base in lineage.bases(entry, self._entries):
+            for slot in REPLACEABLE:
+                versions = self._references.urls(base.id, slot.key)
+                if versions:
+                    replaced.setdefault(slot, versions)
+        return replaced
 
     def problems(self) -> list[Problem]:
         """All errors and warnings of all files."""

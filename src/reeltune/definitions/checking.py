@@ -88,7 +88,7 @@ def _sharing_warnings(definition: Definition, path: Path) -> list[Problem]:
     """Warnings about what would not work on other machines, or with this version of reeltune."""
     warning = Problem(str(path), "model", "", severity="warning")
     warnings = []
-    for slot, versions in definition.slots.items():
+    for slot, versions in definition.all_versions.items():
         for version in versions:
             if not version.remote:
                 message = f"{slot}: {version.url} is a path on this machine, and others can't use it."

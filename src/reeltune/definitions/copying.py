@@ -56,6 +56,7 @@ def _model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
         "modules": modules,
         "preload_URLs": _urls(definition.preload),
         "loras": _urls(definition.loras),
+        **{slot.key: _urls(versions) for slot, versions in definition.component_versions.items()},
     }
     model |= {key: urls for key, urls in lists.items() if urls}
     if definition.lora_multipliers:
@@ -64,6 +65,8 @@ def _model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
         model["components"] = definition.components
     if definition.architecture.scales is not None:  # it may be that of the base model, or of the files
         model["LTXV_config"] = f"{definition.architecture.scales.name}.yaml"
+    if definition.text_encoder_folder:
+        model["text_encoder_folder"] = definition.text_encoder_folder
     if definition.sha256:
         model["sha256"] = dict(definition.sha256)
     others = section.model_dump(exclude_none=True, exclude_unset=True)

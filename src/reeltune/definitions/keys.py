@@ -9,7 +9,6 @@ from typing import Any
 # Keys that change the result in other programs and have no effect in reeltune: each one is reported.
 REPORTED: Mapping[str, str] = MappingProxyType(
     {
-        "text_encoder_folder": "the architecture's text encoder is used",
         "sample_solver": "the solver is taken from the settings",
         "lock_guidance_phases": "the number of phases is taken from the settings",
         "guidance_max_phases": "the number of phases is taken from the settings",
@@ -26,9 +25,6 @@ SILENT = frozenset(
 )  # fmt: skip
 _SILENT_PARTS = ("prompt_enhancer",)
 
-# Replacements of components, which aren't supported: a definition with one of them can't run.
-REPLACED_COMPONENTS = ("text_encoder_URLs", "VAE_URLs")
-
 
 def is_silent(key: str) -> bool:
     """Whether a key of another program has no effect on videos."""
@@ -37,7 +33,7 @@ def is_silent(key: str) -> bool:
 
 def is_known(key: str) -> bool:
     """Whether a known program uses the key."""
-    return key in REPORTED or key in REPLACED_COMPONENTS or is_silent(key)
+    return key in REPORTED or is_silent(key)
 
 
 def has_value(value: Any) -> bool:

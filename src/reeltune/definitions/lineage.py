@@ -18,7 +18,7 @@ def architecture_of(entry: Entry, entries: Mapping[str, Entry]) -> Architecture:
     Raises UnknownArchitecture for an unsupported architecture, and DefinitionReference for the id of a finetune or a
     circular reference.
     """
-    names = [base.model.architecture or "" for base in _bases(entry, entries)]
+    names = [base.model.architecture or "" for base in bases(entry, entries)]
     for name in names:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]
@@ -74,14 +74,14 @@ def two_transformers(architecture: Architecture) -> Architecture:
 def inherited_settings(entry: Entry, entries: Mapping[str, Entry]) -> dict[str, Any]:
     """The settings of the base models that a definition derives from; a nearer one overrides those behind it."""
     settings: dict[str, Any] = {}
-    for base in reversed(_bases(entry, entries)[1:]):
+    for base in reversed(bases(entry, entries)[1:]):
         settings.update(base.settings)
     return settings
 
 
 def inherited_components(entry: Entry, entries: Mapping[str, Entry]) -> str:
     """The `components` of the definition or of its nearest base model with any; empty if none has any."""
-    for base in _bases(entry, entries):
+    for base in bases(entry, entries):
         if base.model.components:
             return base.model.components
     return ""
@@ -89,7 +89,7 @@ def inherited_components(entry: Entry, entries: Mapping[str, Entry]) -> str:
 
 def inherited_value(entry: Entry, entries: Mapping[str, Entry], key: str) -> Any:
     """The value of a key of the `model` object in the definition or its nearest base model; None if none has it."""
-    for base in _bases(entry, entries):
+    for base in bases(entry, entries):
         value = getattr(base.model, key, None)
         if value is not None:
             return value
@@ -101,7 +101,7 @@ def profile_folders(entry: Entry, entries: Mapping[str, Entry], architecture: Ar
 
     Empty if the definition names none on purpose, by an empty text or list.
     """
-    for base in _bases(entry, entries):
+    for base in bases(entry, entries):
         named = base.model.profiles_dir if base.model.profiles_dir is not None else base.model.profile_dirs
         if named is not None:
             names = [named] if isinstance(named, str) else named
@@ -109,7 +109,7 @@ def profile_folders(entry: Entry, entries: Mapping[str, Entry], architecture: Ar
     return (architecture.profiles,) if architecture.profiles else ()
 
 
-def _bases(entry: Entry, entries: Mapping[str, Entry]) -> list[Entry]:
+def bases(entry: Entry, entries: Mapping[str, Entry]) -> list[Entry]:
     """The definition, the base model that it derives from, the base model of that one, and so on."""
     chain = [entry]
     seen = {entry.id}

@@ -63,7 +63,9 @@ class Definition:
     the labels and values of the resolutions it offers; empty for any resolution. `profile_folders`: the folders of its
     profiles below `profiles/`. `variants`: its named variants, None if it has none; `config`: the id of this variant,
     empty for the definition itself. `preload_bytes`: of the transformer that stay on the card while the rest is
-    streamed to it.
+    streamed to it. `component_versions`: versions of components that replace the architecture's, by slot.
+    `text_encoder_folder`: the folder with the text encoder's tokenizer, below `ckpts/`, a model folder or the root;
+    empty for the architecture's.
     """
 
     id: str
@@ -98,6 +100,14 @@ class Definition:
         id = config if known else ""
         return self if id == self.config else self.variant_by_id(id)
 
+    component_versions: Mapping[Slot, tuple[Version, ...]] = field(default_factory=dict)
+    text_encoder_folder: str = ""
+
+    @property
+    def all_versions(self) -> Mapping[Slot, tuple[Version, ...]]:
+        """The versions of every slot, those of components last."""
+        return {**self.slots, **self.component_versions}
+
     @property
     def own_file(self) -> Path | None:
         """The user's file among `files`; None if all are built in."""
@@ -111,7 +121,7 @@ class Definition:
             "description": self.description,
             "kind": self.kind,
             "architecture": self.architecture.id,
-            "slots": {slot: [version.url for version in versions] for slot, versions in self.slots.items()},
+            "slots": {slot: [version.url for version in versions] for slot, versions in self.all_versions.items()},
             "loras": [lora.url for lora in self.loras],
             "loras_multipliers": self.lora_multipliers,
             "preload": [version.url for version in self.preload],

@@ -32,7 +32,7 @@ class Namesakes:
                 definition = self._catalog[id]
             except DefinitionError:
                 continue
-            for slot, versions in {**definition.slots, PRELOAD: definition.preload}.items():
+            for slot, versions in {**definition.all_versions, PRELOAD: definition.preload}.items():
                 for version in versions:
                     file = ListedFile(version.url, definition.architecture, slot, tuple(definition.slots))
                     files = by_name.setdefault(version.file_name, {})

@@ -40,6 +40,14 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _inner_folder(value: str) -> str:
+    """The path of a folder inside of others; it can't lead out of them."""
+    parts = value.replace("\\", "/").split("/")
+    if not value.isprintable() or ":" in value or ".." in parts or value.startswith(("/", "\\", "~")):
+        raise ValueError("the name of a folder below ckpts/")
+    return value
+
+
 def _readable(value: str) -> str:
     """Text of several lines without control characters."""
     if not value.replace("\n", "").replace("\t", "").replace("\r", "").isprintable():
@@ -83,6 +91,14 @@ class ModelSection(BaseModel):
     )
     loras: _Urls = Field(None, description="LoRAs that are always applied to the model.")
     loras_multipliers: list[str | float | int] | str | None = Field(None, description="One weight for each LoRA.")
+    text_encoder_URLs: _Urls = Field(
+        None, description="The versions of the text encoder, instead of the architecture's."
+    )
+    VAE_URLs: _Urls = Field(None, description="The versions of the VAE, instead of the architecture's.")
+    text_encoder_folder: Annotated[str, Field(max_length=1024), AfterValidator(_inner_folder)] | None = Field(
+        None,
+        description="Folder below ckpts/ with the text encoder's tokenizer, and with its weights if none are listed.",
+    )
     auto_quantize: bool | None = Field(
         None, description="Quantize a 16-bit version while loading if int8 is preferred."
     )
@@ -116,7 +132,12 @@ class ModelSection(BaseModel):
 
 
 # An invalid value of these keys makes the definition unusable; an invalid value of any other key is left out.
-ESSENTIAL = frozenset({"architecture", "URLs", "URLs2", "preload_URLs", "modules", "loras", "components"})
+ESSENTIAL = frozenset(
+    {
+        "architecture", "URLs", "URLs2", "preload_URLs", "modules", "loras", "components", "text_encoder_URLs",
+        "VAE_URLs", "text_encoder_folder",
+    }
+)  # fmt: skip
 
 _LIST = "a list of URLs, or the id of a definition whose list is used"
 VALID_VALUES = {
@@ -127,6 +148,9 @@ VALID_VALUES = {
     "URLs2": _LIST,
     "preload_URLs": _LIST,
     "loras": _LIST,
+    "text_encoder_URLs": _LIST,
+    "VAE_URLs": _LIST,
+    "text_encoder_folder": "the name of a folder below ckpts/",
     "modules": "a list of modules, each a list of URLs or the id of a definition with one module",
     "loras_multipliers": "a list of numbers, one for each LoRA",
     "auto_quantize": "true or false",

@@ -12,6 +12,7 @@ class Role(Enum):
     WHOLE = "whole"  # a complete model
     BASE = "base"  # a model that modules are merged into
     MODULE = "module"
+    COMPONENT = "component"  # a text encoder or a VAE
 
 
 class Slot(str):
@@ -34,7 +35,7 @@ class Slot(str):
 
     @property
     def key(self) -> str:
-        """The key of the `model` object that lists its versions; empty for a component."""
+        """The key of the `model` object that lists its versions; empty for a component that none lists."""
         if self.is_module:
             return _MODULES
         return _KEYS.get(self, "")
@@ -45,7 +46,16 @@ TRANSFORMER = Slot("transformer")
 TRANSFORMER_2 = Slot("transformer_2")
 TRANSFORMERS = (TRANSFORMER, TRANSFORMER_2)
 PRELOAD = Slot("preload")
-_KEYS = {TRANSFORMER: "URLs", TRANSFORMER_2: "URLs2", PRELOAD: "preload_URLs"}
+TEXT_ENCODER = Slot("text_encoder")
+VAE = Slot("vae")
+REPLACEABLE = (TEXT_ENCODER, VAE)  # components of which a definition may list versions of its own
+_KEYS = {
+    TRANSFORMER: "URLs",
+    TRANSFORMER_2: "URLs2",
+    PRELOAD: "preload_URLs",
+    TEXT_ENCODER: "text_encoder_URLs",
+    VAE: "VAE_URLs",
+}
 
 
 def has_modules(slots: Iterable[Slot]) -> bool:
@@ -57,6 +67,8 @@ def role_of(slot: Slot, slots: Iterable[Slot]) -> Role:
     """What the files of a slot contain, in a definition with these slots."""
     if slot.is_module:
         return Role.MODULE
+    if slot in REPLACEABLE:
+        return Role.COMPONENT
     if has_modules(slots):
         return Role.BASE
     return Role.WHOLE

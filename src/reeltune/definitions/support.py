@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from reeltune.checkpoints.names import format_objection, name_objection
 from reeltune.definitions.adapting import needs_end_image
-from reeltune.definitions.keys import REPLACED_COMPONENTS, REPORTED, has_value
+from reeltune.definitions.keys import REPORTED, has_value
 from reeltune.definitions.model import Version
 from reeltune.definitions.section import ModelSection
 from reeltune.definitions.slots import TRANSFORMER_2, Slot, has_modules
@@ -32,10 +32,6 @@ def unsupported_features(
         clauses.append(f"it merges modules, which {architecture.id} does not support{_module_hint(architecture)}")
     if architecture.image_outputs and needs_end_image(architecture):
         clauses.append("it makes single images (image_outputs), and its architecture needs an end image")
-    extra = model.model_extra or {}
-    for key in REPLACED_COMPONENTS:
-        if has_value(extra.get(key)):
-            clauses.append(f"it replaces components by {key}, which is not supported yet")
     clauses += refusals(layer(architecture, settings), architecture)
     clauses += _unloadable_slots(slots, format_objection)
     return tuple(clauses)

@@ -188,7 +188,7 @@ class Engine:
         if self._warm.files.changed():
             self._plan = None
         plan = self.prepare(cancel, loras)
-        for slot, choice in plan.selection.choices.items():
+        for slot, choice in {**plan.selection.choices, **plan.selection.components}.items():
             self._reporter.notice(f"{slot}: {choice.version.file_name} ({choice.reason}).")
         for notice in (*map(str, plan.definition.notices), *plan.notices):
             self._reporter.notice(notice)
@@ -196,6 +196,6 @@ class Engine:
         self._reporter.notice(f"Memory profile {profile.profile}: {profile.reason}.")
         placement = self._warm.placement(plan, profile)
         self._warm.models.keep(plan, placement)
-        stamps = self._warm.files.record(item.path for item in plan.items)
+        stamps = self._warm.files.record(path for item in plan.items for path in item.paths)
         self._reporter.event(FilesUsed(tuple(UsedFile(str(stamp.path), stamp.size) for stamp in stamps)))
         return Run(plan, self._warm, placement, self._reporter, cancel, previews=self._previews)

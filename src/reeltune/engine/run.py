@@ -23,6 +23,7 @@ from reeltune.engine.placing import Placement, fits, release
 from reeltune.engine.preview import Previewer, refit
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.stages import Loop, denoise, encode, load_component, prompt_notices
+from reeltune.engine.stamps import Stamps
 from reeltune.engine.two_scales import denoise_at_two_scales
 from reeltune.engine.vae import VaeAtWork
 from reeltune.engine.warm import Warm
@@ -35,6 +36,7 @@ from reeltune.planning.fit import report_of
 from reeltune.planning.memory import MemoryProfile
 from reeltune.planning.plan import Plan
 from reeltune.request.values import Request
+from reeltune.weights._libraries import is_int8
 from reeltune.weights.tensors import RUN_DTYPES
 
 
@@ -69,7 +71,7 @@ class Run:
         self._reporter.progress("encode", 0, 1)
         self._cancel.check()
         components = [component for component in self._architecture.parts if component.name not in LATENT_COMPONENTS]
-        stamps = {component.name: self._warm.files.stamps_of(self._path(component)) for component in components}
+        stamps = {component.name: self._stamps(component) for component in components}
         key = key_of(request, images, self.config, stamps, self._dtype)
         encoded = self._warm.embeddings.get(key)
         if encoded is None:
@@ -82,7 +84,7 @@ class Run:
     def _load_and_encode(self, components: list[Component], request: Request, images: InputImages) -> Encoded:
         """Load the encoders, use them, release them."""
         self._make_room()
-        parts = {part.name: load_component(part, self._path(part), self._component_dtype(part)) for part in components}
+        parts = {part.name: self._load_component(part) for part in components}
         models = [part for part in parts.values() if isinstance(part, nn.Module)]
         work = partial(encode, self._architecture, parts, request, images, self.config, self._placement.device)
         tensors = self._placement.run(models, work)
@@ -99,8 +101,8 @@ class Run:
 
     def _make_room(self) -> None:
         """Release the weights of the video before, where the encoders don't fit beside them."""
-        encoders = [item for item in self.plan.items if item.repository and item.subject not in LATENT_COMPONENTS]
-        sizes = [item.bytes or 0 for item in encoders]
+        encoders = [item for item in self.plan.items if item.component and item.subject not in LATENT_COMPONENTS]
+        sizes = [item.memory_bytes or 0 for item in encoders]
         resident = self._placement.profile is MemoryProfile.RESIDENT
         if not self._warm.models or not resident or fits(sum(sizes), self._placement.device):
             return
@@ -112,6 +114,19 @@ class Run:
 
     def _path(self, component: Component) -> Path:
         return self.plan.path(component.name)
+
+    def _stamps(self, component: Component) -> Stamps:
+        paths = self.plan.item(component.name).paths
+        return tuple(stamp for path in paths for stamp in self._warm.files.stamps_of(path))
+
+    def _load_component(self, component: Component) -> Any:
+        """A component, quantized while it is loaded where the plan says so."""
+        item = self.plan.item(component.name)
+        dtype = self._component_dtype(component)
+        loaded = load_component(component, item.path, dtype, more=item.more, quantize=item.quantize)
+        if item.quantize and not any(is_int8(weight) for weight in loaded.parameters()):
+            self._reporter.notice(f"The {component.name} in {item.path} stays in 16 bits: its layers have other names.")
+        return loaded
 
     def _component_dtype(self, component: Component) -> torch.dtype:
         return torch.float32 if component.name == "image_encoder" else self._dtype

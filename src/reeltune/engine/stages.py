@@ -7,7 +7,7 @@ in inference mode: int8 weights could not be moved between devices in it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ from reeltune.families import Architecture, Component
 from reeltune.families.base import Config
 from reeltune.request.values import Request
 from reeltune.weights._libraries import ComputesOnItsDevice, library_class
-from reeltune.weights.components import check_folder, load_component_file
+from reeltune.weights.components import check_folder, load_component_file, load_component_folder
 
 _DOWNLOAD_AGAIN = "Delete that folder and download it again (`reeltune pull`)."
 Parts = Mapping[str, Any]  # of a pipeline, by the name of its component
@@ -52,15 +52,23 @@ def torch_device(name: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device  # as tensors name theirs
 
 
-def load_component(component: Component, folder: Path, dtype: torch.dtype) -> Any:
+def load_component(
+    component: Component, folder: Path, dtype: torch.dtype, *, more: Sequence[Path] = (), quantize: bool = False
+) -> Any:
     """A component by the family's own class, from local files only: the folder can't choose code that is run.
 
-    `folder`: in diffusers layout, or a single file that holds it. Raises GenerationError, CheckpointError.
+    `folder`: in diffusers layout, or a single file that holds it; `more`: other files that it is assembled from.
+    `quantize`: 16-bit linear layers become int8 while they are loaded. Raises GenerationError, CheckpointError.
     """
     if folder.is_file():
         with quiet():
-            return load_component_file(component, folder, dtype)
+            return load_component_file(component, folder, dtype, more=more, quantize=quantize)
     check_folder(component, folder)
+    if quantize:
+        with quiet():
+            quantized = load_component_folder(component, folder, dtype)
+        if quantized is not None:
+            return quantized
     try:
         with importing():
             component_class = library_class(component.library, component.class_name)

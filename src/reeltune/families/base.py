@@ -40,22 +40,39 @@ class Rename:
 
 
 @dataclass(frozen=True)
+class ComponentPart:
+    """A file that is a part of a component. `kind`: as in `Component`. `prefix`: of its names in the class."""
+
+    kind: str
+    prefix: str
+
+
+@dataclass(frozen=True)
 class Component:
     """A part of the pipeline besides the transformer.
 
     `name`: also its subfolder in a repository in diffusers layout. `library`: "transformers" or "diffusers". `files`:
-    patterns of the required files, relative to the subfolder. `wangp_files`: the files or folders that contain it in a
-    WanGP `ckpts` folder, in order of preference. `layout`: the layout of such a file's weights, a key of
-    `families.components.LAYOUTS`. `repository`: the Hub repository to download it from, if it isn't that of the others.
+    patterns of the required files, relative to the subfolder. `folders`: folders of other programs that have these
+    files, in order of preference. `kind`: the model in a single file, a key of `families.components.KINDS`; empty if
+    it is never in one. `assembled`: the files that together are the same model. `feeds`: the key of the transformer's
+    config with the size that it must have. `repository`: the Hub repository to download it from, if it isn't that of
+    the others.
     """
 
     name: str
     library: str
     class_name: str
     files: tuple[str, ...]
-    wangp_files: tuple[str, ...] = ()
-    layout: str = ""
+    folders: tuple[str, ...] = ()
+    kind: str = ""
+    assembled: tuple[ComponentPart, ...] = ()
+    feeds: str = ""
     repository: str = ""
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it has weights; tokenizers and processors of images have none."""
+        return WEIGHT_FILES[1] in self.files
 
 
 # Components that work on latents while a video is made, and not before, as encoders do.

@@ -7,7 +7,6 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from reeltune.families import components
 from reeltune.families.base import (
     LORAS,
     RIFLEX,
@@ -18,6 +17,7 @@ from reeltune.families.base import (
     ZERO_STAR,
     Architecture,
     Component,
+    ComponentPart,
     Config,
     Family,
     Input,
@@ -27,6 +27,7 @@ from reeltune.families.base import (
     frozen,
     refused_groups,
 )
+from reeltune.families.components import CLIP_TEXT, HUNYUAN_VAE, LLAMA, LLAVA, LLAVA_VISION
 
 _DOUBLE, _TO_DOUBLE = "double_blocks.{}", "transformer_blocks.{}"
 _SINGLE, _TO_SINGLE = "single_blocks.{}", "single_transformer_blocks.{}"
@@ -166,19 +167,40 @@ def _layers(shapes: Shapes) -> dict[str, int]:
     return counts
 
 
-_CLIP, _VAE = ("clip_vit_large_patch14",), ("hunyuan_video_VAE_fp32.safetensors",)
+_CLIP_FOLDERS = ("clip_vit_large_patch14",)
+_TOKENIZER_FOLDERS = ("llava-llama-3-8b", "comfy/text_encoders/llama_tokenizer")
 _COMPONENTS = (
-    Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model")),
-    Component("text_encoder", "transformers", "LlamaModel", WEIGHT_FILES),
-    Component("tokenizer_2", "transformers", "AutoTokenizer", ("*.json", "*.txt"), _CLIP),
-    Component("text_encoder_2", "transformers", "CLIPTextModel", WEIGHT_FILES, _CLIP),
-    Component("vae", "diffusers", "AutoencoderKLHunyuanVideo", WEIGHT_FILES, _VAE, components.HUNYUAN_VAE),
+    Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model"), _TOKENIZER_FOLDERS),
+    Component("text_encoder", "transformers", "LlamaModel", WEIGHT_FILES, kind=LLAMA.name, feeds="text_embed_dim"),
+    Component(
+        "tokenizer_2", "transformers", "AutoTokenizer", ("*.json", "*.txt"), (*_CLIP_FOLDERS, "comfy/sd1_tokenizer")
+    ),
+    Component(
+        "text_encoder_2",
+        "transformers",
+        "CLIPTextModel",
+        WEIGHT_FILES,
+        _CLIP_FOLDERS,
+        kind=CLIP_TEXT.name,
+        feeds="pooled_projection_dim",
+    ),
+    Component(
+        "vae", "diffusers", "AutoencoderKLHunyuanVideo", WEIGHT_FILES, kind=HUNYUAN_VAE.name, feeds="out_channels"
+    ),
 )
+_LLAVA_PARTS = (ComponentPart(LLAMA.name, "model.language_model."), ComponentPart(LLAVA_VISION.name, "model."))
 _IMAGE_COMPONENTS = (
     _COMPONENTS[0],
-    replace(_COMPONENTS[1], class_name="LlavaForConditionalGeneration"),
+    replace(_COMPONENTS[1], class_name="LlavaForConditionalGeneration", kind=LLAVA.name, assembled=_LLAVA_PARTS),
     *_COMPONENTS[2:],
-    Component("image_processor", "transformers", "CLIPImageProcessor", ("*.json",)),
+    Component(
+        "image_processor",
+        "transformers",
+        "CLIPImageProcessor",
+        ("*.json",),
+        kind=LLAVA.name,
+        assembled=(ComponentPart(LLAVA_VISION.name, "model."),),
+    ),
 )
 
 HUNYUAN = Family(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from types import MappingProxyType
 
-from reeltune.families import components
 from reeltune.families.base import (
     END_IMAGE,
     LATENT_UPSAMPLER,
@@ -27,6 +26,7 @@ from reeltune.families.base import (
     frozen,
     refused_groups,
 )
+from reeltune.families.components import LTX_UPSAMPLER, LTX_VAE, T5
 from reeltune.families.scales import DEV
 
 HEADS = 32  # of all published LTX Video 0.9 models; other counts need a config in the file's metadata
@@ -94,13 +94,7 @@ def _heads(dim: int, stored: object) -> int:
     return HEADS
 
 
-_T5 = tuple(f"T5_xxl_1.1/T5_xxl_1.1_enc_{kind}.safetensors" for kind in ("bf16", "quanto_bf16_int8"))
-_UPSAMPLERS = (  # under the names of Lightricks, and of WanGP
-    "ltxv-spatial-upscaler-0.9.8.safetensors",
-    "ltxv_0.9.8_spatial_upscaler.safetensors",
-    "ltxv_0.9.7_spatial_upscaler.safetensors",
-    "ltxv-spatial-upscaler-0.9.7.safetensors",
-)
+_TOKENIZER_FOLDERS = ("T5_xxl_1.1", "comfy/text_encoders/t5_tokenizer")
 
 LTX = Family(
     name="ltx",
@@ -111,16 +105,18 @@ LTX = Family(
     derive_config=derive_config,
     transformer_class="LTXVideoTransformer3DModel",
     components=(
-        Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model"), ("T5_xxl_1.1",)),
-        Component("text_encoder", "transformers", "T5EncoderModel", WEIGHT_FILES, _T5, components.T5),
-        Component("vae", "diffusers", "AutoencoderKLLTXVideo", WEIGHT_FILES),
+        Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model"), _TOKENIZER_FOLDERS),
+        Component(
+            "text_encoder", "transformers", "T5EncoderModel", WEIGHT_FILES, kind=T5.name, feeds="caption_channels"
+        ),
+        Component("vae", "diffusers", "AutoencoderKLLTXVideo", WEIGHT_FILES, kind=LTX_VAE.name, feeds="out_channels"),
         Component(
             LATENT_UPSAMPLER,
             "diffusers",
             "LTXLatentUpsamplerModel",
             WEIGHT_FILES,
-            _UPSAMPLERS,
-            components.LATENT_UPSAMPLER,
+            kind=LTX_UPSAMPLER.name,
+            feeds="in_channels",
             repository="Lightricks/ltxv-spatial-upscaler-0.9.8",
         ),
     ),

@@ -7,7 +7,6 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from reeltune.families import components
 from reeltune.families.base import (
     CONTROL_VIDEO,
     END_IMAGE,
@@ -32,6 +31,7 @@ from reeltune.families.base import (
     frozen,
     refused_groups,
 )
+from reeltune.families.components import CLIP_VISION, SENTENCEPIECE, UMT5, WAN22_VAE, WAN_VAE
 
 _MAX_POSITIONS = 65_536  # accepted from a file's metadata, because the table is allocated; published models have 1,024
 HEAD_SIZE = 128  # of all published Wan models; other sizes need a config in the file's metadata
@@ -167,20 +167,24 @@ def _heads(dim: int, stored: Config) -> int:
     return max(1, dim // HEAD_SIZE)
 
 
-_UMT5 = tuple(f"umt5-xxl/models_t5_umt5-xxl-enc-{kind}.safetensors" for kind in ("bf16", "quanto_int8"))
-_CLIP = ("xlm-roberta-large/models_clip_open-clip-xlm-roberta-large-vit-huge-14-bf16.safetensors",)
+_TEXT_ENCODER = Component(
+    "text_encoder", "transformers", "UMT5EncoderModel", WEIGHT_FILES, kind=UMT5.name, feeds="text_dim"
+)
+_VAE = Component("vae", "diffusers", "AutoencoderKLWan", WEIGHT_FILES, kind=WAN_VAE.name, feeds="out_channels")
 _COMPONENTS = (
-    Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model"), ("umt5-xxl",)),
-    Component("text_encoder", "transformers", "UMT5EncoderModel", WEIGHT_FILES, _UMT5, components.UMT5),
     Component(
-        "vae", "diffusers", "AutoencoderKLWan", WEIGHT_FILES, ("Wan2.1_VAE.safetensors",), components.WAN_VAE
+        "tokenizer", "transformers", "AutoTokenizer", ("*.json", "*.model"), ("umt5-xxl",), kind=SENTENCEPIECE.name
     ),
-)  # fmt: skip
-_COMPONENTS_2_2 = (*_COMPONENTS[:2], Component("vae", "diffusers", "AutoencoderKLWan", WEIGHT_FILES))
+    _TEXT_ENCODER,
+    _VAE,
+)
+_COMPONENTS_2_2 = (*_COMPONENTS[:2], replace(_VAE, kind=WAN22_VAE.name))
 _IMAGE_COMPONENTS = (
     *_COMPONENTS,
-    Component("image_encoder", "transformers", "CLIPVisionModel", WEIGHT_FILES, _CLIP, components.OPEN_CLIP),
-    Component("image_processor", "transformers", "CLIPImageProcessor", ("*.json",), _CLIP, components.OPEN_CLIP),
+    Component(
+        "image_encoder", "transformers", "CLIPVisionModel", WEIGHT_FILES, kind=CLIP_VISION.name, feeds="image_dim"
+    ),
+    Component("image_processor", "transformers", "CLIPImageProcessor", ("*.json",), kind=CLIP_VISION.name),
 )
 
 WAN = Family(

@@ -111,7 +111,7 @@ def _outside(definition: Definition, path: str) -> NotRunnable:
 
 def _paths(definition: Definition) -> Iterator[str]:
     """Everything in a definition that may be the path of a file or folder, without its LoRAs."""
-    of_slots = [version for versions in definition.slots.values() for version in versions]
+    of_slots = [version for versions in definition.all_versions.values() for version in versions]
     for version in (*of_slots, *definition.preload):
         if not version.remote:
             yield version.url.replace("\\", "/")

@@ -15,6 +15,9 @@ from reeltune.library.places import PARTIAL
 
 MAX_FILES = 200_000  # below one of the folders, such as ckpts
 MAX_SECONDS = 10.0
+_HUB_PREFIXES = ("models--", "datasets--", "spaces--")
+_WITHOUT_NAMES = frozenset({"blobs", "refs", ".no_exist"})  # of a repository in the Hub's cache
+_WITHOUT_WEIGHTS = frozenset({"__pycache__", "node_modules", "site-packages", ".git", ".locks"})
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class FolderFiles:
 def walk(folders: Sequence[Path], *, max_files: int = MAX_FILES, seconds: float = MAX_SECONDS) -> FolderFiles:
     """List the files below `folders`; a folder that several links lead to is read once.
 
-    The walk is breadth-first, so that the limits leave out the deepest folders. Named pipes, devices and partial
-    downloads are left out.
+    The walk is breadth-first, so that the limits leave out the deepest folders. Named pipes, devices, partial
+    downloads, installed packages and the blobs of the Hub's cache are left out.
     """
     files = FolderFiles()
     visited: set[str] = set()
@@ -79,8 +82,16 @@ def _add_entry(entry: os.DirEntry[str], files: FolderFiles, pending: deque[str])
         return
     try:
         if entry.is_dir():
-            pending.append(entry.path)
+            if not _is_skipped(entry):
+                pending.append(entry.path)
         elif entry.is_file():
             files.by_name.setdefault(entry.name, []).append(Path(entry.path))
     except OSError:  # links that lead in a circle
         return
+
+
+def _is_skipped(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder has no weights under their own names: blobs of the Hub's cache, installed packages."""
+    if entry.name in _WITHOUT_WEIGHTS or entry.name.startswith(_HUB_PREFIXES[1:]):
+        return True
+    return entry.name in _WITHOUT_NAMES and Path(entry.path).parent.name.startswith(_HUB_PREFIXES)

@@ -1,7 +1,7 @@
 """What is on disk: weight files by file name, component folders by path, and LoRAs.
 
-Folders are searched in this order: `<root>/ckpts` at any depth, the user's read-only model folders, the data in the
-package. LoRAs are searched in the folders `loras` instead.
+Folders are searched in this order: `<root>/ckpts` at any depth, the user's read-only model folders, the cache folder of
+the Hub, the data in the package. LoRAs are searched in the folders `loras` instead.
 """
 
 from __future__ import annotations
@@ -15,52 +15,27 @@ from pathlib import Path
 from reeltune.checkpoints.formats import loadable_endings
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import Identity, identify
-from reeltune.checkpoints.names import read_name
 from reeltune.definitions.model import Version
-from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError
-from reeltune.families import Component
 from reeltune.files import expand, is_file, is_folder
+from reeltune.library.component_folders import component_files as component_files
+from reeltune.library.component_folders import is_whole_component
+from reeltune.library.component_search import ComponentSearch
 from reeltune.library.folders import FolderFiles, walk
+from reeltune.library.hub_cache import PREFIX as HUB_CACHE_PREFIX
+from reeltune.library.hub_cache import HubCache, hub_cache_folder
 from reeltune.library.index import Index, fold
+from reeltune.library.on_disk import FileOnDisk as FileOnDisk
+from reeltune.library.on_disk import UnusableFile as UnusableFile
+from reeltune.library.other_programs import search_folders
 from reeltune.library.places import PARTIAL as PARTIAL
 from reeltune.library.places import unique_name
+from reeltune.library.stand_ins import stand_in_pattern
 from reeltune.net import HUB, file_key, shown
 
 CHECKPOINT_SUFFIXES = loadable_endings()
-_HUB_CACHE = "models--"  # prefix of the folders in huggingface_hub's cache, which may contain any file
 PACKAGE_FILES = Path(str(resources.files("reeltune"))) / "nano"
-_SHARD_INDEX = ".index.json"  # exists only for weights that are split into several files
-
-
-@dataclass(frozen=True)
-class FileOnDisk:
-    """A usable file. `identity` is None for files that aren't checkpoints."""
-
-    path: Path
-    bytes: int
-    identity: Identity | None
-    notices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class UnusableFile:
-    """A file with the name of a version that can't be used for it, and the reason.
-
-    `foreign`: it is a sound file, but another one. `other_model`: its header contradicts the architecture. `named`: it
-    is at the path that the definition lists.
-    """
-
-    path: Path
-    reason: str
-    foreign: bool = False
-    other_model: bool = False
-    named: bool = False
-
-    @property
-    def notice(self) -> str:
-        """A notice that it is not used, and why."""
-        return f"{self.path} is not used: {self.reason}"
+_LORAS = "loras"
 
 
 @dataclass(frozen=True)
@@ -106,17 +81,27 @@ class Inventory:
         self.root = root
         self.downloads = root / "ckpts"
         self.index = Index(root / "ckpts")
-        self.folders = (self.downloads, *_model_paths(root, model_folders), PACKAGE_FILES)
+        self.hub_cache = HubCache(hub_cache_folder())
+        searched = search_folders(root, model_folders)
+        self.comfyui_sources = searched.sources
+        self._folder_notices = searched.notices
+        self.folders = (self.downloads, *searched.folders, self.hub_cache.folder, PACKAGE_FILES)
         self._headers: dict[tuple[Path, int, int, int], FileOnDisk] = {}
 
     @cached_property
-    def _files(self) -> FolderFiles:
+    def files(self) -> FolderFiles:
+        """All files in the folders, which are walked once."""
         return walk(self.folders)
+
+    @cached_property
+    def components(self) -> ComponentSearch:
+        """The search for components in the folders."""
+        return ComponentSearch(self)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """Notices about folders that could not be read completely."""
-        return tuple(self._files.notices)
+        return (*self._folder_notices, *self.files.notices)
 
     def known_files(self, version: Version, sha256: str | None = None) -> list[Path]:
         """The files that are known to be a version.
@@ -131,7 +116,10 @@ class Inventory:
         downloaded = self.index.file_from_url(version.url)
         if downloaded is not None:
             paths.append(downloaded)
-        paths += self._files.by_name.get(unique_name(version.file_name, version.url), [])
+        cached = self.hub_cache.file_of_url(version.url)
+        if cached is not None:
+            paths.append(cached)
+        paths += self.files.by_name.get(unique_name(version.file_name, version.url), [])
         paths += self.index.files_with_sha256(sha256 or self.index.sha256_of_url(version.url))
         return list(dict.fromkeys(paths))
 
@@ -154,7 +142,7 @@ class Inventory:
             if isinstance(file, FileOnDisk):
                 return file, unusable
             unusable.append(replace(file, named=not version.remote))
-        for path in self._files.by_name.get(version.file_name, []):
+        for path in self.files.by_name.get(version.file_name, []):
             if path in known_files or self._belongs_to_component(path, version):
                 continue
             file = self._check_file(path, query, known=False)
@@ -163,9 +151,17 @@ class Inventory:
             unusable.append(file)
         return None, unusable
 
+    def stand_ins(self, version: Version) -> list[Path]:
+        """Files with the same published model as a version, under the names that ComfyUI's files have."""
+        pattern = stand_in_pattern(version)
+        if pattern is None:
+            return []
+        by_name = self.files.by_name
+        return [path for name in by_name if pattern.fullmatch(name) for path in by_name[name]]
+
     def _check_file(self, path: Path, query: FileQuery, *, known: bool) -> FileOnDisk | UnusableFile:
         """Check one file. `known`: it is known to be the version, not only by its name."""
-        digest = self.index.sha256(path) if query.sha256 else None
+        digest = self._sha256(path) if query.sha256 else None
         if query.sha256 and digest and digest != query.sha256.lower():
             reason = f"its sha256 is {digest[:12]}…, but the definition expects {query.sha256[:12]}…"
             foreign = not known and bool(self.index.sources(path) or query.namesakes())
@@ -190,14 +186,21 @@ class Inventory:
                 return UnusableFile(path, reason, foreign=True)
         return file
 
+    def _sha256(self, path: Path) -> str | None:
+        """The sha256 of a file, if it is known."""
+        return self.index.sha256(path) or self.hub_cache.sha256(path) or None
+
     def _read_file(self, path: Path, query: FileQuery) -> FileOnDisk:
         """The file as it is on disk. Raises CheckpointError for a damaged checkpoint, OSError."""
         if query.weights or path.name.lower().endswith(CHECKPOINT_SUFFIXES):
-            return self._read_checkpoint(path)
+            return self.read_checkpoint(path)
         return FileOnDisk(path, path.stat().st_size, None)
 
-    def _read_checkpoint(self, path: Path) -> FileOnDisk:
-        """A checkpoint with its identity. Its header is read once, although many definitions may list it."""
+    def read_checkpoint(self, path: Path) -> FileOnDisk:
+        """A checkpoint with its identity. Its header is read once, although many definitions may list it.
+
+        Raises CheckpointError, OSError.
+        """
         status = path.stat()
         key = (path, status.st_size, status.st_mtime_ns, status.st_ino)
         if key not in self._headers:
@@ -210,14 +213,15 @@ class Inventory:
         if not version.remote:
             return ""
         url_digest = self.index.sha256_of_url(version.url)
-        file_digest = self.index.sha256(path)
+        file_digest = self._sha256(path)
         if url_digest and file_digest:
             if url_digest == file_digest:
                 return ""
             return f"its sha256 is not the one of {shown(version.url)}"
         sources = self.index.sources(path)
-        if sources:
-            return f"it was downloaded from {shown(min(sources))}"
+        cached_from = self.hub_cache.key_of(path)
+        if sources or cached_from:
+            return f"it was downloaded from {shown(min(sources, default=cached_from))}"
         try:
             file_size = path.stat().st_size
         except OSError as error:
@@ -231,7 +235,7 @@ class Inventory:
         """Whether a file is part of a repository's component, and not the file of the version's URL."""
         for folder in self.folders:
             parts = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
-            if len(parts) < 3 or "--" not in parts[0] or parts[0].startswith(_HUB_CACHE):
+            if len(parts) < 3 or "--" not in parts[0] or parts[0].startswith(HUB_CACHE_PREFIX):
                 continue
             repository = parts[0].replace("--", "/", 1)
             if file_key(version.url) != file_key(f"{HUB}/{repository}/resolve/main/{'/'.join(parts[1:])}"):
@@ -289,25 +293,10 @@ class Inventory:
             path = folder / name
             if is_folder(path) and not _is_empty(path):
                 return path
+        for snapshot in self.hub_cache.snapshots(repository):
+            if is_whole_component(snapshot / name):
+                return snapshot / name
         return None
-
-    def wangp_component(self, component: Component, quantization: str) -> tuple[Path | None, list[UnusableFile]]:
-        """The first usable file or folder of a component in the layout of WanGP, and the unusable ones before it.
-
-        Files of the preferred `quantization` ("int8" or "bf16") come first.
-        """
-        unusable: list[UnusableFile] = []
-        preferred = [name for name in component.wangp_files if is_int8(name) == (quantization == "int8")]
-        others = [name for name in component.wangp_files if name not in preferred]
-        for name in [*preferred, *others]:
-            for folder in self.folders:
-                path = folder / name
-                try:
-                    if _is_complete(path, component):
-                        return path, unusable
-                except CheckpointError as error:
-                    unusable.append(UnusableFile(path, str(error)))
-        return None, unusable
 
     def component_folders(self, repository: str) -> list[Path]:
         """The folders that may contain a repository's components; downloads go to the first."""
@@ -343,38 +332,9 @@ class LoraInventory(Inventory):
 
 def lora_folders(root: Path, model_folders: Sequence[str]) -> tuple[Path, ...]:
     """The folders `loras`: that of the root, and those inside and beside each model folder."""
-    paths = _model_paths(root, model_folders)
-    return (root / "loras", *(folder / "loras" for path in paths for folder in (path, path.parent)))
-
-
-def _model_paths(root: Path, model_folders: Sequence[str]) -> tuple[Path, ...]:
-    return tuple(root / expand(folder) for folder in model_folders)
-
-
-def is_int8(name: str) -> bool:
-    """Whether a file is quanto int8, by its name."""
-    return read_name(name).quantization == Quantization.QUANTO_INT8
-
-
-def component_files(path: Path, component: Component) -> list[Path]:
-    """The files of a component at `path`, which is a folder or a single file."""
-    if not path.is_dir():
-        return [path]
-    return sorted({file for pattern in component.files for file in path.glob(pattern) if file.is_file()})
-
-
-def _is_complete(path: Path, component: Component) -> bool:
-    """Whether `path` is a file or folder with everything the component needs. Raises CheckpointError if damaged."""
-    if path.is_dir():
-        needed = [pattern for pattern in component.files if not pattern.endswith(_SHARD_INDEX)]
-        if not all(any(path.glob(pattern)) for pattern in needed):
-            return False
-    elif not path.is_file():
-        return False
-    for file in component_files(path, component):
-        if file.name.endswith(CHECKPOINT_SUFFIXES):
-            read_header(file)
-    return True
+    paths = search_folders(root, model_folders).folders
+    own = [path for path in paths if path.name == _LORAS]
+    return (root / _LORAS, *own, *(folder / _LORAS for path in paths for folder in (path, path.parent)))
 
 
 def _is_empty(folder: Path) -> bool:

@@ -11,6 +11,8 @@ from urllib.parse import unquote
 from reeltune.checkpoints.names import base_name
 from reeltune.definitions import Catalog, Definition
 from reeltune.errors import DefinitionError, FileError, InvalidJSON
+from reeltune.families import Component
+from reeltune.families.components import KINDS
 from reeltune.files import expand, read_bytes
 from reeltune.library.index import Index, fold
 from reeltune.net import file_key
@@ -29,7 +31,7 @@ class FileUsers:
         self._index = index
         self._by_name: dict[str, set[tuple[str, str]]] = {}  # (id, key of the URL, or empty for a path) by file name
         self._by_url: dict[str, set[str]] = {}
-        self._by_wangp_path: dict[str, set[str]] = {}  # files and folders in WanGP's layout
+        self._by_other_program: dict[str, set[str]] = {}  # components by file name, or by path in `ckpts`
         self._by_repository: dict[str, set[str]] = {}
         self._unreadable: list[tuple[str, str]] = []  # (id, searchable text) of definitions that can't be resolved
         for id in catalog:
@@ -52,8 +54,8 @@ class FileUsers:
             self._by_repository.setdefault(repository, set()).add(definition.id)
         for component in parts:
             if component.repository or definition.components == definition.architecture.components_repo:
-                for name in component.wangp_files:
-                    self._by_wangp_path.setdefault(fold(name), set()).add(definition.id)
+                for name in _names_elsewhere(component):
+                    self._by_other_program.setdefault(fold(name), set()).add(definition.id)
 
     def of_file(self, path: Path) -> set[str]:
         """Ids of the definitions that use a file.
@@ -68,8 +70,8 @@ class FileUsers:
             if not key or not sources:
                 users.add(id)
         relative = path.relative_to(self._root / "ckpts")
-        for wangp_path in (relative, *relative.parents):
-            users |= self._by_wangp_path.get(fold(wangp_path.as_posix()), set())
+        for name in (path.name, *map(Path.as_posix, (relative, *relative.parents))):
+            users |= self._by_other_program.get(fold(name), set())
         return users
 
     def may_be_used(self, path: Path) -> bool:
@@ -91,10 +93,16 @@ class FileUsers:
         return {id for id, text in self._unreadable if any(name in text for name in folded)}
 
 
+def _names_elsewhere(component: Component) -> set[str]:
+    """The files and folders in which other programs keep a component."""
+    kinds = [component.kind, *(part.kind for part in component.assembled)]
+    return {*component.folders, *(name for kind in kinds if kind for name in KINDS[kind].files)}
+
+
 def _listed_texts(definition: Definition) -> set[str]:
     """Every text in a definition that may be a URL or path, whether or not its key is known."""
     texts = {version.url for version in definition.preload}
-    for versions in definition.slots.values():
+    for versions in definition.all_versions.values():
         texts |= {version.url for version in versions}
     for path in definition.files:
         texts |= {text for text in _strings(_read_json(path)) if len(text) < _MAX_URL_LENGTH}

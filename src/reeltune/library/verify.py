@@ -138,7 +138,7 @@ def _expected_sha256(catalog: Catalog) -> _ExpectedSha256:
 
 
 def _remote_urls(definition: Definition) -> list[str]:
-    lists = (*definition.slots.values(), definition.preload)
+    lists = (*definition.all_versions.values(), definition.preload)
     return [version.url for versions in lists for version in versions if version.remote]
 
 

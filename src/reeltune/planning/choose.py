@@ -7,104 +7,23 @@ result feeds the command line, the page, the downloader and the loader.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from reeltune.checkpoints.formats import WeightFormat, format_of
-from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.names import format_objection, quantization_objection, read_name
 from reeltune.definitions.model import Definition, Version
-from reeltune.definitions.slots import Role, Slot, role_of
+from reeltune.definitions.slots import TEXT_ENCODER, TRANSFORMER, Role, Slot, role_of
 from reeltune.dtypes import DType, Quantization
 from reeltune.errors import ChoiceError, DeviceError
-from reeltune.families import Architecture
-from reeltune.library.inventory import FileOnDisk, UnusableFile
+from reeltune.families import Architecture, Component
+from reeltune.planning.contradiction import component_of, contradiction, size_contradiction
+from reeltune.planning.selection import Cause as Cause
+from reeltune.planning.selection import Choice as Choice
+from reeltune.planning.selection import Facts as Facts
+from reeltune.planning.selection import Rejection as Rejection
+from reeltune.planning.selection import Selection as Selection
 from reeltune.preferences import Preferences
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of one version besides its name.
-
-    `found`: the file on disk. `remote`: its header, read over the network. `unusable`: files of its name that can't be
-    used. `broken`: why the file behind its URL is no checkpoint that can be used; empty where nothing says so.
-    """
-
-    found: FileOnDisk | None = None
-    remote: Identity | None = None
-    unusable: tuple[UnusableFile, ...] = ()
-    broken: str = ""
-
-    @property
-    def identity(self) -> Identity | None:
-        """What the header says, where it is known."""
-        return self.found.identity if self.found else self.remote
-
-    @property
-    def bytes(self) -> int | None:
-        """Size of the file, where it is known."""
-        if self.found is not None:
-            return self.found.bytes
-        return self.remote.bytes if self.remote else None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The version chosen for a slot.
-
-    `dtype`: the data type it runs in. `quantize_on_load`: its weights become int8 while they are loaded. `keep`:
-    weights that are stored in 8 bits stay so in memory. `reason`: why it was chosen.
-    """
-
-    slot: Slot
-    version: Version
-    facts: Facts
-    quantization: Quantization
-    dtype: DType
-    quantize_on_load: bool
-    reason: str
-    keep: bool = False
-
-    @property
-    def present(self) -> bool:
-        """Whether the file is on disk."""
-        return self.facts.found is not None
-
-
-class Cause(Enum):
-    """Why a version is passed over."""
-
-    FORMAT = "format"  # it is never loaded, or its quantization can't be
-    OTHER_MODEL = "other model"  # its header contradicts the architecture
-    DATA_TYPE = "data type"  # it is quantized, and can't be computed in its data type
-    BROKEN = "broken"  # what is behind its URL, or at its path, is no sound checkpoint
-    ABSENT = "absent"  # it is a path, and nothing is there
-    RANK = "rank"  # another one fits better
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A version passed over, and why."""
-
-    slot: Slot
-    version: Version
-    reason: str
-    cause: Cause
-
-    @property
-    def unusable(self) -> bool:
-        """Whether it could not have been used at all."""
-        return self.cause is not Cause.RANK
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Everything chosen for a definition, every version passed over, and preferences that could not be met."""
-
-    choices: Mapping[Slot, Choice]
-    rejected: tuple[Rejection, ...]
-    notices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -126,8 +45,9 @@ class _Candidate:
 class _Target:
     """What is preferred for a slot: "int8", "fp8" or 16 bits, in which data type, among those that can be computed.
 
-    `stores_fp8`: whether the device can hold fp8 weights. `follows`: the transformer has set the data type. `notices`:
-    preferences that could not be met.
+    `stores_fp8`: whether the device can hold fp8 weights. `follows`: the transformer has set the data type. `converts`:
+    the scales of quantized weights are converted to the data type. `size`: of a component, as the transformer needs it.
+    `compared`: headers were compared with the component before. `notices`: preferences that could not be met.
     """
 
     quantization: str
@@ -136,6 +56,9 @@ class _Target:
     auto_quantize: bool
     stores_fp8: bool = True
     follows: bool = False
+    converts: bool = False
+    size: int | None = None
+    compared: bool = False
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -148,7 +71,7 @@ class _Target:
 
     def keeps(self, weight_format: WeightFormat) -> bool:
         """Whether weights of a format stay in memory as they are stored."""
-        if not (self.wants_8_bits and weight_format.can_stay):
+        if self.converts or not (self.wants_8_bits and weight_format.can_stay):
             return False
         return self.stores_fp8 or weight_format.stored_as_int8
 
@@ -190,7 +113,52 @@ def choose(
         target.dtype = choice.dtype
         target.follows = True
         target.computable = (choice.dtype,)  # what follows must compute in the transformer's data type
-    return Selection(choices, tuple(rejected), tuple(dict.fromkeys(target.notices)))
+    components: dict[Slot, Choice] = {}
+    notices = target.notices
+    for slot, versions in definition.component_versions.items():
+        candidates = [_candidate(order, version, facts) for order, version in enumerate(versions)]
+        target = _component_target(component_of(definition.architecture, slot), preferences, choices[TRANSFORMER])
+        components[slot], passed_over = _choose_slot(slot, Role.COMPONENT, candidates, definition.architecture, target)
+        rejected += passed_over
+        notices += target.notices
+    return Selection(choices, tuple(rejected), tuple(dict.fromkeys(notices)), components)
+
+
+def choose_component(
+    component: Component,
+    facts: Sequence[Facts],
+    architecture: Architecture,
+    preferences: Preferences,
+    transformer: Choice,
+) -> tuple[Choice, list[str]]:
+    """Choose among places on disk that have the same component, by the rule for versions.
+
+    `facts`: of each place, in the order of preference between equals. Returns the choice, and preferences that it
+    doesn't meet. Raises ChoiceError if none can be used.
+    """
+    target = replace(_component_target(component, preferences, transformer), compared=True)
+    candidates = []
+    for order, known in enumerate(facts):
+        if known.found is not None:
+            version = Version(str(known.found.path))
+            candidates.append(_candidate(order, version, {version.url: known}))
+    choice, _ = _choose_slot(Slot(component.name), Role.COMPONENT, candidates, architecture, target)
+    return choice, target.notices
+
+
+def _component_target(component: Component, preferences: Preferences, transformer: Choice) -> _Target:
+    """What is preferred for a component: it computes in the transformer's data type, from files of any data type."""
+    quantization = preferences.text_encoder_quantization if component.name == TEXT_ENCODER else "bf16"
+    identity = transformer.facts.identity
+    size = (identity.config or {}).get(component.feeds) if identity else None
+    return _Target(
+        quantization,
+        transformer.dtype,
+        (DType.BF16, DType.FP16),
+        auto_quantize=True,
+        converts=True,
+        size=size if type(size) is int else None,
+    )
 
 
 def _target(definition: Definition, preferences: Preferences, computable: Sequence[str]) -> _Target:
@@ -230,7 +198,7 @@ def _choose_slot(
     missing: list[_Candidate] = []
     rejected: list[Rejection] = []
     for candidate in candidates:
-        objection = _objection(candidate, architecture, role, target)
+        objection = _objection(candidate, architecture, slot, role, target)
         if objection is None:
             usable.append(candidate)
             continue
@@ -267,7 +235,7 @@ def _advice(rejected: Sequence[Rejection]) -> str:
 
 
 def _objection(
-    candidate: _Candidate, architecture: Architecture, role: Role, target: _Target
+    candidate: _Candidate, architecture: Architecture, slot: Slot, role: Role, target: _Target
 ) -> tuple[Cause, str] | None:
     """Why a version can't be used at all; None if it can."""
     version, facts = candidate.version, candidate.facts
@@ -275,12 +243,19 @@ def _objection(
         return Cause.FORMAT, reason
     if facts.identity and facts.identity.objection:
         return Cause.FORMAT, facts.identity.objection
-    if facts.identity and (reason := contradiction(facts.identity, architecture, role)):
+    identity = None if target.compared else facts.identity
+    if identity and (reason := contradiction(identity, architecture, role, slot)):
         return Cause.OTHER_MODEL, reason
+    if facts.identity and role is Role.COMPONENT:
+        component = component_of(architecture, slot)
+        if reason := size_contradiction(facts.identity, component, target.size):
+            return Cause.OTHER_MODEL, reason
     if facts.broken:
         return Cause.BROKEN, facts.broken.rstrip(".")
     if not version.remote and facts.found is None:
         return _absent(version, facts)
+    if target.converts:
+        return None
     if candidate.format.stays_quantized and candidate.dtype not in target.computable:
         reason = f"its int8 weights compute in {candidate.dtype}, "
         reason += f"the transformer in {target.dtype}" if target.follows else "which this model on this device does not"
@@ -298,29 +273,10 @@ def _absent(version: Version, facts: Facts) -> tuple[Cause, str]:
     return Cause.ABSENT, f"the file {version.url} is not there{others}"
 
 
-def contradiction(identity: Identity, architecture: Architecture, role: Role = Role.WHOLE) -> str:
-    """Why a header can't be that of a version of this architecture; empty if it can."""
-    same_family = identity.family == architecture.family.name
-    if same_family and _suits(identity, architecture, role):
-        return ""
-    if same_family and role is Role.MODULE:
-        return "it is a whole model, not a module"
-    actual = ", ".join(identity.compatible) or identity.family or "no known model"
-    return f"its header is that of {actual} ({', '.join(identity.evidence)})"
-
-
-def _suits(identity: Identity, architecture: Architecture, role: Role) -> bool:
-    if role is Role.MODULE:
-        return identity.role == "module"
-    if role is Role.BASE:  # what the modules bring isn't in it
-        return identity.role == "model" and architecture.signature.allows(identity.config)
-    return identity.fits(architecture.id)
-
-
 def _rank(candidate: _Candidate, target: _Target) -> _Rank:
     return _Rank(
         quantization=_distance(candidate.format, target),
-        other_dtype=candidate.dtype != target.dtype and not candidate.format.converted_on_load,
+        other_dtype=candidate.dtype != target.dtype and not (candidate.format.converted_on_load or target.converts),
         absent=candidate.facts.found is None,
         order=candidate.order,
     )
@@ -361,19 +317,20 @@ def _why_worse(candidate: _Candidate, best: _Candidate, target: _Target) -> str:
 def _choice(slot: Slot, best: _Candidate, target: _Target) -> Choice:
     """The choice of a candidate, with its reason; adds notices about preferences that it doesn't meet."""
     is_quanto, is_converted = best.format.stays_quantized, best.format.converted_on_load
-    dtype = best.dtype if is_quanto else target.dtype
+    dtype = best.dtype if is_quanto and not target.converts else target.dtype
     keep = target.keeps(best.format)
     on_load = target.wants_8_bits and not is_quanto and (target.auto_quantize or is_converted)
     if keep and not best.format.stored_as_int8:
         on_load = False
     reasons = [best.format.label]
+    source = "on disk" if target.converts and best.facts.found else "listed"
     if target.wants_8_bits and not is_quanto:
-        reasons += _reasons_for_8_bits(slot, best.format, keep, on_load, target)
+        reasons += _reasons_for_8_bits(slot, best.format, source, keep, on_load, target)
     if not target.wants_8_bits and (is_quanto or is_converted):
-        reasons.append("no usable 16-bit version is listed")
+        reasons.append(f"no usable 16-bit version is {source}")
         used = "int8" if is_quanto else f"{best.format.label}, converted to 16 bits while loading,"
         target.notices.append(f"16 bits are preferred, but {slot} has no usable 16-bit version: {used} is used.")
-    converted = best.dtype != dtype and not is_converted
+    converted = best.dtype != dtype and not is_converted and not (target.converts and best.facts.identity is None)
     reasons.append(f"runs in {dtype}" + (f", converted from {best.dtype}" if converted else ""))
     if is_quanto and dtype != target.dtype:
         target.notices.append(f"{target.dtype} was preferred, but the int8 version of {slot} computes in {dtype}.")
@@ -382,12 +339,12 @@ def _choice(slot: Slot, best: _Candidate, target: _Target) -> Choice:
 
 
 def _reasons_for_8_bits(
-    slot: Slot, weight_format: WeightFormat, keep: bool, on_load: bool, target: _Target
+    slot: Slot, weight_format: WeightFormat, source: str, keep: bool, on_load: bool, target: _Target
 ) -> Iterator[str]:
     """What becomes of a version that isn't quanto int8, where 8 bits are preferred; a notice where it stays in 16."""
     preferred = target.quantization
     if not (preferred == "fp8" and keep) and not weight_format.stored_as_int8:
-        yield f"no usable {preferred} version is listed" + (": quantized to int8 while loading" if on_load else "")
+        yield f"no usable {preferred} version is {source}" + (": quantized to int8 while loading" if on_load else "")
     if keep:
         yield "its weights stay in 8 bits"
     elif not on_load:

@@ -54,7 +54,7 @@ def estimate(plan: Plan) -> Estimate:
         parameters=_sum(identity.parameters if identity else None for identity in identities),
         transformer=_sum([largest, *beside]),
         transformers=_sum([*transformers, *beside]),
-        encoders=_sum(item.bytes for item in plan.items if item.repository and item.subject != LATENT_UPSAMPLER),
+        encoders=_sum(item.memory_bytes for item in plan.items if item.component and item.subject != LATENT_UPSAMPLER),
         disk=_sum(item.bytes for item in plan.items),
         upsampler=_upsampler(plan),
     )

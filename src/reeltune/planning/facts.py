@@ -14,8 +14,10 @@ from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, ChoiceError, DeviceError, FetchError, ReeltuneError
 from reeltune.library.inventory import FileQuery, Inventory, Namesake
 from reeltune.machine import Machine, probe
-from reeltune.planning.choose import Facts, Selection, choose, contradiction
+from reeltune.planning.choose import Facts, Selection, choose
+from reeltune.planning.contradiction import contradiction
 from reeltune.planning.headers import Headers
+from reeltune.planning.stand_ins import stand_ins, with_stand_ins
 from reeltune.preferences import Preferences
 
 
@@ -49,6 +51,13 @@ def select(
     can be used because of a file behind a URL.
     """
     facts = _facts_on_disk(definition, inventory, known or {})
+    other_files = stand_ins(definition, inventory, facts.keys() - _absent(facts))
+    if other_files is not None:
+        on_disk = _facts_on_disk(other_files, inventory, {})
+        selection = _choose(other_files, preferences, machine, on_disk)
+        if isinstance(selection, Selection):
+            facts_by_url = {url: version_facts.facts for url, version_facts in on_disk.items()}
+            return SelectionWithFacts(with_stand_ins(definition, selection), facts_by_url)
     failures: list[FetchError | CheckpointError] = []
     while True:
         selection = _choose(definition, preferences, machine, facts)
@@ -70,11 +79,16 @@ class _VersionFacts:
     final: bool
 
 
+def _absent(facts: Mapping[str, _VersionFacts]) -> set[str]:
+    """The URLs of versions that aren't on disk."""
+    return {url for url, version_facts in facts.items() if version_facts.facts.found is None}
+
+
 def _facts_on_disk(
     definition: Definition, inventory: Inventory, known: Mapping[str, Facts]
 ) -> dict[str, _VersionFacts]:
     facts: dict[str, _VersionFacts] = {}
-    for slot, versions in definition.slots.items():
+    for slot, versions in definition.all_versions.items():
         for version in versions:
             facts[version.url] = _version_facts(definition, version, slot, inventory, known)
     return facts
@@ -110,10 +124,10 @@ def _headers_to_read(
     if isinstance(selection, ChoiceError):  # a version may have been rejected by its name alone
         versions = [rejection.version for rejection in selection.rejected if rejection.version.remote]
     else:
-        for slot, choice in selection.choices.items():
+        for slot, choice in {**selection.choices, **selection.components}.items():
             if not choice.present:
                 versions.append(choice.version)
-                versions += [version for version in definition.slots[slot] if _has_no_dtype_in_name(version)]
+                versions += [version for version in definition.all_versions[slot] if _has_no_dtype_in_name(version)]
     return [version for version in dict.fromkeys(versions) if not facts[version.url].final]
 
 
@@ -137,7 +151,7 @@ def file_query(definition: Definition, version: Version, slot: Slot) -> FileQuer
     role = role_of(slot, definition.slots)
 
     def objection(identity: Identity) -> str:
-        return contradiction(identity, definition.architecture, role)
+        return contradiction(identity, definition.architecture, role, slot)
 
     def namesakes() -> list[Namesake]:
         return [_namesake(listed) for listed in definition.namesakes(version)]
@@ -151,7 +165,7 @@ def file_query(definition: Definition, version: Version, slot: Slot) -> FileQuer
 def _namesake(listed: ListedFile) -> Namesake:
     def fits(identity: Identity) -> bool:
         role = role_of(listed.slot, listed.slots)
-        return listed.slot == PRELOAD or not contradiction(identity, listed.architecture, role)
+        return listed.slot == PRELOAD or not contradiction(identity, listed.architecture, role, listed.slot)
 
     return Namesake(listed.url, fits)
 

@@ -14,7 +14,7 @@ from reeltune.planning.facts import file_query
 def local_problems(definition: Definition, file: Path, inventory: Inventory) -> list[Problem]:
     """A problem for each listed path without a file, or with a file that can't be used."""
     problems = []
-    for slot, versions in {**definition.slots, PRELOAD: definition.preload}.items():
+    for slot, versions in {**definition.all_versions, PRELOAD: definition.preload}.items():
         where = f"model.{slot.key}" if slot == PRELOAD else slot
         for version in versions:
             if version.remote:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,13 +17,13 @@ from reeltune.definitions import Definition, Version
 from reeltune.definitions.slots import PRELOAD, TRANSFORMER, Role, Slot, role_of
 from reeltune.dtypes import DType
 from reeltune.events import CancelToken
-from reeltune.families import Component
 from reeltune.files import expand
 from reeltune.library.index import fold
-from reeltune.library.inventory import Inventory, component_files, is_int8
+from reeltune.library.inventory import Inventory
 from reeltune.machine import Machine, probe
-from reeltune.net import file_key, hub_endpoint
+from reeltune.net import file_key
 from reeltune.planning.choose import Choice, Facts, Selection
+from reeltune.planning.components import as_component, component_items, is_in_place
 from reeltune.planning.facts import file_query, select
 from reeltune.planning.headers import Headers
 from reeltune.planning.item import Item
@@ -93,9 +93,18 @@ class Plan:
         """The folder that videos are written to."""
         return self.definition.root / expand(self.preferences.outputs)
 
+    @property
+    def bytes_in_place(self) -> int:
+        """The bytes of files that are used where other programs or the user have put them."""
+        return sum(item.bytes or 0 for item in self.items if item.present and item.in_place)
+
+    def item(self, subject: str) -> Item:
+        """The item of a slot or a component."""
+        return next(item for item in self.items if item.subject == subject)
+
     def path(self, subject: str) -> Path:
         """The file of a slot, or the folder or file of a component."""
-        return next(item.path for item in self.items if item.subject == subject)
+        return self.item(subject).path
 
     def files(self, slot: Slot) -> tuple[Path, ...]:
         """The file of a transformer, followed by the files of the modules that are merged into it."""
@@ -112,15 +121,35 @@ class Plan:
             "device": self.device,
             "products_in_fp32": self.products_in_fp32,
             "products_in_fp8": self.products_in_fp8,
-            "choices": {slot: _choice_json(choice, self) for slot, choice in self.selection.choices.items()},
+            "choices": {
+                slot: _choice_json(choice, self)
+                for slot, choice in {**self.selection.choices, **self.selection.components}.items()
+            },
+            "components": {
+                item.subject: {
+                    "path": str(item.path),
+                    "more": [str(path) for path in item.more],
+                    "present": item.present,
+                    "quantize_on_load": item.quantize,
+                }
+                for item in self.items
+                if item.component
+            },
             "rejected": [
                 {"slot": rejection.slot, "url": rejection.version.url, "reason": rejection.reason}
                 for rejection in self.selection.rejected
             ],
             "downloads": [
-                {"url": item.url, "path": str(item.path), "present": item.present, "bytes": item.bytes}
+                {
+                    "url": item.url,
+                    "path": str(item.path),
+                    "present": item.present,
+                    "bytes": item.bytes,
+                    "in_place": item.in_place,
+                }
                 for item in self.items
             ],
+            "bytes_in_place": self.bytes_in_place,
             "notices": list(self.notices),
         }
 
@@ -181,12 +210,12 @@ def explain(
     planned = planned_loras(definition, preferences, default_loras(definition) if loras is None else loras)
     items = [
         *_files(definition, selection, inventory),
-        *_components(definition, preferences, inventory, notices),
+        *component_items(definition, preferences, selection, inventory, notices),
         *(lora.item for lora in planned),
     ]
     notices += [file.notice for facts in selected.facts.values() for file in facts.unusable]
     notices += _preload_notices(definition)
-    for choice in selection.choices.values():
+    for choice in (*selection.choices.values(), *selection.components.values()):
         if choice.facts.found is not None:
             notices += choice.facts.found.notices
         notices += _size_notices(definition, choice)
@@ -211,13 +240,16 @@ def _size_notices(definition: Definition, choice: Choice) -> list[str]:
 
 
 def _files(definition: Definition, selection: Selection, inventory: Inventory) -> Iterator[Item]:
-    needed = [(slot, choice.version, choice.facts) for slot, choice in selection.choices.items()]
+    chosen = {**selection.choices, **selection.components}
+    needed = [(slot, choice.version, choice.facts) for slot, choice in chosen.items()]
     for version in used_preload(definition):
         needed.append((PRELOAD, version, _facts_on_disk(definition, version, PRELOAD, inventory)))
     reserved: dict[str, str] = {}
     for slot, version, facts in needed:
         item = _item(slot, version, facts, definition, inventory, reserved)
         reserved.setdefault(fold(item.path.name), file_key(item.url))
+        if slot in selection.components:
+            item = as_component(item, selection.components[slot])
         yield item
 
 
@@ -262,68 +294,8 @@ def _item(
         weights=slot != PRELOAD,
         sha256_by_name=definition.sha256,
         obstacle=next((file.reason for file in facts.unusable if file.path == path), ""),
+        in_place=facts.found is not None and is_in_place(path, inventory),
     )
-
-
-def _components(
-    definition: Definition, preferences: Preferences, inventory: Inventory, notices: list[str]
-) -> Iterator[Item]:
-    counted: set[Path] = set()  # a file that several components share counts once
-    for component in definition.architecture.parts:
-        repository = component.repository or definition.components
-        url = f"{hub_endpoint()}/{repository}/tree/main/{component.name}"
-        path = inventory.component(definition.components, component.name)
-        if path is None and component.repository:
-            path = inventory.component(component.repository, component.name)
-        if path is not None:
-            size: int | None = size_on_disk(path.rglob("*"))
-        else:
-            if component.repository or definition.components == definition.architecture.components_repo:
-                path = _wangp_component(component, preferences.text_encoder_quantization, inventory, notices)
-            if path is not None:
-                files = set(component_files(path, component)) - counted
-                counted |= files
-                size = size_on_disk(files)
-            else:
-                size = inventory.index.size_of_url(url)
-        yield Item(
-            subject=component.name,
-            url=url,
-            path=path or inventory.component_folders(repository)[0] / component.name,
-            present=path is not None,
-            bytes=size,
-            repository=repository,
-            patterns=component.files,
-        )
-
-
-def size_on_disk(paths: Iterable[Path]) -> int:
-    """The bytes of the files among `paths`; files that can't be read count as 0."""
-    total = 0
-    for path in paths:
-        with contextlib.suppress(OSError):
-            if path.is_file():
-                total += path.stat().st_size
-    return total
-
-
-def _wangp_component(component: Component, quantization: str, inventory: Inventory, notices: list[str]) -> Path | None:
-    """The file or folder of a component in WanGP's layout.
-
-    Adds notices about unusable files, and about a preferred quantization that isn't on disk.
-    """
-    path, unusable = inventory.wangp_component(component, quantization)
-    for file in unusable:
-        text = file.notice
-        if text not in notices:
-            notices.append(text)
-    prefers_int8 = quantization == "int8"
-    preference_exists = any(is_int8(name) == prefers_int8 for name in component.wangp_files)
-    if path and is_int8(path.name) != prefers_int8 and preference_exists:
-        notices.append(
-            f"{component.name}: {quantization} is preferred, but not on disk in WanGP's layout; {path.name} is used."
-        )
-    return path
 
 
 def other_versions(plan: Plan) -> tuple[Item, ...]:
@@ -336,7 +308,7 @@ def other_versions(plan: Plan) -> tuple[Item, ...]:
     chosen_urls = {item.url for item in plan.items}
     reserved = {fold(item.path.name): file_key(item.url) for item in plan.items}
     items: list[Item] = []
-    for slot, versions in definition.slots.items():
+    for slot, versions in definition.all_versions.items():
         for version in versions:
             never_loaded = bool(format_objection(version.url))
             if version.url in chosen_urls or not version.remote or never_loaded:

@@ -14,7 +14,7 @@ from reeltune.dtypes import Quantization
 from reeltune.errors import DefinitionError, FetchError, ReeltuneError, Unreachable
 from reeltune.files import expand
 from reeltune.library.adding import InspectedFile, inspect_source
-from reeltune.planning.choose import contradiction
+from reeltune.planning.contradiction import contradiction
 from reeltune.service.finetunes import NewFinetune, allowed_source, nonempty_lines
 from reeltune.service.workspace import Workspace
 

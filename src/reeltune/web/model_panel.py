@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from reeltune._text import counted, size
 from reeltune.definitions import Catalog, Definition, Summary
+from reeltune.definitions.slots import TRANSFORMERS
 from reeltune.errors import PreferencesError, ReeltuneError
 from reeltune.families import ARCHITECTURES, FAMILIES, Architecture
 from reeltune.machine import free_disk
@@ -156,7 +157,8 @@ def _notices(definition: Definition, plan: Plan) -> list[str]:
 
 def _versions(plan: Plan) -> str:
     """The version that is used in each slot, and the others with the reasons why they aren't used."""
-    choices, rejected = plan.selection.choices, plan.selection.rejected
+    choices = {**plan.selection.choices, **plan.selection.components}
+    rejected = plan.selection.rejected
     two_models = "transformer_2" in choices
     used = "".join(_version(slot, choice, two_models=two_models) for slot, choice in choices.items())
     html = f'<ul class="rt-versions">{used}</ul>'
@@ -173,7 +175,7 @@ def _versions(plan: Plan) -> str:
 def _version(slot: str, choice: Choice, *, two_models: bool) -> str:
     """A file that is used and why. `two_models`: two transformers take turns, one at high and one at low noise."""
     role = ""
-    if two_models and not slot.startswith("modules"):
+    if two_models and slot in TRANSFORMERS:
         role = "low noise" if slot == "transformer_2" else "high noise"
     elif slot != "transformer":
         role = slot_in_words(slot)

@@ -191,17 +191,6 @@ def modules_strictly_in_fp32(model: Any) -> tuple[str, ...]:
     return tuple(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
 
 
-def wan_vae_names(names: Mapping[str, str]) -> dict[str, str]:
-    """Names of Wan's VAE in diffusers' layout, each with the value of the original name.
-
-    `convert_wan_vae_to_diffusers`, which takes the original names with their tensors: diffusers 0.42.
-    """
-    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
-
-    renamed: dict[str, str] = convert_wan_vae_to_diffusers(dict(names))
-    return renamed
-
-
 # --- diffusers: sending weights to a device while they are needed ---------------------------------------------
 
 

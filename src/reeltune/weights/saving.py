@@ -73,6 +73,8 @@ def plan_saving(plan: Plan, to: str = INT8) -> tuple[list[Saving], list[str]]:
 def _saving(plan: Plan, slot: Slot, to: str) -> Saving | str:
     """The file to make for a slot, or the reason why none is made."""
     definition, choice = plan.definition, plan.selection.choices[slot]
+    if choice.version not in definition.slots[slot]:
+        return f"{choice.version.file_name}, which is used for {slot}, is a file of another program."
     inventory = Inventory(definition.root, plan.preferences.model_folders)
     made = [version for version in definition.slots[slot] if _is_like(inventory, version, to, choice.dtype)]
     for version in made:

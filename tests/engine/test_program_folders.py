@@ -1,0 +1,97 @@
+"""Every component of every family is used in the folders of other programs: the same video, without a download."""
+
+import socket
+
+import numpy as np
+import pytest
+import tiny_parts
+from PIL import Image
+from program_folders import models_of, write_comfyui, write_diffusers, write_hub_cache, write_wangp
+
+from reeltune import Engine, Notice, Preferences, explain, load_catalog
+from reeltune.families import ARCHITECTURES
+
+FAST = {"num_inference_steps": 2, "resolution": "32x32", "video_length": 5, "seed": 3, "prompt": "a cat walks"}
+LARGER = {"resolution": "64x64", "video_length": 9}
+CASES = {"t2v": {}, "i2v": {"image_start": "start.png"}, "ti2v_2_2": {}, "hunyuan": {},
+         "hunyuan_i2v": {"image_start": "start.png"}, "ltxv_13B": LARGER}  # fmt: skip
+PREFERENCES = {"quantization": "bf16", "text_encoder_quantization": "bf16"}
+
+
+@pytest.fixture
+def no_sockets(monkeypatch):
+    """Any connection fails the test."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def make_definition(root, define, architecture):
+    weights = "hunyuan_i2v_token" if architecture == "hunyuan_i2v" else architecture
+    lists = tiny_parts.transformer_files(root / "weights", weights)
+    define("mine", {"architecture": architecture, **lists})
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 64, 3), dtype=np.uint8)).save(root / "start.png")
+    return load_catalog(root)["mine"]
+
+
+def urls_of(definition):
+    return [version.url for version in definition.slots["transformer"]]
+
+
+def make(definition, preferences, settings):
+    notices = []
+
+    def listen(event):
+        if isinstance(event, Notice):
+            notices.append(event.message)
+
+    with Engine(definition, preferences=preferences, listener=listen) as engine:
+        return engine.generate(**FAST | settings).frames, notices
+
+
+def snapshot(folder):
+    """Every file with its time and size: nothing may be written or moved."""
+    return {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in sorted(folder.rglob("*"))}
+
+
+WRITERS = {
+    "WanGP": (write_wangp, "Wan2GP/ckpts"),
+    "ComfyUI": (write_comfyui, "ComfyUI"),
+    "Hub": (write_hub_cache, "hub"),
+}
+
+
+@pytest.mark.parametrize("program", WRITERS)
+@pytest.mark.parametrize("architecture", CASES)
+def test_the_same_video_from_every_folder(architecture, program, root, define, tmp_path, monkeypatch, no_sockets):
+    definition = make_definition(root, define, architecture)
+    models = models_of(architecture)
+    write, name = WRITERS[program]
+    folder = write(models, tmp_path / name, architecture)
+    if program == "Hub":
+        monkeypatch.setenv("HF_HUB_CACHE", str(folder))
+        preferences = Preferences(**PREFERENCES)
+    else:
+        preferences = Preferences(**PREFERENCES, model_folders=(str(folder),))
+    before = snapshot(tmp_path / name.split("/")[0])
+    plan = explain(definition, preferences)
+    assert not plan.missing, [item.subject for item in plan.missing]
+    components = [item for item in plan.items if item.component]
+    assert {item.subject for item in components} == {row.name for row in ARCHITECTURES[architecture].parts}
+    assert all(item.in_place and path.is_relative_to(tmp_path) for item in components for path in item.paths)
+    assert plan.bytes_in_place >= sum(item.bytes for item in components) > 0
+    assert not any("is not used" in notice for notice in plan.notices), plan.notices
+    frames, notices = make(definition, preferences, CASES[architecture])
+    assert not any("is not used" in notice for notice in notices), notices
+    assert snapshot(tmp_path / name.split("/")[0]) == before
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    write_diffusers(models, root / "diffusers", architecture)
+    define("reference", {"architecture": architecture, "URLs": urls_of(definition), "components": "diffusers"})
+    reference, _ = make(load_catalog(root)["reference"], Preferences(**PREFERENCES), CASES[architecture])
+    assert frames.std() > 0
+    # LTX Video's convolutions depend on how weights are aligned in memory, which is mapped from files
+    assert np.abs(frames.astype(int) - reference.astype(int)).max() <= (architecture == "ltxv_13B")

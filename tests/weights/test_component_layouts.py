@@ -1,0 +1,424 @@
+"""A component from a file in every layout computes the same bits as the class that the file was made from."""
+
+import contextlib
+import json
+import re
+
+import pytest
+import torch
+import transformers
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLLTXVideo, AutoencoderKLWan
+from diffusers.loaders.single_file_utils import convert_ltx_vae_checkpoint_to_diffusers, convert_wan_vae_to_diffusers
+from torchao.quantization import Int8Tensor
+
+import comfyui
+import wangp
+from reeltune.checkpoints.components import component_names
+from reeltune.checkpoints.contents import Header, Tensor
+from reeltune.checkpoints.formats import format_by_header
+from reeltune.checkpoints.identify import identify
+from reeltune.engine.stages import load_component
+from reeltune.errors import CheckpointError, UnsupportedFormat
+from reeltune.families import ARCHITECTURES
+from reeltune.families.components import KINDS
+from reeltune.families.components.vae import ltx_vae_config, wan22_vae_config
+
+BF16, FP32 = torch.bfloat16, torch.float32
+T5_LINEARS = r".*(SelfAttention\.[qkvo]|DenseReluDense\.w[io].*)\.weight"
+LLAMA_LINEARS = r".*_proj\.weight"
+
+
+def part(architecture, name):
+    return next(row for row in ARCHITECTURES[architecture].parts if row.name == name)
+
+
+def seeded(model, dtype=BF16):
+    torch.manual_seed(0)
+    for row in model.parameters():
+        row.data = torch.randn_like(row) * (0.3 if row.dim() > 1 else 0.1) + (row.dim() == 1)
+    for row in model.parameters():  # not buffers: the libraries keep them in fp32
+        row.data = row.data.to(dtype)
+    return model.eval()
+
+
+def t5(kind=transformers.UMT5EncoderModel, config=transformers.UMT5Config):
+    sizes = {"vocab_size": 50, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4}
+    model = seeded(kind(config(**sizes, feed_forward_proj="gated-gelu")))
+    model.tie_weights()
+    return model
+
+
+def llama_config():
+    return transformers.LlamaConfig(
+        vocab_size=60, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=1,
+        num_key_value_heads=1, rms_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
+        pad_token_id=0,
+    )  # fmt: skip
+
+
+def llava():
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=8, num_hidden_layers=3, num_attention_heads=1, image_size=28, intermediate_size=16, patch_size=14
+    )
+    config = transformers.LlavaConfig(vision_config=vision, text_config=llama_config(), image_token_index=6)
+    config.pad_token_id = 0
+    return seeded(transformers.LlavaForConditionalGeneration(config))
+
+
+def clip_text():
+    return seeded(
+        transformers.CLIPTextModel(
+            transformers.CLIPTextConfig(
+                vocab_size=60, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=1,
+                bos_token_id=0, eos_token_id=2, pad_token_id=1,
+            )
+        )
+    )  # fmt: skip
+
+
+def clip_vision():
+    return seeded(
+        transformers.CLIPVisionModel(
+            transformers.CLIPVisionConfig(
+                hidden_size=16, num_hidden_layers=3, num_attention_heads=1, image_size=28, intermediate_size=24,
+                patch_size=14, hidden_act="gelu",
+            )
+        )
+    )  # fmt: skip
+
+
+WAN22 = {
+    "base_dim": 4, "decoder_base_dim": 6, "z_dim": 5, "in_channels": 12, "out_channels": 12, "is_residual": True,
+    "patch_size": 2, "scale_factor_spatial": 16, "latents_mean": [0.0] * 5, "latents_std": [1.0] * 5,
+}  # fmt: skip
+LTX = {
+    "latent_channels": 8, "block_out_channels": (4, 8, 16, 32, 64), "decoder_block_out_channels": (8, 16, 32),
+    "layers_per_block": (1, 2, 1, 1, 1), "decoder_layers_per_block": (2, 1, 1, 1),
+    "down_block_types": ("LTXVideo095DownBlock3D",) * 4, "spatio_temporal_scaling": (True,) * 4,
+    "decoder_spatio_temporal_scaling": (True,) * 3, "decoder_inject_noise": (False,) * 4,
+    "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"), "upsample_residual": (True,) * 3,
+    "upsample_factor": (2,) * 3, "timestep_conditioning": True, "patch_size": 4, "spatial_compression_ratio": 32,
+    "temporal_compression_ratio": 8,
+}  # fmt: skip
+
+
+# --- what they compute --------------------------------------------------------------------------------------------
+
+
+def embed(model):
+    ids = torch.arange(14).reshape(2, 7)
+    return [model(ids, torch.tensor([[1] * 7, [1] * 4 + [0] * 3]), output_hidden_states=True).hidden_states[-2]]
+
+
+def look_and_read(model):
+    pixels = torch.rand(1, 3, 28, 28, generator=torch.Generator().manual_seed(1)).to(model.dtype)
+    ids = torch.tensor([[1, *[6] * 4, 9, 11]])
+    answer = model(ids, pixels, torch.ones_like(ids), output_hidden_states=True)
+    return list(answer.hidden_states)
+
+
+def look(model):
+    pixels = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(1)).to(model.dtype)
+    answer = model(pixels, output_hidden_states=True)
+    return [answer.hidden_states[-2], answer.pooler_output]
+
+
+def pool(model):
+    return [model(torch.tensor([[0, 9, 11, 59]])).pooler_output]
+
+
+def decode(channels):
+    def run(model):
+        latents = torch.rand(1, channels, 2, 2, 2, generator=torch.Generator().manual_seed(1)).to(model.dtype)
+        more = (torch.tensor([0.05]),) if model.config.get("timestep_conditioning") else ()
+        frames = model.decode(latents, *more, return_dict=False)[0]
+        return [frames, model.encode(frames.clamp(-1, 1)).latent_dist.mode()]
+
+    return run
+
+
+def same(ours, theirs, compute):
+    for row in ours.parameters():  # some kernels compute differently on memory that isn't aligned, as in files
+        row.data = row.data.clone()
+    with torch.inference_mode():
+        for left, right in zip(compute(ours), compute(theirs), strict=True):
+            assert right.isfinite().all()
+            assert torch.equal(left, right)
+
+
+def gguf_names(state):
+    """T5's names in llama.cpp."""
+    found = {}
+    for name, tensor in state.items():
+        new = name.replace("shared.", "token_embd.").replace("encoder.final_layer_norm", "enc.output_norm")
+        new = re.sub(r"encoder\.block\.(\d+)\.layer\.0\.SelfAttention\.([qkvo])\.", r"enc.blk.\1.attn_\2.", new)
+        new = re.sub(r"encoder\.block\.(\d+)\.layer\.0\.SelfAttention\.rel\w+", r"enc.blk.\1.attn_rel_b", new)
+        new = re.sub(r"encoder\.block\.(\d+)\.layer\.0\.layer_norm", r"enc.blk.\1.attn_norm", new)
+        new = re.sub(r"encoder\.block\.(\d+)\.layer\.1\.layer_norm", r"enc.blk.\1.ffn_norm", new)
+        for theirs, ours in {"wi_0": "gate", "wi_1": "up", "wo": "down"}.items():
+            new = re.sub(rf"encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.{theirs}", rf"enc.blk.\1.ffn_{ours}", new)
+        if "embed_tokens" not in new:
+            found[new] = tensor
+    return found
+
+
+def alone(state):
+    return {name: row for name, row in state.items() if "embed_tokens" not in name} | {
+        "spiece_model": torch.zeros(4, dtype=torch.uint8)
+    }
+
+
+LLAMA_EXTRA = {"lm_head.weight": torch.zeros(60, 16)}
+LAYOUTS = {
+    "UMT5, original": ("t2v", "text_encoder", t5, wangp.umt5, embed),
+    "UMT5, ComfyUI": ("t2v", "text_encoder", t5, alone, embed),
+    "UMT5, llama.cpp": ("t2v", "text_encoder", t5, gguf_names, embed),
+    "T5, ComfyUI": ("ltxv_13B", "text_encoder", lambda: t5(transformers.T5EncoderModel, transformers.T5Config), alone, embed),
+    "T5, all in one": (
+        "ltxv_13B", "text_encoder", lambda: t5(transformers.T5EncoderModel, transformers.T5Config),
+        lambda state: comfyui.prefixed("text_encoders.t5xxl.transformer.", state) | {"vae.x": torch.zeros(1)}, embed,
+    ),
+    "Llama, its own names": ("hunyuan", "text_encoder", lambda: seeded(transformers.LlamaModel(llama_config())), dict, embed),
+    "Llama, ComfyUI": (
+        "hunyuan", "text_encoder", lambda: seeded(transformers.LlamaModel(llama_config())),
+        lambda state: comfyui.prefixed("model.", state) | LLAMA_EXTRA, embed,
+    ),
+    "Llama, in WanGP's Llava": (
+        "hunyuan", "text_encoder", lambda: llava().model.language_model,
+        lambda state: comfyui.llava(llava().state_dict()), embed,
+    ),
+    "Llava, WanGP": ("hunyuan_i2v", "text_encoder", llava, comfyui.llava, look_and_read),
+    "Llava, today's names": ("hunyuan_i2v", "text_encoder", llava, dict, look_and_read),
+    "CLIP-L, ComfyUI": (
+        "hunyuan", "text_encoder_2", clip_text,
+        lambda state: comfyui.prefixed("text_model.", state)
+        | {"text_projection.weight": torch.zeros(2, 2), "text_model.embeddings.position_ids": torch.zeros(1, 77, dtype=torch.int64)},
+        pool,
+    ),
+    "CLIP vision, ComfyUI": (
+        "i2v", "image_encoder", clip_vision,
+        lambda state: comfyui.prefixed("vision_model.", state) | {"visual_projection.weight": torch.zeros(2, 2)}, look,
+    ),
+    "CLIP vision, Wan's release": ("i2v", "image_encoder", clip_vision, wangp.open_clip, look),
+    "Wan 2.1 VAE": ("t2v", "vae", lambda: seeded(AutoencoderKLWan(base_dim=4), FP32), wangp.wan_vae, decode(16)),
+    "Wan 2.1 VAE, diffusers' names": ("t2v", "vae", lambda: seeded(AutoencoderKLWan(base_dim=4), FP32), dict, decode(16)),
+    "Wan 2.2 VAE": ("ti2v_2_2", "vae", lambda: seeded(AutoencoderKLWan(**WAN22), FP32), comfyui.wan22_vae, decode(5)),
+    "Wan 2.2 VAE, diffusers' names": ("ti2v_2_2", "vae", lambda: seeded(AutoencoderKLWan(**WAN22), FP32), dict, decode(5)),
+    "Hunyuan VAE, its release": (
+        "hunyuan", "vae", lambda: seeded(AutoencoderKLHunyuanVideo(block_out_channels=(32, 32, 64, 64)), FP32),
+        lambda state: comfyui.prefixed("vae.", state), decode(16),
+    ),
+    "Hunyuan VAE, latent diffusion": (
+        "hunyuan", "vae", lambda: seeded(AutoencoderKLHunyuanVideo(block_out_channels=(32, 32, 64, 64)), FP32),
+        comfyui.hunyuan_vae, decode(16),
+    ),
+    "LTX VAE": ("ltxv_13B", "vae", lambda: seeded(AutoencoderKLLTXVideo(**LTX), FP32), comfyui.ltx_vae, decode(8)),
+    "LTX VAE, diffusers' names": ("ltxv_13B", "vae", lambda: seeded(AutoencoderKLLTXVideo(**LTX), FP32), dict, decode(8)),
+    "LTX VAE, all in one": (
+        "ltxv_13B", "vae", lambda: seeded(AutoencoderKLLTXVideo(**LTX), FP32),
+        lambda state: comfyui.prefixed("vae.", comfyui.ltx_vae(state)) | {"model.diffusion_model.x": torch.zeros(1)},
+        decode(8),
+    ),
+}  # fmt: skip
+STORED = {"config": json.dumps({"image_token_index": 6})}  # tiny vocabularies don't have the published number
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_same_bits(tmp_path, name):
+    architecture, component, make, layout, compute = LAYOUTS[name]
+    theirs = make()
+    dtype = theirs.dtype
+    stored = STORED if architecture == "hunyuan_i2v" else None
+    path = wangp.write(tmp_path / "anything.safetensors", layout(theirs.state_dict()), stored)
+    ours = load_component(part(architecture, component), path, dtype)
+    assert type(ours) is type(theirs)
+    same(ours, theirs, compute)
+
+
+@pytest.mark.parametrize("layout", [dict, comfyui.llava])
+def test_llava_assembled_from_two_files(tmp_path, layout):
+    theirs = llava()
+    state = theirs.state_dict()
+    text = {name.removeprefix("model.language_model."): row for name, row in state.items() if "language_model" in name}
+    language = wangp.write(tmp_path / "llama.safetensors", comfyui.prefixed("model.", text), STORED)
+    vision = wangp.write(tmp_path / "vision.safetensors", comfyui.llava_vision(state))
+    component = part("hunyuan_i2v", "text_encoder")
+    for first, second in ((language, vision), (vision, language)):
+        same(load_component(component, first, BF16, more=(second,)), theirs, look_and_read)
+    processor = load_component(part("hunyuan_i2v", "image_processor"), vision, BF16)
+    whole = load_component(
+        part("hunyuan_i2v", "image_processor"), wangp.write(tmp_path / "whole.safetensors", layout(state), STORED), BF16
+    )
+    assert processor.crop_size == whole.crop_size
+    assert processor.crop_size["height"] == 28
+    with pytest.raises(CheckpointError, match="No file contains the Llama 3 8B"):
+        load_component(component, vision, BF16)
+
+
+FP8 = {
+    "UMT5": ("t2v", "text_encoder", t5, T5_LINEARS, lambda state: state, embed),
+    "T5": ("ltxv_13B", "text_encoder", lambda: t5(transformers.T5EncoderModel, transformers.T5Config), T5_LINEARS,
+           lambda state: state, embed),
+    "Llama": ("hunyuan", "text_encoder", lambda: seeded(transformers.LlamaModel(llama_config())), LLAMA_LINEARS,
+              lambda state: comfyui.prefixed("model.", state), embed),
+    "CLIP-L": ("hunyuan", "text_encoder_2", clip_text, r".*(proj|fc\d)\.weight",
+               lambda state: comfyui.prefixed("text_model.", state), pool),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FP8)
+def test_scaled_fp8_is_what_its_numbers_are(tmp_path, name):
+    """As in umt5_xxl_fp8_e4m3fn_scaled, t5xxl_fp8_e4m3fn_scaled and llava_llama3_fp8_scaled."""
+    architecture, component, make, layers, layout, compute = FP8[name]
+    theirs = make()
+    state = {key: row for key, row in theirs.state_dict().items() if "embed_tokens" not in key or name == "Llama"}
+    quantized, plain = comfyui.scaled_fp8(state, layers)
+    stored = {key if key == "scaled_fp8" else next(iter(layout({key: row}))): row for key, row in quantized.items()}
+    path = wangp.write(tmp_path / "fp8.safetensors", stored)
+    ours = load_component(part(architecture, component), path, BF16)
+    theirs.load_state_dict(plain, strict=False)
+    same(ours, theirs, compute)
+
+
+def int8_weights(model):
+    return {name for name, row in model.named_parameters() if isinstance(row.data, Int8Tensor)}
+
+
+@pytest.mark.parametrize("name", ["UMT5, original", "T5, ComfyUI", "Llama, ComfyUI", "Llava, WanGP"])
+@pytest.mark.parametrize("stored", ["16 bits", "folder", "fp8", "quanto"])
+def test_text_encoders_become_int8_while_they_are_loaded(tmp_path, name, stored):
+    """From every file and folder the same int8 weights; quanto's files are int8 already."""
+    architecture, component, make, layout, _ = LAYOUTS[name]
+    theirs = make()
+    state, metadata = layout(theirs.state_dict()), dict(STORED)
+    linears = T5_LINEARS if "T5" in name else LLAMA_LINEARS
+    if "original" in name:
+        linears = r"blocks\.\d+\.(attn\.[qkvo]|ffn\..*)\.weight"
+    linears = rf"(?!.*vision_).*{linears.removeprefix('.*')}" if "Llava" in name else linears
+    if stored == "fp8":
+        state, _ = comfyui.scaled_fp8(state, linears)
+    if stored == "quanto":
+        state, more = wangp.int8(state, linears)
+        metadata |= more
+    path = wangp.write(tmp_path / "x.safetensors", state, metadata)
+    if stored == "folder":
+        path = tmp_path / "folder"
+        theirs.save_pretrained(path, max_shard_size="8KB")
+        assert len(list(path.glob("*.safetensors"))) > 1
+    ours = load_component(part(architecture, component), path, BF16, quantize=True)
+    kinds = int8_weights(ours)
+    assert len(kinds) == 3 * 7
+    assert not any("embed" in key or "shared" in key or "norm" in key for key in kinds)
+    if stored != "fp8":
+        for key in kinds:
+            data, scale = wangp.int8({"x.weight": theirs.state_dict()[key]}, r"x\.weight")[0]["x.weight._data"], None
+            assert torch.equal(ours.get_parameter(key).qdata, data), (key, scale)
+    plain = load_component(part(architecture, component), path, BF16)
+    assert int8_weights(plain) == (kinds if stored == "quanto" else set())
+
+
+# --- against diffusers' own converters, at the published sizes ------------------------------------------------------
+
+
+def header(state):
+    tensors = {name: Tensor(name, "BF16", tuple(row.shape), 0, 0) for name, row in state.items()}
+    return Header("x", tensors, {}, 0, 0)
+
+
+def names(kind, state):
+    read = header(state)
+    match = next(row for row in identify(read).components if row.kind == kind)
+    assert match.is_published
+    found = component_names(read.tensors, KINDS[kind].layout(match.layout), match.prefix)
+    assert not found.unknown
+    return {stored: places.names[0] for stored, places in found.diffusers.items()}, match.config
+
+
+def test_vaes_as_diffusers_converts_them():
+    with init_empty_weights():
+        wan = AutoencoderKLWan()
+        ltx = AutoencoderKLLTXVideo(
+            **LTX
+            | {
+                "latent_channels": 128,
+                "block_out_channels": (128, 256, 512, 1024, 2048),
+                "decoder_block_out_channels": (256, 512, 1024),
+                "layers_per_block": (4, 6, 6, 2, 2),
+                "decoder_layers_per_block": (5, 5, 5, 5),
+            }
+        )
+    stored = wangp.wan_vae(wan.state_dict())
+    ours, _ = names("wan_vae", stored)
+    assert ours == {old: new for new, old in convert_wan_vae_to_diffusers({name: name for name in stored}).items()}
+    stored = comfyui.prefixed("vae.", comfyui.ltx_vae(ltx.state_dict()))
+    ours, config = names("ltx_vae", stored)
+    theirs = convert_ltx_vae_checkpoint_to_diffusers(dict(stored))
+    assert set(ours.values()) == set(theirs) == set(ltx.state_dict())
+    for key, value in config.items():
+        actual = ltx.config[key]
+        assert value == (list(actual) if isinstance(actual, tuple) else actual), key
+
+
+def test_forged_sizes_raise_what_the_caller_expects():
+    for derive in (ltx_vae_config, wan22_vae_config):
+        with pytest.raises((KeyError, ValueError)):
+            derive({"encoder.conv_in.weight": (4, 7, 3, 3, 3), "post_quant_conv.weight": (2, 2)}, {})
+
+
+def test_a_component_with_a_missing_layer_is_not_recognized():
+    state = t5().state_dict()
+    assert [row.kind for row in identify(header(state)).components] == ["umt5"]
+    del state["encoder.block.2.layer.1.DenseReluDense.wo.weight"]
+    assert not identify(header(state)).components
+    assert format_by_header(header(state)).label == "16 bits"
+
+
+@pytest.mark.parametrize("prefix", ["model.", ""])
+@pytest.mark.parametrize(
+    "other", ["self_attn.q_proj.bias", "self_attn.q_norm.weight", "pre_feedforward_layernorm.weight"]
+)
+def test_other_language_models_are_not_llama(prefix, other):
+    state = transformers.LlamaModel(llama_config()).state_dict()
+    for layer in range(3):
+        state[f"layers.{layer}.{other}"] = torch.zeros(16)
+    assert not identify(header(comfyui.prefixed(prefix, state))).components
+
+
+# --- SentencePiece inside of a file ---------------------------------------------------------------------------------
+
+PIECES = [("<pad>", 0.0, 3), ("</s>", 0.0, 3), ("<unk>", 0.0, 2), ("▁", -2.0, 1), ("▁a", -1.0, 1), ("▁cat", -1.5, 1),
+          *((letter, -4.0, 1) for letter in "abcdefghijklmnopqrstuvwxyz"), ("<extra_id_0>", 0.0, 4)]  # fmt: skip
+
+
+def umt5_with_tokenizer(tmp_path, tensor):
+    state = alone(t5().state_dict()) | {"spiece_model": tensor}
+    return wangp.write(tmp_path / "umt5.safetensors", state)
+
+
+def test_the_tokenizer_in_a_file_of_comfyui(tmp_path):
+    path = umt5_with_tokenizer(tmp_path, comfyui.sentencepiece(PIECES))
+    ours = load_component(part("t2v", "tokenizer"), path, BF16)
+    theirs = transformers.T5Tokenizer(vocab=[(text, score) for text, score, _ in PIECES], extra_ids=0)
+    for text in ("a cat", "  a   cat zebra", "A cat!", "", "walks\n a </s>"):
+        assert ours(text)["input_ids"] == theirs(text)["input_ids"], text
+    padded = ours("a cat", padding="max_length", max_length=9, truncation=True)
+    assert padded["input_ids"][:4] == [4, 5, 1, 0]
+    assert padded["attention_mask"] == [1] * 3 + [0] * 6
+    assert ours.model_max_length > 10_000
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 7))
+def test_damaged_tokenizers_are_typed_errors(tmp_path, cut):
+    whole = comfyui.sentencepiece(PIECES)
+    for damaged in (whole[: 5 + cut], whole ^ 1, torch.full((40,), 255, dtype=torch.uint8)):
+        path = umt5_with_tokenizer(tmp_path, damaged.clone())
+        with contextlib.suppress(CheckpointError):  # and nothing else
+            load_component(part("t2v", "tokenizer"), path, BF16)
+
+
+def test_a_format_that_is_not_loaded_is_named(tmp_path):
+    state = {name: row.to(torch.int8) for name, row in t5().state_dict().items()}
+    path = wangp.write(tmp_path / "x.safetensors", state)
+    with pytest.raises(UnsupportedFormat, match=r"int8 \(not quanto\)"):
+        load_component(part("t2v", "text_encoder"), path, BF16)
