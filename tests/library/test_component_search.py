@@ -308,4 +308,4 @@ def test_fp8_and_int8_are_named(root, tmp_path):
     )
     wangp.write(root / "ckpts" / "x.safetensors", state)
     formats = {file.path.name: file.format for file in find_files(Inventory(root)).files}
-    assert formats["x.safetensors"] == "fp8"
+    assert formats["x.safetensors"] == "scaled fp8"
