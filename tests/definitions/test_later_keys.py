@@ -108,7 +108,7 @@ FIRST, SECOND = "https://h/a_module_bf16.safetensors", "https://h/b_module_bf16.
     ("modules", "expected"),
     [(["vace_1.3B#modules"], 1), ("vace_1.3B#modules", 1), (["store#URLs"], [[FIRST, SECOND]]),
      ("store#URLs2", [[SECOND]]), (["store#preload_URLs", [FIRST]], [[SECOND], [FIRST]]),
-     (["store#text_encoder_URLs"], None), (["store#name"], None), (["gone#URLs"], None), (["store#modules"], None)],
+     (["store#name"], None), (["gone#URLs"], None), (["store#modules"], None)],
 )  # fmt: skip
 def test_modules_by_key(root, define, modules, expected):
     store = {"architecture": "t2v_2_2", "URLs": [FIRST, SECOND], "URLs2": [SECOND], "preload_URLs": [SECOND]}

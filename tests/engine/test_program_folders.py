@@ -8,8 +8,10 @@ import tiny_parts
 from PIL import Image
 from program_folders import models_of, write_comfyui, write_diffusers, write_hub_cache, write_wangp
 
+import wangp
 from reeltune import Engine, Notice, Preferences, explain, load_catalog
 from reeltune.families import ARCHITECTURES
+from reeltune.planning import components
 
 FAST = {"num_inference_steps": 2, "resolution": "32x32", "video_length": 5, "seed": 3, "prompt": "a cat walks"}
 LARGER = {"resolution": "64x64", "video_length": 9}
@@ -80,10 +82,10 @@ def test_the_same_video_from_every_folder(architecture, program, root, define, t
     before = snapshot(tmp_path / name.split("/")[0])
     plan = explain(definition, preferences)
     assert not plan.missing, [item.subject for item in plan.missing]
-    components = [item for item in plan.items if item.component]
-    assert {item.subject for item in components} == {row.name for row in ARCHITECTURES[architecture].parts}
-    assert all(item.in_place and path.is_relative_to(tmp_path) for item in components for path in item.paths)
-    assert plan.bytes_in_place >= sum(item.bytes for item in components) > 0
+    items = [item for item in plan.items if item.component]
+    assert {item.subject for item in items} == {row.name for row in ARCHITECTURES[architecture].parts}
+    assert all(item.in_place and path.is_relative_to(tmp_path) for item in items for path in item.paths)
+    assert plan.bytes_in_place >= sum(item.bytes for item in items) > 0
     assert not any("is not used" in notice for notice in plan.notices), plan.notices
     frames, notices = make(definition, preferences, CASES[architecture])
     assert not any("is not used" in notice for notice in notices), notices
@@ -95,3 +97,37 @@ def test_the_same_video_from_every_folder(architecture, program, root, define, t
     assert frames.std() > 0
     # LTX Video's convolutions depend on how weights are aligned in memory, which is mapped from files
     assert np.abs(frames.astype(int) - reference.astype(int)).max() <= (architecture == "ltxv_13B")
+
+
+def test_components_that_the_definition_lists(root, define, monkeypatch, no_sockets):
+    """A text encoder and a VAE from single files, in 16 bits and as int8 while loading."""
+    definition = make_definition(root, define, "t2v")
+    models = models_of("t2v")
+    write_diffusers(models, root / "diffusers", "t2v")
+    own = {
+        "text_encoder_URLs": [
+            str(wangp.write(root / "t_bf16.safetensors", wangp.umt5(models["text_encoder"].state_dict())))
+        ],
+        "VAE_URLs": [str(wangp.write(root / "v.safetensors", wangp.wan_vae(models["vae"].state_dict())))],
+    }
+    listed = {"architecture": "t2v", "URLs": urls_of(definition)}
+    models_of("i2v")["tokenizer"].save_pretrained(root / "ckpts" / "umt5-xxl")
+    define("own", listed | own | {"text_encoder_folder": "umt5-xxl"})
+    define("reference", listed | {"components": "diffusers"})
+    catalog = load_catalog(root)
+    plan = explain(catalog["own"], Preferences(**PREFERENCES))
+    assert not plan.missing
+    assert {item.path.name for item in plan.items if item.component} == {
+        "t_bf16.safetensors",
+        "v.safetensors",
+        "umt5-xxl",
+    }
+    frames, notices = make(catalog["own"], Preferences(**PREFERENCES), {})
+    assert np.array_equal(frames, make(catalog["reference"], Preferences(**PREFERENCES), {})[0])
+    assert any(notice.startswith("vae: v.safetensors (16 bits") for notice in notices)
+    monkeypatch.setattr(components, "SMALLEST_QUANTIZED", 1)
+    for id in ("own", "reference"):
+        assert explain(catalog[id], Preferences(quantization="bf16")).item("text_encoder").quantize
+        quantized, notices = make(catalog[id], Preferences(quantization="bf16"), {})
+        assert 0 < np.abs(quantized.astype(int) - frames.astype(int)).mean() < 4
+        assert not any("stays in 16 bits" in notice for notice in notices)

@@ -160,7 +160,7 @@ _DECLARATIONS = (
     ),
     _choice(
         "text_encoder_quantization",
-        "Preferred text encoder in a folder with several: int8, or bf16 for 16 bits.",
+        "Preferred version of a text encoder: int8, or bf16 for 16 bits.",
         ("int8", "bf16"),
         _SIXTEEN_BITS | _EIGHT_BITS,
     ),
@@ -193,7 +193,10 @@ _DECLARATIONS = (
     PreferenceField("device", "Device to compute on.", "auto, cpu, mps, cuda, or one card such as cuda:1", _device),
     PreferenceField("outputs", "Folder of the videos, relative to the root.", "the path of a folder", _path),
     PreferenceField(
-        "model_folders", "Read-only folders with weights, such as another program's.", "a list of paths", _paths
+        "model_folders",
+        "Read-only folders with weights, such as an installation of WanGP or ComfyUI.",
+        "a list of paths",
+        _paths,
     ),
     _number("threads", "CPU threads to use; 0 chooses by the size of the video.", 0, 256, integer=True),
     _number("connections", "Connections per download.", 1, 16, integer=True),

@@ -18,7 +18,7 @@ class Preferences:
     "cuda", "cuda:1" or "mps". `outputs`: the folder of videos, relative to the root. `model_folders`: read-only folders
     with weights, such as another program's. `threads`: CPU threads, 0 to choose by the video's size. `connections`: per
     download. `rate_limit`: megabytes per second for all downloads, 0 for no limit. `stall_seconds`: the time without
-    data before a download reconnects. `text_encoder_quantization`: the preferred text encoder in a WanGP folder.
+    data before a download reconnects. `text_encoder_quantization`: the preferred version of a text encoder.
     `memory_profile`: where the weights are stored while generating. `attention`: its implementation. `compile`: whether
     the transformer's blocks are compiled. `int8`: how int8 weights are multiplied, "weights" (16-bit activations) or
     "dynamic" (int8 activations). `fp8`: the same of fp8 weights, where a card computes fp8. `merge_loras`: whether

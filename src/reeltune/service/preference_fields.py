@@ -48,7 +48,7 @@ DELETE_TOKEN = "-"  # entered in place of a token
 _HELP = {
     "quantization": "Int8 and FP8 take half the memory of 16-bit weights.",
     "dtype": "The data type that models compute in; “auto” is the best one of the device.",
-    "text_encoder_quantization": "Used for folders that hold both versions of a text encoder.",
+    "text_encoder_quantization": "Scaled Int8 also quantizes 16-bit text encoders while they are loaded.",
     "save_quantized": "Models that are quantized while loading are also written to a file, which loads faster.",
     "memory_profile": "Resident keeps all weights on the device, Stages one component at a time. Streamed and Minimum "
     "need the least memory and are the slowest.",
@@ -60,7 +60,8 @@ _HELP = {
     "fp8": "FP8 products are faster on the graphics cards that compute them, and less exact.",
     "threads": "The number of CPU threads; 0 chooses it by the size of the video.",
     "outputs": "A folder only for videos, relative to the working folder.",
-    "model_folders": "Folders with weights, such as those of another program; one per line. They are never changed.",
+    "model_folders": "Folders with weights, such as an installation of WanGP or ComfyUI; one per line. They are never "
+    "changed.",
     "connections": "1 to 16.",
     "rate_limit": "The speed of all downloads together; 0 for no limit.",
     "stall_seconds": "How long a server may send nothing.",
