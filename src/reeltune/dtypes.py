@@ -24,6 +24,7 @@ class Quantization(StrEnum):
     FP8 = "fp8"
     FP8_SCALED = "fp8_scaled"
     GGUF = "gguf"
+    OTHER_GGUF = "gguf (IQ1 to IQ3 and others)"
     NVFP4 = "nvfp4"
     OTHER_INT8 = "int8 (not quanto)"
     OTHER_QUANTO = "quanto (not int8)"

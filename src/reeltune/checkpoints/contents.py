@@ -42,7 +42,7 @@ class Tensor:
 class Header:
     """Names, dtypes, shapes and metadata of a checkpoint, without its data.
 
-    `trailing` counts bytes after the data, which some writers leave and no reader needs.
+    `trailing` counts bytes after the data, which some writers leave and no reader needs. `container`: the kind of file.
     """
 
     file: str
@@ -52,3 +52,4 @@ class Header:
     data_start: int
     trailing: int = 0
     notices: tuple[str, ...] = field(default=())
+    container: str = "safetensors"

@@ -14,7 +14,7 @@ from reeltune.weights._libraries import int8_tensor
 from reeltune.weights.edits import Edit
 from reeltune.weights.formats import Weight, decoder_of
 from reeltune.weights.formats.base import FloatWeight
-from reeltune.weights.formats.quanto_int8 import quantize_tensor
+from reeltune.weights.formats.quanto_int8 import quantize_weight
 from reeltune.weights.tensors import TensorFile
 
 
@@ -53,7 +53,7 @@ class Loader:
         all_copied = True
         parameters: dict[str, torch.Tensor] = {}
         for name, part in self._parts(stored, weight, expected).items():
-            tensor = self._converted(stored, name, part)
+            tensor = self._converted(stored, name, part, expected[name])
             if tensor is part.values:
                 all_copied = False
             parameters[name] = tensor
@@ -77,12 +77,12 @@ class Loader:
             first = last
         return parts
 
-    def _converted(self, stored: str, name: str, weight: Weight) -> torch.Tensor:
+    def _converted(self, stored: str, name: str, weight: Weight, shape: tuple[int, ...]) -> torch.Tensor:
         """The tensor of a parameter: in fp32 where it is kept so, int8, or in the run's data type."""
         if not self._fp32.isdisjoint(name.split(".")):
             return weight.decoded(torch.float32)
         if not weight.is_quantized and self._becomes_int8(stored):
-            data, scale = quantize_tensor(weight.values, self._run, stored)
+            data, scale = quantize_weight(weight, shape, self._run, stored)
             return int8_tensor(data, scale, self._run)
         return weight.in_memory(self._run)
 

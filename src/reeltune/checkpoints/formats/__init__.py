@@ -8,7 +8,7 @@ from __future__ import annotations
 from reeltune.checkpoints.contents import Header
 from reeltune.checkpoints.formats.base import SAFETENSORS, Faults, StoredWeight, WeightFormat
 from reeltune.checkpoints.formats.fp8 import Fp8, Fp8Scaled
-from reeltune.checkpoints.formats.gguf import Gguf
+from reeltune.checkpoints.formats.gguf import Gguf, OtherGguf
 from reeltune.checkpoints.formats.nvfp4 import Nvfp4
 from reeltune.checkpoints.formats.other_floats import OtherFloats
 from reeltune.checkpoints.formats.other_int8 import OtherInt8
@@ -20,6 +20,7 @@ from reeltune.dtypes import Quantization
 
 FORMATS: tuple[WeightFormat, ...] = (
     Gguf(),
+    OtherGguf(),
     Pickle(),
     Nvfp4(),
     QuantoInt8(),

@@ -5,10 +5,17 @@ from __future__ import annotations
 from reeltune.dtypes import Quantization
 from reeltune.weights.formats.base import Decoder, Weight
 from reeltune.weights.formats.fp8 import Fp8Decoder, Fp8ScaledDecoder
+from reeltune.weights.formats.gguf import GgufDecoder
 from reeltune.weights.formats.quanto_int8 import QuantoInt8Decoder
 from reeltune.weights.formats.sixteen_bits import SixteenBitsDecoder
 
-DECODERS: tuple[Decoder, ...] = (SixteenBitsDecoder(), QuantoInt8Decoder(), Fp8Decoder(), Fp8ScaledDecoder())
+DECODERS: tuple[Decoder, ...] = (
+    SixteenBitsDecoder(),
+    QuantoInt8Decoder(),
+    Fp8Decoder(),
+    Fp8ScaledDecoder(),
+    GgufDecoder(),
+)
 
 
 def decoder_of(quantization: Quantization) -> Decoder:

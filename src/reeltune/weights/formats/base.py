@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -17,6 +17,7 @@ from reeltune.weights.tensors import TensorFile
 
 PLAIN_DTYPES = ("BF16", "F16", "F32")  # that are computed with directly
 FLOAT_DTYPES = (*PLAIN_DTYPES, "F64")
+CHUNK = 512 * 1024  # values at once: 2 MB in fp32, which stays in cache
 
 
 class Weight(Protocol):
@@ -42,6 +43,9 @@ class Weight(Protocol):
     def in_memory(self, dtype: torch.dtype) -> torch.Tensor:
         """The tensor that a model computes with in a run of a data type."""
 
+    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Its rows as floating numbers [rows, ...], some at a time. Each part may be overwritten by the next."""
+
 
 @dataclass(frozen=True)
 class FloatWeight:
@@ -65,6 +69,10 @@ class FloatWeight:
     def in_memory(self, dtype: torch.dtype) -> torch.Tensor:
         """The numbers in the run's data type."""
         return self.values.to(dtype)
+
+    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """All of its rows at once, as they are stored."""
+        yield slice(0, len(self.values)), self.values
 
 
 class Decoder(Protocol):
