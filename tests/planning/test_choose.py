@@ -106,10 +106,32 @@ def test_fp8_alone_is_quantized_or_turned_into_16_bits(pick):
     assert "fp8, converted to 16 bits while loading" in selection.notices[0]
 
 
+GGUF = H + "x-Q8_0.gguf"
+
+
+def test_gguf_ranks_after_16_bits_because_it_is_less_exact(pick):
+    for quantization in ("int8", "bf16"):
+        selection = pick([GGUF, FP16], quantization=quantization)
+        assert selection.choices["transformer"].version.url == FP16
+        assert selection.rejected[0].reason.endswith("GGUF is less exact")
+
+
+def test_gguf_alone_is_quantized_or_turned_into_16_bits(pick):
+    selection = pick([GGUF])
+    choice = selection.choices["transformer"]
+    assert (choice.quantize_on_load, choice.dtype) == (True, "bf16")
+    assert choice.reason.startswith("GGUF, no usable int8 version is listed: quantized while loading, runs in bf16")
+    assert not selection.notices
+    selection = pick([GGUF], quantization="bf16", dtype="fp16")
+    choice = selection.choices["transformer"]
+    assert (choice.quantize_on_load, choice.dtype) == (False, "fp16")
+    assert "GGUF, converted to 16 bits while loading" in selection.notices[0]
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        (H + "x-Q4_K_M.gguf", "GGUF"),
+        (H + "x-IQ3_S.gguf", "GGUF weights of the types IQ1 to IQ3"),
         (H + "x.ckpt", "pickle"),
         (H + "x_int8_convrot.safetensors", "not the quanto format"),
         (H + "x_nvfp4.safetensors", "nvfp4"),
