@@ -52,7 +52,8 @@ def test_the_table_of_types_is_the_references():
     import gguf
 
     wanted = {int(kind): (kind.name, *sizes) for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
-    assert {number: (block.name, block.values, block.bytes) for number, block in TYPES.items()} == wanted
+    ours = {number: (block.name, block.values, block.bytes) for number, block in TYPES.items()}
+    assert wanted.items() <= ours.items()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
