@@ -204,13 +204,12 @@ def cases(folder: Path) -> Iterator[tuple[str, object, dict[str, object]]]:
     import tiny_parts
     from cases import write_case
 
-    import reeltune
     from reeltune import load_catalog
 
-    nano = Path(reeltune.__file__).parent / "nano"
     prompt = {"prompt": "a red circle moves right on a black background", "seed": 7}
-    yield "nano", load_catalog(nano)["nano_t2v"], prompt
+    yield "nano", load_catalog(folder)["nano_t2v"], prompt
     tiny_parts.WAN_CONFIG["attention_head_dim"] = 16  # so that rows are whole blocks
+    gguf_files.SMALL = 64
     for name in ("t2v", "vace_14B", "t2v_2_2", "hunyuan", "ltxv_13B"):
         root = folder / name
         (root / "finetunes").mkdir(parents=True)

@@ -22,7 +22,7 @@ SCALE_PLACES = {
     "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,),
 }  # fmt: skip
 U32, TEXT, ARRAY, I32, U64 = 4, 8, 9, 5, 10
-_SMALL = 1024  # values; tensors that have no more are fp32
+SMALL = 1024  # values; tensors that have no more are fp32
 
 
 @dataclass
@@ -131,7 +131,7 @@ def entry_of(tensor: torch.Tensor, type_name: str) -> Entry:
     Types that the reference package doesn't write are random blocks.
     """
     shape = tuple(tensor.shape)
-    if len(shape) == 1 or math.prod(shape) <= _SMALL:
+    if len(shape) == 1 or math.prod(shape) <= SMALL:
         return Entry("F32", shape, tensor.float().numpy().tobytes())
     if type_name == "BF16":
         return Entry("BF16", shape, tensor.bfloat16().view(torch.int16).numpy().tobytes())
