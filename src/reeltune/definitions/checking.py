@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reeltune.checkpoints.names import format_objection, read_name
+from reeltune.checkpoints.names import format_objection, name_objection, read_name
 from reeltune.definitions.catalog import Catalog, problems_of
 from reeltune.definitions.folders import scan_folder
 from reeltune.definitions.keys import has_value, is_silent
@@ -84,6 +84,9 @@ def _sharing_warnings(definition: Definition, path: Path) -> list[Problem]:
                 file_format = read_name(version.url).format
                 message = f"{slot}: {version.file_name} is a {file_format} file, which is never loaded."
                 warnings.append(replace(warning, message=message, fix="List a safetensors version."))
+            elif reason := name_objection(version.url):
+                message = f"{slot}: {version.file_name} is not used: {reason}, as far as its name shows."
+                warnings.append(replace(warning, message=message, fix="List a bf16, fp16, fp8 or int8 version."))
     if definition.reason:
         warnings.append(replace(warning, message=f"It can't run: {definition.reason}."))
     return warnings
