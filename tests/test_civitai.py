@@ -103,6 +103,23 @@ def test_the_primary_file_is_meant_and_the_others_are_named(api):
     assert not found("https://civitai.com/api/download/models/56").notices  # a VAE is no other model
 
 
+def test_gguf_files_are_used_where_they_are_asked_for_or_nothing_else_is_there(api):
+    files = [
+        file(1, "x-Q8_0.gguf", format="GGUF") | {"primary": True},
+        file(2, "x-Q4_K_M.gguf", format="GGUF", size="pruned"),
+        file(3, "x_bf16.safetensors"),
+    ]
+    api.version(files)
+    url = "https://civitai.com/api/download/models/56"
+    assert found(url).name == "x_bf16.safetensors"
+    assert found(f"{url}?format=GGUF").name == "x-Q8_0.gguf"
+    assert found(f"{url}?fileId=2").name == "x-Q4_K_M.gguf"
+    api.version(files[:2])
+    source = found(url)
+    assert source.name == "x-Q8_0.gguf"
+    assert "x-Q4_K_M.gguf (fileId=2" in source.notices[0]
+
+
 @pytest.mark.parametrize("host", ["civitai.com", "www.civitai.com", "civitai.red", "CivitAI.green", "CIVITAI.COM"])
 def test_all_names_of_the_site(api, host, monkeypatch):
     monkeypatch.setenv("CIVITAI_TOKEN", "civ_secret")

@@ -25,6 +25,7 @@ class Quantization(StrEnum):
     FP8_SCALED = "fp8_scaled"
     GGUF = "gguf"
     INT8_SCALED = "int8_scaled"
+    OTHER_GGUF = "gguf (IQ1 to IQ3 and others)"
     NVFP4 = "nvfp4"
     NUNCHAKU = "nunchaku"
     W4A8 = "w4a8"

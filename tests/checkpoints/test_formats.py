@@ -79,8 +79,8 @@ def test_four_bit_floats_are_nvfp4():
 @pytest.mark.parametrize(
     "name",
     [
-        "x.gguf",
-        "x-Q4_K_M.safetensors",
+        "x-IQ2_XS.gguf",
+        "x-mxfp4.gguf",
         "x.pt",
         "x_nvfp4.sft",
         "x_quanto_int4.safetensors",
@@ -110,7 +110,7 @@ def test_data_types_that_names_tell(name, dtype):
 @pytest.mark.parametrize(
     ("start", "words"),
     [
-        (b"GGUF\x03\x00\x00\x00", "GGUF file"),
+        (b"GGUF\x01\x00\x00\x00", "GGUF file with version 1"),
         (b"PK\x03\x04\x14\x00\x00\x08", "pickle or zip"),
         (b"\x80\x02ctorch", "pickle or zip"),
     ],
@@ -125,7 +125,7 @@ def test_every_quantization_is_one_format_and_every_loadable_one_has_a_decoder()
     assert sorted(quantizations) == sorted(Quantization)
     loadable = [known.quantization for known in formats.FORMATS if not known.reason_not_loadable]
     assert sorted(loadable) == sorted(decoder.quantization for decoder in DECODERS)
-    assert formats.loadable_endings() == (".safetensors", ".sft")
+    assert formats.loadable_endings() == (".gguf", ".safetensors", ".sft")
 
 
 def test_the_tensors_that_make_a_weight():

@@ -143,10 +143,32 @@ def test_scaled_int8_comes_after_quanto_and_before_what_must_be_quantized(pick):
     assert pick([INT8, FP8], quantization="bf16").choices["transformer"].version.url == FP8
 
 
+GGUF = H + "x-Q8_0.gguf"
+
+
+def test_gguf_ranks_after_16_bits_because_it_is_less_exact(pick):
+    for quantization in ("int8", "bf16"):
+        selection = pick([GGUF, FP16], quantization=quantization)
+        assert selection.choices["transformer"].version.url == FP16
+        assert selection.rejected[0].reason.endswith("GGUF is less exact")
+
+
+def test_gguf_alone_is_quantized_or_turned_into_16_bits(pick):
+    selection = pick([GGUF])
+    choice = selection.choices["transformer"]
+    assert (choice.quantize_on_load, choice.dtype) == (True, "bf16")
+    assert choice.reason.startswith("GGUF, no usable int8 version is listed: quantized while loading, runs in bf16")
+    assert not selection.notices
+    selection = pick([GGUF], quantization="bf16", dtype="fp16")
+    choice = selection.choices["transformer"]
+    assert (choice.quantize_on_load, choice.dtype) == (False, "fp16")
+    assert "GGUF, converted to 16 bits while loading" in selection.notices[0]
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        (H + "x-Q4_K_M.gguf", "GGUF"),
+        (H + "x-IQ3_S.gguf", "GGUF weights of the types IQ1 to IQ3"),
         (H + "x.ckpt", "pickle"),
         (H + "svdq-int4_r32-x.safetensors", "nunchaku"),
         (H + "x_w4a8.safetensors", "w4a8"),

@@ -131,7 +131,7 @@ def test_models_that_can_not_run_are_only_downloaded_anyway(server, define, root
     ("url", "words"),
     [
         ("https://h/x_nvfp4.safetensors", "nvfp4 weights can't be loaded"),
-        ("https://h/x-Q4_K_M.gguf", "GGUF files can't be loaded"),
+        ("https://h/x-IQ2_XXS.gguf", "GGUF weights of the types IQ1 to IQ3, TQ, MXFP4 and other rare ones can't"),
         ("https://h/x.pth", "pickle files can run code"),
         ("https://h/svdq-int4_r32-x.safetensors", "nunchaku (SVDQuant) weights can't be loaded"),
         ("https://h/x_w4a8.safetensors", "w4a8 weights (4 bits) can't be loaded"),

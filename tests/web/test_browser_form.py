@@ -26,7 +26,7 @@ def files(module_root):
     """Models that are slow, and that can't run; images and videos, sound and unreadable."""
     (module_root / "finetunes").mkdir(parents=True)
     write(module_root, "t2v_slow", {"name": "Slow"}, num_inference_steps=1000, video_length=17)
-    write(module_root, "t2v_later", {"name": "Later", "URLs": ["ckpts/x-Q4_K_M.gguf"], "architecture": "t2v"})
+    write(module_root, "t2v_later", {"name": "Later", "URLs": ["ckpts/x-IQ2_M.gguf"], "architecture": "t2v"})
     write(module_root, "t2v_edited", {"name": "Edited"})
     Image.new("RGB", (64, 48), "red").save(module_root / "red.png")
     Image.new("RGB", (64, 48), "blue").save(module_root / "blue.png")

@@ -43,7 +43,8 @@ class Header:
     """Names, dtypes, shapes and metadata of a checkpoint, without its data.
 
     `trailing` counts bytes after the data, which some writers leave and no reader needs. `notes`: small tensors that
-    say how a layer is stored, by name; over the network, only some are read where they lie apart.
+    say how a layer is stored, by name; over the network, only some are read where they lie apart. `container`: the kind
+    of file.
     """
 
     file: str
@@ -54,3 +55,4 @@ class Header:
     trailing: int = 0
     notices: tuple[str, ...] = field(default=())
     notes: Mapping[str, bytes] = field(default_factory=dict)
+    container: str = "safetensors"

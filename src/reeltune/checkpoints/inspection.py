@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 
 from reeltune.checkpoints.contents import Header
-from reeltune.checkpoints.formats import format_of
 from reeltune.checkpoints.header import parse_header, read_header
 from reeltune.checkpoints.identify import Identity, identify
 from reeltune.checkpoints.names import quantization_objection, read_name
@@ -30,7 +29,7 @@ class Inspection:
         """Plain values for `inspect --json`."""
         return {
             "source": self.source,
-            "format": format_of(self.identity.quantization).container,
+            "format": self.header.container,
             "family": self.identity.family,
             "role": self.identity.role,
             "architectures": self.identity.architectures,
@@ -65,7 +64,9 @@ def inspect(
         path = expand(text)
         if not is_file(path):
             missing = "is a folder" if is_folder(path) else "doesn't exist"
-            raise CheckpointError(f"{path} {missing}.", hint="Give the path of a .safetensors file, or its URL.")
+            raise CheckpointError(
+                f"{path} {missing}.", hint="Give the path of a .safetensors or .gguf file, or its URL."
+            )
         header = read_header(path)
     identity = identify(header)
     notices = (*header.notices, *_contradictions(text, identity), *_obstacles(identity))

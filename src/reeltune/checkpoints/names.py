@@ -118,7 +118,7 @@ def _split(name: str) -> tuple[str, str, str]:
 
 
 def _without_ending(name: str) -> str:
-    for ending in SAFETENSORS_ENDINGS:
+    for ending in formats.loadable_endings():
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name

@@ -67,7 +67,7 @@ class Bars:
     def _label(self, event: Progress) -> str:
         """The stage and its file, short enough that the other columns have room."""
         label = f"{_STAGES.get(event.stage, event.stage.capitalize())} {event.subject}"
-        label = printable(label.removesuffix(".safetensors").rstrip())
+        label = printable(label.removesuffix(".safetensors").removesuffix(".gguf").rstrip())
         max_width = max(_MIN_LABEL_WIDTH, self._progress.console.width - _OTHER_COLUMNS_WIDTH)
         return shortened(label, max_width)
 

@@ -45,7 +45,7 @@ settings = typer.Typer(help="Read and write settings files.", no_args_is_help=Tr
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(metavar="FILE|URL", help="A .safetensors file, or its URL.")],
+    source: Annotated[str, typer.Argument(metavar="FILE|URL", help="A .safetensors or .gguf file, or its URL.")],
     as_json: AsJson = False,
 ) -> None:
     """Read the header of a weight file, not the weights, and show its model, data type and quantization."""
@@ -88,7 +88,7 @@ def _layout(identity: Identity) -> str:
 
 
 def add(
-    source: Annotated[str, typer.Argument(metavar="FILE|URL", help="A .safetensors file, or its URL.")],
+    source: Annotated[str, typer.Argument(metavar="FILE|URL", help="A .safetensors or .gguf file, or its URL.")],
     name: Annotated[
         str | None, typer.Option("--name", help="Name to show for the model (default: from the file name).")
     ] = None,

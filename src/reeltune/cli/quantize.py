@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def quantize(
     source: Annotated[
-        str, typer.Argument(metavar="ID|FILE", help="Id of a definition, or path of a .safetensors file.")
+        str, typer.Argument(metavar="ID|FILE", help="Id of a definition, or path of a .safetensors or .gguf file.")
     ],
     to: Annotated[str, typer.Option("--to", help="Format to write: int8, fp8, bf16 or fp16.")] = "int8",
     dtype: Annotated[
@@ -57,7 +57,7 @@ def quantize(
     loras = [split_weight(text) for text in lora or ()]
     file = Path(source)
     with interruptible() as cancel, progress_display() as listener:
-        if not (source.lower().endswith(".safetensors") or is_file(file)):
+        if not (source.lower().endswith((".safetensors", ".gguf")) or is_file(file)):
             catalog = open_catalog(root)
             saved = output is None and to in ("int8", "fp8") and not loras and scales == "tensor"
             preferences = effective_preferences(catalog.root, to if saved else "bf16", dtype, None)

@@ -24,9 +24,11 @@ from reeltune.preferences import load_preferences
 from reeltune.untrusted import JsonObject
 
 _FORMAT_TOKENS = re.compile(
-    r"[_.-]?(quanto[_-]?)?(m?bf16|m?fp16|fp32|int8|fp8(_e4m3fn|_e5m2)?|scaled)(?![a-z0-9])", re.IGNORECASE
+    r"[_.-]?(quanto[_-]?)?(m?bf16|m?fp16|fp32|int8|fp8(_e4m3fn|_e5m2)?|scaled|(ud-)?i?q\d_(k(_(xs|s|m|l|xl))?|[01]|nl|xs)|f16)"
+    r"(?![a-z0-9])",
+    re.IGNORECASE,
 )
-_PART_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+_PART_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}\.(safetensors|gguf)$")
 _MIN_SECONDS = 0.1
 _MAX_ID_LENGTH = 120
 INSPECTION_SECONDS = 60.0  # for all requests and reads of one file
@@ -76,7 +78,7 @@ def _check_supported(inspected: InspectedFile) -> None:
     """Raise UnsupportedFormat unless the file is a complete model of a known architecture."""
     if _PART_OF_SEVERAL.search(inspected.file_name):
         message = f"{inspected.file_name} is one part of a model that is split into several files."
-        raise UnsupportedFormat(message, hint="Join the parts into one safetensors file first.")
+        raise UnsupportedFormat(message, hint="Join the parts into one file first.")
     if not inspected.candidates:
         family = inspected.inspection.identity.family
         message = f"{inspected.file_name} is not a model that reeltune knows."

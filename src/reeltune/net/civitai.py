@@ -56,9 +56,14 @@ class _ApiFile:
     properties: Mapping[str, str]
 
     @property
+    def is_safetensors(self) -> bool:
+        """Whether it is a safetensors file."""
+        return self.name.lower().endswith(".safetensors")
+
+    @property
     def usable(self) -> bool:
         """Whether it can hold weights in a supported format."""
-        return self.name.lower().endswith(".safetensors")
+        return self.is_safetensors or self.name.lower().endswith(".gguf")
 
     @property
     def may_be_model(self) -> bool:
@@ -148,6 +153,8 @@ def _file(entry: JsonObject) -> _ApiFile:
     properties["type"] = _text(entry.get("type")).lower()
     if entry["name"].lower().endswith(".safetensors"):
         properties["format"] = properties["format"] or "safetensor"
+    if entry["name"].lower().endswith(".gguf"):
+        properties["format"] = properties["format"] or "gguf"
     return _ApiFile(
         id=str(file_id) if isinstance(file_id, int | str) and not isinstance(file_id, bool) else "",
         name=entry["name"],
@@ -171,8 +178,9 @@ def _choose(url: str, files: Sequence[_ApiFile], query: Mapping[str, str]) -> _A
     filters = [f"{key}={query[key.lower()]}" for key in ("fileId", *_FILTERS) if query.get(key.lower())]
     matching = f" for {', '.join(filters)}" if filters else ""
     if not usable:
-        message = f"{shown(url)} has no safetensors file{matching}. Its files: {_listed(files)}."
+        message = f"{shown(url)} has no safetensors or GGUF file{matching}. Its files: {_listed(files)}."
         raise FetchError(message, hint="Choose one of them with ?fileId=… in the URL, or another version.")
+    usable = [file for file in usable if file.is_safetensors] or usable  # GGUF files are less exact
     best = [file for file in usable if file.primary] or usable
     if len(best) > 1 and not filters:
         best = [file for file in usable if file.properties["type"] == "model"] or best

@@ -306,7 +306,9 @@ def _why_worse(candidate: _Candidate, best: _Candidate, target: _Target) -> str:
     if rank.quantization != best_rank.quantization:
         preferred = "quanto int8" if target.quantization == "int8" else target.label
         actual = best.format.label
-        return f"{preferred} is preferred" + ("" if actual == preferred else f", and {actual} comes closer")
+        reason = f"{preferred} is preferred" + ("" if actual == preferred else f", and {actual} comes closer")
+        less_exact = candidate.format.converted_on_load and not best.format.converted_on_load
+        return reason + (f"; {candidate.format.label} is less exact" if less_exact else "")
     if rank.other_dtype != best_rank.other_dtype:
         return f"{target.dtype} is preferred"
     if rank.absent != best_rank.absent:

@@ -15,7 +15,7 @@ from reeltune.checkpoints.contents import Tensor
 from reeltune.errors import CheckpointError
 from reeltune.files import write_all
 from reeltune.weights.edits import LEAST
-from reeltune.weights.formats.quanto_int8 import CHUNK
+from reeltune.weights.formats.base import CHUNK
 from reeltune.weights.recipe import Piece, Task
 from reeltune.weights.tensors import TORCH_DTYPES
 
@@ -44,8 +44,17 @@ class Buffers:
             file.close()
 
     def source(self, piece: Piece) -> torch.Tensor:
-        """The piece as it is stored, [rows, columns]; valid until the next call. Raises CheckpointError, OSError."""
-        return self._rows(piece.task.home, piece.task.source, piece, "source")
+        """The piece as it is stored, [rows, columns], or [1, bytes] where rows can't be told apart.
+
+        Valid until the next call. Raises CheckpointError, OSError.
+        """
+        task = piece.task
+        if task.rows_apart:
+            return self._rows(task.home, task.source, piece, "source")
+        length = task.source.end - task.source.begin
+        with self._timed("read"):
+            raw = self._read(task.home, "source", task.source.begin, length)
+        return torch.frombuffer(raw, dtype=torch.uint8, count=length).view(1, -1)
 
     def written(self, tensor: Tensor, piece: Piece) -> torch.Tensor:
         """The piece's rows of a tensor of the new file; valid until the next call for that tensor."""
@@ -111,7 +120,7 @@ class Buffers:
             yield slice(0, rows), values
             return
         scale, adds = self._scale(task), [edit.ready(self._room) for edit in task.edits]
-        step = max(LEAST if adds else 1, CHUNK // columns)
+        step = max(LEAST if adds else 1, CHUNK // columns) if task.rows_apart else rows
         if self._floats.numel() < min(step, rows) * columns:
             self._floats = torch.empty(max(CHUNK, step * columns))
         for begin in range(0, rows, step):

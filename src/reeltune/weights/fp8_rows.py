@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 
 from reeltune.errors import CheckpointError
-from reeltune.weights.formats.quanto_int8 import CHUNK, largest_of_rows
+from reeltune.weights.formats.base import CHUNK
+from reeltune.weights.formats.quanto_int8 import largest_of_rows
 from reeltune.weights.fp8 import LARGEST
 
 _HALF_STEP = 2.0**-4  # of a number, relative to it

@@ -18,13 +18,13 @@ _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _FP16_BIAS = np.float32(2.0**112)  # from fp16's exponents to fp32's; a power of two: exact
 
 
-def _compiled(function: _Function) -> _Function:
+def jitted(function: _Function) -> _Function:
     """A function as numba compiles it when it is first called."""
     compiled: _Function = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
     return compiled
 
 
-@_compiled
+@jitted
 def _largest_16(bits: Any, magnitudes: Any) -> None:
     for row in range(bits.shape[0]):
         most = np.uint16(0)
@@ -33,7 +33,7 @@ def _largest_16(bits: Any, magnitudes: Any) -> None:
         magnitudes[row] = most
 
 
-@_compiled
+@jitted
 def _largest_32(bits: Any, magnitudes: Any) -> None:
     for row in range(bits.shape[0]):
         most = np.uint32(0)
@@ -42,26 +42,26 @@ def _largest_32(bits: Any, magnitudes: Any) -> None:
         magnitudes[row] = most
 
 
-@_compiled
+@jitted
 def _from_bf16(bits: Any) -> Any:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-@_compiled
+@jitted
 def _from_fp16(bits: Any) -> Any:
     wide = bits.astype(np.uint32)
     magnitude = ((wide & np.uint32(0x7FFF)) << np.uint32(13)).view(np.float32) * _FP16_BIAS
     return (magnitude.view(np.uint32) | ((wide & np.uint32(0x8000)) << np.uint32(16))).view(np.float32)
 
 
-@_compiled
+@jitted
 def _divide(values: Any, step: Any, data: Any) -> None:
     for column in range(values.shape[0]):
         level = np.rint(values[column] / step)
         data[column] = np.int8(min(max(level, np.float32(-128)), np.float32(127)))
 
 
-@_compiled
+@jitted
 def _off(values: Any, step: Any, data: Any) -> bool:
     """Whether any value is further than half a step away, but for those beyond the last level."""
     bound = step * np.float32(0.5 + 1e-4)
@@ -78,25 +78,25 @@ def _off(values: Any, step: Any, data: Any) -> bool:
     return False
 
 
-@_compiled
+@jitted
 def _numbers_of(bits: Any, fp16: bool) -> Any:
     """One row of 16-bit floats as fp32."""
     return _from_fp16(bits) if fp16 else _from_bf16(bits)
 
 
-@_compiled
+@jitted
 def _quantize_16(bits: Any, fp16: bool, steps: Any, data: Any) -> None:
     for row in range(bits.shape[0]):
         _divide(_numbers_of(bits[row], fp16), steps[row], data[row])
 
 
-@_compiled
+@jitted
 def _quantize_32(values: Any, steps: Any, data: Any) -> None:
     for row in range(values.shape[0]):
         _divide(values[row], steps[row], data[row])
 
 
-@_compiled
+@jitted
 def _off_16(bits: Any, fp16: bool, steps: Any, data: Any) -> bool:
     wrong = False
     for row in range(bits.shape[0]):
@@ -104,7 +104,7 @@ def _off_16(bits: Any, fp16: bool, steps: Any, data: Any) -> bool:
     return wrong
 
 
-@_compiled
+@jitted
 def _off_32(values: Any, steps: Any, data: Any) -> bool:
     wrong = False
     for row in range(values.shape[0]):

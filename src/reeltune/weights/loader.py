@@ -14,7 +14,7 @@ from reeltune.weights._libraries import int8_tensor
 from reeltune.weights.edits import Edit
 from reeltune.weights.formats import Weight, decoder_of
 from reeltune.weights.formats.base import FloatWeight
-from reeltune.weights.formats.quanto_int8 import quantize_tensor
+from reeltune.weights.formats.quanto_int8 import quantize_weight
 from reeltune.weights.tensors import TensorFile
 
 
@@ -56,7 +56,7 @@ class Loader:
         all_copied = True
         parameters: dict[str, torch.Tensor] = {}
         for name, part in self._parts(stored, weight, expected).items():
-            tensor = self._converted(stored, name, part)
+            tensor = self._converted(stored, name, part, expected[name])
             if tensor is part.values:
                 all_copied = False
             parameters[name] = tensor
@@ -80,7 +80,7 @@ class Loader:
             first = last
         return parts
 
-    def _converted(self, stored: str, name: str, weight: Weight) -> torch.Tensor:
+    def _converted(self, stored: str, name: str, weight: Weight, shape: tuple[int, ...]) -> torch.Tensor:
         """The tensor of a parameter: in fp32 where it is kept so, int8, as it is stored, or in the run's data type."""
         if not self._fp32.isdisjoint(name.split(".")):
             return weight.decoded(torch.float32)
@@ -89,8 +89,7 @@ class Loader:
         if self._is_among(self._kept, stored) and (kept := weight.kept(self._run)) is not None:
             return kept
         if self._is_among(self._quantizable, stored):
-            values = weight.values if isinstance(weight, FloatWeight) else weight.decoded(torch.float32)
-            data, scale = quantize_tensor(values, self._run, stored)
+            data, scale = quantize_weight(weight, shape, self._run, stored)
             return int8_tensor(data, scale, self._run)
         return weight.in_memory(self._run)
 

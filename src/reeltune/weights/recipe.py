@@ -16,6 +16,7 @@ from reeltune.checkpoints.contents import Tensor
 from reeltune.checkpoints.formats.base import ACTIVATION_SCALES, module_of
 from reeltune.checkpoints.formats.fp8 import MARK, MARK_SHAPE, ROW_SCALE, TENSOR_SCALE
 from reeltune.checkpoints.formats.quanto_int8 import DATA, SCALE
+from reeltune.checkpoints.gguf_types import DECODED
 from reeltune.checkpoints.header import DTYPE_BITS
 from reeltune.checkpoints.keys import matches
 from reeltune.checkpoints.source import WeightSource
@@ -30,7 +31,7 @@ STORED = {DType.BF16: "BF16", DType.FP16: "F16", DType.FP32: "F32"}
 INT8 = "int8"
 FP8 = "fp8"
 _FP8_STORED = "F8_E4M3"
-_WIDE = ("F32", "F64")
+_WIDE = ("F32", "F64", *DECODED)  # GGUF's blocks are fp32 once they are decoded
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Task:
     `edits`.
 
     `shape`: of the weight; `outputs`: the tensor it becomes; or of a quantized one, its data and its scales, if any.
+    `rows_apart`: whether some of its rows can be decoded without the others.
     """
 
     source: Tensor
@@ -48,6 +50,7 @@ class Task:
     scale: tuple[Tensor, Path] | None
     edits: tuple[Edit, ...]
     outputs: tuple[Tensor, ...]
+    rows_apart: bool = True
 
     @property
     def quantized(self) -> bool:
@@ -193,6 +196,7 @@ def _task(
         scale=(tensors[scale_name], parts.homes[scale_name]) if scale_name else None,
         edits=edits,
         outputs=outputs,
+        rows_apart=source.format.has_rows_apart(tensors[stored]),
     )
 
 
@@ -279,9 +283,12 @@ class Piece:
 
 
 def pieces(recipe: Recipe, most: int) -> Iterator[Piece]:
-    """The whole recipe in pieces of at most `most` bytes to read (one row at least), in the order of the tasks."""
+    """The whole recipe in pieces of at most `most` bytes to read, in the order of the tasks.
+
+    A piece is at least one row, and all of a tensor whose rows can't be told apart.
+    """
     for task in recipe.tasks:
         rows, columns = task.matrix
-        step = max(1, most // max(1, task.row_bytes))
+        step = max(1, most // max(1, task.row_bytes)) if task.rows_apart else rows
         for first in range(0, rows if columns else 0, step):
             yield Piece(task, first, min(step, rows - first))

@@ -22,7 +22,7 @@ RUN_DTYPES = {DType.BF16: torch.bfloat16, DType.FP16: torch.float16, DType.FP32:
 
 
 class TensorFile:
-    """A safetensors file, mapped: `file["name"]` is a view on the mapping (private: the file can't change)."""
+    """A safetensors or GGUF file, mapped: `file["name"]` is a view on the mapping (private: the file can't change)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

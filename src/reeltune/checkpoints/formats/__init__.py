@@ -9,7 +9,7 @@ from reeltune.checkpoints.contents import Header
 from reeltune.checkpoints.formats.base import SAFETENSORS, Faults, StoredWeight, WeightFormat
 from reeltune.checkpoints.formats.four_bits import W4A8, Int4, Mxfp, Nf4, Nunchaku
 from reeltune.checkpoints.formats.fp8 import Fp8, Fp8Scaled
-from reeltune.checkpoints.formats.gguf import Gguf
+from reeltune.checkpoints.formats.gguf import Gguf, OtherGguf
 from reeltune.checkpoints.formats.int8_scaled import ScaledInt8
 from reeltune.checkpoints.formats.nvfp4 import Nvfp4
 from reeltune.checkpoints.formats.other_floats import OtherFloats
@@ -22,6 +22,7 @@ from reeltune.dtypes import Quantization
 
 FORMATS: tuple[WeightFormat, ...] = (
     Gguf(),
+    OtherGguf(),
     Pickle(),
     Nunchaku(),
     W4A8(),

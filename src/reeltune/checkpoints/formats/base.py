@@ -130,6 +130,10 @@ class WeightFormat(Protocol):
         """The shape of the weight whose values a stored tensor holds."""
         return tensor.shape
 
+    def has_rows_apart(self, tensor: Tensor) -> bool:
+        """Whether each row of a stored tensor can be decoded without the others."""
+        return True
+
     def stored_weight(self, tensor_name: str, names: Collection[str]) -> StoredWeight:
         """The tensors that make the weight whose values are in `tensor_name`; `names`: all names of the file."""
         return StoredWeight(tensor_name)

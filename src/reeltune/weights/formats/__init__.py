@@ -5,6 +5,7 @@ from __future__ import annotations
 from reeltune.dtypes import Quantization
 from reeltune.weights.formats.base import Decoder, Weight
 from reeltune.weights.formats.fp8 import Fp8Decoder, Fp8ScaledDecoder
+from reeltune.weights.formats.gguf import GgufDecoder
 from reeltune.weights.formats.int8_scaled import ScaledInt8Decoder
 from reeltune.weights.formats.quanto_int8 import QuantoInt8Decoder
 from reeltune.weights.formats.sixteen_bits import SixteenBitsDecoder
@@ -15,6 +16,7 @@ DECODERS: tuple[Decoder, ...] = (
     ScaledInt8Decoder(),
     Fp8Decoder(),
     Fp8ScaledDecoder(),
+    GgufDecoder(),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -15,6 +16,7 @@ from reeltune.weights.tensors import TensorFile
 
 PLAIN_DTYPES = ("BF16", "F16", "F32")  # that are computed with directly
 FLOAT_DTYPES = (*PLAIN_DTYPES, "F64")
+CHUNK = 512 * 1024  # values at once: 2 MB in fp32, which stays in cache
 
 
 class Weight(Protocol):
@@ -43,6 +45,9 @@ class Weight(Protocol):
     def kept(self, dtype: torch.dtype) -> torch.Tensor | None:
         """The same for a linear layer whose weight stays as it is stored; None where it can't."""
 
+    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Its rows as floating numbers [rows, ...], some at a time. Each part may be overwritten by the next."""
+
 
 @dataclass(frozen=True)
 class FloatWeight:
@@ -70,6 +75,10 @@ class FloatWeight:
     def kept(self, dtype: torch.dtype) -> None:
         """None: numbers are converted."""
         return
+
+    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """All of its rows at once, as they are stored."""
+        yield slice(0, len(self.values)), self.values
 
 
 class Decoder(Protocol):

@@ -7,6 +7,7 @@ whose scale is missing is recognized.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -60,6 +61,10 @@ class Fp8Weight:
     def kept(self, dtype: torch.dtype) -> torch.Tensor:
         """torchao's fp8 weight on the same memory."""
         return fp8_tensor(self.values, self.scales, dtype)
+
+    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """All of its rows at once, in fp32."""
+        yield slice(0, len(self.values)), self.decoded(torch.float32)
 
 
 class Fp8Decoder(Decoder):

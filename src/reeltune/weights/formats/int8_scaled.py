@@ -7,6 +7,7 @@ the same product rotates and rotates back.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -54,6 +55,10 @@ class ScaledInt8Weight:
     def kept(self, dtype: torch.dtype) -> torch.Tensor:
         """torchao's int8 weight on the same memory; its scales are rounded to the data type."""
         return int8_tensor(self.values, self.scales, dtype)
+
+    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """All of its rows at once, in fp32."""
+        yield slice(0, len(self.values)), self.decoded(torch.float32)
 
 
 class ScaledInt8Decoder(Fp8ScaledDecoder):

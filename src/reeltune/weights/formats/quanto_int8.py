@@ -10,6 +10,7 @@ Where the scale rounds to 0 (a row of zeros or denormals) data is 0 and scale 1.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Self
@@ -23,12 +24,11 @@ from reeltune.checkpoints.formats.quanto_int8 import DATA
 from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, UnsupportedFormat
 from reeltune.weights._libraries import int8_tensor
-from reeltune.weights.formats.base import Decoder, FloatWeight, Weight, check_scales, dequantize, swap_halves
+from reeltune.weights.formats.base import CHUNK, Decoder, FloatWeight, Weight, check_scales, dequantize, swap_halves
 from reeltune.weights.formats.fp8 import read_unscaled
 from reeltune.weights.tensors import TensorFile
 
 _LEVELS = 127.0
-CHUNK = 512 * 1024  # values at once in plain torch: 2 MB in fp32, which stays in cache
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,10 @@ class Int8Weight:
     def kept(self, dtype: torch.dtype) -> torch.Tensor:
         """The same."""
         return self.in_memory(dtype)
+
+    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """All of its rows at once, in fp32."""
+        yield slice(0, len(self.values)), self.decoded(torch.float32)
 
 
 class QuantoInt8Decoder(Decoder):
@@ -107,9 +111,17 @@ def quantize_tensor(
     Returns (data int8 [out, in], scale `dtype` [out, 1]). Raises CheckpointError for NaN or infinity, or where
     a scale does not fit the data type.
     """
-    data = torch.empty(weight.shape, dtype=torch.int8)
-    scale = torch.empty((weight.shape[0], 1), dtype=dtype)
-    quantize_rows(weight, data, scale, name)
+    return quantize_weight(FloatWeight(weight), tuple(weight.shape), dtype, name)
+
+
+def quantize_weight(
+    weight: Weight, shape: tuple[int, ...], dtype: torch.dtype, name: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `quantize_tensor`, a weight of a file that may be decoded a few rows at a time. `shape`: [out, in]."""
+    data = torch.empty(shape, dtype=torch.int8)
+    scale = torch.empty((shape[0], 1), dtype=dtype)
+    for part, block in weight.blocks():
+        quantize_rows(block, data[part], scale[part], name)
     return data, scale
 
 
