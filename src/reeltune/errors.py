@@ -12,7 +12,7 @@
     ├── SettingsError            a setting of the wrong kind or out of range
     ├── PreferencesError         an invalid preference in reeltune.json or on the command line
     ├── CheckpointError          a weight file
-    │   ├── HeaderError              the safetensors header is broken or doesn't fit the file
+    │   ├── HeaderError              the header of a weight file is broken or doesn't fit the file
     │   ├── UnsupportedFormat        a format that can't be loaded, by name
     │   ├── AmbiguousArchitecture    a header that fits several architectures (carries them)
     │   ├── TensorMismatch           tensors whose names or shapes differ from the model's
@@ -166,7 +166,7 @@ class CheckpointError(ReeltuneError):
 
 
 class HeaderError(CheckpointError):
-    """The safetensors header is broken, or does not fit the file."""
+    """The header of a weight file is broken, or does not fit the file."""
 
 
 class UnsupportedFormat(CheckpointError):
