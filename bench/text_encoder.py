@@ -75,11 +75,10 @@ def write(path: Path, layers: int, vocabulary: int) -> None:
     generator = np.random.default_rng(0)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(raw)) + raw)
+        values = generator.standard_normal(CHUNK // 2, dtype=np.float32) * 0.02
+        chunk = (values.view(np.uint32) >> 16).astype(np.uint16).tobytes()  # repeated: only the shapes are real
         while offset:
-            size = min(CHUNK, offset)
-            values = generator.standard_normal(size // 2, dtype=np.float32) * 0.02
-            file.write((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())
-            offset -= size
+            offset -= file.write(chunk[: min(CHUNK, offset)])
 
 
 def write_folder(folder: Path, layers: int, vocabulary: int) -> None:

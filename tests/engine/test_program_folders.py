@@ -1,6 +1,8 @@
 """Every component of every family is used in the folders of other programs: the same video, without a download."""
 
 import socket
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +133,35 @@ def test_components_that_the_definition_lists(root, define, monkeypatch, no_sock
         quantized, notices = make(catalog[id], Preferences(quantization="bf16"), {})
         assert 0 < np.abs(quantized.astype(int) - frames.astype(int)).mean() < 4
         assert not any("stays in 16 bits" in notice for notice in notices)
+
+
+NAMES = {
+    "t2v": ("wan2.1_t2v_14B_fp16",), "t2v_1.3B": ("wan2.1_t2v_1.3B_bf16",), "i2v": ("wan2.1_i2v_480p_14B_fp8_scaled",),
+    "flf2v_720p": ("wan2.1_flf2v_720p_14B_fp16",), "ti2v_2_2": ("wan2.2_ti2v_5B_fp16",),
+    "t2v_2_2": ("wan2.2_t2v_high_noise_14B_fp16", "wan2.2_t2v_low_noise_14B_fp8_scaled"),
+    "i2v_2_2": ("wan2.2_i2v_high_noise_14B_fp16", "wan2.2_i2v_low_noise_14B_fp16"),
+    "hunyuan": ("hunyuan_video_t2v_720p_bf16",), "hunyuan_i2v": ("hunyuan_video_v2_replace_image_to_video_720p_bf16",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", NAMES)
+def test_built_in_models_need_nothing_but_a_folder_of_comfyui(architecture, root, tmp_path, no_sockets):
+    home = write_comfyui(
+        models_of("i2v" if architecture == "flf2v_720p" else architecture), tmp_path / "ComfyUI",
+        "i2v" if architecture == "flf2v_720p" else architecture,
+    )  # fmt: skip
+    weights = "hunyuan_i2v_token" if architecture == "hunyuan_i2v" else architecture
+    lists = tiny_parts.transformer_files(tmp_path / "made", weights)
+    for name, key in zip(NAMES[architecture], ("URLs", "URLs2"), strict=False):
+        path = home / "models" / "diffusion_models" / "sub" / f"{name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(lists[key][0]).rename(path)
+    definition = load_catalog(root)[architecture]
+    preferences = Preferences(**PREFERENCES, model_folders=(str(home),))
+    plan = explain(replace(definition, preload=()), preferences)
+    assert not plan.missing, [item.subject for item in plan.missing]
+    assert all(path.is_relative_to(tmp_path) for item in plan.items for path in item.paths)
+    assert sum("is the same published model as" in notice for notice in plan.notices) == len(NAMES[architecture])
+    if architecture == "t2v_2_2":
+        frames, _ = make(definition, preferences, {"num_inference_steps": 4})
+        assert frames.std() > 0

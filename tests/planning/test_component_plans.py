@@ -209,7 +209,7 @@ def test_ls_all_lists_folders_contents_formats_and_problems(root, define, weight
         "UMT5-XXL text encoder",
         "fp8",
         "truncated",
-        "unknown",
+        "LoRA",
         "Wan model: t2v_1.3B",
         "USED WHERE IT IS",
         "mine",

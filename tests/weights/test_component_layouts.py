@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from random import Random
 
 import pytest
 import torch
@@ -372,6 +373,32 @@ def test_a_component_with_a_missing_layer_is_not_recognized():
     del state["encoder.block.2.layer.1.DenseReluDense.wo.weight"]
     assert not identify(header(state)).components
     assert format_by_header(header(state)).label == "16 bits"
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_forged_headers_are_identified_or_not_but_raise_nothing(name):
+    _, _, make, layout, _ = LAYOUTS[name]
+    random = Random(name)
+    whole = {key: list(row.shape) for key, row in layout(make().state_dict()).items()}
+    for _ in range(60):
+        shapes = {key: list(shape) for key, shape in whole.items()}
+        for key in random.sample(sorted(shapes), min(len(shapes), random.randint(1, 4))):
+            action = random.randrange(4)
+            if action == 0:
+                del shapes[key]
+            elif action == 1:
+                shapes[key] = [random.choice([0, 1, 3, 7, 2**40]) for _ in range(random.randrange(6))]
+            elif action == 2:
+                number = str(random.choice([0, 9, 10**8, 10**12]))
+                shapes[re.sub(r"\d+", number, key)] = shapes.pop(key)
+            else:
+                shapes[key + random.choice([".x", "\n", "._data"])] = shapes[key]
+        dtype = random.choice(["BF16", "F8_E4M3"])
+        tensors = {key: Tensor(key, dtype, tuple(shape), 0, 0) for key, shape in shapes.items()}
+        metadata = {"config": random.choice(["{}", "[", '{"vision_config": 3}'])}
+        for match in identify(Header("x", tensors, metadata, 0, 0)).components:
+            assert match.size is None or match.size >= 0
+            assert match.label
 
 
 @pytest.mark.parametrize("prefix", ["model.", ""])

@@ -19,6 +19,7 @@ from reeltune.families.components.base import uniform
 
 _MARKERS = tuple(dict.fromkeys(layout.marker for kind in KINDS.values() for layout in kind.layouts))
 _MOST_PREFIXES = 4  # of models of one kind in one file
+_MOST_TENSORS = 20_000  # of files that are compared with all layouts; the largest published ones have 3,000
 _BAD_SHAPES = (KeyError, ValueError, IndexError, ZeroDivisionError, TypeError)
 
 
@@ -60,6 +61,8 @@ def size_in(config: Config, key: str) -> int | None:
 
 def component_matches(header: Header, weight_format: WeightFormat) -> tuple[ComponentMatch, ...]:
     """The components in a file; empty for files of other models, and for components with missing tensors."""
+    if len(header.tensors) > _MOST_TENSORS:
+        return ()
     marked = [weight_format.weight_name(name) for name in header.tensors]
     marked = [name for name in marked if name.endswith(_MARKERS)]
     if not marked:

@@ -46,13 +46,15 @@ def _found(path: Path, facts: HeaderFacts, inventory: Inventory) -> FoundFile:
     folder = next((folder for folder in inventory.folders if path.is_relative_to(folder)), path.parent)
     identity = facts.identity
     if identity is None:
-        return FoundFile(folder, path, _size(path), (), "", facts.error)
+        return FoundFile(folder, path, _size(path), (), "", facts.error.removeprefix(f"{path}").strip(" :"))
     weight_format = format_of(identity.quantization)
     contents = [match.label for match in identity.components]
     if identity.family is not None:
         label = next(family.label for family in FAMILIES if family.name == identity.family)
         fitting = " or ".join(identity.architectures) or identity.role
         contents.insert(0, f"{label} {identity.role}: {fitting}")
+    if not contents and any("lora" in text for text in identity.evidence):
+        contents.append("LoRA")
     return FoundFile(
         folder, path, identity.bytes, tuple(contents), weight_format.label, weight_format.reason_not_loadable
     )

@@ -106,4 +106,4 @@ def _folders_in_section(section: Mapping[object, object], home: Path) -> Iterato
         for line in paths.splitlines():
             text = line.partition(" #")[0].strip()  # in a block of lines, YAML keeps what was meant as a comment
             if text and "\0" not in text:
-                yield base / expand(os.path.expandvars(text))
+                yield Path(os.path.normpath(base / expand(os.path.expandvars(text))))
