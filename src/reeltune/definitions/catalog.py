@@ -23,6 +23,7 @@ from reeltune._text import shortened
 from reeltune.definitions import lineage
 from reeltune.definitions.entries import Entry, new_entry
 from reeltune.definitions.folders import scan_folder
+from reeltune.definitions.locks import lock_beside, lock_path
 from reeltune.definitions.lora_weights import lora_weights
 from reeltune.definitions.model import Definition, Version
 from reeltune.definitions.namesakes import Namesakes
@@ -39,6 +40,7 @@ from reeltune.errors import (
     DefinitionNotFound,
     DefinitionReference,
     DefinitionSyntaxError,
+    LockError,
     Problem,
     UnknownArchitecture,
 )
@@ -210,6 +212,7 @@ class Catalog(Mapping[str, Definition]):
         resolutions, resolution_warnings = offered_resolutions(model.resolutions, file)
         loras = self._references.urls(entry.id, "loras")
         weights, weight_warnings = lora_weights(entry, self._entries, len(loras))
+        locked, lock_problems = self._locked_sha256(entry)
         return Definition(
             id=entry.id,
             name=model.name or entry.id,
@@ -222,17 +225,33 @@ class Catalog(Mapping[str, Definition]):
             lora_multipliers=weights,
             auto_quantize=bool(model.auto_quantize),
             components=lineage.inherited_components(entry, self._entries) or architecture.components_repo,
-            sha256=MappingProxyType(dict(model.sha256 or {})),
+            sha256=MappingProxyType({**(model.sha256 or {}), **locked}),
             settings=MappingProxyType(settings),
             unsupported=unsupported_features(model, architecture, slots, settings),
             files=entry.files,
-            notices=(*entry.notices, *resolution_warnings, *weight_warnings, *unused_key_warnings(model, file)),
+            notices=(
+                *entry.notices,
+                *resolution_warnings,
+                *weight_warnings,
+                *unused_key_warnings(model, file),
+                *lock_problems,
+            ),
             root=self.root,
             namesakes=lambda version: self._namesakes.of(version),
             visible=model.visible is not False,
             resolutions=resolutions,
             profile_folders=lineage.profile_folders(entry, self._entries, architecture),
         )
+
+    def _locked_sha256(self, entry: Entry) -> tuple[dict[str, str], list[Problem]]:
+        """The sha256 in the lock of the user's file, by URL or path, and a problem if the lock can't be read."""
+        own_file = next((path for path in entry.files if path.parent == self.root / "finetunes"), None)
+        try:
+            lock = lock_beside(own_file)
+        except LockError as error:
+            assert own_file is not None
+            return {}, [Problem(str(lock_path(own_file)), "", error.message, error.hint)]
+        return ({} if lock is None else lock.sha256_by_source), []
 
     def _slots(self, entry: Entry) -> dict[Slot, tuple[Version, ...]]:
         """Versions by slot, in the order of the file. Raises DefinitionReference for a slot without versions."""

@@ -62,8 +62,8 @@ def _model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
         model["loras_multipliers"] = definition.lora_multipliers.split()
     if definition.components != definition.architecture.components_repo:
         model["components"] = definition.components
-    if definition.sha256:
-        model["sha256"] = dict(definition.sha256)
+    if section.sha256:
+        model["sha256"] = dict(section.sha256)
     others = section.model_dump(exclude_none=True, exclude_unset=True)
     return model | {key: value for key, value in others.items() if key not in model and key not in lists}
 

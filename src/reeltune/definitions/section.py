@@ -90,6 +90,9 @@ class ModelSection(BaseModel):
     )
     profile_dirs: _Folders = Field(None, description="Another name of profiles_dir.")
     fps: Annotated[int, Field(ge=1, le=240)] | None = Field(None, description="Frames per second of its videos.")
+    license: _Line | None = Field(None, description="The license of the weights, by the Hub's name, or other.")
+    license_name: _Line | None = Field(None, description="The name of another license.")
+    license_link: _Line | None = Field(None, description="The URL of another license.")
 
 
 # An invalid value of these keys makes the definition unusable; an invalid value of any other key is left out.
@@ -114,6 +117,9 @@ VALID_VALUES = {
     "profiles_dir": "the name of a folder, or a list of names",
     "profile_dirs": "the name of a folder, or a list of names",
     "fps": "a number of frames from 1 to 240",
+    "license": "text of one line",
+    "license_name": "text of one line",
+    "license_link": "text of one line",
 }
 SHA256 = re.compile("[0-9a-fA-F]{64}")
 LISTS = ("URLs", "URLs2", "preload_URLs", "loras", "modules", "text_encoder_URLs", "VAE_URLs")

@@ -255,6 +255,7 @@ def _components(
             path=path or inventory.component_folders(definition.components)[0] / component.name,
             present=path is not None,
             bytes=size,
+            sha256_by_name=definition.sha256,
             repository=definition.components,
             patterns=component.files,
         )
