@@ -220,6 +220,18 @@ def server() -> Iterator[Server]:
     running.close()
 
 
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A running local server that stands in for the Hub, and the token of an account that may write."""
+    from hub import TOKEN, Hub
+
+    running = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", running.url)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    yield running
+    running.close()
+
+
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Folders of tiny random components (tests/engine/tiny_parts.py), each made once."""

@@ -12,7 +12,7 @@ import reeltune
 SOURCE = Path(reeltune.__file__).parent
 ORDER = [
     "errors", "events", "untrusted", "files", "dtypes", "net", "machine", "families", "checkpoints", "settings", "definitions",
-    "profiles", "preferences", "media", "request", "library", "planning", "fetch", "weights", "engine", "jobs", "service", "api", "web", "server", "cli",
+    "profiles", "preferences", "media", "request", "library", "planning", "fetch", "weights", "engine", "sharing", "jobs", "service", "api", "web", "server", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "torchao", "safetensors"}
 HEAVY_HOMES = {"weights", "engine"}

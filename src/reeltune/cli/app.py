@@ -16,6 +16,7 @@ from reeltune.cli.generate import generate
 from reeltune.cli.options import RootBefore
 from reeltune.cli.output import print_error, print_line
 from reeltune.cli.profiles import list_profiles
+from reeltune.cli.publish import publish
 from reeltune.cli.quantize import quantize
 from reeltune.cli.run import run
 from reeltune.cli.serve import mcp, serve, ui
@@ -61,6 +62,7 @@ app.command("explain")(models.explain)
 app.command("pull")(files.pull)
 app.command("add")(files.add)
 app.command("quantize")(quantize)
+app.command("publish")(publish)
 app.command("ls")(cleanup.ls)
 app.command("rm")(cleanup.rm)
 app.command("gc")(cleanup.gc)

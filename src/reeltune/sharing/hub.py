@@ -21,7 +21,7 @@ from reeltune._text import shortened
 from reeltune._version import __version__
 from reeltune.errors import Cancelled, PublishError, PublishRefused, RepositoryChanged
 from reeltune.events import CancelToken
-from reeltune.net import HUB, hub_endpoint, refuse_offline
+from reeltune.net import HUB, Session, hub_endpoint, refuse_offline
 from reeltune.sharing.sending import Addition, prepared, quiet_hub
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def check_repository_name(name: str) -> str:
     """A name NAME/REPO. Raises PublishError for anything else, such as a URL."""
     name = name.strip().removeprefix(f"{HUB}/").strip("/")
     if not _NAME.fullmatch(name) or ".." in name or "--" in name or name.endswith((".git", ".ipynb")):
-        raise PublishError(f"{name[:100]!r} is not the name of a repository.", hint="Use NAME/REPO, such as me/my-model.")
+        raise PublishError(
+            f"{name[:100]!r} is not the name of a repository.", hint="Use NAME/REPO, such as me/my-model."
+        )
     return name
 
 
@@ -119,9 +121,7 @@ class HubRepository:
         refuse_offline(f"{self.name} can't be published: reeltune is offline.")
         from huggingface_hub import HfApi
 
-        return HfApi(
-            endpoint=hub_endpoint(), token=self._token, library_name="reeltune", library_version=__version__
-        )
+        return HfApi(endpoint=hub_endpoint(), token=self._token, library_name="reeltune", library_version=__version__)
 
     def account(self) -> Account:
         """The owner of the token."""
@@ -186,22 +186,10 @@ class HubRepository:
         }
 
     def read(self, name: str, revision: str, max_bytes: int) -> bytes:
-        """The content of a small file."""
-        from huggingface_hub.utils import get_session, hf_raise_for_status
-
+        """The content of a small file. Raises FetchError."""
         url = f"{hub_endpoint()}/{self.name}/resolve/{revision}/{name}"
-        with self._errors(f"{name} can't be read from {self.name}"):
-            headers = {"Authorization": f"Bearer {self._token}", "Accept-Encoding": "identity"}
-            with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
-                if response.status_code >= 400:
-                    response.read()
-                hf_raise_for_status(response)
-                content = bytearray()
-                for chunk in response.iter_bytes():
-                    content += chunk
-                    if len(content) > max_bytes:
-                        raise PublishError(f"{name} in {self.name} has more than {max_bytes:,} bytes.")
-        return bytes(content)
+        with Session(tokens={"hub": self._token}) as session:
+            return session.read(url, max_bytes)
 
     def upload(self, file: LargeFile, addition: Addition, *, pull_request: bool) -> None:
         """Send the bytes of a large file; what has arrived before is not sent again. The commit comes later."""

@@ -28,7 +28,9 @@ class Secrets:
         """The secrets of a root and of the environment. `tokens`: those of the preferences."""
         known = [token for token in (*tokens, hub_token() or "") if token]
         folders = [str(root), str(root.resolve()), str(Path.home())]
-        return cls(tuple(dict.fromkeys(known)), tuple(dict.fromkeys(text for text in folders if len(text) >= _MIN_PATH)))
+        return cls(
+            tuple(dict.fromkeys(known)), tuple(dict.fromkeys(text for text in folders if len(text) >= _MIN_PATH))
+        )
 
     def find(self, text: str) -> str:
         """What a text must not contain, as a noun: "a token"; empty if there is nothing."""

@@ -10,7 +10,17 @@ from reeltune.definitions.section import ModelSection
 from reeltune.errors import PublishError
 
 OTHER = "other"
-SUGGESTED = ("apache-2.0", "mit", "openrail", "openrail++", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", OTHER)
+SUGGESTED = (
+    "apache-2.0",
+    "mit",
+    "openrail",
+    "openrail++",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "cc0-1.0",
+    OTHER,
+)
 _KNOWN = frozenset(
     {
         *SUGGESTED, "afl-3.0", "agpl-3.0", "apple-amlr", "artistic-2.0", "bigscience-bloom-rail-1.0",

@@ -131,7 +131,9 @@ def _missing(slot: Slot, facts: Mapping[str, _Facts], wanted: Sequence[str]) -> 
         if not version.startswith(_INT8) or not sources:
             message = f"{slot.key} lists no {version} version"
             reason = "and it is not made from others" if sources else "and no 16-bit version that it could be made from"
-            raise PublishError(f"{message}, {reason}.", hint="Add the file to the definition, or leave the version out.")
+            raise PublishError(
+                f"{message}, {reason}.", hint="Add the file to the definition, or leave the version out."
+            )
         dtype = DType(version.removeprefix(_INT8))
         yield MissingVersion(slot, dtype, quantized_name(sources[0].file_name, dtype))
 
@@ -158,5 +160,7 @@ def _check_names(files: Sequence[OwnFile]) -> None:
         check_name(file.name)
         other = paths.setdefault(file.name.casefold(), file.path)
         if not other.samefile(file.path):
-            message = f"Two files are called {file.name}: {other.parent.name}/ and {file.path.parent.name}/ have one each."
+            message = (
+                f"Two files are called {file.name}: {other.parent.name}/ and {file.path.parent.name}/ have one each."
+            )
             raise PublishError(message, hint="Rename one of them, and its path in the definition.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -77,11 +78,12 @@ def prepared(name: str, path: Path, sha256: str, addition: Addition) -> CommitOp
 @contextlib.contextmanager
 def quiet_hub(addition: Addition | None = None) -> Iterator[None]:
     """Without the bars, warnings and logs of huggingface_hub; the progress of Xet is reported to `addition`."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    verbosity = logging.get_verbosity()
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
     had_bars = not are_progress_bars_disabled()
-    logging.set_verbosity_error()
+    log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -92,7 +94,7 @@ def quiet_hub(addition: Addition | None = None) -> Iterator[None]:
                 disable_progress_bars()
                 yield
     finally:
-        logging.set_verbosity(verbosity)
+        log.setLevel(level)
         if had_bars:
             enable_progress_bars()
 

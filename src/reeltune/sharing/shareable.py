@@ -17,7 +17,7 @@ from reeltune.errors import PublishError
 from reeltune.families.values import PATHS
 from reeltune.families.vocabulary import KEYS
 from reeltune.files import is_folder
-from reeltune.net import shown, without_secrets
+from reeltune.net import without_secrets
 from reeltune.settings.renames import RENAMED
 from reeltune.sharing.leaks import Secrets
 from reeltune.sharing.licenses import License
@@ -84,7 +84,9 @@ def definition_file(definition: Definition) -> Path:
     """The user's file of a definition. Raises PublishError if it has none."""
     if definition.own_file is None:
         message = f"{definition.id} is built in: there is nothing of yours to publish."
-        raise PublishError(message, hint=f"`reeltune definitions copy {definition.id} NEW` makes a definition of your own.")
+        raise PublishError(
+            message, hint=f"`reeltune definitions copy {definition.id} NEW` makes a definition of your own."
+        )
     return definition.own_file
 
 
@@ -189,7 +191,9 @@ def _remove_input_files(value: JsonObject, edits: _Edits) -> None:
         if key == MODEL_KEY or newest not in KEYS or KEYS[newest].kind is not PATHS:
             continue
         texts = [setting] if isinstance(setting, str) else setting
-        if isinstance(texts, list) and any(isinstance(text, str) and text and not Version(text).remote for text in texts):
+        if isinstance(texts, list) and any(
+            isinstance(text, str) and text and not Version(text).remote for text in texts
+        ):
             edits.removed.append((key,))
             edits.notices.append(f"The setting {key} is not in the published definition: it names a file of yours.")
 
@@ -203,9 +207,3 @@ def _check_components(definition: Definition) -> None:
     if is_local or definition.components.startswith(("/", "~", ".")):
         message = f"{definition.id} uses components from a folder of this machine, which others don't have."
         raise PublishError(message, hint="Upload the folder as a repository in diffusers layout, and name that.")
-
-
-def listed_urls(definition: Definition) -> list[str]:
-    """The URLs of others that a definition lists, for the plan, without secrets."""
-    lists = [*definition.slots.values(), definition.preload, definition.loras]
-    return list(dict.fromkeys(shown(version.url) for versions in lists for version in versions if version.remote))
