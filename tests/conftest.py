@@ -18,6 +18,7 @@ import pytest
 # One thread for each of the processes that run side by side; read when torch is first imported, here and in the
 # programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # huggingface_hub asks the Hub about programs that call it
 
 SLOW_FILES = (
     "web/test_browser",

@@ -211,7 +211,9 @@ class _HubHandler(http.server.BaseHTTPRequestHandler):
     def model(self, name: str) -> None:
         repository = self.repository(name)
         if repository is not None:
-            self.json({"id": name, "modelId": name, "sha": repository.head, "private": repository.private, "siblings": []})
+            self.json(
+                {"id": name, "modelId": name, "sha": repository.head, "private": repository.private, "siblings": []}
+            )
 
     def auth_check(self, name: str) -> None:
         if self.repository(name, write=True) is not None:
@@ -242,7 +244,9 @@ class _HubHandler(http.server.BaseHTTPRequestHandler):
     def refs(self, name: str) -> None:
         repository = self.repository(name)
         if repository is not None:
-            tags = [{"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": oid} for tag, oid in repository.tags.items()]
+            tags = [
+                {"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": oid} for tag, oid in repository.tags.items()
+            ]
             branch = {"name": "main", "ref": "refs/heads/main", "targetCommit": repository.head}
             self.json({"branches": [branch], "converts": [], "tags": tags})
 

@@ -68,10 +68,11 @@ def inspect(
             raise CheckpointError(f"{path} {missing}.", hint="Give the path of a .safetensors file, or its URL.")
         header = read_header(path)
     identity = identify(header)
-    return Inspection(text, header, identity, (*header.notices, *_contradictions(text, identity)))
+    return Inspection(text, header, identity, (*header.notices, *contradictions(text, identity)))
 
 
-def _contradictions(name: str, identity: Identity) -> list[str]:
+def contradictions(name: str, identity: Identity) -> list[str]:
+    """Where the name of a file contradicts its header."""
     named = read_name(name)
     header_dtype = identity.dtype
     if named.quantization not in (Quantization.NONE, identity.quantization):

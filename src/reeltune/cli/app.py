@@ -20,6 +20,7 @@ from reeltune.cli.publish import publish
 from reeltune.cli.quantize import quantize
 from reeltune.cli.run import run
 from reeltune.cli.serve import mcp, serve, ui
+from reeltune.cli.shared import lock, update
 from reeltune.cli.stored import read_command
 from reeltune.cli.usage import UsageError, explain_usage_error
 from reeltune.errors import Cancelled, ReeltuneError
@@ -63,6 +64,8 @@ app.command("pull")(files.pull)
 app.command("add")(files.add)
 app.command("quantize")(quantize)
 app.command("publish")(publish)
+app.command("update")(update)
+app.command("lock")(lock)
 app.command("ls")(cleanup.ls)
 app.command("rm")(cleanup.rm)
 app.command("gc")(cleanup.gc)

@@ -88,9 +88,7 @@ def publish(
         if dry_run:
             print_publish_plan(plan_publication(catalog, id, options, hub, place, listener=listener, cancel=cancel))
             return
-        published = publish_definition(
-            catalog, id, options, hub, place, confirm, listener=listener, cancel=cancel
-        )
+        published = publish_definition(catalog, id, options, hub, place, confirm, listener=listener, cancel=cancel)
     if published.edited:
         print_notice(f"{id} lists the URLs and sha256 now.")
     print_line(f"Published: {published.page}")

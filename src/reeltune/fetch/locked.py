@@ -1,4 +1,4 @@
-"""The files of a locked definition are compared with its lock, so that a video is made from the same bytes or not at all."""
+"""The files of a locked definition, compared with its lock: a video is made from the same bytes or not at all."""
 
 from __future__ import annotations
 

@@ -90,10 +90,8 @@ def _with_metadata(text: str, metadata: Mapping[str, object]) -> str:
     block = (
         f"{_YAML_BEGIN}\n{_yaml({key: value for key, value in metadata.items() if key not in written})}{_YAML_END}\n"
     )
-    if _YAML_BLOCK.search(match[1]):
-        front = _YAML_BLOCK.sub(lambda _: block, match[1], count=1)
-    else:
-        front = match[1] + block
+    has_block = _YAML_BLOCK.search(match[1]) is not None
+    front = _YAML_BLOCK.sub(lambda _: block, match[1], count=1) if has_block else match[1] + block
     return text[: match.start(1)] + front + text[match.end(1) :]
 
 
@@ -137,7 +135,7 @@ def _body(facts: CardFacts) -> str:
 def _usage(facts: CardFacts) -> str:
     id = facts.definition_id
     return (
-        "## How to use it\n\nWith [reeltune](https://pypi.org/project/reeltune/):\n\n"
+        "## How to use it\n\nWith reeltune:\n\n"
         f'```sh\nreeltune add {facts.definition_url}\nreeltune generate {id} "your prompt"\n```\n\n'
         f"`{id}.json` is a finetune definition, which WanGP reads, too: put it into its folder `finetunes`."
     )

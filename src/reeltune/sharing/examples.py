@@ -1,4 +1,4 @@
-"""Example videos of a published model: the newest ones from the outputs folder, without anything private in their tags."""
+"""Example videos of a published model: the newest ones from the outputs folder, without private tags."""
 
 from __future__ import annotations
 

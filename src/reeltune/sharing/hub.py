@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from reeltune._text import shortened
 from reeltune._version import __version__
-from reeltune.errors import Cancelled, PublishError, PublishRefused, RepositoryChanged
+from reeltune.errors import PublishError, PublishRefused, ReeltuneError, RepositoryChanged
 from reeltune.events import CancelToken
 from reeltune.net import HUB, Session, hub_endpoint, refuse_offline
-from reeltune.sharing.sending import Addition, prepared, quiet_hub
+from reeltune.sharing.sending import Addition, prepared, quiet_hub, sent
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
@@ -119,6 +120,7 @@ class HubRepository:
     @cached_property
     def _api(self) -> HfApi:
         refuse_offline(f"{self.name} can't be published: reeltune is offline.")
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is first imported
         from huggingface_hub import HfApi
 
         return HfApi(endpoint=hub_endpoint(), token=self._token, library_name="reeltune", library_version=__version__)
@@ -194,7 +196,7 @@ class HubRepository:
     def upload(self, file: LargeFile, addition: Addition, *, pull_request: bool) -> None:
         """Send the bytes of a large file; what has arrived before is not sent again. The commit comes later."""
         operation = prepared(file.name, file.path, file.sha256, addition)
-        with self._errors(f"{file.name} can't be uploaded"), quiet_hub(addition):
+        with sent(operation), self._errors(f"{file.name} can't be uploaded"), quiet_hub(addition):
             self._api.preupload_lfs_files(
                 self.name, [operation], create_pr=pull_request, num_threads=1, free_memory=False
             )
@@ -260,11 +262,11 @@ class HubRepository:
 
         try:
             yield
-        except (PublishError, Cancelled):
+        except ReeltuneError:
             raise
         except Exception as error:  # huggingface_hub wraps the errors of uploads in errors of any kind
             for cause in _causes(error):
-                if isinstance(cause, Cancelled | PublishError):
+                if isinstance(cause, ReeltuneError):
                     raise cause from error
                 if isinstance(cause, HfHubHTTPError):
                     self._raise_for_status(failure, cause)

@@ -43,7 +43,7 @@ class Secrets:
         return ""
 
     def find_in(self, value: Any, where: str = "") -> str:
-        """The first place in a JSON value with a secret, and what it is: "model.description: a token"; empty if none."""
+        """The first place in a JSON value with a secret, such as "model.description: a token"; empty if none."""
         if isinstance(value, str):
             secret = self.find(value)
             return f"{where}: {secret}" if secret else ""

@@ -14,6 +14,7 @@ from reeltune.dtypes import DType, Quantization
 from reeltune.errors import PublishError
 from reeltune.library.inventory import FileOnDisk, Inventory
 from reeltune.library.places import check_name
+from reeltune.net import file_url
 from reeltune.planning.facts import file_query
 from reeltune.planning.loras import planned_loras
 from reeltune.preferences import Preferences
@@ -68,9 +69,13 @@ def parse_versions(text: str | None) -> tuple[str, ...]:
     return versions
 
 
-def own_files(definition: Definition, preferences: Preferences, versions: Sequence[str] = ()) -> OwnFiles:
+def own_files(
+    definition: Definition, preferences: Preferences, versions: Sequence[str] = (), repository_url: str = ""
+) -> OwnFiles:
     """The files to publish. `versions`: of the transformers, those to publish; by default all that are listed.
 
+    `repository_url`: how the URLs of the repository begin that is published to. Files behind them that are on disk are
+    own files, too, so that a definition can be published again.
     Raises PublishError for a file that doesn't exist, for two files of one name, and for a version that can't be made.
     """
     inventory = Inventory(definition.root, preferences.model_folders)
@@ -83,7 +88,7 @@ def own_files(definition: Definition, preferences: Preferences, versions: Sequen
         missing += _missing(slot, facts, wanted)
         for version in listed:
             label, file = facts[version.url]
-            if version.remote:
+            if version.remote and not (file is not None and _is_in(repository_url, version.url)):
                 continue
             if wanted and label not in wanted:
                 left_out.append(version.url)
@@ -91,7 +96,7 @@ def own_files(definition: Definition, preferences: Preferences, versions: Sequen
             if file is None:
                 raise PublishError(f"{version.url} doesn't exist.", hint="Put the file there, or correct the path.")
             files.append(OwnFile(version.url, file.path, slot, label))
-    files += _own_loras(definition, preferences)
+    files += _own_loras(definition, preferences, repository_url)
     unique = tuple({(file.source, file.role): file for file in files}.values())
     _check_names(unique)
     return OwnFiles(unique, tuple(left_out), tuple(missing))
@@ -138,14 +143,20 @@ def _missing(slot: Slot, facts: Mapping[str, _Facts], wanted: Sequence[str]) -> 
         yield MissingVersion(slot, dtype, quantized_name(sources[0].file_name, dtype))
 
 
-def _own_loras(definition: Definition, preferences: Preferences) -> list[OwnFile]:
+def _is_in(repository_url: str, url: str) -> bool:
+    return bool(repository_url) and file_url(url).startswith(repository_url)
+
+
+def _own_loras(definition: Definition, preferences: Preferences, repository_url: str) -> list[OwnFile]:
     """The LoRAs on this machine that the definition and its settings name."""
     sources = [lora.url for lora in definition.loras]
     named = definition.settings.get("activated_loras") or ()
     sources += [named] if isinstance(named, str) else list(named)
-    local = [source for source in dict.fromkeys(sources) if not Version(source).remote]
+    own = [source for source in dict.fromkeys(sources) if not Version(source).remote or _is_in(repository_url, source)]
     files = []
-    for lora in planned_loras(definition, preferences, local):
+    for lora in planned_loras(definition, preferences, own):
+        if not lora.item.present and Version(lora.source).remote:
+            continue
         if not lora.item.present:
             message = f"The LoRA {lora.source} is not on disk."
             raise PublishError(message, hint="Put it into loras/, or remove it from the definition.")

@@ -164,12 +164,12 @@ def plan_publication(
     definition_file(definition)
     preferences, _ = load_preferences(catalog.root)
     secrets = Secrets.of(catalog.root, preferences.tokens.values())
-    own = own_files(definition, preferences, options.versions)
+    own = own_files(definition, preferences, options.versions, file_url(hub.name, ""))
     missing = tuple(
         version for version in own.missing if (version.slot, version.name) not in {(m.role, m.name) for m in made}
     )
     files = (*own.files, *made)
-    if not files and not missing:
+    if not files and not missing and file_url(hub.name, "") not in "\n".join(_others(definition)):
         message = f"{id} lists no file of this machine: there is nothing to upload."
         raise PublishError(message, hint="Others can already use its definition as it is.")
     state = _checked_repository(hub, options)
@@ -196,7 +196,7 @@ def plan_publication(
         small=(SmallFile(f"{id}.json", text.encode("utf-8")),),
         present={},
         replacements=replacements,
-        others=tuple(_others(definition)),
+        others=tuple(url for url in _others(definition) if url not in {file.source for file in own.files}),
         examples=tuple(examples),
         notices=tuple(notices),
         missing=missing,

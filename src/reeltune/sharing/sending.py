@@ -76,6 +76,17 @@ def prepared(name: str, path: Path, sha256: str, addition: Addition) -> CommitOp
 
 
 @contextlib.contextmanager
+def sent(operation: CommitOperationAdd) -> Iterator[None]:
+    """Close the file of an operation at the end; the commit needs only its size and sha256."""
+    try:
+        yield
+    finally:
+        if isinstance(operation.path_or_fileobj, _ReportedFile):
+            operation.path_or_fileobj.close()
+            operation.path_or_fileobj = b""
+
+
+@contextlib.contextmanager
 def quiet_hub(addition: Addition | None = None) -> Iterator[None]:
     """Without the bars, warnings and logs of huggingface_hub; the progress of Xet is reported to `addition`."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
