@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from types import MappingProxyType
 
 import pytest
 from sharing_roots import NANO, command, environment, glow
@@ -141,7 +142,7 @@ def test_a_publish_that_is_killed_anywhere_is_continued_by_running_it_again(hub,
 
 
 class Empty:
-    files: dict[str, bytes] = {}
+    files = MappingProxyType({})
 
 
 def test_a_cancel_takes_effect_inside_a_file(hub, root, tmp_path):
