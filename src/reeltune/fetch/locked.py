@@ -45,7 +45,7 @@ def check_file(
 
 
 def _mismatch(path: Path, difference: str) -> LockMismatch:
-    hint = "Move the file away and run `reeltune pull`, or write the lock again (`reeltune lock`)."
+    hint = "Run the command again, which downloads the locked file, or write the lock again with `reeltune lock`."
     return LockMismatch(f"{path} is not the locked file: {difference}.", hint=hint)
 
 
