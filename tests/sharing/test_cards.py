@@ -74,7 +74,11 @@ def test_only_the_parts_between_the_markers_change(tmp_path):
 
 @pytest.mark.parametrize(
     "existing",
-    ["# Mine\n\nWords.\n", "---\nlicense: mit\ntags:\n- a\n---\n# Mine\n\nWords.\n", "---\r\nlicense: mit\r\n---\r\nWords."],
+    [
+        "# Mine\n\nWords.\n",
+        "---\nlicense: mit\ntags:\n- a\n---\n# Mine\n\nWords.\n",
+        "---\r\nlicense: mit\r\n---\r\nWords.",
+    ],
 )
 def test_a_card_of_the_author_keeps_everything(tmp_path, existing):
     text = card_text(existing, facts(tmp_path))

@@ -88,7 +88,9 @@ def test_no_overwrite_without_asking(root):
 
 
 def test_a_replaced_definition_is_checked_alone(root, define):
-    define("shared", {"architecture": "t2v", "URLs": ["https://h/mine.safetensors"], "URLs2": ["https://h/2.safetensors"]})
+    define(
+        "shared", {"architecture": "t2v", "URLs": ["https://h/mine.safetensors"], "URLs2": ["https://h/2.safetensors"]}
+    )
     found = shared(root, {"model": MODEL})
     assert found.replaces == root / "finetunes" / "shared.json"
     assert list(found.definition.slots) == ["transformer"]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub import TOKEN
 from sharing_roots import glow
 
+from hub import TOKEN
 from reeltune import load_catalog
 from reeltune.errors import PublishError
 from reeltune.media.mp4 import read_frames, write_mp4

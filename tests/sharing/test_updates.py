@@ -64,7 +64,12 @@ def test_changes_in_words(root, upstream):
 
 def test_values_of_the_user_stay(root, upstream):
     path = root / "finetunes" / "x.json"
-    path.write_text(path.read_text().replace("20", "30").replace("a fox", "a cat").replace('"seed": 3', '"seed": 3,\n  "flow_shift": 4'))
+    path.write_text(
+        path.read_text()
+        .replace("20", "30")
+        .replace("a fox", "a cat")
+        .replace('"seed": 3', '"seed": 3,\n  "flow_shift": 4')
+    )
     upstream(TEXT.replace("20", "8").replace('"seed": 3', '"guidance_scale": 2'))
     update = found(root)
     assert [change.key_path for change in update.changes if change.conflict] == [("num_inference_steps",)]

@@ -25,6 +25,7 @@ from reeltune.errors import CheckpointError, InvalidJSON, LockError, Problem, Re
 from reeltune.events import CancelToken
 from reeltune.families import Component
 from reeltune.files import is_folder
+from reeltune.library.inventory import PACKAGE_FILES
 from reeltune.net import Session, hub_endpoint, run_within, shown, without_secrets
 from reeltune.planning.choose import contradiction
 from reeltune.planning.facts import listed_sha256
@@ -246,7 +247,8 @@ def _names_own_components(definition: Definition) -> bool:
     """Whether a definition names a repository of its own, which isn't in the package or a local folder."""
     if definition.components == definition.architecture.components_repo:
         return False
-    return not is_folder(definition.root / definition.components)
+    in_package = PACKAGE_FILES / definition.components.replace("/", "--")
+    return not (is_folder(definition.root / definition.components) or is_folder(in_package))
 
 
 def _component_files(
@@ -275,6 +277,8 @@ def _component_fault(found: ReeltuneError | list[str], component: Component) -> 
     """What is wrong with a component, to follow its name; empty if nothing is."""
     if isinstance(found, ReeltuneError):
         return f"can't be listed: {found.message}"
-    needed = [pattern for pattern in component.files if not pattern.endswith(".index.json")]
+    if not any(fnmatch.filter(found, pattern) for pattern in component.files):
+        return "has no files."
+    needed = [pattern for pattern in component.files if pattern in ("config.json", "*.safetensors")]
     missing = [pattern for pattern in needed if not fnmatch.filter(found, pattern)]
     return f"has no {missing[0]}." if missing else ""
