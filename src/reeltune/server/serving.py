@@ -122,10 +122,12 @@ class Running:
     url: str
     server: WebServer
     cleanup: UploadCleanup
+    workspace: Workspace
 
     def stop(self) -> None:
         """Stop the server."""
         self.cleanup.stop()
+        self.workspace.publications.close()
         self.server.stop()
 
 
@@ -156,7 +158,7 @@ def launch(workspace: Workspace, serving: Serving, access: Access) -> Running:
         raise
     cleanup = UploadCleanup(workspace, lambda: open_drafts(page) if page is not None else [])
     cleanup.start()
-    return Running(public_url(page, port) + "/" if serving.share else local_url, server, cleanup)
+    return Running(public_url(page, port) + "/" if serving.share else local_url, server, cleanup, workspace)
 
 
 def _host_in_url(host: str) -> str:
