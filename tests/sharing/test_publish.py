@@ -7,15 +7,15 @@ import sys
 from types import MappingProxyType
 
 import pytest
-from sharing_roots import NANO, command, environment, glow
 
 from hub import READER, TOKEN, sha256
 from reeltune import CancelToken, load_catalog
 from reeltune.errors import Cancelled, PublishError, PublishRefused, RepositoryChanged, UploadDamaged
 from reeltune.sharing.licenses import License
 from reeltune.sharing.own_files import parse_versions
-from reeltune.sharing.plan import FileState, PublishOptions, plan_publication
+from reeltune.sharing.plan import PublishOptions, UploadState, plan_publication
 from reeltune.sharing.publishing import open_repository, publish
+from sharing_roots import NANO, command, environment, glow
 
 APACHE = License("apache-2.0")
 BASE = "https://huggingface.co/me/glow/resolve/main"
@@ -431,8 +431,8 @@ def test_the_states_of_files(hub, root, tmp_path):
     )
     states = {file.name: file.state for file in plan.files}
     assert states == {
-        "glow_bf16.safetensors": FileState.REPLACES,
-        "glow_quanto_bf16_int8.safetensors": FileState.SAME,
-        "README.md": FileState.SAME,
-        "glow.json": FileState.SAME,
+        "glow_bf16.safetensors": UploadState.REPLACES,
+        "glow_quanto_bf16_int8.safetensors": UploadState.SAME,
+        "README.md": UploadState.SAME,
+        "glow.json": UploadState.SAME,
     }

@@ -136,19 +136,19 @@ class Publications:
         """Take over what the process reports, until it ends."""
         with contextlib.suppress(ValueError, OSError):
             for line in _pipe(process.stdout):
-                self._take(line)
+                self._take(process, line)
         with contextlib.suppress(OSError, ValueError):
             _pipe(process.stdin).close()
         code = process.wait()
         _pipe(process.stdout).close()
         with self._lock:
-            if self._current.state is PublicationState.RUNNING:
+            if process is self._process and self._current.state is PublicationState.RUNNING:
                 error = f"The process that publishes ended unexpectedly (code {code})."
                 self._current = replace(
                     self._current, state=PublicationState.FAILED, error=error, hint="Publish again: it continues."
                 )
 
-    def _take(self, line: str) -> None:
+    def _take(self, process: subprocess.Popen[str], line: str) -> None:
         try:
             value = parse_json(line, "a line of the publication")
         except InvalidJSON:
@@ -156,6 +156,8 @@ class Publications:
         if not isinstance(value, dict):
             return
         with self._lock:
+            if process is not self._process:  # the next one was started before this one had ended
+                return
             self._current = _advanced(self._current, value)
 
 

@@ -30,7 +30,7 @@ from reeltune.net import Session, hub_endpoint, run_within, shown, without_secre
 from reeltune.planning.choose import contradiction
 from reeltune.planning.facts import listed_sha256
 from reeltune.planning.loras import split_source
-from reeltune.sharing.probing import SECONDS_PER_FILE, Answer, Question, in_parallel, probe_all
+from reeltune.sharing.probing import SECONDS_PER_FILE, ProbedFile, Question, in_parallel, probe_all
 from reeltune.untrusted import parse_json
 
 _SECONDS = 120.0
@@ -95,7 +95,7 @@ def _listed(definition: Definition, file: Path) -> Iterator[_Listed]:
 
 
 def _definition_problems(
-    definition: Definition, file: Path, listed: Sequence[_Listed], answers: Mapping[str, Answer]
+    definition: Definition, file: Path, listed: Sequence[_Listed], answers: Mapping[str, ProbedFile]
 ) -> Iterator[Problem]:
     try:
         lock = lock_beside(file)
@@ -112,7 +112,7 @@ def _definition_problems(
     yield from _lora_problems(definition, listed, answers)
 
 
-def _answer_problems(entry: _Listed, answer: Answer, lock: Lock | None) -> Iterator[Problem]:
+def _answer_problems(entry: _Listed, answer: ProbedFile, lock: Lock | None) -> Iterator[Problem]:
     error = answer.error
     if error is not None:
         message = error.message.removeprefix(shown(entry.url)).lstrip(": ")
@@ -143,7 +143,7 @@ def _is_other_size(identity: Identity, definition: Definition, role: Role) -> bo
     return definition.architecture.id not in identity.architectures
 
 
-def _sha256_problems(entry: _Listed, answer: Answer, lock: Lock | None) -> Iterator[Problem]:
+def _sha256_problems(entry: _Listed, answer: ProbedFile, lock: Lock | None) -> Iterator[Problem]:
     expected = listed_sha256(entry.definition.sha256, entry.url, Version(entry.url).file_name, answer.name)
     if expected and answer.sha256 and expected.lower() != answer.sha256.lower():
         message = f"it serves a file with the sha256 {answer.sha256}, and the definition lists {expected.lower()}."
@@ -171,7 +171,7 @@ def _swapped(definition: Definition, file: Path) -> Iterator[Problem]:
 
 
 def _lora_problems(
-    definition: Definition, listed: Sequence[_Listed], answers: Mapping[str, Answer]
+    definition: Definition, listed: Sequence[_Listed], answers: Mapping[str, ProbedFile]
 ) -> Iterator[Problem]:
     """LoRAs that don't fit any version of the model whose header was read."""
     targets = {slot: _targets(definition, slot, answers) for slot in (TRANSFORMER, TRANSFORMER_2)}
@@ -194,7 +194,7 @@ def _lora_problems(
             yield entry.problem(errors[0].message, errors[0].hint)
 
 
-def _targets(definition: Definition, slot: Slot, answers: Mapping[str, Answer]) -> Targets | None:
+def _targets(definition: Definition, slot: Slot, answers: Mapping[str, ProbedFile]) -> Targets | None:
     """The parameters of a slot's model, by the first header that was read and belongs to it."""
     for version in definition.slots.get(slot, ()):
         answer = answers.get(version.url)

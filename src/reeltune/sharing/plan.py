@@ -37,7 +37,7 @@ _UNDECIDED = License("unknown")  # in the texts of a plan that is only shown
 DEFAULT_EXAMPLES = 3
 
 
-class FileState(StrEnum):
+class UploadState(StrEnum):
     """What happens to a file."""
 
     NEW = "new"
@@ -69,7 +69,7 @@ class PlannedUpload:
     name: str
     bytes: int | None
     sha256: str
-    state: FileState
+    state: UploadState
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class PublishPlan:
     def files(self) -> tuple[PlannedUpload, ...]:
         """All files with what happens to them."""
         planned = [PlannedUpload(f.name, f.bytes, f.sha256, self._state_of(f)) for f in self.large]
-        planned += [PlannedUpload(m.name, None, "", FileState.NEW) for m in self.missing]
+        planned += [PlannedUpload(m.name, None, "", UploadState.NEW) for m in self.missing]
         planned += [PlannedUpload(f.name, len(f.content), "", self._state_of(f)) for f in self.small]
         return tuple(planned)
 
@@ -113,18 +113,18 @@ class PublishPlan:
     @property
     def to_send(self) -> tuple[LargeFile, ...]:
         """The large files that the repository doesn't have."""
-        return tuple(file for file in self.large if self._state_of(file) is not FileState.SAME)
+        return tuple(file for file in self.large if self._state_of(file) is not UploadState.SAME)
 
     @property
     def changed_texts(self) -> tuple[SmallFile, ...]:
         """The small files that differ from those in the repository."""
-        return tuple(file for file in self.small if self._state_of(file) is not FileState.SAME)
+        return tuple(file for file in self.small if self._state_of(file) is not UploadState.SAME)
 
-    def _state_of(self, file: LargeFile | SmallFile) -> FileState:
+    def _state_of(self, file: LargeFile | SmallFile) -> UploadState:
         entry = self.present.get(file.name)
         if entry is None:
-            return FileState.NEW
-        return FileState.SAME if is_same(file, entry) else FileState.REPLACES
+            return UploadState.NEW
+        return UploadState.SAME if is_same(file, entry) else UploadState.REPLACES
 
 
 def is_same(file: LargeFile | SmallFile, entry: RemoteEntry) -> bool:
@@ -308,7 +308,7 @@ def _with_remote_state(plan: PublishPlan, hub: HubRepository) -> PublishPlan:
     is_private = plan.state.private
     names = [file.name for file in plan.uploads]
     plan = replace(plan, present=hub.entries(names, plan.state.head))
-    replaced = [file.name for file in plan.files if file.state is FileState.REPLACES and file.name != NAME]
+    replaced = [file.name for file in plan.files if file.state is UploadState.REPLACES and file.name != NAME]
     is_own = f"{plan.definition.id}.json" in plan.present
     if replaced and not (is_own or plan.options.force):
         message = f"{plan.repository} exists already, and has another {replaced[0]}."

@@ -42,7 +42,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProbedFile:
     """What is behind a URL. What isn't known is None.
 
     `name`: the file name that the site reports, if it isn't the URL's. `error`: why the file can't be used. `asked`:
@@ -65,14 +65,14 @@ def probe_all(
     *,
     seconds: float = SECONDS,
     cancel: CancelToken | None = None,
-) -> dict[str, Answer]:
+) -> dict[str, ProbedFile]:
     """The answers by URL; each URL is asked once. Raises Cancelled."""
     end = time.monotonic() + seconds
 
-    def ask(question: Question) -> Answer:
+    def ask(question: Question) -> ProbedFile:
         remaining = min(SECONDS_PER_FILE, end - time.monotonic())
         if remaining <= 0:
-            return Answer(question.url, error=Unreachable("There was no time to ask for it."), asked=False)
+            return ProbedFile(question.url, error=Unreachable("There was no time to ask for it."), asked=False)
         return probe(question, tokens, remaining, cancel)
 
     unique = list({question.url: question for question in questions}.values())
@@ -88,7 +88,9 @@ def in_parallel(ask: Callable[[_Question], _Answer], questions: Sequence[_Questi
         return list(threads.map(ask, questions))
 
 
-def probe(question: Question, tokens: Mapping[str, str], seconds: float, cancel: CancelToken | None = None) -> Answer:
+def probe(
+    question: Question, tokens: Mapping[str, str], seconds: float, cancel: CancelToken | None = None
+) -> ProbedFile:
     """Ask about one URL for at most `seconds`; whatever is wrong becomes the answer's error."""
     size: int | None = None
     sha256: str | None = None
@@ -107,13 +109,13 @@ def probe(question: Question, tokens: Mapping[str, str], seconds: float, cancel:
             remote = within(lambda: query_file(session, resolved.url, file_name))
             size, sha256, name = remote.size, resolved.sha256 or remote.sha256, name or remote.name or ""
             if not question.weights:
-                return Answer(question.url, name, size, sha256)
+                return ProbedFile(question.url, name, size, sha256)
             remaining = max(_MIN_SECONDS, end - time.monotonic())
             with UrlSource(resolved.url, session, seconds=remaining, cancel=cancel) as source:
                 header = parse_header(source)
-            return Answer(question.url, name, header.file_bytes, sha256, header, identify(header))
+            return ProbedFile(question.url, name, header.file_bytes, sha256, header, identify(header))
         except ReeltuneError as error:
-            return Answer(question.url, name, size, sha256, error=error, asked=not isinstance(error, Offline))
+            return ProbedFile(question.url, name, size, sha256, error=error, asked=not isinstance(error, Offline))
 
 
 def is_on_local_network(url: str) -> bool:

@@ -31,7 +31,7 @@ _ABSENT = object()
 
 
 @dataclass(frozen=True)
-class Change:
+class UpstreamChange:
     """A change of the author. `words`: for the user. `conflict`: the user has changed the same value otherwise."""
 
     key_path: KeyPath
@@ -54,7 +54,7 @@ class Update:
     path: Path
     source: InstalledSource
     shared: SharedDefinition
-    changes: tuple[Change, ...]
+    changes: tuple[UpstreamChange, ...]
     edited: bool
 
 
@@ -117,14 +117,14 @@ def apply_update(update: Update, *, force: bool = False) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _changes(before: JsonObject, after: JsonObject, own: JsonObject) -> Iterator[Change]:
+def _changes(before: JsonObject, after: JsonObject, own: JsonObject) -> Iterator[UpstreamChange]:
     """The changes from one definition to another, key by key."""
     for key_path in _key_paths(before, after):
         old, new, current = (_value(definition, key_path) for definition in (before, after, own))
         if old == new:
             continue
         conflict = current not in (old, new)
-        yield Change(key_path, old, new, "; ".join(_words(_place(key_path), old, new)), conflict)
+        yield UpstreamChange(key_path, old, new, "; ".join(_words(_place(key_path), old, new)), conflict)
 
 
 def _key_paths(*definitions: JsonObject) -> list[KeyPath]:

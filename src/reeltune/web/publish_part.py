@@ -25,7 +25,7 @@ _LICENSE_HELP = "It must be allowed by the license of the base model. It is reme
 
 
 @dataclass(frozen=True)
-class _Fields:
+class _PublishFields:
     repository: gr.Textbox
     license: gr.Dropdown
     license_name: gr.Textbox
@@ -39,7 +39,7 @@ def publish_part(workspace: Workspace, own: gr.Dropdown) -> gr.HTML:
     """Draw the part; returns the place where the publication is shown. `own`: the list of the user's finetunes."""
     gr.HTML("<h3>Publish</h3>", apply_default_css=False)
     gr.HTML(hint("Upload the selected finetune to the Hub, with a card and its definition."), apply_default_css=False)
-    fields = _Fields(
+    fields = _PublishFields(
         gr.Textbox(label="Repository", info=_REPOSITORY_HELP, elem_id="publish-repo"),
         gr.Dropdown(
             list(SUGGESTED), value=None, label="License", info=_LICENSE_HELP, allow_custom_value=True,
