@@ -96,7 +96,7 @@ def test_no_module_names_a_model_that_is_data():
 LIGHT = [
     ["--help"], ["list"], ["show", "nano_t2v"], ["explain", "nano_t2v"], ["check"],
     ["inspect", str(SOURCE / "nano" / "nano_t2v_bf16.safetensors")], ["settings", "export", "nano_t2v"], ["pull", "nano_t2v"],
-    ["profiles", "t2v"],
+    ["profiles", "t2v"], ["update"],
 ]  # fmt: skip
 
 

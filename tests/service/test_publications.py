@@ -93,7 +93,7 @@ def test_one_at_a_time_and_a_cancel(hub, root, publications):
     publications.start(replace(REQUEST, action=PUBLISH))
     with pytest.raises(PublishError, match="Another publication is running"):
         publications.start(REQUEST)
-    while not publications.current.stage == "upload":
+    while publications.current.stage != "upload":
         assert publications.current.state is PublicationState.RUNNING
         time.sleep(0.02)
     publications.cancel()

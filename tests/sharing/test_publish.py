@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from types import MappingProxyType
 
 import pytest
@@ -436,3 +437,55 @@ def test_the_states_of_files(hub, root, tmp_path):
         "README.md": UploadState.SAME,
         "glow.json": UploadState.SAME,
     }
+
+
+def test_sharing_commands_never_load_torch(hub, root):
+    path = glow(root)
+    code = (
+        "import sys\nfrom reeltune.cli import main\ntry:\n    main(sys.argv[1:])\nfinally:\n"
+        "    assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)\n"
+    )
+    for words in (
+        ["publish", "glow", "--repo", "me/glow", "--dry-run"],
+        ["publish", "glow", "--repo", "me/glow", "--yes", "--license", "mit"],
+        ["lock", "glow"],
+        ["check", "--online"],
+        ["add", str(path), "--id", "other", "--yes"],
+    ):
+        answer = subprocess.run(
+            [sys.executable, "-c", code, *words, "--root", str(root)],
+            capture_output=True, text=True, check=False, env=environment(),
+        )  # fmt: skip
+        assert answer.returncode == 0, (words, answer.stderr)
+
+
+def test_xet_reports_its_progress_and_is_aborted_by_a_cancel(monkeypatch, tmp_path):
+    """Xet needs a server of its own: here it is only asked for what `sending` does around it."""
+    from types import SimpleNamespace
+
+    from huggingface_hub.utils import _xet, _xet_progress_reporting
+
+    from reeltune.sharing.sending import Addition, prepared, quiet_hub
+
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    aborted = threading.Event()
+    monkeypatch.setattr(_xet, "abort_xet_session", aborted.set)
+    original = _xet_progress_reporting.XetUploadProgressReporter
+    events = []
+    cancel = CancelToken()
+    addition = Addition("x.safetensors", 100, events.append, cancel)
+    weights = tmp_path / "x.safetensors"
+    weights.write_bytes(b"0" * 100)
+    assert prepared("x.safetensors", weights, "0" * 64, addition).path_or_fileobj == str(weights)
+    with pytest.raises(Cancelled), quiet_hub(addition):  # noqa: PT012
+        reporter = _xet_progress_reporting.XetUploadProgressReporter()
+        assert reporter is not original
+        reporter.update_progress(SimpleNamespace(total_bytes_completed=40), {})
+        reporter.update_progress(SimpleNamespace(total_bytes_completed=30), {})
+        cancel.cancel()
+        reporter.update_progress(SimpleNamespace(total_bytes_completed=60), {})
+        reporter.close()
+        assert aborted.wait(5)
+        raise RuntimeError("the session was aborted")
+    assert [event.done for event in events] == [40]
+    assert _xet_progress_reporting.XetUploadProgressReporter is original
