@@ -51,7 +51,9 @@ def test_the_plan_is_shown_and_the_finetune_is_published(chromium, published):
     assert hub.repositories == {}
     page.locator("#publish").click()
     page.locator("#publication .rt-good", has_text="Published.").wait_for(timeout=60_000)
-    assert "reeltune add https://huggingface.co/me/glow/blob/main/glow.json" in page.locator("#publication").inner_text()
+    assert (
+        "reeltune add https://huggingface.co/me/glow/blob/main/glow.json" in page.locator("#publication").inner_text()
+    )
     assert "glow.json" in hub.repositories["me/glow"].files
     model = json.loads((server.root / "finetunes" / "glow.json").read_text())["model"]
     assert model["license"] == "mit"
