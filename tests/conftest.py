@@ -18,6 +18,7 @@ import pytest
 # One thread for each of the processes that run side by side; read when torch is first imported, here and in the
 # programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # huggingface_hub asks the Hub about programs that call it
 
 SLOW_FILES = (
     "web/test_browser",
@@ -219,6 +220,18 @@ class Server:
 def server() -> Iterator[Server]:
     """A running local server."""
     running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A running local server that stands in for the Hub, and the token of an account that may write."""
+    from hub import TOKEN, Hub
+
+    running = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", running.url)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     yield running
     running.close()
 

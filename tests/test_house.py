@@ -12,7 +12,7 @@ import reeltune
 SOURCE = Path(reeltune.__file__).parent
 ORDER = [
     "errors", "events", "untrusted", "files", "dtypes", "net", "machine", "families", "checkpoints", "settings", "definitions",
-    "profiles", "preferences", "media", "request", "library", "planning", "fetch", "weights", "engine", "jobs", "service", "api", "web", "server", "cli",
+    "profiles", "preferences", "media", "request", "library", "planning", "fetch", "weights", "engine", "sharing", "jobs", "service", "api", "web", "server", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "torchao", "safetensors"}
 HEAVY_HOMES = {"weights", "engine"}
@@ -96,7 +96,7 @@ def test_no_module_names_a_model_that_is_data():
 LIGHT = [
     ["--help"], ["list"], ["show", "nano_t2v"], ["explain", "nano_t2v"], ["check"],
     ["inspect", str(SOURCE / "nano" / "nano_t2v_bf16.safetensors")], ["settings", "export", "nano_t2v"], ["pull", "nano_t2v"],
-    ["profiles", "t2v"],
+    ["profiles", "t2v"], ["update"],
 ]  # fmt: skip
 
 

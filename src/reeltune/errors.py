@@ -24,6 +24,12 @@
     │   ├── Unreachable              a temporary failure of the network or server (carries when to retry)
     │   ├── NotEnoughDisk            the files don't fit on the disk
     │   └── BadDownload              the downloaded data is not what was expected
+    ├── PublishError             something could not be published
+    │   ├── PublishRefused           the Hub refused the token, or the token may not write to the repository
+    │   ├── RepositoryChanged        somebody changed the repository meanwhile
+    │   └── UploadDamaged            the Hub has other bytes than were sent
+    ├── LockError                a lock file that can't be used
+    │   └── LockMismatch             a file is not the one in the lock file
     ├── MediaError               an image or a video that can't be read or written
     ├── DeviceError              a device that can't be used
     │   ├── DeviceMissing            the requested device isn't on this machine
@@ -234,6 +240,30 @@ class NotEnoughDisk(FetchError):
 
 class BadDownload(FetchError):
     """The downloaded data is not the expected file: a web page, a truncated file, a wrong sha256."""
+
+
+class PublishError(ReeltuneError):
+    """Something could not be published."""
+
+
+class PublishRefused(PublishError):
+    """The Hub refused the token, or the token may not write to the repository."""
+
+
+class RepositoryChanged(PublishError):
+    """Somebody changed the repository between the plan and the commit."""
+
+
+class UploadDamaged(PublishError):
+    """The Hub has other bytes than were sent."""
+
+
+class LockError(ReeltuneError):
+    """A lock file can't be read or written, or doesn't list everything that its definition uses."""
+
+
+class LockMismatch(LockError):
+    """A file is not the one in the lock file: its size or its sha256 differs."""
 
 
 class MediaError(ReeltuneError):

@@ -19,7 +19,7 @@ from reeltune.errors import Cancelled
 class Progress:
     """How far one stage has come; `total` is None while unknown."""
 
-    stage: str  # "download" | "verify" | "quantize" | "load" | "encode" | "denoise" | "decode" | "write"
+    stage: str  # "download" | "verify" | "quantize" | "load" | "encode" | "denoise" | "decode" | "write" | "upload"
     done: int
     total: int | None
     unit: str = "steps"  # "steps" | "bytes" | "tensors"

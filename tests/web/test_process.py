@@ -38,11 +38,17 @@ def begun(root, monkeypatch):
     return begin
 
 
+def saves_quantized(options):
+    """Whether the only worker of a runner is started with the option."""
+    (worker,) = options["workers"]
+    return "--save-quantized" in worker._command
+
+
 def test_a_switch_holds_for_the_process_and_changes_no_preference(begun, root):
-    assert begun(server.Serving(), save_quantized=True)["save_quantized"]
+    assert saves_quantized(begun(server.Serving(), save_quantized=True))
     assert not (root / "reeltune.json").exists()
     assert not load_preferences(root)[0].save_quantized
-    assert not begun(server.Serving())["save_quantized"]
+    assert not saves_quantized(begun(server.Serving()))
 
 
 def test_jobs_of_a_page_that_others_can_reach_are_confined(begun):

@@ -69,7 +69,7 @@ def inspect(
             )
         header = read_header(path)
     identity = identify(header)
-    notices = (*header.notices, *_contradictions(text, identity), *_obstacles(identity))
+    notices = (*header.notices, *contradictions(text, identity), *_obstacles(identity))
     return Inspection(text, header, identity, notices)
 
 
@@ -79,7 +79,8 @@ def _obstacles(identity: Identity) -> list[str]:
     return [f"It can't be loaded: {reason}."] if reason else []
 
 
-def _contradictions(name: str, identity: Identity) -> list[str]:
+def contradictions(name: str, identity: Identity) -> list[str]:
+    """Where the name of a file contradicts its header."""
     named = read_name(name)
     header_dtype = identity.dtype
     if named.quantization not in (Quantization.NONE, identity.quantization):

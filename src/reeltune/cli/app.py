@@ -16,9 +16,11 @@ from reeltune.cli.generate import generate
 from reeltune.cli.options import RootBefore
 from reeltune.cli.output import print_error, print_line
 from reeltune.cli.profiles import list_profiles
+from reeltune.cli.publish import publish
 from reeltune.cli.quantize import quantize
 from reeltune.cli.run import run
 from reeltune.cli.serve import mcp, serve, ui
+from reeltune.cli.shared import lock, update
 from reeltune.cli.stored import read_command
 from reeltune.cli.usage import UsageError, explain_usage_error
 from reeltune.cli.workers import workers
@@ -62,6 +64,9 @@ app.command("explain")(models.explain)
 app.command("pull")(files.pull)
 app.command("add")(files.add)
 app.command("quantize")(quantize)
+app.command("publish")(publish)
+app.command("update")(update)
+app.command("lock")(lock)
 app.command("ls")(cleanup.ls)
 app.command("rm")(cleanup.rm)
 app.command("gc")(cleanup.gc)

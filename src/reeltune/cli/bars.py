@@ -22,6 +22,7 @@ _STAGES = {
     "denoise": "Denoising",
     "decode": "Decoding",
     "write": "Writing",
+    "upload": "Uploading",
 }
 _BAR_WIDTH = 20
 _EXACT_SECONDS = 10  # shorter times are shown with a decimal

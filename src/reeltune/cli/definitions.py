@@ -33,6 +33,10 @@ def check(
             help="If a file consists of several JSON pieces, join them into one object; the old text is kept.",
         ),
     ] = False,
+    online: Annotated[
+        bool,
+        typer.Option("--online", help="Also compare with what is behind the URLs: dead links, sizes, headers, names."),
+    ] = False,
     root: Root = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,6 +49,8 @@ def check(
         catalog = open_catalog(root, quiet=True)
     problems, count = check_files(catalog, paths)
     problems += _local_problems(catalog, list(files_in(paths)))
+    if online:
+        problems += _online_problems(catalog, list(files_in(paths)))
     errors = [problem for problem in problems if problem.severity == "error"]
     if as_json:
         keys = ("file", "where", "message", "fix", "severity")
@@ -100,6 +106,27 @@ def _local_problems(catalog: Catalog, files: list[Path]) -> list[Problem]:
         except DefinitionError:  # `check` reports it
             continue
     return problems
+
+
+def _online_problems(catalog: Catalog, files: list[Path]) -> list[Problem]:
+    """Problems with the URLs that definitions list."""
+    from reeltune.cli.output import interruptible
+    from reeltune.definitions.checking import load_definition
+    from reeltune.errors import DefinitionError
+    from reeltune.net import refuse_offline
+    from reeltune.preferences import load_preferences
+    from reeltune.sharing.online import online_problems
+
+    refuse_offline("Nothing can be checked online: reeltune is offline.")
+    preferences, _ = load_preferences(catalog.root)
+    definitions = []
+    for path in files:
+        try:
+            definitions.append((load_definition(catalog, path), path))
+        except DefinitionError:  # `check` reports it
+            continue
+    with interruptible() as cancel:
+        return online_problems(definitions, preferences.tokens, cancel=cancel)
 
 
 def _grouped(problems: list[Problem]) -> list[Problem]:

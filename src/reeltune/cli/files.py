@@ -88,19 +88,47 @@ def _layout(identity: Identity) -> str:
 
 
 def add(
-    source: Annotated[str, typer.Argument(metavar="FILE|URL", help="A .safetensors or .gguf file, or its URL.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|URL",
+            help="A .safetensors or .gguf file, or a shared definition (.json, .zip, a gist), on disk or at a URL.",
+        ),
+    ],
     name: Annotated[
-        str | None, typer.Option("--name", help="Name to show for the model (default: from the file name).")
+        str | None, typer.Option("--name", help="Name to show for the model (default: from the file).")
     ] = None,
     id: Annotated[
-        str | None, typer.Option("--id", help="Id of the definition; it is prefixed with the architecture.")
+        str | None,
+        typer.Option("--id", help="Id of the definition; for a weight file it is prefixed with the architecture."),
     ] = None,
     architecture: Annotated[
         str | None, typer.Option("--architecture", help="The architecture, if the header fits several.")
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Install a definition without asking.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a definition of yours with the same id.")] = False,
     root: Root = None,
 ) -> None:
-    """Create a finetune definition for a weight file, based on its header. The weights are not downloaded."""
+    """Create a finetune definition for a weight file, based on its header, or install a shared definition.
+
+    A shared definition is shown completely before anything is written. Weights are not downloaded.
+    """
+    from reeltune.errors import DefinitionError
+    from reeltune.sharing.incoming import is_definition_source
+
+    if is_definition_source(source):
+        if architecture is not None:
+            message = "--architecture is for weight files; a definition names its own."
+            raise DefinitionError(message, hint="Leave it out.")
+        from reeltune.cli.shared import add_definition
+
+        add_definition(open_catalog(root), source, id=id or "", name=name or "", yes=yes, force=force)
+        return
+    _add_weights(source, name, id, architecture, root)
+
+
+def _add_weights(source: str, name: str | None, id: str | None, architecture: str | None, root: Path | None) -> None:
+    """Create the definition of a weight file, and print its path."""
     from reeltune.errors import AmbiguousArchitecture
     from reeltune.library.adding import add as write_definition
     from reeltune.library.adding import inspect_source

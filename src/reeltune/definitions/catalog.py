@@ -25,6 +25,7 @@ from reeltune.definitions.adapting import making_images, with_frame_rate, with_v
 from reeltune.definitions.configs import read_variants, with_variant
 from reeltune.definitions.entries import Entry, new_entry
 from reeltune.definitions.folders import scan_folder
+from reeltune.definitions.locks import lock_beside, lock_path
 from reeltune.definitions.lora_weights import lora_weights
 from reeltune.definitions.ltx_config import with_scales
 from reeltune.definitions.model import Definition, Version
@@ -42,6 +43,7 @@ from reeltune.errors import (
     DefinitionNotFound,
     DefinitionReference,
     DefinitionSyntaxError,
+    LockError,
     Problem,
     UnknownArchitecture,
 )
@@ -242,7 +244,8 @@ class Catalog(Mapping[str, Definition]):
         resolutions, resolution_warnings = offered_resolutions(model.resolutions, file)
         loras = self._references.urls(entry.id, "loras")
         weights, weight_warnings = lora_weights(entry, self._entries, len(loras))
-        warnings = (*ltx_warnings, *resolution_warnings, *weight_warnings, *variant_warnings)
+        locked, lock_problems = self._locked_sha256(entry)
+        warnings = (*ltx_warnings, *resolution_warnings, *weight_warnings, *variant_warnings, *lock_problems)
         return Definition(
             id=entry.id,
             name=model.name or entry.id,
@@ -255,7 +258,7 @@ class Catalog(Mapping[str, Definition]):
             lora_multipliers=weights,
             auto_quantize=bool(model.auto_quantize),
             components=lineage.inherited_components(entry, self._entries) or architecture.components_repo,
-            sha256=MappingProxyType(dict(model.sha256 or {})),
+            sha256=MappingProxyType({**(model.sha256 or {}), **locked}),
             settings=MappingProxyType(settings),
             unsupported=unsupported_features(model, architecture, {**slots, **replaced}, settings),
             files=entry.files,
@@ -282,6 +285,16 @@ class Catalog(Mapping[str, Definition]):
         inherited = lineage.inherited_value(entry, self._entries, "LTXV_config")
         urls = [version.url for version in slots[TRANSFORMER]]
         return with_scales(architecture, entry.model.LTXV_config, inherited, urls, file)
+
+    def _locked_sha256(self, entry: Entry) -> tuple[dict[str, str], list[Problem]]:
+        """The sha256 in the lock of the user's file, by URL or path, and a problem if the lock can't be read."""
+        own_file = next((path for path in entry.files if path.parent == self.root / "finetunes"), None)
+        try:
+            lock = lock_beside(own_file)
+        except LockError as error:
+            assert own_file is not None
+            return {}, [Problem(str(lock_path(own_file)), "", error.message, error.hint)]
+        return ({} if lock is None else lock.sha256_by_source), []
 
     def _slots(self, entry: Entry) -> dict[Slot, tuple[Version, ...]]:
         """Versions by slot, in the order of the file. Raises DefinitionReference for a slot without versions."""

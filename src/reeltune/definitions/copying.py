@@ -23,7 +23,7 @@ def copy_definition(catalog: Catalog, id: str, new: str, name: str = "") -> Path
     References are replaced by the lists they refer to, and all settings are written, including defaults. Raises
     DefinitionError if `new` is not a valid id or exists already, or if `id` can't be resolved.
     """
-    if not _ID.fullmatch(new):
+    if not is_valid_id(new):
         message = f"Invalid id {new!r} for a definition."
         hint = "Use letters, digits, underscores, dots and hyphens; the id is also the name of the file."
         raise DefinitionError(message, hint=hint)
@@ -35,6 +35,11 @@ def copy_definition(catalog: Catalog, id: str, new: str, name: str = "") -> Path
     path = catalog.root / "finetunes" / f"{new}.json"
     create(path, {_MODEL: model, **settings})
     return path
+
+
+def is_valid_id(id: str) -> bool:
+    """Whether a text can be the id of a new definition, and so the name of its file."""
+    return _ID.fullmatch(id) is not None
 
 
 def _own_files(catalog: Catalog) -> list[Path]:
@@ -67,8 +72,8 @@ def _model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
         model["LTXV_config"] = f"{definition.architecture.scales.name}.yaml"
     if definition.text_encoder_folder:
         model["text_encoder_folder"] = definition.text_encoder_folder
-    if definition.sha256:
-        model["sha256"] = dict(definition.sha256)
+    if section.sha256:
+        model["sha256"] = dict(section.sha256)
     others = section.model_dump(exclude_none=True, exclude_unset=True)
     return model | {key: value for key, value in others.items() if key not in model and key not in lists}
 

@@ -126,6 +126,41 @@ def replace_value(text: str, path: tuple[str, ...], value: Any) -> str:
     return text
 
 
+def remove_value(text: str, path: tuple[str, ...]) -> str:
+    """`text` without the member at `path`, and everything else unchanged. A path that doesn't exist changes nothing.
+
+    `text` must be a valid JSON object.
+    """
+    start = _skip_space(text, 1 if text.startswith("\ufeff") else 0)
+    for key in path[:-1]:
+        spans = _members(text, start)
+        if key not in spans or text[spans[key][0]] != "{":
+            return text
+        start = spans[key][0]
+    return _without_member(text, start, path[-1])
+
+
+def _without_member(text: str, start: int, key: str) -> str:
+    """`text` without a member of the object at `start`, and without the comma that separates it from its neighbor."""
+    previous_end = None
+    position = _skip_space(text, start + 1)
+    while text[position] != "}":
+        begin = position
+        name, position = _DECODER.raw_decode(text, position)
+        value = _skip_space(text, _skip_space(text, position) + 1)  # past the colon
+        _, end = _DECODER.raw_decode(text, value)
+        following = _skip_space(text, end)
+        has_comma = text[following] == ","
+        if name == key and has_comma:
+            return _without_member(text[:begin] + text[_skip_space(text, following + 1) :], start, key)
+        if name == key:
+            kept = start + 1 if previous_end is None else previous_end
+            return text[:kept] + text[end:]
+        previous_end = end
+        position = _skip_space(text, following + 1) if has_comma else following
+    return text
+
+
 def _insert(text: str, start: int, spans: dict[str, tuple[int, int]], key: str, value: Any, depth: int) -> str:
     newline = "\r\n" if "\r\n" in text else "\n"
     pad = newline + _indent(text) * depth

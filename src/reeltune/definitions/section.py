@@ -129,6 +129,9 @@ class ModelSection(BaseModel):
     LTXV_config: _Line | None = Field(
         None, description="The configuration of LTX Video, such as ltxv-13b-0.9.8-distilled.yaml."
     )
+    license: _Line | None = Field(None, description="The license of the weights, by the Hub's name, or other.")
+    license_name: _Line | None = Field(None, description="The name of another license.")
+    license_link: _Line | None = Field(None, description="The URL of another license.")
 
 
 # An invalid value of these keys makes the definition unusable; an invalid value of any other key is left out.
@@ -164,6 +167,9 @@ VALID_VALUES = {
     "preload_in_VRAM": "a number of megabytes from 0 to 1000000",
     "configs": "an object of at most 100 variants, or the id of a definition",
     "LTXV_config": "the name of a configuration, such as ltxv-13b-0.9.8-dev.yaml",
+    "license": "text of one line",
+    "license_name": "text of one line",
+    "license_link": "text of one line",
 }
 SHA256 = re.compile("[0-9a-fA-F]{64}")
 LISTS = ("URLs", "URLs2", "preload_URLs", "loras", "modules", "text_encoder_URLs", "VAE_URLs")

@@ -6,11 +6,11 @@ The new text is validated before it replaces the old one atomically.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from reeltune.definitions.jsontext import MAX_BYTES, decode, parse_object, replace_value
+from reeltune.definitions.jsontext import MAX_BYTES, decode, parse_object, remove_value, replace_value
 from reeltune.definitions.repair import repair_text
 from reeltune.definitions.schema import MODEL_KEY, build_definition, parse_definition, read_text
 from reeltune.definitions.section import LISTS
@@ -30,6 +30,31 @@ def edit(path: Path, key_path: tuple[str, ...], value: Any) -> None:
     build_definition(path, *parse_object(changed, str(path)))
     bom = _BOM if raw.startswith(_BOM.encode("utf-8")) else ""
     write_atomic(path, (bom + changed).encode("utf-8"))
+
+
+KeyPath = tuple[str, ...]
+
+
+def edit_all(path: Path, changes: Mapping[KeyPath, Any], removed: Iterable[KeyPath] = ()) -> None:
+    """Set and remove several values at once: the file is written once. Raises as `edit`, without changing the file."""
+    raw = read_bytes(path, MAX_BYTES)
+    changed = edited_text(path, decode(raw, str(path)), changes, removed)
+    bom = _BOM if raw.startswith(_BOM.encode("utf-8")) else ""
+    write_atomic(path, (bom + changed).encode("utf-8"))
+
+
+def edited_text(path: Path, text: str, changes: Mapping[KeyPath, Any], removed: Iterable[KeyPath] = ()) -> str:
+    """The text of a definition with several values set and removed. Raises DefinitionError if it is invalid.
+
+    `path`: the file that it is the text of, for errors.
+    """
+    parse_object(text, str(path))
+    for key_path in removed:
+        text = remove_value(text, key_path)
+    for key_path, value in changes.items():
+        text = replace_value(text, key_path, value)
+    build_definition(path, *parse_object(text, str(path)))
+    return text
 
 
 def repair(path: Path) -> Path | None:

@@ -12,6 +12,7 @@ from reeltune.definitions import Definition
 from reeltune.errors import CheckpointError, FetchError, NotRunnable
 from reeltune.events import CancelToken, Event, Listener, Notice, Progress, ignore
 from reeltune.fetch.download import Downloader
+from reeltune.fetch.locked import verify_locked
 from reeltune.fetch.survey import ItemDownload, Survey, survey
 from reeltune.fetch.task import DownloadTask, is_complete
 from reeltune.files import make_folder, reason
@@ -188,6 +189,7 @@ def _download(plans: list[Plan], scope: Scope, listener: Listener, cancel: Cance
     """Download what the plans lack within a scope, and return the plans after the download."""
     missing = still_missing(plans, scope)
     if not missing:
+        verify_locked(plans, listener, cancel)
         return plans
     root = plans[0].definition.root
     index = Index(root / "ckpts")
@@ -206,6 +208,7 @@ def _download(plans: list[Plan], scope: Scope, listener: Listener, cancel: Cance
     for item in still_missing(plans_after, scope):
         name = label(item.path, root / "ckpts")
         listener(Notice(f"{name} is still missing: {_why_missing(item)}."))
+    verify_locked(plans_after, listener, cancel)
     return plans_after
 
 

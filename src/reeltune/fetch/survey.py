@@ -21,7 +21,7 @@ from reeltune.library.index import Index, fold
 from reeltune.library.inventory import CHECKPOINT_SUFFIXES, PARTIAL
 from reeltune.library.places import check_name, is_valid_name, label, unique_name
 from reeltune.machine import free_disk
-from reeltune.net import file_key, hub_endpoint, offline, refuse_offline, shown
+from reeltune.net import HUB, file_key, hub_endpoint, offline, refuse_offline, shown
 from reeltune.net.civitai import resolve
 from reeltune.planning.item import Item
 from reeltune.untrusted import JsonObject, parse_json
@@ -270,6 +270,7 @@ class _Surveyor:
                 continue
             check_name(path.name)
             size, sha256 = _size_and_sha256(entry)
+            sha256 = item.sha256(f"{HUB}/{item.repository}/resolve/main/{path}") or sha256
             yield DownloadTask(
                 f"{hub_endpoint()}/{item.repository}/resolve/main/{quote(str(path))}",
                 partial_folder / path.name,

@@ -130,6 +130,7 @@ def _item(
         path=inventory.component_folders(repository)[0] / component.name,
         present=False,
         bytes=inventory.index.size_of_url(url),
+        sha256_by_name=definition.sha256,
         repository=repository,
         patterns=component.files,
         component=True,

@@ -135,10 +135,12 @@ class Running:
     url: str
     server: WebServer
     cleanup: UploadCleanup
+    workspace: Workspace
 
     def stop(self) -> None:
         """Stop the server."""
         self.cleanup.stop()
+        self.workspace.publications.close()
         self.server.stop()
 
 
@@ -174,7 +176,7 @@ def launch(workspace: Workspace, serving: Serving, access: Access) -> Running:
         raise
     cleanup = UploadCleanup(workspace, lambda: open_drafts(page) if page is not None else [])
     cleanup.start()
-    return Running(url, server, cleanup)
+    return Running(url, server, cleanup, workspace)
 
 
 def _host_in_url(host: str) -> str:

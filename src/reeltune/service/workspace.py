@@ -29,6 +29,7 @@ from reeltune.service.model_states import (
     folder_facts,
     missing_bytes,
 )
+from reeltune.service.publications import Publications
 
 UPLOADS = "uploads"
 _FileFacts = tuple[int, ...]
@@ -51,6 +52,7 @@ class Workspace:
         self._catalog: Catalog | None = None
         self._reader = DefinitionReader()
         self._preferences: tuple[_FileFacts, Preferences] | None = None
+        self.publications = Publications(root)
         self._states = ModelStates(root, self.machine, self._snapshot)
 
     # --- catalog and preferences ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from reeltune.web.events import LIVELY, QUIET, SCROLL_TO_PROBLEM, Updates, butto
 from reeltune.web.markup import button, hint, problem, text
 from reeltune.web.model_panel import model_description
 from reeltune.web.own_finetunes import own_finetunes, own_ids
+from reeltune.web.publish_part import publish_part
 
 _WEIGHTS_HELP = "One URL or path per line, each a version of the same weights. Empty: the weights of the base model."
 _MAX_OFFERED_BASES = 4  # as buttons
@@ -57,7 +58,9 @@ class CreateComponents:
     create_anyway: gr.Button
 
 
-def create_tab(workspace: Workspace, draft: gr.State, tabs: gr.Tabs, about: gr.HTML) -> tuple[gr.Dropdown, gr.Dropdown]:
+def create_tab(
+    workspace: Workspace, draft: gr.State, tabs: gr.Tabs, about: gr.HTML
+) -> tuple[gr.Dropdown, gr.Dropdown, gr.HTML]:
     """Draw the tab; returns the lists of base models and of the user's finetunes, which the clock updates."""
     current: VideoDraft = draft.value
     with gr.Row(elem_classes="rt-columns", elem_id="create"):
@@ -75,13 +78,14 @@ def create_tab(workspace: Workspace, draft: gr.State, tabs: gr.Tabs, about: gr.H
             answer = gr.HTML("", elem_id="create-said", js_on_load=SCROLL_TO_PROBLEM, apply_default_css=False)
         with gr.Column(scale=2, min_width=300):
             own = own_finetunes(workspace)
+            publication = publish_part(workspace, own)
     components = CreateComponents(base, about_base, checks, answer, create, create_anyway)
     _follow_draft(workspace, draft, components, fields)
     for event in (check.click, base.change, *(field.blur for field in fields.sources)):
         event(lambda *values: check_results(workspace, *values), [base, *fields.sources], checks, **QUIET)
     on_button(checks, _select_base, None, base)
     _attach_create(workspace, draft, components, fields, (about, own, tabs))
-    return base, own
+    return base, own, publication
 
 
 def _draw_fields() -> FinetuneFields:

@@ -20,6 +20,7 @@ from reeltune.web.make_tab import make_tab, show_current_job, show_model, show_m
 from reeltune.web.markup import marked
 from reeltune.web.model_panel import model_description, model_list
 from reeltune.web.own_finetunes import own_ids
+from reeltune.web.publish_part import PUBLICATION, show_publication
 
 _HEADER = """<header class="rt-header"><h1>reeltune</h1><div class="rt-header-buttons">{log_out}
 <button type="button" class="rt-button" id="rt-theme" aria-label="Dark or light colours">◐</button></div></header>"""
@@ -41,13 +42,18 @@ def build_page(workspace: Workspace, *, protected: bool = False) -> gr.Blocks:
             with gr.Tab("Gallery", id="gallery"):
                 cards, gallery = gallery_tab(workspace, draft, tabs, make)
             with gr.Tab("Create", id="create"):
-                base, own = create_tab(workspace, draft, tabs, make.about)
+                base, own, publication = create_tab(workspace, draft, tabs, make.about)
             with gr.Tab("Configuration", id="configuration"):
                 saved = configuration_tab(workspace, page)
         saved.then(partial(_show_models_again, workspace), draft, [make.about, make.models], **QUIET)
         opening = page.load(partial(_open, workspace), None, [draft, make.about, make.models], **QUIET)
         opening.then(None, js=_OPENED_JS, **QUIET)
-        start_clock(partial(View, workspace), [draft, gallery], _parts(make, cards, base, own), page)
+        start_clock(
+            partial(View, workspace),
+            [draft, gallery],
+            {**_parts(make, cards, base, own), PUBLICATION: PagePart(publication, show_publication)},
+            page,
+        )
     return page
 
 

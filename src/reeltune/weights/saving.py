@@ -123,6 +123,21 @@ def save_quantized(
     is made again. Returns the files that are listed now. Raises as `quantize` and `pull`, and DefinitionError where the
     definition can't be written (the files are there then).
     """
+    savings = make_files(definition, preferences, machine=machine, listener=listener, cancel=cancel)
+    for saving in savings:
+        listener(Notice(_list_version(definition, saving)))
+    return [saving.target for saving in savings]
+
+
+def make_files(
+    definition: Definition,
+    preferences: Preferences,
+    *,
+    machine: Machine | None = None,
+    listener: Listener = ignore,
+    cancel: CancelToken | None = None,
+) -> list[Saving]:
+    """As `save_quantized`, but the files are not listed in the definition."""
     to = FP8 if preferences.quantization == FP8 else INT8
     sixteen_bits = replace(preferences, quantization="bf16")
     plan = explain(definition, sixteen_bits, machine=machine)
@@ -135,9 +150,7 @@ def save_quantized(
         listener(Notice(notice))
     for saving in savings:
         _save(saving, listener, cancel)
-    for saving in savings:
-        listener(Notice(_list_version(definition, saving)))
-    return [saving.target for saving in savings]
+    return savings
 
 
 def _save(saving: Saving, listener: Listener, cancel: CancelToken | None) -> None:
