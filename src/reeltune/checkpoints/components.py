@@ -46,17 +46,22 @@ class ComponentMatch:
     def is_published(self) -> bool:
         """Whether its sizes are those of the published model."""
         published = KINDS[self.kind].published
-        return all(_plain(self.config.get(key)) == _plain(value) for key, value in published.items())
+        return all(_plain(_value_in(self.config, key)) == _plain(value) for key, value in published.items())
 
 
 def size_in(config: Config, key: str) -> int | None:
     """A number in a config, by a key such as `text_config.hidden_size`; None if it isn't there."""
+    value = _value_in(config, key)
+    return value if type(value) is int else None
+
+
+def _value_in(config: Config, key: str) -> object:
     value: object = config
     for name in key.split("."):
         if not isinstance(value, Mapping):
             return None
         value = value.get(name)
-    return value if type(value) is int else None
+    return value
 
 
 def component_matches(header: Header, weight_format: WeightFormat) -> tuple[ComponentMatch, ...]:

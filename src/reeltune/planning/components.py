@@ -74,7 +74,7 @@ def _place(
         notices += [f"{component.name}: {error.message}"] if places else []
         return None, None
     place = next(place for place, known in zip(places, facts, strict=True) if known is choice.facts)
-    notices += [notice for notice in told if choice.quantize_on_load is False and notice not in notices]
+    notices += [notice for notice in told if notice not in notices]
     if not place.published:
         label = KINDS[component.kind].label
         notices.append(

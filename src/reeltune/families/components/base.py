@@ -71,10 +71,11 @@ class ComponentKind:
 
     `label`: what reports call it. `derive_config`: computes the config of the class from the shapes by the class's
     names, and from the config stored in the file where the shapes don't determine it. `published`: sizes in the config
-    of the published model; a model of other sizes is used only if its file has a published name. `size`: the key of
-    the size that the transformer depends on. `blocks`: a regular expression for names inside of blocks, which all
-    have the same tensors. `quantizable`: the linear layers that may become int8, by the class's names. `files`: the
-    names of published files, with their folder where the name alone says nothing.
+    of the published model, by keys such as `d_model` or `text_config.hidden_size`; a model of other sizes is used only
+    if its file has a published name. `size`: the key of the size that the transformer depends on. `blocks`: a regular
+    expression for names inside of blocks, which all have the same tensors. `quantizable`: the linear layers that may
+    become int8, by the class's names. `files`: the names of published files, with their folder where the name alone
+    says nothing.
     """
 
     name: str

@@ -241,7 +241,10 @@ LLAVA = ComponentKind(
     ),
     derive_config=llava_config,
     size="text_config.hidden_size",
-    published=frozen(image_seq_length=576, image_token_index=_IMAGE_TOKEN),
+    published=frozen(
+        **{"text_config.hidden_size": 4096, "text_config.num_hidden_layers": 32, "text_config.vocab_size": 128_320},
+        image_seq_length=576,
+    ),
     blocks=r"model\.language_model\.layers\.(\d+)\.(.+)",
     quantizable=tuple(f"model.language_model.{name}" for name in _LLAMA_LINEARS),
     files=_LLAVA_FILES,
