@@ -90,7 +90,7 @@ def test_inspect(run, root):
 def test_check(run, root, define):
     define("good", {"architecture": "t2v", "URLs": WEIGHTS})
     assert run("check") == (0, "1 definition checked: 0 errors, 0 warnings.\n", "")
-    define("local", {"architecture": "t2v", "URLs": ["ckpts/x.safetensors", "https://h/x.gguf"], "nam": "x"})
+    define("local", {"architecture": "t2v", "URLs": ["ckpts/x.safetensors", "https://h/x.pt"], "nam": "x"})
     code, out, _ = run("check")
     assert code == 0
     assert "is a path on this machine" in out

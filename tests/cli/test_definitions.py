@@ -65,10 +65,10 @@ def test_explain_starts_with_the_reason_why_a_model_can_not_run(run, define):
 def test_keys_of_other_programs_are_reported_once(run, define):
     define(
         "mine",
-        GOOD | {"sample_solver": "euler", "text_encoder_folder": "x", "group": "g", "profiles_dir": [""], "zz": 1},
+        GOOD | {"sample_solver": "euler", "lock_guidance_phases": True, "group": "g", "profiles_dir": [""], "zz": 1},
     )
     _, _, err = run("explain", "mine")
-    assert [err.count(word) for word in ("model.sample_solver", "model.text_encoder_folder", "Unknown key")] == [
+    assert [err.count(word) for word in ("model.sample_solver", "model.lock_guidance_phases", "Unknown key")] == [
         1,
         1,
         1,

@@ -48,7 +48,7 @@ def test_it_is_added_checked_listed_explained_and_quantized(run, nano, root):
     listed = {row["id"]: row for row in json.loads(run("list", "--json")[1])}
     assert listed["t2v_1.3B_nano"]["runnable"]
     _, out, _ = run("explain", "t2v_1.3B_nano")
-    assert "GGUF, no usable int8 version is listed: quantized while loading" in out
+    assert "GGUF, no usable int8 version is listed: quantized to int8 while loading" in out
     code, out, err = run("quantize", str(nano))
     assert code == 0, err
     assert "nano_quanto_bf16_int8.safetensors" in out

@@ -101,7 +101,10 @@ def test_a_plan_takes_what_it_says(root, define):
     plan = explain(load_catalog(root)["mine"], machine=probe())
     choice = plan.selection.choices["transformer"]
     assert choice.present
-    assert choice.reason == "GGUF, no usable int8 version is listed: quantized while loading, runs in bf16, on disk"
+    assert (
+        choice.reason
+        == "GGUF, no usable int8 version is listed: quantized to int8 while loading, runs in bf16, on disk"
+    )
     assert "IQ1 to IQ3" in plan.selection.rejected[0].reason
 
 

@@ -157,7 +157,9 @@ def test_gguf_alone_is_quantized_or_turned_into_16_bits(pick):
     selection = pick([GGUF])
     choice = selection.choices["transformer"]
     assert (choice.quantize_on_load, choice.dtype) == (True, "bf16")
-    assert choice.reason.startswith("GGUF, no usable int8 version is listed: quantized while loading, runs in bf16")
+    assert choice.reason.startswith(
+        "GGUF, no usable int8 version is listed: quantized to int8 while loading, runs in bf16"
+    )
     assert not selection.notices
     selection = pick([GGUF], quantization="bf16", dtype="fp16")
     choice = selection.choices["transformer"]
