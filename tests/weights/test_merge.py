@@ -82,13 +82,16 @@ def reference(method, models, weights, base):
         keep = max(1, round(DENSITY * difference.numel()))
         smallest = difference.abs().flatten().sort(descending=True).values[keep - 1]
         differences.append(torch.where(difference.abs() >= smallest, difference, 0))
-    elected = torch.sign(sum(weight * row for weight, row in zip(weights, differences, strict=True)))
+    parts = [weight * row for weight, row in zip(weights, differences, strict=True)]
+    elected = torch.sign(sum(parts))
+    even = sum(parts).abs() < 1e-6 * sum(row.abs() for row in parts)  # which sign wins is a matter of rounding
     total, divisor = torch.zeros_like(base), torch.zeros_like(base)
     for weight, row in zip(weights, differences, strict=True):
         agrees = (torch.sign(row) == elected) & (row != 0)
         total += torch.where(agrees, weight * row, 0)
         divisor += torch.where(agrees, weight, 0.0)
-    return base + torch.where(divisor > 0, total / divisor.clamp(min=1e-9), 0)
+    merged = base + torch.where(divisor > 0, total / divisor.clamp(min=1e-9), 0)
+    return merged.masked_fill(even, torch.nan)
 
 
 def made(tmp_path, method, kinds, weights=(0.6, 0.4), **options):
@@ -120,7 +123,9 @@ def test_a_merge_is_the_reference(tmp_path, method, kinds):
         kept = found[name].dtype == torch.float32
         assert kept or found[name].dtype == torch.bfloat16
         tolerance = 1e-6 if kept else 2.0**-8  # of the rounding to bf16
-        torch.testing.assert_close(found[name].double(), row, rtol=tolerance, atol=1e-6)
+        even = row.isnan()
+        assert even.float().mean() < 0.01
+        torch.testing.assert_close(found[name].double()[~even], row[~even], rtol=tolerance, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -130,7 +135,7 @@ def test_int8_is_quantized_from_the_merged_numbers(tmp_path, method):
     assert merged.modules == 20
     name = "blocks.1.ffn.0.weight"
     data, scale = found[f"{name}._data"], found[f"{name}._scale"]
-    exact = wanted[name]
+    exact = wanted[name].nan_to_num(0)
     torch.testing.assert_close(scale.double(), exact.abs().amax(1, keepdim=True) / 127, rtol=2.0**-8, atol=0)
     assert ((data * scale.double() - exact).abs() <= 0.501 * scale.double() + 0.01 * scale.double()).all()
     load_transformer(merged.path, "bf16")
@@ -169,22 +174,22 @@ def test_layers_stacked_in_one_file_and_apart_in_the_other(tmp_path, name, first
     found = load_file(merge(models, tmp_path / "merged.safetensors").path)
     assert found.keys() == expected.keys()
     for key, row in expected.items():
-        torch.testing.assert_close(found[key].float(), row, rtol=2.0**-8, atol=1e-6)
+        torch.testing.assert_close(found[key].float(), row.float(), rtol=2.0**-8, atol=1e-6)
 
 
 def test_small_pieces_give_the_same_bits(tmp_path, monkeypatch):
+    files = [stored_as(tmp_path / f"{index}.safetensors", state, "bf16")[0] for index, state in enumerate(finetunes())]
+    models = [Ingredient(file, 0.5) for file in files[:2]]
     for method in METHODS:
-        (tmp_path / method).mkdir()
-        whole, _ = made(tmp_path / method, method, ("bf16",) * 3)
-        before = whole.path.read_bytes()
-        whole.path.unlink()
+        base = files[2] if method in ("add-difference", "ties") else None
+        whole = merge(models, tmp_path / f"{method}_1.safetensors", method=method, base=base, density=DENSITY)
         with monkeypatch.context() as patch:
             patch.setattr(stream, "READ_BYTES", 4096)
             patch.setattr(buffers, "CHUNK", 512)
             if method != "slerp":  # whose sums depend on it, by a rounding error
                 patch.setattr(measuring, "_VALUES", 512)
-            again, _ = made(tmp_path / method, method, ("bf16",) * 3)
-        assert again.path.read_bytes() == before
+            again = merge(models, tmp_path / f"{method}_2.safetensors", method=method, base=base, density=DENSITY)
+        assert again.path.read_bytes() == whole.path.read_bytes()
 
 
 @pytest.mark.parametrize("density", [0.001, 0.1, 0.5, 0.9999, 1.0])
@@ -271,7 +276,7 @@ def test_models_that_differ_are_refused_with_a_bounded_list(tmp_path):
         merge([Ingredient(first, 1), Ingredient(second, 1)], tmp_path / "m.safetensors")
     error = caught.value
     assert "tensors are in no other file" in error.message
-    assert "6 have another shape (blocks.0.ffn.0.weight [96, 48] instead of [64, 48]" in error.message
+    assert "blocks.0.ffn.0.weight [96, 48] instead of [64, 48]" in error.message
     assert len(error.message) < 2000
     assert all(name.startswith("blocks.2.") for name in error.unexpected)
     with pytest.raises(TensorMismatch, match="tensors are missing"):
