@@ -99,7 +99,7 @@ def write_draft(
         refuse_taken(sources, output, overwrite)  # once more: hours may have gone by
         partial.replace(output)
         with contextlib.suppress(OSError):  # the file is there and whole; some file systems sync no folders
-            _sync(output.parent)
+            sync(output.parent)
     size, modules = draft.recipe.bytes, len(draft.recipe.modules)
     return Quantized(output, size, digest, modules, draft.applied, {**seconds, "verify": checked})
 
@@ -235,8 +235,8 @@ def verify(
     """
     start = time.perf_counter()
     with ThreadPoolExecutor(2, "verify") as aside:
-        synced = aside.submit(_sync, partial)
-        sha256 = aside.submit(_sha256, partial, cancel)
+        synced = aside.submit(sync, partial)
+        sha256 = aside.submit(sha256_of, partial, cancel)
         header = read_header(partial)
         written = {tensor.name: tensor for tensor in recipe.written}
         quantization = Quantization.QUANTO_INT8 if recipe.modules else Quantization.NONE
@@ -248,7 +248,8 @@ def verify(
         return sha256.result(), time.perf_counter() - start
 
 
-def _sha256(path: Path, cancel: CancelToken) -> str:
+def sha256_of(path: Path, cancel: CancelToken) -> str:
+    """The sha256 of a file. Raises OSError, Cancelled."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):
@@ -257,7 +258,7 @@ def _sha256(path: Path, cancel: CancelToken) -> str:
     return digest.hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Make a file, or the names in a folder, durable (folders: not on Windows)."""
     if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
         return
