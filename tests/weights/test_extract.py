@@ -139,8 +139,9 @@ def test_the_keys_are_those_that_other_programs_read():
     assert pair_keys("double_blocks.1.img_mlp.fc1.weight", HUNYUAN)[0] == (
         "diffusion_model.double_blocks.1.img_mlp.0.lora_A.weight"
     )
-    assert kind_of("blocks.12.ffn.0.weight") == "blocks.*.ffn.0.weight"
-    assert kind_of("head.head.weight") == "head.head.weight"
+    assert difference_key("time_in.mlp.0.bias", HUNYUAN) == "diffusion_model.time_in.in_layer.diff_b"
+    assert kind_of("blocks.12.ffn.0.weight", WAN) == "blocks.*.ffn.0.weight"
+    assert kind_of("text_embedding.0.bias", WAN) == "text_embedding.0.bias"
 
 
 def test_what_stays_the_same_is_not_stored_and_what_is_left_out_is_counted(tmp_path):
@@ -178,7 +179,7 @@ def test_what_can_not_be_extracted_is_refused(tmp_path):
         extract_lora(tuned, base, base)
     wide = random_model(tiny.WanTransformer3DModel, {**tiny.CONFIG, "ffn_dim": 96}).state_dict()
     other = tiny.write(tmp_path / "other.safetensors", wide)
-    with pytest.raises(TensorMismatch, match="have another shape"):
+    with pytest.raises(TensorMismatch, match="tensors of another shape"):
         extract_lora(tuned, other, out)
     broken = {**pair()[0], LINEAR: torch.full((64, 48), torch.nan)}
     with pytest.raises(CheckpointError, match=r"blocks\.0\.ffn\.0\.weight holds NaN"):

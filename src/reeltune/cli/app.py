@@ -13,6 +13,7 @@ from reeltune._version import __version__
 from reeltune.cli import cleanup, config, definitions, files, models
 from reeltune.cli.decode import decode
 from reeltune.cli.generate import generate
+from reeltune.cli.merge import extract_lora, merge
 from reeltune.cli.options import RootBefore
 from reeltune.cli.output import print_error, print_line
 from reeltune.cli.profiles import list_profiles
@@ -61,6 +62,8 @@ app.command("explain")(models.explain)
 app.command("pull")(files.pull)
 app.command("add")(files.add)
 app.command("quantize")(quantize)
+app.command("merge")(merge)
+app.command("extract-lora")(extract_lora)
 app.command("ls")(cleanup.ls)
 app.command("rm")(cleanup.rm)
 app.command("gc")(cleanup.gc)

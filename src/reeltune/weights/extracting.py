@@ -7,8 +7,9 @@ convolutions are small: their differences are stored whole.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from reeltune.weights.tensors import RUN_DTYPES, TensorFile
 
 EXTRACT_KEY = "reeltune_extract"
 MAX_RANK = 4096
+_LARGE = 1_000_000  # values of a matrix
 
 
 @dataclass
@@ -113,9 +115,10 @@ def extract_lora(
             listener(Notice(message))
         hashes = hash_files([tuned, base], listener, cancel)
         extraction = _Extraction(models[0], models[1], readers, rank, RUN_DTYPES[DType(dtype)], whole_differences)
-        for done, total in extraction.run():
-            listener(Progress("extract", done, total, "tensors", output.name))
-            cancel.check()
+        with _threads_for(models[0]):
+            for done, total in extraction.run():
+                listener(Progress("extract", done, total, "tensors", output.name))
+                cancel.check()
     if not extraction.tensors:
         raise CheckpointError(f"{tuned} and {base} hold the same numbers: there is nothing to extract.")
     metadata = _metadata(models, hashes, rank, extraction.kinds)
@@ -145,6 +148,18 @@ def _remarks(tuned: ModelFile) -> list[str]:
     label = tuned.source.format.label
     message = f"{tuned.path.name} is stored as {label}, so its rounding errors are part of the difference."
     return [f"{message} A 16-bit version gives a better LoRA."]
+
+
+@contextmanager
+def _threads_for(model: ModelFile) -> Iterator[None]:
+    """One thread for a model with small layers, in which several threads would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    if max(math.prod(task.matrix) for task in model.tasks.values()) < _LARGE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Extraction:
@@ -186,7 +201,7 @@ class _Extraction:
             self.differences += 1
         else:
             self.left_out += 1
-        kind = self.kinds.setdefault(kind_of(name), Energy())
+        kind = self.kinds.setdefault(kind_of(name, self._tuned.family), Energy())
         kind.add(Energy(total, _squares(difference), 1))
 
     def _difference(self, name: str) -> torch.Tensor:

@@ -33,29 +33,33 @@ def difference_key(name: str, family: Family) -> str:
     return _module(name.removesuffix(WEIGHT), family) + ".diff"
 
 
-def kind_of(name: str) -> str:
+def kind_of(name: str, family: Family) -> str:
     """The name of a parameter with `*` for the number of its block: `blocks.*.ffn.0.weight`."""
-    segments = name.split(".")
-    number = _number(segments)
-    if number is not None:
-        segments[number] = "*"
-    return ".".join(segments)
+    ending = next((ending for ending in (WEIGHT, BIAS) if name.endswith(ending)), "")
+    template, _ = _template(name.removesuffix(ending), family)
+    return template.replace("{}", "*") + ending
 
 
 def _module(name: str, family: Family) -> str:
     """The name of a module in the file."""
-    segments = name.split(".")
-    number = _number(segments)
-    if number is None:
-        return _PREFIX + _aliases(family).get(name, name)
-    block, segments[number] = segments[number], "{}"
-    template = ".".join(segments)
+    template, block = _template(name, family)
     return _PREFIX + _aliases(family).get(template, template).replace("{}", block)
 
 
-def _number(segments: list[str]) -> int | None:
-    """Where the number of a block stands: the first number, if more follows."""
-    return next((index for index, segment in enumerate(segments[:-1]) if segment.isdigit()), None)
+def _template(name: str, family: Family) -> tuple[str, str]:
+    """A module's name with `{}` for the number of its block, and that number; empty for a module outside of blocks."""
+    segments = name.split(".")
+    number = next((index for index, segment in enumerate(segments) if segment.isdigit()), None)
+    if number is None or name in _originals(family):
+        return name, ""
+    block, segments[number] = segments[number], "{}"
+    return ".".join(segments), block
+
+
+@lru_cache(maxsize=8)
+def _originals(family: Family) -> frozenset[str]:
+    """The original names of a family's modules."""
+    return frozenset(rename.original for rename in family.renames)
 
 
 @lru_cache(maxsize=8)

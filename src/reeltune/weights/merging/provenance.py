@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +30,7 @@ _LORAS_KEY = "reeltune_loras"
 _LICENSE_KEYS = ("license", "modelspec.license", "general.license")
 _MOST_CHARACTERS = 20_000  # of what a source says of its own sources
 _MOST_LICENSE = 200  # characters
+_REPORT_SECONDS = 0.2
 _CHUNK = 8 * 1024 * 1024
 Hashes = Mapping[Path, str]
 
@@ -57,26 +58,32 @@ def hash_files(paths: Sequence[Path], listener: Listener, cancel: CancelToken) -
     """
     files = list(dict.fromkeys(file for path in paths for file in files_of(path)))
     total = sum(file.stat().st_size for file in files if file.is_file())
-    done: dict[Path, int] = {}
-
-    def digest(file: Path) -> str:
-        known = known_sha256(file)
-        if known:
-            return known
-        digest = hashlib.sha256()
-        try:
-            with file.open("rb", buffering=0) as stream:
-                while chunk := stream.read(_CHUNK):
-                    cancel.check()
-                    digest.update(chunk)
-                    done[file] = done.get(file, 0) + len(chunk)
-                    listener(Progress("sha256", sum(done.values()), total, "bytes"))
-        except OSError as error:
-            raise CheckpointError(f"{file} can't be read: {reason(error)}.") from error
-        return digest.hexdigest()
-
+    done = dict.fromkeys(files, 0)
     with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1), "sha256") as pool:
-        return dict(zip(files, pool.map(digest, files), strict=True))
+        jobs = {file: pool.submit(_digest, file, done, cancel) for file in files}
+        waiting = set(jobs.values())
+        while waiting:
+            _, waiting = wait(waiting, _REPORT_SECONDS)
+            listener(Progress("sha256", sum(done.values()), total, "bytes"))
+        return {file: job.result() for file, job in jobs.items()}
+
+
+def _digest(file: Path, done: dict[Path, int], cancel: CancelToken) -> str:
+    """The sha256 of a file; counts its bytes in `done`."""
+    known = known_sha256(file)
+    if known:
+        done[file] = file.stat().st_size
+        return known
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb", buffering=0) as stream:
+            while chunk := stream.read(_CHUNK):
+                cancel.check()
+                digest.update(chunk)
+                done[file] += len(chunk)
+    except OSError as error:
+        raise CheckpointError(f"{file} can't be read: {reason(error)}.") from error
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from reeltune._text import counted
 from reeltune.checkpoints.loras.targets import Place
 from reeltune.errors import TensorMismatch
 from reeltune.weights.buffers import Buffers
@@ -130,11 +131,7 @@ def align(model: ModelFile, other: ModelFile, readers: Readers) -> Mapping[str, 
         operands[stored] = Operand(other, places, readers)
     unexpected = [name for name in other.own_names.values() if not model.targets.find(name)]
     if missing or unexpected or misshapen:
-        kinds = (
-            ("tensors are missing", missing),
-            ("tensors are in no other file", unexpected),
-            ("have another shape", misshapen),
-        )
+        kinds = (("missing", missing), ("only there", unexpected), ("of another shape", misshapen))
         differences = "; ".join(_listed(label, names) for label, names in kinds if names)
         raise TensorMismatch(
             f"{other.path} doesn't have the tensors of {model.path}: {differences}.",
@@ -147,4 +144,4 @@ def align(model: ModelFile, other: ModelFile, readers: Readers) -> Mapping[str, 
 
 def _listed(label: str, names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return f"{len(names):,} {label} ({', '.join(names[:_SHOWN])}{more})"
+    return f"{counted(len(names), 'tensor')} {label} ({', '.join(names[:_SHOWN])}{more})"
