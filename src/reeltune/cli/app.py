@@ -20,6 +20,7 @@ from reeltune.cli.profiles import list_profiles
 from reeltune.cli.quantize import quantize
 from reeltune.cli.run import run
 from reeltune.cli.serve import mcp, serve, ui
+from reeltune.cli.sheet import sheet
 from reeltune.cli.stored import read_command
 from reeltune.cli.usage import UsageError, explain_usage_error
 from reeltune.errors import Cancelled, ReeltuneError
@@ -51,6 +52,7 @@ def root_options(
 
 app.command("generate")(generate)
 app.command("run")(run)
+app.command("sheet")(sheet)
 app.command("decode")(decode)
 app.command("ui")(ui)
 app.command("serve")(serve)
