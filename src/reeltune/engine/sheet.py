@@ -16,6 +16,7 @@ import numpy as np
 
 from reeltune.definitions import Definition
 from reeltune.engine.engine import Engine
+from reeltune.engine.reporting import Reporter
 from reeltune.errors import Cancelled, ReeltuneError
 from reeltune.events import Batch, CancelToken, Listener, Notice, ignore
 from reeltune.families.values import Settings
@@ -107,7 +108,8 @@ class _Maker:
         cancel: CancelToken,
     ) -> None:
         self._columns, self._rows, self._folder, self._width, self._kind = columns, rows, folder, width, kind
-        self._keep, self._listener, self._cancel = keep, listener, cancel
+        self._keep, self._cancel = keep, cancel
+        self._listener = Reporter(listener).event  # each notice once, though engines repeat theirs with each video
         self._cells: dict[tuple[int, int], Cell] = {}
         self._seconds: dict[int, list[float]] = {number: [] for number in range(len(columns))}
 

@@ -118,10 +118,7 @@ class _Drawing:
         self.fps = max((cell.fps for cell in videos), default=1)
         self._count = max((math.ceil(_length(cell) * self.fps) for cell in videos), default=1)
         width, height = _cell_size(videos)
-        labels = (_HEADER_LINES + len(sheet.rows) * (_PROMPT_LINES + _CAPTION_LINES)) * LINE_HEIGHT
-        wide = len(sheet.columns) * (width + _GAP) + _GAP
-        high = labels + len(sheet.rows) * height
-        shrink = min(1.0, _LARGEST_SIDE / wide, _LARGEST_SIDE / high)
+        shrink = min(1.0, _room_for(width, len(sheet.columns), 0), _room_for(height, len(sheet.rows), _row_labels()))
         self._width, self._height = max(1, int(width * shrink)), max(1, int(height * shrink))
         self._places: dict[tuple[int, int], tuple[int, int]] = {}
         self._labels = self._draw_labels()
@@ -201,6 +198,18 @@ def _cell_size(videos: Sequence[Cell]) -> tuple[int, int]:
     width = max([_SMALLEST, *(size[1] for size in sizes)])
     height = max((size[0] for size in sizes), default=_SMALLEST)
     return width, height
+
+
+def _row_labels() -> int:
+    """Pixels of the labels of a row, at most."""
+    return (_PROMPT_LINES + _CAPTION_LINES) * LINE_HEIGHT + _GAP
+
+
+def _room_for(side: int, count: int, labels: int) -> float:
+    """By how much cells of that side must be scaled, so that so many of them fit on the largest sheet."""
+    frame = (_PROMPT_LINES + _HEADER_LINES) * LINE_HEIGHT + 4 * _GAP
+    room = (_LARGEST_SIDE - frame) / count - labels - _GAP
+    return max(0.01, room / side)
 
 
 def _even(side: int) -> int:
