@@ -46,7 +46,9 @@ def test_each_model_is_loaded_once_and_failures_leave_their_reason(root, monkeyp
     made = make_cells(columns, rows, root, width=64, kind=".mp4", listener=events.append,
                       keep=lambda engine, video: kept.append((engine.definition.id, video.origin.settings["seed"])))  # fmt: skip
     loads = [
-        event.subject for event in events if isinstance(event, Progress) and event.stage == "load" and event.done == 0
+        event.subject
+        for event in events
+        if isinstance(event, Progress) and event.stage == "load" and event.done == event.total
     ]
     assert len(loads) == len(set(loads)) == 3, loads
     assert kept == [("nano_t2v", 1), ("nano_t2v", 2), ("nano_t2v", 1), ("nano_t2v", 2), ("nano_neon", 2), ("nano_t2v", 1), ("nano_t2v", 2)]  # fmt: skip

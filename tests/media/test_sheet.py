@@ -63,7 +63,7 @@ def test_a_webp_is_animated_and_a_png_shows_three_frames(tmp_path, monkeypatch):
     with Image.open(path) as image:
         assert image.format == "WEBP"
         assert 6 <= image.n_frames <= 12  # frames that are equal are stored once
-    monkeypatch.setattr(sheet_module, "_MOST_BYTES", 3_000_000)
+    monkeypatch.setattr(sheet_module, "_MOST_BYTES", 1_500_000)
     notices = []
     with Image.open(write_sheet(tmp_path / "t.webp", sheet(".webp"), {}, notices.append)) as image:
         assert image.n_frames < 6
