@@ -1,15 +1,15 @@
 """A finetune as a LoRA: the difference of its weights from the base model's, layer by layer, in low rank.
 
-One layer at a time is in memory. A linear layer becomes two matrices (`low_rank`). Biases, norms, modulations and
+A few layers at a time are in memory. A linear layer becomes two matrices (`low_rank`). Biases, norms, modulations and
 convolutions are small: their differences are stored whole.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,10 @@ from reeltune._version import __version__
 from reeltune.checkpoints.loras.writing import WEIGHT, difference_key, kind_of, pair_keys
 from reeltune.dtypes import DType, Quantization
 from reeltune.errors import CheckpointError, NotEnoughDisk, TensorMismatch
-from reeltune.events import CancelToken, Listener, Notice, Progress, ignore
+from reeltune.events import CancelToken, Listener, Notice, ignore
 from reeltune.machine import free_disk
 from reeltune.weights.low_rank import low_rank
+from reeltune.weights.merging.measuring import each_tensor
 from reeltune.weights.merging.provenance import Hashes, hash_files, source_entry
 from reeltune.weights.merging.rows import Operand, Readers, align
 from reeltune.weights.model_file import ModelFile, read_model
@@ -32,7 +33,7 @@ from reeltune.weights.tensors import RUN_DTYPES, TensorFile
 
 EXTRACT_KEY = "reeltune_extract"
 MAX_RANK = 4096
-_LARGE = 1_000_000  # values of a matrix
+_MOST_THREADS = 4  # each holds the difference of one parameter in fp32
 
 
 @dataclass
@@ -115,30 +116,33 @@ def extract_lora(
             listener(Notice(message))
         hashes = hash_files([tuned, base], listener, cancel)
         extraction = _Extraction(models[0], models[1], readers, rank, RUN_DTYPES[DType(dtype)], whole_differences)
-        with _threads_for(models[0]):
-            for done, total in extraction.run():
-                listener(Progress("extract", done, total, "tensors", output.name))
-                cancel.check()
-    if not extraction.tensors:
+        found = each_tensor(extraction.shapes, extraction.part, "extract", listener, cancel, threads=_MOST_THREADS)
+    parts = [found[name] for name in extraction.shapes]
+    tensors = {key: tensor for part in parts for key, tensor in part.tensors.items()}
+    if not tensors:
         raise CheckpointError(f"{tuned} and {base} hold the same numbers: there is nothing to extract.")
-    metadata = _metadata(models, hashes, rank, extraction.kinds)
+    kinds = _by_kind(parts)
     with claimed(output) as partial:
-        _write(partial, extraction.tensors, metadata)
-        _verify(partial, extraction.tensors)
+        _write(partial, tensors, _metadata(models, hashes, rank, kinds))
+        _verify(partial, tensors)
         sync(partial)
         digest = sha256_of(partial, cancel)
         refuse_taken([tuned, base], output, overwrite)
         partial.replace(output)
+    counts = Counter(part.stored for part in parts)
+    size = output.stat().st_size
     return ExtractedLora(
-        output,
-        output.stat().st_size,
-        digest,
-        extraction.pairs,
-        extraction.differences,
-        extraction.left_out,
-        extraction.unchanged,
-        extraction.kinds,
+        output, size, digest, counts["pair"], counts["whole"], counts["left out"], counts["unchanged"], kinds
     )
+
+
+def _by_kind(parts: Sequence[_LoraPart]) -> dict[str, Energy]:
+    """The energy of the parameters that differ, by kind."""
+    kinds: dict[str, Energy] = {}
+    for part in parts:
+        if part.stored != "unchanged":
+            kinds.setdefault(part.kind, Energy()).add(part.energy)
+    return kinds
 
 
 def _remarks(tuned: ModelFile) -> list[str]:
@@ -150,59 +154,51 @@ def _remarks(tuned: ModelFile) -> list[str]:
     return [f"{message} A 16-bit version gives a better LoRA."]
 
 
-@contextmanager
-def _threads_for(model: ModelFile) -> Iterator[None]:
-    """One thread for a model with small layers, in which several threads would mostly wait for each other."""
-    threads = torch.get_num_threads()
-    if max(math.prod(task.matrix) for task in model.tasks.values()) < _LARGE:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+@dataclass(frozen=True)
+class _LoraPart:
+    """What a parameter becomes: its tensors by key. `stored`: "pair", "whole", "left out" or "unchanged"."""
+
+    kind: str
+    stored: str
+    tensors: Mapping[str, torch.Tensor]
+    energy: Energy
 
 
 class _Extraction:
-    """The tensors of a LoRA, one parameter after the other."""
+    """The tensors of a LoRA, worked out for one parameter at a time. `shapes`: of all parameters, by original name."""
 
     def __init__(
         self, tuned: ModelFile, base: ModelFile, readers: Readers, rank: int, dtype: torch.dtype, whole: bool
     ) -> None:
         self._tuned, self._base, self._readers = tuned, base, readers
         self._rank, self._dtype, self._whole = rank, dtype, whole
-        self.tensors: dict[str, torch.Tensor] = {}
-        self.kinds: dict[str, Energy] = {}
-        self.pairs = self.differences = self.left_out = self.unchanged = 0
+        names = [tuned.source.names.original[stored] for stored in tuned.source.parameters()]
+        weights = dict.fromkeys(tuned.source.format.weight_name(name) for name in names)
+        self.shapes = {name: tuned.targets.shape(tuned.targets.find(name)) for name in weights}
 
-    def run(self) -> Iterator[tuple[int, int]]:
-        """Work through all parameters; yields how many are done, and how many there are."""
-        source = self._tuned.source
-        names = dict.fromkeys(
-            source.format.weight_name(source.names.original[stored]) for stored in source.parameters()
-        )
-        for number, name in enumerate(names, start=1):
-            self._add(name)
-            yield number, len(names)
-
-    def _add(self, name: str) -> None:
+    def part(self, name: str) -> _LoraPart:
+        """What a parameter becomes. Raises CheckpointError."""
         difference = self._difference(name)
         total = _squares(difference)
+        kind = kind_of(name, self._tuned.family)
         if not total:
-            self.unchanged += 1
-            return
-        places = self._tuned.targets.find(name)
-        stored_shape = self._tuned.source.weight_shape(places[0].stored)
-        if name.endswith(WEIGHT) and len(stored_shape) == 2:
-            self._add_pair(name, difference)
+            return _LoraPart(kind, "unchanged", {}, Energy())
+        shape = self._tuned.source.weight_shape(self._tuned.targets.find(name)[0].stored)
+        tensors: dict[str, torch.Tensor] = {}
+        stored = "left out"
+        if name.endswith(WEIGHT) and len(shape) == 2:
+            stored = "pair"
+            down_key, up_key = pair_keys(name, self._tuned.family)
+            up, down = (self._rounded(matrix, name) for matrix in low_rank(difference, self._rank))
+            tensors = {down_key: down, up_key: up}
+            difference.addmm_(up.float(), down.float(), alpha=-1)  # what remains is lost
         elif self._whole:
-            rows = (len(difference), *stored_shape[1:]) if stored_shape else ()
-            self.tensors[difference_key(name, self._tuned.family)] = self._rounded(difference, name).reshape(rows)
-            difference -= self._rounded(difference, name)
-            self.differences += 1
-        else:
-            self.left_out += 1
-        kind = self.kinds.setdefault(kind_of(name, self._tuned.family), Energy())
-        kind.add(Energy(total, _squares(difference), 1))
+            stored = "whole"
+            rounded = self._rounded(difference, name)
+            full_shape = (len(difference), *shape[1:]) if shape else ()
+            tensors = {difference_key(name, self._tuned.family): rounded.reshape(full_shape)}
+            difference -= rounded
+        return _LoraPart(kind, stored, tensors, Energy(total, _squares(difference), 1))
 
     def _difference(self, name: str) -> torch.Tensor:
         """The difference of a parameter, by its original name: fp32 [rows, columns]. Raises CheckpointError for NaN."""
@@ -220,14 +216,6 @@ class _Extraction:
             message = f"{name} holds NaN or infinity: one of the files is damaged."
             raise CheckpointError(message, hint="Download it again.")
         return difference
-
-    def _add_pair(self, name: str, difference: torch.Tensor) -> None:
-        """Add the two matrices of a linear layer, and leave what they don't hold in `difference`."""
-        up, down = (self._rounded(part, name) for part in low_rank(difference, self._rank))
-        down_key, up_key = pair_keys(name, self._tuned.family)
-        self.tensors[down_key], self.tensors[up_key] = down, up
-        difference.addmm_(up.float(), down.float(), alpha=-1)
-        self.pairs += 1
 
     def _rounded(self, values: torch.Tensor, name: str) -> torch.Tensor:
         """Numbers in the data type of the file. Raises CheckpointError where they don't fit."""

@@ -28,34 +28,39 @@ Result = TypeVar("Result")
 Shape = tuple[int, int]
 
 
-def measure_all(
-    shapes: Mapping[str, Shape], measure: Callable[[str], Result], listener: Listener, cancel: CancelToken
+def each_tensor(
+    shapes: Mapping[str, Shape],
+    work: Callable[[str], Result],
+    stage: str,
+    listener: Listener,
+    cancel: CancelToken,
+    threads: int = _MOST_THREADS,
 ) -> dict[str, Result]:
-    """Call `measure` for each tensor, on all cores, and report the progress. Raises what it raises, and Cancelled.
+    """Call `work` for each tensor, in several threads, and report the progress. Raises what it raises, and Cancelled.
 
-    `shapes`: the rows and columns of each tensor.
+    `shapes`: the rows and columns of each tensor. `threads`: at most; each computes on one core.
     """
     stop = threading.Event()
 
     def job(name: str) -> tuple[str, Result]:
         if stop.is_set():
             raise Cancelled("Stopped as asked.")
-        return name, measure(name)
+        return name, work(name)
 
     results: dict[str, Result] = {}
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1), "measure", torch.set_num_threads, (1,))
+    threads_before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(min(threads, os.cpu_count() or 1), stage, torch.set_num_threads, (1,))
     try:
         largest_first = sorted(shapes, key=lambda name: -math.prod(shapes[name]))
         for finished in as_completed([pool.submit(job, name) for name in largest_first]):
             name, result = finished.result()
             results[name] = result
-            listener(Progress("measure", len(results), len(shapes), "tensors"))
+            listener(Progress(stage, len(results), len(shapes), "tensors"))
             cancel.check()
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads_before)
     return results
 
 

@@ -130,7 +130,7 @@ class _Blend:
             first, second = operands[stored]
             return slerp_factors(*measuring.dot_products(first, second, shapes[stored]), self._weights)
 
-        factors = measuring.measure_all(shapes, measure, self._listener, self._cancel)
+        factors = measuring.each_tensor(shapes, measure, "measure", self._listener, self._cancel)
         return {stored: _sum(of_one, factors[stored]) for stored, of_one in operands.items()}
 
     def _ties(self, operands: Mapping[str, list[Operand]], shapes: Mapping[str, measuring.Shape]) -> dict[str, RowEdit]:
@@ -138,7 +138,7 @@ class _Blend:
             *models, base = operands[stored]
             return [measuring.threshold(model, base, shapes[stored], self._density) for model in models]
 
-        thresholds = measuring.measure_all(shapes, measure, self._listener, self._cancel)
+        thresholds = measuring.each_tensor(shapes, measure, "measure", self._listener, self._cancel)
         return {
             stored: Ties(base, others, self._weights, thresholds[stored])
             for stored, (_, *others, base) in operands.items()
