@@ -13,6 +13,7 @@ from reeltune._version import __version__
 from reeltune.cli import cleanup, config, definitions, files, models
 from reeltune.cli.decode import decode
 from reeltune.cli.generate import generate
+from reeltune.cli.merge import extract_lora, merge
 from reeltune.cli.options import RootBefore
 from reeltune.cli.output import print_error, print_line
 from reeltune.cli.profiles import list_profiles
@@ -21,6 +22,7 @@ from reeltune.cli.quantize import quantize
 from reeltune.cli.run import run
 from reeltune.cli.serve import mcp, serve, ui
 from reeltune.cli.shared import lock, update
+from reeltune.cli.sheet import sheet
 from reeltune.cli.stored import read_command
 from reeltune.cli.usage import UsageError, explain_usage_error
 from reeltune.cli.workers import workers
@@ -53,6 +55,7 @@ def root_options(
 
 app.command("generate")(generate)
 app.command("run")(run)
+app.command("sheet")(sheet)
 app.command("decode")(decode)
 app.command("ui")(ui)
 app.command("serve")(serve)
@@ -67,6 +70,8 @@ app.command("quantize")(quantize)
 app.command("publish")(publish)
 app.command("update")(update)
 app.command("lock")(lock)
+app.command("merge")(merge)
+app.command("extract-lora")(extract_lora)
 app.command("ls")(cleanup.ls)
 app.command("rm")(cleanup.rm)
 app.command("gc")(cleanup.gc)

@@ -139,7 +139,7 @@ def _add_weights(source: str, name: str | None, id: str | None, architecture: st
     try:
         path = write_definition(catalog, inspected, architecture=architecture, id=id, name=name)
     except AmbiguousArchitecture as error:
-        chosen = _ask_architecture(error)
+        chosen = ask_architecture(error)
         path = write_definition(catalog, inspected, architecture=chosen, id=id, name=name)
     print_line(f"\n{path}")
     definition = open_catalog(root)[path.stem]
@@ -151,7 +151,7 @@ def _add_weights(source: str, name: str | None, id: str | None, architecture: st
     print_notice(f"To make a video: `reeltune generate {path.stem}`. Default settings can be added to the definition.")
 
 
-def _ask_architecture(error: AmbiguousArchitecture) -> str:
+def ask_architecture(error: AmbiguousArchitecture) -> str:
     """Ask the user for the architecture. Raises the error again if there is no answer."""
     print_notice(error.message)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +54,7 @@ def quantize(
     """
     from reeltune import quantize as quantize_file
 
-    _refuse_urls(source, output)
+    refuse_urls([source], output)
     loras = [split_weight(text) for text in lora or ()]
     file = Path(source)
     with interruptible() as cancel, progress_display() as listener:
@@ -64,7 +65,7 @@ def quantize(
             if saved:
                 _save(catalog[source], preferences, listener, cancel)
                 return
-            file, plan_dtype = _download(catalog[source], preferences, listener, cancel)
+            file, plan_dtype = download_weights(catalog[source], preferences, listener, cancel)
             output = output or catalog.root / "ckpts" / _default_name(file, to, plan_dtype, scales, merged=bool(loras))
             dtype = plan_dtype if to in ("int8", "fp8") else None
         quantized = quantize_file(
@@ -82,13 +83,14 @@ def quantize(
     print_line(f"{quantized.path}  {size(quantized.bytes)}{layers}, sha256 {quantized.sha256}")
 
 
-def _refuse_urls(source: str, output: Path | None) -> None:
-    """Raise CheckpointError if the source or the output is a URL."""
+def refuse_urls(sources: Sequence[str], output: Path | None) -> None:
+    """Raise CheckpointError if one of the sources, or the output, is a URL."""
     from reeltune.errors import CheckpointError
 
-    if re.match(r"https?://", source, re.IGNORECASE):
-        hint = f"Create a definition with `reeltune add {source}`, then use `reeltune quantize ID`."
-        raise CheckpointError("A URL can't be quantized.", hint=hint)
+    for source in sources:
+        if re.match(r"https?://", source, re.IGNORECASE):
+            hint = f"Create a definition with `reeltune add {source}`, then use its id."
+            raise CheckpointError("The file of a URL can't be used before it is downloaded.", hint=hint)
     if output is not None and re.match(r"https?:/", str(output), re.IGNORECASE):
         raise CheckpointError(f"-o {output} is a URL.", hint="Give the path of a file on this machine.")
 
@@ -115,7 +117,7 @@ def _save(definition: Definition, preferences: Preferences, listener: Listener, 
         print_line(f"Nothing to do: {definition.id} has no 16-bit file to quantize.")
 
 
-def _download(
+def download_weights(
     definition: Definition, preferences: Preferences, listener: Listener, cancel: CancelToken
 ) -> tuple[Path, str]:
     """The 16-bit file of a definition, downloaded if it is missing, and the data type that it computes in."""
@@ -126,7 +128,7 @@ def _download(
     paths = [item.path for item in plan.items if item.subject in plan.selection.choices]
     if len(paths) > 1:
         names = ", ".join(str(path) for path in paths)
-        message = f"{definition.id} has {len(paths)} weight files, and one can be quantized at a time."
+        message = f"{definition.id} has {len(paths)} weight files, and this command takes one at a time."
         raise ChoiceError(message, hint=f"Give one of them: {names}.")
     return paths[0], plan.dtype
 

@@ -30,7 +30,7 @@ def copy_definition(catalog: Catalog, id: str, new: str, name: str = "") -> Path
     if new in catalog or any(path.stem.lower() == new.lower() for path in _own_files(catalog)):
         raise DefinitionError(f"The definition {new} exists already.", hint="Choose another id.")
     definition = catalog[id]
-    model = _model(catalog, definition) | {"name": name or f"{definition.name} (copy)"}
+    model = copied_model(catalog, definition) | {"name": name or f"{definition.name} (copy)"}
     settings = portable(layer(definition.architecture, definition.settings))
     path = catalog.root / "finetunes" / f"{new}.json"
     create(path, {_MODEL: model, **settings})
@@ -48,8 +48,8 @@ def _own_files(catalog: Catalog) -> list[Path]:
     return [path for path in (*files, *catalog.broken) if path.parent == catalog.root / "finetunes"]
 
 
-def _model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
-    """The `model` object of the copy, without references."""
+def copied_model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
+    """The `model` object of a copy, without references."""
     section = catalog.section(definition.id)
     model: dict[str, Any] = {"name": "", "architecture": definition.architecture.id}
     model["description"] = definition.description

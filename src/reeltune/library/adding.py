@@ -57,7 +57,7 @@ def inspect_source(catalog: Catalog, source: str, *, seconds: float = INSPECTION
     Raises CheckpointError or FetchError if the header can't be read, and UnsupportedFormat if the file is not a
     complete model of a known architecture.
     """
-    url, name = _listed_location(catalog.root, source)
+    url, name = listed_location(catalog.root, source)
     end = time.monotonic() + seconds
     preferences, _ = load_preferences(catalog.root)
     with Session(tokens=preferences.tokens) as session:
@@ -91,7 +91,7 @@ def _resolve(session: Session, url: str, seconds: float) -> ResolvedFile:
     return run_within(seconds, lambda: resolve(session, url), stop=session.interrupt, name=shown(url))
 
 
-def _listed_location(root: Path, source: str) -> tuple[str, str]:
+def listed_location(root: Path, source: str) -> tuple[str, str]:
     """The URL or path that a definition lists for a source, and the file name.
 
     Tokens are removed from URLs; paths below the root become relative to it.
@@ -113,7 +113,21 @@ def add(
     id: str | None = None,
     name: str | None = None,
 ) -> Path:
-    """Write the definition of a weight file and return its path.
+    """Write the definition of a weight file and return its path. Raises as `planned_definition`."""
+    path, model = planned_definition(catalog, inspected, architecture=architecture, id=id, name=name)
+    create(path, {"model": model})
+    return path
+
+
+def planned_definition(
+    catalog: Catalog,
+    inspected: InspectedFile,
+    *,
+    architecture: str | None = None,
+    id: str | None = None,
+    name: str | None = None,
+) -> tuple[Path, JsonObject]:
+    """The path and the `model` object of the definition that `add` would write.
 
     By convention the id starts with the architecture. Raises AmbiguousArchitecture if the header fits several
     architectures and `architecture` is None, and DefinitionError if the id exists already or `architecture`
@@ -128,11 +142,16 @@ def add(
         message = f"{inspected.file_name} is not a {chosen} model: its header is that of {candidates}."
         raise DefinitionError(message, hint=f"Use --architecture {inspected.candidates[0]}.")
     title = name or _title(inspected) or chosen
-    path = catalog.root / "finetunes" / f"{definition_id(chosen, id or title)}.json"
-    if path.stem in catalog:
-        message = f"The definition {path.stem} exists already."
+    path = unused_path(catalog, definition_id(chosen, id or title))
+    return path, _model_section(base, chosen, inspected, title, merges_modules)
+
+
+def unused_path(catalog: Catalog, id: str) -> Path:
+    """The path of a new definition. Raises DefinitionError if its id exists already."""
+    path = catalog.root / "finetunes" / f"{id}.json"
+    if id in catalog or path.exists():
+        message = f"The definition {id} exists already."
         raise DefinitionError(message, hint="Choose another id with --id, or edit the existing definition.")
-    create(path, {"model": _model_section(base, chosen, inspected, title, merges_modules)})
     return path
 
 

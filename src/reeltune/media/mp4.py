@@ -8,9 +8,10 @@ import re
 import secrets
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -33,9 +34,26 @@ _MAX_NAME_BYTES = 160  # file systems allow 255, and a number and a suffix are a
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # device names on Windows
 
 
-def write_mp4(
-    path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: JsonObject, report: Report = warnings.warn
-) -> Path:
+class FrameArray(Protocol):
+    """Frames uint8 [frames, height, width, 3]: an array, or what makes them one after the other."""
+
+    @property
+    def ndim(self) -> int:
+        """4."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the dimensions."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the values."""
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Each frame [height, width, 3]."""
+
+
+def write_mp4(path: Path, frames: FrameArray, fps: int, metadata: JsonObject, report: Report = warnings.warn) -> Path:
     """Write `frames` uint8 [frames, height, width, 3] (even height and width) and return the path.
 
     The file appears under its name only when it is complete. If nothing is written, the empty file that `free_name`
@@ -62,7 +80,7 @@ def write_mp4(
     return path
 
 
-def _check(frames: npt.NDArray[np.uint8]) -> None:
+def _check(frames: FrameArray) -> None:
     if frames.ndim != 4 or frames.shape[0] < 1 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise MediaError(f"Frames must be uint8 [frames, height, width, 3], not {frames.dtype} {list(frames.shape)}.")
     if frames.shape[1] % 2 or frames.shape[2] % 2:
@@ -80,7 +98,7 @@ def as_comment(metadata: JsonObject) -> tuple[str, str]:
     return comment, ""
 
 
-def _write(path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: JsonObject) -> str:
+def _write(path: Path, frames: FrameArray, fps: int, metadata: JsonObject) -> str:
     """Write the video and return why the metadata is not embedded; empty if it is."""
     comment, problem = as_comment(metadata)
     if not problem:
@@ -93,7 +111,7 @@ def _write(path: Path, frames: npt.NDArray[np.uint8], fps: int, metadata: JsonOb
     return clean_text(problem)
 
 
-def _encode(path: Path, frames: npt.NDArray[np.uint8], fps: int, comment: str) -> None:
+def _encode(path: Path, frames: FrameArray, fps: int, comment: str) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         if comment:
             container.metadata["comment"] = comment

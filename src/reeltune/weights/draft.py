@@ -7,25 +7,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from reeltune._version import __version__
-from reeltune.checkpoints.formats import format_of
 from reeltune.checkpoints.formats.quanto_int8 import quantization_metadata
-from reeltune.checkpoints.identify import Identity, identify
-from reeltune.checkpoints.keys import map_names
-from reeltune.checkpoints.loras import Targets
+from reeltune.checkpoints.identify import Identity
 from reeltune.checkpoints.metadata import config_if_any
-from reeltune.checkpoints.source import WeightSource
 from reeltune.dtypes import DType, Quantization
 from reeltune.errors import CheckpointError, UnsupportedFormat
-from reeltune.families import ARCHITECTURES, FAMILIES, Family
+from reeltune.families import ARCHITECTURES, Family
 from reeltune.library.index import FILE_NAME, Index
-from reeltune.weights._libraries import modules_in_fp32
-from reeltune.weights.building import empty_model, model_config, transformer_class
-from reeltune.weights.lora import Applied, Edits, FileValues, Values, read_edits, second_of_two
-from reeltune.weights.matching import check_names, check_storage
-from reeltune.weights.parts import Parts, name_of_all, read_parts
+from reeltune.weights.edits import RowEdit
+from reeltune.weights.lora import Applied, FileValues, Values, read_edits, second_of_two
+from reeltune.weights.model_file import ModelFile, read_model
+from reeltune.weights.parts import Parts, name_of_all
 from reeltune.weights.recipe import FP8, INT8, Recipe, Target, write_recipe
 
 _RUN_DTYPES = (DType.BF16, DType.FP16)
@@ -49,6 +44,19 @@ class Draft:
     applied: tuple[Applied, ...]
 
 
+class Mixing(Protocol):
+    """Other models that are mixed into the source on the way into the new file, before the LoRAs."""
+
+    def edits(self, model: ModelFile) -> Mapping[str, RowEdit]:
+        """What mixes the other models into each stored tensor of the source. Raises TensorMismatch."""
+
+    def values(self, model: ModelFile) -> Values:
+        """The numbers of the mixed model's parameters."""
+
+    def metadata(self, model: ModelFile, applied: Sequence[Applied]) -> dict[str, str]:
+        """What the new file says of where it comes from. `applied`: the LoRAs."""
+
+
 def prepare(
     source: Path,
     *,
@@ -56,47 +64,36 @@ def prepare(
     dtype: str = "auto",
     scales: str = "tensor",
     loras: Sequence[tuple[str | Path, float]] = (),
+    mixing: Mixing | None = None,
 ) -> Draft:
-    """Look at the source and the LoRAs, and work out the new file. Raises as `quantize`, before anything is written."""
+    """Look at the source and the LoRAs, and work out the new file. Raises as `quantize`, before anything is written.
+
+    `mixing`: other models that are mixed into the source.
+    """
     for name, value, values in (("to", to, _TARGETS), ("dtype", dtype, _DTYPES), ("scales", scales, _SCALES)):
         if value not in values:
             raise CheckpointError(f"Invalid value {value!r} for {name}.", hint=f"Use one of: {', '.join(values)}.")
     if to not in (INT8, FP8) and dtype not in ("auto", to):
         raise CheckpointError(f"A file can't be {to} and compute in {dtype}.", hint="Leave out dtype: it is for int8.")
-    parts = read_parts(source)
-    identity = identify(parts.header)
-    family = _family(source, identity)
-    run_dtype = _dtype(to, dtype, identity, family)
-    names = map_names(parts.header.tensors, family, identity.layout or "original", identity.prefix)
-    known = WeightSource(parts.header, identity, names)
-    fp32 = _check_model(family, known)
-    edits, applied = _edits(Targets(family, known), FileValues((known, parts.homes)), source, loras)
-    metadata = _metadata(source, parts, applied)
-    target = Target(to, run_dtype, fp32, scales)
-    recipe = write_recipe(parts, known, family, target, edits, metadata)
+    model = read_model(source)
+    if model.identity.quantization is Quantization.QUANTO_INT8 and mixing is None:
+        raise UnsupportedFormat(f"{source} is quantized already.", hint="Start from its bf16 or fp16 version.")
+    run_dtype = _dtype(to, dtype, model.identity, model.family)
+    numbers: Values = FileValues((model.source, model.parts.homes))
+    edits: dict[str, list[RowEdit]] = {}
+    if mixing is not None:
+        edits = {stored: [edit] for stored, edit in mixing.edits(model).items()}
+        numbers = mixing.values(model)
+    applied = _add_loras(edits, model, numbers, loras)
+    metadata = _metadata(source, model.parts, applied) if mixing is None else mixing.metadata(model, applied)
+    target = Target(to, run_dtype, model.fp32, scales)
+    recipe = write_recipe(model.parts, model.source, model.family, target, edits, metadata)
     if to in (INT8, FP8) and not recipe.modules:
         raise UnsupportedFormat(f"{source} has no layers that are quantized.")
     if to == INT8:
         metadata |= quantization_metadata(recipe.modules)
-        recipe = write_recipe(parts, known, family, target, edits, metadata)
+        recipe = write_recipe(model.parts, model.source, model.family, target, edits, metadata)
     return Draft(recipe, run_dtype, applied)
-
-
-def _family(source: Path, identity: Identity) -> Family:
-    if identity.quantization is Quantization.QUANTO_INT8:
-        raise UnsupportedFormat(f"{source} is quantized already.", hint="Start from its bf16 or fp16 version.")
-    weight_format = format_of(identity.quantization)
-    if weight_format.reason_not_loadable:
-        message = f"{source} holds {weight_format.label} weights, which can't be read."
-        raise UnsupportedFormat(message, hint="Start from a 16-bit version.")
-    if identity.objection:
-        raise UnsupportedFormat(f"{source} can't be read: {identity.objection}.", hint="Start from a 16-bit version.")
-    family = next((known for known in FAMILIES if known.name == identity.family), None)
-    if family is None:
-        raise UnsupportedFormat(
-            f"{source} is of no known model family.", hint="`reeltune inspect` shows what its header tells."
-        )
-    return family
 
 
 def _dtype(to: str, dtype: str, identity: Identity, family: Family) -> DType:
@@ -114,32 +111,18 @@ def _dtype(to: str, dtype: str, identity: Identity, family: Family) -> DType:
     return DType(dtype)
 
 
-def _check_model(family: Family, source: WeightSource) -> tuple[str, ...]:
-    """Check that the file contains the model that its header tells of; returns the modules that stay in fp32.
-
-    Raises TensorMismatch.
-    """
-    if source.identity.role == "module":
-        check_storage(source)
-        return modules_in_fp32(transformer_class(family.transformer_class))
-    known = source.identity.architectures or source.identity.compatible
-    config = ARCHITECTURES[known[0]].config if known else {}
-    model = empty_model(family, model_config(family, [source], config))
-    check_names([source], {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()})
-    return modules_in_fp32(model)
-
-
-def _edits(
-    targets: Targets, values: Values, path: Path, loras: Sequence[tuple[str | Path, float]]
-) -> tuple[Edits, tuple[Applied, ...]]:
-    edits: Edits = {}
+def _add_loras(
+    edits: dict[str, list[RowEdit]], model: ModelFile, values: Values, loras: Sequence[tuple[str | Path, float]]
+) -> tuple[Applied, ...]:
+    """Add the edits of LoRAs to those of each stored tensor; returns what of the LoRAs is applied."""
     applied = []
     for lora, weight in loras:
-        edits_of_lora, report = read_edits(Path(lora), weight, targets, values, second=second_of_two(path))
+        second = second_of_two(model.path)
+        edits_of_lora, report = read_edits(Path(lora), weight, model.targets, values, second=second)
         applied.append(Applied(weight, report))
         for stored, edits_of_tensor in edits_of_lora.items():
             edits.setdefault(stored, []).extend(edits_of_tensor)
-    return edits, tuple(applied)
+    return tuple(applied)
 
 
 def _metadata(source: Path, parts: Parts, applied: Sequence[Applied]) -> dict[str, str]:
@@ -151,7 +134,7 @@ def _metadata(source: Path, parts: Parts, applied: Sequence[Applied]) -> dict[st
         new["config_base64"] = base64.b64encode(json.dumps(config).encode("utf-8")).decode("ascii")
     name = name_of_all(source).encode("utf-8", "replace").decode("utf-8")
     new |= {"reeltune_source": name, "reeltune_version": __version__}
-    sha256 = _known_sha256(source)
+    sha256 = known_sha256(source)
     if sha256 and len(parts.files) == 1:
         new["reeltune_source_sha256"] = sha256
     if applied:
@@ -169,7 +152,7 @@ def _merged_before(metadata: Mapping[str, str]) -> list[Any]:
     return loras if isinstance(loras, list) else []
 
 
-def _known_sha256(path: Path) -> str | None:
+def known_sha256(path: Path) -> str | None:
     """The file's sha256, where the index of a `ckpts` folder above it remembers it."""
     for folder in path.absolute().parents:
         if (folder / FILE_NAME).is_file():

@@ -30,6 +30,13 @@ class Delta(Protocol):
         """Some rows times `scale`, fp32; valid until `room` is used again."""
 
 
+class RowEdit(Protocol):
+    """A change of a stored tensor that is made some rows at a time."""
+
+    def ready(self, room: Room) -> Change:
+        """A function that changes a block fp32 [count, columns], which begins at a row of the stored tensor."""
+
+
 @dataclass(frozen=True)
 class Whole:
     """A matrix given as it is. `values` [rows, columns], any floating dtype."""

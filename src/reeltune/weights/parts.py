@@ -32,7 +32,7 @@ def read_parts(path: Path) -> Parts:
     """Headers of a file, or of the whole set it belongs to. Raises HeaderError where one of the set is missing."""
     tensors: dict[str, Tensor] = {}
     homes: dict[str, Path] = {}
-    headers = [read_header(file) for file in _files(path)]
+    headers = [read_header(file) for file in files_of(path)]
     for header in headers:
         for name, tensor in header.tensors.items():
             if name in tensors:
@@ -52,7 +52,8 @@ def name_of_all(path: Path) -> str:
     return numbered["stem"] + numbered["suffix"]
 
 
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """A file, or all files of the set that it belongs to. Raises HeaderError where one of the set is missing."""
     numbered = _SET.fullmatch(path.name)
     if numbered is None:
         return [path]

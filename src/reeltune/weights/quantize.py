@@ -29,7 +29,7 @@ from reeltune.events import CancelToken, Listener, Notice, ignore
 from reeltune.library.inventory import PARTIAL
 from reeltune.machine import free_disk
 from reeltune.weights.buffers import Checksums, Magnitudes
-from reeltune.weights.draft import prepare
+from reeltune.weights.draft import Draft, prepare
 from reeltune.weights.lora import Applied
 from reeltune.weights.parts import name_of_all, read_parts
 from reeltune.weights.recipe import FP8, INT8, Recipe
@@ -77,23 +77,41 @@ def quantize(
     for applied in draft.applied:
         listener(Notice(str(applied)))
     output = Path(output) if output else source.with_name(default_name(source, to, draft.dtype, bool(loras), scales))
-    if output.suffix.lower() != ".safetensors":
-        raise CheckpointError(f"{output} doesn't end in .safetensors.", hint="Name a .safetensors file.")
-    _refuse_taken(source, output, overwrite)
+    return write_draft(draft, [source], output, overwrite=overwrite, listener=listener, cancel=cancel)
+
+
+def write_draft(
+    draft: Draft,
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    overwrite: bool = False,
+    listener: Listener = ignore,
+    cancel: CancelToken,
+) -> Quantized:
+    """Write and verify a new file. `sources`: the files that are read, which are never replaced.
+
+    Raises as `quantize`; nothing is left behind then.
+    """
+    refuse_taken(sources, output, overwrite)
     with claimed(output) as partial:
         checksums: Checksums = {}
         seconds = write(draft.recipe, partial, checksums, listener, cancel)
         digest, checked = verify(draft.recipe, partial, checksums, listener, cancel)
-        _refuse_taken(source, output, overwrite)  # once more: hours may have gone by
+        refuse_taken(sources, output, overwrite)  # once more: hours may have gone by
         partial.replace(output)
         with contextlib.suppress(OSError):  # the file is there and whole; some file systems sync no folders
-            _sync(output.parent)
+            sync(output.parent)
     size, modules = draft.recipe.bytes, len(draft.recipe.modules)
     return Quantized(output, size, digest, modules, draft.applied, {**seconds, "verify": checked})
 
 
-def _refuse_taken(source: Path, output: Path, overwrite: bool) -> None:
-    if not output.exists() or (overwrite and output.is_file() and not _same(output, source)):
+def refuse_taken(sources: Sequence[Path], output: Path, overwrite: bool) -> None:
+    """Raise CheckpointError for an output that is no .safetensors file, exists already, or is read itself."""
+    if output.suffix.lower() != ".safetensors":
+        raise CheckpointError(f"{output} doesn't end in .safetensors.", hint="Name a .safetensors file.")
+    replaceable = overwrite and output.is_file() and not any(_same(output, source) for source in sources)
+    if not output.exists() or replaceable:
         return
     kept = "is the file that is read, or not a file" if overwrite else "exists already"
     raise CheckpointError(f"{output} {kept}.", hint="Name another file (-o), or replace this one (--force).")
@@ -225,8 +243,8 @@ def verify(
     """
     start = time.perf_counter()
     with ThreadPoolExecutor(2, "verify") as aside:
-        synced = aside.submit(_sync, partial)
-        sha256 = aside.submit(_sha256, partial, cancel)
+        synced = aside.submit(sync, partial)
+        sha256 = aside.submit(sha256_of, partial, cancel)
         header = read_header(partial)
         written = {tensor.name: tensor for tensor in recipe.written}
         same = dict(header.tensors) == written and header.file_bytes == recipe.bytes
@@ -237,7 +255,8 @@ def verify(
         return sha256.result(), time.perf_counter() - start
 
 
-def _sha256(path: Path, cancel: CancelToken) -> str:
+def sha256_of(path: Path, cancel: CancelToken) -> str:
+    """The sha256 of a file. Raises OSError, Cancelled."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):
@@ -246,7 +265,7 @@ def _sha256(path: Path, cancel: CancelToken) -> str:
     return digest.hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Make a file, or the names in a folder, durable (folders: not on Windows)."""
     if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
         return

@@ -23,7 +23,7 @@ from reeltune.checkpoints.source import WeightSource
 from reeltune.dtypes import DType, Quantization
 from reeltune.errors import UnsupportedFormat
 from reeltune.families import Family
-from reeltune.weights.edits import Edit
+from reeltune.weights.edits import RowEdit
 from reeltune.weights.formats import Decoder, decoder_of
 from reeltune.weights.parts import Parts
 
@@ -48,7 +48,7 @@ class Task:
     home: Path
     decoder: Decoder
     scale: tuple[Tensor, Path] | None
-    edits: tuple[Edit, ...]
+    edits: tuple[RowEdit, ...]
     outputs: tuple[Tensor, ...]
     rows_apart: bool = True
 
@@ -149,7 +149,7 @@ def write_recipe(
     source: WeightSource,
     family: Family,
     target: Target,
-    edits: Mapping[str, Sequence[Edit]],
+    edits: Mapping[str, Sequence[RowEdit]],
     metadata: Mapping[str, str],
 ) -> Recipe:
     """Work out the new file. Names stay as they are, in whichever layout. Raises UnsupportedFormat."""
@@ -184,7 +184,7 @@ def write_recipe(
 
 
 def _task(
-    parts: Parts, source: WeightSource, stored: str, edits: tuple[Edit, ...], outputs: tuple[Tensor, ...]
+    parts: Parts, source: WeightSource, stored: str, edits: tuple[RowEdit, ...], outputs: tuple[Tensor, ...]
 ) -> Task:
     tensors = source.header.tensors
     scale_name = source.stored_weight(stored).scales

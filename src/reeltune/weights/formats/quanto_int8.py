@@ -24,7 +24,16 @@ from reeltune.checkpoints.formats.quanto_int8 import DATA
 from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, UnsupportedFormat
 from reeltune.weights._libraries import int8_tensor
-from reeltune.weights.formats.base import CHUNK, Decoder, FloatWeight, Weight, check_scales, dequantize, swap_halves
+from reeltune.weights.formats.base import (
+    CHUNK,
+    FLOAT_DTYPES,
+    Decoder,
+    FloatWeight,
+    Weight,
+    check_scales,
+    dequantize,
+    swap_halves,
+)
 from reeltune.weights.formats.fp8 import read_unscaled
 from reeltune.weights.tensors import TensorFile
 
@@ -68,6 +77,7 @@ class QuantoInt8Decoder(Decoder):
     """Reads quantized weights as they are stored, and everything else as in files of other formats."""
 
     quantization = Quantization.QUANTO_INT8
+    readable = (*FLOAT_DTYPES, "I8")
 
     def read(self, file: TensorFile, weight: StoredWeight) -> Weight:
         """A weight. Raises where its scales are damaged, or activations are quantized too."""

@@ -37,9 +37,10 @@ class FileValues:
 
     def __call__(self, places: Sequence[Place], shape: tuple[int, int]) -> torch.Tensor:
         """A parameter as fp32 [rows, columns]."""
-        return gather(self._matrix, places, shape)
+        return gather(self.matrix, places, shape)
 
-    def _matrix(self, stored: str) -> torch.Tensor:
+    def matrix(self, stored: str) -> torch.Tensor:
+        """A stored tensor as fp32 [rows, columns]."""
         source, home = self._homes[stored]
         if home not in self._files:
             self._files[home] = TensorFile(home)
