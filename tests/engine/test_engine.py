@@ -218,7 +218,7 @@ def test_a_finetune_of_ones_own_files_and_components(root, define):
     video = make(load_catalog(root)["mine"], events)
     assert video.frames.shape == (5, 64, 64, 3)
     said = " ".join(event.message for event in events if isinstance(event, Notice))
-    assert "quantized while loading" in said
+    assert "quantized to int8 while loading" in said
     assert "converted from fp16" in said
 
 

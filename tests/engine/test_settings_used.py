@@ -85,7 +85,7 @@ def test_a_prompt_longer_than_the_text_encoder_takes_is_one_notice_with_both_num
 
 @pytest.mark.parametrize("settings", [{"resolution": "1280x720"}, {"video_length": 300}])
 def test_nothing_is_loaded_for_a_video_beyond_the_models_positions(root, monkeypatch, settings):
-    monkeypatch.setattr("reeltune.engine.run.load_component", lambda *_: pytest.fail("something was loaded"))
+    monkeypatch.setattr("reeltune.engine.run.load_component", lambda *_, **__: pytest.fail("something was loaded"))
     with pytest.raises(SettingsError, match="at most"):
         run(load_catalog(root)["nano_t2v"], **FAST | settings)
 

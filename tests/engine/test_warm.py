@@ -25,9 +25,9 @@ def loaded(monkeypatch):
     names = []
     inner = run_module.load_component
 
-    def noted(component, *rest):
+    def noted(component, *rest, **options):
         names.append(component.name)
-        return inner(component, *rest)
+        return inner(component, *rest, **options)
 
     for module in (run_module, vae_module):
         monkeypatch.setattr(module, "load_component", noted)

@@ -85,10 +85,6 @@ def test_models_say_what_they_keep_in_fp32():
     assert libraries.modules_strictly_in_fp32(nn.Linear(1, 1)) == ()
 
 
-def test_names_of_the_vae_are_converted():
-    assert libraries.wan_vae_names({"conv1.weight": "conv1.weight"}) == {"quant_conv.weight": "conv1.weight"}
-
-
 @pytest.mark.parametrize("by_block", [True, False])
 def test_weights_are_sent_in_groups_and_the_model_is_restored(by_block):
     model = wan()

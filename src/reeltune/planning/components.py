@@ -42,6 +42,11 @@ def component_items(
             continue
         place, choice = _place(component, definition, preferences, transformer, inventory, notices)
         yield _item(component, definition, inventory, place, choice, counted)
+    if definition.text_encoder_folder and not _folder_is_used(definition, inventory):
+        notices.append(
+            f"text_encoder_folder: {definition.text_encoder_folder} has no tokenizer or text encoder below ckpts/, the "
+            "model folders and the root: those of the architecture are used."
+        )
     notices += [notice for notice in inventory.components.notices if notice not in notices]
 
 
@@ -94,6 +99,11 @@ def _on_disk(place: ComponentOnDisk) -> FileOnDisk:
     if place.files:
         return replace(place.files[0], path=place.path)
     return FileOnDisk(place.path, 0, None)
+
+
+def _folder_is_used(definition: Definition, inventory: Inventory) -> bool:
+    parts = definition.architecture.parts
+    return any(_in_text_encoder_folder(component, definition, inventory) for component in parts)
 
 
 def _in_text_encoder_folder(
