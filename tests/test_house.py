@@ -96,11 +96,11 @@ def test_no_module_names_a_model_that_is_data():
 LIGHT = [
     ["--help"], ["list"], ["show", "nano_t2v"], ["explain", "nano_t2v"], ["check"],
     ["inspect", str(SOURCE / "nano" / "nano_t2v_bf16.safetensors")], ["settings", "export", "nano_t2v"], ["pull", "nano_t2v"],
-    ["profiles", "t2v"], ["update"],
+    ["profiles", "t2v"], ["update"], ["merge", "--help"], ["extract-lora", "--help"], ["sheet", "--help"],
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("words", LIGHT, ids=lambda words: words[0])
+@pytest.mark.parametrize("words", LIGHT, ids=" ".join)
 def test_light_commands_never_load_torch(words, tmp_path):
     code = (
         "import sys\nfrom reeltune.cli import main\ntry:\n    main(sys.argv[1:])\nfinally:\n"
