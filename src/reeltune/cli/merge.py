@@ -90,8 +90,9 @@ def merge(
 
     For example: reeltune merge mine:0.6 theirs:0.4 -o ckpts/ours.safetensors
 
-    The models must have the same tensors. Only a few megabytes are in memory at a time, and the new file is read again
-    and checked before it gets its name.
+    The models must have the same tensors. Only a few megabytes of them are in memory at a time.
+
+    The new file is read again and checked before it gets its name.
     """
     from reeltune.library.derived import Naming, plan_merged
     from reeltune.weights.merging import Ingredient
@@ -155,8 +156,9 @@ def extract_lora(
 ) -> None:
     """Extract the difference between a finetune and its base model as a LoRA, with a definition that applies it.
 
-    The LoRA can be used by reeltune, WanGP, ComfyUI and diffusers. The table shows which share of the difference it
-    keeps ("energy": squared values), for each kind of layer.
+    The LoRA can be used by reeltune, WanGP, ComfyUI and diffusers.
+
+    The table shows the share of the squared difference that it keeps, for each kind of layer.
     """
     from reeltune.library.derived import Naming, plan_with_lora
     from reeltune.weights.extracting import extract_lora as extract

@@ -55,8 +55,9 @@ def publish(
 ) -> None:
     """Publish a finetune: its own files, a card, and its definition with URLs, in one commit on the Hub.
 
-    The plan is shown first. After an interruption, the same command continues. The definition gets the URLs and sha256
-    once the Hub has everything.
+    The plan is shown first. After an interruption, the same command continues.
+
+    The definition gets the URLs and sha256 once the Hub has everything.
     """
     from reeltune.sharing.licenses import chosen_license
     from reeltune.sharing.own_files import parse_versions

@@ -71,10 +71,11 @@ def sheet(
 ) -> None:
     """Make a test sheet: the same prompts and seeds with several models, versions or LoRAs, side by side.
 
-    For example: reeltune sheet mine@bf16 mine@int8 base+style:0.8 --prompts prompts.txt --seeds 1,2 -o sheet.mp4
+    For example: reeltune sheet mine@bf16 mine@int8 --prompts prompts.txt --seeds 1,2 -o sheet.mp4
 
-    Columns are what you compare, rows are prompts and seeds. Each model is loaded once. A video that can't be made is
-    shown as failed with the reason. Exit code 1 if any failed.
+    Columns are what you compare, rows are prompts and seeds. Each model is loaded once.
+
+    A video that can't be made is shown as failed with the reason. Exit code 1 if any failed.
     """
     from reeltune.engine.sheet import SheetRow
     from reeltune.media.sheet import check_sheet_path
