@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from reeltune.weights.extracting import ExtractedLora
 
 _ENDINGS = (".safetensors", ".sft", ".gguf")
+_UNQUANTIZED = ("auto", "bf16", "fp16")
 
 DefinitionId = Annotated[
     str | None,
@@ -108,7 +109,7 @@ def merge(
         planned = None
         if definition:
             _report_loras(sources)
-            plan = partial(plan_merged, catalog, sources[0].origin, output, quantized=to == "int8")
+            plan = partial(plan_merged, catalog, sources[0].origin, output, quantized=to not in _UNQUANTIZED)
             planned = _planned(plan, Naming(id, name, architecture))
         ingredients = []
         for source, (_, weight) in zip(sources, texts, strict=True):
