@@ -11,6 +11,7 @@ import torch
 import transformers
 from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLLTXVideo, AutoencoderKLWan
 from diffusers.pipelines.hunyuan_video import pipeline_hunyuan_video, pipeline_hunyuan_video_image2video
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 
 import comfyui
 import wangp
@@ -101,6 +102,9 @@ def _ltx(architecture):
         "tokenizer": tiny_parts.byte_tokenizer(),
         "text_encoder": transformers.T5EncoderModel(text).to(BF16),
         "vae": AutoencoderKLLTXVideo(**LTX_VAE),
+        "latent_upsampler": LTXLatentUpsamplerModel(
+            in_channels=LTX_VAE["latent_channels"], mid_channels=32, num_blocks_per_stage=1
+        ),
     }
 
 
@@ -171,6 +175,7 @@ def write_wangp(models, ckpts, architecture):
         wangp.write(ckpts / "T5_xxl_1.1" / "T5_xxl_1.1_enc_bf16.safetensors", _one_name(text))
         vae = comfyui.prefixed("vae.", comfyui.ltx_vae(models["vae"].state_dict()))
         wangp.write(ckpts / "ltxv_0.9.7_VAE.safetensors", vae)
+        wangp.write(ckpts / "ltxv_0.9.8_spatial_upscaler.safetensors", models["latent_upsampler"].state_dict())
     return ckpts
 
 
@@ -216,6 +221,10 @@ def write_comfyui(models, home, architecture):
         wangp.write(
             folder / "checkpoints" / "ltxv-13b-0.9.8-dev.safetensors",
             comfyui.prefixed("vae.", comfyui.ltx_vae(vae)) | {"model.diffusion_model.x": torch.zeros(1)},
+        )
+        wangp.write(
+            folder / "upscale_models" / "ltxv-spatial-upscaler-0.9.8.safetensors",
+            models["latent_upsampler"].state_dict(),
         )
         models["tokenizer"].save_pretrained(home / "comfy" / "text_encoders" / "t5_tokenizer")
     (home / "comfy").mkdir(exist_ok=True)

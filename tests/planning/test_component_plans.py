@@ -82,7 +82,7 @@ def test_the_text_encoder_is_chosen_like_a_transformer(root, define, weights, pr
     assert ("16 bits are preferred" in told) == (preferred == "bf16" and chosen != "bf16")
     shown = plan.as_json()
     assert shown["choices"]["text_encoder"]["reason"].startswith(
-        {"bf16": "16 bits", "int8": "quanto int8", "fp8": "fp8"}[chosen]
+        {"bf16": "16 bits", "int8": "quanto int8", "fp8": "scaled fp8"}[chosen]
     )
     assert shown["components"]["text_encoder"]["present"]
 
