@@ -32,7 +32,7 @@ class Quantization(StrEnum):
     INT4 = "int4"
     NF4 = "nf4"
     MXFP = "mxfp"
-    OTHER_INT8 = "int8 of another kind"
+    OTHER_INT8 = "other int8"
     OTHER_QUANTO = "quanto (not int8)"
     OTHER_FLOATS = "fp6 or another fp8"
     PICKLE = "pickle"

@@ -11,7 +11,7 @@ class OtherInt8(WeightFormat):
     """8-bit integers, whatever they stand for."""
 
     quantization = Quantization.OTHER_INT8
-    label = "int8 of another kind"
+    label = "other int8"
     reason_not_loadable = "its int8 weights are neither in the quanto format nor stored with scales (weight_scale)"
 
     def is_in_header(self, header: Header) -> bool:
