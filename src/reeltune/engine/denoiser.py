@@ -15,7 +15,7 @@ import torch
 
 from reeltune.definitions.slots import Slot
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import Arguments, TemporalAxis, Tensors
+from reeltune.engine.families.base import Arguments, FamilyRuntime, TemporalAxis, Tensors
 from reeltune.engine.guidance import GuidanceSchedule, rescaled, schedule_of, without
 from reeltune.engine.models import LoadedTransformer
 from reeltune.engine.placing import Placement
@@ -98,14 +98,24 @@ class Denoiser:
         steering: Steering,
         negative: Tensors,
         reporter: Reporter,
+        runtime: FamilyRuntime,
     ) -> None:
         self.config, self.dtype = config, dtype
         self._load, self._placement, self._steering, self._reporter = load, placement, steering, reporter
+        self._unconditional = runtime.unconditional
         self._negative = {name: None if value is None else value.to(dtype) for name, value in negative.items()}
 
     def cache_context(self, *_: Any, **__: Any) -> AbstractContextManager[None]:
         """Do nothing: each pass enters the context itself, as some pipelines don't."""
         return nullcontext()
+
+    def _set_ar_attention(self, causal_block_size: int) -> None:
+        """Have blocks of so many latent frames see only themselves and those before; the pipeline of SkyReels calls it.
+
+        With 1, all frames see each other.
+        """
+        model: Any = self._load(self._steering.phase.transformer).model
+        model.register_to_config(num_frame_per_block=causal_block_size)
 
     def __call__(self, **options: Any) -> tuple[torch.Tensor]:
         """The velocity in the current step, as a pass of the transformer returns it."""
@@ -116,7 +126,8 @@ class Denoiser:
         scale = steering.phase.guidance_scale
         if scale <= 1 or not self._negative:
             return (conditional,)
-        unconditional = self._pass(_UNCOND, {**options, **self._negative})
+        changed = {} if self._unconditional is None else self._unconditional(options)
+        unconditional = self._pass(_UNCOND, {**options, **self._negative, **changed})
         if steering.guidance.zero_star:
             unconditional = rescaled(conditional, unconditional)
         return (unconditional + scale * (conditional - unconditional),)

@@ -125,9 +125,11 @@ class Run:
         previewer = self._previewer(vae.vae, request)
         checked: list[bool] = []
 
+        total = request.steps * request.windows
+
         def on_step(done: int) -> None:
-            steered.step = min(done, request.steps - 1)
-            self._reporter.progress("denoise", done, request.steps)
+            steered.step = done % request.steps if done < total else request.steps - 1
+            self._reporter.progress("denoise", done, total)
             self._cancel.check()
 
         def on_latents(values: torch.Tensor, noise: float) -> None:
@@ -140,9 +142,9 @@ class Run:
         vae.fit(self._architecture, request)
         try:
             denoiser, embeddings = self._denoiser(embeddings, request, steered)
-            parts = {_VAE: vae, TRANSFORMER: denoiser}
+            parts = {_VAE: vae.in_pipeline, TRANSFORMER: denoiser}
             self._cancel.check()
-            self._reporter.progress("denoise", 0, request.steps)
+            self._reporter.progress("denoise", 0, total)
             latents = denoise(
                 self._architecture, parts, embeddings, request, images, on_step, self._placement.device, on_latents
             )
@@ -166,7 +168,7 @@ class Run:
         load = partial(self._load, request)
         if all(phase.transformer == TRANSFORMER for phase in request.phases):
             load(TRANSFORMER)
-        denoiser = Denoiser(self.config, self._dtype, load, self._placement, steered, negative, self._reporter)
+        denoiser = Denoiser(self.config, self._dtype, load, self._placement, steered, negative, self._reporter, runtime)
         return denoiser, positive
 
     def _load(self, request: Request, slot: Slot) -> LoadedTransformer:
@@ -227,7 +229,7 @@ class Run:
             raise decode_failed(error, file, self.plan.path(_VAE), self.plan.definition.id) from error
         self._placement.rest()
         self._reporter.progress("decode", 1, 1)
-        if self._warm.vae.rgb is not None:
+        if self._warm.vae.rgb is not None and len(frames) > 1:
             self._warm.vae.rgb = refit(latents, frames, self._warm.vae.rgb)
         return Video(frames, request.fps, outputs.origin(self.plan, request.settings), file)
 

@@ -7,7 +7,8 @@ in inference mode: int8 weights could not be moved between devices in it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -177,9 +178,9 @@ def denoise(
 ) -> torch.Tensor:
     """From noise to latents [1, channels, latent frames, latent height, latent width], fp32.
 
-    `parts`: the VAE and the transformer. `on_step` is called after each step
-    with the number done; what it raises stops the work. `device`: what the work is done on. `on_latents` gets the
-    latents after each step, as the pipeline holds them, and the share of noise (0 to 1) that is left in them.
+    `parts`: the VAE and the transformer. `on_step` is called after each step with the number done, of the steps of all
+    windows; what it raises stops the work. `device`: what the work is done on. `on_latents` gets the latents after each
+    step, as the pipeline holds them, and the share of noise (0 to 1) that is left in them.
     """
     runtime, config = runtime_of(architecture), parts[TRANSFORMER].config
     pipeline = assemble(
@@ -190,31 +191,58 @@ def denoise(
     pipeline.set_progress_bar_config(disable=True)
     embeddings = dict(embeddings)
     pipeline.image_embeds = embeddings.pop("image_embeds", None)
-    last: list[torch.Tensor] = []
+    ends: list[torch.Tensor] = []  # the latents at the end of each window
+    references = len(images.references)  # what they stand for comes before the video
 
     def step_end(running: Any, index: int, _: Any, values: Arguments) -> Arguments:
-        last[:] = [values["latents"]]
-        on_step(index + 1)
+        if index == 0:
+            ends.append(values["latents"])
+        ends[-1] = values["latents"]
+        iterations = running.num_timesteps  # more than steps where frames are at different noise levels
+        done = request.steps * (len(ends) - 1) + request.steps * (index + 1) // iterations
+        on_step(done)
         if on_latents is not None:
-            on_latents(values["latents"], float(running.scheduler.sigmas[index + 1]))
+            noise = float(running.scheduler.sigmas[index + 1]) if iterations == request.steps else 0.0
+            on_latents(values["latents"], noise)
+        if runtime.decodes_windows and done == request.steps * request.windows:
+            raise _AllStepsMade
         return values
 
-    arguments = runtime.arguments(request, images, config)
     extra = runtime.extra_frames(config)
-    with torch.no_grad(), quiet():
-        result = pipeline(
-            height=request.height,
-            width=request.width,
-            num_frames=request.frames + extra,
-            num_inference_steps=request.steps,
-            generator=torch.Generator("cpu").manual_seed(request.seed),
-            output_type="latent",
-            callback_on_step_end=step_end,
-            **embeddings | arguments,
-        )
+    arguments = {
+        "height": request.height,
+        "width": request.width,
+        "num_frames": request.frames + extra,
+        "num_inference_steps": request.steps,
+        "generator": torch.Generator("cpu").manual_seed(request.seed),
+        "output_type": "latent",
+        "callback_on_step_end": step_end,
+        **embeddings,
+        **runtime.arguments(request, images, config),
+    }
+    if runtime.decodes_windows:
+        del arguments["num_frames"]
+    with torch.no_grad(), quiet(), _seeded(request.seed, device):
+        try:
+            result = pipeline(**arguments)
+        except _AllStepsMade:
+            return torch.cat([latents[:, :, references:] for latents in ends], dim=2).float()
     # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
-    latents = last[0] if extra else result.frames[:, :, len(images.references) :]
+    latents = ends[-1] if extra else result.frames[:, :, references:]
     return latents.float()
+
+
+class _AllStepsMade(Exception):
+    """Ends a pipeline that would decode its latents after the last step, which is done later, from what is stored."""
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device | None) -> Iterator[None]:
+    """Seed torch's own generators within the context: some noise in pipelines comes from them."""
+    cards = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(cards):
+        torch.manual_seed(seed)
+        yield
 
 
 def decode(architecture: Architecture, vae: Any, latents: torch.Tensor, request: Request) -> npt.NDArray[np.uint8]:

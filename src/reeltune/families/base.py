@@ -27,6 +27,7 @@ def frozen(**values: Any) -> Config:
 class Rename:
     """A module's name in the original layout and in diffusers; `{}` stands for the number of a block.
 
+    The name in diffusers is empty for a constant that is stored in original files and computed by diffusers.
     `more`: further diffusers modules whose rows the original module stacks below the first one's, in this order.
     `swapped`: whether the two halves of the rows are in the opposite order.
     """
@@ -60,7 +61,10 @@ class Input:
     """An image or a video that an architecture accepts as input.
 
     `key`: the setting with its path or paths. `kind`: "image", "images", "video" or "mask". `letters_key`: the setting
-    whose letters select inputs. `letter`: the letter that selects this one.
+    whose letters select inputs. `letter`: the letter that selects this one; empty if none does. `held`: whether the
+    last frame of a video that is too short is used for the rest; otherwise the model makes up the rest. `border`: the
+    brightness, 0 to 255, of the border around an image of another shape. `label`, `help`: those of the form, if they
+    aren't those of the setting.
     """
 
     key: str
@@ -68,6 +72,23 @@ class Input:
     letters_key: str
     letter: str
     required: bool = False
+    held: bool = False
+    border: int = 255
+    label: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How an architecture makes videos that are longer than one window, each of which begins with frames of the last.
+
+    `overlaps`: the numbers of frames that two windows may share; empty for any number that the family can make.
+    `block`: the number of latent frames that are made at once in every mode but the first; 0 for architectures without
+    modes.
+    """
+
+    overlaps: tuple[int, ...] = ()
+    block: int = 0
 
 
 # Groups of settings; the first setting of each group turns it on.
@@ -91,6 +112,8 @@ END_IMAGE = Input("image_end", "image", "image_prompt_type", "E")
 CONTROL_VIDEO = Input("video_guide", "video", "video_prompt_type", "V")
 MASK_VIDEO = Input("video_mask", "mask", "video_prompt_type", "A")
 REFERENCE_IMAGES = Input("image_refs", "images", "video_prompt_type", "I")
+FACE_VIDEO = Input("video_guide2", "video", "video_prompt_type", "B")
+BACKGROUND_VIDEO = Input("custom_guide", "video", "video_prompt_type", "", label="Background video")
 
 
 @dataclass(frozen=True)
@@ -142,9 +165,14 @@ class Family:
 
         Every family supports "euler", and most unsupported solvers are variants of it.
         """
-        if not name:
-            return self.solvers[0]
-        return name if name in self.solvers else "euler"
+        return _solver(name, self.solvers)
+
+
+def _solver(name: str, solvers: tuple[str, ...]) -> str:
+    """The solver to use for a name: the first for an empty name; "euler", or else the first, for an unknown one."""
+    if name in solvers:
+        return name
+    return "euler" if name and "euler" in solvers else solvers[0]
 
 
 @dataclass(frozen=True)
@@ -153,13 +181,16 @@ class Signature:
 
     `config`: values that the derived config must have; a model with other values can't be loaded. `dim`: the hidden
     size of the published models, None for any; models of other sizes are accepted, but rank behind. `has`, `lacks`:
-    original tensor names that must or must not be present; a name that ends in a dot is a prefix.
+    original tensor names that must or must not be present; a name that ends in a dot is a prefix. `files`: parts of the
+    names of published files, letters and digits only, of an architecture whose headers are those of a more common one:
+    a file without any of them in its name is taken for the other, and a file with one of them is not.
     """
 
     config: Config = field(default_factory=frozen)
     dim: int | None = None
     has: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def allows(self, config: Config | None) -> bool:
         """Whether a derived config has the required values; an unknown config (None) is allowed."""
@@ -188,6 +219,10 @@ class Architecture:
     doesn't use are only reported. `call_only`: settings that are used only if the caller sets them, because other
     programs write them into every file without using them. `two_transformers`: the id of the variant of this
     architecture with two transformers. `loras`: the folder of its LoRAs, inside the folder `loras` of a root.
+
+    `solvers`: where they differ from the family's. `windows`: how it makes long videos; None if it can't make them in
+    several windows. `modes`: the choices of `model_mode`, pairs of label and value; `mode_label`: what is chosen.
+    `image_outputs`: whether a single image is made instead of a video.
     """
 
     id: str
@@ -211,6 +246,20 @@ class Architecture:
     size_step: int = 0
     two_transformers: str = ""
     loras: str = ""
+    solvers: tuple[str, ...] = ()
+    windows: Windows | None = None
+    modes: tuple[tuple[str, int], ...] = ()
+    mode_label: str = ""
+    image_outputs: bool = False
+
+    @property
+    def usable_solvers(self) -> tuple[str, ...]:
+        """The solvers that its videos can be made with, the default first."""
+        return self.solvers or self.family.solvers
+
+    def solver(self, name: str) -> str:
+        """The solver to use for a name: the default for an empty name, a similar one for an unsupported one."""
+        return _solver(name, self.usable_solvers)
 
     @property
     def frame_rate(self) -> int:

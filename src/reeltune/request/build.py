@@ -19,6 +19,7 @@ from reeltune.request.loras import loras_of
 from reeltune.request.phases import phases_of
 from reeltune.request.timesteps import timesteps
 from reeltune.request.values import Guidance, InputFiles, Phase, Request, Riflex, SkippedLayers, StepSkipping
+from reeltune.request.windows import mode_of, windows_of
 from reeltune.settings import frame_count, frame_rate, is_neutral
 from reeltune.untrusted import clean_text
 
@@ -41,9 +42,12 @@ def build_request(
     inputs = input_files(architecture, settings, definition.root, notices.append) if inputs_needed else InputFiles()
     width, height = _size(settings, architecture, notices)
     fps = _fps(settings, architecture, inputs, notices)
+    mode = mode_of(settings, architecture)
     frames = _frames(settings, architecture, fps, notices)
+    frames, window = windows_of(settings, architecture, frames, mode, notices.append)
+    _check_mode(architecture, mode, inputs)
     used = {key: value for key, value in settings.items() if key in architecture.settings}
-    solver = _solver(settings.get("sample_solver") or "", architecture.family, notices)
+    solver = _solver(settings.get("sample_solver") or "", architecture, notices)
     shift = settings.get("flow_shift", 1.0)
     times = _timesteps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
     phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
@@ -54,8 +58,9 @@ def build_request(
         "seed": seed,
         "num_inference_steps": len(times),
         "resolution": f"{width}x{height}",
-        "video_length": frames,
     }
+    if not architecture.image_outputs:
+        changed["video_length"] = frames
     if settings.get("force_fps") in RATE_SOURCES:
         changed["force_fps"] = fps  # the control video may no longer exist when the latents are decoded
     request = Request(
@@ -76,6 +81,8 @@ def build_request(
         inputs=inputs,
         loras=loras,
         settings=_record({**settings, **changed}, architecture),
+        mode=mode,
+        window=window,
     )
     return request, notices
 
@@ -117,8 +124,10 @@ def _size(settings: Settings, architecture: Architecture, notices: list[str]) ->
 
 def _frames(settings: Settings, architecture: Architecture, fps: int, notices: list[str]) -> int:
     """The number of frames, rounded to a multiple of the family's step plus one."""
-    length = settings["video_length"]
     frames = frame_count(settings, architecture, fps)
+    if architecture.image_outputs:
+        return frames
+    length = settings["video_length"]
     if seconds_of(length) is None and frames != length:
         step = architecture.family.frame_step
         notices.append(f"{length} frames become {frames}: the number must be a multiple of {step} plus one.")
@@ -142,15 +151,23 @@ def _fps(settings: Settings, architecture: Architecture, inputs: InputFiles, not
     return min(_MAX_FPS, max(_MIN_FPS, round(video_rate(file, default))))
 
 
-def _solver(name: str, family: Family, notices: list[str]) -> str:
+def _check_mode(architecture: Architecture, mode: int, inputs: InputFiles) -> None:
+    """Raise SettingsError for a start image in a mode that makes frames in blocks: it would be changed, too."""
+    if mode and inputs.start_image and architecture.windows is not None:
+        message = f"model_mode={mode} can't be used with image_start."
+        raise SettingsError(message, hint="Set model_mode=0, or leave out the start image.")
+
+
+def _solver(name: str, architecture: Architecture, notices: list[str]) -> str:
     """The solver with a name, or the one that replaces it. Raises SettingsError for an unknown name."""
-    solver = family.solver(name)
+    solver = architecture.solver(name)
     if name in ("", solver):
         return solver
     if name not in (*SOLVERS, *OTHER_SOLVERS):
         message = f"Invalid value {shown(name)} for sample_solver."
-        raise SettingsError(message, hint=f"It must be one of {', '.join(family.solvers)}.")
-    notices.append(f"sample_solver={name} is not supported for {family.label}: {solver} is used.")
+        raise SettingsError(message, hint=f"It must be one of {', '.join(architecture.usable_solvers)}.")
+    label = architecture.id if architecture.solvers else architecture.family.label
+    notices.append(f"sample_solver={name} is not supported for {label}: {solver} is used.")
     return solver
 
 

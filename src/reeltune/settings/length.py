@@ -15,10 +15,12 @@ def frame_rate(settings: Settings, architecture: Architecture) -> int:
 
 
 def frame_count(settings: Settings, architecture: Architecture, rate: int | None = None) -> int:
-    """The valid number of frames nearest to `video_length`: a multiple of the family's step plus one.
+    """The valid number of frames nearest to `video_length`: a multiple of the family's step plus one; 1 for an image.
 
     `rate`: frames per second, which convert a duration to frames; by default the settings' frame rate.
     """
+    if architecture.image_outputs:
+        return 1
     step = architecture.family.frame_step
     length = settings["video_length"]
     seconds = seconds_of(length)

@@ -47,7 +47,9 @@ class FamilyRuntime:
     embedding, None for families that RIFLEx can't lengthen. `negative(embeddings)`: removes the embeddings of the
     negative prompt and returns the arguments of the transformer that they are; None for families whose pipeline makes
     both passes in one. `extra_frames(config)`: frames that the model makes before
-    the first that is shown.
+    the first that is shown. `unconditional(options)`: further arguments of the transformer that differ in the pass
+    without the prompt, given those of the pass with it. `decodes_windows`: whether the pipeline decodes each window
+    itself, because the next one begins with its frames; their latents are stored one window after the other.
     """
 
     encode: Callable[[Any, Request, InputImages, Config, int, torch.device], Tensors]
@@ -58,3 +60,5 @@ class FamilyRuntime:
     temporal_axis: Callable[[Any], TemporalAxis] | None = None
     negative: Callable[[Tensors], Tensors] | None = None
     extra_frames: Callable[[Config], int] = no_extra_frames
+    unconditional: Callable[[Arguments], Arguments] | None = None
+    decodes_windows: bool = False
