@@ -62,6 +62,12 @@ def generate(
     video_mask: Annotated[
         str | None, typer.Option("--video-mask", help="Mask for the control video; white areas are generated.")
     ] = None,
+    video_guide2: Annotated[
+        str | None, typer.Option("--video-guide2", help="Second control video, such as the faces of a person.")
+    ] = None,
+    custom_guide: Annotated[
+        str | None, typer.Option("--custom-guide", help="Video behind a person who is replaced.")
+    ] = None,
     image_refs: Annotated[
         list[str] | None,
         typer.Option("--image-refs", help="Image of an object or person to show in the video; may be repeated."),
@@ -89,7 +95,14 @@ def generate(
     preferences = effective_preferences(catalog.root, quantization, dtype, device, profile, threads)
     preferences = replace(preferences, save_quantized=save_quantized or preferences.save_quantized)
     check_writable(output or catalog.root / expand(preferences.outputs) / "video.mp4")
-    files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
+    files = {
+        "image_start": image_start,
+        "image_end": image_end,
+        "video_guide": video_guide,
+        "video_guide2": video_guide2,
+        "custom_guide": custom_guide,
+        "video_mask": video_mask,
+    }
     options: dict[str, object] = {"prompt": prompt, "seed": seed, **_input_settings(files, image_refs or [])}
     given = Given(assignments, settings, loras, speed_profile, options)
     call = call_settings(definition, preferences.model_folders, given)

@@ -94,11 +94,11 @@ def displayed_settings(settings: Settings, architecture: Architecture) -> Settin
         if phase_count(settings) > 1:
             displayed.setdefault("guidance3_scale", displayed["guidance2_scale"])
             displayed.setdefault("switch_threshold2", 0)
-    if isinstance(settings["video_length"], str):
+    if isinstance(settings.get("video_length"), str):
         displayed["video_length"] = frame_count(settings, architecture)
     solver = settings.get("sample_solver")
     if solver:
-        displayed["sample_solver"] = architecture.family.solver(solver)
+        displayed["sample_solver"] = architecture.solver(solver)
     if settings.get("skip_steps_cache_type"):
         displayed["skip_steps_cache_type"] = "tea"
     prompt_mode = settings.get("multi_prompts_gen_type")
@@ -131,8 +131,8 @@ def inputs_of(architecture: Architecture) -> list[FormField]:
         FormField(
             model_input.key,
             _INPUT_KINDS[model_input.kind],
-            label_of(model_input.key),
-            help="",
+            model_input.label or label_of(model_input.key),
+            model_input.help,
             basic=True,
             required=model_input.required,
         )
@@ -171,8 +171,10 @@ def _field(key: str, definition: Definition) -> FormField:
         return replace(field, kind="choice", choices=choices)
     if key in _LORA_KINDS:
         return replace(field, kind=_LORA_KINDS[key])
+    if key == "model_mode":
+        return replace(field, kind="choice", label=architecture.mode_label, choices=architecture.modes)
     if key == "sample_solver":
-        return replace(field, kind="choice", choices=tuple((name, name) for name in architecture.family.solvers))
+        return replace(field, kind="choice", choices=tuple((name, name) for name in architecture.usable_solvers))
     if value_kind is SIZE:
         sizes = _sizes(definition, initial[key])
         return replace(field, kind="size", choices=tuple((size, size) for size in sizes))

@@ -25,7 +25,7 @@ def edited_video(request: Request, images: InputImages, config: Config) -> Argum
 
 def forcing(request: Request, images: InputImages, config: Config) -> Arguments:
     """SkyReels V2: how far the noise levels of two blocks of frames are apart, and the windows of a long video."""
-    found: Arguments = {"guidance_scale": 1.0, "ar_step": request.mode, "fps": request.fps}
+    found: Arguments = {"prompt": None, "guidance_scale": 1.0, "ar_step": request.mode, "fps": request.fps}
     found["causal_block_size"] = 5 if request.mode else 1
     if request.window is not None:
         found["base_num_frames"] = request.window.size
