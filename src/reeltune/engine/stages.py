@@ -7,8 +7,7 @@ in inference mode: int8 weights could not be moved between devices in it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from safetensors import SafetensorError
 from reeltune._quiet import importing, quiet
 from reeltune.definitions.slots import TRANSFORMER
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import Arguments, Tensors
+from reeltune.engine.families.base import Tensors
 from reeltune.engine.inputs import InputImages
+from reeltune.engine.loop import AllStepsMade, OnLatents, StepEnds, seeded
 from reeltune.engine.solvers import scheduler
 from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
@@ -174,7 +174,7 @@ def denoise(
     images: InputImages,
     on_step: Callable[[int], None],
     device: torch.device | None = None,
-    on_latents: Callable[[torch.Tensor, float], None] | None = None,
+    on_latents: OnLatents | None = None,
 ) -> torch.Tensor:
     """From noise to latents [1, channels, latent frames, latent height, latent width], fp32.
 
@@ -191,23 +191,8 @@ def denoise(
     pipeline.set_progress_bar_config(disable=True)
     embeddings = dict(embeddings)
     pipeline.image_embeds = embeddings.pop("image_embeds", None)
-    ends: list[torch.Tensor] = []  # the latents at the end of each window
+    step_end = StepEnds(request, on_step, on_latents, stop=runtime.decodes_windows)
     references = len(images.references)  # what they stand for comes before the video
-
-    def step_end(running: Any, index: int, _: Any, values: Arguments) -> Arguments:
-        if index == 0:
-            ends.append(values["latents"])
-        ends[-1] = values["latents"]
-        iterations = running.num_timesteps  # more than steps where frames are at different noise levels
-        done = request.steps * (len(ends) - 1) + request.steps * (index + 1) // iterations
-        on_step(done)
-        if on_latents is not None:
-            noise = float(running.scheduler.sigmas[index + 1]) if iterations == request.steps else 0.0
-            on_latents(values["latents"], noise)
-        if runtime.decodes_windows and done == request.steps * request.windows:
-            raise _AllStepsMade
-        return values
-
     extra = runtime.extra_frames(config)
     arguments = {
         "height": request.height,
@@ -222,27 +207,14 @@ def denoise(
     }
     if runtime.decodes_windows:
         del arguments["num_frames"]
-    with torch.no_grad(), quiet(), _seeded(request.seed, device):
+    with torch.no_grad(), quiet(), seeded(request.seed, device):
         try:
             result = pipeline(**arguments)
-        except _AllStepsMade:
-            return torch.cat([latents[:, :, references:] for latents in ends], dim=2).float()
+        except AllStepsMade:
+            return torch.cat([latents[:, :, references:] for latents in step_end.windows], dim=2).float()
     # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
-    latents = ends[-1] if extra else result.frames[:, :, references:]
+    latents = step_end.windows[-1] if extra else result.frames[:, :, references:]
     return latents.float()
-
-
-class _AllStepsMade(Exception):
-    """Ends a pipeline that would decode its latents after the last step, which is done later, from what is stored."""
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device | None) -> Iterator[None]:
-    """Seed torch's own generators within the context: some noise in pipelines comes from them."""
-    cards = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(cards):
-        torch.manual_seed(seed)
-        yield
 
 
 def decode(architecture: Architecture, vae: Any, latents: torch.Tensor, request: Request) -> npt.NDArray[np.uint8]:

@@ -42,10 +42,10 @@ def build_request(
     inputs = input_files(architecture, settings, definition.root, notices.append) if inputs_needed else InputFiles()
     width, height = _size(settings, architecture, notices)
     fps = _fps(settings, architecture, inputs, notices)
-    mode = mode_of(settings, architecture)
-    frames = _frames(settings, architecture, fps, notices)
-    frames, window = windows_of(settings, architecture, frames, mode, notices.append)
-    _check_mode(architecture, mode, inputs)
+    mode = _mode(settings, architecture, inputs)
+    frames, window = windows_of(
+        settings, architecture, _frames(settings, architecture, fps, notices), mode, notices.append
+    )
     used = {key: value for key, value in settings.items() if key in architecture.settings}
     solver = _solver(settings.get("sample_solver") or "", architecture, notices)
     shift = settings.get("flow_shift", 1.0)
@@ -54,11 +54,7 @@ def build_request(
     notices += _effect_notices(settings, phases, inputs)
     loras = loras_of(definition, used, phases, notices)
     seed = chosen_seed(settings["seed"])
-    changed = {
-        "seed": seed,
-        "num_inference_steps": len(times),
-        "resolution": f"{width}x{height}",
-    }
+    changed = {"seed": seed, "num_inference_steps": len(times), "resolution": f"{width}x{height}"}
     if not architecture.image_outputs:
         changed["video_length"] = frames
     if settings.get("force_fps") in RATE_SOURCES:
@@ -151,11 +147,13 @@ def _fps(settings: Settings, architecture: Architecture, inputs: InputFiles, not
     return min(_MAX_FPS, max(_MIN_FPS, round(video_rate(file, default))))
 
 
-def _check_mode(architecture: Architecture, mode: int, inputs: InputFiles) -> None:
-    """Raise SettingsError for a start image in a mode that makes frames in blocks: it would be changed, too."""
+def _mode(settings: Settings, architecture: Architecture, inputs: InputFiles) -> int:
+    """The mode. Raises SettingsError for a start image in a mode that makes frames in blocks: it would be changed."""
+    mode = mode_of(settings, architecture)
     if mode and inputs.start_image and architecture.windows is not None:
         message = f"model_mode={mode} can't be used with image_start."
         raise SettingsError(message, hint="Set model_mode=0, or leave out the start image.")
+    return mode
 
 
 def _solver(name: str, architecture: Architecture, notices: list[str]) -> str:
