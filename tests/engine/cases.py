@@ -38,10 +38,10 @@ def architecture_of(case):
     return "hunyuan_i2v" if name.startswith("hunyuan_i2v") else name
 
 
-def write_case(name, root, define, parts):
+def write_case(name, root, define, parts, layout="original"):
     """The definition and the settings of a case; its files are written into the root."""
     architecture = architecture_of(name)
-    lists = tiny_parts.transformer_files(root / "ckpts", name.partition(",")[0])
+    lists = tiny_parts.transformer_files(root / "ckpts", name.partition(",")[0], layout)
     components = parts(PARTS.get(architecture, "wan"))
     phases = (
         {"guidance2_scale": 2.0, "switch_threshold": 900}

@@ -48,8 +48,8 @@ def test_it_makes_the_video_that_diffusers_makes(case, tmp_path):
     assert np.abs(video.frames.astype(int) - reference.astype(int)).max() <= tolerance
 
 
-def by_diffusers(definition, settings):
-    """The same video by the pipeline in one go, all parts in memory."""
+def by_diffusers(definition, settings, step_end=None):
+    """The same video by the pipeline in one go, all parts in memory. `step_end`: called after each step."""
     from reeltune.engine.inputs import read_inputs
     from reeltune.engine.reporting import Reporter
     from reeltune.request.build import build_request
@@ -113,6 +113,8 @@ def by_diffusers(definition, settings):
     slow = probe().products_in_fp32(
         "cpu", "bf16"
     )  # then the engine multiplies in fp32: the same arithmetic on both sides
+    if step_end is not None:
+        call["callback_on_step_end"] = step_end
     torch.manual_seed(request.seed)
     with torch.inference_mode(), products_in_fp32(slow):
         frames = pipeline(**{key: value for key, value in call.items() if key in wanted}).frames[0]

@@ -179,8 +179,8 @@ def _random(model_class, **config):
     return model_class(**config).state_dict()
 
 
-def transformer_files(folder: Path, architecture: str) -> dict[str, list[str]]:
-    """Write an architecture's weights, original layout, bf16; returns the lists of its definition."""
+def transformer_files(folder: Path, architecture: str, layout: str = "original") -> dict[str, list[str]]:
+    """Write an architecture's weights, bf16; returns the lists of its definition. `layout`: of Wan's models."""
     if architecture.startswith("hunyuan"):
         extra = {"hunyuan_i2v_concat": {"in_channels": 33, "guidance_embeds": False}}.get(architecture, {})
         config, family = HUNYUAN_CONFIG | extra, HUNYUAN
@@ -193,10 +193,10 @@ def transformer_files(folder: Path, architecture: str) -> dict[str, list[str]]:
     if architecture.startswith("ltxv"):
         state = _random(LTXVideoTransformer3DModel, **LTX_CONFIG)
         return {"URLs": [_write(folder / "x_bf16.safetensors", state, LTX, {"num_attention_heads": 4})]}
-    return _wan_files(folder, architecture)
+    return _wan_files(folder, architecture, layout)
 
 
-def _wan_files(folder: Path, architecture: str) -> dict[str, list[str]]:
+def _wan_files(folder: Path, architecture: str, layout: str) -> dict[str, list[str]]:
     stored = {"num_attention_heads": 2, "rope_max_seq_len": 64}
     config = dict(WAN_CONFIG)
     if architecture in ("i2v", "fun_inp", "fun_inp_1.3B", "flf2v_720p", "animate", "chrono_edit"):
@@ -226,15 +226,16 @@ def _wan_files(folder: Path, architecture: str) -> dict[str, list[str]]:
         torch.manual_seed(seed)
         state = model_class(**config).state_dict()
         base = {name: row for name, row in state.items() if not name.startswith("vace_")}
-        lists[key] = [_write(folder / f"{key}_bf16.safetensors", base, WAN, stored)]
+        lists[key] = [_write(folder / f"{key}_bf16.safetensors", base, WAN, stored, layout)]
         if architecture.startswith("vace"):
             module = {name: row for name, row in state.items() if name.startswith("vace_")}
             lists["modules"] = [[_write(folder / "module_bf16.safetensors", module, WAN, {})]]
     return lists
 
 
-def _write(path, state, family, stored):
+def _write(path, state, family, stored, layout="original"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: row.to(BF16).contiguous() for name, row in original_layout(state, family).items()}
+    named = original_layout(state, family) if layout == "original" else state
+    weights = {name: row.to(BF16).contiguous() for name, row in named.items()}
     save_file(weights, path, {"format": "pt"} | ({"config": json.dumps(stored)} if stored else {}))
     return str(path)
