@@ -181,3 +181,16 @@ def test_a_picture_is_one_frame(root, define, parts):
     with pytest.raises(SettingsError, match="Invalid value 2 for model_mode") as caught:
         make(definition, settings | {"model_mode": 2})
     assert "0 (off), 1 (on)" in caught.value.hint
+
+
+def test_the_step_cache_of_an_edited_video(root, define, parts, monkeypatch):
+    definition, settings = write_case("lucy_edit", root, define, parts)
+    settings |= {"num_inference_steps": 4}
+    cached = settings | {"skip_steps_cache_type": "tea", "skip_steps_multiplier": 2.0}
+    plain = make(definition, settings)[0].frames
+    monkeypatch.setattr("reeltune.engine.stepcache.threshold", lambda speed: -1.0)
+    assert np.array_equal(make(definition, cached)[0].frames, plain)
+    monkeypatch.setattr("reeltune.engine.stepcache.threshold", lambda speed: 100.0)
+    events = []
+    make(definition, cached, events)
+    assert "The step cache skipped most of 4 passes of 8." in notices(events)

@@ -157,7 +157,7 @@ def source_of(shapes, file):
 @pytest.mark.parametrize("name", TRUE_SIZE)
 @pytest.mark.parametrize("layout", ["original", "diffusers"])
 def test_names_are_complete_at_true_size(name, layout):
-    config, count, file = TRUE_SIZE[name]
+    _, count, file = TRUE_SIZE[name]
     model = meta_model(name)
     state = model.state_dict()
     original = original_layout(state, WAN)

@@ -94,8 +94,8 @@ def _of_family(unknown: Identity, header: Header, family: Family, names: NameMap
     of_family = [architecture for architecture in ARCHITECTURES.values() if architecture.family is family]
     fitting = [architecture for architecture in of_family if _fits(architecture, present, config)]
     hidden_size = family.hidden_size(shapes)
-    named = _told_by_name(fitting, header.file)
-    sized = [architecture for architecture in named if architecture.signature.dim in (None, hidden_size)] or named
+    sized = [architecture for architecture in fitting if architecture.signature.dim in (None, hidden_size)] or fitting
+    sized = _told_by_name(sized, header.file)
     evidence = _evidence(family, names, config, hidden_size)
     if len(sized) > 1:
         evidence = (*evidence, "several architectures fit")
