@@ -222,7 +222,8 @@ class Architecture:
 
     `solvers`: where they differ from the family's. `windows`: how it makes long videos; None if it can't make them in
     several windows. `modes`: the choices of `model_mode`, pairs of label and value; `mode_label`: what is chosen.
-    `image_outputs`: whether a single image is made instead of a video.
+    `image_outputs`: whether a single image is made instead of a video. `image_frames`: the length of the longest video
+    that such an image is the end of.
     """
 
     id: str
@@ -251,6 +252,7 @@ class Architecture:
     modes: tuple[tuple[str, int], ...] = ()
     mode_label: str = ""
     image_outputs: bool = False
+    image_frames: int = 1
 
     @property
     def usable_solvers(self) -> tuple[str, ...]:

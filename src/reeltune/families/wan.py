@@ -334,6 +334,7 @@ ARCHITECTURES = (
         modes=(("Off", 0), ("On", 1)),
         mode_label="Temporal reasoning",
         image_outputs=True,
+        image_frames=29,
         call_only=_VIDEO_ONLY,
     ),
 )

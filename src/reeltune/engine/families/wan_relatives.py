@@ -13,9 +13,9 @@ from reeltune.engine.inputs import InputImages
 from reeltune.families.base import Config
 from reeltune.request.values import Request
 
-_REASONING_FRAMES = 29  # of the video in which ChronoEdit imagines how the picture changes
-_EDIT_FRAMES = 5  # of the one that goes to the changed picture at once
-_FIRST_AND_LAST = [0, -1]  # latent frames: the picture, and what it becomes
+_REASONING_FRAMES = 29  # of the video that shows step by step how the picture changes
+_EDIT_FRAMES = 5  # of the video that goes to the changed picture at once
+_FIRST_AND_LAST = [0, -1]  # latent frames: the picture, and the changed picture
 
 
 def edited_video(request: Request, images: InputImages, config: Config) -> Arguments:
