@@ -33,7 +33,7 @@ def input_files(
             files[model_input.key] = paths
         elif model_input.required:
             raise SettingsError(
-                f"{architecture.id} needs {model_input.key}: {_LABELS[model_input.kind]}.",
+                f"{architecture.id} needs {model_input.key}: {_described(model_input)}.",
                 hint=f"Use {flag(model_input.key)} FILE, or the setting {model_input.key}=….",
             )
     has_source = bool(settings.get("video_source"))
@@ -69,6 +69,12 @@ def _check_replacement(files: Mapping[str, tuple[Path, ...]]) -> None:
     if "video_mask" in files and "video_guide2" in files and "custom_guide" not in files:
         message = "video_mask needs a custom_guide: the video in which a person is replaced, without that person."
         raise SettingsError(message, hint="Use --custom-guide FILE, or leave out the mask.")
+
+
+def _described(model_input: Input) -> str:
+    """What an input is, with its label where that isn't the setting's."""
+    label = f" ({model_input.label})" if model_input.label else ""
+    return _LABELS[model_input.kind] + label
 
 
 def _first(paths: tuple[Path, ...] | None) -> Path | None:
