@@ -63,10 +63,16 @@ def generate(
         str | None, typer.Option("--video-mask", help="Mask for the control video; white areas are generated.")
     ] = None,
     video_guide2: Annotated[
-        str | None, typer.Option("--video-guide2", help="Second control video, such as the faces of a person.")
+        str | None,
+        typer.Option(
+            "--video-guide2", help="Second control video: for Animate, the face. Nothing is extracted from it."
+        ),
     ] = None,
     custom_guide: Annotated[
-        str | None, typer.Option("--custom-guide", help="Video behind a person who is replaced.")
+        str | None,
+        typer.Option(
+            "--custom-guide", help="For Animate: the video in which a person is replaced, without that person."
+        ),
     ] = None,
     image_refs: Annotated[
         list[str] | None,
