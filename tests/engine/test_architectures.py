@@ -39,7 +39,8 @@ def test_it_makes_the_video_that_diffusers_makes(case, tmp_path):
     definition, settings = case
     video, _ = make(definition, settings)
     size = int(settings["resolution"].split("x")[0])
-    assert video.frames.shape == (settings["video_length"], size, size, 3)
+    frames = 1 if definition.architecture.image_outputs else settings["video_length"]
+    assert video.frames.shape == (frames, size, size, 3)
     assert video.frames.std() > 0
     stored = read_metadata(video.save(tmp_path / "out.mp4"))
     assert stored["architecture"] == definition.architecture.id
@@ -47,8 +48,8 @@ def test_it_makes_the_video_that_diffusers_makes(case, tmp_path):
     assert np.abs(video.frames.astype(int) - reference.astype(int)).max() <= 1
 
 
-def by_diffusers(definition, settings):
-    """The same video by the pipeline in one go, all parts in memory."""
+def by_diffusers(definition, settings, step_end=None):
+    """The same video by the pipeline in one go, all parts in memory. `step_end`: called after each step."""
     from reeltune.engine.inputs import read_inputs
     from reeltune.engine.reporting import Reporter
     from reeltune.request.build import build_request
@@ -95,6 +96,7 @@ def by_diffusers(definition, settings):
         call |= {"image": images.start, "last_image": images.end} if images.start else {}
         call |= {"video": list(images.control), "mask": list(images.mask)} if images.control else {}
         call |= {"reference_images": list(images.references)} if images.references else {}
+        call |= of_relatives(architecture.id, whole, images, request)
     if architecture.family.name == "hunyuan":
         true = bool(request.negative_prompt)
         call |= {
@@ -106,9 +108,38 @@ def by_diffusers(definition, settings):
     slow = probe().products_in_fp32(
         "cpu", "bf16"
     )  # then the engine multiplies in fp32: the same arithmetic on both sides
+    if step_end is not None:
+        call["callback_on_step_end"] = step_end
+    torch.manual_seed(request.seed)
     with torch.inference_mode(), products_in_fp32(slow):
         frames = pipeline(**{key: value for key, value in call.items() if key in wanted}).frames[0]
+    if architecture.image_outputs:
+        frames = frames[-1:]
     return (np.asarray(frames) * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def of_relatives(id, settings, images, request):
+    """Further arguments of the pipelines of Wan's relatives."""
+    windows = {
+        "base_num_frames": settings.get("sliding_window_size"), "overlap_history": settings.get("sliding_window_overlap"),
+        "addnoise_condition": 20 if request.frames > settings.get("sliding_window_size", 0) else 0,
+    }  # fmt: skip
+    if id.startswith("sky"):
+        mode = settings["model_mode"]
+        return windows | {"ar_step": mode, "causal_block_size": 5 if mode else 1, "fps": request.fps}
+    if id == "animate":
+        return {
+            "image": images.references[0], "pose_video": list(images.control), "face_video": list(images.face),
+            "segment_frame_length": min(request.frames, settings["sliding_window_size"]),
+            "mode": "replace" if images.background else "animate", "background_video": list(images.background) or None,
+            "mask_video": list(images.mask) or None,
+        }  # fmt: skip
+    if id == "chrono_edit":
+        reasoning = settings["model_mode"] == 1
+        return {
+            "num_frames": 29, "enable_temporal_reasoning": reasoning, "num_temporal_reasoning_steps": request.steps * reasoning,
+        }  # fmt: skip
+    return {}
 
 
 def test_every_architecture_is_tried():

@@ -29,6 +29,11 @@ FAMILIES = [
     "hunyuan, negative",
     "hunyuan_i2v_token",
     "ltxv_13B, images",
+    "lucy_edit",
+    "sky_df_1.3B",
+    "sky_df_14B, blocks",
+    "animate, replaced",
+    "chrono_edit, reasoning",
 ]
 
 

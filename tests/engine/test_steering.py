@@ -319,7 +319,8 @@ def test_every_architecture_takes_or_refuses_each():
 @pytest.mark.parametrize(
     ("name", "key"),
     [("vace_1.3B", "skip_steps_cache_type"), ("hunyuan", "cfg_star_switch"), ("hunyuan", "perturbation_switch"),
-     ("ltxv_13B", "cfg_star_switch"), ("ltxv_13B", "perturbation_switch"), ("ltxv_13B", "RIFLEx_setting")],
+     ("ltxv_13B", "cfg_star_switch"), ("ltxv_13B", "perturbation_switch"), ("ltxv_13B", "RIFLEx_setting"),
+     ("sky_df_14B", "skip_steps_cache_type"), ("animate", "skip_steps_cache_type"), ("chrono_edit", "RIFLEx_setting")],
 )  # fmt: skip
 def test_the_wrong_architecture_refuses_in_words(name, key, root, define, parts):
     definition, settings = write_case(name, root, define, parts)

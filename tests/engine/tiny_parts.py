@@ -12,8 +12,11 @@ from diffusers import (
     AutoencoderKLHunyuanVideo,
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
+    ChronoEditTransformer3DModel,
     HunyuanVideoTransformer3DModel,
     LTXVideoTransformer3DModel,
+    SkyReelsV2Transformer3DModel,
+    WanAnimateTransformer3DModel,
     WanTransformer3DModel,
     WanVACETransformer3DModel,
 )
@@ -41,6 +44,15 @@ HUNYUAN_CONFIG = {
 LTX_CONFIG = {
     "in_channels": 8, "out_channels": 8, "num_attention_heads": 4, "attention_head_dim": 8, "cross_attention_dim": 32,
     "num_layers": 1, "caption_channels": 32,
+}  # fmt: skip
+ANIMATE_CONFIG = {
+    "latent_channels": 16, "motion_encoder_channel_sizes": {"4": 8, "8": 6, "16": 4}, "motion_encoder_size": 16,
+    "motion_style_dim": 8, "motion_dim": 4, "motion_encoder_dim": 6, "face_encoder_hidden_dim": 8,
+    "face_encoder_num_heads": 2, "inject_face_latents_blocks": 1,
+}  # fmt: skip
+WAN_CLASSES = {
+    "vace": WanVACETransformer3DModel, "sky_": SkyReelsV2Transformer3DModel, "animate": WanAnimateTransformer3DModel,
+    "chrono": ChronoEditTransformer3DModel,
 }  # fmt: skip
 LLAMA_TOKENS = ("<pad>", "</s>", "<s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>")
 
@@ -172,8 +184,8 @@ def _random(model_class, **config):
     return model_class(**config).state_dict()
 
 
-def transformer_files(folder: Path, architecture: str) -> dict[str, list[str]]:
-    """Write an architecture's weights, original layout, bf16; returns the lists of its definition."""
+def transformer_files(folder: Path, architecture: str, layout: str = "original") -> dict[str, list[str]]:
+    """Write an architecture's weights, bf16; returns the lists of its definition. `layout`: of Wan's models."""
     if architecture.startswith("hunyuan"):
         extra = {"hunyuan_i2v_concat": {"in_channels": 33, "guidance_embeds": False}}.get(architecture, {})
         config, family = HUNYUAN_CONFIG | extra, HUNYUAN
@@ -186,13 +198,13 @@ def transformer_files(folder: Path, architecture: str) -> dict[str, list[str]]:
     if architecture.startswith("ltxv"):
         state = _random(LTXVideoTransformer3DModel, **LTX_CONFIG)
         return {"URLs": [_write(folder / "x_bf16.safetensors", state, LTX, {"num_attention_heads": 4})]}
-    return _wan_files(folder, architecture)
+    return _wan_files(folder, architecture, layout)
 
 
-def _wan_files(folder: Path, architecture: str) -> dict[str, list[str]]:
+def _wan_files(folder: Path, architecture: str, layout: str) -> dict[str, list[str]]:
     stored = {"num_attention_heads": 2, "rope_max_seq_len": 64}
     config = dict(WAN_CONFIG)
-    if architecture in ("i2v", "fun_inp", "fun_inp_1.3B", "flf2v_720p"):
+    if architecture in ("i2v", "fun_inp", "fun_inp_1.3B", "flf2v_720p", "animate", "chrono_edit"):
         config |= {"in_channels": 36, "image_dim": 8, "added_kv_proj_dim": 24}
     if architecture == "flf2v_720p":
         config["pos_embed_seq_len"] = 2 * 5
@@ -200,6 +212,16 @@ def _wan_files(folder: Path, architecture: str) -> dict[str, list[str]]:
         config["in_channels"] = 36
     if architecture == "ti2v_2_2":
         config |= {"in_channels": 48, "out_channels": 48}
+    if architecture == "lucy_edit":
+        config |= {"in_channels": 96, "out_channels": 48}
+    if architecture == "sky_df_1.3B":
+        config["inject_sample_info"] = True
+    if architecture == "animate":
+        config |= ANIMATE_CONFIG
+    if architecture.startswith("vace"):
+        config |= {"vace_layers": [0], "vace_in_channels": 96}
+    kinds = [kind for start, kind in WAN_CLASSES.items() if architecture.startswith(start)]
+    model_class = kinds[0] if kinds else WanTransformer3DModel
     lists: dict[str, list[str]] = {}
     for key, seed in (
         {"URLs": 0, "URLs2": 1}.items()
@@ -207,20 +229,18 @@ def _wan_files(folder: Path, architecture: str) -> dict[str, list[str]]:
         else [("URLs", 0)]
     ):
         torch.manual_seed(seed)
-        if architecture.startswith("vace"):
-            state = WanVACETransformer3DModel(**config, vace_layers=[0], vace_in_channels=96).state_dict()
-        else:
-            state = WanTransformer3DModel(**config).state_dict()
+        state = model_class(**config).state_dict()
         base = {name: row for name, row in state.items() if not name.startswith("vace_")}
-        lists[key] = [_write(folder / f"{key}_bf16.safetensors", base, WAN, stored)]
+        lists[key] = [_write(folder / f"{key}_bf16.safetensors", base, WAN, stored, layout)]
         if architecture.startswith("vace"):
             module = {name: row for name, row in state.items() if name.startswith("vace_")}
             lists["modules"] = [[_write(folder / "module_bf16.safetensors", module, WAN, {})]]
     return lists
 
 
-def _write(path, state, family, stored):
+def _write(path, state, family, stored, layout="original"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: row.to(BF16).contiguous() for name, row in original_layout(state, family).items()}
+    named = original_layout(state, family) if layout == "original" else state
+    weights = {name: row.to(BF16).contiguous() for name, row in named.items()}
     save_file(weights, path, {"format": "pt"} | ({"config": json.dumps(stored)} if stored else {}))
     return str(path)

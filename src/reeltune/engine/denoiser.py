@@ -125,12 +125,20 @@ class Denoiser:
     ) -> None:
         self.config, self.dtype = config, dtype
         self._load, self._placement, self._steering, self._reporter = load, placement, steering, reporter
-        self._perturbed = runtime.perturbed
+        self._perturbed, self._unconditional = runtime.perturbed, runtime.unconditional
         self._negative = {name: None if value is None else value.to(dtype) for name, value in negative.items()}
 
     def cache_context(self, *_: Any, **__: Any) -> AbstractContextManager[None]:
         """Do nothing: each pass enters the context itself, as some pipelines don't."""
         return nullcontext()
+
+    def _set_ar_attention(self, causal_block_size: int) -> None:
+        """Have blocks of so many latent frames see only themselves and those before; the pipeline of SkyReels calls it.
+
+        With 1, all frames see each other.
+        """
+        model: Any = self._load(self._steering.phase.transformer).model
+        model.register_to_config(num_frame_per_block=causal_block_size)
 
     def __call__(self, **options: Any) -> tuple[torch.Tensor]:
         """The velocity in the current step, as a pass of the transformer returns it."""
@@ -140,7 +148,8 @@ class Denoiser:
         conditional = velocity = self._pass(_COND, options)
         scale = steering.scale
         if scale.scale > 1 and self._negative:
-            unconditional = self._pass(_UNCOND, {**options, **self._negative})
+            changed = {} if self._unconditional is None else self._unconditional(options)
+            unconditional = self._pass(_UNCOND, {**options, **self._negative, **changed})
             if steering.guidance.zero_star:
                 unconditional = rescaled(conditional, unconditional)
             velocity = unconditional + scale.scale * (conditional - unconditional)

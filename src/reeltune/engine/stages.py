@@ -24,8 +24,9 @@ from torch.nn import functional
 from reeltune._quiet import importing, quiet
 from reeltune.definitions.slots import TRANSFORMER
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import Arguments, Tensors
+from reeltune.engine.families.base import Tensors
 from reeltune.engine.inputs import InputImages
+from reeltune.engine.loop import AllStepsMade, OnLatents, StepEnds, seeded
 from reeltune.engine.solvers import scheduler
 from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
@@ -178,9 +179,9 @@ def prompt_notices(architecture: Architecture, parts: Parts, request: Request, c
 class Loop:
     """What the denoising loop of a video needs besides its request.
 
-    `parts`: the VAE and the transformer. `on_step` is called after each step with the number done; what it raises stops
-    the work. `device`: what the work is done on. `on_latents` gets the latents after each step, as the pipeline holds
-    them, and the share of noise (0 to 1) that is left in them.
+    `parts`: the VAE and the transformer. `on_step` is called after each step with the number done, of the steps of all
+    windows; what it raises stops the work. `device`: what the work is done on. `on_latents` gets the latents after each
+    step, as the pipeline holds them, and the share of noise (0 to 1) that is left in them.
     """
 
     architecture: Architecture
@@ -189,7 +190,7 @@ class Loop:
     images: InputImages
     on_step: Callable[[int], None]
     device: torch.device | None = None
-    on_latents: Callable[[torch.Tensor, float], None] | None = None
+    on_latents: OnLatents | None = None
 
     def run(self, request: Request, generator: torch.Generator, first_step: int = 0, **options: Any) -> torch.Tensor:
         """From noise to latents [1, channels, latent frames, latent height, latent width], fp32.
@@ -205,35 +206,30 @@ class Loop:
         pipeline.set_progress_bar_config(disable=True)
         embeddings = dict(self.embeddings)
         pipeline.image_embeds = embeddings.pop("image_embeds", None)
-        last: list[torch.Tensor] = []
-
-        def step_end(running: Any, index: int, _: Any, values: Arguments) -> Arguments:
-            last[:] = [values["latents"]]
-            self.on_step(first_step + index + 1)
-            if self.on_latents is not None:
-                done_before = len(running.scheduler.timesteps) - running.num_timesteps  # of its schedule
-                self.on_latents(values["latents"], float(running.scheduler.sigmas[done_before + index + 1]))
-            return values
-
-        arguments = runtime.arguments(request, self.images, config)
+        step_end = StepEnds(request, self.on_step, self.on_latents, first_step, stop=runtime.decodes_windows)
+        references = len(self.images.references)  # what they stand for comes before the video
         extra = runtime.extra_frames(config)
-        with torch.no_grad(), quiet():
-            result = pipeline(
-                **{
-                    "height": request.height,
-                    "width": request.width,
-                    "num_frames": request.frames + extra,
-                    "num_inference_steps": request.steps,
-                    "generator": generator,
-                    "output_type": "latent",
-                    "callback_on_step_end": step_end,
-                    **embeddings,
-                    **arguments,
-                    **options,
-                }
-            )
+        arguments = {
+            "height": request.height,
+            "width": request.width,
+            "num_frames": request.frames + extra,
+            "num_inference_steps": request.steps,
+            "generator": generator,
+            "output_type": "latent",
+            "callback_on_step_end": step_end,
+            **embeddings,
+            **runtime.arguments(request, self.images, config),
+            **options,
+        }
+        if runtime.decodes_windows:
+            del arguments["num_frames"]
+        with torch.no_grad(), quiet(), seeded(request.seed, self.device):
+            try:
+                result = pipeline(**arguments)
+            except AllStepsMade:
+                return torch.cat([latents[:, :, references:] for latents in step_end.windows], dim=2).float()
         # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
-        latents = last[0] if extra else result.frames[:, :, len(self.images.references) :]
+        latents = step_end.windows[-1] if extra else result.frames[:, :, references:]
         return latents.float()
 
 

@@ -54,7 +54,7 @@ class VaeSlot:
 class VaeAtWork:
     """One VAE, placed as its engine's models are, which encodes and decodes as memory allows.
 
-    It stands in a pipeline for the VAE itself: what the pipeline reads of it comes from `vae`.
+    What a pipeline reads of it comes from `vae`.
     """
 
     def __init__(self, vae: Any, placement: Placement, reporter: Reporter) -> None:
@@ -95,6 +95,15 @@ class VaeAtWork:
         self.vae.to("cpu")
         return decode(architecture, self.vae, latents, request)
 
+    @property
+    def in_pipeline(self) -> VaeInPipeline:
+        """What stands in a pipeline for the VAE."""
+        return VaeInPipeline(self)
+
+    def decode_latents(self, *inputs: Any, **options: Any) -> Any:
+        """The VAE's own decoding, in smaller tiles each time memory runs out. Raises NotEnoughMemory."""
+        return self._surviving(lambda: self.vae.decode(*inputs, **options))
+
     def _surviving(self, work: Callable[[], Result]) -> Result:
         """What `work` returns, in smaller tiles each time memory runs out. Raises NotEnoughMemory."""
         while True:
@@ -123,3 +132,17 @@ class VaeAtWork:
             tile_sample_stride_height=stride,
             tile_sample_stride_width=stride,
         )
+
+
+class VaeInPipeline:
+    """Stands in a pipeline for the VAE itself, which encodes and decodes as memory allows."""
+
+    def __init__(self, at_work: VaeAtWork) -> None:
+        self._at_work = at_work
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._at_work, name)
+
+    def decode(self, *inputs: Any, **options: Any) -> Any:
+        """Pixels of latents, with the arguments and the result of the VAE's own method. Raises NotEnoughMemory."""
+        return self._at_work.decode_latents(*inputs, **options)

@@ -103,12 +103,18 @@ def _needs(plan: Plan, sizes: Estimate) -> Iterator[tuple[MemoryProfile, int]]:
 
 
 def activations(plan: Plan) -> int:
-    """Bytes that one pass of the transformer holds besides weights, at the definition's own size and length."""
+    """Bytes that one pass of the transformer holds besides weights, at the definition's own size and length.
+
+    Of a video that is made in several windows, one window counts.
+    """
     definition = plan.definition
     architecture = definition.architecture
     settings = layer(architecture, definition.settings)
     width, height = computed_size(architecture, *(int(side) for side in str(settings["resolution"]).split("x")))
-    frames = (frame_count(settings, architecture) - 1) // architecture.family.frame_step + 1
+    length = architecture.image_frames if architecture.image_outputs else frame_count(settings, architecture)
+    if architecture.windows is not None:
+        length = min(length, settings.get("sliding_window_size") or length)
+    frames = (length - 1) // architecture.family.frame_step + 1
     tokens = (width // architecture.resolution_step) * (height // architecture.resolution_step) * frames
     config = _config(plan)
     features = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)

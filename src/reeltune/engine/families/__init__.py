@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reeltune.engine.families import hunyuan, ltx, wan
+from reeltune.engine.families import hunyuan, ltx, wan, wan_relatives
 from reeltune.engine.families.base import FamilyRuntime
 from reeltune.families import Architecture
 
@@ -12,5 +12,5 @@ _RUNTIMES: Mapping[str, FamilyRuntime] = {"wan": wan.RUNTIME, "hunyuan": hunyuan
 
 
 def runtime_of(architecture: Architecture) -> FamilyRuntime:
-    """What the architecture's family does in its own way."""
-    return _RUNTIMES[architecture.family.name]
+    """What the architecture, or else its family, does in its own way."""
+    return wan_relatives.RUNTIMES.get(architecture.id) or _RUNTIMES[architecture.family.name]

@@ -46,9 +46,13 @@ class FamilyRuntime:
     bytes that the VAE needs for one pixel of a frame in fp32 (its widest layers, a few of them at once), for
     `frames_at_once` frames (0: for all). `temporal_axis(rope)`: the temporal axis of the transformer's rotary
     embedding, None for families that RIFLEx can't lengthen. `negative(embeddings)`: removes the embeddings of the
-    negative prompt and returns the arguments of the transformer that they are. `extra_frames(config)`: frames that the
-    model makes before the first that is shown. `perturbed(model, blocks)`: a context in which the self-attention of
-    blocks does nothing, and which tells whether the model has any of them; None for families without that guidance.
+    negative prompt and returns the arguments of the transformer that they are; None for families whose pipeline makes
+    both passes in one. `extra_frames(config)`: frames that the model makes before the first that is shown.
+    `perturbed(model, blocks)`: a context in which the self-attention of blocks does nothing, and which tells whether
+    the model has any of them; None for families without that guidance. `unconditional(options)`: further arguments of
+    the transformer that differ in the pass without the prompt, given those of the pass with it. `decodes_windows`:
+    whether the pipeline decodes each window itself, because the next one begins with its frames; their latents are
+    stored one window after the other.
     """
 
     encode: Callable[[Any, Request, InputImages, Config, int, torch.device], Tensors]
@@ -60,3 +64,5 @@ class FamilyRuntime:
     negative: Callable[[Tensors], Tensors] | None = None
     extra_frames: Callable[[Config], int] = no_extra_frames
     perturbed: Callable[[Any, Sequence[int]], AbstractContextManager[bool]] | None = None
+    unconditional: Callable[[Arguments], Arguments] | None = None
+    decodes_windows: bool = False
