@@ -10,7 +10,9 @@ from reeltune.media.mp4 import write_mp4
 FAST = {"num_inference_steps": 2, "resolution": "32x32", "video_length": 5, "seed": 3, "prompt": "a cat walks"}
 START, END = {"image_start": "start.png"}, {"image_end": "end.png"}
 PARTS = {"i2v": "wan_image", "fun_inp": "wan_image", "fun_inp_1.3B": "wan_image", "flf2v_720p": "wan_image",
-         "ti2v_2_2": "wan22", "hunyuan": "hunyuan", "hunyuan_i2v": "hunyuan_image", "ltxv_13B": "ltx"}  # fmt: skip
+         "ti2v_2_2": "wan22", "hunyuan": "hunyuan", "hunyuan_i2v": "hunyuan_image", "ltxv_13B": "ltx",
+         "hunyuan_1_5_t2v": "hunyuan_1_5", "hunyuan_1_5_i2v": "hunyuan_1_5_image",
+         **dict.fromkeys(("k5_lite_t2v", "k5_lite_i2v", "k5_pro_t2v", "k5_pro_i2v"), "kandinsky_5")}  # fmt: skip
 CASES = {
     "t2v": {}, "t2v_1.3B": {"guidance_scale": 1.0}, "i2v": START, "i2v, end": START | END, "fun_inp": START | END, "fun_inp_1.3B": START,
     "flf2v_720p": START | END, "vace_14B": {"video_guide": "guide.mp4", "video_mask": "mask.mp4", "image_refs": ["end.png"]},
@@ -18,6 +20,11 @@ CASES = {
     "vace_14B_2_2": {"video_guide": "guide.mp4", "guidance_scale": 3.0, "guidance2_scale": 2.0}, "ti2v_2_2": {},
     "ti2v_2_2, image": START, "hunyuan": {}, "hunyuan, negative": {"negative_prompt": "blurry", "guidance_scale": 3.0},
     "hunyuan_i2v_token": START, "hunyuan_i2v_concat": START | {"negative_prompt": "blurry", "guidance_scale": 2.0},
+    "hunyuan_1_5_t2v": {"prompt": 'a cat holds a sign that says "cat"', "negative_prompt": 'no "dog"'},
+    "hunyuan_1_5_t2v, distilled": {"guidance_scale": 1.0}, "hunyuan_1_5_i2v": START | {"guidance_scale": 3.0},
+    "hunyuan_1_5_i2v_step": START | {"guidance_scale": 1.0, "num_inference_steps": 3},
+    "k5_lite_t2v": {"negative_prompt": "blurry"}, "k5_lite_i2v": START | {"video_length": 17}, "k5_pro_t2v": {"guidance_scale": 1.0},
+    "k5_pro_i2v": START | {"guidance_scale": 1.0, "video_length": 17},
     "ltxv_13B": {"resolution": "64x64", "video_length": 9},
     "ltxv_13B, images": START | END | {"resolution": "64x64", "video_length": 9},
 }  # fmt: skip
@@ -25,7 +32,8 @@ CASES = {
 
 def architecture_of(case):
     name = case.partition(",")[0]
-    return "hunyuan_i2v" if name.startswith("hunyuan_i2v") else name
+    several = ("hunyuan_i2v", "hunyuan_1_5_i2v")  # with transformers of several kinds
+    return next((architecture for architecture in several if name.startswith(architecture)), name)
 
 
 def write_case(name, root, define, parts):

@@ -72,7 +72,7 @@ def by_diffusers(definition, settings):
             loaded[slot] = load_transformer(path, "bf16", modules=modules, config=architecture.config)
     options = dict(architecture.options) | ({"boundary_ratio": 0.9} if "transformer_2" in loaded else {})
     name = architecture.image_pipeline if architecture.image_pipeline and images.start else architecture.pipeline
-    pipeline = assemble(getattr(diffusers, name), {**loaded, **options, "scheduler": scheduler(request)})
+    pipeline = assemble(getattr(diffusers, name), {**loaded, **options, "scheduler": scheduler(request, architecture.family)})
     pipeline.set_progress_bar_config(disable=True)
     if (
         architecture.id.startswith(("fun_inp", "i2v")) and "image_encoder" in loaded
@@ -99,6 +99,14 @@ def by_diffusers(definition, settings):
         }  # fmt: skip
         call |= {"image": images.start} if images.start else {}
         call["num_frames"] += 4 * (loaded["transformer"].config.image_condition_type == "latent_concat")
+    if architecture.family.name == "hunyuan_1_5":
+        pipeline.register_modules(guider=diffusers.ClassifierFreeGuidance(guidance_scale=request.guidance_scale))
+        pipeline.target_size = request.width  # it chooses the size itself, among those of about as many pixels
+        call |= {"image": images.start} if images.start else {}
+    if architecture.family.name == "kandinsky_5":
+        call |= {"image": images.start} if images.start else {}
+        whole_encode = loaded["vae"].encode  # it hands the image to its VAE in the transformer's data type
+        loaded["vae"].encode = lambda pixels, **options: whole_encode(pixels.float(), **options)
     if architecture.family.name == "ltx":
         from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +141,11 @@ def encode(
 
     `parts`: all components but the VAE, in place; `config`: the transformer's. Returns arguments of the call.
     """
-    pipeline = assemble(pipeline_class(architecture, images), parts, device)
+    runtime = runtime_of(architecture)
+    pipeline = assemble(pipeline_class(architecture, images), {**runtime.stand_ins, **parts}, device)
     tokens = _most_tokens(architecture, parts)
     with torch.no_grad():
-        return runtime_of(architecture).encode(pipeline, request, images, config, tokens, device)
+        return runtime.encode(pipeline, request, images, config, tokens, device)
 
 
 def _most_tokens(architecture: Architecture, parts: Parts) -> int:
@@ -184,9 +186,10 @@ def denoise(
     runtime, config = runtime_of(architecture), parts[TRANSFORMER].config
     pipeline = assemble(
         pipeline_class(architecture, images),
-        {**parts, **architecture.options, "scheduler": scheduler(request)},
+        {**parts, **architecture.options, "scheduler": scheduler(request, architecture.family)},
         device,
     )
+    runtime.prepare(pipeline, request)
     pipeline.set_progress_bar_config(disable=True)
     embeddings = dict(embeddings)
     pipeline.image_embeds = embeddings.pop("image_embeds", None)
@@ -196,25 +199,47 @@ def denoise(
         last[:] = [values["latents"]]
         on_step(index + 1)
         if on_latents is not None:
-            on_latents(values["latents"], float(running.scheduler.sigmas[index + 1]))
+            latents = values["latents"]
+            if runtime.channels_last:
+                latents = _channels_first(latents[..., : config.out_visual_dim])
+            on_latents(latents, float(running.scheduler.sigmas[index + 1]))
         return values
 
     arguments = runtime.arguments(request, images, config)
     extra = runtime.extra_frames(config)
+    options: Arguments = {"height": request.height, "width": request.width, "callback_on_step_end": step_end}
+    accepted = inspect.signature(pipeline.__call__).parameters
+    if "callback_on_step_end" not in accepted:
+        _call_after_steps(pipeline, step_end)
     with torch.no_grad(), quiet():
         result = pipeline(
-            height=request.height,
-            width=request.width,
             num_frames=request.frames + extra,
             num_inference_steps=request.steps,
             generator=torch.Generator("cpu").manual_seed(request.seed),
             output_type="latent",
-            callback_on_step_end=step_end,
+            **{name: value for name, value in options.items() if name in accepted},
             **embeddings | arguments,
         )
     # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
     latents = last[0] if extra else result.frames[:, :, len(images.references) :]
-    return latents.float()
+    return (_channels_first(latents) if runtime.channels_last else latents).float()
+
+
+def _channels_first(latents: torch.Tensor) -> torch.Tensor:
+    """[1, channels, frames', height', width'] from [1, frames', height', width', channels]."""
+    return latents.permute(0, 4, 1, 2, 3)
+
+
+def _call_after_steps(pipeline: Any, step_end: Callable[[Any, int, Any, Arguments], Arguments]) -> None:
+    """Call `step_end` after each step of a pipeline that doesn't take it as an argument of its call."""
+    inner, steps = pipeline.scheduler.step, count()
+
+    def step(velocity: torch.Tensor, timestep: Any, sample: torch.Tensor, **options: Any) -> Any:
+        result = inner(velocity, timestep, sample, **options)
+        step_end(pipeline, next(steps), timestep, {"latents": result[0]})
+        return result
+
+    pipeline.scheduler.step = step
 
 
 def decode(architecture: Architecture, vae: Any, latents: torch.Tensor, request: Request) -> npt.NDArray[np.uint8]:

@@ -23,6 +23,16 @@ def frozen(**values: Any) -> Config:
     return MappingProxyType(values)
 
 
+def width_of(config: Config) -> int:
+    """Features of a token in a transformer with that config; 0 if the config doesn't tell."""
+    return int(config.get("model_dim") or config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0))
+
+
+def blocks_of(config: Config) -> int:
+    """The number of blocks of a transformer with that config; 0 if the config doesn't tell."""
+    return sum(config.get(key, 0) for key in ("num_layers", "num_single_layers", "num_text_blocks", "num_visual_blocks"))
+
+
 @dataclass(frozen=True)
 class Rename:
     """A module's name in the original layout and in diffusers; `{}` stands for the number of a block.
@@ -104,7 +114,9 @@ class Family:
     longest videos that the models were trained on. `aliases`: names of modules in other programs, and the original
     ones. `position_table`: positions in each axis, unless the model's config has the number; 0 for no limit.
     `sized_by`: tensors whose first side is the hidden size; the first one that exists counts. `whole`: how the names of
-    tensors start that only whole models contain, not modules; empty where there are no modules.
+    tensors start that only whole models contain, not modules; empty where there are no modules. `mask_bytes`: bytes of
+    attention masks for each pair of tokens. `own_timesteps`: whether its pipeline takes the timesteps from the
+    scheduler, so that those that the models were made for must be set there.
     """
 
     name: str
@@ -125,6 +137,8 @@ class Family:
     position_table: int = 0
     sized_by: tuple[str, ...] = ()
     whole: str = ""
+    mask_bytes: int = 0
+    own_timesteps: bool = False
 
     def hidden_size(self, shapes: Shapes) -> int | None:
         """The hidden size of a model or a module, from the shapes of its tensors by original name."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reeltune.families.base import Config
+from reeltune.families.base import Config, blocks_of, width_of
 from reeltune.planning.estimate import Estimate, estimate
 from reeltune.planning.plan import Plan
 from reeltune.settings import frame_count, layer
@@ -84,14 +84,12 @@ def activations(plan: Plan) -> int:
     width, height = (int(side) for side in str(settings["resolution"]).split("x"))
     frames = (frame_count(settings, architecture) - 1) // architecture.family.frame_step + 1
     tokens = (width // architecture.resolution_step) * (height // architecture.resolution_step) * frames
-    config = _config(plan)
-    features = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
-    return int(tokens * features * _ACTIVATION_BYTES)
+    masks = architecture.family.mask_bytes * (tokens + architecture.family.max_text_tokens) ** 2
+    return int(tokens * width_of(_config(plan)) * _ACTIVATION_BYTES) + masks
 
 
 def _blocks(plan: Plan) -> int:
-    config = _config(plan)
-    return max(1, config.get("num_layers", 0) + config.get("num_single_layers", 0))
+    return max(1, blocks_of(_config(plan)))
 
 
 def _config(plan: Plan) -> dict[str, int]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers.hooks import FirstBlockCacheConfig, apply_group_offloading
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from torch import nn
 from torchao.quantization import Int8Tensor, PerRow
 from torchao.quantization.quantize_.workflows.int8.int8_tensor import QuantizeTensorToInt8Kwargs
@@ -190,8 +191,12 @@ def _hooks(module: nn.Module) -> Named:
 def enable_step_cache(model: Any, threshold: float, states: Named) -> None:
     """Have a model's passes go through diffusers' First Block Cache, which continues with copies of `states`.
 
-    `enable_cache`, `FirstBlockCacheConfig`: diffusers 0.42.
+    `enable_cache`, `FirstBlockCacheConfig`: diffusers 0.42. Its registry of blocks lacks those of Hunyuan Video 1.5,
+    which return the video's tokens and the text's, in this order.
     """
+    from diffusers.models.transformers.transformer_hunyuan_video15 import HunyuanVideo15TransformerBlock
+
+    TransformerBlockRegistry.register(HunyuanVideo15TransformerBlock, TransformerBlockMetadata(0, 1))
     model.enable_cache(FirstBlockCacheConfig(threshold=threshold))
     _step_cache(model).update({name: copy.copy(state) for name, state in states.items()})
 

@@ -6,8 +6,8 @@ height, width] in -1..1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +31,10 @@ class TemporalAxis:
     patch: int
 
 
+def unchanged(pipeline: Any, request: Request) -> None:
+    """For families whose pipelines are used as they are."""
+
+
 def no_extra_frames(config: Config) -> int:
     """For families whose models make just the frames that are shown."""
     return 0
@@ -47,7 +51,9 @@ class FamilyRuntime:
     embedding, None for families that RIFLEx can't lengthen. `negative(embeddings)`: removes the embeddings of the
     negative prompt and returns the arguments of the transformer that they are; None for families whose pipeline makes
     both passes in one. `extra_frames(config)`: frames that the model makes before
-    the first that is shown.
+    the first that is shown. `prepare(pipeline, request)`: sets up a pipeline before its call. `stand_ins`: what stands
+    for parts that a pipeline reads when it is built, where they aren't loaded. `channels_last`: whether the pipeline
+    holds latents as [1, frames', height', width', channels], before the channels of conditions.
     """
 
     encode: Callable[[Any, Request, InputImages, Config, int, torch.device], Tensors]
@@ -58,3 +64,6 @@ class FamilyRuntime:
     temporal_axis: Callable[[Any], TemporalAxis] | None = None
     negative: Callable[[Tensors], Tensors] | None = None
     extra_frames: Callable[[Config], int] = no_extra_frames
+    prepare: Callable[[Any, Request], None] = unchanged
+    stand_ins: Mapping[str, Any] = field(default_factory=dict)
+    channels_last: bool = False
