@@ -10,6 +10,7 @@ from typing import Any
 REPORTED: Mapping[str, str] = MappingProxyType(
     {
         "configs": "variants of a model are not supported",
+        "k5_config_overrides": "attention isn't sparse, and timesteps are taken from the settings",
         "LTXV_config": "guidance and timesteps are taken from the settings",
         "text_encoder_folder": "the architecture's text encoder is used",
         "sample_solver": "the solver is taken from the settings",

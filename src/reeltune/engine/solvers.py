@@ -16,9 +16,12 @@ _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 _NOISE = 0x9E3779B9  # makes the seed of a solver's noise differ from the seed of the first latents
 
 
-def scheduler(request: Request, family: Family) -> Any:
-    """The scheduler of the request's solver, at the request's shift (flow matching, as the models were trained)."""
-    if family.own_timesteps:
+def scheduler(request: Request, family: Family | None = None) -> Any:
+    """The scheduler of the request's solver, at the request's shift (flow matching, as the models were trained).
+
+    `family`: of the model, where it may have timesteps of its own.
+    """
+    if family is not None and family.own_timesteps:
         return FixedScheduler(lambda steps: timesteps(request.solver, steps, request.shift, family.name))
     if request.solver == "euler":
         return diffusers.FlowMatchEulerDiscreteScheduler(shift=request.shift)
