@@ -72,7 +72,9 @@ def by_diffusers(definition, settings):
             loaded[slot] = load_transformer(path, "bf16", modules=modules, config=architecture.config)
     options = dict(architecture.options) | ({"boundary_ratio": 0.9} if "transformer_2" in loaded else {})
     name = architecture.image_pipeline if architecture.image_pipeline and images.start else architecture.pipeline
-    pipeline = assemble(getattr(diffusers, name), {**loaded, **options, "scheduler": scheduler(request, architecture.family)})
+    pipeline = assemble(
+        getattr(diffusers, name), {**loaded, **options, "scheduler": scheduler(request, architecture.family)}
+    )
     pipeline.set_progress_bar_config(disable=True)
     if (
         architecture.id.startswith(("fun_inp", "i2v")) and "image_encoder" in loaded

@@ -118,7 +118,9 @@ def test_out_of_memory_while_reading_the_prompt(case):
     assert any("again with stages" in line for line in said(events))
 
 
-@pytest.mark.parametrize("case", ["nano_t2v", "i2v", "hunyuan", "ltxv_13B", "hunyuan_1_5_t2v", "k5_lite_t2v"], indirect=True)
+@pytest.mark.parametrize(
+    "case", ["nano_t2v", "i2v", "hunyuan", "ltxv_13B", "hunyuan_1_5_t2v", "k5_lite_t2v"], indirect=True
+)
 def test_out_of_memory_in_the_vae_means_smaller_tiles(case):
     definition, settings = case
     reference, events = make(definition, settings), []

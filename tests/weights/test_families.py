@@ -59,7 +59,10 @@ KANDINSKY_5_CONFIG = {
 }  # fmt: skip
 CASES = {
     "hunyuan_1_5": (
-        HUNYUAN_1_5, HunyuanVideo15Transformer3DModel, HUNYUAN_1_5_CONFIG, {"rope_axes_dim": [4, 6, 6]},
+        HUNYUAN_1_5,
+        HunyuanVideo15Transformer3DModel,
+        HUNYUAN_1_5_CONFIG,
+        {"rope_axes_dim": [4, 6, 6]},
     ),
     "kandinsky_5": (KANDINSKY_5, Kandinsky5Transformer3DModel, KANDINSKY_5_CONFIG, {}),
     "hunyuan": (HUNYUAN, HunyuanVideoTransformer3DModel, HUNYUAN_CONFIG, {"rope_axes_dim": [4, 6, 6]}),

@@ -6,6 +6,7 @@ declares what differs: its inputs, its settings, and how to recognize it by a ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -30,7 +31,32 @@ def width_of(config: Config) -> int:
 
 def blocks_of(config: Config) -> int:
     """The number of blocks of a transformer with that config; 0 if the config doesn't tell."""
-    return sum(config.get(key, 0) for key in ("num_layers", "num_single_layers", "num_text_blocks", "num_visual_blocks"))
+    keys = ("num_layers", "num_single_layers", "num_text_blocks", "num_visual_blocks")
+    return sum(config.get(key, 0) for key in keys)
+
+
+def rotary_axes(stored: object, usual: tuple[int, int, int]) -> tuple[int, ...]:
+    """The axes of a rotary embedding that a file's config stores; the usual ones unless both have the same sum."""
+    if not isinstance(stored, list | tuple) or len(stored) != len(usual):
+        return usual
+    if not all(type(axis) is int and axis > 0 for axis in stored) or sum(stored) != sum(usual):
+        return usual
+    return tuple(stored)
+
+
+def block_counts(shapes: Shapes, pattern: re.Pattern[str]) -> dict[str, int]:
+    """The number of blocks of each kind. `pattern` has a group for the kind and one for the number.
+
+    Raises ValueError if a forged number exceeds the tensor count.
+    """
+    counts: dict[str, int] = {}
+    for name in shapes:
+        match = pattern.match(name)
+        if match:
+            counts[match[1]] = max(counts.get(match[1], 0), int(match[2]) + 1)
+    if max(counts.values(), default=0) > len(shapes):
+        raise ValueError("more blocks than tensors")
+    return counts
 
 
 @dataclass(frozen=True)

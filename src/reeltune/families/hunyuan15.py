@@ -26,8 +26,10 @@ from reeltune.families.base import (
     Rename,
     Shapes,
     Signature,
+    block_counts,
     frozen,
     refused_groups,
+    rotary_axes,
 )
 
 _BLOCK, _TO_BLOCK = "double_blocks.{}", "transformer_blocks.{}"
@@ -113,11 +115,8 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
     """
     dim, in_channels, patch_t, patch, *_ = shapes["img_in.proj.weight"]
     head = shapes["double_blocks.0.img_attn_q_norm.weight"][0]
-    layers: dict[str, int] = {}
-    for match in filter(None, map(_NUMBERED.match, shapes)):
-        layers[match[1]] = max(layers.get(match[1], 0), int(match[2]) + 1)
-    if max(layers.values()) > len(shapes):
-        raise ValueError("more blocks than tensors")
+    usual_axes = (head // 8, head * 7 // 16, head * 7 // 16)
+    layers = block_counts(shapes, _NUMBERED)
     return {
         "in_channels": in_channels,
         "out_channels": shapes["final_layer.linear.weight"][0] // (patch * patch * patch_t),
@@ -131,17 +130,9 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         "text_embed_dim": shapes["txt_in.input_embedder.weight"][1],
         "text_embed_2_dim": shapes["byt5_in.fc1.weight"][1],
         "image_embed_dim": shapes["vision_in.proj.1.weight"][1],
-        "rope_axes_dim": _axes(stored.get("rope_axes_dim"), head),
+        "rope_axes_dim": rotary_axes(stored.get("rope_axes_dim"), usual_axes),
         "use_meanflow": _MEAN_FLOW in shapes,
     }
-
-
-def _axes(stored: object, head: int) -> tuple[int, ...]:
-    """The stored axes of the rotary embedding if they are valid for the head size, else those of the release."""
-    if isinstance(stored, list | tuple) and len(stored) == 3:
-        if all(type(axis) is int and axis > 0 for axis in stored) and sum(stored) == head:
-            return tuple(stored)
-    return head // 8, head * 7 // 16, head * 7 // 16
 
 
 _COMPONENTS = (
@@ -216,9 +207,7 @@ def _architecture(
 
 _CONFIG = frozen(in_channels=65, out_channels=32)  # latents, those of the start image, and a mask
 ARCHITECTURES = (
-    _architecture(
-        "hunyuan_1_5_t2v", Signature(_CONFIG, lacks=(_MEAN_FLOW,)), "HunyuanVideo15Pipeline", _COMPONENTS
-    ),
+    _architecture("hunyuan_1_5_t2v", Signature(_CONFIG, lacks=(_MEAN_FLOW,)), "HunyuanVideo15Pipeline", _COMPONENTS),
     _architecture(
         "hunyuan_1_5_i2v",
         Signature(_CONFIG),

@@ -1,6 +1,6 @@
 """Kandinsky 5 Video, Lite and Pro (github.com/kandinskylab/kandinsky-5), whose names are the same in diffusers.
 
-The header doesn't tell text-to-video from image-to-video, nor a model for 5 seconds from one for 10: the weights differ.
+The header doesn't tell text-to-video from image-to-video, nor a model for 5 seconds from one for 10.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from reeltune.families.base import (
     Rename,
     Shapes,
     Signature,
+    block_counts,
     frozen,
     refused_groups,
+    rotary_axes,
 )
 
 _TEXT, _VIDEO = "text_transformer_blocks.{}", "visual_transformer_blocks.{}"
@@ -66,11 +68,8 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
     features = _PATCH[0] * _PATCH[1] * _PATCH[2]
     model_dim, inputs = shapes["visual_embeddings.in_layer.weight"]
     channels, out_channels = inputs // features, shapes["out_layer.out_layer.weight"][0] // features
-    layers: dict[str, int] = {}
-    for match in filter(None, map(_NUMBERED.match, shapes)):
-        layers[match[1]] = max(layers.get(match[1], 0), int(match[2]) + 1)
-    if max(layers.values()) > len(shapes):
-        raise ValueError("more blocks than tensors")
+    usual_axes = (head // 4, head * 3 // 8, head * 3 // 8)
+    layers = block_counts(shapes, _NUMBERED)
     visual_cond = channels == 2 * out_channels + 1
     head = shapes["visual_transformer_blocks.0.self_attention.query_norm.weight"][0]
     return {
@@ -84,17 +83,9 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         "ff_dim": shapes["visual_transformer_blocks.0.feed_forward.in_layer.weight"][0],
         "num_text_blocks": layers["text"],
         "num_visual_blocks": layers["visual"],
-        "axes_dims": _axes(stored.get("axes_dims"), head),
+        "axes_dims": rotary_axes(stored.get("axes_dims"), usual_axes),
         "visual_cond": visual_cond,
     }
-
-
-def _axes(stored: object, head: int) -> tuple[int, ...]:
-    """The stored axes of the rotary embedding if they are valid for the head size, else those of the release."""
-    if isinstance(stored, list | tuple) and len(stored) == 3:
-        if all(type(axis) is int and axis > 0 for axis in stored) and sum(stored) == head:
-            return tuple(stored)
-    return head // 4, head * 3 // 8, head * 3 // 8
 
 
 _CLIP, _VAE = ("clip_vit_large_patch14",), ("hunyuan_video_VAE_fp32.safetensors",)

@@ -191,14 +191,33 @@ def _hooks(module: nn.Module) -> Named:
 def enable_step_cache(model: Any, threshold: float, states: Named) -> None:
     """Have a model's passes go through diffusers' First Block Cache, which continues with copies of `states`.
 
-    `enable_cache`, `FirstBlockCacheConfig`: diffusers 0.42. Its registry of blocks lacks those of Hunyuan Video 1.5,
-    which return the video's tokens and the text's, in this order.
+    `enable_cache`, `FirstBlockCacheConfig`: diffusers 0.42.
     """
-    from diffusers.models.transformers.transformer_hunyuan_video15 import HunyuanVideo15TransformerBlock
-
-    TransformerBlockRegistry.register(HunyuanVideo15TransformerBlock, TransformerBlockMetadata(0, 1))
+    _register_blocks()
     model.enable_cache(FirstBlockCacheConfig(threshold=threshold))
     _step_cache(model).update({name: copy.copy(state) for name, state in states.items()})
+
+
+class _NamedArgument(TransformerBlockMetadata):  # type: ignore[misc]
+    """Metadata of blocks that call their hidden states otherwise, which the First Block Cache of 0.42 overlooks."""
+
+    def _get_parameter_from_args_kwargs(self, identifier: str, *arguments: Any) -> Any:
+        own_name = self.hidden_states_argument_name if identifier == "hidden_states" else identifier
+        return super()._get_parameter_from_args_kwargs(own_name, *arguments)
+
+
+def _register_blocks() -> None:
+    """Describe the blocks that diffusers' caches don't know: what they return, and what their argument is called.
+
+    `TransformerBlockRegistry`: diffusers 0.42, which lacks the blocks of Hunyuan Video 1.5. These return the tokens of
+    the video and those of the text.
+    """
+    from diffusers.models.transformers.transformer_hunyuan_video15 import HunyuanVideo15TransformerBlock
+    from diffusers.models.transformers.transformer_kandinsky import Kandinsky5TransformerDecoderBlock
+
+    register = TransformerBlockRegistry.register
+    register(HunyuanVideo15TransformerBlock, TransformerBlockMetadata(0, 1))
+    register(Kandinsky5TransformerDecoderBlock, _NamedArgument(0, hidden_states_argument_name="visual_embed"))
 
 
 def step_cache_states(model: nn.Module) -> Named:
