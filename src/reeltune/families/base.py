@@ -35,11 +35,11 @@ def blocks_of(config: Config) -> int:
     return sum(config.get(key, 0) for key in keys)
 
 
-def rotary_axes(stored: object, usual: tuple[int, int, int]) -> tuple[int, ...]:
-    """The axes of a rotary embedding that a file's config stores; the usual ones unless both have the same sum."""
+def rotary_axes(stored: object, head: int, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of a rotary embedding that a file's config stores, if they are valid for the head size; else `usual`."""
     if not isinstance(stored, list | tuple) or len(stored) != len(usual):
         return usual
-    if not all(type(axis) is int and axis > 0 for axis in stored) or sum(stored) != sum(usual):
+    if not all(type(axis) is int and axis > 0 for axis in stored) or sum(stored) != head:
         return usual
     return tuple(stored)
 

@@ -140,7 +140,7 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         "guidance_embeds": "guidance_in.mlp.0.weight" in shapes,
         "text_embed_dim": shapes["txt_in.input_embedder.weight"][1],
         "pooled_projection_dim": shapes["vector_in.in_layer.weight"][1],
-        "rope_axes_dim": rotary_axes(stored.get("rope_axes_dim"), usual_axes),
+        "rope_axes_dim": rotary_axes(stored.get("rope_axes_dim"), head, usual_axes),
     }
     if in_channels == 2 * out_channels + 1:
         config["image_condition_type"] = "latent_concat"

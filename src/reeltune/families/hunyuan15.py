@@ -130,7 +130,7 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         "text_embed_dim": shapes["txt_in.input_embedder.weight"][1],
         "text_embed_2_dim": shapes["byt5_in.fc1.weight"][1],
         "image_embed_dim": shapes["vision_in.proj.1.weight"][1],
-        "rope_axes_dim": rotary_axes(stored.get("rope_axes_dim"), usual_axes),
+        "rope_axes_dim": rotary_axes(stored.get("rope_axes_dim"), head, usual_axes),
         "use_meanflow": _MEAN_FLOW in shapes,
     }
 

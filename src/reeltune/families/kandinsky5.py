@@ -68,10 +68,10 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
     features = _PATCH[0] * _PATCH[1] * _PATCH[2]
     model_dim, inputs = shapes["visual_embeddings.in_layer.weight"]
     channels, out_channels = inputs // features, shapes["out_layer.out_layer.weight"][0] // features
-    usual_axes = (head // 4, head * 3 // 8, head * 3 // 8)
     layers = block_counts(shapes, _NUMBERED)
     visual_cond = channels == 2 * out_channels + 1
     head = shapes["visual_transformer_blocks.0.self_attention.query_norm.weight"][0]
+    usual_axes = (head // 4, head * 3 // 8, head * 3 // 8)
     return {
         "in_visual_dim": out_channels if visual_cond else channels,
         "out_visual_dim": out_channels,
@@ -83,7 +83,7 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         "ff_dim": shapes["visual_transformer_blocks.0.feed_forward.in_layer.weight"][0],
         "num_text_blocks": layers["text"],
         "num_visual_blocks": layers["visual"],
-        "axes_dims": rotary_axes(stored.get("axes_dims"), usual_axes),
+        "axes_dims": rotary_axes(stored.get("axes_dims"), head, usual_axes),
         "visual_cond": visual_cond,
     }
 
