@@ -21,7 +21,7 @@ CASES = {
     "ti2v_2_2, image": START, "hunyuan": {}, "hunyuan, negative": {"negative_prompt": "blurry", "guidance_scale": 3.0},
     "hunyuan_i2v_token": START, "hunyuan_i2v_concat": START | {"negative_prompt": "blurry", "guidance_scale": 2.0},
     "hunyuan_1_5_t2v": {"prompt": 'a cat holds a sign that says "cat"', "negative_prompt": 'no "dog"'},
-    "hunyuan_1_5_t2v, distilled": {"guidance_scale": 1.0}, "hunyuan_1_5_i2v": START | {"guidance_scale": 3.0},
+    "hunyuan_1_5_t2v_diffusers": {}, "hunyuan_1_5_t2v, distilled": {"guidance_scale": 1.0}, "hunyuan_1_5_i2v": START | {"guidance_scale": 3.0},
     "hunyuan_1_5_i2v_step": START | {"guidance_scale": 1.0, "num_inference_steps": 3},
     "k5_lite_t2v": {"negative_prompt": "blurry"}, "k5_lite_i2v": START | {"video_length": 17}, "k5_pro_t2v": {"guidance_scale": 1.0},
     "k5_pro_i2v": START | {"guidance_scale": 1.0, "video_length": 17},
@@ -32,7 +32,7 @@ CASES = {
 
 def architecture_of(case):
     name = case.partition(",")[0]
-    several = ("hunyuan_i2v", "hunyuan_1_5_i2v")  # with transformers of several kinds
+    several = ("hunyuan_i2v", "hunyuan_1_5_i2v", "hunyuan_1_5_t2v")  # with transformers of several kinds
     return next((architecture for architecture in several if name.startswith(architecture)), name)
 
 

@@ -43,7 +43,8 @@ def test_it_makes_the_video_that_diffusers_makes(case, tmp_path):
     stored = read_metadata(video.save(tmp_path / "out.mp4"))
     assert stored["architecture"] == definition.architecture.id
     reference = by_diffusers(definition, settings)
-    tolerance = 3 if definition.architecture.family.name == "ltx" else 1  # its pipeline rounds latents to bf16
+    exact = {"hunyuan_1_5": 0, "kandinsky_5": 0, "ltx": 3}  # LTX's pipeline rounds latents to bf16
+    tolerance = exact.get(definition.architecture.family.name, 1)
     assert np.abs(video.frames.astype(int) - reference.astype(int)).max() <= tolerance
 
 
@@ -128,6 +129,31 @@ def by_diffusers(definition, settings):
 
 def test_every_architecture_is_tried():
     assert {architecture_of(name) for name in CASES} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("case", ["hunyuan_1_5_i2v"], indirect=True)
+def test_hunyuan_1_5_makes_the_size_that_is_asked_for(case):
+    """Its pipeline would choose one of the sizes of training, of about 640x640 pixels."""
+    definition, settings = case
+    video, _ = make(definition, settings | {"resolution": "64x48"})
+    assert video.frames.shape == (5, 48, 64, 3)
+
+
+@pytest.mark.parametrize("case", ["hunyuan_1_5_t2v"], indirect=True)
+def test_texts_in_quotation_marks_are_read_by_letters(case):
+    definition, settings = case
+    videos = [make(definition, settings | {"prompt": f"a sign {text}"})[0] for text in ('"cat"', '"dog"', '"cat"')]
+    assert np.array_equal(videos[0].frames, videos[2].frames)
+    assert not np.array_equal(videos[0].frames, videos[1].frames)
+
+
+@pytest.mark.parametrize("case", ["k5_lite_i2v"], indirect=True)
+@pytest.mark.parametrize("frames", [1, 5, 13])
+def test_short_videos_of_kandinsky(case, frames):
+    """Its pipeline fits the first four latent frames to later ones: to nothing, NaN, in videos this short."""
+    definition, settings = case
+    video, _ = make(definition, settings | {"video_length": frames})
+    assert video.frames.shape == (frames, 32, 32, 3)
 
 
 @pytest.mark.parametrize("case", ["t2v", "i2v", "vace_14B", "hunyuan_i2v_token"], indirect=True)

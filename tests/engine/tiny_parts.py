@@ -229,7 +229,8 @@ def transformer_files(folder: Path, architecture: str) -> dict[str, list[str]]:
     if architecture.startswith("hunyuan_1_5"):
         config = HUNYUAN_1_5_CONFIG | {"use_meanflow": architecture.endswith("_step")}
         state = _random(HunyuanVideo15Transformer3DModel, **config)
-        return {"URLs": [_write(folder / "x_bf16.safetensors", state, HUNYUAN_1_5, {"rope_axes_dim": [2, 6, 8]})]}
+        family = None if architecture.endswith("_diffusers") else HUNYUAN_1_5
+        return {"URLs": [_write(folder / "x_bf16.safetensors", state, family, {"rope_axes_dim": [2, 6, 8]})]}
     if architecture.startswith("k5_"):
         state = _random(Kandinsky5Transformer3DModel, **KANDINSKY_5_CONFIG)
         state = {name: torch.randn_like(row) * 0.2 for name, row in state.items()}  # some are zeros at first
@@ -280,7 +281,9 @@ def _wan_files(folder: Path, architecture: str) -> dict[str, list[str]]:
 
 
 def _write(path, state, family, stored):
+    """In the family's original layout; without a family, in that of diffusers."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: row.to(BF16).contiguous() for name, row in original_layout(state, family).items()}
+    laid_out = original_layout(state, family) if family else state
+    weights = {name: row.to(BF16).contiguous() for name, row in laid_out.items()}
     save_file(weights, path, {"format": "pt"} | ({"config": json.dumps(stored)} if stored else {}))
     return str(path)
