@@ -1,6 +1,7 @@
 """Every architecture makes a video from a definition like the real one, and the same one diffusers makes."""
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -59,9 +60,11 @@ def by_diffusers(definition, settings):
     whole, _ = complete_settings(definition, settings)
     request, _ = build_request(definition, whole)
     images = read_inputs(request, Reporter(print))
+    whole_models = {"kandinsky_5": {"text_encoder": "Qwen2_5_VLForConditionalGeneration"}}  # with its eyes
     loaded = {
         row.name: load_component(
-            row, Path(definition.components) / row.name,
+            replace(row, class_name=whole_models.get(architecture.family.name, {}).get(row.name, row.class_name)),
+            Path(definition.components) / row.name,
             torch.float32 if row.name in ("vae", "image_encoder") else torch.bfloat16,
         )
         for row in architecture.parts

@@ -100,7 +100,7 @@ KANDINSKY_5 = Family(
     transformer_class="Kandinsky5Transformer3DModel",
     components=(
         Component("tokenizer", "transformers", "AutoTokenizer", ("*.json",), ("Qwen2.5-VL-7B-Instruct",)),
-        Component("text_encoder", "transformers", "Qwen2_5_VLForConditionalGeneration", WEIGHT_FILES),
+        Component("text_encoder", "transformers", "Qwen2_5_VLTextModel", WEIGHT_FILES),  # the part that reads texts
         Component("tokenizer_2", "transformers", "AutoTokenizer", ("*.json", "*.txt"), _CLIP),
         Component("text_encoder_2", "transformers", "CLIPTextModel", WEIGHT_FILES, _CLIP),
         Component("vae", "diffusers", "AutoencoderKLHunyuanVideo", WEIGHT_FILES, _VAE, components.HUNYUAN_VAE),
