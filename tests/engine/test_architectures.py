@@ -60,7 +60,7 @@ def by_diffusers(definition, settings):
     whole, _ = complete_settings(definition, settings)
     request, _ = build_request(definition, whole)
     images = read_inputs(request, Reporter(print))
-    whole_models = {"kandinsky_5": {"text_encoder": "Qwen2_5_VLForConditionalGeneration"}}  # with its eyes
+    whole_models = {"kandinsky_5": {"text_encoder": "Qwen2_5_VLForConditionalGeneration"}}
     loaded = {
         row.name: load_component(
             replace(row, class_name=whole_models.get(architecture.family.name, {}).get(row.name, row.class_name)),

@@ -135,8 +135,9 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
     }
 
 
+_WITH_TEMPLATE = ("*.j*",)  # the chat template is in a file of its own, .jinja, or in one of the .json
 _COMPONENTS = (
-    Component("tokenizer", "transformers", "AutoTokenizer", ("*.json", "chat_template*"), ("Qwen2.5-VL-7B-Instruct",)),
+    Component("tokenizer", "transformers", "AutoTokenizer", _WITH_TEMPLATE, ("Qwen2.5-VL-7B-Instruct",)),
     Component("text_encoder", "transformers", "Qwen2_5_VLTextModel", WEIGHT_FILES),
     Component("tokenizer_2", "transformers", "AutoTokenizer", ("*.json",)),
     Component("text_encoder_2", "transformers", "T5EncoderModel", WEIGHT_FILES),
