@@ -1,11 +1,15 @@
+import os
+from functools import cache
 from random import Random
 
 import pytest
 
 from conftest import CONTAINERS, safetensors_bytes
+from reeltune.checkpoints.contents import Header, Tensor
 from reeltune.checkpoints.header import parse_header
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import translate
+from reeltune.families import ARCHITECTURES, FAMILIES
 from reeltune.families.wan import WAN
 
 RIGHT = {
@@ -69,6 +73,24 @@ PUBLISHED = {
     "hunyuan": ("HunyuanVideoTransformer3DModel", {"guidance_embeds": True}, ("hunyuan", "hunyuan_i2v")),
     "token replace": ("HunyuanVideoTransformer3DModel", {"guidance_embeds": False}, ("hunyuan_i2v",)),
     "concat": ("HunyuanVideoTransformer3DModel", {"guidance_embeds": False, "in_channels": 33}, ("hunyuan_i2v",)),
+    "hunyuan 1.5": ("HunyuanVideo15Transformer3DModel", {}, ("hunyuan_1_5_t2v", "hunyuan_1_5_i2v")),
+    "hunyuan 1.5 in steps": ("HunyuanVideo15Transformer3DModel", {"use_meanflow": True}, ("hunyuan_1_5_i2v",)),
+    "hunyuan 1.5 upsampler": ("HunyuanVideo15Transformer3DModel", {"in_channels": 98}, ()),
+    "kandinsky lite": (
+        "Kandinsky5Transformer3DModel",
+        {"in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 1792, "ff_dim": 7168, "visual_cond": True},
+        ("k5_lite_t2v", "k5_lite_i2v"),
+    ),
+    "kandinsky pro": (
+        "Kandinsky5Transformer3DModel",
+        {"in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 4096, "axes_dims": (32, 48, 48), "visual_cond": True},
+        ("k5_pro_t2v", "k5_pro_i2v"),
+    ),
+    "kandinsky images": (
+        "Kandinsky5Transformer3DModel",
+        {"in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 2560},
+        (),
+    ),
     "ltx": (
         "LTXVideoTransformer3DModel",
         {"num_attention_heads": 32, "attention_head_dim": 128, "num_layers": 2},
@@ -88,7 +110,59 @@ def test_other_families_in_the_diffusers_layout(label, prefix):
         model = getattr(diffusers, name)(**config)
     shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
     found = identify(parse_header(Sparse(shapes, prefix=prefix)))
-    assert (found.architectures, found.layout) == (expected, "diffusers")
+    same = name == "Kandinsky5Transformer3DModel"  # its names are the same in both layouts
+    assert (found.architectures, found.layout) == (expected, "original" if same else "diffusers")
+
+
+@cache
+def published_shapes(label):
+    """The header of one of `PUBLISHED`, in the original layout."""
+    import diffusers
+    from accelerate import init_empty_weights
+
+    from layouts import original_layout
+
+    name, config, _ = PUBLISHED[label]
+    with init_empty_weights():
+        model = getattr(diffusers, name)(**config)
+    family = next(family for family in FAMILIES if family.transformer_class == name)
+    return {key: list(row.shape) for key, row in original_layout(model.state_dict(), family).items()}
+
+
+def mutated(random, shapes):
+    """Shapes with some tensors left out, renamed or of another shape."""
+    shapes = dict(shapes)
+    for _ in range(random.choice((1, 2, 5, 40))):
+        name = random.choice(list(shapes))
+        shape = shapes.pop(name)
+        change = random.randrange(5)
+        if change == 1:
+            name = name.replace("0", random.choice(("1", "-1", "99999999999", "x")))
+        elif change == 2:
+            name = (
+                random.choice(("", "model.", "module.", "diffusion_model.", "é.")) + name[random.randrange(len(name)) :]
+            )
+        elif change == 3:
+            shape = [random.choice((0, 1, 2, 16, 65, side, 2**31)) for side in shape]
+        elif change == 4:
+            shape = random.choice(([], shape[:1], [*shape, 1], shape[::-1]))
+        if change:
+            shapes[name] = shape
+    return shapes
+
+
+TRIES = int(os.environ.get("REELTUNE_FUZZ_HEADERS", "60"))
+
+
+def test_mutated_headers_end_in_a_result(headers):
+    random = Random(5)
+    labels = [*headers, *PUBLISHED]
+    for number in range(TRIES):
+        label = labels[number % len(labels)]
+        shapes = headers[label] if label in headers else published_shapes(label)
+        tensors = {name: Tensor(name, "BF16", tuple(shape), 0, 0) for name, shape in mutated(random, shapes).items()}
+        found = identify(Header("x", tensors, {}, 0, 0))
+        assert set(found.architectures) <= set(found.compatible) <= set(ARCHITECTURES)
 
 
 def test_all_published_sizes_have_their_counts(headers):

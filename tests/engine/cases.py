@@ -11,7 +11,9 @@ FAST = {"num_inference_steps": 2, "resolution": "32x32", "video_length": 5, "see
 START, END = {"image_start": "start.png"}, {"image_end": "end.png"}
 PARTS = {"i2v": "wan_image", "fun_inp": "wan_image", "fun_inp_1.3B": "wan_image", "flf2v_720p": "wan_image",
          "animate": "wan_image", "chrono_edit": "wan_image", "lucy_edit": "wan22",
-         "ti2v_2_2": "wan22", "hunyuan": "hunyuan", "hunyuan_i2v": "hunyuan_image", "ltxv_13B": "ltx"}  # fmt: skip
+         "ti2v_2_2": "wan22", "hunyuan": "hunyuan", "hunyuan_i2v": "hunyuan_image", "ltxv_13B": "ltx",
+         "hunyuan_1_5_t2v": "hunyuan_1_5", "hunyuan_1_5_i2v": "hunyuan_1_5_image",
+         **dict.fromkeys(("k5_lite_t2v", "k5_lite_i2v", "k5_pro_t2v", "k5_pro_i2v"), "kandinsky_5")}  # fmt: skip
 MOTION = {"video_guide": "guide.mp4", "video_guide2": "face.mp4", "image_refs": "end.png"}
 REPLACED = {"video_mask": "mask.mp4", "custom_guide": "guide.mp4", "video_prompt_type": "VBAI"}
 CASES = {
@@ -28,6 +30,11 @@ CASES = {
     "animate, replaced": MOTION | REPLACED | {
         "video_length": 13, "sliding_window_size": 5, "guidance_scale": 2.0, "negative_prompt": "blurry",
     },
+    "hunyuan_1_5_t2v": {"prompt": 'a cat holds a sign that says "cat"', "negative_prompt": 'no "dog"'},
+    "hunyuan_1_5_t2v_diffusers": {}, "hunyuan_1_5_t2v, distilled": {"guidance_scale": 1.0}, "hunyuan_1_5_i2v": START | {"guidance_scale": 3.0},
+    "hunyuan_1_5_i2v_step": START | {"guidance_scale": 1.0, "num_inference_steps": 3},
+    "k5_lite_t2v": {"negative_prompt": "blurry"}, "k5_lite_i2v": START | {"video_length": 17}, "k5_pro_t2v": {"guidance_scale": 1.0},
+    "k5_pro_i2v": START | {"guidance_scale": 1.0, "video_length": 17},
     "ltxv_13B": {"resolution": "96x96", "video_length": 9},
     "ltxv_13B, images": START | END | {"resolution": "96x96", "video_length": 9},
 }  # fmt: skip
@@ -35,7 +42,8 @@ CASES = {
 
 def architecture_of(case):
     name = case.partition(",")[0]
-    return "hunyuan_i2v" if name.startswith("hunyuan_i2v") else name
+    several = ("hunyuan_i2v", "hunyuan_1_5_i2v", "hunyuan_1_5_t2v")  # with transformers of several kinds
+    return next((architecture for architecture in several if name.startswith(architecture)), name)
 
 
 def write_case(name, root, define, parts, layout="original"):

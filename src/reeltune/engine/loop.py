@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
@@ -53,6 +54,18 @@ class StepEnds:
         if self._stop and done == steps * self._request.windows:
             raise AllStepsMade
         return values
+
+
+def call_after_steps(pipeline: Any, step_end: StepEnds) -> None:
+    """Call `step_end` after each step of a pipeline that doesn't take it as an argument of its call."""
+    inner, steps = pipeline.scheduler.step, count()
+
+    def step(velocity: torch.Tensor, timestep: Any, sample: torch.Tensor, **options: Any) -> Any:
+        result = inner(velocity, timestep, sample, **options)
+        step_end(pipeline, next(steps), timestep, {"latents": result[0]})
+        return result
+
+    pipeline.scheduler.step = step
 
 
 def _noise(scheduler: Any, index: int, iterations: int) -> float:

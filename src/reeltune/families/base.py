@@ -6,6 +6,7 @@ declares what differs: its inputs, its settings, and how to recognize it by a ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -23,6 +24,41 @@ Config = Mapping[str, Any]  # keyword arguments of the diffusers transformer cla
 def frozen(**values: Any) -> Config:
     """A read-only mapping, so that declarations can't be changed by accident."""
     return MappingProxyType(values)
+
+
+def width_of(config: Config) -> int:
+    """Features of a token in a transformer with that config; 0 if the config doesn't tell."""
+    return int(config.get("model_dim") or config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0))
+
+
+def blocks_of(config: Config) -> int:
+    """The number of blocks of a transformer with that config; 0 if the config doesn't tell."""
+    keys = ("num_layers", "num_single_layers", "num_text_blocks", "num_visual_blocks")
+    return sum(config.get(key, 0) for key in keys)
+
+
+def rotary_axes(stored: object, head: int, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of a rotary embedding that a file's config stores, if they are valid for the head size; else `usual`."""
+    if not isinstance(stored, list | tuple) or len(stored) != len(usual):
+        return usual
+    if not all(type(axis) is int and axis > 0 for axis in stored) or sum(stored) != head:
+        return usual
+    return tuple(stored)
+
+
+def block_counts(shapes: Shapes, pattern: re.Pattern[str]) -> dict[str, int]:
+    """The number of blocks of each kind. `pattern` has a group for the kind and one for the number.
+
+    Raises ValueError if a forged number exceeds the tensor count.
+    """
+    counts: dict[str, int] = {}
+    for name in shapes:
+        match = pattern.match(name)
+        if match:
+            counts[match[1]] = max(counts.get(match[1], 0), int(match[2]) + 1)
+    if max(counts.values(), default=0) > len(shapes):
+        raise ValueError("more blocks than tensors")
+    return counts
 
 
 @dataclass(frozen=True)
@@ -152,7 +188,9 @@ class Family:
     longest videos that the models were trained on. `aliases`: names of modules in other programs, and the original
     ones. `position_table`: positions in each axis, unless the model's config has the number; 0 for no limit.
     `sized_by`: tensors whose first side is the hidden size; the first one that exists counts. `whole`: how the names of
-    tensors start that only whole models contain, not modules; empty where there are no modules.
+    tensors start that only whole models contain, not modules; empty where there are no modules. `mask_bytes`: bytes of
+    attention masks for each pair of tokens. `own_timesteps`: whether its pipeline takes the timesteps from the
+    scheduler, so that those that the models were made for must be set there.
     """
 
     name: str
@@ -173,6 +211,8 @@ class Family:
     position_table: int = 0
     sized_by: tuple[str, ...] = ()
     whole: str = ""
+    mask_bytes: int = 0
+    own_timesteps: bool = False
 
     def hidden_size(self, shapes: Shapes) -> int | None:
         """The hidden size of a model or a module, from the shapes of its tensors by original name."""

@@ -66,7 +66,9 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
         "video_length": Setting(LENGTH, "Number of frames, or a duration such as 10s."),
         "seed": Setting(SEED, "Random seed; -1 picks one.", (-1,)),
         "num_inference_steps": Setting(COUNT, "Denoising steps."),
-        "guidance_scale": Setting(NUMBER, "Guidance; 1 turns it off. Hunyuan: with a negative prompt only.", (1, 5)),
+        "guidance_scale": Setting(
+            NUMBER, "Guidance; 1 turns it off. Hunyuan 1.0: with a negative prompt only.", (1, 5)
+        ),
         "embedded_guidance_scale": Setting(NUMBER, "Hunyuan's distilled guidance.", (6,)),
         "guidance2_scale": Setting(NUMBER, "Guidance of the second phase.", (), "guidance_phases"),
         "guidance3_scale": Setting(NUMBER, "Guidance of the third phase.", (5,), "switch_threshold2"),

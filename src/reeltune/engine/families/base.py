@@ -6,9 +6,9 @@ height, width] in -1..1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,10 @@ class TemporalAxis:
     patch: int
 
 
+def unchanged(pipeline: Any, request: Request) -> None:
+    """For families whose pipelines are used as they are."""
+
+
 def no_extra_frames(config: Config) -> int:
     """For families whose models make just the frames that are shown."""
     return 0
@@ -52,7 +56,9 @@ class FamilyRuntime:
     the model has any of them; None for families without that guidance. `unconditional(options)`: further arguments of
     the transformer that differ in the pass without the prompt, given those of the pass with it. `decodes_windows`:
     whether the pipeline decodes each window itself, because the next one begins with its frames; their latents are
-    stored one window after the other.
+    stored one window after the other. `prepare(pipeline, request)`: sets up a pipeline before its call. `stand_ins`:
+    what stands for parts that a pipeline reads when it is built, where they aren't loaded. `channels_last`: whether the
+    pipeline holds latents as [1, frames', height', width', channels], before the channels of conditions.
     """
 
     encode: Callable[[Any, Request, InputImages, Config, int, torch.device], Tensors]
@@ -66,3 +72,6 @@ class FamilyRuntime:
     perturbed: Callable[[Any, Sequence[int]], AbstractContextManager[bool]] | None = None
     unconditional: Callable[[Arguments], Arguments] | None = None
     decodes_windows: bool = False
+    prepare: Callable[[Any, Request], None] = unchanged
+    stand_ins: Mapping[str, Any] = field(default_factory=dict)
+    channels_last: bool = False
