@@ -6,7 +6,7 @@ height, width] in -1..1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,5 +73,5 @@ class FamilyRuntime:
     unconditional: Callable[[Arguments], Arguments] | None = None
     decodes_windows: bool = False
     prepare: Callable[[Any, Request], None] = unchanged
-    stand_ins: Mapping[str, Any] = field(default_factory=dict)
+    stand_ins: Arguments = field(default_factory=dict)
     channels_last: bool = False
