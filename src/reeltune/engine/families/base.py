@@ -73,5 +73,5 @@ class FamilyRuntime:
     unconditional: Callable[[Arguments], Arguments] | None = None
     decodes_windows: bool = False
     prepare: Callable[[Any, Request], None] = unchanged
-    stand_ins: Arguments = field(default_factory=dict)
+    stand_ins: Mapping[str, object] = field(default_factory=dict)
     channels_last: bool = False
