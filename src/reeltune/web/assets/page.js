@@ -36,6 +36,22 @@
     if (box.top < 0 || box.top > window.innerHeight * 0.6) element.scrollIntoView({ block: 'start' });
   };
 
+  // A video that was opened by a click plays with its sound, unless the browser doesn't allow it.
+  reeltune.opened = element => {
+    reeltune.reveal(element);
+    const video = element.querySelector('video[data-sound]');
+    if (video) reeltune.unmute(video);
+  };
+
+  reeltune.unmute = video => {
+    for (const other of document.querySelectorAll('video[data-sound]')) other.muted = other !== video;
+    video.play().catch(error => {
+      if (error.name !== 'NotAllowedError') return;
+      video.muted = true;
+      video.play().catch(() => {});
+    });
+  };
+
   // --- keys --------------------------------------------------------------------------------------------------------
   document.addEventListener('keydown', event => {
     if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return;
@@ -115,6 +131,22 @@
       if (/^HTTP \d+: /.test(text)) toast.textContent = text.replace(/^HTTP \d+: /, '');
     });
   }).observe(document.documentElement, { childList: true, subtree: true });
+
+  // --- the button that turns a video's sound on, from the start of the video -------------------------------------
+  document.addEventListener('click', event => {
+    const video = event.target.closest?.('[data-unmute]')?.parentElement.querySelector('video');
+    if (!video) return;
+    video.currentTime = 0;
+    reeltune.unmute(video);
+  });
+  document.addEventListener('volumechange', event => {  // doesn't bubble
+    const button = event.target.parentElement?.querySelector('[data-unmute]');
+    if (button) button.hidden = !event.target.muted;
+  }, true);
+  document.addEventListener('timeupdate', event => {  // no sound from a tab that is not shown
+    const video = event.target;
+    if (video.matches('video[data-sound]') && !video.muted && !video.checkVisibility()) video.pause();
+  }, true);
 
   // --- videos that play while the pointer is over them ------------------------------------------------------------
   const film = event => event.target.closest?.('[data-film]')?.querySelector('video[data-hover]');
