@@ -59,8 +59,10 @@ def video(path: Path, *, poster: bool = False, sound: bool = False) -> str:
         return f'<img src="{source}" alt="{text(path.name)}"' + (' loading="lazy">' if poster else ">")
     if poster:
         return f'<video src="{source}" preload="metadata" muted loop playsinline tabindex="-1" data-hover></video>'
-    player = f'<video src="{source}" controls autoplay muted loop playsinline{" data-sound" if sound else ""}></video>'
-    return player + ('<button type="button" class="rt-button rt-sound" data-unmute>Sound on</button>' if sound else "")
+    if not sound:
+        return f'<video src="{source}" controls autoplay muted loop playsinline></video>'
+    unmute = '<button type="button" class="rt-button rt-sound" data-unmute>Turn sound on</button>'
+    return f'<video src="{source}" controls autoplay muted loop playsinline data-sound></video>{unmute}'
 
 
 def download_link(path: Path, label: str) -> str:

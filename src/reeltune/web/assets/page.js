@@ -39,12 +39,13 @@
   // A video that was opened by a click plays with its sound, unless the browser doesn't allow it.
   reeltune.opened = element => {
     reeltune.reveal(element);
-    const video = element.querySelector('video[data-sound]');
-    if (video) reeltune.unmute(video);
+    const video = element.querySelector('video');
+    if (video?.matches('[data-sound]')) reeltune.unmute(video);
+    else if (video) video.muted = true;  // the element of the video before is used again
   };
 
   reeltune.unmute = video => {
-    for (const other of document.querySelectorAll('video[data-sound]')) other.muted = other !== video;
+    video.muted = false;
     video.play().catch(error => {
       if (error.name !== 'NotAllowedError') return;
       video.muted = true;
@@ -139,14 +140,20 @@
     video.currentTime = 0;
     reeltune.unmute(video);
   });
-  document.addEventListener('volumechange', event => {  // doesn't bubble
-    const button = event.target.parentElement?.querySelector('[data-unmute]');
-    if (button) button.hidden = !event.target.muted;
-  }, true);
-  document.addEventListener('timeupdate', event => {  // no sound from a tab that is not shown
-    const video = event.target;
-    if (video.matches('video[data-sound]') && !video.muted && !video.checkVisibility()) video.pause();
-  }, true);
+  for (const name of ['volumechange', 'timeupdate']) {  // they don't bubble
+    document.addEventListener(name, event => {
+      const video = event.target;
+      if (!video.matches('video[data-sound]')) return;
+      const button = video.parentElement.querySelector('[data-unmute]');
+      if (button) button.hidden = !video.muted;  // also of a button that the server has replaced
+      if (video.muted) return;
+      if (name === 'volumechange') {
+        for (const other of document.querySelectorAll('video[data-sound]')) if (other !== video) other.muted = true;
+      }
+      const shown = video.checkVisibility() || document.pictureInPictureElement === video;
+      if (!shown) video.pause();  // no sound from a tab that is not shown
+    }, true);
+  }
 
   // --- videos that play while the pointer is over them ------------------------------------------------------------
   const film = event => event.target.closest?.('[data-film]')?.querySelector('video[data-hover]');
