@@ -1,4 +1,4 @@
-"""Write MP4 files with PyAV: H.264, yuv420p, playable while loading, with JSON in the `comment` tag."""
+"""Write MP4 files with PyAV: H.264, yuv420p, AAC, playable while loading, with JSON in the `comment` tag."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import secrets
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +20,10 @@ import numpy.typing as npt
 
 from reeltune.errors import MediaError
 from reeltune.files import reason
+from reeltune.media.aac import aac_rate, audio_frames, set_up
 from reeltune.media.container import FAILURES, open_container, video_stream
 from reeltune.media.kinds import display
+from reeltune.media.sound import Sound
 from reeltune.media.tags import MAX_BYTES
 from reeltune.media.tags import read_metadata as read_metadata
 from reeltune.untrusted import JsonObject, clean_text
@@ -29,6 +32,10 @@ Report = Callable[[str], None]
 
 _QUALITY = "17"  # x264's constant rate factor; visually lossless
 _REPRODUCIBLE = "mbtree=0"  # with this part of its rate control, x264 writes small videos differently each time
+_OPTIONS = {
+    "movflags": "+faststart",
+    "max_interleave_delta": "0",  # packets of sound wait for those of the video, however late x264 returns them
+}
 _MAX_NAME = 80  # characters
 _MAX_NAME_BYTES = 160  # file systems allow 255, and a number and a suffix are added
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # device names on Windows
@@ -53,8 +60,19 @@ class FrameArray(Protocol):
         """Each frame [height, width, 3]."""
 
 
-def write_mp4(path: Path, frames: FrameArray, fps: int, metadata: JsonObject, report: Report = warnings.warn) -> Path:
+def write_mp4(
+    path: Path,
+    frames: FrameArray,
+    fps: int,
+    metadata: JsonObject,
+    report: Report = warnings.warn,
+    *,
+    sound: Sound | None = None,
+) -> Path:
     """Write `frames` uint8 [frames, height, width, 3] (even height and width) and return the path.
+
+    `sound`: is written as AAC at its own rate, or at 48 kHz if AAC doesn't have that rate. It is cut, or followed by
+    silence, to be as long as the video.
 
     The file appears under its name only when it is complete. If nothing is written, the empty file that `free_name`
     has created is removed. If the metadata can't be embedded, the video is written without it, and `report` is called
@@ -65,7 +83,7 @@ def write_mp4(path: Path, frames: FrameArray, fps: int, metadata: JsonObject, re
     try:
         _check(frames)
         path.parent.mkdir(parents=True, exist_ok=True)
-        problem = _write(partial, frames, fps, metadata)
+        problem = _write(partial, frames, fps, metadata, sound)
         partial.replace(path)
         written = True
     except (*FAILURES, TypeError, RuntimeError) as error:
@@ -98,27 +116,33 @@ def as_comment(metadata: JsonObject) -> tuple[str, str]:
     return comment, ""
 
 
-def _write(path: Path, frames: FrameArray, fps: int, metadata: JsonObject) -> str:
+def _write(path: Path, frames: FrameArray, fps: int, metadata: JsonObject, sound: Sound | None) -> str:
     """Write the video and return why the metadata is not embedded; empty if it is."""
     comment, problem = as_comment(metadata)
     if not problem:
         try:
-            _encode(path, frames, fps, comment)
+            _encode(path, frames, fps, comment, sound)
             return ""
         except (*FAILURES, TypeError, RuntimeError) as error:
             problem = f"{type(error).__name__}: {error}"
-    _encode(path, frames, fps, "")  # raises again if the metadata was not the cause
+    _encode(path, frames, fps, "", sound)  # raises again if the metadata was not the cause
     return clean_text(problem)
 
 
-def _encode(path: Path, frames: FrameArray, fps: int, comment: str) -> None:
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+def _encode(path: Path, frames: FrameArray, fps: int, comment: str, sound: Sound | None) -> None:
+    with av.open(str(path), "w", format="mp4", options=_OPTIONS) as container:
         if comment:
             container.metadata["comment"] = comment
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": _QUALITY, "preset": "medium", "x264-params": _REPRODUCIBLE}
+        if sound is not None:
+            audio = container.add_stream("aac", rate=aac_rate(sound.rate))
+            set_up(audio, sound)
+            for part in audio_frames(sound, Fraction(frames.shape[0], fps)):
+                container.mux(audio.encode(part))
+            container.mux(audio.encode())
         for picture in frames:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             container.mux(stream.encode(frame))

@@ -1,4 +1,4 @@
-"""A generated video: its frames, and how it was made."""
+"""A generated video: its frames and sound, and how it was made."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from reeltune.media.kinds import IMAGE_SUFFIX, VIDEO_SUFFIX, display
 from reeltune.media.mp4 import Report, write_mp4
 from reeltune.media.origin import Origin
 from reeltune.media.png import write_png
+from reeltune.media.sound import Sound
 from reeltune.untrusted import JsonObject
 
 
@@ -26,7 +27,7 @@ class Video:
 
     `frames`: uint8 [frames, height, width, 3]. `fps`: frames per second. `latents`: the file with its latents, which is
     deleted when the video is saved or garbage collected, but not when the process ends before. `image`: whether it is a
-    single image, of a definition with `image_outputs`.
+    single image, of a definition with `image_outputs`. `sound`: None for a silent video.
     """
 
     frames: npt.NDArray[np.uint8] = field(repr=False)
@@ -34,6 +35,7 @@ class Video:
     origin: Origin
     latents: Path | None = None
     image: bool = False
+    sound: Sound | None = None
     _finalizer: weakref.finalize[..., Video] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
@@ -50,8 +52,8 @@ class Video:
     def save(self, path: str | Path, *, listener: Listener | None = None, metadata: JsonObject | None = None) -> Path:
         """Write an MP4 file with the settings embedded, and delete the latents.
 
-        A path that ends in `.png` gets a PNG image, if there is only one frame. `metadata`: what to embed besides the
-        settings.
+        A path that ends in `.png` gets a PNG image, if there is only one frame; the image has no sound. `metadata`:
+        what to embed besides the settings.
 
         The file appears only when it is complete. If the settings can't be embedded, the video is written without them,
         and `listener` gets a notice; without a listener it is a warning. Raises MediaError if the video can't be
@@ -76,11 +78,14 @@ class Video:
 
     def _write(self, path: Path, embedded: JsonObject, report: Report) -> Path:
         if path.suffix.lower() != IMAGE_SUFFIX:
-            return write_mp4(path, self.frames, self.fps, embedded, report)
+            return write_mp4(path, self.frames, self.fps, embedded, report, sound=self.sound)
         if len(self.frames) != 1:
             message = f"{display(path)} can't be written: a PNG image has one frame, and the video {len(self.frames)}."
             raise MediaError(message, hint=f"Use a name that ends in {VIDEO_SUFFIX}.")
-        return write_png(path, self.frames[0], embedded, report)
+        written = write_png(path, self.frames[0], embedded, report)
+        if self.sound is not None:
+            report(f"{display(path)} is an image, which has no sound.")
+        return written
 
     def keep_latents(self) -> None:
         """Keep the file with the latents after this object is garbage collected."""
