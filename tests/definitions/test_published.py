@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,15 @@ def test_reasons_by_count(catalog):
     rows = [row for row in catalog.summaries() if row.id in facts()]
     counts = Counter(row.cause for row in rows)
     assert counts == {UNKNOWN: 157, "": 58, NVFP4: 2}
+
+
+def test_the_readme_counts_them_by_family():
+    repository = Path(__file__).parents[2]
+    models = (repository / "docs" / "models.md").read_text(encoding="utf-8")
+    start = models.index("| family | published definitions |")
+    table = models[start : models.index("\n\n", start)]
+    assert table.count("\n| ") > 5
+    assert table in (repository / "README.md").read_text(encoding="utf-8")
 
 
 def test_those_with_loras_or_three_phases_run(catalog):
