@@ -108,8 +108,7 @@ def stored_as(
 
 def in_blocks(name: str) -> bool:
     """Whether a tensor is the weight of a linear layer in a block of the transformer."""
-    parts = name.split(".")
-    return any(part.isdigit() for part in parts) and name.endswith(".weight") and "norm" not in name
+    return "blocks." in name and name.endswith(".weight") and "norm" not in name
 
 
 def convert(source: Path, target: Path, kind: str, decoded: Path, dtype: torch.dtype = torch.bfloat16, **more) -> Path:

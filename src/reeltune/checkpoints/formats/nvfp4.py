@@ -51,7 +51,7 @@ _CONFIG_KEY = "quantization_config"  # of the metadata that ModelOpt writes
 
 
 @dataclass(frozen=True)
-class Layout:
+class PackedLayout:
     """How a program stores a weight: `high_first`: in which half of a byte the first of two numbers is; `tiled`:
     whether the scales lie in tiles.
     """
@@ -60,7 +60,7 @@ class Layout:
     tiled: bool
 
 
-_COMFYUI, _LIGHTX2V, _MODELOPT = Layout(True, True), Layout(False, True), Layout(False, False)
+_COMFYUI, _LIGHTX2V, _MODELOPT = PackedLayout(True, True), PackedLayout(False, True), PackedLayout(False, False)
 
 
 class Nvfp4(ScaledInt8):
@@ -158,7 +158,7 @@ def is_packed(tensor: Tensor) -> bool:
     return tensor.dtype == PACKED and tensor.name.endswith(".weight") and len(tensor.shape) == 2
 
 
-def layout_of(header: Header, tensor_name: str) -> Layout | None:
+def layout_of(header: Header, tensor_name: str) -> PackedLayout | None:
     """How a packed weight is stored; None where the header doesn't tell it."""
     layer = module_of(tensor_name)
     if layer + WHOLE_SCALE not in header.tensors:

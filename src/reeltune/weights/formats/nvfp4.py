@@ -22,7 +22,7 @@ from reeltune.checkpoints.formats.nvfp4 import (
     TILE_COLUMNS,
     TILE_ROWS,
     WHOLE_SCALE,
-    Layout,
+    PackedLayout,
     is_packed,
     layout_of,
 )
@@ -124,7 +124,7 @@ class Nvfp4Decoder(ScaledInt8Decoder):
 class _PackedDecoder(Nvfp4Decoder):
     """Reads rows of a packed weight. `is_divisor`: whether its factor is what weights were multiplied with."""
 
-    def __init__(self, layout: Layout, is_divisor: bool) -> None:
+    def __init__(self, layout: PackedLayout, is_divisor: bool) -> None:
         self._layout = layout
         self._is_divisor = is_divisor
 
@@ -145,7 +145,7 @@ class _PackedDecoder(Nvfp4Decoder):
         fill(stored, scales, self._layout.high_first, numbers, name)
 
 
-def _layout(header: Header, tensor: Tensor) -> Layout:
+def _layout(header: Header, tensor: Tensor) -> PackedLayout:
     layout = layout_of(header, tensor.name)
     if layout is None:
         message = f"{header.file}: the header doesn't tell how {tensor.name} is stored in 4 bits."
