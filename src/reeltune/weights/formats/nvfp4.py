@@ -28,13 +28,13 @@ from reeltune.checkpoints.formats.nvfp4 import (
 )
 from reeltune.dtypes import Quantization
 from reeltune.errors import UnsupportedFormat
+from reeltune.weights import fp8
 from reeltune.weights.formats.base import CHUNK, Decoder, Weight, check_scales, swap_halves
 from reeltune.weights.formats.int8_scaled import ScaledInt8Decoder
 from reeltune.weights.tensors import TensorFile
 
 _MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _CODES = (*_MAGNITUDES, *(-magnitude for magnitude in _MAGNITUDES))
-_E4M3 = torch.float8_e4m3fn
 _QUARTER = 32  # rows of a tile that lie beside each other
 
 
@@ -59,7 +59,7 @@ class Nvfp4Weight:
 
     def swapped(self) -> Self:
         """Itself with the lower half of the rows before the upper one."""
-        return self._with(swap_halves(self.values), swap_halves(self.scales.view(torch.uint8)).view(_E4M3))
+        return self._with(swap_halves(self.values), swap_halves(self.scales.view(torch.uint8)).view(fp8.E4M3))
 
     def _with(self, values: torch.Tensor, scales: torch.Tensor) -> Self:
         return type(self)(values, scales, self.factor, self.high_first, self.name)
@@ -133,7 +133,7 @@ class _PackedDecoder(Nvfp4Decoder):
     ) -> torch.Tensor:
         """Scales in fp32 [count, in / 16], those of the whole weight included."""
         rows = arranged(scales, tensor, self._layout.tiled, first, count)
-        return rows.to(torch.float32).mul_(_factor(factors, self._is_divisor))
+        return _times(rows, _factor(factors, self._is_divisor))
 
     def decode_rows(
         self, tensor: Tensor, file_name: str, stored: torch.Tensor, scales: torch.Tensor | None, numbers: torch.Tensor
@@ -164,6 +164,11 @@ def _factor(numbers: Sequence[torch.Tensor], is_divisor: bool) -> torch.Tensor:
     return 1 / factor if is_divisor else factor
 
 
+def _times(scales: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Scales e4m3 [rows, in / 16] times that of the whole weight, in fp32."""
+    return fp8.decode(scales, factor.expand(len(scales), 1), torch.float32)
+
+
 def arranged(scales: torch.Tensor, weight: Tensor, tiled: bool, first: int, count: int) -> torch.Tensor:
     """The scales of `count` rows of a weight from `first` on, row by row: e4m3 [count, in / 16].
 
@@ -177,7 +182,7 @@ def arranged(scales: torch.Tensor, weight: Tensor, tiled: bool, first: int, coun
         tiles = tiles[top : -(-(first + count) // TILE_ROWS)]
         stored = tiles.permute(0, 3, 2, 1, 4).reshape(-1, across * TILE_COLUMNS)
         first -= top * TILE_ROWS
-    return stored[first : first + count, :columns].view(_E4M3)
+    return stored[first : first + count, :columns].view(fp8.E4M3)
 
 
 @functools.cache
