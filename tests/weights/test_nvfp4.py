@@ -423,6 +423,7 @@ def test_scales_of_both_orders_are_refused(tmp_path, weights):
     ("added", "words"),
     [
         ({f"{LINEAR}.pre_quant_scale": torch.ones(48)}, "smoothed"),
+        ({f"{LINEAR}.weight_global_scale": torch.ones(())}, "have scales of two programs"),
         ({f"{LINEAR}.weight_packed": torch.ones(64, 24, dtype=torch.uint8)}, "compressed-tensors"),
     ],
 )

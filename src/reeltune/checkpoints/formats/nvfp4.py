@@ -205,6 +205,8 @@ def _unclear(header: Header) -> str:
     for weight in weights:
         if module_of(weight.name) + _SCALES not in header.tensors:
             continue  # a fault, or no packed weight
+        if all(module_of(weight.name) + ending in header.tensors for ending in (WHOLE_SCALE, GLOBAL_SCALE)):
+            return "some of its nvfp4 weights have scales of two programs (weight_scale_2 and weight_global_scale)"
         layout = layout_of(header, weight.name)
         if layout is None and _is_of_modelopt(header):
             return "it is ModelOpt's, and doesn't tell which half of a byte comes first or how its scales lie"
