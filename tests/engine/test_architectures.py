@@ -10,6 +10,7 @@ import pytest
 import torch
 from cases import CASES, architecture_of, write_case
 from ltx_reference import load_pipelines, two_scale_frames, two_scale_latents
+from wan_reference import IDS, Video
 
 from reeltune import Engine, Notice, Preferences
 from reeltune.engine.solvers import scheduler
@@ -58,6 +59,8 @@ def by_diffusers(definition, settings, step_end=None):
     from reeltune.request.parse import complete_settings
 
     architecture = definition.architecture
+    if architecture.id in IDS:
+        return Video(definition, settings).frames
     whole, _ = complete_settings(definition, settings)
     request, _ = build_request(definition, whole)
     images = read_inputs(request, Reporter(print))
