@@ -1,7 +1,8 @@
 """The rules of Wan's relatives that have no pipeline in diffusers, written out with diffusers' models and schedulers.
 
 Phantom: github.com/Phantom-video/Phantom (subject2video.py). SVI 2.0 Pro: github.com/vita-epfl/Stable-Video-Infinity
-(wan_video_svi_pro.py). Wan-Move: github.com/ali-vilab/Wan-Move (wan_move.py, trajectory.py).
+(wan_video_svi_pro.py). Wan-Move: github.com/ali-vilab/Wan-Move (wan_move.py, trajectory.py). Ditto: github.com/EzioBy/Ditto
+(infer_ditto.py), which is Vace with a LoRA.
 """
 
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from torch.nn import functional
 
 from reeltune.engine.inputs import read_inputs
 from reeltune.engine.reporting import Reporter
@@ -21,6 +24,24 @@ from reeltune.weights.wide import products_in_fp32
 
 BF16 = torch.bfloat16
 IDS = ("phantom_1.3B", "phantom_14B", "i2v_2_2_svi2pro", "wanmove")
+
+
+def add_vace_lora(model, path):
+    """Have layers of Vace add up (down x), with the matrices of a LoRA in DiffSynth's layout."""
+    places = {
+        "self_attn.q": "attn1.to_q", "self_attn.o": "attn1.to_out.0", "cross_attn.k": "attn2.to_k", "ffn.0": "ffn.net.0.proj",
+        "ffn.2": "ffn.net.2",
+    }  # fmt: skip
+    state = load_file(path)
+    for layer, place in places.items():
+        name = f"vace_blocks.0.{layer}"
+        down, up = (state.pop(f"{name}.lora_{side}.default.weight").to(BF16) for side in "AB")
+
+        def add(_, inputs, output, down=down, up=up):
+            return output + functional.linear(functional.linear(inputs[0], down), up)
+
+        model.vace_blocks[0].get_submodule(place).register_forward_hook(add)
+    assert not state
 
 
 class Video:
