@@ -239,6 +239,7 @@ def test_unknown_files_are_contradicted_by_nothing():
 
 # --- Wan's relatives ------------------------------------------------------------------------------------------------
 
+PHANTOM, MOVE = "wan2.1_phantom_14B_quanto_mbf16_int8.safetensors", "wan2.1_wanmove_14B_mbf16.safetensors"
 SKY, CHRONO = "sky_reels2_diffusion_forcing_14B_quanto_int8.safetensors", "wan2.1_chrono_edit_14B_mbf16.safetensors"
 FACES = {
     "pose_patch_embedding.weight": [5120, 16, 1, 2, 2],
@@ -259,6 +260,9 @@ def relatives(headers):
         "sky_df_14B": (text, SKY),
         "animate": (image | FACES, "a.safetensors"),
         "chrono_edit": (image, CHRONO),
+        "phantom_1.3B": (small, "wan2_1_phantom_1.3B_mbf16.safetensors"),
+        "phantom_14B": (text, PHANTOM),
+        "wanmove": (image, MOVE),
     }
 
 
@@ -269,7 +273,9 @@ def named(shapes, file, prefix=""):
 
 
 @pytest.mark.parametrize("prefix", CONTAINERS)
-@pytest.mark.parametrize("id", ["lucy_edit", "ti2v_2_2", "sky_df_1.3B", "sky_df_14B", "animate", "chrono_edit"])
+@pytest.mark.parametrize("id", [
+    "lucy_edit", "ti2v_2_2", "sky_df_1.3B", "sky_df_14B", "animate", "chrono_edit", "phantom_1.3B", "phantom_14B", "wanmove",
+])  # fmt: skip
 def test_relatives_are_not_taken_for_each_other(headers, id, prefix):
     shapes, file = relatives(headers)[id]
     assert named(shapes, file, prefix).architectures == (id,)
@@ -285,6 +291,12 @@ def test_relatives_are_not_taken_for_each_other(headers, id, prefix):
         ("wan_i2v_14B", "wan2.1_image2video_480p_14B_mbf16.safetensors", ("i2v", "fun_inp")),
         ("wan_i2v_14B", "ChronoEdit-14B.safetensors", ("chrono_edit",)),
         ("wan_vace_module_14B", SKY, ("vace_14B", "vace_14B_2_2")),
+        ("wan_t2v_14B", "Phantom-Wan-14B_fp16.safetensors", ("phantom_14B",)),
+        ("wan_t2v_1.3B", "Phantom-Wan-1_3B_fp16.safetensors", ("phantom_1.3B",)),
+        ("wan_t2v_14B", MOVE, ("t2v", "t2v_2_2")),
+        ("wan_i2v_14B", "Wan21-WanMove_fp8_scaled_e4m3fn_KJ.safetensors", ("wanmove",)),
+        ("wan_i2v_14B", PHANTOM, ("i2v", "fun_inp")),
+        ("wan_vace_module_14B", "ditto_global_style_comfy.safetensors", ("vace_14B", "vace_14B_2_2")),
         ("wan_t2v_14B", CHRONO, ("t2v", "t2v_2_2")),
     ],
 )
@@ -297,6 +309,12 @@ def test_what_a_user_writes_is_not_contradicted_by_a_name(headers):
     assert named(headers["wan_t2v_14B"], SKY).fits("t2v")
     assert named(headers["wan_i2v_14B"], "mine.safetensors").fits("chrono_edit")
     assert not named(headers["wan_i2v_14B"], "mine.safetensors").fits("animate")
+    assert named(headers["wan_i2v_14B"], "mine.safetensors").fits("wanmove")
+    assert named(headers["wan_t2v_14B"], PHANTOM).fits("t2v")
+    assert named(headers["wan_vace_module_14B"], "mine.safetensors").fits("vace_ditto_14B")
+    two = headers["wan_t2v_14B"] | {"patch_embedding.weight": [5120, 36, 1, 2, 2]}
+    assert named(two, "mine.safetensors").fits("i2v_2_2_svi2pro")
+    assert named(two, "svi2pro.safetensors").architectures == ("i2v_2_2",)
     assert not named(headers["wan_t2v_1.3B"], SKY).fits("sky_df_1.3B")
 
 

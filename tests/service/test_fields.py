@@ -2,13 +2,18 @@
 
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from reeltune import load_catalog
+from reeltune.errors import MediaError
 from reeltune.families import ARCHITECTURES
 from reeltune.families.vocabulary import KEYS
 from reeltune.request.parse import complete_settings
 from reeltune.service.fields import fields_of, initial_settings, inputs_of, settings_from_form
+from reeltune.service.settings_files import checked_inputs
+from reeltune.service.settings_schema import settings_schema
 from reeltune.settings import unused
 from reeltune.web.words import in_words
 
@@ -131,6 +136,41 @@ def test_letters_follow_from_the_inputs_given():
     }  # fmt: skip
     assert settings_from_form(catalog["ti2v_2_2"], {"image_start": None})["image_prompt_type"] == ""
     assert settings_from_form(catalog["ti2v_2_2"], {"image_start": "a.png"})["image_prompt_type"] == "S"
+
+
+def test_the_inputs_of_wans_conditioned_relatives():
+    catalog = load_catalog("/nonexistent")
+    shown = {
+        id: [(row.key, row.kind, row.label, row.required) for row in inputs_of(catalog[id].architecture)]
+        for id in ("phantom_14B", "wanmove", "i2v_2_2_svi2pro", "vace_ditto_14B")
+    }
+    assert shown == {
+        "phantom_14B": [("image_refs", "images", "People and objects", True)],
+        "wanmove": [("image_start", "image", "Start image", True), ("custom_guide", "tracks", "Trajectories", True)],
+        "i2v_2_2_svi2pro": [("image_start", "image", "Start image", True)],
+        "vace_ditto_14B": [("video_guide", "video", "Video to edit", True)],
+    }
+    tracks = inputs_of(catalog["wanmove"].architecture)[1]
+    assert "[frames, points, 2]" in tracks.help
+    assert settings_from_form(catalog["wanmove"], {"custom_guide": "a.npy"})["video_prompt_type"] == ""
+    assert "image_refs" in settings_schema(catalog["phantom_14B"])["required"]
+    assert settings_schema(catalog["wanmove"])["properties"]["custom_guide"]["title"] == "Trajectories"
+    modes = next(field for field in fields_of(catalog["vace_ditto_14B"]) if field.key == "model_mode")
+    assert (modes.label, modes.choices) == (
+        "Kind of edit", (("Global", 0), ("Global style", 1), ("Rendered to real", 2)),
+    )  # fmt: skip
+
+
+def test_a_draft_takes_trajectories_and_no_other_file_in_their_place(workspace, root):
+    definition = load_catalog(root)["wanmove"]
+    np.save(root / "uploads" / "tracks.npy", np.zeros((3, 2, 2)))
+    Image.new("RGB", (8, 8)).save(root / "uploads" / "start.png")
+    good = {"image_start": "uploads/start.png", "custom_guide": "uploads/tracks.npy"}
+    assert checked_inputs(workspace, definition, good) == good
+    with pytest.raises(MediaError, match=r"start\.png is a PNG image, not a NumPy file of trajectories"):
+        checked_inputs(workspace, definition, good | {"custom_guide": "uploads/start.png"})
+    with pytest.raises(MediaError, match=r"tracks\.npy is a NumPy file, not an image"):
+        checked_inputs(workspace, definition, good | {"image_start": "uploads/tracks.npy"})
 
 
 def test_nothing_in_the_page_names_a_model():

@@ -15,7 +15,7 @@ import torch
 
 from reeltune.definitions.slots import Slot
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import Arguments, FamilyRuntime, TemporalAxis, Tensors
+from reeltune.engine.families.base import Arguments, Change, Conditions, FamilyRuntime, TemporalAxis, Tensors
 from reeltune.engine.guidance import GuidanceSchedule, rescaled, schedule_of, with_deviation, without
 from reeltune.engine.models import LoadedTransformer
 from reeltune.engine.placing import Placement
@@ -31,6 +31,7 @@ from reeltune.request.values import Phase, Request, Riflex
 
 _COND, _UNCOND = "cond", "uncond"  # the passes with and without the prompt
 _PERTURBED = "perturbed"  # the pass with the prompt, and with self-attention that does nothing in some blocks
+_BARE = "bare"  # the pass without the prompt and without the condition
 
 
 @dataclass
@@ -116,8 +117,10 @@ class Denoiser:
 
     `config`, `dtype`: the transformers'. `load` returns the transformer of a slot; a second call returns the same one
     from memory. `negative`: the arguments of the pass without the prompt that differ from those of the pass with it,
-    empty if there is none.
+    empty if there is none. `conditions`: what the passes are shown.
     """
+
+    conditions = Conditions()
 
     def __init__(
         self,
@@ -157,16 +160,22 @@ class Denoiser:
         steering = self._steering
         if steering.step < steering.guidance.zero_steps:
             return Velocity(self._zeros(options["hidden_states"]))
-        conditional = velocity = self._pass(_COND, options)
+        shown = self.conditions
+        conditional = velocity = self._pass(_COND, _shown(options, shown.prompted))
         scale = steering.scale
         if scale.scale > 1 and self._negative:
             changed = {} if self._unconditional is None else self._unconditional(options)
-            unconditional = self._pass(_UNCOND, {**options, **self._negative, **changed})
+            unprompted = {**options, **self._negative, **changed}
+            unconditional = self._pass(_UNCOND, _shown(unprompted, shown.unprompted))
             if steering.guidance.zero_star:
                 unconditional = rescaled(conditional, unconditional)
-            velocity = unconditional + scale.scale * (conditional - unconditional)
+            if shown.bare is None:
+                velocity = unconditional + scale.scale * (conditional - unconditional)
+            else:
+                bare = self._pass(_BARE, _shown(unprompted, shown.bare))
+                velocity = bare + shown.scale * (unconditional - bare) + scale.scale * (conditional - unconditional)
         if scale.perturbation:
-            perturbed = self._pass(_PERTURBED, options)
+            perturbed = self._pass(_PERTURBED, _shown(options, shown.prompted))
             velocity = velocity + scale.perturbation * (conditional - perturbed)
             velocity = with_deviation(velocity, conditional, scale.rescaling)
         return Velocity(velocity)
@@ -218,6 +227,11 @@ class Denoiser:
             return hidden_states.new_zeros((*hidden_states.shape[:-1], self.config.out_visual_dim))
         batch, _, *sides = hidden_states.shape
         return hidden_states.new_zeros((batch, self.config.out_channels, *sides))
+
+
+def _shown(options: Arguments, change: Change) -> Arguments:
+    """The arguments of a pass, with what it is shown."""
+    return {**options, "hidden_states": change(options["hidden_states"])}
 
 
 def _in_run_dtype(value: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:

@@ -27,6 +27,7 @@ from reeltune.engine.stamps import Stamps
 from reeltune.engine.two_scales import denoise_at_two_scales
 from reeltune.engine.vae import VaeAtWork
 from reeltune.engine.warm import Warm
+from reeltune.engine.windows import denoise_in_windows
 from reeltune.errors import LoraMismatch, MediaError
 from reeltune.events import CancelToken, LatentsStored
 from reeltune.families import Component
@@ -150,7 +151,7 @@ class Run:
         def on_pass(sized: Request) -> None:
             self._cancel.check()
             if steered.cache is not None:
-                steered.cache.close()  # what it recorded is of another size
+                steered.cache.close()  # what it recorded is of another size or window
             if previewer is not None:
                 previewer.start(sized)
 
@@ -170,6 +171,8 @@ class Run:
             loop = Loop(self._architecture, parts, embeddings, images, on_step, self._placement.device, on_latents)
             if request.passes:
                 latents = denoise_at_two_scales(loop, request, partial(self._upsample, vae), on_pass)
+            elif request.window is not None and runtime_of(self._architecture).continues:
+                latents = denoise_in_windows(loop, request, request.window, on_pass)
             else:
                 latents = denoise(loop, request)
             self._check_latents(latents, images)

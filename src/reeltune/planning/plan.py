@@ -231,11 +231,13 @@ def _size_notices(definition: Definition, choice: Choice) -> list[str]:
     identity = choice.facts.identity
     if role_of(choice.slot, definition.slots) is not Role.WHOLE:
         return []
-    if identity is None or not identity.architectures or definition.architecture.id in identity.architectures:
+    architecture = definition.architecture
+    own = {architecture.id, architecture.transformer_of}
+    if identity is None or not identity.architectures or own.intersection(identity.architectures):
         return []
     return [
         f"The header of {choice.version.file_name} looks like {' or '.join(identity.architectures)}; it is used as "
-        f"{definition.architecture.id}, as the definition says."
+        f"{architecture.id}, as the definition says."
     ]
 
 
@@ -254,7 +256,9 @@ def _files(definition: Definition, selection: Selection, inventory: Inventory) -
 
 
 def used_preload(definition: Definition) -> tuple[Version, ...]:
-    """The versions under `preload_URLs`, without those that only features of other programs use."""
+    """The versions under `preload_URLs`, without LoRAs of modes and those that only features of other programs use."""
+    if definition.architecture.mode_loras:
+        return ()
     unused = definition.architecture.unused_files
     return tuple(
         version for version in definition.preload if not any(part in version.file_name.lower() for part in unused)
@@ -262,6 +266,8 @@ def used_preload(definition: Definition) -> tuple[Version, ...]:
 
 
 def _preload_notices(definition: Definition) -> list[str]:
+    if definition.architecture.mode_loras:
+        return []
     left_out = len(definition.preload) - len(used_preload(definition))
     if not left_out:
         return []

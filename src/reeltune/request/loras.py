@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reeltune.definitions import Definition
+from reeltune.errors import SettingsError
 from reeltune.families.base import LORA_SOURCES, LORA_WEIGHTS
 from reeltune.families.values import Settings
 from reeltune.request.values import Lora, Phase
+from reeltune.request.windows import mode_of
 from reeltune.settings.multipliers import StepWeights, add_items, parse_multipliers, weights_of
 
 
@@ -18,9 +20,11 @@ def loras_of(
 
     `settings`: complete settings. Raises SettingsError for invalid weights.
     """
+    of_mode = mode_loras(definition, settings)
     own = [lora.url for lora in definition.loras]
     users = list(settings.get(LORA_SOURCES) or ())
     weights = [
+        *_weights("", of_mode, notices),
         *_weights(definition.lora_multipliers, own, notices),
         *_weights(settings.get(LORA_WEIGHTS) or "", users, notices),
     ]
@@ -28,8 +32,23 @@ def loras_of(
     switch_phase = settings.get("model_switch_phase") or 1
     return tuple(
         Lora(source, weight.by_step(phase_steps, switch_phase))
-        for source, weight in zip((*own, *users), weights, strict=True)
+        for source, weight in zip((*of_mode, *own, *users), weights, strict=True)
     )
+
+
+def mode_loras(definition: Definition, settings: Settings) -> tuple[str, ...]:
+    """The LoRA that `model_mode` chooses; none for architectures whose modes don't.
+
+    Raises SettingsError for a mode without a LoRA.
+    """
+    architecture = definition.architecture
+    if not architecture.mode_loras:
+        return ()
+    mode, loras = mode_of(settings, architecture), definition.preload
+    if mode < len(loras):
+        return (loras[mode].url,)
+    message = f"model_mode is {mode}, and {definition.id} lists {len(loras)} LoRAs under preload_URLs."
+    raise SettingsError(message, hint="List one for each mode, in their order.")
 
 
 def _weights(text: str, loras: Sequence[str], notices: list[str]) -> tuple[StepWeights, ...]:

@@ -44,7 +44,7 @@ def windows_of(
         step = architecture.family.frame_step * block
         first = _fitted(1, architecture, block)
         notify(f"{frames} frames become {fitted}: in this mode, the number must be {first} plus a multiple of {step}.")
-    if windows.overlaps and fitted <= 2 * min(windows.overlaps):
+    if windows.overlaps and not windows.anchor and fitted <= 2 * min(windows.overlaps):
         least = 2 * min(windows.overlaps) * architecture.family.frame_step // 2 + 1
         raise SettingsError(
             f"{architecture.id} makes at least {least} frames, and video_length is {fitted}.",
@@ -54,10 +54,10 @@ def windows_of(
     if fitted <= size:
         return fitted, None
     overlap = _overlap(settings.get(_OVERLAP, 1), windows, architecture, block)
-    if 2 * overlap >= size:
+    if 2 * (overlap + windows.anchor) >= size:
         message = f"Windows of {size} frames can't share {overlap} frames."
-        raise SettingsError(message, hint=f"{_SIZE} must be more than twice {_OVERLAP}.")
-    return fitted, Window(size, overlap, _noise(settings))
+        raise SettingsError(message, hint=f"{_SIZE} must be more than {2 * (overlap + windows.anchor)}.")
+    return fitted, Window(size, overlap + windows.anchor, _noise(settings))
 
 
 def _fitted(frames: int, architecture: Architecture, block: int) -> int:

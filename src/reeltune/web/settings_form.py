@@ -20,7 +20,7 @@ from reeltune.service.drafts import (
     save_defaults,
     updated,
 )
-from reeltune.service.fields import FormField, fields_of, inputs_of
+from reeltune.service.fields import FILE_KINDS, FormField, fields_of, inputs_of
 from reeltune.service.workspace import Workspace
 from reeltune.settings import settings_text
 from reeltune.web.clock import CURRENT_JOB, MODEL, QUEUE
@@ -70,7 +70,7 @@ class SettingsForm:
     def draw(self) -> None:
         """Draw the prompt and the inputs, the Generate button with its answer, and all other settings."""
         self._draw_fields([field for field in self._fields if field.key == "prompt"])
-        inputs = [field for field in self._fields if field.kind in ("image", "images", "video")]
+        inputs = [field for field in self._fields if field.kind in FILE_KINDS]
         if inputs:
             with gr.Row(elem_classes="rt-fields rt-inputs"):
                 self._draw_fields(inputs)
