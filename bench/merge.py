@@ -11,6 +11,7 @@ with optimum-quanto's formula and saves; it syncs, hashes and verifies nothing.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
@@ -115,6 +116,8 @@ def main() -> None:
                 out = folder / "out.safetensors"
                 results[label].append(run(body, first, out, second, base))
                 out.unlink()
+                seconds = results[label][-1]["seconds"]
+                print(f"{label}: {seconds:.1f} s", file=sys.stderr, flush=True)
     print("| | seconds | times quantize | peak RSS, GB |\n|---|---|---|---|")
     quantized = next(
         (median(found, "seconds") for label, found in results.items() if "quantize" in label), float("nan")

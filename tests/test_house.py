@@ -80,9 +80,10 @@ def test_only_the_worker_process_reaches_the_engine_among_what_a_page_is_made_of
 
 
 def test_families_never_import_each_other():
-    for name in ("wan", "hunyuan", "ltx"):
+    families = ("wan", "hunyuan", "hunyuan15", "ltx", "kandinsky5")
+    for name in families:
         found = set(imports(SOURCE / "families" / f"{name}.py"))
-        assert not found & {f"reeltune.families.{other}" for other in ("wan", "hunyuan", "ltx")}
+        assert not found & {f"reeltune.families.{other}" for other in families}
 
 
 def test_no_module_names_a_model_that_is_data():

@@ -1,9 +1,15 @@
+import os
+from functools import cache
+from random import Random
+
 import pytest
 
 from conftest import CONTAINERS, safetensors_bytes
+from reeltune.checkpoints.contents import Header, Tensor
 from reeltune.checkpoints.header import parse_header
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import translate
+from reeltune.families import ARCHITECTURES, FAMILIES
 from reeltune.families.wan import WAN
 
 RIGHT = {
@@ -67,6 +73,24 @@ PUBLISHED = {
     "hunyuan": ("HunyuanVideoTransformer3DModel", {"guidance_embeds": True}, ("hunyuan", "hunyuan_i2v")),
     "token replace": ("HunyuanVideoTransformer3DModel", {"guidance_embeds": False}, ("hunyuan_i2v",)),
     "concat": ("HunyuanVideoTransformer3DModel", {"guidance_embeds": False, "in_channels": 33}, ("hunyuan_i2v",)),
+    "hunyuan 1.5": ("HunyuanVideo15Transformer3DModel", {}, ("hunyuan_1_5_t2v", "hunyuan_1_5_i2v")),
+    "hunyuan 1.5 in steps": ("HunyuanVideo15Transformer3DModel", {"use_meanflow": True}, ("hunyuan_1_5_i2v",)),
+    "hunyuan 1.5 upsampler": ("HunyuanVideo15Transformer3DModel", {"in_channels": 98}, ()),
+    "kandinsky lite": (
+        "Kandinsky5Transformer3DModel",
+        {"in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 1792, "ff_dim": 7168, "visual_cond": True},
+        ("k5_lite_t2v", "k5_lite_i2v"),
+    ),
+    "kandinsky pro": (
+        "Kandinsky5Transformer3DModel",
+        {"in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 4096, "axes_dims": (32, 48, 48), "visual_cond": True},
+        ("k5_pro_t2v", "k5_pro_i2v"),
+    ),
+    "kandinsky images": (
+        "Kandinsky5Transformer3DModel",
+        {"in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 2560},
+        (),
+    ),
     "ltx": (
         "LTXVideoTransformer3DModel",
         {"num_attention_heads": 32, "attention_head_dim": 128, "num_layers": 2},
@@ -86,7 +110,59 @@ def test_other_families_in_the_diffusers_layout(label, prefix):
         model = getattr(diffusers, name)(**config)
     shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
     found = identify(parse_header(Sparse(shapes, prefix=prefix)))
-    assert (found.architectures, found.layout) == (expected, "diffusers")
+    same = name == "Kandinsky5Transformer3DModel"  # its names are the same in both layouts
+    assert (found.architectures, found.layout) == (expected, "original" if same else "diffusers")
+
+
+@cache
+def published_shapes(label):
+    """The header of one of `PUBLISHED`, in the original layout."""
+    import diffusers
+    from accelerate import init_empty_weights
+
+    from layouts import original_layout
+
+    name, config, _ = PUBLISHED[label]
+    with init_empty_weights():
+        model = getattr(diffusers, name)(**config)
+    family = next(family for family in FAMILIES if family.transformer_class == name)
+    return {key: list(row.shape) for key, row in original_layout(model.state_dict(), family).items()}
+
+
+def mutated(random, shapes):
+    """Shapes with some tensors left out, renamed or of another shape."""
+    shapes = dict(shapes)
+    for _ in range(random.choice((1, 2, 5, 40))):
+        name = random.choice(list(shapes))
+        shape = shapes.pop(name)
+        change = random.randrange(5)
+        if change == 1:
+            name = name.replace("0", random.choice(("1", "-1", "99999999999", "x")))
+        elif change == 2:
+            name = (
+                random.choice(("", "model.", "module.", "diffusion_model.", "é.")) + name[random.randrange(len(name)) :]
+            )
+        elif change == 3:
+            shape = [random.choice((0, 1, 2, 16, 65, side, 2**31)) for side in shape]
+        elif change == 4:
+            shape = random.choice(([], shape[:1], [*shape, 1], shape[::-1]))
+        if change:
+            shapes[name] = shape
+    return shapes
+
+
+TRIES = int(os.environ.get("REELTUNE_FUZZ_HEADERS", "60"))
+
+
+def test_mutated_headers_end_in_a_result(headers):
+    random = Random(5)
+    labels = [*headers, *PUBLISHED]
+    for number in range(TRIES):
+        label = labels[number % len(labels)]
+        shapes = headers[label] if label in headers else published_shapes(label)
+        tensors = {name: Tensor(name, "BF16", tuple(shape), 0, 0) for name, shape in mutated(random, shapes).items()}
+        found = identify(Header("x", tensors, {}, 0, 0))
+        assert set(found.architectures) <= set(found.compatible) <= set(ARCHITECTURES)
 
 
 def test_all_published_sizes_have_their_counts(headers):
@@ -159,3 +235,86 @@ def test_unknown_files_are_contradicted_by_nothing():
     source = Sparse({"something.else": [4]})
     found = identify(parse_header(source))
     assert (found.family, found.architectures, found.fits("t2v")) == (None, (), True)
+
+
+# --- Wan's relatives ------------------------------------------------------------------------------------------------
+
+SKY, CHRONO = "sky_reels2_diffusion_forcing_14B_quanto_int8.safetensors", "wan2.1_chrono_edit_14B_mbf16.safetensors"
+FACES = {
+    "pose_patch_embedding.weight": [5120, 16, 1, 2, 2],
+    "face_adapter.fuser_blocks.0.linear1_q.weight": [5120, 5120],
+    "motion_encoder.enc.net_app.convs.1.conv2.0.kernel": [4, 4],
+}
+
+
+def relatives(headers):
+    """The headers of Wan's relatives, from those of its own models: the shapes that tell them, and their file's name."""
+    text, small, image = headers["wan_t2v_14B"], headers["wan_t2v_1.3B"], headers["wan_i2v_14B"]
+    five = {name: [{1536: 3072, 8960: 14336}.get(side, side) for side in shape] for name, shape in small.items()}
+    edit = five | {"patch_embedding.weight": [3072, 96, 1, 2, 2], "head.head.weight": [192, 3072]}
+    return {
+        "lucy_edit": (edit, "a.safetensors"),
+        "ti2v_2_2": (edit | {"patch_embedding.weight": [3072, 48, 1, 2, 2]}, "lucy_edit.safetensors"),
+        "sky_df_1.3B": (small | {"fps_embedding.weight": [2, 1536]}, "a.safetensors"),
+        "sky_df_14B": (text, SKY),
+        "animate": (image | FACES, "a.safetensors"),
+        "chrono_edit": (image, CHRONO),
+    }
+
+
+def named(shapes, file, prefix=""):
+    source = Sparse(shapes, prefix=prefix)
+    source.name = file
+    return identify(parse_header(source))
+
+
+@pytest.mark.parametrize("prefix", CONTAINERS)
+@pytest.mark.parametrize("id", ["lucy_edit", "ti2v_2_2", "sky_df_1.3B", "sky_df_14B", "animate", "chrono_edit"])
+def test_relatives_are_not_taken_for_each_other(headers, id, prefix):
+    shapes, file = relatives(headers)[id]
+    assert named(shapes, file, prefix).architectures == (id,)
+
+
+@pytest.mark.parametrize(
+    ("label", "file", "expected"),
+    [
+        ("wan_t2v_14B", "wan2.1_text2video_14B_bf16.safetensors", ("t2v", "t2v_2_2")),
+        ("wan_t2v_14B", "Wan2_1-SkyReels-V2-T2V-14B-720P_fp16.safetensors", ("t2v", "t2v_2_2")),
+        ("wan_t2v_14B", "https://h/a/Wan2_1-SkyReels-V2-DF-14B-540P_fp16.safetensors?download=true", ("sky_df_14B",)),
+        ("wan_t2v_1.3B", "sky_reels2_diffusion_forcing_1.3B.safetensors", ("t2v_1.3B",)),
+        ("wan_i2v_14B", "wan2.1_image2video_480p_14B_mbf16.safetensors", ("i2v", "fun_inp")),
+        ("wan_i2v_14B", "ChronoEdit-14B.safetensors", ("chrono_edit",)),
+        ("wan_vace_module_14B", SKY, ("vace_14B", "vace_14B_2_2")),
+        ("wan_t2v_14B", CHRONO, ("t2v", "t2v_2_2")),
+    ],
+)
+def test_equal_headers_are_told_by_the_name_of_the_file(headers, label, file, expected):
+    assert named(headers[label], file).architectures == expected
+
+
+def test_what_a_user_writes_is_not_contradicted_by_a_name(headers):
+    assert named(headers["wan_t2v_14B"], "mine.safetensors").fits("sky_df_14B")
+    assert named(headers["wan_t2v_14B"], SKY).fits("t2v")
+    assert named(headers["wan_i2v_14B"], "mine.safetensors").fits("chrono_edit")
+    assert not named(headers["wan_i2v_14B"], "mine.safetensors").fits("animate")
+    assert not named(headers["wan_t2v_1.3B"], SKY).fits("sky_df_1.3B")
+
+
+def test_mutated_headers_of_relatives_are_identified_or_unknown(headers):
+    random = Random(5)
+    seeds = list(relatives(headers).values())
+    for _ in range(300):
+        shapes, file = random.choice(seeds)
+        changed = dict(shapes)
+        for name in random.sample(sorted(changed), 3):
+            kind = random.randrange(4)
+            shape = changed.pop(name)
+            if kind == 1:
+                changed[name] = [random.choice((0, 1, 3, 2**20)) for _ in shape]
+            elif kind == 2:
+                changed[name] = shape[:-1]
+            elif kind == 3:
+                changed[name.replace(".1", ".99999")] = shape
+        found = named(changed, random.choice((file, "x", "", "a/" * 50)))
+        assert found.family in (None, "wan")
+        assert set(found.architectures) <= set(found.compatible)

@@ -17,9 +17,16 @@ FOLDERS = {
     "fun_inp_1.3B": ("wan_1.3B", "wan_1.3B"),
     "vace_1.3B": ("wan_1.3B", "wan_1.3B"),
     "ti2v_2_2": ("wan_5B", "wan_2_2_5B"),
+    "lucy_edit": ("wan_5B", "wan_2_2_5B"),
+    "sky_df_1.3B": ("wan_1.3B", ""),
+    "sky_df_14B": ("wan", ""),
+    "animate": ("wan_i2v", "wan_i2v"),
+    "chrono_edit": ("wan_i2v", "wan_chrono_edit"),
     "hunyuan": ("hunyuan", "hunyuan"),
     "hunyuan_i2v": ("hunyuan_i2v", "hunyuan_i2v"),
     "ltxv_13B": ("ltxv", "ltxv"),
+    **dict.fromkeys(("hunyuan_1_5_t2v", "hunyuan_1_5_i2v"), ("hunyuan_1_5", "hunyuan_1_5")),
+    **{id: (id, id) for id in ("k5_lite_t2v", "k5_lite_i2v", "k5_pro_t2v", "k5_pro_i2v")},
 }
 
 

@@ -57,7 +57,7 @@ def test_a_definition_that_cannot_resolve_is_listed_with_its_reason(root, define
         ("t2v_14B", "Did you mean 't2v'?"),
         ("z_image", "doesn't support (it makes images)."),
         ("ace_step_v1", "doesn't support (it makes sound)."),
-        ("my_own", "Supported are flf2v_720p, fun_inp"),
+        ("my_own", "Supported are animate, chrono_edit, flf2v_720p, fun_inp"),
         ("mine", "'mine' is an architecture that reeltune doesn't support."),
     ],
 )

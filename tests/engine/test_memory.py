@@ -29,6 +29,15 @@ FAMILIES = [
     "hunyuan, negative",
     "hunyuan_i2v_token",
     "ltxv_13B, images",
+    "lucy_edit",
+    "sky_df_1.3B",
+    "sky_df_14B, blocks",
+    "animate, replaced",
+    "chrono_edit, reasoning",
+    "hunyuan_1_5_t2v",
+    "hunyuan_1_5_i2v",
+    "k5_lite_t2v",
+    "k5_pro_i2v",
 ]
 
 
@@ -84,10 +93,11 @@ def test_every_profile_makes_the_same_video(case, monkeypatch):
 @pytest.mark.parametrize("case", ["nano_t2v", *FAMILIES], indirect=True)
 def test_out_of_memory_while_denoising_ends_in_the_same_video(case):
     definition, settings = case
-    with short_of_memory("TransformerBlock", ()) as calls:
+    blocks = ("TransformerBlock", "TransformerDecoderBlock")
+    with short_of_memory(blocks, ()) as calls:
         reference = make(definition, settings, "resident")
     events, middle = [], max(1, calls[0] // 2)
-    with short_of_memory("TransformerBlock", range(middle, middle + 3)):
+    with short_of_memory(blocks, range(middle, middle + 3)):
         assert np.array_equal(make(definition, settings, "resident", events), reference)
     heard = " ".join(said(events))
     for higher, lower in pairwise(tuple(MemoryProfile)):
@@ -113,7 +123,9 @@ def test_out_of_memory_while_reading_the_prompt(case):
     assert any("again with stages" in line for line in said(events))
 
 
-@pytest.mark.parametrize("case", ["nano_t2v", "i2v", "hunyuan", "ltxv_13B"], indirect=True)
+@pytest.mark.parametrize(
+    "case", ["nano_t2v", "i2v", "hunyuan", "ltxv_13B", "hunyuan_1_5_t2v", "k5_lite_t2v"], indirect=True
+)
 def test_out_of_memory_in_the_vae_means_smaller_tiles(case):
     definition, settings = case
     reference, events = make(definition, settings), []

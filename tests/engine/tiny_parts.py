@@ -10,10 +10,17 @@ import torch
 import transformers
 from diffusers import (
     AutoencoderKLHunyuanVideo,
+    AutoencoderKLHunyuanVideo15,
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
+    ChronoEditTransformer3DModel,
+    HunyuanVideo15Transformer3DModel,
     HunyuanVideoTransformer3DModel,
+    Kandinsky5T2VPipeline,
+    Kandinsky5Transformer3DModel,
     LTXVideoTransformer3DModel,
+    SkyReelsV2Transformer3DModel,
+    WanAnimateTransformer3DModel,
     WanTransformer3DModel,
     WanVACETransformer3DModel,
 )
@@ -25,6 +32,8 @@ from transformers import PreTrainedTokenizerFast
 
 from layouts import original_layout
 from reeltune.families.hunyuan import HUNYUAN
+from reeltune.families.hunyuan15 import HUNYUAN_1_5
+from reeltune.families.kandinsky5 import KANDINSKY_5
 from reeltune.families.ltx import LTX
 from reeltune.families.wan import WAN
 
@@ -38,9 +47,27 @@ HUNYUAN_CONFIG = {
     "num_single_layers": 1, "num_refiner_layers": 1, "patch_size": 1, "patch_size_t": 1, "guidance_embeds": True,
     "text_embed_dim": 16, "pooled_projection_dim": 8, "rope_axes_dim": (2, 6, 8),
 }  # fmt: skip
+HUNYUAN_1_5_CONFIG = {
+    "in_channels": 65, "out_channels": 32, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2,
+    "num_refiner_layers": 1, "mlp_ratio": 2.0, "text_embed_dim": 16, "text_embed_2_dim": 32, "image_embed_dim": 8,
+    "rope_axes_dim": (2, 6, 8),
+}  # fmt: skip
+KANDINSKY_5_CONFIG = {
+    "in_visual_dim": 16, "out_visual_dim": 16, "in_text_dim": 16, "in_text_dim2": 8, "time_dim": 16, "model_dim": 32,
+    "ff_dim": 48, "num_text_blocks": 1, "num_visual_blocks": 2, "axes_dims": (4, 6, 6), "visual_cond": True,
+}  # fmt: skip
 LTX_CONFIG = {
     "in_channels": 8, "out_channels": 8, "num_attention_heads": 4, "attention_head_dim": 8, "cross_attention_dim": 32,
     "num_layers": 1, "caption_channels": 32,
+}  # fmt: skip
+ANIMATE_CONFIG = {
+    "latent_channels": 16, "motion_encoder_channel_sizes": {"4": 8, "8": 6, "16": 4}, "motion_encoder_size": 16,
+    "motion_style_dim": 8, "motion_dim": 4, "motion_encoder_dim": 6, "face_encoder_hidden_dim": 8,
+    "face_encoder_num_heads": 2, "inject_face_latents_blocks": 1,
+}  # fmt: skip
+WAN_CLASSES = {
+    "vace": WanVACETransformer3DModel, "sky_": SkyReelsV2Transformer3DModel, "animate": WanAnimateTransformer3DModel,
+    "chrono": ChronoEditTransformer3DModel,
 }  # fmt: skip
 LLAMA_TOKENS = ("<pad>", "</s>", "<s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>")
 
@@ -136,6 +163,47 @@ def _hunyuan_parts(kind):
     return parts | {"tokenizer": llama_tokenizer(template, template["crop_start"]), "text_encoder": text}
 
 
+QWEN = {
+    "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "num_hidden_layers": 4, "vocab_size": 300, "max_position_embeddings": 2048, "bos_token_id": 2, "eos_token_id": 1,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
+}  # fmt: skip
+CHAT = "{% for row in messages %}{{ row.role }}: {{ row.content }}{% endfor %}assistant:"
+
+
+def _hunyuan_1_5_parts(kind):
+    vae = AutoencoderKLHunyuanVideo15(block_out_channels=(16, 16, 32, 64, 64), layers_per_block=1)
+    byt5 = transformers.T5Config(vocab_size=384, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
+    tokenizer = byte_tokenizer(eos=False)
+    tokenizer.chat_template, tokenizer.model_max_length = CHAT, 2048
+    parts = {
+        "tokenizer": tokenizer, "tokenizer_2": transformers.ByT5Tokenizer(), "vae": vae,
+        "text_encoder": transformers.Qwen2_5_VLTextModel(transformers.Qwen2_5_VLTextConfig(**QWEN)),
+        "text_encoder_2": transformers.T5EncoderModel(byt5),
+    }  # fmt: skip
+    if kind == "hunyuan_1_5_image":
+        vision = transformers.SiglipVisionConfig(
+            hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28,
+            patch_size=14,
+        )  # fmt: skip
+        parts["image_encoder"] = transformers.SiglipVisionModel(vision)
+        parts["feature_extractor"] = transformers.SiglipImageProcessor(size={"height": 28, "width": 28})
+    return parts
+
+
+def _kandinsky_5_parts(kind):
+    before = Kandinsky5T2VPipeline(*[None] * 7).prompt_template.partition("{}")[0]
+    tokens = byte_tokenizer(eos=False, whole=(before[: -(128 - 1)],))  # the template before the prompt: 128 tokens
+    assert len(tokens(before)["input_ids"]) == 128
+    vision = {"depth": 1, "hidden_size": 8, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    text = transformers.Qwen2_5_VLForConditionalGeneration(
+        transformers.Qwen2_5_VLConfig(text_config=QWEN, vision_config=vision)
+    )
+    shared = ("tokenizer_2", "text_encoder_2", "vae")
+    parts = {name: part for name, part in _hunyuan_parts("hunyuan").items() if name in shared}
+    return parts | {"tokenizer": tokens, "text_encoder": text}
+
+
 def _ltx_parts(kind):
     text = transformers.T5Config(vocab_size=300, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
     vae = AutoencoderKLLTXVideo(
@@ -155,6 +223,7 @@ def _ltx_parts(kind):
 MAKERS = {
     "wan": _wan_parts, "wan_image": _wan_parts, "wan22": _wan_parts, "hunyuan": _hunyuan_parts,
     "hunyuan_image": _hunyuan_parts, "ltx": _ltx_parts, "ltx_timed": _ltx_parts,
+    "hunyuan_1_5": _hunyuan_1_5_parts, "hunyuan_1_5_image": _hunyuan_1_5_parts, "kandinsky_5": _kandinsky_5_parts,
 }  # fmt: skip
 
 
@@ -172,8 +241,18 @@ def _random(model_class, **config):
     return model_class(**config).state_dict()
 
 
-def transformer_files(folder: Path, architecture: str) -> dict[str, list[str]]:
-    """Write an architecture's weights, original layout, bf16; returns the lists of its definition."""
+def transformer_files(folder: Path, architecture: str, layout: str = "original") -> dict[str, list[str]]:
+    """Write an architecture's weights, bf16; returns the lists of its definition. `layout`: of Wan's models."""
+    if architecture.startswith("hunyuan_1_5"):
+        config = HUNYUAN_1_5_CONFIG | {"use_meanflow": architecture.endswith("_step")}
+        state = _random(HunyuanVideo15Transformer3DModel, **config)
+        layout = "diffusers" if architecture.endswith("_diffusers") else "original"
+        stored = {"rope_axes_dim": [2, 6, 8]}
+        return {"URLs": [_write(folder / "x_bf16.safetensors", state, HUNYUAN_1_5, stored, layout)]}
+    if architecture.startswith("k5_"):
+        state = _random(Kandinsky5Transformer3DModel, **KANDINSKY_5_CONFIG)
+        state = {name: torch.randn_like(row) * 0.2 for name, row in state.items()}  # some are zeros at first
+        return {"URLs": [_write(folder / "x_bf16.safetensors", state, KANDINSKY_5, {})]}
     if architecture.startswith("hunyuan"):
         extra = {"hunyuan_i2v_concat": {"in_channels": 33, "guidance_embeds": False}}.get(architecture, {})
         config, family = HUNYUAN_CONFIG | extra, HUNYUAN
@@ -186,13 +265,13 @@ def transformer_files(folder: Path, architecture: str) -> dict[str, list[str]]:
     if architecture.startswith("ltxv"):
         state = _random(LTXVideoTransformer3DModel, **LTX_CONFIG)
         return {"URLs": [_write(folder / "x_bf16.safetensors", state, LTX, {"num_attention_heads": 4})]}
-    return _wan_files(folder, architecture)
+    return _wan_files(folder, architecture, layout)
 
 
-def _wan_files(folder: Path, architecture: str) -> dict[str, list[str]]:
+def _wan_files(folder: Path, architecture: str, layout: str) -> dict[str, list[str]]:
     stored = {"num_attention_heads": 2, "rope_max_seq_len": 64}
     config = dict(WAN_CONFIG)
-    if architecture in ("i2v", "fun_inp", "fun_inp_1.3B", "flf2v_720p"):
+    if architecture in ("i2v", "fun_inp", "fun_inp_1.3B", "flf2v_720p", "animate", "chrono_edit"):
         config |= {"in_channels": 36, "image_dim": 8, "added_kv_proj_dim": 24}
     if architecture == "flf2v_720p":
         config["pos_embed_seq_len"] = 2 * 5
@@ -200,6 +279,16 @@ def _wan_files(folder: Path, architecture: str) -> dict[str, list[str]]:
         config["in_channels"] = 36
     if architecture == "ti2v_2_2":
         config |= {"in_channels": 48, "out_channels": 48}
+    if architecture == "lucy_edit":
+        config |= {"in_channels": 96, "out_channels": 48}
+    if architecture == "sky_df_1.3B":
+        config["inject_sample_info"] = True
+    if architecture == "animate":
+        config |= ANIMATE_CONFIG
+    if architecture.startswith("vace"):
+        config |= {"vace_layers": [0], "vace_in_channels": 96}
+    kinds = [kind for start, kind in WAN_CLASSES.items() if architecture.startswith(start)]
+    model_class = kinds[0] if kinds else WanTransformer3DModel
     lists: dict[str, list[str]] = {}
     for key, seed in (
         {"URLs": 0, "URLs2": 1}.items()
@@ -207,20 +296,18 @@ def _wan_files(folder: Path, architecture: str) -> dict[str, list[str]]:
         else [("URLs", 0)]
     ):
         torch.manual_seed(seed)
-        if architecture.startswith("vace"):
-            state = WanVACETransformer3DModel(**config, vace_layers=[0], vace_in_channels=96).state_dict()
-        else:
-            state = WanTransformer3DModel(**config).state_dict()
+        state = model_class(**config).state_dict()
         base = {name: row for name, row in state.items() if not name.startswith("vace_")}
-        lists[key] = [_write(folder / f"{key}_bf16.safetensors", base, WAN, stored)]
+        lists[key] = [_write(folder / f"{key}_bf16.safetensors", base, WAN, stored, layout)]
         if architecture.startswith("vace"):
             module = {name: row for name, row in state.items() if name.startswith("vace_")}
             lists["modules"] = [[_write(folder / "module_bf16.safetensors", module, WAN, {})]]
     return lists
 
 
-def _write(path, state, family, stored):
+def _write(path, state, family, stored, layout="original"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: row.to(BF16).contiguous() for name, row in original_layout(state, family).items()}
+    named = original_layout(state, family) if layout == "original" else state
+    weights = {name: row.to(BF16).contiguous() for name, row in named.items()}
     save_file(weights, path, {"format": "pt"} | ({"config": json.dumps(stored)} if stored else {}))
     return str(path)

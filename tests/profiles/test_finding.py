@@ -16,6 +16,7 @@ WEIGHTS = ["https://h/x_bf16.safetensors"]
 FOLDERS = {
     "t2v": "wan", "vace_14B": "wan", "t2v_2_2": "wan_2_2", "i2v_2_2": "wan_2_2", "vace_14B_2_2": "wan_2_2", "i2v": "wan_i2v",
     "fun_inp": "wan_i2v", "flf2v_720p": "wan_i2v", "t2v_1.3B": "wan_1.3B", "vace_1.3B": "wan_1.3B", "ti2v_2_2": "wan_2_2_5B",
+    "hunyuan_1_5_t2v": "hunyuan_1_5", "hunyuan_1_5_i2v": "hunyuan_1_5",
 }  # fmt: skip
 BUILT_IN = {
     "t2v": {"CausVid with details, 10 steps", "FusioniX, 10 steps", "lightx2v, 4 steps"},
@@ -25,6 +26,8 @@ BUILT_IN = {
     "i2v_2_2": {"Lightning for images, 2 phases, 4 steps", "Lightning for images, 3 phases, 8 steps"},
     "ti2v_2_2": {"FastWan, 3 steps"},
     "hunyuan": set(),
+    "hunyuan_1_5_t2v": {"lightx2v for text, 8 steps"},
+    "hunyuan_1_5_i2v": {"Step distilled for images, 8 steps"},
     "nano_t2v": {"Neon look", "Turbo, 4 steps"},
     "nano_neon": set(),
 }

@@ -10,6 +10,7 @@ from diffusers.pipelines.ltx import pipeline_ltx_condition
 
 from reeltune.engine.solvers import scheduler
 from reeltune.families import FAMILIES
+from reeltune.families.kandinsky5 import KANDINSKY_5
 from reeltune.families.wan import WAN
 from reeltune.request.timesteps import timesteps
 
@@ -95,6 +96,18 @@ def test_every_solver_of_every_family_has_timesteps():
     for family in FAMILIES:
         for solver in family.solvers:
             assert timesteps(solver, 4, 3.0, family.name)[0] >= 998
+
+
+@pytest.mark.parametrize("steps", [1, 4, 16, 30, 50])
+def test_kandinsky_visits_those_of_its_release(steps):
+    """So many equal parts of the way from noise to the video, shifted once."""
+    evenly = np.linspace(1, 0, steps + 1)[:-1]
+    expected = 1000 * 10 * evenly / (1 + 9 * evenly)
+    assert timesteps("euler", steps, 10.0, "kandinsky_5") == pytest.approx(expected.tolist(), rel=1e-6)
+    solver = scheduler(SimpleNamespace(solver="euler", shift=10.0), KANDINSKY_5)
+    solver.set_timesteps(steps)
+    assert solver.timesteps.tolist() == list(timesteps("euler", steps, 10.0, "kandinsky_5"))
+    assert solver.sigmas.tolist()[-1] == 0
 
 
 @pytest.mark.parametrize(

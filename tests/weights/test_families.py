@@ -6,7 +6,9 @@ import pytest
 import tiny
 import torch
 from diffusers import (
+    HunyuanVideo15Transformer3DModel,
     HunyuanVideoTransformer3DModel,
+    Kandinsky5Transformer3DModel,
     LTXVideoTransformer3DModel,
     WanTransformer3DModel,
     WanVACETransformer3DModel,
@@ -17,6 +19,7 @@ from diffusers.loaders.single_file_utils import (
 )
 
 from layouts import original_layout
+from reeltune._quiet import quiet
 from reeltune.checkpoints.contents import Header, Tensor
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.keys import map_names
@@ -24,8 +27,11 @@ from reeltune.checkpoints.source import WeightSource
 from reeltune.errors import TensorMismatch, UnsupportedFormat
 from reeltune.families import ARCHITECTURES, FAMILIES
 from reeltune.families.hunyuan import HUNYUAN
+from reeltune.families.hunyuan15 import HUNYUAN_1_5
+from reeltune.families.kandinsky5 import KANDINSKY_5
 from reeltune.families.ltx import LTX
 from reeltune.families.wan import WAN
+from reeltune.weights._libraries import modules_in_fp32
 from reeltune.weights.building import empty_model, model_config
 from reeltune.weights.load import load_transformer
 from reeltune.weights.matching import check_names
@@ -40,7 +46,24 @@ LTX_CONFIG = {
     "in_channels": 8, "out_channels": 8, "num_attention_heads": 4, "attention_head_dim": 8, "cross_attention_dim": 32,
     "num_layers": 2, "caption_channels": 24,
 }  # fmt: skip
+HUNYUAN_1_5_CONFIG = {
+    "in_channels": 65, "out_channels": 32, "num_attention_heads": 3, "attention_head_dim": 16, "num_layers": 2,
+    "num_refiner_layers": 1, "mlp_ratio": 2.0, "patch_size": 1, "patch_size_t": 1, "text_embed_dim": 16,
+    "text_embed_2_dim": 12, "image_embed_dim": 8, "rope_axes_dim": (4, 6, 6), "use_meanflow": True,
+}  # fmt: skip
+KANDINSKY_5_CONFIG = {
+    "in_visual_dim": 4, "out_visual_dim": 4, "in_text_dim": 16, "in_text_dim2": 8, "time_dim": 12, "model_dim": 32,
+    "patch_size": (1, 2, 2), "ff_dim": 48, "num_text_blocks": 1, "num_visual_blocks": 2, "axes_dims": (4, 6, 6),
+    "visual_cond": True,
+}  # fmt: skip
 CASES = {
+    "hunyuan_1_5": (
+        HUNYUAN_1_5,
+        HunyuanVideo15Transformer3DModel,
+        HUNYUAN_1_5_CONFIG,
+        {"rope_axes_dim": [4, 6, 6]},
+    ),
+    "kandinsky_5": (KANDINSKY_5, Kandinsky5Transformer3DModel, KANDINSKY_5_CONFIG, {}),
     "hunyuan": (HUNYUAN, HunyuanVideoTransformer3DModel, HUNYUAN_CONFIG, {"rope_axes_dim": [4, 6, 6]}),
     "ltx": (LTX, LTXVideoTransformer3DModel, LTX_CONFIG, {"num_attention_heads": 4}),
 }
@@ -50,7 +73,10 @@ def random_model(model_class, config, seed=0):
     torch.manual_seed(seed)
     model = model_class(**config)
     model.load_state_dict({name: torch.randn_like(row) * 0.1 for name, row in model.state_dict().items()})
-    return model.to(BF16).eval()
+    for name, weight in model.named_parameters():  # tables of positions stay in fp32
+        kept = any(part in name for part in modules_in_fp32(model))
+        weight.data = weight.data.to(BF16).float() if kept else weight.data.to(BF16)
+    return model.eval()
 
 
 def forward(name, model):
@@ -61,6 +87,19 @@ def forward(name, model):
             "timestep": torch.tensor([500.0]), "encoder_attention_mask": torch.ones(1, 7),
             "num_frames": 3, "height": 2, "width": 2,
         }  # fmt: skip
+    elif name == "hunyuan_1_5":
+        inputs = {
+            "hidden_states": torch.randn(1, 65, 3, 4, 4), "timestep": torch.tensor([500.0]),
+            "timestep_r": torch.tensor([300.0]), "encoder_hidden_states": torch.randn(1, 7, 16),
+            "encoder_attention_mask": torch.tensor([[1.0] * 5 + [0.0] * 2]),
+            "encoder_hidden_states_2": torch.randn(1, 4, 12), "encoder_attention_mask_2": torch.ones(1, 4),
+            "image_embeds": torch.randn(1, 3, 8),
+        }  # fmt: skip
+    elif name == "kandinsky_5":
+        inputs = {
+            "hidden_states": torch.randn(1, 3, 4, 4, 9), "timestep": torch.tensor([500.0]),
+            "encoder_hidden_states": torch.randn(1, 7, 16), "pooled_projections": torch.randn(1, 8),
+        }  # fmt: skip
     else:
         inputs = {
             "hidden_states": torch.randn(1, 4, 3, 4, 4), "timestep": torch.tensor([500.0]),
@@ -69,13 +108,17 @@ def forward(name, model):
         }  # fmt: skip
     inputs = {key: row.to(BF16) if isinstance(row, torch.Tensor) and "mask" not in key else row
               for key, row in inputs.items()}  # fmt: skip
-    with torch.no_grad():
+    if name == "kandinsky_5":
+        inputs["visual_rope_pos"] = [torch.arange(3), torch.arange(2), torch.arange(2)]
+        inputs["text_rope_pos"] = torch.arange(7)
+    with torch.no_grad(), quiet():  # Kandinsky's norms of queries and keys get fp32 and have 16-bit weights
         return model(**inputs, return_dict=False)[0]
 
 
 def original_file(path, name, model):
     family, _, _, stored = CASES[name]
     weights = original_layout(model.state_dict(), family)
+    weights = {key: row.to(BF16) for key, row in weights.items()}
     return tiny.write(path, weights, {"config": json.dumps(stored)}), weights
 
 
@@ -127,6 +170,113 @@ def test_hunyuan_equals_diffusers_converter(tmp_path, heads):
     ours = load_transformer(path, "bf16").state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+HUNYUAN_1_5_NAMES = {
+    "time_in.mlp.{0,2}": "time_embed.timestep_embedder.linear_{1,2}",
+    "time_r_in.mlp.{0,2}": "time_embed.timestep_embedder_r.linear_{1,2}",
+    "txt_in.t_embedder.mlp.{0,2}": "context_embedder.time_text_embed.timestep_embedder.linear_{1,2}",
+    "txt_in.c_embedder.linear_{1,2}": "context_embedder.time_text_embed.text_embedder.linear_{1,2}",
+    "txt_in.input_embedder": "context_embedder.proj_in",
+    "txt_in.individual_token_refiner.blocks.#.norm{1,2}": "context_embedder.token_refiner.refiner_blocks.#.norm{1,2}",
+    "txt_in.individual_token_refiner.blocks.#.self_attn_proj":
+        "context_embedder.token_refiner.refiner_blocks.#.attn.to_out.0",
+    "txt_in.individual_token_refiner.blocks.#.mlp.fc{1,2}":
+        "context_embedder.token_refiner.refiner_blocks.#.ff.net.{0.proj,2}",
+    "txt_in.individual_token_refiner.blocks.#.adaLN_modulation.1":
+        "context_embedder.token_refiner.refiner_blocks.#.norm_out.linear",
+    "byt5_in.{layernorm,fc1,fc2,fc3}": "context_embedder_2.{norm,linear_1,linear_2,linear_3}",
+    "vision_in.proj.{0,1,3,4}": "image_embedder.{norm_in,linear_1,linear_2,norm_out}",
+    "img_in.proj": "x_embedder.proj", "cond_type_embedding": "cond_type_embed", "final_layer.linear": "proj_out",
+    "double_blocks.#.{img,txt}_mod.linear": "transformer_blocks.#.{norm1,norm1_context}.linear",
+    "double_blocks.#.img_attn_{q,k,v}": "transformer_blocks.#.attn.{to_q,to_k,to_v}",
+    "double_blocks.#.txt_attn_{q,k,v}": "transformer_blocks.#.attn.{add_q_proj,add_k_proj,add_v_proj}",
+    "double_blocks.#.img_attn_{q,k}_norm": "transformer_blocks.#.attn.{norm_q,norm_k}",
+    "double_blocks.#.txt_attn_{q,k}_norm": "transformer_blocks.#.attn.{norm_added_q,norm_added_k}",
+    "double_blocks.#.{img,txt}_attn_proj": "transformer_blocks.#.attn.{to_out.0,to_add_out}",
+    "double_blocks.#.{img,txt}_mlp.fc1": "transformer_blocks.#.{ff,ff_context}.net.0.proj",
+    "double_blocks.#.{img,txt}_mlp.fc2": "transformer_blocks.#.{ff,ff_context}.net.2",
+}  # fmt: skip
+REFINER_QKV = "txt_in.individual_token_refiner.blocks.#.self_attn_qkv"
+
+
+def spelled_out(pattern):
+    """`a.{b,c}` as a.b and a.c."""
+    before, brace, rest = pattern.partition("{")
+    inside, _, after = rest.partition("}")
+    return [before + word + after for word in inside.split(",")] if brace else [before]
+
+
+def hunyuan_1_5_converted(weights, layers=2, refiners=1):
+    """Original weights under diffusers' names, as its script for Hunyuan Video 1.5 names them."""
+    modules = {}
+    for own, other in HUNYUAN_1_5_NAMES.items():
+        blocks = range(refiners if "refiner" in own else layers) if "#" in own else ("",)
+        for left, right in zip(spelled_out(own), spelled_out(other), strict=True):
+            modules |= {left.replace("#", str(block)): right.replace("#", str(block)) for block in blocks}
+    result, names = {}, dict.fromkeys(weights)
+    for name in names:
+        module, _, kind = name.rpartition(".")
+        block = module.split(".")[3] if "refiner" in module else ""
+        if module == REFINER_QKV.replace("#", block):
+            for letter, part in zip("qkv", weights[name].chunk(3), strict=True):
+                result[f"context_embedder.token_refiner.refiner_blocks.{block}.attn.to_{letter}.{kind}"] = part
+        elif module == "final_layer.adaLN_modulation.1":
+            shift, scale = weights[name].chunk(2)
+            result[f"norm_out.linear.{kind}"] = torch.cat([scale, shift])
+        else:
+            result[f"{modules[module]}.{kind}"] = weights[name]
+    return result
+
+
+def test_hunyuan_1_5_equals_the_names_of_diffusers_script(tmp_path):
+    model = random_model(HunyuanVideo15Transformer3DModel, HUNYUAN_1_5_CONFIG)
+    path, weights = original_file(tmp_path / "x.safetensors", "hunyuan_1_5", model)
+    theirs = hunyuan_1_5_converted(weights)
+    ours = load_transformer(path, "bf16").state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+TRUE_SIZES = {
+    "hunyuan_1_5": (HUNYUAN_1_5, HunyuanVideo15Transformer3DModel, {}, ("hunyuan_1_5_t2v", "hunyuan_1_5_i2v")),
+    "hunyuan_1_5 in steps": (
+        HUNYUAN_1_5, HunyuanVideo15Transformer3DModel, {"use_meanflow": True}, ("hunyuan_1_5_i2v",),
+    ),
+    "kandinsky_5 lite": (
+        KANDINSKY_5, Kandinsky5Transformer3DModel,
+        {"in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 1792, "ff_dim": 7168, "visual_cond": True},
+        ("k5_lite_t2v", "k5_lite_i2v"),
+    ),
+    "kandinsky_5 pro": (
+        KANDINSKY_5, Kandinsky5Transformer3DModel,
+        {"in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 4096, "ff_dim": 16384, "time_dim": 1024,
+         "num_text_blocks": 4, "num_visual_blocks": 60, "axes_dims": (32, 48, 48), "visual_cond": True},
+        ("k5_pro_t2v", "k5_pro_i2v"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["original", "diffusers"])
+@pytest.mark.parametrize("name", TRUE_SIZES)
+def test_name_tables_are_complete_at_the_true_size(name, layout):
+    family, model_class, config, architectures = TRUE_SIZES[name]
+    with torch.device("meta"):
+        model = model_class(**config)
+    state = model.state_dict()
+    stored = original_layout(state, family) if layout == "original" else state
+    tensors = {key: Tensor(key, "BF16", tuple(row.shape), 0, 0) for key, row in stored.items()}
+    header = Header("x", tensors, {}, 0, 0)
+    identity = identify(header)
+    assert identity.architectures == architectures
+    source = WeightSource(header, identity, map_names(tensors, family, layout, ""))
+    assert not source.names.unknown
+    assert {place for places in source.names.diffusers.values() for place in places.names} == set(state)
+    ours = empty_model(family, model_config(family, [source], {}))
+    assert {key: ours.config[key] for key in config} == config
+    expected = {key: tuple(row.shape) for key, row in state.items()}
+    assert {key: tuple(row.shape) for key, row in ours.state_dict().items()} == expected
+    check_names([source], expected)
 
 
 @pytest.mark.parametrize("name", CASES)

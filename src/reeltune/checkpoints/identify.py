@@ -6,6 +6,7 @@ ids, the likeliest first, and `evidence` says what they were recognized by.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from reeltune.checkpoints.contents import Header
 from reeltune.checkpoints.formats import WeightFormat, format_by_header
 from reeltune.checkpoints.keys import Layout, NameMap, map_names, prefixes, translate, unwrapped
 from reeltune.checkpoints.metadata import config_if_any
+from reeltune.checkpoints.names import base_name
 from reeltune.dtypes import DType, Quantization
 from reeltune.families import ARCHITECTURES, FAMILIES, Architecture, Family
 from reeltune.families.base import Config
@@ -101,6 +103,7 @@ def _of_family(unknown: Identity, header: Header, family: Family, names: NameMap
     fitting = [architecture for architecture in of_family if _fits(architecture, present, config)]
     hidden_size = family.hidden_size(shapes)
     sized = [architecture for architecture in fitting if architecture.signature.dim in (None, hidden_size)] or fitting
+    sized = _told_by_name(sized, header.file)
     evidence = _evidence(family, names, config, hidden_size)
     if len(sized) > 1:
         evidence = (*evidence, "several architectures fit")
@@ -168,6 +171,13 @@ def _fits(architecture: Architecture, present: set[str], config: Config | None) 
     if any(_holds(present, name) for name in signature.lacks):
         return False
     return all(_holds(present, name) for name in signature.has)
+
+
+def _told_by_name(fitting: list[Architecture], file: str) -> list[Architecture]:
+    """Of architectures with equal headers, the one that the file's name tells; without one, those that need no name."""
+    name = re.sub(r"[^a-z0-9]", "", base_name(file).lower())
+    named = [architecture for architecture in fitting if any(part in name for part in architecture.signature.files)]
+    return named or [architecture for architecture in fitting if not architecture.signature.files]
 
 
 def _holds(present: set[str], name: str) -> bool:

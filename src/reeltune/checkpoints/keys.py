@@ -127,6 +127,8 @@ def map_names(names: Iterable[str], family: Renamed, layout: Layout, prefix: str
         targets = places(bare, family, layout) if stored.startswith(prefix) else None
         if targets is None:
             unknown.append(stored)
+        elif targets.names == ("",):
+            continue  # a constant that diffusers computes
         elif layout == "original":
             original[stored] = bare
             diffusers[stored] = targets

@@ -62,6 +62,18 @@ def generate(
     video_mask: Annotated[
         str | None, typer.Option("--video-mask", help="Mask for the control video; white areas are generated.")
     ] = None,
+    video_guide2: Annotated[
+        str | None,
+        typer.Option(
+            "--video-guide2", help="Second control video: for Animate, the face. Nothing is extracted from it."
+        ),
+    ] = None,
+    custom_guide: Annotated[
+        str | None,
+        typer.Option(
+            "--custom-guide", help="For Animate: the video in which a person is replaced, without that person."
+        ),
+    ] = None,
     image_refs: Annotated[
         list[str] | None,
         typer.Option("--image-refs", help="Image of an object or person to show in the video; may be repeated."),
@@ -93,7 +105,14 @@ def generate(
     preferences = effective_preferences(catalog.root, quantization, dtype, device, profile, threads)
     preferences = replace(preferences, save_quantized=save_quantized or preferences.save_quantized)
     check_writable(output or catalog.root / expand(preferences.outputs) / "video.mp4")
-    files = {"image_start": image_start, "image_end": image_end, "video_guide": video_guide, "video_mask": video_mask}
+    files = {
+        "image_start": image_start,
+        "image_end": image_end,
+        "video_guide": video_guide,
+        "video_guide2": video_guide2,
+        "custom_guide": custom_guide,
+        "video_mask": video_mask,
+    }
     options: dict[str, object] = {"prompt": prompt, "seed": seed, **_input_settings(files, image_refs or [])}
     given = Given(assignments, settings, loras, speed_profile, options)
     call = call_settings(definition, preferences.model_folders, given)

@@ -9,6 +9,7 @@ from typing import Any
 # Keys that change the result in other programs and have no effect in reeltune: each one is reported.
 REPORTED: Mapping[str, str] = MappingProxyType(
     {
+        "k5_config_overrides": "attention isn't sparse, and timesteps are taken from the settings",
         "sample_solver": "the solver is taken from the settings",
         "lock_guidance_phases": "the number of phases is taken from the settings",
         "guidance_max_phases": "the number of phases is taken from the settings",

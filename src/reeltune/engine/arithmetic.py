@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from reeltune.families import Architecture
-from reeltune.families.base import Config
+from reeltune.families.base import Config, width_of
 from reeltune.planning.plan import Plan
 from reeltune.request.values import Request
 from reeltune.weights.wide import products_in_fp32
@@ -41,5 +41,4 @@ def threads_for(architecture: Architecture, request: Request, config: Config, mo
     side = architecture.resolution_step
     width, height = request.computed_size
     tokens = (width // side) * (height // side) * frames
-    features = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
-    return most if tokens * features**2 > _WORTH_SHARING else 1
+    return most if tokens * width_of(config) ** 2 > _WORTH_SHARING else 1

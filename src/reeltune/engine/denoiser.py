@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,6 +25,7 @@ from reeltune.engine.speed import compilation_failed, compiled, undo_compile
 from reeltune.engine.stepcache import StepCache, step_cache
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture
+from reeltune.families.base import blocks_of
 from reeltune.families.scales import GuidanceRange
 from reeltune.request.values import Phase, Request, Riflex
 
@@ -67,9 +68,9 @@ class Steering:
 
 def steering(architecture: Architecture, request: Request, config: Any, reporter: Reporter) -> Steering:
     """How a request steers the passes of a transformer with that config. Raises SettingsError."""
-    schedule = schedule_of(request.guidance, request.steps, config.num_layers)
+    schedule = schedule_of(request.guidance, request.steps, blocks_of(config))
     cache = None if request.step_skipping is None else step_cache(request.step_skipping, request.steps)
-    if cache and {0, config.num_layers - 1} & set(schedule.layers):
+    if cache and {0, blocks_of(config) - 1} & set(schedule.layers):
         message = "The step cache can't be used where perturbation_layers leave out the first or the last block."
         raise SettingsError(message, hint="Take these off perturbation_layers, or leave skip_steps_cache_type empty.")
     if (schedule.zero_star or schedule.layers) and not request.guided:
@@ -104,6 +105,12 @@ def _lengthened(architecture: Architecture, request: Request, reporter: Reporter
     return True
 
 
+class Velocity(NamedTuple):
+    """What a pass returns: a tuple for most pipelines, with a name for Kandinsky's."""
+
+    sample: torch.Tensor
+
+
 class Denoiser:
     """Stands in for the transformers in a pipeline: returns the velocity of a step, guided as its phase says.
 
@@ -125,22 +132,36 @@ class Denoiser:
     ) -> None:
         self.config, self.dtype = config, dtype
         self._load, self._placement, self._steering, self._reporter = load, placement, steering, reporter
-        self._perturbed = runtime.perturbed
-        self._negative = {name: None if value is None else value.to(dtype) for name, value in negative.items()}
+        self._perturbed, self._unconditional = runtime.perturbed, runtime.unconditional
+        self._negative = {name: _in_run_dtype(value, dtype) for name, value in negative.items()}
+
+    @property
+    def visual_cond(self) -> bool:
+        """Whether the model takes a start image beside the latents: Kandinsky's pipelines read it here."""
+        return bool(self.config.visual_cond)
 
     def cache_context(self, *_: Any, **__: Any) -> AbstractContextManager[None]:
         """Do nothing: each pass enters the context itself, as some pipelines don't."""
         return nullcontext()
 
-    def __call__(self, **options: Any) -> tuple[torch.Tensor]:
+    def _set_ar_attention(self, causal_block_size: int) -> None:
+        """Have blocks of so many latent frames see only themselves and those before; the pipeline of SkyReels calls it.
+
+        With 1, all frames see each other.
+        """
+        model: Any = self._load(self._steering.phase.transformer).model
+        model.register_to_config(num_frame_per_block=causal_block_size)
+
+    def __call__(self, **options: Any) -> Velocity:
         """The velocity in the current step, as a pass of the transformer returns it."""
         steering = self._steering
         if steering.step < steering.guidance.zero_steps:
-            return (self._zeros(options["hidden_states"]),)
+            return Velocity(self._zeros(options["hidden_states"]))
         conditional = velocity = self._pass(_COND, options)
         scale = steering.scale
         if scale.scale > 1 and self._negative:
-            unconditional = self._pass(_UNCOND, {**options, **self._negative})
+            changed = {} if self._unconditional is None else self._unconditional(options)
+            unconditional = self._pass(_UNCOND, {**options, **self._negative, **changed})
             if steering.guidance.zero_star:
                 unconditional = rescaled(conditional, unconditional)
             velocity = unconditional + scale.scale * (conditional - unconditional)
@@ -148,7 +169,7 @@ class Denoiser:
             perturbed = self._pass(_PERTURBED, options)
             velocity = velocity + scale.perturbation * (conditional - perturbed)
             velocity = with_deviation(velocity, conditional, scale.rescaling)
-        return (velocity,)
+        return Velocity(velocity)
 
     def _pass(self, branch: str, options: Arguments) -> torch.Tensor:
         steering, cache = self._steering, self._steering.cache
@@ -192,9 +213,16 @@ class Denoiser:
         return output
 
     def _zeros(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """A velocity of zero, [batch, channels, frames, height, width]."""
+        """A velocity of zero, [batch, channels, frames, height, width]; Kandinsky's has the channels last."""
+        if "out_visual_dim" in self.config:
+            return hidden_states.new_zeros((*hidden_states.shape[:-1], self.config.out_visual_dim))
         batch, _, *sides = hidden_states.shape
         return hidden_states.new_zeros((batch, self.config.out_channels, *sides))
+
+
+def _in_run_dtype(value: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """Embeddings in the data type of the run; positions are whole numbers, and stay so."""
+    return value.to(dtype) if value is not None and value.is_floating_point() else value
 
 
 def _first_line(error: Exception) -> str:

@@ -62,6 +62,7 @@ def key_of(
         (request.width, request.height),
         _digest(images.start),
         _digest(images.end),
+        *(_digest(image) for image in images.references if config.get("image_dim")),
         config.get("image_condition_type"),
         config.get("guidance_embeds"),
         config.get("pos_embed_seq_len"),

@@ -12,6 +12,7 @@ from reeltune.media.inputs import contain, cover, read_clip, read_image
 from reeltune.request.values import Request
 
 _GRAY, _WHITE = 128, 255
+_FACE_SIDE = 512  # pixels of a side of the faces that motion encoders were trained on
 Frames = tuple[Image.Image, ...]
 Size = tuple[int, int]  # width and height in pixels
 
@@ -21,7 +22,8 @@ class InputImages:
     """What a video is made from besides its prompt, fitted to its size.
 
     `start`, `end`: RGB. `control`: one RGB frame for each of the video's; `mask`: the same, white where the model
-    draws. `references`: whole images on white.
+    draws. `references`: whole images with a border. `face`: a square frame for each of the video's; `background`: the
+    same in its size.
     """
 
     start: Image.Image | None = None
@@ -29,6 +31,8 @@ class InputImages:
     control: Frames = ()
     mask: Frames = ()
     references: Frames = ()
+    face: Frames = ()
+    background: Frames = ()
 
     @property
     def none(self) -> bool:
@@ -45,7 +49,9 @@ def read_inputs(request: Request, reporter: Reporter) -> InputImages:
         end=_image("image_end", files.end_image, request, reporter),
         control=control,
         mask=mask,
-        references=tuple(contain(read_image(path), *size) for path in files.reference_images),
+        references=tuple(contain(read_image(path), *size, files.border) for path in files.reference_images),
+        face=_whole("video_guide2", files.face_video, request, reporter, (_FACE_SIDE, _FACE_SIDE)),
+        background=_whole("custom_guide", files.background_video, request, reporter, size),
     )
 
 
@@ -69,12 +75,15 @@ def _control_and_mask(request: Request, reporter: Reporter) -> tuple[Frames, Fra
     files, size = request.inputs, (request.width, request.height)
     if files.control_video is None:
         return (), ()
-    frames = _frames("video_guide", files.control_video, request, reporter)
-    masks = _frames("video_mask", files.mask_video, request, reporter) if files.mask_video else []
+    if files.held:
+        held = _whole("video_mask", files.mask_video, request, reporter, size)
+        black_and_white = tuple(_black_and_white(mask, files.mask_inverted) for mask in held)
+        return _whole("video_guide", files.control_video, request, reporter, size), black_and_white
+    frames = _frames("video_guide", files.control_video, request, reporter, size)
+    masks = _frames("video_mask", files.mask_video, request, reporter, size) if files.mask_video else []
     masks = [_black_and_white(mask, files.mask_inverted) for mask in masks[: len(frames)]]
-    if masks and len(masks) < len(frames):
-        reporter.notice(f"video_mask has {len(masks)} frames of {len(frames)}: its last one is used for the rest.")
-        masks += [masks[-1]] * (len(frames) - len(masks))
+    if masks:
+        masks = _held("video_mask", masks, len(frames), reporter)
     white, gray = Image.new("L", size, _WHITE), Image.new("RGB", size, (_GRAY, _GRAY, _GRAY))
     if masks and not files.control_kept:
         frames = [Image.composite(gray, frame, mask) for frame, mask in zip(frames, masks, strict=True)]
@@ -92,9 +101,22 @@ def _black_and_white(mask: Image.Image, inverted: bool) -> Image.Image:
     return mask.convert("L").point(lambda value: bright if value >= _GRAY else dark)
 
 
-def _frames(key: str, path: Path, request: Request, reporter: Reporter) -> list[Image.Image]:
-    """The frames of a file at the request's rate and size, at most as many as the video has."""
-    size = (request.width, request.height)
+def _whole(key: str, path: Path | None, request: Request, reporter: Reporter, size: Size) -> Frames:
+    """A frame of a file for each of the video's; none without a file."""
+    if path is None:
+        return ()
+    return tuple(_held(key, _frames(key, path, request, reporter, size), request.frames, reporter))
+
+
+def _held(key: str, frames: list[Image.Image], count: int, reporter: Reporter) -> list[Image.Image]:
+    """As many frames as are needed, the last one several times if there are fewer."""
+    if len(frames) < count:
+        reporter.notice(f"{key} has {len(frames)} frames of {count}: its last one is used for the rest.")
+    return frames + [frames[-1]] * (count - len(frames))
+
+
+def _frames(key: str, path: Path, request: Request, reporter: Reporter, size: Size) -> list[Image.Image]:
+    """The frames of a file at the request's rate and at a size, at most as many as the video has."""
     clip = read_clip(path, request.frames, request.fps, size)
     _report_crop(key, clip.size, size, reporter)
     if round(clip.rate) != request.fps:

@@ -102,7 +102,7 @@ class Previewer:
     def __call__(self, latents: torch.Tensor, noise: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`latents` as the pipeline holds them, `noise`: the share of it (0 to 1) left in them."""
         before, self._before = self._before, (latents, noise)
-        if self._failed or before is None or clock() < self._next:
+        if self._failed or before is None or before[0].shape != latents.shape or clock() < self._next:
             return
         try:
             image = self._image(latents, noise, *before)

@@ -140,9 +140,11 @@ class Run:
         previewer = self._previewer(vae.vae, request)
         checked: list[bool] = []
 
+        total = request.steps * request.windows
+
         def on_step(done: int) -> None:
-            steered.step = min(done, request.steps - 1)
-            self._reporter.progress("denoise", done, request.steps)
+            steered.step = done % request.steps if done < total else request.steps - 1
+            self._reporter.progress("denoise", done, total)
             self._cancel.check()
 
         def on_pass(sized: Request) -> None:
@@ -162,9 +164,9 @@ class Run:
         vae.fit(self._architecture, request)
         try:
             denoiser, embeddings = self._denoiser(embeddings, request, steered)
-            parts = {VAE: vae, TRANSFORMER: denoiser}
+            parts = {VAE: vae.in_pipeline, TRANSFORMER: denoiser}
             self._cancel.check()
-            self._reporter.progress("denoise", 0, request.steps)
+            self._reporter.progress("denoise", 0, total)
             loop = Loop(self._architecture, parts, embeddings, images, on_step, self._placement.device, on_latents)
             if request.passes:
                 latents = denoise_at_two_scales(loop, request, partial(self._upsample, vae), on_pass)
@@ -258,7 +260,7 @@ class Run:
             raise decode_failed(error, file, self.plan.path(VAE), self.plan.definition.id) from error
         self._placement.rest()
         self._reporter.progress("decode", 1, 1)
-        if self._warm.vae.rgb is not None:
+        if self._warm.vae.rgb is not None and len(frames) > 1:
             self._warm.vae.rgb = refit(latents, frames, self._warm.vae.rgb)
         origin = outputs.origin(self.plan, request.settings)
         return Video(frames, request.fps, origin, file, image=self._architecture.image_outputs)

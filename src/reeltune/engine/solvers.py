@@ -8,6 +8,7 @@ from typing import Any
 import diffusers
 import torch
 
+from reeltune.families import Family
 from reeltune.request.timesteps import timesteps
 from reeltune.request.values import Request
 
@@ -15,8 +16,13 @@ _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 _NOISE = 0x9E3779B9  # makes the seed of a solver's noise differ from the seed of the first latents
 
 
-def scheduler(request: Request) -> Any:
-    """The scheduler of the request's solver, at the request's shift (flow matching, as the models were trained)."""
+def scheduler(request: Request, family: Family | None = None) -> Any:
+    """The scheduler of the request's solver, at the request's shift (flow matching, as the models were trained).
+
+    `family`: of the model, where it may have timesteps of its own.
+    """
+    if family is not None and family.own_timesteps:
+        return FixedScheduler(lambda steps: timesteps(request.solver, steps, request.shift, family.name))
     if request.solver == "euler":
         return diffusers.FlowMatchEulerDiscreteScheduler(shift=request.shift)
     if request.solver == "dpm++":

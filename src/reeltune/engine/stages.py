@@ -26,6 +26,7 @@ from reeltune.definitions.slots import TRANSFORMER
 from reeltune.engine.families import runtime_of
 from reeltune.engine.families.base import Arguments, Tensors
 from reeltune.engine.inputs import InputImages
+from reeltune.engine.loop import AllStepsMade, OnLatents, StepEnds, call_after_steps, seeded
 from reeltune.engine.solvers import scheduler
 from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
@@ -35,6 +36,8 @@ from reeltune.weights._libraries import ComputesOnItsDevice, library_class
 from reeltune.weights.components import check_folder, load_component_file, load_component_folder
 
 _DOWNLOAD_AGAIN = "Delete that folder and download it again (`reeltune pull`)."
+_IMAGE_EMBEDS, _STEP_END = "image_embeds", "callback_on_step_end"
+_NOT_IN_ALL_CALLS = {"height", "width", _STEP_END}  # some pipelines read the size from the image
 Parts = Mapping[str, Any]  # of a pipeline, by the name of its component
 
 
@@ -149,10 +152,11 @@ def encode(
 
     `parts`: all components but the VAE, in place; `config`: the transformer's. Returns arguments of the call.
     """
-    pipeline = assemble(pipeline_class(architecture, images), parts, device)
+    runtime = runtime_of(architecture)
+    pipeline = assemble(pipeline_class(architecture, images), {**runtime.stand_ins, **parts}, device)
     tokens = _most_tokens(architecture, parts)
     with torch.no_grad():
-        return runtime_of(architecture).encode(pipeline, request, images, config, tokens, device)
+        return runtime.encode(pipeline, request, images, config, tokens, device)
 
 
 def _most_tokens(architecture: Architecture, parts: Parts) -> int:
@@ -178,9 +182,9 @@ def prompt_notices(architecture: Architecture, parts: Parts, request: Request, c
 class Loop:
     """What the denoising loop of a video needs besides its request.
 
-    `parts`: the VAE and the transformer. `on_step` is called after each step with the number done; what it raises stops
-    the work. `device`: what the work is done on. `on_latents` gets the latents after each step, as the pipeline holds
-    them, and the share of noise (0 to 1) that is left in them.
+    `parts`: the VAE and the transformer. `on_step` is called after each step with the number done, of the steps of all
+    windows; what it raises stops the work. `device`: what the work is done on. `on_latents` gets the latents after each
+    step, as the pipeline holds them, and the share of noise (0 to 1) that is left in them.
     """
 
     architecture: Architecture
@@ -189,52 +193,79 @@ class Loop:
     images: InputImages
     on_step: Callable[[int], None]
     device: torch.device | None = None
-    on_latents: Callable[[torch.Tensor, float], None] | None = None
+    on_latents: OnLatents | None = None
 
     def run(self, request: Request, generator: torch.Generator, first_step: int = 0, **options: Any) -> torch.Tensor:
         """From noise to latents [1, channels, latent frames, latent height, latent width], fp32.
 
         `first_step`: the number of steps that were made before. `options`: further arguments of the pipeline's call.
         """
-        runtime, config = runtime_of(self.architecture), self.parts[TRANSFORMER].config
+        runtime = runtime_of(self.architecture)
+        pipeline = self._pipeline(request)
+        step_end = StepEnds(request, self.on_step, self._seen(), first_step, stop=runtime.decodes_windows)
+        references = len(self.images.references)  # what they stand for comes before the video
+        arguments = self._arguments(request, generator, step_end) | options
+        left_out = _NOT_IN_ALL_CALLS - set(inspect.signature(pipeline.__call__).parameters)
+        if _STEP_END in left_out:
+            call_after_steps(pipeline, step_end)
+        with torch.no_grad(), quiet(), seeded(request.seed, self.device):
+            try:
+                result = pipeline(**{name: value for name, value in arguments.items() if name not in left_out})
+            except AllStepsMade:
+                return torch.cat([latents[:, :, references:] for latents in step_end.windows], dim=2).float()
+        if runtime.channels_last:
+            return self._channels_first(result.frames).float()
+        # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
+        latents = step_end.windows[-1] if runtime.extra_frames(self._config) else result.frames[:, :, references:]
+        return latents.float()
+
+    @property
+    def _config(self) -> Config:
+        """The transformer's config."""
+        config: Config = self.parts[TRANSFORMER].config
+        return config
+
+    def _pipeline(self, request: Request) -> Any:
+        """The pipeline of the parts, ready to be called with embeddings."""
         pipeline = assemble(
             pipeline_class(self.architecture, self.images),
-            {**self.parts, **self.architecture.options, "scheduler": scheduler(request)},
+            {**self.parts, **self.architecture.options, "scheduler": scheduler(request, self.architecture.family)},
             self.device,
         )
+        runtime_of(self.architecture).prepare(pipeline, request)
         pipeline.set_progress_bar_config(disable=True)
-        embeddings = dict(self.embeddings)
-        pipeline.image_embeds = embeddings.pop("image_embeds", None)
-        last: list[torch.Tensor] = []
+        pipeline.image_embeds = self.embeddings.get(_IMAGE_EMBEDS)
+        return pipeline
 
-        def step_end(running: Any, index: int, _: Any, values: Arguments) -> Arguments:
-            last[:] = [values["latents"]]
-            self.on_step(first_step + index + 1)
-            if self.on_latents is not None:
-                done_before = len(running.scheduler.timesteps) - running.num_timesteps  # of its schedule
-                self.on_latents(values["latents"], float(running.scheduler.sigmas[done_before + index + 1]))
-            return values
+    def _arguments(self, request: Request, generator: torch.Generator, step_end: StepEnds) -> Arguments:
+        """The arguments of the pipeline's call; some pipelines don't take those of _NOT_IN_ALL_CALLS."""
+        runtime = runtime_of(self.architecture)
+        embeddings = {name: value for name, value in self.embeddings.items() if name != _IMAGE_EMBEDS}
+        arguments = {
+            "height": request.height,
+            "width": request.width,
+            "num_frames": request.frames + runtime.extra_frames(self._config),
+            "num_inference_steps": request.steps,
+            "generator": generator,
+            "output_type": "latent",
+            _STEP_END: step_end,
+            **embeddings,
+            **runtime.arguments(request, self.images, self._config),
+        }
+        if runtime.decodes_windows:
+            del arguments["num_frames"]
+        return arguments
 
-        arguments = runtime.arguments(request, self.images, config)
-        extra = runtime.extra_frames(config)
-        with torch.no_grad(), quiet():
-            result = pipeline(
-                **{
-                    "height": request.height,
-                    "width": request.width,
-                    "num_frames": request.frames + extra,
-                    "num_inference_steps": request.steps,
-                    "generator": generator,
-                    "output_type": "latent",
-                    "callback_on_step_end": step_end,
-                    **embeddings,
-                    **arguments,
-                    **options,
-                }
-            )
-        # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
-        latents = last[0] if extra else result.frames[:, :, len(self.images.references) :]
-        return latents.float()
+    def _seen(self) -> OnLatents | None:
+        """What gets the latents after each step, as the VAE takes them."""
+        on_latents = self.on_latents
+        if on_latents is None or not runtime_of(self.architecture).channels_last:
+            return on_latents
+        return lambda latents, noise: on_latents(self._channels_first(latents), noise)
+
+    def _channels_first(self, latents: torch.Tensor) -> torch.Tensor:
+        """[1, channels, frames', height', width'] from [1, frames', height', width', channels and conditions]."""
+        return latents[..., : self._config["out_visual_dim"]].permute(0, 4, 1, 2, 3)
 
 
 def denoise(loop: Loop, request: Request) -> torch.Tensor:

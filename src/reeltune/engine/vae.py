@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class VaeSlot:
 class VaeAtWork:
     """One VAE, placed as its engine's models are, which encodes and decodes as memory allows.
 
-    It stands in a pipeline for the VAE itself: what the pipeline reads of it comes from `vae`.
+    What a pipeline reads of it comes from `vae`.
     """
 
     def __init__(self, vae: Any, placement: Placement, reporter: Reporter) -> None:
@@ -68,9 +69,13 @@ class VaeAtWork:
         """Take it off the device: it isn't used any more."""
         self._placement.forget(self.vae, weights=False)
 
-    def encode(self, *inputs: Any, **options: Any) -> Any:
-        """The VAE's own encoding, in smaller tiles each time memory runs out. Raises NotEnoughMemory."""
-        return self._surviving(lambda: self.vae.encode(*inputs, **options))
+    def encode(self, pixels: torch.Tensor, **options: Any) -> Any:
+        """The VAE's own encoding, in its own data type, in smaller tiles each time memory runs out.
+
+        `pixels`: [1, 3, frames, height, width]; some pipelines have rounded them to the transformer's data type. Raises
+        NotEnoughMemory.
+        """
+        return self._surviving(lambda: self.vae.encode(pixels.to(self.vae.dtype), **options))
 
     def fit(self, architecture: Architecture, request: Request) -> None:
         """Choose whole frames where they fit, else tiles, by what the family's VAE takes for a pixel."""
@@ -95,6 +100,15 @@ class VaeAtWork:
         self.vae.to("cpu")
         return decode(architecture, self.vae, latents, request)
 
+    @property
+    def in_pipeline(self) -> VaeInPipeline:
+        """What stands in a pipeline for the VAE."""
+        return VaeInPipeline(self)
+
+    def decode_latents(self, *inputs: Any, **options: Any) -> Any:
+        """The VAE's own decoding, in smaller tiles each time memory runs out. Raises NotEnoughMemory."""
+        return self._surviving(lambda: self.vae.decode(*inputs, **options))
+
     def _surviving(self, work: Callable[[], Result]) -> Result:
         """What `work` returns, in smaller tiles each time memory runs out. Raises NotEnoughMemory."""
         while True:
@@ -117,9 +131,22 @@ class VaeAtWork:
         side, stride = _TILES[self._tiles]
         self._tiles += 1
         self._reporter.notice(f"{reason}: it works in tiles of {side} pixels.")
-        self.vae.enable_tiling(
-            tile_sample_min_height=side,
-            tile_sample_min_width=side,
-            tile_sample_stride_height=stride,
-            tile_sample_stride_width=stride,
-        )
+        options = {"tile_sample_min": side, "tile_sample_stride": stride}
+        if "tile_latent_min_height" in inspect.signature(self.vae.enable_tiling).parameters:
+            options = {"tile_sample_min": side, "tile_latent_min": side // self.vae.spatial_compression_ratio}
+        axes = ("height", "width")
+        self.vae.enable_tiling(**{f"{name}_{axis}": size for name, size in options.items() for axis in axes})
+
+
+class VaeInPipeline:
+    """Stands in a pipeline for the VAE itself, which encodes and decodes as memory allows."""
+
+    def __init__(self, at_work: VaeAtWork) -> None:
+        self._at_work = at_work
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._at_work, name)
+
+    def decode(self, *inputs: Any, **options: Any) -> Any:
+        """Pixels of latents, with the arguments and the result of the VAE's own method. Raises NotEnoughMemory."""
+        return self._at_work.decode_latents(*inputs, **options)

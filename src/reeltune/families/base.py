@@ -6,6 +6,7 @@ declares what differs: its inputs, its settings, and how to recognize it by a ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -25,10 +26,46 @@ def frozen(**values: Any) -> Config:
     return MappingProxyType(values)
 
 
+def width_of(config: Config) -> int:
+    """Features of a token in a transformer with that config; 0 if the config doesn't tell."""
+    return int(config.get("model_dim") or config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0))
+
+
+def blocks_of(config: Config) -> int:
+    """The number of blocks of a transformer with that config; 0 if the config doesn't tell."""
+    keys = ("num_layers", "num_single_layers", "num_text_blocks", "num_visual_blocks")
+    return sum(config.get(key, 0) for key in keys)
+
+
+def rotary_axes(stored: object, head: int, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of a rotary embedding that a file's config stores, if they are valid for the head size; else `usual`."""
+    if not isinstance(stored, list | tuple) or len(stored) != len(usual):
+        return usual
+    if not all(type(axis) is int and axis > 0 for axis in stored) or sum(stored) != head:
+        return usual
+    return tuple(stored)
+
+
+def block_counts(shapes: Shapes, pattern: re.Pattern[str]) -> dict[str, int]:
+    """The number of blocks of each kind. `pattern` has a group for the kind and one for the number.
+
+    Raises ValueError if a forged number exceeds the tensor count.
+    """
+    counts: dict[str, int] = {}
+    for name in shapes:
+        match = pattern.match(name)
+        if match:
+            counts[match[1]] = max(counts.get(match[1], 0), int(match[2]) + 1)
+    if max(counts.values(), default=0) > len(shapes):
+        raise ValueError("more blocks than tensors")
+    return counts
+
+
 @dataclass(frozen=True)
 class Rename:
     """A module's name in the original layout and in diffusers; `{}` stands for the number of a block.
 
+    The name in diffusers is empty for a constant that is stored in original files and computed by diffusers.
     `more`: further diffusers modules whose rows the original module stacks below the first one's, in this order.
     `swapped`: whether the two halves of the rows are in the opposite order.
     """
@@ -85,7 +122,10 @@ class Input:
     """An image or a video that an architecture accepts as input.
 
     `key`: the setting with its path or paths. `kind`: "image", "images", "video" or "mask". `letters_key`: the setting
-    whose letters select inputs. `letter`: the letter that selects this one.
+    whose letters select inputs. `letter`: the letter that selects this one; empty if none does. `held`: whether the
+    last frame of a video that is too short is used for the rest; otherwise the model makes up the rest. `border`: the
+    brightness, 0 to 255, of the border around an image of another shape. `label`, `help`: those of the form, if they
+    aren't those of the setting.
     """
 
     key: str
@@ -93,6 +133,23 @@ class Input:
     letters_key: str
     letter: str
     required: bool = False
+    held: bool = False
+    border: int = 255
+    label: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How an architecture makes videos that are longer than one window, each of which begins with frames of the last.
+
+    `overlaps`: the numbers of frames that two windows may share; empty for any number that the family can make.
+    `block`: the number of latent frames that are made at once in every mode but the first; 0 for architectures without
+    modes.
+    """
+
+    overlaps: tuple[int, ...] = ()
+    block: int = 0
 
 
 # Groups of settings; the first setting of each group turns it on.
@@ -116,6 +173,8 @@ END_IMAGE = Input("image_end", "image", "image_prompt_type", "E")
 CONTROL_VIDEO = Input("video_guide", "video", "video_prompt_type", "V")
 MASK_VIDEO = Input("video_mask", "mask", "video_prompt_type", "A")
 REFERENCE_IMAGES = Input("image_refs", "images", "video_prompt_type", "I")
+FACE_VIDEO = Input("video_guide2", "video", "video_prompt_type", "B")
+BACKGROUND_VIDEO = Input("custom_guide", "video", "video_prompt_type", "", label="Background video")
 
 
 @dataclass(frozen=True)
@@ -129,7 +188,9 @@ class Family:
     longest videos that the models were trained on. `aliases`: names of modules in other programs, and the original
     ones. `position_table`: positions in each axis, unless the model's config has the number; 0 for no limit.
     `sized_by`: tensors whose first side is the hidden size; the first one that exists counts. `whole`: how the names of
-    tensors start that only whole models contain, not modules; empty where there are no modules.
+    tensors start that only whole models contain, not modules; empty where there are no modules. `mask_bytes`: bytes of
+    attention masks for each pair of tokens. `own_timesteps`: whether its pipeline takes the timesteps from the
+    scheduler, so that those that the models were made for must be set there.
     """
 
     name: str
@@ -150,6 +211,8 @@ class Family:
     position_table: int = 0
     sized_by: tuple[str, ...] = ()
     whole: str = ""
+    mask_bytes: int = 0
+    own_timesteps: bool = False
 
     def hidden_size(self, shapes: Shapes) -> int | None:
         """The hidden size of a model or a module, from the shapes of its tensors by original name."""
@@ -167,9 +230,14 @@ class Family:
 
         Every family supports "euler", and most unsupported solvers are variants of it.
         """
-        if not name:
-            return self.solvers[0]
-        return name if name in self.solvers else "euler"
+        return _solver(name, self.solvers)
+
+
+def _solver(name: str, solvers: tuple[str, ...]) -> str:
+    """The solver to use for a name: the first for an empty name; "euler", or else the first, for an unknown one."""
+    if name in solvers:
+        return name
+    return "euler" if name and "euler" in solvers else solvers[0]
 
 
 @dataclass(frozen=True)
@@ -178,13 +246,16 @@ class Signature:
 
     `config`: values that the derived config must have; a model with other values can't be loaded. `dim`: the hidden
     size of the published models, None for any; models of other sizes are accepted, but rank behind. `has`, `lacks`:
-    original tensor names that must or must not be present; a name that ends in a dot is a prefix.
+    original tensor names that must or must not be present; a name that ends in a dot is a prefix. `files`: parts of the
+    names of published files, letters and digits only, of an architecture whose headers are those of a more common one:
+    a file without any of them in its name is taken for the other, and a file with one of them is not.
     """
 
     config: Config = field(default_factory=frozen)
     dim: int | None = None
     has: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def allows(self, config: Config | None) -> bool:
         """Whether a derived config has the required values; an unknown config (None) is allowed."""
@@ -215,8 +286,11 @@ class Architecture:
     architecture with two transformers. `loras`: the folder of its LoRAs, inside the folder `loras` of a root.
 
     `scales`: how its videos are made at two scales; None if they are made in one pass. `unused_files`: parts of the
-    names of files that definitions list under `preload_URLs`, but that reeltune doesn't use. `image_outputs`: whether
-    a single image is made instead of a video.
+    names of files that definitions list under `preload_URLs`, but that reeltune doesn't use. `solvers`: where they
+    differ from the family's. `windows`: how it makes long videos; None if it can't make them in several windows.
+    `modes`: the choices of `model_mode`, pairs of label and value; `mode_label`: what is chosen. `image_outputs`:
+    whether a single image is made instead of a video. `image_frames`: the length of the longest video that such an
+    image is the end of.
     """
 
     id: str
@@ -242,7 +316,21 @@ class Architecture:
     loras: str = ""
     scales: TwoScales | None = None
     unused_files: tuple[str, ...] = ()
+    solvers: tuple[str, ...] = ()
+    windows: Windows | None = None
+    modes: tuple[tuple[str, int], ...] = ()
+    mode_label: str = ""
     image_outputs: bool = False
+    image_frames: int = 1
+
+    @property
+    def usable_solvers(self) -> tuple[str, ...]:
+        """The solvers that its videos can be made with, the default first."""
+        return self.solvers or self.family.solvers
+
+    def solver(self, name: str) -> str:
+        """The solver to use for a name: the default for an empty name, a similar one for an unsupported one."""
+        return _solver(name, self.usable_solvers)
 
     @property
     def frame_rate(self) -> int:

@@ -24,8 +24,10 @@ from reeltune.families.base import (
     Rename,
     Shapes,
     Signature,
+    block_counts,
     frozen,
     refused_groups,
+    rotary_axes,
 )
 from reeltune.families.components import CLIP_TEXT, HUNYUAN_VAE, LLAMA, LLAVA, LLAVA_VISION
 
@@ -122,7 +124,8 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
     """
     dim, in_channels, patch_t, patch, *_ = shapes["img_in.proj.weight"]
     head = shapes["double_blocks.0.img_attn_q_norm.weight"][0]
-    layers = _layers(shapes)
+    usual_axes = (head // 8, head * 7 // 16, head * 7 // 16)
+    layers = block_counts(shapes, _BLOCK)
     out_channels = shapes["final_layer.linear.weight"][0] // (patch * patch * patch_t)
     config: dict[str, Any] = {
         "in_channels": in_channels,
@@ -138,33 +141,11 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
         "guidance_embeds": "guidance_in.mlp.0.weight" in shapes,
         "text_embed_dim": shapes["txt_in.input_embedder.weight"][1],
         "pooled_projection_dim": shapes["vector_in.in_layer.weight"][1],
-        "rope_axes_dim": _axes(stored.get("rope_axes_dim"), head),
+        "rope_axes_dim": rotary_axes(stored.get("rope_axes_dim"), head, usual_axes),
     }
     if in_channels == 2 * out_channels + 1:
         config["image_condition_type"] = "latent_concat"
     return config
-
-
-def _axes(stored: object, head: int) -> tuple[int, ...]:
-    """The stored axes of the rotary embedding if they are valid for the head size, else those of the release."""
-    from_release = (head // 8, head * 7 // 16, head * 7 // 16)
-    if not isinstance(stored, list | tuple) or len(stored) != 3:
-        return from_release
-    if not all(type(axis) is int and axis > 0 for axis in stored) or sum(stored) != head:
-        return from_release
-    return tuple(stored)
-
-
-def _layers(shapes: Shapes) -> dict[str, int]:
-    """The number of blocks of each kind. Raises ValueError if a forged number exceeds the tensor count."""
-    counts: dict[str, int] = {}
-    for name in shapes:
-        match = _BLOCK.match(name)
-        if match:
-            counts[match[1]] = max(counts.get(match[1], 0), int(match[2]) + 1)
-    if max(counts.values(), default=0) > len(shapes):
-        raise ValueError("more blocks than tensors")
-    return counts
 
 
 _CLIP_FOLDERS = ("clip_vit_large_patch14",)

@@ -66,7 +66,9 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
         "video_length": Setting(LENGTH, "Number of frames, or a duration such as 10s."),
         "seed": Setting(SEED, "Random seed; -1 picks one.", (-1,)),
         "num_inference_steps": Setting(COUNT, "Denoising steps."),
-        "guidance_scale": Setting(NUMBER, "Guidance; 1 turns it off. Hunyuan: with a negative prompt only.", (1, 5)),
+        "guidance_scale": Setting(
+            NUMBER, "Guidance; 1 turns it off. Hunyuan 1.0: with a negative prompt only.", (1, 5)
+        ),
         "embedded_guidance_scale": Setting(NUMBER, "Hunyuan's distilled guidance.", (6,)),
         "guidance2_scale": Setting(NUMBER, "Guidance of the second phase.", (), "guidance_phases"),
         "guidance3_scale": Setting(NUMBER, "Guidance of the third phase.", (5,), "switch_threshold2"),
@@ -96,8 +98,8 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
         "model_mode": Setting(ANY, "A mode that depends on the architecture.", (None, "", 0)),
         "video_prompt_type": Setting(TEXT, "Letters: V control video, A mask, I reference images …", ("", "U")),
         "video_guide": Setting(PATHS, "Control video.", _BLANK),
-        "video_guide2": Setting(PATHS, "A second control video.", _BLANK),
-        "custom_guide": Setting(PATHS, "A control file of another kind.", _BLANK),
+        "video_guide2": Setting(PATHS, "A second control video, such as faces.", _BLANK),
+        "custom_guide": Setting(PATHS, "A control file of another kind, such as a background video.", _BLANK),
         "image_guide": Setting(PATHS, "Control image.", _BLANK),
         "image_mask": Setting(PATHS, "Mask of the control image.", _BLANK),
         "keep_frames_video_guide": Setting(ANY, "Frames of the control video to keep.", _BLANK, "video_guide"),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
+from reeltune.families import wan_animate
 from reeltune.families.base import (
+    BACKGROUND_VIDEO,
     CONTROL_VIDEO,
     END_IMAGE,
+    FACE_VIDEO,
     LORAS,
     MASK_VIDEO,
-    MAX_HEAD_SIZE,
     REFERENCE_IMAGES,
     RIFLEX,
     SKIPPED_LAYERS,
@@ -22,150 +23,16 @@ from reeltune.families.base import (
     ZERO_STAR,
     Architecture,
     Component,
-    Config,
     Family,
     Input,
-    Rename,
-    Shapes,
     Signature,
+    Windows,
     frozen,
     refused_groups,
 )
 from reeltune.families.components import CLIP_VISION, SENTENCEPIECE, UMT5, WAN22_VAE, WAN_VAE
-
-_MAX_POSITIONS = 65_536  # accepted from a file's metadata, because the table is allocated; published models have 1,024
-HEAD_SIZE = 128  # of all published Wan models; other sizes need a config in the file's metadata
-
-
-def _attention(block: str) -> tuple[Rename, ...]:
-    """Self-attention and cross-attention of a block; the layers for images exist in image-to-video models only."""
-    pairs = [("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0")]
-    pairs += [("norm_q", "norm_q"), ("norm_k", "norm_k")]
-    image = [("k_img", "add_k_proj"), ("v_img", "add_v_proj"), ("norm_k_img", "norm_added_k")]
-    own = [Rename(f"{block}.self_attn.{old}", f"{block}.attn1.{new}") for old, new in pairs]
-    cross = [Rename(f"{block}.cross_attn.{old}", f"{block}.attn2.{new}") for old, new in pairs + image]
-    return (*own, *cross)
-
-
-def _block(block: str) -> tuple[Rename, ...]:
-    """A transformer block. The layer that diffusers calls norm2 is norm3 in the original."""
-    return (
-        Rename(f"{block}.modulation", f"{block}.scale_shift_table"),
-        *_attention(block),
-        Rename(f"{block}.norm3", f"{block}.norm2"),
-        Rename(f"{block}.ffn.0", f"{block}.ffn.net.0.proj"),
-        Rename(f"{block}.ffn.2", f"{block}.ffn.net.2"),
-    )
-
-
-RENAMES = (
-    Rename("patch_embedding", "patch_embedding"),
-    Rename("text_embedding.0", "condition_embedder.text_embedder.linear_1"),
-    Rename("text_embedding.2", "condition_embedder.text_embedder.linear_2"),
-    Rename("time_embedding.0", "condition_embedder.time_embedder.linear_1"),
-    Rename("time_embedding.2", "condition_embedder.time_embedder.linear_2"),
-    Rename("time_projection.1", "condition_embedder.time_proj"),
-    Rename("img_emb.emb_pos", "condition_embedder.image_embedder.pos_embed"),
-    Rename("img_emb.proj.0", "condition_embedder.image_embedder.norm1"),
-    Rename("img_emb.proj.1", "condition_embedder.image_embedder.ff.net.0.proj"),
-    Rename("img_emb.proj.3", "condition_embedder.image_embedder.ff.net.2"),
-    Rename("img_emb.proj.4", "condition_embedder.image_embedder.norm2"),
-    *_block("blocks.{}"),
-    *_block("vace_blocks.{}"),
-    Rename("vace_blocks.{}.before_proj", "vace_blocks.{}.proj_in"),
-    Rename("vace_blocks.{}.after_proj", "vace_blocks.{}.proj_out"),
-    Rename("vace_patch_embedding", "vace_patch_embedding"),
-    Rename("head.modulation", "scale_shift_table"),
-    Rename("head.head", "proj_out"),
-)
-
-_LINEARS = (
-    *(f"{kind}_attn.{layer}" for kind in ("self", "cross") for layer in ("q", "k", "v", "o", "k_img", "v_img")),
-    "ffn.0",
-    "ffn.2",
-)
-QUANTIZABLE = tuple(f"{block}.{layer}" for block in ("blocks.{}", "vace_blocks.{}") for layer in _LINEARS)
-
-_BLOCK = re.compile(r"blocks\.(\d{1,9})\.")
-_VACE_BLOCK = re.compile(r"vace_blocks\.(\d{1,9})\.")
-
-
-def derive_config(shapes: Shapes, stored: Config) -> Config:
-    """The config of `WanTransformer3DModel`, from original names and shapes.
-
-    Of the `stored` config (from the file's metadata, {} if it has none) only values that don't follow from the shapes
-    are used: the number of heads, `eps` and the length of the position table, by their names in diffusers or in the
-    original. Raises KeyError if a required shape is missing, as in a module file, which contains only `vace_*`.
-    """
-    dim, in_channels, *patch = shapes["patch_embedding.weight"]
-    patch_volume = patch[0] * patch[1] * patch[2]
-    heads = _heads(dim, stored)
-    config: dict[str, Any] = {
-        "patch_size": tuple(patch),
-        "num_attention_heads": heads,
-        "attention_head_dim": dim // heads,
-        "in_channels": in_channels,
-        "out_channels": shapes["head.head.weight"][0] // patch_volume,
-        "text_dim": shapes["text_embedding.0.weight"][1],
-        "freq_dim": shapes["time_embedding.0.weight"][1],
-        "ffn_dim": shapes["blocks.0.ffn.0.weight"][0],
-        "num_layers": _layers(shapes),
-        "cross_attn_norm": "blocks.0.norm3.weight" in shapes,
-    }
-    if "img_emb.proj.1.weight" in shapes:
-        config["image_dim"] = shapes["img_emb.proj.1.weight"][1]
-        config["added_kv_proj_dim"] = dim
-    if "img_emb.emb_pos" in shapes:
-        config["pos_embed_seq_len"] = shapes["img_emb.emb_pos"][1]
-    if "vace_patch_embedding.weight" in shapes:
-        config["_class_name"] = "WanVACETransformer3DModel"
-        config["vace_in_channels"] = shapes["vace_patch_embedding.weight"][1]
-        config["vace_layers"] = _vace_layers(shapes, stored, config["num_layers"])
-    eps = stored.get("eps")
-    if type(eps) is float and 0 < eps < 1:
-        config["eps"] = eps
-    positions = stored.get("rope_max_seq_len")
-    if type(positions) is int and 0 < positions <= _MAX_POSITIONS:
-        config["rope_max_seq_len"] = positions
-    return config
-
-
-def _layers(shapes: Shapes, block: re.Pattern[str] = _BLOCK) -> int:
-    """The number of blocks. Raises ValueError if there are none, or if a forged number exceeds the tensor count."""
-    matches = [block.match(name) for name in shapes]
-    layers = 1 + max(int(match[1]) for match in matches if match)
-    if layers > len(shapes):
-        raise ValueError(f"{layers} blocks in {len(shapes)} tensors")
-    return layers
-
-
-def _vace_layers(shapes: Shapes, stored: Config, layers: int) -> list[int]:
-    """The blocks that VACE's blocks add to: those in the file's config, else evenly spaced (8 of 40, 15 of 30).
-
-    Raises ValueError if they can't be evenly spaced.
-    """
-    count = _layers(shapes, _VACE_BLOCK)
-    stored_layers = _integers(stored.get("vace_layers"))
-    if len(stored_layers) == count:
-        return stored_layers
-    if layers % count:
-        raise ValueError(f"{count} VACE blocks can't be evenly spaced over {layers} blocks")
-    return list(range(0, layers, layers // count))
-
-
-def _integers(value: object) -> list[int]:
-    """The items of a list of integers; empty for any other value."""
-    if isinstance(value, list | tuple) and all(type(item) is int for item in value):
-        return list(value)
-    return []
-
-
-def _heads(dim: int, stored: Config) -> int:
-    heads = stored.get("num_attention_heads") or stored.get("num_heads")
-    if type(heads) is int and heads > 0 and dim % heads == 0 and dim // heads <= MAX_HEAD_SIZE:
-        return heads
-    return max(1, dim // HEAD_SIZE)
-
+from reeltune.families.wan_config import SKYREELS, derive_config
+from reeltune.families.wan_names import QUANTIZABLE, RENAMES
 
 _TEXT_ENCODER = Component(
     "text_encoder", "transformers", "UMT5EncoderModel", WEIGHT_FILES, kind=UMT5.name, feeds="text_dim"
@@ -207,13 +74,23 @@ WAN = Family(
     whole="head.",
 )
 
+_PHASES = (
+    "guidance_phases", "guidance2_scale", "guidance3_scale", "switch_threshold", "switch_threshold2",
+    "model_switch_phase",
+)  # fmt: skip
 _USED = (
     "prompt", "negative_prompt", "resolution", "video_length", "seed", "num_inference_steps", "guidance_scale",
     "flow_shift", "sample_solver", "repeat_generation", "multi_prompts_gen_type", "force_fps",
-    "guidance_phases", "guidance2_scale", "guidance3_scale", "switch_threshold", "switch_threshold2",
-    "model_switch_phase", *LORAS, *ZERO_STAR, *SKIPPED_LAYERS, *RIFLEX,
+    *_PHASES, *LORAS, *ZERO_STAR, *SKIPPED_LAYERS, *RIFLEX,
 )  # fmt: skip
+_VIDEO_ONLY = frozenset({"video_length", "force_fps"})
 _NO_CACHE = refused_groups((STEP_CACHE,), "it would skip the blocks that apply VACE's control video")
+_SHORT_PASSES = MappingProxyType(
+    {
+        **refused_groups((STEP_CACHE,), "diffusers has no step cache for the blocks of its transformer"),
+        **refused_groups((RIFLEX,), "it makes no more frames at once than in its training"),
+    }
+)
 _TEXT_PROMPT = "A red fox trots through fresh snow at dawn, the camera gliding beside it"
 _IMAGE_PROMPT = "The scene comes to life, gentle natural movement, steady camera"
 _TEXT = {
@@ -229,26 +106,51 @@ _TEXT = {
 }
 _IMAGE = {**_TEXT, "prompt": _IMAGE_PROMPT, "image_prompt_type": "S"}
 _IMAGE_480P = {**_IMAGE, "flow_shift": 7.0}
+_EDIT = {**_TEXT, "prompt": "Change the clothes to red", "resolution": "1280x720", "video_prompt_type": "UV"}
+_EDIT_IMAGE = {**_IMAGE, "prompt": "Put a straw hat on the person", "resolution": "1280x720", "model_mode": 0}
+del _EDIT_IMAGE["video_length"]
+_FORCING = {
+    **_TEXT, "resolution": "960x544", "video_length": 97, "guidance_scale": 6.0, "flow_shift": 8.0, "model_mode": 0,
+    "sliding_window_size": 97, "sliding_window_overlap": 17, "sliding_window_overlap_noise": 20,
+}  # fmt: skip
+_ANIMATE = {
+    **_TEXT, "prompt": "A person in motion, natural light", "video_prompt_type": "VBI", "video_length": 77,
+    "num_inference_steps": 20, "guidance_scale": 1.0, "sliding_window_size": 77, "sliding_window_overlap": 1,
+}  # fmt: skip
 _TWO_PHASES = {"guidance_phases": 2}
 _SIZE_5B = 3072  # hidden size
 _VACE_NAMES = ("vace_patch_embedding.weight",)
 _IMAGE_NAMES = ("img_emb.proj.1.weight",)
 _ANIMATE_NAMES = ("face_adapter.",)
+_FPS_NAMES = ("fps_embedding.weight",)
 _T2V = frozen(in_channels=16, out_channels=16)
 _I2V = frozen(in_channels=36, out_channels=16)
+_SKY_FILES = ("skyreels2diffusionforcing", "skyreelsv2df")
+_PREPARED = "It must be prepared already: reeltune doesn't extract it from a video."
 _LORA_FOLDERS = {1536: "wan_1.3B", 3072: "wan_5B"}  # by hidden size
 _BOTH = ("bf16", "fp16")
 _START = replace(START_IMAGE, required=True)
 _END = replace(END_IMAGE, required=True)
 _ENDS = (_START, END_IMAGE)
 _CONTROLS = (CONTROL_VIDEO, MASK_VIDEO, REFERENCE_IMAGES)
+_EDITED_VIDEO = replace(CONTROL_VIDEO, required=True, held=True, label="Video to edit")
+_POSE_VIDEO = replace(CONTROL_VIDEO, required=True, held=True, label="Pose video", help=f"Skeletons. {_PREPARED}")
+_FACES = f"The face of the same person, cropped to a square. {_PREPARED}"
+_FACE_VIDEO = replace(FACE_VIDEO, required=True, label="Face video", help=_FACES)
+_CHARACTER = replace(REFERENCE_IMAGES, kind="image", required=True, border=0, label="Character")
+_REPLACED = "Only to replace a person in a video: white where that person is."
+_ANIMATE_MASK = replace(MASK_VIDEO, help=f"{_REPLACED} {_PREPARED}")
+_BEHIND = "Only to replace a person in a video: the video without that person."
+_BACKGROUND = replace(BACKGROUND_VIDEO, help=f"{_BEHIND} {_PREPARED}")
 
 
 def _profile_folder(id: str, signature: Signature) -> str:
     """The folder of an architecture's profiles, as WanGP names it: that of its LoRAs, except in version 2.2."""
-    if id.endswith("_2_2"):
-        return "wan_2_2_5B" if signature.dim == _SIZE_5B else "wan_2_2"
-    return _lora_folder(id, signature)
+    if signature.dim == _SIZE_5B:
+        return "wan_2_2_5B"
+    if id == "chrono_edit":
+        return "wan_chrono_edit"
+    return "wan_2_2" if id.endswith("_2_2") else _lora_folder(id, signature)
 
 
 def _architecture(
@@ -258,12 +160,13 @@ def _architecture(
     repo: str,
     pipeline: str,
     inputs: tuple[Input, ...] = (),
+    refused: Mapping[str, str] = frozen(),
     **more: object,
 ) -> Architecture:
-    refused = _NO_CACHE if id.startswith("vace") else frozen()
-    cached = () if refused else STEP_CACHE
     input_keys = {key for model_input in inputs for key in (model_input.key, model_input.letters_key)}
-    used = {*_USED, *cached, *input_keys}
+    used = {*_USED, *STEP_CACHE, *input_keys, *defaults} - _refused_keys(refused)
+    if more.get("image_outputs"):
+        used -= _VIDEO_ONLY
     return Architecture(
         id=id,
         loras=_lora_folder(id, signature),
@@ -281,6 +184,11 @@ def _architecture(
     )
 
 
+def _refused_keys(refused: Mapping[str, str]) -> set[str]:
+    """All settings of the groups that are refused."""
+    return {key for group in (STEP_CACHE, RIFLEX) if group[0] in refused for key in group}
+
+
 def _lora_folder(id: str, signature: Signature) -> str:
     """The folder of an architecture's LoRAs, as WanGP names it: by size, and in version 2.1 by kind of input."""
     if signature.dim in _LORA_FOLDERS:
@@ -290,14 +198,40 @@ def _lora_folder(id: str, signature: Signature) -> str:
 
 
 def _image_architecture(
-    id: str, signature: Signature, defaults: dict[str, object], repo: str, inputs: tuple[Input, ...]
+    id: str,
+    signature: Signature,
+    defaults: dict[str, object],
+    repo: str,
+    inputs: tuple[Input, ...],
+    pipeline: str = "WanImageToVideoPipeline",
+    **more: object,
 ) -> Architecture:
     """An image-to-video architecture of Wan 2.1, which also encodes its images with CLIP."""
-    pipeline = "WanImageToVideoPipeline"
-    return _architecture(id, signature, defaults, repo, pipeline, inputs, components=_IMAGE_COMPONENTS)
+    return _architecture(id, signature, defaults, repo, pipeline, inputs, components=_IMAGE_COMPONENTS, **more)  # type: ignore[arg-type]
 
 
-_TEXT_ONLY = {"lacks": _IMAGE_NAMES + _VACE_NAMES + _ANIMATE_NAMES}
+def _sky(id: str, signature: Signature, repo: str, fps: int) -> Architecture:
+    """An architecture of SkyReels V2 for diffusion forcing: in one pass, frames may be at different noise levels."""
+    architecture = _architecture(
+        id,
+        signature,
+        _FORCING,
+        repo,
+        "SkyReelsV2DiffusionForcingPipeline",
+        (START_IMAGE,),
+        _SHORT_PASSES,
+        image_pipeline="SkyReelsV2DiffusionForcingImageToVideoPipeline",
+        config=frozen(_class_name=SKYREELS),
+        fps=fps,
+        solvers=("unipc", "dpm++"),
+        windows=Windows(block=5),
+        modes=(("Synchronous", 0), ("Asynchronous", 5)),
+        mode_label="Noise levels",
+    )
+    return replace(architecture, profiles="", settings=architecture.settings - set(_PHASES))
+
+
+_TEXT_ONLY = {"lacks": _IMAGE_NAMES + _VACE_NAMES + _ANIMATE_NAMES + _FPS_NAMES}
 _NO_VACE = {"lacks": _VACE_NAMES + _ANIMATE_NAMES}
 _NO_END_FRAME = {"lacks": (*_VACE_NAMES, *_ANIMATE_NAMES, "img_emb.emb_pos")}
 _REPO_I2V = "Wan2.1-I2V-14B-480P-Diffusers"
@@ -339,6 +273,7 @@ ARCHITECTURES = (
         "Wan2.1-VACE-14B-diffusers",
         "WanVACEPipeline",
         _CONTROLS,
+        _NO_CACHE,
         two_transformers="vace_14B_2_2",
     ),
     _architecture(
@@ -348,8 +283,11 @@ ARCHITECTURES = (
         "Wan2.1-VACE-1.3B-diffusers",
         "WanVACEPipeline",
         _CONTROLS,
+        _NO_CACHE,
     ),
-    _architecture("vace_14B_2_2", _VACE_14B, {**_TEXT, **_TWO_PHASES}, _REPO_A14B, "WanVACEPipeline", _CONTROLS),
+    _architecture(
+        "vace_14B_2_2", _VACE_14B, {**_TEXT, **_TWO_PHASES}, _REPO_A14B, "WanVACEPipeline", _CONTROLS, _NO_CACHE
+    ),
     _architecture(
         "ti2v_2_2",
         Signature(frozen(in_channels=48, out_channels=48), 3072, **_TEXT_ONLY),
@@ -362,5 +300,47 @@ ARCHITECTURES = (
         fps=24,
         size_step=32,
         image_pipeline="WanImageToVideoPipeline",
+    ),
+    _architecture(
+        "lucy_edit",
+        Signature(frozen(in_channels=96, out_channels=48), _SIZE_5B, **_TEXT_ONLY),
+        _EDIT,
+        "Wan2.2-TI2V-5B-Diffusers",
+        "LucyEditPipeline",
+        (_EDITED_VIDEO,),
+        components=_COMPONENTS_2_2,
+        options=frozen(expand_timesteps=True),
+        fps=24,
+        size_step=32,
+    ),
+    _sky("sky_df_1.3B", Signature(_T2V, 1536, _FPS_NAMES), "Wan2.1-T2V-1.3B-Diffusers", 16),
+    _sky("sky_df_14B", Signature(_T2V, 5120, **_TEXT_ONLY, files=_SKY_FILES), "Wan2.1-T2V-14B-Diffusers", 24),
+    _architecture(
+        "animate",
+        Signature(_I2V, 5120, (*_IMAGE_NAMES, wan_animate.POSE, *_ANIMATE_NAMES)),
+        _ANIMATE,
+        _REPO_I2V,
+        "WanAnimatePipeline",
+        (_POSE_VIDEO, _FACE_VIDEO, _CHARACTER, _ANIMATE_MASK, _BACKGROUND),
+        _SHORT_PASSES,
+        components=_IMAGE_COMPONENTS,
+        fps=30,
+        windows=Windows(overlaps=(1, 5)),
+        unused_files=("relighting",),
+    ),
+    _image_architecture(
+        "chrono_edit",
+        Signature(_I2V, 5120, _IMAGE_NAMES, **_NO_END_FRAME, files=("chronoedit",)),
+        _EDIT_IMAGE,
+        _REPO_I2V,
+        (replace(_START, label="Image to edit"),),
+        "ChronoEditPipeline",
+        refused=_SHORT_PASSES,
+        config=frozen(_class_name="ChronoEditTransformer3DModel"),
+        modes=(("Off", 0), ("On", 1)),
+        mode_label="Temporal reasoning",
+        image_outputs=True,
+        image_frames=29,
+        call_only=_VIDEO_ONLY,
     ),
 )

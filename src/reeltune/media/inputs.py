@@ -180,6 +180,6 @@ def cover(image: Image.Image, width: int, height: int) -> Image.Image:
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
-def contain(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The image scaled to fit into width x height, with a white border."""
-    return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=(255, 255, 255))
+def contain(image: Image.Image, width: int, height: int, border: int = 255) -> Image.Image:
+    """The image scaled to fit into width x height, with a border of that brightness, 0 to 255."""
+    return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=(border, border, border))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from reeltune.families import Architecture
-from reeltune.families.base import VAE, Config
+from reeltune.families.base import VAE, Config, blocks_of, width_of
 from reeltune.planning.estimate import Estimate, estimate
 from reeltune.planning.plan import Plan
 from reeltune.settings import frame_count, layer
@@ -103,16 +103,21 @@ def _needs(plan: Plan, sizes: Estimate) -> Iterator[tuple[MemoryProfile, int]]:
 
 
 def activations(plan: Plan) -> int:
-    """Bytes that one pass of the transformer holds besides weights, at the definition's own size and length."""
+    """Bytes that one pass of the transformer holds besides weights, at the definition's own size and length.
+
+    Of a video that is made in several windows, one window counts.
+    """
     definition = plan.definition
     architecture = definition.architecture
     settings = layer(architecture, definition.settings)
     width, height = computed_size(architecture, *(int(side) for side in str(settings["resolution"]).split("x")))
-    frames = (frame_count(settings, architecture) - 1) // architecture.family.frame_step + 1
+    length = architecture.image_frames if architecture.image_outputs else frame_count(settings, architecture)
+    if architecture.windows is not None:
+        length = min(length, settings.get("sliding_window_size") or length)
+    frames = (length - 1) // architecture.family.frame_step + 1
     tokens = (width // architecture.resolution_step) * (height // architecture.resolution_step) * frames
-    config = _config(plan)
-    features = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
-    return int(tokens * features * _ACTIVATION_BYTES)
+    masks = architecture.family.mask_bytes * (tokens + architecture.family.max_text_tokens) ** 2
+    return int(tokens * width_of(_config(plan)) * _ACTIVATION_BYTES) + masks
 
 
 def computed_size(architecture: Architecture, width: int, height: int) -> tuple[int, int]:
@@ -123,8 +128,7 @@ def computed_size(architecture: Architecture, width: int, height: int) -> tuple[
 
 
 def _blocks(plan: Plan) -> int:
-    config = _config(plan)
-    return max(1, config.get("num_layers", 0) + config.get("num_single_layers", 0))
+    return max(1, blocks_of(_config(plan)))
 
 
 def _config(plan: Plan) -> dict[str, int]:

@@ -21,6 +21,7 @@ from reeltune.request.passes import passes_of, phases_of_passes
 from reeltune.request.phases import phases_of
 from reeltune.request.timesteps import timesteps
 from reeltune.request.values import Guidance, InputFiles, Phase, Request, Riflex, SkippedLayers, StepSkipping
+from reeltune.request.windows import mode_of, windows_of
 from reeltune.settings import frame_count, frame_rate, is_neutral
 from reeltune.untrusted import clean_text
 
@@ -43,9 +44,12 @@ def build_request(
     inputs = input_files(architecture, settings, definition.root, notices.append) if inputs_needed else InputFiles()
     width, height = _size(settings, architecture, notices)
     fps = _fps(settings, architecture, inputs, notices)
-    frames = _frames(settings, architecture, fps, notices)
+    mode = _mode(settings, architecture, inputs)
+    frames, window = windows_of(
+        settings, architecture, _frames(settings, architecture, fps, notices), mode, notices.append
+    )
     used = {key: value for key, value in settings.items() if key in architecture.settings}
-    solver = _solver(settings.get("sample_solver") or "", architecture.family, notices)
+    solver = _solver(settings.get("sample_solver") or "", architecture, notices)
     shift = settings.get("flow_shift", 1.0)
     passes = passes_of(architecture, settings, width, height, notices)
     if passes:
@@ -77,6 +81,8 @@ def build_request(
         passes=passes,
         config=definition.config,
         tone_mapping=architecture.scales.tone_mapping if architecture.scales else 0.0,
+        mode=mode,
+        window=window,
     )
     return replace(request, settings=_record(settings, request, architecture)), notices
 
@@ -156,15 +162,25 @@ def _fps(settings: Settings, architecture: Architecture, inputs: InputFiles, not
     return min(_MAX_FPS, max(_MIN_FPS, round(video_rate(file, default))))
 
 
-def _solver(name: str, family: Family, notices: list[str]) -> str:
+def _mode(settings: Settings, architecture: Architecture, inputs: InputFiles) -> int:
+    """The mode. Raises SettingsError for a start image in a mode that makes frames in blocks: it would be changed."""
+    mode = mode_of(settings, architecture)
+    if mode and inputs.start_image and architecture.windows is not None:
+        message = f"model_mode={mode} can't be used with image_start."
+        raise SettingsError(message, hint="Set model_mode=0, or leave out the start image.")
+    return mode
+
+
+def _solver(name: str, architecture: Architecture, notices: list[str]) -> str:
     """The solver with a name, or the one that replaces it. Raises SettingsError for an unknown name."""
-    solver = family.solver(name)
+    solver = architecture.solver(name)
     if name in ("", solver):
         return solver
     if name not in (*SOLVERS, *OTHER_SOLVERS):
         message = f"Invalid value {shown(name)} for sample_solver."
-        raise SettingsError(message, hint=f"It must be one of {', '.join(family.solvers)}.")
-    notices.append(f"sample_solver={name} is not supported for {family.label}: {solver} is used.")
+        raise SettingsError(message, hint=f"It must be one of {', '.join(architecture.usable_solvers)}.")
+    label = architecture.id if architecture.solvers else architecture.family.label
+    notices.append(f"sample_solver={name} is not supported for {label}: {solver} is used.")
     return solver
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def input_files(
             files[model_input.key] = paths
         elif model_input.required:
             raise SettingsError(
-                f"{architecture.id} needs {model_input.key}: {_LABELS[model_input.kind]}.",
+                f"{architecture.id} needs {model_input.key}: {_described(model_input)}.",
                 hint=f"Use {flag(model_input.key)} FILE, or the setting {model_input.key}=….",
             )
     has_source = bool(settings.get("video_source"))
@@ -43,16 +43,38 @@ def input_files(
             notify(notice)
     if "video_mask" in files and "video_guide" not in files:
         raise SettingsError("video_mask needs a video_guide to mask.", hint="Use --video-guide FILE.")
+    _check_replacement(files)
     letters = settings.get("video_prompt_type") or ""
+    references = [model_input for model_input in architecture.inputs if model_input.key == "image_refs"]
     return InputFiles(
         start_image=_first(files.get("image_start")),
         end_image=_first(files.get("image_end")),
         control_video=_first(files.get("video_guide")),
         mask_video=_first(files.get("video_mask")),
         reference_images=files.get("image_refs", ()),
+        face_video=_first(files.get("video_guide2")),
+        background_video=_first(files.get("custom_guide")),
         mask_inverted=inverts_mask(letters),
         control_kept=keeps_masked(letters),
+        held=any(model_input.held for model_input in architecture.inputs),
+        border=references[0].border if references else 255,
     )
+
+
+def _check_replacement(files: Mapping[str, tuple[Path, ...]]) -> None:
+    """Raise SettingsError for a background without a mask; with a face video also for a mask without a background."""
+    if "custom_guide" in files and "video_mask" not in files:
+        message = "custom_guide needs a video_mask, which is white where a person is replaced."
+        raise SettingsError(message, hint="Use --video-mask FILE, or leave out the background.")
+    if "video_mask" in files and "video_guide2" in files and "custom_guide" not in files:
+        message = "video_mask needs a custom_guide: the video in which a person is replaced, without that person."
+        raise SettingsError(message, hint="Use --custom-guide FILE, or leave out the mask.")
+
+
+def _described(model_input: Input) -> str:
+    """What an input is, with its label where that isn't the setting's."""
+    label = f" ({model_input.label})" if model_input.label else ""
+    return _LABELS[model_input.kind] + label
 
 
 def _first(paths: tuple[Path, ...] | None) -> Path | None:

@@ -1,9 +1,9 @@
 """The letters of `image_prompt_type` and `video_prompt_type`, and checks that they are supported.
 
 image_prompt_type: S start image, E end image, T text only, V continue a video, L continue the last video.
-video_prompt_type: V control video, A mask, I reference images, K the first of them is a landscape, N invert the mask, U
-use the control video unchanged, M make the masked area gray; P D S L C: convert a video to a control video; X Y Z W:
-change the area outside the mask.
+video_prompt_type: V control video, B face video, A mask, I reference images, K the first of them is a landscape, N
+invert the mask, U use the control video unchanged, M make the masked area gray; P D S L C: convert a video to a control
+video; X Y Z W: change the area outside the mask.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def _refuse(architecture: Architecture, key: str, letters: str, letter: str, fil
         problem = f"{letter} changes the control video outside the mask, which is not supported yet"
     else:
         inputs = [model_input for model_input in architecture.inputs if model_input.letters_key == key]
-        supported = ", ".join(f"{model_input.letter} ({model_input.key})" for model_input in inputs)
+        pairs = [(model_input.letter, model_input.key) for model_input in inputs if model_input.letter]
+        supported = ", ".join(f"{other} ({key})" for other, key in pairs)
         problem = f"{architecture.id} does not support {letter}; it supports {supported}"
     raise NotRunnable(f"{key} is {letters!r}: {problem}.", hint=hint)
 

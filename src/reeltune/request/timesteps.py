@@ -20,9 +20,10 @@ _LINEAR_NOISE = 0.025  # that the linear half of LTX Video's schedule removes
 def timesteps(solver: str, steps: int, shift: float, family: str = "wan") -> tuple[float, ...]:
     """The timesteps that the denoising loop visits, in descending order, 0 to 1000.
 
-    They are equal to `scheduler.timesteps` in diffusers' pipeline of the family, which is "wan", "hunyuan" or "ltx";
-    for "ltx", to within 0.01. Hunyuan Video and LTX Video support only "euler". Their pipelines choose the noise levels
-    themselves, and LTX Video's timesteps don't depend on the shift. `shift`: above 0.
+    `family`: "wan", "hunyuan", "hunyuan_1_5", "ltx" or "kandinsky_5"; all but Wan support only "euler". The timesteps
+    are equal to `scheduler.timesteps` in diffusers' pipeline of the family; for "ltx", to within 0.01. The pipelines of
+    Hunyuan Video and LTX Video choose the noise levels themselves, and LTX Video's timesteps don't depend on the shift.
+    Kandinsky 5 visits those of its release. `shift`: above 0.
 
     The result has fewer than `steps` timesteps if the solver can't make so many: "causvid" makes at most 9 steps, and
     "lcm" at most 8. Raises ValueError if the family doesn't support the solver, or for fewer than 1 step.
@@ -96,6 +97,8 @@ _SCHEDULES: dict[str, dict[str, _Schedule]] = {
         "lcm": _lcm,
     },
     "hunyuan": {"euler": _hunyuan},
+    "hunyuan_1_5": {"euler": _hunyuan},
+    "kandinsky_5": {"euler": _hunyuan},
     "ltx": {"euler": _ltx},
 }
 

@@ -5,6 +5,7 @@ The engine reads only these fields. It gets settings by key only to store them w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -103,7 +104,9 @@ class InputFiles:
     """The images and videos that a video is made from.
 
     `mask_inverted`: whether the black area of the mask is changed, instead of the white. `control_kept`: whether the
-    control video is unchanged under the mask, instead of gray.
+    control video is unchanged under the mask, instead of gray. `held`: whether the last frame of a video that is too
+    short is used for the rest; otherwise the model makes up the rest. `border`: the brightness of the border around
+    reference images.
     """
 
     start_image: Path | None = None
@@ -111,8 +114,12 @@ class InputFiles:
     control_video: Path | None = None
     mask_video: Path | None = None
     reference_images: tuple[Path, ...] = ()
+    face_video: Path | None = None
+    background_video: Path | None = None
     mask_inverted: bool = False
     control_kept: bool = False
+    held: bool = False
+    border: int = 255
 
     @property
     def none(self) -> bool:
@@ -122,13 +129,27 @@ class InputFiles:
 
 
 @dataclass(frozen=True)
+class Window:
+    """The windows that a long video is made in, one after the other.
+
+    `size`: frames of a window. `overlap`: frames that it shares with the window before. `noise`: the timestep, 0 to
+    1000, whose noise is added to the shared frames.
+    """
+
+    size: int
+    overlap: int
+    noise: int = 0
+
+
+@dataclass(frozen=True)
 class Request:
     """The request of one video.
 
     `width`, `height`: pixels. `fps`: frames per second. `phases`: together they have all steps. `loras`: in the order
     in which they are applied. `settings`: the settings to store with the video. `passes`: in order, with all steps;
     empty for a video that is made at its own size. `tone_mapping`: how far large latents are compressed before they are
-    decoded, 0 to 1. `config`: the variant of the definition that makes it.
+    decoded, 0 to 1. `config`: the variant of the definition that makes it. `mode`: the value of `model_mode`, 0 for
+    architectures without modes. `window`: None for a video that is made in one window.
     """
 
     prompt: str
@@ -151,11 +172,20 @@ class Request:
     passes: tuple[Pass, ...] = ()
     tone_mapping: float = 0.0
     config: str = ""
+    mode: int = 0
+    window: Window | None = None
 
     @property
     def computed_size(self) -> tuple[int, int]:
         """Width and height of the frames that are decoded; they are scaled to those of the video."""
         return (self.passes[-1].width, self.passes[-1].height) if self.passes else (self.width, self.height)
+
+    @property
+    def windows(self) -> int:
+        """The number of windows that the video is made in; each takes all steps."""
+        if self.window is None:
+            return 1
+        return 1 + math.ceil((self.frames - self.window.size) / (self.window.size - self.window.overlap))
 
     @property
     def guided(self) -> bool:

@@ -16,7 +16,9 @@ from reeltune.service.uploads import clean_name, store_upload
 from reeltune.service.workspace import Workspace
 
 _START_IMAGE = "image_start"
-_INPUTS_OF_THE_FIRST_VIDEO = ("image_end", "video_source", "video_guide", "video_mask")
+_INPUTS_OF_THE_FIRST_VIDEO = (
+    "image_end", "video_source", "video_guide", "video_guide2", "custom_guide", "video_mask",
+)  # fmt: skip
 
 
 def continuation_draft(workspace: Workspace, current: str, path: Path) -> VideoDraft:

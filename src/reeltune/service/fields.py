@@ -101,7 +101,7 @@ def displayed_settings(settings: Settings, architecture: Architecture) -> Settin
         displayed["video_length"] = frame_count(settings, architecture)
     solver = settings.get("sample_solver")
     if solver:
-        displayed["sample_solver"] = architecture.family.solver(solver)
+        displayed["sample_solver"] = architecture.solver(solver)
     if settings.get("skip_steps_cache_type"):
         displayed["skip_steps_cache_type"] = "tea"
     if CONFIG in architecture.settings:
@@ -136,8 +136,8 @@ def inputs_of(architecture: Architecture) -> list[FormField]:
         FormField(
             model_input.key,
             _INPUT_KINDS[model_input.kind],
-            label_of(model_input.key),
-            help="",
+            model_input.label or label_of(model_input.key),
+            model_input.help,
             basic=True,
             required=model_input.required,
         )
@@ -181,8 +181,10 @@ def _field(key: str, definition: Definition) -> FormField:
         return replace(field, kind="choice", choices=choices)
     if key in _LORA_KINDS:
         return replace(field, kind=_LORA_KINDS[key])
+    if key == "model_mode":
+        return replace(field, kind="choice", label=architecture.mode_label, choices=architecture.modes)
     if key == "sample_solver":
-        return replace(field, kind="choice", choices=tuple((name, name) for name in architecture.family.solvers))
+        return replace(field, kind="choice", choices=tuple((name, name) for name in architecture.usable_solvers))
     if value_kind is SIZE:
         return replace(field, kind="size", choices=_sizes(definition, initial[key]))
     if value_kind is SEED:

@@ -43,6 +43,11 @@ _LABELS = {
     "image_end": "End image",
     "video_guide": "Control video",
     "video_mask": "Mask video",
+    "video_guide2": "Face video",
+    "custom_guide": "Background video",
+    "sliding_window_size": "Window (frames)",
+    "sliding_window_overlap": "Shared frames",
+    "sliding_window_overlap_noise": "Noise on shared frames",
 }
 _HELP = {
     "prompt": "Every line makes a video of its own; see “Prompt lines”.",
@@ -74,6 +79,10 @@ _HELP = {
     "perturbation_end_perc": "Percentage of the steps after which no blocks are skipped.",
     "cfg_star_switch": "Adjusts the strength of guidance in each step.",
     "cfg_zero_step": "The last step, counted from 0, whose result is set to zero; -1 for none.",
+    "model_mode": "How the model works; other modes than the first take longer.",
+    "sliding_window_size": "Longer videos are made in several windows of this length.",
+    "sliding_window_overlap": "Each window begins with so many frames of the one before.",
+    "sliding_window_overlap_noise": "A little noise keeps windows from drifting apart; about 20.",
 }
 _MAX_NAME, _MAX_NAMES = 40, 3  # characters, and LoRAs, in a line about a video
 _PLACEHOLDERS = {"prompt": "Describe the video."}

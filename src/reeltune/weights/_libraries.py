@@ -15,6 +15,7 @@ import diffusers
 import torch
 import transformers
 from diffusers.hooks import FirstBlockCacheConfig, apply_group_offloading
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from torch import nn
 from torch.nn import functional
 from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
@@ -298,8 +299,31 @@ def enable_step_cache(model: Any, threshold: float, states: Named) -> None:
 
     `enable_cache`, `FirstBlockCacheConfig`: diffusers 0.42.
     """
+    _register_blocks()
     model.enable_cache(FirstBlockCacheConfig(threshold=threshold))
     _step_cache(model).update({name: copy.copy(state) for name, state in states.items()})
+
+
+class _NamedArgument(TransformerBlockMetadata):  # type: ignore[misc]
+    """Metadata of blocks that call their hidden states otherwise, which the First Block Cache of 0.42 overlooks."""
+
+    def _get_parameter_from_args_kwargs(self, identifier: str, *arguments: Any) -> Any:
+        own_name = self.hidden_states_argument_name if identifier == "hidden_states" else identifier
+        return super()._get_parameter_from_args_kwargs(own_name, *arguments)
+
+
+def _register_blocks() -> None:
+    """Describe the blocks that diffusers' caches don't know: what they return, and what their argument is called.
+
+    `TransformerBlockRegistry`: diffusers 0.42, which lacks the blocks of Hunyuan Video 1.5. These return the tokens of
+    the video and those of the text.
+    """
+    from diffusers.models.transformers.transformer_hunyuan_video15 import HunyuanVideo15TransformerBlock
+    from diffusers.models.transformers.transformer_kandinsky import Kandinsky5TransformerDecoderBlock
+
+    register = TransformerBlockRegistry.register
+    register(HunyuanVideo15TransformerBlock, TransformerBlockMetadata(0, 1))
+    register(Kandinsky5TransformerDecoderBlock, _NamedArgument(0, hidden_states_argument_name="visual_embed"))
 
 
 def step_cache_states(model: nn.Module) -> Named:

@@ -59,7 +59,7 @@ class Loader:
             tensor = self._converted(stored, name, part, expected[name])
             if tensor is part.values:
                 all_copied = False
-            parameters[name] = tensor
+            parameters[name] = tensor if tensor.shape == expected[name] else tensor.reshape(expected[name])
         if all_copied:
             self._file.release(stored)  # so that the file's copy does not pile up beside the model's
         return parameters

@@ -22,6 +22,11 @@ def stacked_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
 
+def hold_the_same(stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether tensors of two shapes have the same values in the same order: the shapes differ in sides of 1 only."""
+    return [side for side in stored if side != 1] == [side for side in wanted if side != 1]
+
+
 @dataclass
 class _Mismatch:
     """What doesn't fit, by name; `scales`: the scales among what is missing."""
@@ -70,7 +75,7 @@ def _compare(source: WeightSource, stored: str, expected: Shapes, filled: set[st
     filled.update(targets)
     shape = source.weight_shape(stored)
     wanted = stacked_shape([expected[name] for name in targets])
-    if shape != wanted:
+    if not hold_the_same(shape, wanted):
         mismatch.misshapen.append(f"{targets[0]}: {list(shape)} in the file, {list(wanted)} in the model")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reeltune.checkpoints.keys import Places, places
 from reeltune.checkpoints.source import WeightSource
@@ -55,12 +55,26 @@ class Targets:
 
     def find(self, name: str) -> list[Place]:
         """The stored tensors that a parameter's name stands for, in the order of its rows; empty if there are none."""
-        return self._places.get(name, [])
+        return self._places.get(name) or self._stack_of_parts(name)
 
     def shape(self, found: Sequence[Place]) -> tuple[int, int]:
         """The rows and columns of a parameter; all dimensions but the first count as columns."""
         rows = max(segment.edit_row + segment.count for place in found for segment in place.segments)
         return rows, self._columns(found[0].stored)
+
+    def _stack_of_parts(self, name: str) -> list[Place]:
+        """The tensors that other programs stack under a name, where the model's file has them apart."""
+        targets = places(name, self.family, "original")
+        parts = [self._places.get(part, []) for part in targets.names] if targets else []
+        if len(parts) < 2 or not all(parts):
+            return []
+        stack, first = [], 0
+        for part in parts:
+            for place in part:
+                moved = (replace(segment, edit_row=segment.edit_row + first) for segment in place.segments)
+                stack.append(Place(place.stored, tuple(moved)))
+            first += self.shape(part)[0]
+        return stack
 
     def _add_original(self, source: WeightSource) -> None:
         """Tensors of the original layout: under their own names, and under diffusers' names of the rows they stack."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reeltune.engine.families import hunyuan, ltx, wan
+from reeltune.engine.families import hunyuan, hunyuan15, kandinsky5, ltx, wan, wan_relatives
 from reeltune.engine.families.base import FamilyRuntime
 from reeltune.families import Architecture
 
-_RUNTIMES: Mapping[str, FamilyRuntime] = {"wan": wan.RUNTIME, "hunyuan": hunyuan.RUNTIME, "ltx": ltx.RUNTIME}
+_RUNTIMES: Mapping[str, FamilyRuntime] = {
+    "wan": wan.RUNTIME,
+    "hunyuan": hunyuan.RUNTIME,
+    "hunyuan_1_5": hunyuan15.RUNTIME,
+    "ltx": ltx.RUNTIME,
+    "kandinsky_5": kandinsky5.RUNTIME,
+}
 
 
 def runtime_of(architecture: Architecture) -> FamilyRuntime:
-    """What the architecture's family does in its own way."""
-    return _RUNTIMES[architecture.family.name]
+    """What the architecture, or else its family, does in its own way."""
+    return wan_relatives.RUNTIMES.get(architecture.id) or _RUNTIMES[architecture.family.name]

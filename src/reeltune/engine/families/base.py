@@ -6,9 +6,9 @@ height, width] in -1..1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,10 @@ class TemporalAxis:
     patch: int
 
 
+def unchanged(pipeline: Any, request: Request) -> None:
+    """For families whose pipelines are used as they are."""
+
+
 def no_extra_frames(config: Config) -> int:
     """For families whose models make just the frames that are shown."""
     return 0
@@ -46,9 +50,15 @@ class FamilyRuntime:
     bytes that the VAE needs for one pixel of a frame in fp32 (its widest layers, a few of them at once), for
     `frames_at_once` frames (0: for all). `temporal_axis(rope)`: the temporal axis of the transformer's rotary
     embedding, None for families that RIFLEx can't lengthen. `negative(embeddings)`: removes the embeddings of the
-    negative prompt and returns the arguments of the transformer that they are. `extra_frames(config)`: frames that the
-    model makes before the first that is shown. `perturbed(model, blocks)`: a context in which the self-attention of
-    blocks does nothing, and which tells whether the model has any of them; None for families without that guidance.
+    negative prompt and returns the arguments of the transformer that they are; None for families whose pipeline makes
+    both passes in one. `extra_frames(config)`: frames that the model makes before the first that is shown.
+    `perturbed(model, blocks)`: a context in which the self-attention of blocks does nothing, and which tells whether
+    the model has any of them; None for families without that guidance. `unconditional(options)`: further arguments of
+    the transformer that differ in the pass without the prompt, given those of the pass with it. `decodes_windows`:
+    whether the pipeline decodes each window itself, because the next one begins with its frames; their latents are
+    stored one window after the other. `prepare(pipeline, request)`: sets up a pipeline before its call. `stand_ins`:
+    what stands for parts that a pipeline reads when it is built, where they aren't loaded. `channels_last`: whether the
+    pipeline holds latents as [1, frames', height', width', channels], before the channels of conditions.
     """
 
     encode: Callable[[Any, Request, InputImages, Config, int, torch.device], Tensors]
@@ -60,3 +70,8 @@ class FamilyRuntime:
     negative: Callable[[Tensors], Tensors] | None = None
     extra_frames: Callable[[Config], int] = no_extra_frames
     perturbed: Callable[[Any, Sequence[int]], AbstractContextManager[bool]] | None = None
+    unconditional: Callable[[Arguments], Arguments] | None = None
+    decodes_windows: bool = False
+    prepare: Callable[[Any, Request], None] = unchanged
+    stand_ins: Mapping[str, Any] = field(default_factory=dict)
+    channels_last: bool = False

@@ -12,6 +12,7 @@ from reeltune.families.base import Config
 from reeltune.request.values import Request
 
 _ROPE_BASE = 10_000.0
+FRAME_STEP = 4  # frames of the video that each latent frame but the first stands for
 
 
 def encode(
@@ -27,7 +28,7 @@ def encode(
     )
     embeddings: Tensors = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
     if getattr(pipeline, "image_encoder", None) is not None:
-        seen: Any = images.start
+        seen: Any = images.start or images.references[0]  # the character of Animate is a reference image
         if images.end is not None and config.get("pos_embed_seq_len"):  # only FLF2V looks at the end image too
             seen = [images.start, images.end]
         embeddings["image_embeds"] = pipeline.encode_image(seen, device)
