@@ -5,31 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reeltune.definitions import Definition
+from reeltune.definitions.ltx_config import makes_distilled
 from reeltune.families.base import LORA_SOURCES, LORA_WEIGHTS
-from reeltune.families.values import Settings
+from reeltune.families.values import DISTILLED_STEPS, Settings
 from reeltune.request.values import Lora, Phase
 from reeltune.settings.multipliers import StepWeights, add_items, parse_multipliers, weights_of
 
 
 def loras_of(
-    definition: Definition, settings: Settings, phases: Sequence[Phase], notices: list[str]
+    definition: Definition, settings: Settings, phases: Sequence[Phase], solver: str, notices: list[str]
 ) -> tuple[Lora, ...]:
     """The LoRAs that a video is made with. Adds notices about weights that no LoRA has.
 
     `settings`: complete settings. Raises SettingsError for invalid weights.
     """
-    own = [lora.url for lora in definition.loras]
     users = list(settings.get(LORA_SOURCES) or ())
+    scales = definition.architecture.scales
+    second = [lora.url for lora in definition.loras if scales and lora.url == scales.lora]
+    own = [lora.url for lora in definition.loras if lora.url not in second]
+    text = "" if any(makes_distilled(source) for source in users) else _weights_of_second_pass(solver, len(phases))
+    if not text:
+        second = []
     weights = [
         *_weights(definition.lora_multipliers, own, notices),
+        *_weights(text, second, notices),
         *_weights(settings.get(LORA_WEIGHTS) or "", users, notices),
     ]
     phase_steps = [phase.steps for phase in phases]
     switch_phase = settings.get("model_switch_phase") or 1
     return tuple(
         Lora(source, weight.by_step(phase_steps, switch_phase))
-        for source, weight in zip((*own, *users), weights, strict=True)
+        for source, weight in zip((*own, *second, *users), weights, strict=True)
     )
+
+
+def _weights_of_second_pass(solver: str, passes: int) -> str:
+    """The weights of the LoRA for a second pass, which a solver may use in all steps; empty if no step needs it."""
+    if solver == DISTILLED_STEPS:
+        return "0.5"
+    return "0;1" if passes > 1 else ""
 
 
 def _weights(text: str, loras: Sequence[str], notices: list[str]) -> tuple[StepWeights, ...]:

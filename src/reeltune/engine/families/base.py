@@ -9,16 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from reeltune.engine.inputs import InputImages
 from reeltune.families.base import Config
-from reeltune.request.values import Request
+from reeltune.request.values import Pass, Request
 
 Tensors = dict[str, torch.Tensor | None]
 Arguments = dict[str, Any]  # of the call of a pipeline
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Latents of a video, and those of its sound; None for silent videos."""
+
+    video: torch.Tensor
+    sound: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,12 @@ class FamilyRuntime:
     stored one window after the other. `prepare(pipeline, request)`: sets up a pipeline before its call. `stand_ins`:
     what stands for parts that a pipeline reads when it is built, where they aren't loaded. `channels_last`: whether the
     pipeline holds latents as [1, frames', height', width', channels], before the channels of conditions.
+
+    `pass_arguments(scale, latents)`: arguments of the pipeline's call for a pass of several, which starts from latents,
+    or from noise; `upsampling`: the pipeline that enlarges them, and arguments of its call. `guides`: whether the
+    pipeline guides; the stand-in for the transformer only makes passes then. `as_decoded(latents, vae, request)`: the
+    latents that the pipeline holds after a step, as the VAE takes them. `sound`: the components that make sound of
+    latents, with a function of component and values, one after the other; the last one's config has the sampling rate.
     """
 
     encode: Callable[[Any, Request, InputImages, Config, int, torch.device], Tensors]
@@ -75,3 +90,8 @@ class FamilyRuntime:
     prepare: Callable[[Any, Request], None] = unchanged
     stand_ins: Mapping[str, Any] = field(default_factory=dict)
     channels_last: bool = False
+    pass_arguments: Callable[[Pass, Latents | None], Arguments] | None = None
+    upsampling: tuple[str, Mapping[str, Any]] = ("", MappingProxyType({}))
+    guides: bool = False
+    as_decoded: Callable[[torch.Tensor, Any, Request], torch.Tensor] | None = None
+    sound: tuple[tuple[str, Callable[[Any, torch.Tensor], torch.Tensor]], ...] = ()
