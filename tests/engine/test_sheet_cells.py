@@ -1,6 +1,7 @@
 """The videos of a test sheet: each model is loaded once, a failure leaves its reason, and nothing is left half done."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from reeltune.engine.sheet import SheetColumn, SheetRow, make_cells
 from reeltune.errors import Cancelled
 from reeltune.events import CancelToken, Notice, Progress
 from reeltune.media.mp4 import read_frames
+from reeltune.media.sound import Sound
 from reeltune.preferences import Preferences
 
 FEW = {"num_inference_steps": 2, "video_length": 5, "guidance_scale": 1.0}
@@ -139,3 +141,21 @@ def test_a_column_is_taken_apart(root, define):
     )  # fmt: skip
     assert split_column("odd+id@x", catalog) == ("odd+id@x", "", [])
     assert json.dumps(split_column("nano_t2v+a", catalog)) == '["nano_t2v", "", ["a"]]'
+
+
+def test_a_sheet_says_once_that_it_has_no_sound(root, monkeypatch):
+    generate = Engine.generate
+
+    def with_sound(engine, prompt, **settings):
+        return replace(generate(engine, prompt, **settings), sound=Sound(np.zeros((1, 4_800), np.float32), 48_000))
+
+    monkeypatch.setattr(Engine, "generate", with_sound)
+    events, kept = [], []
+    rows = [SheetRow("x", seed) for seed in (1, 2)]
+    made = make_cells([column(root, "nano_t2v")], rows, root, width=64, kind=".mp4", listener=events.append,
+                      keep=lambda _, video: kept.append(video.sound is not None))  # fmt: skip
+    assert made.failed == 0
+    assert kept == [True, True]
+    assert [event.message for event in events if isinstance(event, Notice) and "sound" in event.message] == [
+        "The sheet has no sound: its videos play at the same time."
+    ]

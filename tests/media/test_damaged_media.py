@@ -17,20 +17,36 @@ from reeltune.media.inputs import read_clip, read_image
 from reeltune.media.kinds import kind_of
 from reeltune.media.mp4 import read_frames, read_metadata
 from reeltune.media.origin import read_origin
+from reeltune.media.remuxing import copy_video
+from reeltune.media.soundtrack import sound_track
 
-CALLS = (read_image, lambda path: read_clip(path, 9, 16, (32, 32)), read_metadata, read_origin, read_frames, kind_of)
+CALLS = (
+    read_image,
+    lambda path: read_clip(path, 9, 16, (32, 32)),
+    read_metadata,
+    read_origin,
+    read_frames,
+    kind_of,
+    sound_track,
+    lambda path: copy_video(path, path.with_name("copy.mp4"), {}),
+)
 COMMENT = json.dumps({"model_type": "t2v", "prompt": "ein Fuchs, 狐", "seed": 7, "settings": {"prompt": "x"}})
 ROUNDS = 36  # of each sample; with four seeds more than 2,000 calls
 LONGEST = 5.0  # seconds of one call
 
 
-def video(name, codec):
+def video(name, codec, sound=None):
     content = io.BytesIO()
     with av.open(content, "w", format=name) as container:
         container.metadata["comment"] = COMMENT
         stream = container.add_stream(codec, rate=16)
         stream.width, stream.height = 48, 32
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        if sound is not None:
+            audio = container.add_stream(sound, rate=48_000)
+            silence = av.AudioFrame.from_ndarray(np.zeros((2, 18_000), np.float32), format="fltp", layout="stereo")
+            silence.sample_rate = 48_000
+            container.mux([*audio.encode(silence), *audio.encode()])
         for number in range(6):
             picture = np.full((32, 48, 3), 40 * number, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -53,6 +69,7 @@ def samples():
     videos = [video(*row) for row in (
         ("mp4", "libx264"), ("mov", "mpeg4"), ("matroska", "libx264"), ("webm", "libvpx"), ("avi", "mpeg4"), ("gif", "gif"),
         ("mpegts", "mpeg2video"), ("flv", "flv1"), ("asf", "wmv2"), ("ogg", "libtheora"), ("apng", "apng"),
+        ("mp4", "libx264", "aac"), ("matroska", "libx264", "ac3"),
     ) if row[1] in av.codecs_available and row[1] != "apng"]  # fmt: skip
     images = [image("PNG", pnginfo=info), image("JPEG", comment=COMMENT.encode(), exif=data), image("WEBP", exif=data),
               image("TIFF"), image("BMP"), image("AVIF"), image("GIF")]  # fmt: skip

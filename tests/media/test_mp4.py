@@ -152,10 +152,10 @@ def test_metadata_that_goes_round_in_circles_costs_no_video(tmp_path):
 def test_a_writer_that_refuses_the_metadata_costs_no_video(tmp_path, monkeypatch):
     whole = mp4._encode
 
-    def refuse(path, frames, fps, comment):
+    def refuse(path, frames, fps, comment, sound):
         if comment:
             raise UnicodeEncodeError("utf-8", "x", 0, 1, "refused")
-        whole(path, frames, fps, comment)
+        whole(path, frames, fps, comment, sound)
 
     monkeypatch.setattr(mp4, "_encode", refuse)
     reports = []

@@ -46,7 +46,7 @@ def test_a_new_card(tmp_path):
     }
     assert r"# Glow \*in\* \<the\> dark" in text
     assert r"| `prompt` | a \| b |" in text
-    assert '<video controls loop muted src="examples/ab.mp4"></video>' in text
+    assert '<video controls loop src="examples/ab.mp4"></video>' in text
     assert r'> a "red" circle: \<b\>' in text
 
 

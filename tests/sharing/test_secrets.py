@@ -12,6 +12,8 @@ from reeltune import load_catalog
 from reeltune.errors import PublishError
 from reeltune.media.mp4 import read_frames, write_mp4
 from reeltune.media.origin import Origin, read_origin
+from reeltune.media.sound import Sound
+from reeltune.media.soundtrack import sound_track
 from reeltune.sharing.leaks import Secrets
 from reeltune.sharing.licenses import License
 from reeltune.sharing.plan import PublishOptions
@@ -93,7 +95,8 @@ def test_paths_in_the_metadata_of_weights_are_refused(hub, root, tmp_path):
 def video(root, name, prompt, **settings):
     frames = np.full((9, 64, 64, 3), len(name) * 20, np.uint8)
     origin = Origin("glow", "t2v_1.3B", "reeltune", {"prompt": prompt, **settings}, {})
-    return write_mp4(root / "outputs" / f"{name}.mp4", frames, 16, origin.as_metadata())
+    sound = Sound(np.zeros((2, 27_000), np.float32), 48_000)
+    return write_mp4(root / "outputs" / f"{name}.mp4", frames, 16, origin.as_metadata(), sound=sound)
 
 
 def test_example_videos_show_prompts_and_nothing_else(hub, root, tmp_path):
@@ -114,6 +117,7 @@ def test_example_videos_show_prompts_and_nothing_else(hub, root, tmp_path):
         assert "image_start" not in origin.settings
         assert b"my_friend" not in content
         assert read_frames(copy).shape == read_frames(source).shape
+        assert sound_track(copy) == sound_track(source) is not None
         assert name in files["README.md"].decode()
     received = hub.received
     run(root, tmp_path)

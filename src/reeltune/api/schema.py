@@ -51,6 +51,7 @@ class VideoObject(BaseModel):
     remixed_from_video_id: str | None = Field(None, description="The video whose settings it took over.")
     seconds: str = Field(description="The length of the video, after rounding; 0 for an image.", examples=["2.0625"])
     size: str = Field(description="Width and height in pixels, after rounding.", examples=["832x480"])
+    sound: bool = Field(False, description="Whether the finished video has sound.")
     error: VideoError | None = Field(None, description="Why there is no video; only of a `failed` one.")
     notices: list[str] = Field(default_factory=list, description="What was rounded, replaced or is not used.")
     outputs: int = Field(0, description="The number of finished videos; a request may ask for several.")

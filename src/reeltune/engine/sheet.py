@@ -153,6 +153,8 @@ class _Maker:
         self._seconds[column].append(seconds)
         if self._keep is not None:
             self._keep(engine, video)
+        if video.sound is not None:
+            self._listener(Notice("The sheet has no sound: its videos play at the same time."))
         frames = self._stored(fitted(video.frames, self._width, self._kind), row, column)
         self._cells[row, column] = Cell(_caption(video, seconds), frames, video.fps)
 

@@ -49,8 +49,8 @@ def _resampled(sound: Sound, rate: int) -> npt.NDArray[np.float32]:
         return sound.samples
     resampler = av.AudioResampler(format="fltp", layout=_layout(sound), rate=rate)
     frame = _frame(sound.samples, sound.rate, _layout(sound))
-    frames = [*resampler.resample(frame), *resampler.resample(None)]
-    return np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    frames = [*resampler.resample(frame), *resampler.resample(None)]  # none, for a few samples
+    return np.concatenate([sound.samples[:, :0], *(frame.to_ndarray() for frame in frames)], axis=1)
 
 
 def _frame(samples: npt.NDArray[np.float32], rate: int, layout: str) -> av.AudioFrame:

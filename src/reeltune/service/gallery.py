@@ -18,6 +18,7 @@ from reeltune.errors import MediaError, ReeltuneError
 from reeltune.files import is_file
 from reeltune.media.kinds import OUTPUT_SUFFIXES
 from reeltune.media.origin import Origin, read_origin
+from reeltune.media.soundtrack import SoundTrack, sound_track
 from reeltune.service.labels import loras_in_words, printable
 from reeltune.service.workspace import Workspace
 
@@ -126,6 +127,23 @@ def origin_of(video: GalleryVideo) -> Origin | None:
     """How a video was made, if the file tells; read again when the file has changed."""
     try:
         return read_origin(video.path)
+    except MediaError:
+        return None
+
+
+def sound_of(path: Path) -> SoundTrack | None:
+    """The sound of a video; None if it is silent, or can't be read. It is read again when the file has changed."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return _sound_of(path, facts.st_mtime_ns, facts.st_size)
+
+
+@functools.lru_cache(maxsize=_MAX_SEARCHED)
+def _sound_of(path: Path, modified: int, bytes: int) -> SoundTrack | None:
+    try:
+        return sound_track(path)
     except MediaError:
         return None
 

@@ -21,6 +21,7 @@ from reeltune.jobs.confine import Confinement
 from reeltune.jobs.job import CHECKED
 from reeltune.request.values import Request
 from reeltune.service.drafts import check_settings
+from reeltune.service.gallery import sound_of
 from reeltune.service.input_files import stored_input
 from reeltune.service.workspace import Workspace
 from reeltune.settings import check_call, frame_count, frame_rate, layer
@@ -257,3 +258,11 @@ def finished_video(workspace: Workspace, job: Job, number: int = 0) -> Path:
     if not is_file(path):
         raise JobStateError("The file of the video was deleted.", hint="Make it again.")
     return path
+
+
+def has_sound(workspace: Workspace, job: Job) -> bool:
+    """Whether the first video that a job has made has sound; False while there is none, or where its file is gone."""
+    try:
+        return sound_of(finished_video(workspace, job)) is not None
+    except JobStateError:
+        return False

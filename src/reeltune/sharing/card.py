@@ -125,7 +125,7 @@ def _body(facts: CardFacts) -> str:
         parts.append(f"## Settings\n\n| setting | value |\n|---|---|\n{rows}")
     if facts.examples:
         videos = "\n\n".join(
-            f'<video controls loop muted src="{example.file.name}"></video>\n\n> {_plain(example.prompt, line=True)}'
+            f'<video controls loop src="{example.file.name}"></video>\n\n> {_plain(example.prompt, line=True)}'
             for example in facts.examples
         )
         parts.append(f"## Examples\n\n{videos}")

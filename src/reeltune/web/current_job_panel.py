@@ -8,6 +8,7 @@ from reeltune._text import counted, duration, shortened
 from reeltune.errors import QueuePaused, ReeltuneError
 from reeltune.jobs import Job, State
 from reeltune.service.current_job import RunningJob, current_job
+from reeltune.service.gallery import sound_of
 from reeltune.service.labels import loras_in_words
 from reeltune.service.queue_view import JobAction, videos_of
 from reeltune.service.workspace import Workspace
@@ -67,7 +68,8 @@ def _ended(workspace: Workspace, job: Job) -> str:
 
 def _done(workspace: Workspace, job: Job) -> str:
     paths = videos_of(workspace, job)[-_MAX_VIDEOS:]
-    videos = "".join(f'<div class="rt-stage">{video(path)}</div>' for path in paths)
+    players = (video(path, sound=sound_of(path) is not None) for path in paths)
+    videos = "".join(f'<div class="rt-stage">{player}</div>' for player in players)
     reuse = button(JobAction.REUSE, "Use these settings", job=job.id)
     line = f'<div class="rt-line"><span>Made in {duration(job.seconds)}.</span>{reuse}</div>'
     return f"{videos or _stage('The video was moved or deleted.')}{line}{_prompt(job)}{_notices(job)}"

@@ -10,6 +10,7 @@ import gradio as gr
 
 from reeltune.errors import MediaError, ReeltuneError
 from reeltune.media.origin import Origin, read_origin
+from reeltune.media.soundtrack import SoundTrack
 from reeltune.service.continuing import continuation_draft
 from reeltune.service.drafts import VideoDraft, draft_of_stored
 from reeltune.service.gallery import (
@@ -20,6 +21,7 @@ from reeltune.service.gallery import (
     find_video,
     gallery_page,
     origin_of,
+    sound_of,
 )
 from reeltune.service.labels import label_of, loras_in_words, value_in_words
 from reeltune.service.settings_files import read_settings_of
@@ -42,7 +44,7 @@ _HIDDEN_SETTINGS = ("model_type", "image_prompt_type", "video_prompt_type")  # t
 _EMPTY = '<div class="rt-stage rt-empty">Videos you make appear here.</div>'
 _NOTHING_OPEN = hint("Select a video to see how it was made.")
 _GONE = "The video no longer exists."
-_OPEN_VIDEO_JS = "reeltune.lively(element, trigger, watch, reeltune.reveal);"
+_OPEN_VIDEO_JS = "reeltune.lively(element, trigger, watch, reeltune.opened);"
 
 
 # --- HTML -------------------------------------------------------------------------------------------------------
@@ -77,12 +79,13 @@ def _card(gallery_video: GalleryVideo, open_video: str) -> str:
     prompt = origin.settings.get("prompt") if origin else None
     loras = loras_in_words(origin.settings) if origin else ""
     model = (f"{origin.definition} + {loras}" if loras else origin.definition) if origin else ""
+    sound = " · with sound" if sound_of(gallery_video.path) is not None else ""
     return (
         f'<button type="button" class="rt-card" data-film data-do="open" data-pick data-name="{text(name)}" '
         f'data-key="open-{text(name)}" aria-current="{str(name == open_video).lower()}">'
         f"{video(gallery_video.path, poster=True)}"
         f'<div><p class="rt-prompt">{prompt_text(prompt or name)}</p>'
-        f'<span class="rt-hint">{text(model or "no settings stored")}</span></div></button>'
+        f'<span class="rt-hint">{text((model or "no settings stored") + sound)}</span></div></button>'
     )
 
 
@@ -103,13 +106,17 @@ def video_details(workspace: Workspace, name: str) -> str:
     if origin is not None:
         buttons.insert(0, button("use", "Use these settings", name=name))
         buttons.insert(-1, button("export", "Export settings", name=name))
-    table = _table(origin, name) if origin is not None else hint(f"{name}: no settings stored.")
+    sound = sound_of(path)
+    table = _table(origin, name, sound) if origin is not None else hint(f"{name}: no settings stored.")
     back = '<a class="rt-button rt-back" href="#gallery">Back to the videos</a>'
-    return f'<div class="rt-stage">{video(path)}</div><div class="rt-tools">{"".join(buttons)}{back}</div>{table}'
+    player = video(path, sound=sound is not None)
+    return f'<div class="rt-stage">{player}</div><div class="rt-tools">{"".join(buttons)}{back}</div>{table}'
 
 
-def _table(origin: Origin, name: str) -> str:
+def _table(origin: Origin, name: str, sound: SoundTrack | None) -> str:
     cells: dict[str, Any] = {"File": name, "Model": origin.definition, "Made by": origin.program}
+    if sound is not None:
+        cells["Sound"] = sound
     for key, value in origin.settings.items():
         if value not in ("", None, []) and key not in _HIDDEN_SETTINGS:
             cells[label_of(key)] = value_in_words(key, value)

@@ -49,14 +49,20 @@ def button(
     return f'<button type="button" {attributes_html}>{text(label)}</button>'
 
 
-def video(path: Path, *, poster: bool = False) -> str:
-    """A video that plays, or an image. A `poster` shows its first frame and plays only while the pointer is over it."""
+def video(path: Path, *, poster: bool = False, sound: bool = False) -> str:
+    """A video that plays, or an image. A `poster` shows its first frame and plays only while the pointer is over it.
+
+    Browsers let a video begin by itself only if it is muted. One with `sound` has a button that turns its sound on.
+    """
     source = f"gradio_api/file={quote(os.fsencode(path))}"
     if path.suffix == IMAGE_SUFFIX:
         return f'<img src="{source}" alt="{text(path.name)}"' + (' loading="lazy">' if poster else ">")
     if poster:
         return f'<video src="{source}" preload="metadata" muted loop playsinline tabindex="-1" data-hover></video>'
-    return f'<video src="{source}" controls autoplay muted loop playsinline></video>'
+    if not sound:
+        return f'<video src="{source}" controls autoplay muted loop playsinline></video>'
+    unmute = '<button type="button" class="rt-button rt-sound" data-unmute>Turn sound on</button>'
+    return f'<video src="{source}" controls autoplay muted loop playsinline data-sound></video>{unmute}'
 
 
 def download_link(path: Path, label: str) -> str:

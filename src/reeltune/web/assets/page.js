@@ -36,6 +36,23 @@
     if (box.top < 0 || box.top > window.innerHeight * 0.6) element.scrollIntoView({ block: 'start' });
   };
 
+  // A video that was opened by a click plays with its sound, unless the browser doesn't allow it.
+  reeltune.opened = element => {
+    reeltune.reveal(element);
+    const video = element.querySelector('video');
+    if (video?.matches('[data-sound]')) reeltune.unmute(video);
+    else if (video) video.muted = true;  // the element of the video before is used again
+  };
+
+  reeltune.unmute = video => {
+    video.muted = false;
+    video.play().catch(error => {
+      if (error.name !== 'NotAllowedError') return;
+      video.muted = true;
+      video.play().catch(() => {});
+    });
+  };
+
   // --- keys --------------------------------------------------------------------------------------------------------
   document.addEventListener('keydown', event => {
     if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return;
@@ -115,6 +132,28 @@
       if (/^HTTP \d+: /.test(text)) toast.textContent = text.replace(/^HTTP \d+: /, '');
     });
   }).observe(document.documentElement, { childList: true, subtree: true });
+
+  // --- the button that turns a video's sound on, from the start of the video -------------------------------------
+  document.addEventListener('click', event => {
+    const video = event.target.closest?.('[data-unmute]')?.parentElement.querySelector('video');
+    if (!video) return;
+    video.currentTime = 0;
+    reeltune.unmute(video);
+  });
+  for (const name of ['volumechange', 'timeupdate']) {  // they don't bubble
+    document.addEventListener(name, event => {
+      const video = event.target;
+      if (!video.matches('video[data-sound]')) return;
+      const button = video.parentElement.querySelector('[data-unmute]');
+      if (button) button.hidden = !video.muted;  // also of a button that the server has replaced
+      if (video.muted) return;
+      if (name === 'volumechange') {
+        for (const other of document.querySelectorAll('video[data-sound]')) if (other !== video) other.muted = true;
+      }
+      const shown = video.checkVisibility() || document.pictureInPictureElement === video;
+      if (!shown) video.pause();  // no sound from a tab that is not shown
+    }, true);
+  }
 
   // --- videos that play while the pointer is over them ------------------------------------------------------------
   const film = event => event.target.closest?.('[data-film]')?.querySelector('video[data-hover]');
