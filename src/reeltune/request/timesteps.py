@@ -98,7 +98,7 @@ def _ltx2(steps: int, shift: float) -> tuple[float, ...]:
     removed = [_single(1 - level) for level in levels]
     if steps < 2:
         return (float(_SCALE),)
-    stretch = _single(removed[-1] / (1 - _LAST_LEVEL))
+    stretch = _single(removed[-1] / _single(1 - _LAST_LEVEL))
     return tuple(_single(1 - _single(noise / stretch)) * _SCALE for noise in removed)
 
 

@@ -22,7 +22,8 @@ class _Connected:
 
     def __call__(self, embeddings: torch.Tensor, mask: torch.Tensor, **_: object) -> tuple[torch.Tensor, ...]:
         """The embeddings [batch, tokens, width] for the video and for the sound, and their mask."""
-        return embeddings[..., : self._width], embeddings[..., self._width :], mask
+        streams = embeddings[..., : self._width], embeddings[..., self._width :]
+        return (*(stream.contiguous() for stream in streams), mask)
 
 
 def encode(
