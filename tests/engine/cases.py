@@ -44,7 +44,7 @@ CASES = {
     "ltx2_19B, images": START | END | LARGER | {"perturbation_switch": 0},
     "ltx2_22B": LARGER | {"perturbation_layers": [0], "audio_guidance_scale": 1.0, "alt_scale": 0.0},
     "ltx2_22B, image": START | LARGER | {"sample_solver": "distilled_8_steps", "guidance_phases": 1},
-    "ltx2_25_22B": START | LARGER | {"perturbation_layers": [1]},
+    "ltx2_22B, distilled": LARGER, "ltx2_25_22B": START | LARGER | {"perturbation_layers": [1]},
 }  # fmt: skip
 
 
@@ -65,6 +65,8 @@ def write_case(name, root, define, parts, layout="original"):
         else {}
     )
     config = {"LTXV_config": "ltxv-13b-0.9.8-distilled.yaml"} if architecture.startswith("ltxv") else {}
+    if "distilled" in name and architecture.startswith("ltx2"):
+        config = {"ltx2_pipeline": "distilled"}
     define("mine", {"architecture": architecture, "components": str(components), **lists, **config}, **phases)
     rng = np.random.default_rng(0)
     for file in ("start.png", "end.png"):

@@ -44,7 +44,7 @@ def load_pipeline(definition, settings):
     text_config = json.loads((folder / "text_encoder" / "config.json").read_text())
     text_class = getattr(transformers, text_config["architectures"][0])
     parts["text_encoder"] = text_class.from_pretrained(folder / "text_encoder", dtype=torch.bfloat16)
-    parts["tokenizer"] = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")
+    parts["tokenizer"] = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer", padding_side="left")
     pipeline_class = diffusers.LTX2ConditionPipeline if "image_start" in settings else diffusers.LTX2Pipeline
     pipeline = pipeline_class(
         **parts,

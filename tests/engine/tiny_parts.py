@@ -275,6 +275,9 @@ def ltx_2_vocoder(*, wide):
     for name, values in vocoder.named_buffers():  # filters, which are stored: zeros at first
         if "basis" in name:
             values.copy_(torch.rand_like(values) * 0.1)
+    with torch.no_grad():  # louder sound would be cut off
+        vocoder.vocoder.conv_out.weight.mul_(0.05)
+        vocoder.bwe_generator.conv_out.weight.mul_(0.05)
     return vocoder
 
 
@@ -363,7 +366,9 @@ def transformer_files(folder: Path, architecture: str, layout: str = "original")
         for name, row in state.items():
             if name.endswith("to_v.weight"):
                 start = f"diffusion_model.{name.removesuffix('.weight')}"
-                lora[f"{start}.lora_A.weight"] = torch.randn(2, row.shape[1], generator=torch.Generator().manual_seed(1))
+                lora[f"{start}.lora_A.weight"] = torch.randn(
+                    2, row.shape[1], generator=torch.Generator().manual_seed(1)
+                )
                 lora[f"{start}.lora_B.weight"] = torch.ones(row.shape[0], 2) * 0.2
         folder.mkdir(parents=True, exist_ok=True)
         save_file(lora, folder.parent / "second.safetensors")
