@@ -1,6 +1,7 @@
 """Write the documents that are generated from the code.
 
-These are the JSON Schema of definitions, the help of all commands, and the OpenAPI document of the HTTP API.
+These are the JSON Schema of definitions, the help of all commands, the OpenAPI document of the HTTP API, and the
+tables of models.
 
 python docs/generate.py
 """
@@ -11,6 +12,8 @@ import json
 import os
 import tempfile
 from pathlib import Path
+
+from model_tables import models_text
 
 HERE = Path(__file__).parent
 
@@ -61,11 +64,18 @@ def _commands(command: object, words: tuple[str, ...] = ()) -> list[tuple[str, .
     return found
 
 
+TEXTS = {
+    "finetune.schema.json": schema_text,
+    "openapi.json": openapi_text,
+    "cli.md": cli_text,
+    "models.md": models_text,
+}
+
+
 def main() -> None:
     """Write all files."""
-    (HERE / "finetune.schema.json").write_text(schema_text(), encoding="utf-8")
-    (HERE / "openapi.json").write_text(openapi_text(), encoding="utf-8")
-    (HERE / "cli.md").write_text(cli_text(), encoding="utf-8")
+    for name, text in TEXTS.items():
+        (HERE / name).write_text(text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ HEADERS = [
     ),
     ({f"{Q}.qweight": ("I32", (4, 4)), f"{Q}.qzeros": ("I32", (1, 4))}, Quantization.INT4, 16, 32),
     ({f"{Q}.weight": ("U8", (16, 1)), f"{Q}.weight.absmax": ("F32", (1,))}, Quantization.NF4, 16, 32),
-    ({f"{Q}.weight": ("U8", (4, 4)), f"{Q}.weight_scale_2": ("F32", ())}, Quantization.NVFP4, 16, 32),
+    ({f"{Q}.weight": ("U8", (4, 4)), f"{Q}.weight_scale_2": ("F32", ())}, Quantization.NVFP4, 32, 64),
     ({f"{Q}.weight": ("I8", (4, 8)), f"{Q}.bias": ("F32", (4,))}, Quantization.OTHER_INT8, 36, 72),
 ]
 
@@ -82,7 +82,6 @@ def test_four_bit_floats_are_nvfp4():
         "x-IQ2_XS.gguf",
         "x-mxfp4.gguf",
         "x.pt",
-        "x_nvfp4.sft",
         "x_quanto_int4.safetensors",
         "svdq-int4_r32-x.safetensors",
         "nunchaku_x.safetensors",

@@ -63,6 +63,9 @@ def noted(notes, tensors=None, metadata=None, name="x.safetensors"):
         (b"[]", Note("")),
         (b'{"format": 5}', Note("")),
         (b'"nvfp4"', Note("nvfp4")),
+        (b'{"format": "nvfp4", "group_size": 16, "orig_dtype": "torch.bfloat16"}', Note("nvfp4")),
+        (b'{"format": "nvfp4", "params": {"group_size": 32}}', Note("nvfp4", 0, ("group_size",))),
+        (b'{"format": "int8_tensorwise", "group_size": 16}', Note("int8_tensorwise", 0, ("group_size",))),
     ],
 )  # fmt: skip
 def test_what_notes_say(raw, note):
@@ -111,7 +114,6 @@ def test_notes_in_the_metadata():
         ("convrot_w4a4", Quantization.INT4),
         ("awq_w4a16", Quantization.INT4),
         ("asym_w4a8_int8", Quantization.W4A8),
-        ("nvfp4", Quantization.NVFP4),
         ("mxfp8", Quantization.MXFP),
         ("svdquant_w4a4", Quantization.NUNCHAKU),
     ],

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,6 @@ from reeltune.definitions.checking import check_files
 from reeltune.families import ARCHITECTURES
 
 UNKNOWN = "an architecture that reeltune doesn't support"
-NVFP4 = "it lists no version of transformer that can be loaded: nvfp4 weights can't be loaded"
 
 
 @pytest.fixture
@@ -39,7 +39,16 @@ def test_none_of_the_217_is_set_aside(catalog):
 def test_reasons_by_count(catalog):
     rows = [row for row in catalog.summaries() if row.id in facts()]
     counts = Counter(row.cause for row in rows)
-    assert counts == {UNKNOWN: 157, "": 58, NVFP4: 2}
+    assert counts == {UNKNOWN: 157, "": 60}
+
+
+def test_the_readme_counts_them_by_family():
+    repository = Path(__file__).parents[2]
+    models = (repository / "docs" / "models.md").read_text(encoding="utf-8")
+    start = models.index("| family | published definitions |")
+    table = models[start : models.index("\n\n", start)]
+    assert table.count("\n| ") > 5
+    assert table in (repository / "README.md").read_text(encoding="utf-8")
 
 
 def test_those_with_loras_or_three_phases_run(catalog):
@@ -68,10 +77,7 @@ def reasons_by_hand(id, rows):
     row = rows[id]
     if row["architecture"] not in ARCHITECTURES:
         return [f"{row['architecture']!r} is {UNKNOWN}"]
-    urls = row["URLs"]
-    while isinstance(urls, str):
-        urls = rows[urls]["URLs"]
-    return [NVFP4] if all("nvfp4" in name for name in urls) else []
+    return []
 
 
 def test_every_reason_is_true(catalog):
@@ -143,7 +149,6 @@ def test_the_facts_make_whole_definitions():
 
 
 REFUSED = {
-    "x_nvfp4.safetensors": "nvfp4 weights can't be loaded",
     "svdq-int4_r32-x.safetensors": "nunchaku (SVDQuant) weights can't be loaded",
     "x_nunchaku.safetensors": "nunchaku (SVDQuant) weights can't be loaded",
     "x_w4a8.safetensors": "w4a8 weights (4 bits) can't be loaded",
@@ -168,7 +173,6 @@ def test_formats_are_refused_by_name_everywhere(root, define, name, capsys):
 
 
 HEADERS = {
-    "nvfp4": {"weight": ("U8", [4, 4]), "weight_scale": ("F8_E4M3", [4, 1]), "weight_scale_2": ("F32", [])},
     "nunchaku": {"qweight": ("I8", [4, 4]), "wscales": ("BF16", [1, 4])},
     "w4a8": {"weight": ("I8", [4, 4]), "weight_s_rel": ("F8_E4M3", [4, 1]), "weight_s_channel": ("F32", [4])},
     "int4": {"weight": ("I8", [4, 4]), "weight_scale": ("F32", [1, 4]), "weight_zeros": ("F32", [1, 4])},

@@ -167,6 +167,30 @@ def test_gguf_alone_is_quantized_or_turned_into_16_bits(pick):
     assert "GGUF, converted to 16 bits while loading" in selection.notices[0]
 
 
+NVFP4 = H + "x_nvfp4.safetensors"
+
+
+def test_nvfp4_ranks_as_gguf_does(pick):
+    for quantization in ("bf16", "int8", "fp8"):
+        selection = pick([NVFP4, FP16], quantization=quantization)
+        assert selection.choices["transformer"].version.url == FP16
+        assert selection.rejected[0].reason.endswith("nvfp4 is less exact")
+    for urls in ([NVFP4, GGUF], [GGUF, NVFP4]):
+        assert pick(urls).choices["transformer"].version.url == urls[0]
+    assert pick([NVFP4, Q_BF16]).choices["transformer"].version.url == Q_BF16
+    assert pick([NVFP4, FP8], quantization="fp8").choices["transformer"].version.url == FP8
+
+
+def test_nvfp4_alone_is_quantized_or_turned_into_16_bits(pick):
+    choice = pick([NVFP4]).choices["transformer"]
+    assert (choice.quantize_on_load, choice.keep, choice.dtype) == (True, False, "bf16")
+    assert choice.reason.startswith("nvfp4, no usable int8 version is listed: quantized to int8 while loading")
+    selection = pick([NVFP4], quantization="bf16", dtype="fp16")
+    choice = selection.choices["transformer"]
+    assert (choice.quantize_on_load, choice.keep, choice.dtype) == (False, False, "fp16")
+    assert "nvfp4, converted to 16 bits while loading" in selection.notices[0]
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
@@ -175,7 +199,6 @@ def test_gguf_alone_is_quantized_or_turned_into_16_bits(pick):
         (H + "svdq-int4_r32-x.safetensors", "nunchaku"),
         (H + "x_w4a8.safetensors", "w4a8"),
         (H + "x_mxfp8.safetensors", "mxfp8"),
-        (H + "x_nvfp4.safetensors", "nvfp4"),
         ("ckpts/gone.safetensors", "not there"),
     ],
 )

@@ -130,7 +130,6 @@ def test_models_that_can_not_run_are_only_downloaded_anyway(server, define, root
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("https://h/x_nvfp4.safetensors", "nvfp4 weights can't be loaded"),
         ("https://h/x-IQ2_XXS.gguf", "GGUF weights of the types IQ1 to IQ3, TQ, MXFP4 and other rare ones can't"),
         ("https://h/x.pth", "pickle files can run code"),
         ("https://h/svdq-int4_r32-x.safetensors", "nunchaku (SVDQuant) weights can't be loaded"),

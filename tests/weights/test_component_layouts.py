@@ -14,6 +14,7 @@ from diffusers.loaders.single_file_utils import convert_ltx_vae_checkpoint_to_di
 from torchao.quantization import Int8Tensor
 
 import comfyui
+import nvfp4_files
 import wangp
 from reeltune.checkpoints.components import component_names
 from reeltune.checkpoints.contents import Header, Tensor
@@ -280,6 +281,21 @@ def test_scaled_fp8_is_what_its_numbers_are(tmp_path, name):
     ours = load_component(part(architecture, component), path, BF16)
     theirs.load_state_dict(plain, strict=False)
     same(ours, theirs, compute)
+
+
+@pytest.mark.parametrize("kind", nvfp4_files.KINDS)
+def test_nvfp4_is_what_its_numbers_are(tmp_path, kind):
+    theirs = t5()
+    state = {key: row for key, row in theirs.state_dict().items() if "embed_tokens" not in key}
+
+    def is_linear(key):
+        return re.fullmatch(T5_LINEARS, key) is not None and state[key].shape[1] % 16 == 0
+
+    stored, numbers, metadata = nvfp4_files.stored_as(state, is_linear, kind)
+    assert sum(row.dtype == torch.uint8 and row.ndim == 2 for row in stored.values()) > 4
+    path = wangp.write(tmp_path / "x.safetensors", stored, metadata)
+    theirs.load_state_dict({key: row.to(BF16) for key, row in numbers.items()}, strict=False)
+    same(load_component(part("t2v", "text_encoder"), path, BF16), theirs, embed)
 
 
 def int8_weights(model):

@@ -8,6 +8,7 @@ import tiny
 import torch
 from test_families import CASES, random_model
 
+import nvfp4_files
 from layouts import original_layout
 from mutations import header_and_data, mutated_safetensors, safetensors_file
 from reeltune.checkpoints.inspection import inspect
@@ -29,6 +30,9 @@ def sound(tmp_path_factory):
         tiny.write(folder / "wan.safetensors", weights),
         tiny.write(folder / "quanto.safetensors", quanto, metadata),
     ]
+    for kind in ("comfyui", "lightx2v", "modelopt"):
+        state, _, noted = nvfp4_files.stored_as(weights, nvfp4_files.in_blocks, kind)
+        files.append(tiny.write(folder / f"{kind}.safetensors", state, tiny.METADATA | noted))
     for name, (family, model_class, config, stored) in CASES.items():
         state = original_layout(random_model(model_class, config).state_dict(), family)
         files.append(tiny.write(folder / f"{name}.safetensors", state, {"config": json.dumps(stored)}))

@@ -26,7 +26,7 @@ VALUES, FACTOR = ".negated", ".factor"
 class NegatedFormat(WeightFormat):
     """Each weight `m.weight` is stored as `m.weight.negated`, to be multiplied with the number in `m.weight.factor`."""
 
-    quantization = Quantization.NVFP4  # the place of a format that can't be loaded yet
+    quantization = Quantization.W4A8  # the place of a format that can't be loaded yet
     label = "negated"
     converted_on_load = True
 
@@ -49,7 +49,7 @@ class NegatedFormat(WeightFormat):
 
 
 class NegatedDecoder(Decoder):
-    quantization = Quantization.NVFP4
+    quantization = Quantization.W4A8
 
     def read(self, file, weight):
         if weight.scales is None:
@@ -82,17 +82,17 @@ def negated(tmp_path):
 
 @pytest.fixture
 def _registered(monkeypatch):
-    others = tuple(known_format for known_format in known.FORMATS if known_format.quantization != Quantization.NVFP4)
+    others = tuple(known_format for known_format in known.FORMATS if known_format.quantization != Quantization.W4A8)
     monkeypatch.setattr(known, "FORMATS", (NegatedFormat(), *others))
     monkeypatch.setattr(decoders, "DECODERS", (NegatedDecoder(), *decoders.DECODERS))
 
 
 @pytest.mark.usefixtures("_registered")
 def test_a_new_format_loads_as_the_weights_it_holds(negated):
-    assert read_name(negated.name).quantization is Quantization.NVFP4
+    assert read_name(negated.name).quantization is Quantization.W4A8
     found, plain = identify(read_header(negated)), identify(read_header(NANO))
     assert (found.quantization, found.architectures, found.config) == (
-        Quantization.NVFP4,
+        Quantization.W4A8,
         plain.architectures,
         plain.config,
     )

@@ -6,6 +6,7 @@ ids, the likeliest first, and `evidence` says what they were recognized by.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -218,7 +219,8 @@ def _histogram(header: Header) -> dict[str, int]:
 
 
 def _parameters(header: Header, weight_format: WeightFormat) -> int:
-    return sum(tensor.elements for name, tensor in header.tensors.items() if not weight_format.is_part(name))
+    weights = [tensor for name, tensor in header.tensors.items() if not weight_format.is_part(name)]
+    return sum(math.prod(weight_format.weight_shape(tensor)) for tensor in weights)
 
 
 def _compute_dtype(header: Header, weight_format: WeightFormat) -> DType | None:

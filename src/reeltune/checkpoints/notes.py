@@ -25,6 +25,8 @@ _MOST_METADATA_BYTES = 10_000_000
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.")  # of layers, which the metadata may leave out
 _DEFAULT_GROUP = 256  # of a rotation whose note doesn't tell the size of its groups
 _KNOWN_KEYS = frozenset({"format", "full_precision_matrix_mult", "convrot", "convrot_groupsize", "params"})
+NVFP4 = "nvfp4"  # whose notes may repeat what is always so
+_NVFP4_BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,15 @@ def _note(value: object) -> Note:
         return Note("")
     nested = value.get("params")
     arguments: JsonObject = {**(nested if isinstance(nested, dict) else {}), **value}
-    unknown = tuple(sorted(str(key) for key in arguments if key not in _KNOWN_KEYS))
+    unknown = tuple(sorted(str(key) for key in arguments if not _is_known(key, arguments)))
     return Note(value["format"], _group(arguments), unknown)
+
+
+def _is_known(key: str, arguments: JsonObject) -> bool:
+    """Whether a key is one that is understood, or says nothing new."""
+    if arguments["format"] == NVFP4 and key in ("group_size", "orig_dtype"):
+        return key == "orig_dtype" or arguments[key] == _NVFP4_BLOCK
+    return key in _KNOWN_KEYS
 
 
 def _group(arguments: JsonObject) -> int:

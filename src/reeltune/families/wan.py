@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 from reeltune.families import wan_animate
 from reeltune.families.base import (
@@ -161,7 +162,7 @@ def _architecture(
     pipeline: str,
     inputs: tuple[Input, ...] = (),
     refused: Mapping[str, str] = frozen(),
-    **more: object,
+    **more: Any,
 ) -> Architecture:
     input_keys = {key for model_input in inputs for key in (model_input.key, model_input.letters_key)}
     used = {*_USED, *STEP_CACHE, *input_keys, *defaults} - _refused_keys(refused)
@@ -180,7 +181,7 @@ def _architecture(
         profiles=_profile_folder(id, signature),
         inputs=inputs,
         refused=refused,
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 
@@ -204,10 +205,10 @@ def _image_architecture(
     repo: str,
     inputs: tuple[Input, ...],
     pipeline: str = "WanImageToVideoPipeline",
-    **more: object,
+    **more: Any,
 ) -> Architecture:
     """An image-to-video architecture of Wan 2.1, which also encodes its images with CLIP."""
-    return _architecture(id, signature, defaults, repo, pipeline, inputs, components=_IMAGE_COMPONENTS, **more)  # type: ignore[arg-type]
+    return _architecture(id, signature, defaults, repo, pipeline, inputs, components=_IMAGE_COMPONENTS, **more)
 
 
 def _sky(id: str, signature: Signature, repo: str, fps: int) -> Architecture:

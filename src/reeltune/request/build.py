@@ -45,9 +45,8 @@ def build_request(
     width, height = _size(settings, architecture, notices)
     fps = _fps(settings, architecture, inputs, notices)
     mode = _mode(settings, architecture, inputs)
-    frames, window = windows_of(
-        settings, architecture, _frames(settings, architecture, fps, notices), mode, notices.append
-    )
+    length = _frames(settings, architecture, fps, notices)
+    frames, window = windows_of(settings, architecture, length, mode, notices.append)
     used = {key: value for key, value in settings.items() if key in architecture.settings}
     solver = _solver(settings.get("sample_solver") or "", architecture, notices)
     shift = settings.get("flow_shift", 1.0)
@@ -58,7 +57,6 @@ def build_request(
     else:
         times = _timesteps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
         phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
-    steps = sum(phase.steps for phase in phases)
     notices += _effect_notices(used, phases, inputs)
     loras = loras_of(definition, used, phases, solver, notices)
     request = Request(
@@ -68,7 +66,7 @@ def build_request(
         height=height,
         frames=frames,
         fps=fps,
-        steps=steps,
+        steps=sum(phase.steps for phase in phases),
         seed=chosen_seed(settings["seed"]),
         shift=shift,
         solver=solver,

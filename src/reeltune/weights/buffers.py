@@ -16,7 +16,7 @@ from reeltune.errors import CheckpointError
 from reeltune.files import write_all
 from reeltune.weights.edits import LEAST
 from reeltune.weights.formats.base import CHUNK
-from reeltune.weights.recipe import Piece, Task
+from reeltune.weights.recipe import Piece
 from reeltune.weights.tensors import TORCH_DTYPES
 
 READ_BYTES = 8 * 1024 * 1024  # at once
@@ -119,19 +119,17 @@ class Buffers:
         if task.plain:
             yield slice(0, rows), values
             return
-        scale, adds = self._scale(task), [edit.ready(self._room) for edit in task.edits]
+        scale, adds = self._scale(piece), [edit.ready(self._room) for edit in task.edits]
         step = max(LEAST if adds else 1, CHUNK // columns) if task.rows_apart else rows
         if self._floats.numel() < min(step, rows) * columns:
             self._floats = torch.empty(max(CHUNK, step * columns))
         for begin in range(0, rows, step):
-            part, first = slice(begin, min(begin + step, rows)), piece.first + begin
+            part = slice(begin, min(begin + step, rows))
             block = self._floats[: (part.stop - begin) * columns].view(-1, columns)
-            block_scale = scale
-            if scale is not None and len(scale) > 1:
-                block_scale = scale[first : first + len(block)]
+            block_scale = scale if scale is None or len(scale) == 1 else scale[part]
             task.decoder.decode_rows(task.source, task.home.name, values[part], block_scale, block)
             for add in adds:
-                add(block, first)
+                add(block, piece.first + begin)
             yield part, block
 
     def _room(self, rows: int, columns: int) -> torch.Tensor:
@@ -139,13 +137,20 @@ class Buffers:
             self._products = torch.empty(rows * columns)
         return self._products[: rows * columns].view(rows, columns)
 
-    def _scale(self, task: Task) -> torch.Tensor | None:
-        """Scales of a tensor in fp32: [1, 1] or [rows, 1]."""
+    def _scale(self, piece: Piece) -> torch.Tensor | None:
+        """Scales of a piece's rows in fp32: [1, 1] or [rows, ...]; None where the tensor has none."""
+        task = piece.task
         if task.scale is None:
             return None
-        tensor, home = task.scale
-        raw = self._read(home, "scale", tensor.begin, tensor.end - tensor.begin)[: tensor.end - tensor.begin]
-        return torch.frombuffer(raw, dtype=TORCH_DTYPES[tensor.dtype]).to(torch.float32).view(-1, 1)
+        factors = [self._stored(*factor).to(torch.float32, copy=True) for factor in task.factors]
+        return task.decoder.row_scales(task.source, self._stored(*task.scale), factors, piece.first, piece.rows)
+
+    def _stored(self, tensor: Tensor, home: Path) -> torch.Tensor:
+        """Scales as they are stored; valid until the next call."""
+        length = tensor.end - tensor.begin
+        raw = self._read(home, "scale", tensor.begin, length)
+        dtype = TORCH_DTYPES[tensor.dtype]
+        return torch.frombuffer(raw, dtype=dtype, count=length // dtype.itemsize).view(tensor.shape)
 
     @contextmanager
     def _timed(self, kind: str) -> Iterator[None]:

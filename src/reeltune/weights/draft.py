@@ -29,8 +29,8 @@ _SCALES = ("tensor", "row", "none")
 _DTYPES = ("auto", *_RUN_DTYPES)
 _STALE_KEYS = (  # of the source's metadata: they tell how it is stored, or its sum
     "quantization_format", "quantization_map", "quantization_map_base64", "config", "config_base64",
-    "_quantization_metadata", "general.file_type", "general.quantization_version", "general.alignment",
-    "modelspec.hash_sha256", "reeltune_source_sha256",
+    "_quantization_metadata", "quantization_config", "general.file_type", "general.quantization_version",
+    "general.alignment", "modelspec.hash_sha256", "reeltune_source_sha256",
 )  # fmt: skip
 _LORAS = "reeltune_loras"
 

@@ -39,6 +39,7 @@ class Task:
     """One stored tensor's way: read from `source` in `home`, decoded with its `scale` and the file of that, changed by
     `edits`.
 
+    `factors`: single numbers that make the scale of the whole weight, beside `scale`, with their files.
     `shape`: of the weight; `outputs`: the tensor it becomes; or of a quantized one, its data and its scales, if any.
     `rows_apart`: whether some of its rows can be decoded without the others.
     """
@@ -51,6 +52,7 @@ class Task:
     edits: tuple[RowEdit, ...]
     outputs: tuple[Tensor, ...]
     rows_apart: bool = True
+    factors: tuple[tuple[Tensor, Path], ...] = ()
 
     @property
     def quantized(self) -> bool:
@@ -187,16 +189,17 @@ def _task(
     parts: Parts, source: WeightSource, stored: str, edits: tuple[RowEdit, ...], outputs: tuple[Tensor, ...]
 ) -> Task:
     tensors = source.header.tensors
-    scale_name = source.stored_weight(stored).scales
+    weight = source.stored_weight(stored)
     return Task(
         source=tensors[stored],
         shape=source.weight_shape(stored),
         home=parts.homes[stored],
         decoder=decoder_of(source.identity.quantization).for_tensor(source.header, stored),
-        scale=(tensors[scale_name], parts.homes[scale_name]) if scale_name else None,
+        scale=(tensors[weight.scales], parts.homes[weight.scales]) if weight.scales else None,
         edits=edits,
         outputs=outputs,
         rows_apart=source.format.has_rows_apart(tensors[stored]),
+        factors=tuple((tensors[name], parts.homes[name]) for name in weight.factors),
     )
 
 

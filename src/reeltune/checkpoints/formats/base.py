@@ -40,10 +40,14 @@ def file_name(header: Header) -> str:
 
 @dataclass(frozen=True)
 class StoredWeight:
-    """The names of the stored tensors that make one weight: its values, and the scales they are multiplied with."""
+    """The names of the stored tensors that make one weight: its values, and the scales they are multiplied with.
+
+    `factors`: single numbers that make the scale of the whole weight, beside those of its parts.
+    """
 
     values: str
     scales: str | None = None
+    factors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

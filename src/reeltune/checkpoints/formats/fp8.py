@@ -21,7 +21,7 @@ from reeltune.checkpoints.formats.base import (
     file_name,
     module_of,
 )
-from reeltune.checkpoints.notes import NOTE, Note, all_notes
+from reeltune.checkpoints.notes import NOTE, NVFP4, Note, all_notes
 from reeltune.dtypes import Quantization
 
 FP8_DTYPES = ("F8_E4M3", "F8_E5M2")
@@ -123,7 +123,7 @@ def unknown_note(note: Note) -> str:
         return "a note on how a layer is stored (comfy_quant) can't be read"
     if note.unknown:
         return f"a note on how a layer is stored contains {note.unknown[0][:40]!r}, which isn't known"
-    if note.group and note.format in FP8_NOTED:
+    if note.group and note.format in (*FP8_NOTED, NVFP4):
         return f"a layer is stored as {note.format} and rotated, which isn't known"
     return f"a layer is stored in the format {note.format[:40]!r}, which isn't known"
 

@@ -16,7 +16,7 @@ import re
 from reeltune.checkpoints.contents import Header
 from reeltune.checkpoints.formats.base import file_name, module_of
 from reeltune.checkpoints.formats.fp8 import FP8_DTYPES, FP8_NOTED, WEIGHT_SCALES, Fp8Scaled, unknown_note
-from reeltune.checkpoints.notes import all_notes, noted_formats
+from reeltune.checkpoints.notes import Note, all_notes, noted_formats
 from reeltune.dtypes import Quantization
 
 FORMAT = "int8_tensorwise"  # in a note
@@ -51,14 +51,17 @@ class ScaledInt8(Fp8Scaled):
         """Notes of another storage, and rotations that aren't told in full."""
         notes = all_notes(header)
         for note in notes:
-            known = note.format == FORMAT or (note.format in FP8_NOTED and not note.group)
-            if not known or note.unknown:
+            if not self.knows(note) or note.unknown:
                 return unknown_note(note)
             if note.group and not is_group(note.group):
                 return f"its weights are rotated in groups of {note.group} columns, which is not a power of 4"
         if not notes and _ROTATED.search(file_name(header)):
             return "its name says that its weights are rotated, and no note (comfy_quant) tells how"
         return ""
+
+    def knows(self, note: Note) -> bool:
+        """Whether layers that a note describes are loaded."""
+        return note.format == FORMAT or (note.format in FP8_NOTED and not note.group)
 
 
 def is_group(count: int) -> bool:

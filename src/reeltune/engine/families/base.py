@@ -88,7 +88,7 @@ class FamilyRuntime:
     unconditional: Callable[[Arguments], Arguments] | None = None
     decodes_windows: bool = False
     prepare: Callable[[Any, Request], None] = unchanged
-    stand_ins: Mapping[str, Any] = field(default_factory=dict)
+    stand_ins: Mapping[str, object] = field(default_factory=dict)
     channels_last: bool = False
     pass_arguments: Callable[[Pass, Latents | None], Arguments] | None = None
     upsampling: tuple[str, Mapping[str, Any]] = ("", MappingProxyType({}))

@@ -7,6 +7,7 @@ from reeltune.weights.formats.base import Decoder, Weight
 from reeltune.weights.formats.fp8 import Fp8Decoder, Fp8ScaledDecoder
 from reeltune.weights.formats.gguf import GgufDecoder
 from reeltune.weights.formats.int8_scaled import ScaledInt8Decoder
+from reeltune.weights.formats.nvfp4 import Nvfp4Decoder
 from reeltune.weights.formats.quanto_int8 import QuantoInt8Decoder
 from reeltune.weights.formats.sixteen_bits import SixteenBitsDecoder
 
@@ -17,6 +18,7 @@ DECODERS: tuple[Decoder, ...] = (
     Fp8Decoder(),
     Fp8ScaledDecoder(),
     GgufDecoder(),
+    Nvfp4Decoder(),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -102,12 +102,22 @@ class Decoder(Protocol):
         """Whether a stored tensor is the weight itself, in a data type that is computed with directly."""
         return tensor.dtype in PLAIN_DTYPES
 
+    def row_scales(
+        self, tensor: Tensor, scales: torch.Tensor, factors: Sequence[torch.Tensor], first: int, count: int
+    ) -> torch.Tensor:
+        """Scales in fp32 for `count` rows of a tensor from `first` on: [1, 1] for all rows, or [count, ...].
+
+        `scales`: all of the tensor's, as they are stored; `factors`: of the whole weight, fp32, one number each.
+        """
+        rows = scales.to(torch.float32).view(-1, 1)
+        return rows if len(rows) == 1 else rows[first : first + count]
+
     def decode_rows(
         self, tensor: Tensor, file_name: str, stored: torch.Tensor, scales: torch.Tensor | None, numbers: torch.Tensor
     ) -> None:
         """Fill `numbers` fp32 [rows, columns] from rows of a tensor as they are `stored` [rows, ...].
 
-        `scales`: fp32 [rows, 1] or [1, 1], None where the tensor has none. Raises CheckpointError.
+        `scales`: fp32, as `row_scales` gives them, None where the tensor has none. Raises CheckpointError.
         """
         numbers.copy_(stored)
 
