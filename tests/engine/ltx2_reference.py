@@ -7,7 +7,7 @@ import diffusers
 import numpy as np
 import torch
 import transformers
-from diffusers.pipelines.ltx2 import LTX2LatentUpsamplerModel, LTX2LatentUpsamplePipeline
+from diffusers.pipelines.ltx2 import LTX2LatentUpsamplePipeline, LTX2LatentUpsamplerModel
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from safetensors.torch import load_file
 from torch.nn import functional

@@ -58,7 +58,7 @@ def build_request(
         times = _timesteps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
         phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
     notices += _effect_notices(used, phases, inputs)
-    loras = loras_of(definition, used, phases, solver, notices)
+    loras = loras_of(definition, used, phases, notices, solver)
     request = Request(
         prompt=clean_text(settings["prompt"]),
         negative_prompt=clean_text(settings.get("negative_prompt", "")),

@@ -13,19 +13,19 @@ from reeltune.settings.multipliers import StepWeights, add_items, parse_multipli
 
 
 def loras_of(
-    definition: Definition, settings: Settings, phases: Sequence[Phase], solver: str, notices: list[str]
+    definition: Definition, settings: Settings, phases: Sequence[Phase], notices: list[str], solver: str = ""
 ) -> tuple[Lora, ...]:
     """The LoRAs that a video is made with. Adds notices about weights that no LoRA has.
 
-    `settings`: complete settings. Raises SettingsError for invalid weights.
+    `settings`: complete settings. `solver`: it may use the LoRA of the second pass in all steps. Raises
+    SettingsError for invalid weights.
     """
     users = list(settings.get(LORA_SOURCES) or ())
     scales = definition.architecture.scales
-    second = [lora.url for lora in definition.loras if scales and lora.url == scales.lora]
-    own = [lora.url for lora in definition.loras if lora.url not in second]
-    text = "" if any(makes_distilled(source) for source in users) else _weights_of_second_pass(solver, len(phases))
-    if not text:
-        second = []
+    lora = scales.lora if scales and not any(makes_distilled(source) for source in users) else ""
+    own = [row.url for row in definition.loras if scales is None or row.url != scales.lora]
+    text = _weights_of_second_pass(solver, len(phases)) if lora else ""
+    second = [lora] if text else []
     weights = [
         *_weights(definition.lora_multipliers, own, notices),
         *_weights(text, second, notices),

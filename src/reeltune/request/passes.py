@@ -8,8 +8,8 @@ from fractions import Fraction
 
 from reeltune.definitions.slots import TRANSFORMER
 from reeltune.families import Architecture
-from reeltune.families.scales import LTX2_LEVELS, GuidanceRange, ScaleSteps, TwoScales
-from reeltune.families.values import DISTILLED_STEPS, Settings
+from reeltune.families.scales import GuidanceRange, ScaleSteps, TwoScales
+from reeltune.families.values import Settings
 from reeltune.families.vocabulary import DEFAULTS
 from reeltune.request.phases import phase_count
 from reeltune.request.timesteps import timesteps
@@ -86,16 +86,13 @@ def _from_settings(
     """One or two passes, the first with the guidance of the settings."""
     single = phase_count(settings) == 1
     width, height = size if single else (int(size[0] * scales.shrink), int(size[1] * scales.shrink))
-    levels = scales.first.levels
-    if not levels and solver == DISTILLED_STEPS:
-        levels = LTX2_LEVELS
-        if settings["num_inference_steps"] != len(levels):
-            notices.append(f"num_inference_steps has no effect: {solver} makes {len(levels)} steps in its first pass.")
-    times = tuple(level * _TRAINING_STEPS for level in levels)
+    times = tuple(level * _TRAINING_STEPS for level in scales.first.levels)
     if not times:
-        side = architecture.family.size_step
+        side, steps = architecture.family.size_step, settings["num_inference_steps"]
         tokens = (width // side) * (height // side) * frames
-        times = timesteps("euler", settings["num_inference_steps"], _shift(tokens), architecture.family.name)
+        times = timesteps(solver, steps, _shift(tokens), architecture.family.name)
+        if len(times) != steps:
+            notices.append(f"num_inference_steps has no effect: {solver} makes {len(times)} steps in its first pass.")
     guidance = [_guidance(scales, settings, step / len(times)) for step in range(len(times))]
     first = Pass(0, width, height, times, tuple(guidance))
     return (first,) if single else (first, _pass(first.steps, size, scales.second, ()))

@@ -9,6 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from reeltune.families.scales import LTX2_LEVELS
+from reeltune.families.values import DISTILLED_STEPS
+
 _SCALE = 1000  # timesteps of training; a timestep is a noise level (0 to 1) times this number
 _CAUSVID = (1000.0, 934.0, 862.0, 756.0, 603.0, 410.0, 250.0, 140.0, 74.0)  # that the model was distilled for
 _MOST_LCM_STEPS = 8
@@ -21,14 +24,13 @@ _LINEAR_NOISE = 0.025  # that the linear half of LTX Video's schedule removes
 def timesteps(solver: str, steps: int, shift: float, family: str = "wan") -> tuple[float, ...]:
     """The timesteps that the denoising loop visits, in descending order, 0 to 1000.
 
-    `family`: "wan", "hunyuan", "hunyuan_1_5", "ltx", "ltx2" or "kandinsky_5"; all but Wan support only
-    "euler". The timesteps are equal to `scheduler.timesteps` in diffusers' pipeline of the family; for "ltx", to within
-    0.01. The pipelines of
-    Hunyuan Video and LTX Video choose the noise levels themselves, and LTX Video's timesteps don't depend on the shift.
-    Kandinsky 5 visits those of its release. `shift`: above 0.
+    `family`: "wan", "hunyuan", "hunyuan_1_5", "ltx", "ltx2" or "kandinsky_5"; all but Wan support only "euler", and
+    LTX-2 also "distilled_8_steps". The timesteps are equal to `scheduler.timesteps` in diffusers' pipeline of the
+    family; for "ltx", to within 0.01. The pipelines of Hunyuan Video and LTX Video choose the noise levels themselves,
+    and LTX Video's timesteps don't depend on the shift. Kandinsky 5 visits those of its release. `shift`: above 0.
 
     The result has fewer than `steps` timesteps if the solver can't make so many: "causvid" makes at most 9 steps, and
-    "lcm" at most 8. Raises ValueError if the family doesn't support the solver, or for fewer than 1 step.
+    "lcm" at most 8. "distilled_8_steps" always makes 8. Raises ValueError if the family doesn't support the solver, or for fewer than 1 step.
     """
     if steps < 1:
         raise ValueError(f"There must be at least 1 step, not {steps}.")
@@ -116,7 +118,7 @@ _SCHEDULES: dict[str, dict[str, _Schedule]] = {
     "hunyuan_1_5": {"euler": _hunyuan},
     "kandinsky_5": {"euler": _hunyuan},
     "ltx": {"euler": _ltx},
-    "ltx2": {"euler": _ltx2},
+    "ltx2": {"euler": _ltx2, DISTILLED_STEPS: lambda steps, shift: tuple(level * _SCALE for level in LTX2_LEVELS)},
 }
 
 

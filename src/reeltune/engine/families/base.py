@@ -91,7 +91,7 @@ class FamilyRuntime:
     stand_ins: Mapping[str, object] = field(default_factory=dict)
     channels_last: bool = False
     pass_arguments: Callable[[Pass, Latents | None], Arguments] | None = None
-    upsampling: tuple[str, Mapping[str, Any]] = ("", MappingProxyType({}))
+    upsampling: tuple[str, Config] = ("", MappingProxyType({}))
     guides: bool = False
     as_decoded: Callable[[torch.Tensor, Any, Request], torch.Tensor] | None = None
     sound: tuple[tuple[str, Callable[[Any, torch.Tensor], torch.Tensor]], ...] = ()

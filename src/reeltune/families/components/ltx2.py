@@ -28,7 +28,7 @@ def connectors_config(shapes: Shapes, stored: Config) -> Config:
     width = stored.get("caption_channels")
     if type(width) is not int or width < 1 or inputs % width:
         width = max(1, inputs // _TEXT_STATES)
-    config: dict[str, Any] = {
+    config: dict[str, object] = {
         "caption_channels": width,
         "text_proj_in_factor": inputs // width,
         "per_modality_projections": apart,
@@ -192,7 +192,7 @@ _FACTORS = {16: 6, 15: 5, 12: 6, 11: 5, 8: 2, 4: 2}  # how much longer sound bec
 _DILATIONS = (1, 3, 5)
 
 
-def _vocoder_config(shapes: Shapes, start: str) -> dict[str, Any]:
+def _vocoder_config(shapes: Shapes, start: str) -> Config:
     """The sizes of a vocoder whose names begin with `start`."""
     hidden, inputs = shapes[f"{start}conv_in.weight"][:2]
     stages = range(count(shapes, rf"{start}upsamplers\.(\d{{1,9}})\."))
