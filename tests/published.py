@@ -10,7 +10,11 @@ from conftest import DATA
 
 LISTS = ("URLs", "URLs2", "preload_URLs", "loras", "text_encoder_URLs", "VAE_URLs")
 # What the files hold under the keys of which only the names are known.
-OTHER_VALUES = {"text_encoder_folder": "qwen", "profile_dirs": [""], "attention": ["sage"], "author": "someone"}
+OTHER_VALUES = {
+    "text_encoder_folder": "qwen", "profile_dirs": [""], "attention": ["sage"], "author": "someone",
+    "ltx2_pipeline": "distilled",
+    "ltx2_lora_distilled": "https://huggingface.co/DeepBeepMeep/X/resolve/main/distilled-lora.safetensors",
+}  # fmt: skip
 
 
 def facts() -> dict[str, dict[str, Any]]:

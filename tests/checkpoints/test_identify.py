@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+import ltx2_files
 from conftest import CONTAINERS, safetensors_bytes
 from reeltune.checkpoints.contents import Header, Tensor
 from reeltune.checkpoints.header import parse_header
@@ -91,6 +92,14 @@ PUBLISHED = {
         {"in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 2560},
         (),
     ),
+    **{
+        f"ltx {version}": ("LTX2VideoTransformer3DModel", config | {"num_layers": 2}, (id,))
+        for version, config, id in (
+            ("2.0", ltx2_files.TRANSFORMER_2_0, "ltx2_19B"),
+            ("2.3", ltx2_files.TRANSFORMER_2_3, "ltx2_22B"),
+            ("2.5", ltx2_files.TRANSFORMER_2_5, "ltx2_25_22B"),
+        )
+    },
     "ltx": (
         "LTXVideoTransformer3DModel",
         {"num_attention_heads": 32, "attention_head_dim": 128, "num_layers": 2},

@@ -15,7 +15,7 @@ KNOWN = {*ARCHITECTURES, "i2v_720p", "ltxv_distilled"}
         ("hunyaun", "hunyuan"), ("hunyuan-i2v", "hunyuan_i2v"), ("fun_imp", "fun_inp"), ("ltx_13B", "ltxv_13B"),
         ("t2v 1.3b", "t2v_1.3B"), ("i2v_480p", "i2v"),
         # another number is another model, and so are names that only begin alike
-        ("ltx2_22B", ""), ("nano_t2v", ""), ("t2v_5B", ""), ("hunyuan_1_6_t2v", ""), ("s2v", ""), ("", ""),
+        ("ltx2_13B", ""), ("ltx2_22B", "ltx2_22B"), ("nano_t2v", ""), ("t2v_5B", ""), ("hunyuan_1_6_t2v", ""), ("s2v", ""), ("", ""),
         ("t2v" * 1000, ""), ("wan", ""), ("i2v_2_1", ""),
     ],
 )  # fmt: skip

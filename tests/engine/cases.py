@@ -13,7 +13,9 @@ PARTS = {"i2v": "wan_image", "fun_inp": "wan_image", "fun_inp_1.3B": "wan_image"
          "animate": "wan_image", "chrono_edit": "wan_image", "wanmove": "wan_image", "lucy_edit": "wan22",
          "ti2v_2_2": "wan22", "hunyuan": "hunyuan", "hunyuan_i2v": "hunyuan_image", "ltxv_13B": "ltx",
          "hunyuan_1_5_t2v": "hunyuan_1_5", "hunyuan_1_5_i2v": "hunyuan_1_5_image",
-         **dict.fromkeys(("k5_lite_t2v", "k5_lite_i2v", "k5_pro_t2v", "k5_pro_i2v"), "kandinsky_5")}  # fmt: skip
+         **dict.fromkeys(("k5_lite_t2v", "k5_lite_i2v", "k5_pro_t2v", "k5_pro_i2v"), "kandinsky_5"),
+         "ltx2_19B": "ltx_2", "ltx2_22B": "ltx_2_3", "ltx2_25_22B": "ltx_2_5"}  # fmt: skip
+LARGER = {"resolution": "128x128", "video_length": 9}
 MOTION = {"video_guide": "guide.mp4", "video_guide2": "face.mp4", "image_refs": "end.png"}
 REPLACED = {"video_mask": "mask.mp4", "custom_guide": "guide.mp4", "video_prompt_type": "VBAI"}
 CASES = {
@@ -44,12 +46,18 @@ CASES = {
     "k5_pro_i2v": START | {"guidance_scale": 1.0, "video_length": 17},
     "ltxv_13B": {"resolution": "96x96", "video_length": 9},
     "ltxv_13B, images": START | END | {"resolution": "96x96", "video_length": 9},
+    "ltx2_19B": LARGER | {"perturbation_layers": [1], "negative_prompt": "blurry"},
+    "ltx2_19B_diffusers": LARGER | {"guidance_phases": 1, "perturbation_switch": 0, "alt_guidance_scale": 1.0},
+    "ltx2_19B, images": START | END | LARGER | {"perturbation_switch": 0},
+    "ltx2_22B": LARGER | {"perturbation_layers": [0], "audio_guidance_scale": 1.0, "alt_scale": 0.0},
+    "ltx2_22B, image": START | LARGER | {"sample_solver": "distilled_8_steps", "guidance_phases": 1},
+    "ltx2_22B, distilled": LARGER, "ltx2_25_22B": START | LARGER | {"perturbation_layers": [1]},
 }  # fmt: skip
 
 
 def architecture_of(case):
     name = case.partition(",")[0]
-    several = ("hunyuan_i2v", "hunyuan_1_5_i2v", "hunyuan_1_5_t2v")  # with transformers of several kinds
+    several = ("hunyuan_i2v", "hunyuan_1_5_i2v", "hunyuan_1_5_t2v", "ltx2_19B")  # with transformers of several kinds
     return next((architecture for architecture in several if name.startswith(architecture)), name)
 
 
@@ -68,6 +76,8 @@ def write_case(name, root, define, parts, layout="original"):
         config["preload_URLs"] = [
             tiny_parts.vace_lora(root / "loras" / "wan" / f"edit{n}.safetensors", n) for n in range(3)
         ]
+    if "distilled" in name and architecture.startswith("ltx2"):
+        config = {"ltx2_pipeline": "distilled"}
     define("mine", {"architecture": architecture, "components": str(components), **lists, **config}, **phases)
     rng = np.random.default_rng(0)
     for file in ("start.png", "end.png"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cases import CASES, architecture_of, write_case
+from ltx2_reference import by_diffusers as sound_by_diffusers
 from ltx_reference import load_pipelines, two_scale_frames, two_scale_latents
 from wan_reference import IDS, Video, add_vace_lora
 
@@ -46,8 +47,12 @@ def test_it_makes_the_video_that_diffusers_makes(case, tmp_path):
     assert video.frames.std() > 0
     stored = read_metadata(video.save(tmp_path / "out.mp4"))
     assert stored["architecture"] == definition.architecture.id
-    reference = by_diffusers(definition, settings)
-    tolerance = 0 if definition.architecture.family.name in ("hunyuan_1_5", "kandinsky_5") else 1
+    if definition.architecture.family.name == "ltx2":
+        reference, sound = by_diffusers_with_sound(definition, settings)
+        assert np.array_equal(video.sound.samples, sound)
+    else:
+        reference = by_diffusers(definition, settings)
+    tolerance = 0 if definition.architecture.family.name in ("hunyuan_1_5", "kandinsky_5", "ltx2") else 1
     assert np.abs(video.frames.astype(int) - reference.astype(int)).max() <= tolerance
 
 
@@ -136,6 +141,16 @@ def by_diffusers(definition, settings, step_end=None):
     if architecture.image_outputs:
         frames = frames[-1:]
     return (np.asarray(frames) * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def by_diffusers_with_sound(definition, settings):
+    """Frames and samples of LTX-2."""
+    from reeltune.engine.inputs import read_inputs
+    from reeltune.engine.reporting import Reporter
+    from reeltune.request.parse import parse
+
+    images = read_inputs(parse(definition, settings).requests[0], Reporter(print))
+    return sound_by_diffusers(definition, settings, images)
 
 
 def of_relatives(id, settings, images, request):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from diffusers import (
     AutoencoderKLHunyuanVideo,
     AutoencoderKLHunyuanVideo15,
+    AutoencoderKLLTX2Audio,
+    AutoencoderKLLTX2Video,
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
     ChronoEditTransformer3DModel,
@@ -18,6 +21,7 @@ from diffusers import (
     HunyuanVideoTransformer3DModel,
     Kandinsky5T2VPipeline,
     Kandinsky5Transformer3DModel,
+    LTX2VideoTransformer3DModel,
     LTXVideoTransformer3DModel,
     SkyReelsV2Transformer3DModel,
     WanAnimateTransformer3DModel,
@@ -26,6 +30,7 @@ from diffusers import (
 )
 from diffusers.pipelines.hunyuan_video import pipeline_hunyuan_video, pipeline_hunyuan_video_image2video
 from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
+from diffusers.pipelines.ltx2 import LTX2LatentUpsamplerModel, LTX2TextConnectors, LTX2Vocoder, LTX2VocoderWithBWE
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -35,6 +40,7 @@ from reeltune.families.hunyuan import HUNYUAN
 from reeltune.families.hunyuan15 import HUNYUAN_1_5
 from reeltune.families.kandinsky5 import KANDINSKY_5
 from reeltune.families.ltx import LTX
+from reeltune.families.ltx2 import LTX_2
 from reeltune.families.wan import WAN
 
 BF16 = torch.bfloat16
@@ -60,6 +66,20 @@ LTX_CONFIG = {
     "in_channels": 8, "out_channels": 8, "num_attention_heads": 4, "attention_head_dim": 8, "cross_attention_dim": 32,
     "num_layers": 1, "caption_channels": 32,
 }  # fmt: skip
+LTX_2_CONFIG = {
+    "in_channels": 8, "out_channels": 8, "num_attention_heads": 4, "attention_head_dim": 8, "cross_attention_dim": 32,
+    "audio_in_channels": 16, "audio_out_channels": 16, "audio_num_attention_heads": 4, "audio_attention_head_dim": 4,
+    "audio_cross_attention_dim": 16, "num_layers": 2, "caption_channels": 32, "rope_type": "split",
+    "perturbed_attn": True,
+}  # fmt: skip
+LTX_2_3_CONFIG = LTX_2_CONFIG | {
+    "gated_attn": True, "audio_gated_attn": True, "cross_attn_mod": True, "audio_cross_attn_mod": True,
+    "use_prompt_embeddings": False,
+}  # fmt: skip
+LTX_2_5_CONFIG = LTX_2_3_CONFIG | {
+    "ff_bias": False, "audio_ff_bias": False, "use_prompt_adaln_single": False, "use_keyframes_abs_pos_embedding": True,
+}  # fmt: skip
+LTX_2_CONFIGS = {"ltx2_19B": LTX_2_CONFIG, "ltx2_22B": LTX_2_3_CONFIG, "ltx2_25_22B": LTX_2_5_CONFIG}
 ANIMATE_CONFIG = {
     "latent_channels": 16, "motion_encoder_channel_sizes": {"4": 8, "8": 6, "16": 4}, "motion_encoder_size": 16,
     "motion_style_dim": 8, "motion_dim": 4, "motion_encoder_dim": 6, "face_encoder_hidden_dim": 8,
@@ -220,10 +240,85 @@ def _ltx_parts(kind):
     }  # fmt: skip
 
 
+def gemma_3():
+    text = {
+        "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 16, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 28,
+        "patch_size": 14,
+    }  # fmt: skip
+    config = transformers.Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=6
+    )
+    return transformers.Gemma3ForConditionalGeneration(config)
+
+
+def gemma_4():
+    text = {
+        "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 16, "global_head_dim": 16,
+    }  # fmt: skip
+    return transformers.Gemma4UnifiedForConditionalGeneration(transformers.Gemma4UnifiedConfig(text_config=text))
+
+
+def ltx_2_vocoder(*, wide):
+    layers = {"resnet_kernel_sizes": [3, 7, 11], "resnet_dilations": [[1, 3, 5]] * 3}
+    if not wide:
+        return LTX2Vocoder(in_channels=32, hidden_channels=32, **layers)
+    raising = {"in_channels": 16, "hidden_channels": 32, **layers}
+    vocoder = LTX2VocoderWithBWE(
+        in_channels=32, hidden_channels=64, **layers, **{f"bwe_{key}": value for key, value in raising.items()},
+        filter_length=64, window_length=64, num_mel_channels=8,
+    )  # fmt: skip
+    for name, values in vocoder.named_buffers():  # filters, which are stored: zeros at first
+        if "basis" in name:
+            values.copy_(torch.rand_like(values) * 0.1)
+    with torch.no_grad():  # louder sound would be cut off
+        vocoder.vocoder.conv_out.weight.mul_(0.05)
+        vocoder.bwe_generator.conv_out.weight.mul_(0.05)
+    return vocoder
+
+
+def _ltx_2_parts(kind):
+    first = kind == "ltx_2"
+    vae = AutoencoderKLLTX2Video(
+        latent_channels=8, block_out_channels=(8, 16, 16, 32), decoder_block_out_channels=(8, 16, 32),
+        layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 4, decoder_causal=False,
+        spatial_compression_ratio=32, temporal_compression_ratio=8,
+    )  # fmt: skip
+    audio_vae = AutoencoderKLLTX2Audio(
+        base_channels=16, ch_mult=(1, 1, 2), num_res_blocks=1, latent_channels=4, mel_bins=16
+    )
+    for values in (vae.latents_mean, vae.latents_std, audio_vae.latents_mean, audio_vae.latents_std):
+        values.copy_(torch.rand_like(values) * 0.5 + 0.5)
+    gates = {} if first else {
+        "video_gated_attn": True, "audio_gated_attn": True, "per_modality_projections": True, "proj_bias": True,
+    }  # fmt: skip
+    connectors = LTX2TextConnectors(
+        caption_channels=32, text_proj_in_factor=3, video_connector_num_attention_heads=2 if first else 4,
+        video_connector_attention_head_dim=16 if first else 8, video_connector_num_layers=1,
+        video_connector_num_learnable_registers=8, audio_connector_num_attention_heads=2,
+        audio_connector_attention_head_dim=16 if first else 8, audio_connector_num_layers=1,
+        audio_connector_num_learnable_registers=8, rope_type="split", video_hidden_dim=32, audio_hidden_dim=16, **gates,
+    )  # fmt: skip
+    tokenizer = byte_tokenizer(bos="<s>", eos=False)
+    tokenizer.model_max_length = 1024
+    return {
+        "tokenizer": tokenizer, "text_encoder": gemma_4() if kind == "ltx_2_5" else gemma_3(), "vae": vae,
+        "connectors": connectors, "audio_vae": audio_vae, "vocoder": ltx_2_vocoder(wide=not first),
+        "latent_upsampler": LTX2LatentUpsamplerModel(
+            in_channels=8, mid_channels=32, num_blocks_per_stage=1, use_rational_resampler=first
+        ),
+    }  # fmt: skip
+
+
 MAKERS = {
     "wan": _wan_parts, "wan_image": _wan_parts, "wan22": _wan_parts, "hunyuan": _hunyuan_parts,
     "hunyuan_image": _hunyuan_parts, "ltx": _ltx_parts, "ltx_timed": _ltx_parts,
     "hunyuan_1_5": _hunyuan_1_5_parts, "hunyuan_1_5_image": _hunyuan_1_5_parts, "kandinsky_5": _kandinsky_5_parts,
+    **dict.fromkeys(("ltx_2", "ltx_2_3", "ltx_2_5"), _ltx_2_parts),
 }  # fmt: skip
 
 
@@ -241,7 +336,7 @@ def _random(model_class, **config):
     return model_class(**config).state_dict()
 
 
-def transformer_files(folder: Path, architecture: str, layout: str = "original") -> dict[str, list[str]]:
+def transformer_files(folder: Path, architecture: str, layout: str = "original") -> dict[str, Any]:
     """Write an architecture's weights, bf16; returns the lists of its definition. `layout`: of Wan's models."""
     if architecture.startswith("hunyuan_1_5"):
         config = HUNYUAN_1_5_CONFIG | {"use_meanflow": architecture.endswith("_step")}
@@ -262,6 +357,23 @@ def transformer_files(folder: Path, architecture: str, layout: str = "original")
             config |= {"image_condition_type": "latent_concat"}
         state = _random(HunyuanVideoTransformer3DModel, **config)
         return {"URLs": [_write(folder / "x_bf16.safetensors", state, family, {"rope_axes_dim": [2, 6, 8]})]}
+    if architecture.startswith("ltx2_"):
+        config = LTX_2_CONFIGS[architecture.removesuffix("_diffusers")]
+        state = _random(LTX2VideoTransformer3DModel, **config)
+        layout = "diffusers" if architecture.endswith("_diffusers") else "original"
+        stored = {"num_attention_heads": 4, "audio_num_attention_heads": 4}
+        lora = {}
+        for name, row in state.items():
+            if name.endswith("to_v.weight"):
+                start = f"diffusion_model.{name.removesuffix('.weight')}"
+                lora[f"{start}.lora_A.weight"] = torch.randn(
+                    2, row.shape[1], generator=torch.Generator().manual_seed(1)
+                )
+                lora[f"{start}.lora_B.weight"] = torch.ones(row.shape[0], 2) * 0.2
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(lora, folder.parent / "second.safetensors")
+        path = _write(folder / "x_bf16.safetensors", state, LTX_2, stored, layout)
+        return {"URLs": [path], "ltx2_lora_distilled": str(folder.parent / "second.safetensors")}
     if architecture.startswith("ltxv"):
         state = _random(LTXVideoTransformer3DModel, **LTX_CONFIG)
         return {"URLs": [_write(folder / "x_bf16.safetensors", state, LTX, {"num_attention_heads": 4})]}

@@ -9,15 +9,18 @@ from diffusers import (
     HunyuanVideo15Transformer3DModel,
     HunyuanVideoTransformer3DModel,
     Kandinsky5Transformer3DModel,
+    LTX2VideoTransformer3DModel,
     LTXVideoTransformer3DModel,
     WanTransformer3DModel,
     WanVACETransformer3DModel,
 )
 from diffusers.loaders.single_file_utils import (
     convert_hunyuan_video_transformer_to_diffusers,
+    convert_ltx2_transformer_to_diffusers,
     convert_ltx_transformer_checkpoint_to_diffusers,
 )
 
+import ltx2_files
 from layouts import original_layout
 from reeltune._quiet import quiet
 from reeltune.checkpoints.contents import Header, Tensor
@@ -30,6 +33,7 @@ from reeltune.families.hunyuan import HUNYUAN
 from reeltune.families.hunyuan15 import HUNYUAN_1_5
 from reeltune.families.kandinsky5 import KANDINSKY_5
 from reeltune.families.ltx import LTX
+from reeltune.families.ltx2 import LTX_2
 from reeltune.families.wan import WAN
 from reeltune.weights._libraries import modules_in_fp32
 from reeltune.weights.building import empty_model, model_config
@@ -56,7 +60,22 @@ KANDINSKY_5_CONFIG = {
     "patch_size": (1, 2, 2), "ff_dim": 48, "num_text_blocks": 1, "num_visual_blocks": 2, "axes_dims": (4, 6, 6),
     "visual_cond": True,
 }  # fmt: skip
+LTX_2_CONFIG = {
+    "in_channels": 8, "out_channels": 8, "num_attention_heads": 4, "attention_head_dim": 8, "cross_attention_dim": 32,
+    "audio_in_channels": 16, "audio_out_channels": 16, "audio_num_attention_heads": 4, "audio_attention_head_dim": 4,
+    "audio_cross_attention_dim": 16, "num_layers": 2, "caption_channels": 24, "rope_type": "split",
+    "perturbed_attn": True,
+}  # fmt: skip
+LTX_2_3_CONFIG = LTX_2_CONFIG | {
+    "gated_attn": True, "audio_gated_attn": True, "cross_attn_mod": True, "audio_cross_attn_mod": True,
+    "use_prompt_embeddings": False, "caption_channels": 32,
+}  # fmt: skip
+LTX_2_5_CONFIG = LTX_2_3_CONFIG | {"ff_bias": False, "use_keyframes_abs_pos_embedding": True}
+LTX_2_HEADS = {"num_attention_heads": 4, "audio_num_attention_heads": 4}
 CASES = {
+    "ltx2": (LTX_2, LTX2VideoTransformer3DModel, LTX_2_CONFIG, LTX_2_HEADS),
+    "ltx2_3": (LTX_2, LTX2VideoTransformer3DModel, LTX_2_3_CONFIG, {}),
+    "ltx2_5": (LTX_2, LTX2VideoTransformer3DModel, LTX_2_5_CONFIG, {}),
     "hunyuan_1_5": (
         HUNYUAN_1_5,
         HunyuanVideo15Transformer3DModel,
@@ -86,6 +105,14 @@ def forward(name, model):
             "hidden_states": torch.randn(1, 12, 8), "encoder_hidden_states": torch.randn(1, 7, 24),
             "timestep": torch.tensor([500.0]), "encoder_attention_mask": torch.ones(1, 7),
             "num_frames": 3, "height": 2, "width": 2,
+        }  # fmt: skip
+    elif name.startswith("ltx2"):
+        widths = (24, 24) if name == "ltx2" else (32, 16)
+        inputs = {
+            "hidden_states": torch.randn(1, 12, 8), "audio_hidden_states": torch.randn(1, 5, 16),
+            "encoder_hidden_states": torch.randn(1, 7, widths[0]),
+            "audio_encoder_hidden_states": torch.randn(1, 7, widths[1]), "timestep": torch.tensor([500.0]),
+            "sigma": torch.tensor([500.0]), "num_frames": 3, "height": 2, "width": 2, "audio_num_frames": 5,
         }  # fmt: skip
     elif name == "hunyuan_1_5":
         inputs = {
@@ -142,6 +169,18 @@ def test_ltx_equals_diffusers_converter(tmp_path):
     model = random_model(LTXVideoTransformer3DModel, LTX_CONFIG)
     path, weights = original_file(tmp_path / "x.safetensors", "ltx", model)
     theirs = convert_ltx_transformer_checkpoint_to_diffusers(dict(weights))
+    ours = load_transformer(path, "bf16").state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("name", ["ltx2", "ltx2_3", "ltx2_5"])
+def test_ltx2_equals_diffusers_converter(tmp_path, name):
+    model = random_model(LTX2VideoTransformer3DModel, CASES[name][2])
+    path, weights = original_file(tmp_path / "x.safetensors", name, model)
+    late = {key: row for key, row in weights.items() if "prompt_adaln_single" in key}  # newer than the converter
+    theirs = convert_ltx2_transformer_to_diffusers({key: row for key, row in weights.items() if key not in late})
+    theirs |= {key.replace("adaln_single", "adaln"): row for key, row in late.items()}
     ours = load_transformer(path, "bf16").state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -239,6 +278,9 @@ def test_hunyuan_1_5_equals_the_names_of_diffusers_script(tmp_path):
 
 
 TRUE_SIZES = {
+    "ltx2": (LTX_2, LTX2VideoTransformer3DModel, ltx2_files.TRANSFORMER_2_0, ("ltx2_19B",)),
+    "ltx2_3": (LTX_2, LTX2VideoTransformer3DModel, ltx2_files.TRANSFORMER_2_3, ("ltx2_22B",)),
+    "ltx2_5": (LTX_2, LTX2VideoTransformer3DModel, ltx2_files.TRANSFORMER_2_5, ("ltx2_25_22B",)),
     "hunyuan_1_5": (HUNYUAN_1_5, HunyuanVideo15Transformer3DModel, {}, ("hunyuan_1_5_t2v", "hunyuan_1_5_i2v")),
     "hunyuan_1_5 in steps": (
         HUNYUAN_1_5, HunyuanVideo15Transformer3DModel, {"use_meanflow": True}, ("hunyuan_1_5_i2v",),

@@ -25,7 +25,7 @@ from reeltune.service.changes import QueueLooks
 from reeltune.service.workspace import Workspace
 
 _DESCRIPTION = """\
-Makes videos with finetunes of Wan, Hunyuan Video, LTX Video and Kandinsky.
+Makes videos with finetunes of Wan, Hunyuan Video, LTX Video, LTX-2 and Kandinsky.
 
 The routes below `/v1` have the shape of OpenAI's API for videos, so its clients work with this server. The routes below
 `/api` show definitions and the queue. Assistants that speak MCP find their tools at `/mcp`.

@@ -25,6 +25,10 @@ class Renamed(Protocol):
     def renames(self) -> tuple[Rename, ...]:
         """The modules under both names."""
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """How the names of tensors begin that belong to other models in the same file."""
+
     def __hash__(self) -> int:
         """It never changes, so tables made of it are kept."""
 
@@ -124,6 +128,8 @@ def map_names(names: Iterable[str], family: Renamed, layout: Layout, prefix: str
     unknown: list[str] = []
     for stored in names:
         bare = unwrapped(stored.removeprefix(prefix))
+        if bare.startswith(family.others):
+            continue
         targets = places(bare, family, layout) if stored.startswith(prefix) else None
         if targets is None:
             unknown.append(stored)

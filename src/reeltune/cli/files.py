@@ -143,7 +143,7 @@ def _add_weights(source: str, name: str | None, id: str | None, architecture: st
         path = write_definition(catalog, inspected, architecture=chosen, id=id, name=name)
     print_line(f"\n{path}")
     definition = open_catalog(root)[path.stem]
-    if "guidance_phases" in definition.architecture.defaults and "transformer_2" not in definition.slots:
+    if definition.architecture.two_models and "transformer_2" not in definition.slots:
         architecture_id = definition.architecture.id
         print_notice(
             f"{architecture_id} has two transformers, but the definition lists one: add the other's URL as `URLs2`."

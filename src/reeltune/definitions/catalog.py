@@ -27,7 +27,7 @@ from reeltune.definitions.entries import Entry, new_entry
 from reeltune.definitions.folders import scan_folder
 from reeltune.definitions.locks import lock_beside, lock_path
 from reeltune.definitions.lora_weights import lora_weights
-from reeltune.definitions.ltx_config import with_scales
+from reeltune.definitions.ltx_config import SCALES_KEYS, with_scales, with_second_pass
 from reeltune.definitions.model import Definition, Version
 from reeltune.definitions.namesakes import Namesakes
 from reeltune.definitions.nearest import did_you_mean
@@ -233,7 +233,7 @@ class Catalog(Mapping[str, Definition]):
         architecture = lineage.architecture_of(entry, self._entries)
         slots = self._slots(entry)
         replaced = self._replaced_components(entry)
-        if TRANSFORMER_2 in slots and "guidance_phases" not in architecture.defaults:
+        if TRANSFORMER_2 in slots and not architecture.two_models:
             architecture = lineage.two_transformers(architecture)
         file = str(entry.files[-1])
         architecture, ltx_warnings = self._adapted(entry, architecture, slots, file)
@@ -254,7 +254,7 @@ class Catalog(Mapping[str, Definition]):
             architecture=architecture,
             slots=MappingProxyType(slots),
             preload=self._references.urls(entry.id, "preload_URLs"),
-            loras=loras,
+            loras=with_second_pass(loras, architecture),
             lora_multipliers=weights,
             auto_quantize=bool(model.auto_quantize),
             components=lineage.inherited_components(entry, self._entries) or architecture.components_repo,
@@ -279,12 +279,11 @@ class Catalog(Mapping[str, Definition]):
         self, entry: Entry, architecture: Architecture, slots: Mapping[Slot, tuple[Version, ...]], file: str
     ) -> tuple[Architecture, list[Problem]]:
         """The architecture with what the definition or its base model changes about it, and warnings."""
-        architecture = with_frame_rate(architecture, lineage.inherited_value(entry, self._entries, "fps"))
-        if entry.model.image_outputs:
-            architecture = making_images(architecture)
-        inherited = lineage.inherited_value(entry, self._entries, "LTXV_config")
+        named = {key: lineage.inherited_value(entry, self._entries, key) for key in SCALES_KEYS}
         urls = [version.url for version in slots[TRANSFORMER]]
-        return with_scales(architecture, entry.model.LTXV_config, inherited, urls, file)
+        architecture, warnings = with_scales(architecture, entry.model, named, urls, file)
+        architecture = with_frame_rate(architecture, lineage.inherited_value(entry, self._entries, "fps"))
+        return (making_images(architecture) if entry.model.image_outputs else architecture), warnings
 
     def _locked_sha256(self, entry: Entry) -> tuple[dict[str, str], list[Problem]]:
         """The sha256 in the lock of the user's file, by URL or path, and a problem if the lock can't be read."""

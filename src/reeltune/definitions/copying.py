@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reeltune.definitions.catalog import Catalog
+from reeltune.definitions.ltx_config import scales_keys
 from reeltune.definitions.model import Definition, Version
 from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2
 from reeltune.definitions.writer import create
@@ -56,11 +57,12 @@ def copied_model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
     model["URLs"] = _urls(definition.slots[TRANSFORMER])
     if TRANSFORMER_2 in definition.slots:
         model["URLs2"] = _urls(definition.slots[TRANSFORMER_2])
+    scales = scales_keys(definition.architecture)  # they may be those of the base model, or of the files
     modules = [_urls(versions) for slot, versions in definition.slots.items() if slot.is_module]
     lists = {
         "modules": modules,
         "preload_URLs": _urls(definition.preload),
-        "loras": _urls(definition.loras),
+        "loras": [url for url in _urls(definition.loras) if url not in scales.values()],
         **{slot.key: _urls(versions) for slot, versions in definition.component_versions.items()},
     }
     model |= {key: urls for key, urls in lists.items() if urls}
@@ -68,8 +70,7 @@ def copied_model(catalog: Catalog, definition: Definition) -> dict[str, Any]:
         model["loras_multipliers"] = definition.lora_multipliers.split()
     if definition.components != definition.architecture.components_repo:
         model["components"] = definition.components
-    if definition.architecture.scales is not None:  # it may be that of the base model, or of the files
-        model["LTXV_config"] = f"{definition.architecture.scales.name}.yaml"
+    model |= scales
     if definition.text_encoder_folder:
         model["text_encoder_folder"] = definition.text_encoder_folder
     if section.sha256:

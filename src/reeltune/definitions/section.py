@@ -129,6 +129,12 @@ class ModelSection(BaseModel):
     LTXV_config: _Line | None = Field(
         None, description="The configuration of LTX Video, such as ltxv-13b-0.9.8-distilled.yaml."
     )
+    ltx2_pipeline: _Line | None = Field(
+        None, description="How LTX-2 makes videos: distilled for a distilled model, or two_stage."
+    )
+    ltx2_lora_distilled: _Url | None = Field(
+        None, description="The LoRA of LTX-2's second pass, instead of the architecture's."
+    )
     license: _Line | None = Field(None, description="The license of the weights, by the Hub's name, or other.")
     license_name: _Line | None = Field(None, description="The name of another license.")
     license_link: _Line | None = Field(None, description="The URL of another license.")
@@ -167,6 +173,8 @@ VALID_VALUES = {
     "preload_in_VRAM": "a number of megabytes from 0 to 1000000",
     "configs": "an object of at most 100 variants, or the id of a definition",
     "LTXV_config": "the name of a configuration, such as ltxv-13b-0.9.8-dev.yaml",
+    "ltx2_pipeline": "distilled or two_stage",
+    "ltx2_lora_distilled": "a URL",
     "license": "text of one line",
     "license_name": "text of one line",
     "license_link": "text of one line",

@@ -26,7 +26,7 @@ def unsupported_features(
     Lists, plans and downloads show them as the reason why a definition isn't runnable.
     """
     clauses = []
-    if TRANSFORMER_2 in slots and not _has_two_transformers(architecture):
+    if TRANSFORMER_2 in slots and not architecture.two_models:
         clauses.append(f"it has a second transformer (URLs2), which {architecture.id} does not use")
     if has_modules(slots) and not _has_modules(architecture):
         clauses.append(f"it merges modules, which {architecture.id} does not support{_module_hint(architecture)}")
@@ -35,10 +35,6 @@ def unsupported_features(
     clauses += refusals(layer(architecture, settings), architecture)
     clauses += _unloadable_slots(slots, format_objection)
     return tuple(clauses)
-
-
-def _has_two_transformers(architecture: Architecture) -> bool:
-    return "guidance_phases" in architecture.defaults
 
 
 def _has_modules(architecture: Architecture) -> bool:
@@ -52,7 +48,7 @@ def _module_hint(architecture: Architecture) -> str:
             other.family is architecture.family
             and other.signature.config == architecture.signature.config
             and other.signature.dim == architecture.signature.dim
-            and _has_two_transformers(other) == _has_two_transformers(architecture)
+            and other.two_models == architecture.two_models
         )
         if same_structure and _has_modules(other):
             return f': use "architecture": "{other.id}"'

@@ -115,6 +115,8 @@ class Velocity(NamedTuple):
 class Denoiser:
     """Stands in for the transformers in a pipeline: returns the velocity of a step, guided as its phase says.
 
+    In a pipeline that guides, it returns what a single pass does.
+
     `config`, `dtype`: the transformers'. `load` returns the transformer of a slot; a second call returns the same one
     from memory. `negative`: the arguments of the pass without the prompt that differ from those of the pass with it,
     empty if there is none. `conditions`: what the passes are shown.
@@ -135,7 +137,9 @@ class Denoiser:
     ) -> None:
         self.config, self.dtype = config, dtype
         self._load, self._placement, self._steering, self._reporter = load, placement, steering, reporter
-        self._perturbed, self._unconditional = runtime.perturbed, runtime.unconditional
+        self._perturbed, self._unconditional, self._guides = runtime.perturbed, runtime.unconditional, runtime.guides
+        self._branch = _COND
+        self._last: tuple[torch.Tensor, ...] = ()
         self._negative = {name: _in_run_dtype(value, dtype) for name, value in negative.items()}
 
     @property
@@ -143,8 +147,19 @@ class Denoiser:
         """Whether the model takes a start image beside the latents: Kandinsky's pipelines read it here."""
         return bool(self.config.visual_cond)
 
-    def cache_context(self, *_: Any, **__: Any) -> AbstractContextManager[None]:
-        """Do nothing: each pass enters the context itself, as some pipelines don't."""
+    @property
+    def rope(self) -> Any:
+        """The model's rotary embedding, which tells LTX-2's pipelines the positions of the video."""
+        return self._load(self._steering.phase.transformer).model.rope
+
+    @property
+    def audio_rope(self) -> Any:
+        """The same for the sound."""
+        return self._load(self._steering.phase.transformer).model.audio_rope
+
+    def cache_context(self, name: str = _COND, **_: Any) -> AbstractContextManager[None]:
+        """Take note of the pass: each of them enters the context itself, as some pipelines don't."""
+        self._branch = name
         return nullcontext()
 
     def _set_ar_attention(self, causal_block_size: int) -> None:
@@ -155,39 +170,51 @@ class Denoiser:
         model: Any = self._load(self._steering.phase.transformer).model
         model.register_to_config(num_frame_per_block=causal_block_size)
 
-    def __call__(self, **options: Any) -> Velocity:
+    def __call__(self, **options: Any) -> tuple[torch.Tensor, ...]:
         """The velocity in the current step, as a pass of the transformer returns it."""
         steering = self._steering
+        if self._guides:
+            return self._guided_by_pipeline(options)
         if steering.step < steering.guidance.zero_steps:
             return Velocity(self._zeros(options["hidden_states"]))
         shown = self.conditions
-        conditional = velocity = self._pass(_COND, _shown(options, shown.prompted))
+        conditional = velocity = self._pass(_COND, _shown(options, shown.prompted))[0]
         scale = steering.scale
         if scale.scale > 1 and self._negative:
             changed = {} if self._unconditional is None else self._unconditional(options)
             unprompted = {**options, **self._negative, **changed}
-            unconditional = self._pass(_UNCOND, _shown(unprompted, shown.unprompted))
+            unconditional = self._pass(_UNCOND, _shown(unprompted, shown.unprompted))[0]
             if steering.guidance.zero_star:
                 unconditional = rescaled(conditional, unconditional)
             if shown.bare is None:
                 velocity = unconditional + scale.scale * (conditional - unconditional)
             else:
-                bare = self._pass(_BARE, _shown(unprompted, shown.bare))
+                bare = self._pass(_BARE, _shown(unprompted, shown.bare))[0]
                 velocity = bare + shown.scale * (unconditional - bare) + scale.scale * (conditional - unconditional)
         if scale.perturbation:
-            perturbed = self._pass(_PERTURBED, _shown(options, shown.prompted))
+            perturbed = self._pass(_PERTURBED, _shown(options, shown.prompted))[0]
             velocity = velocity + scale.perturbation * (conditional - perturbed)
             velocity = with_deviation(velocity, conditional, scale.rescaling)
         return Velocity(velocity)
 
-    def _pass(self, branch: str, options: Arguments) -> torch.Tensor:
+    def _guided_by_pipeline(self, options: Arguments) -> tuple[torch.Tensor, ...]:
+        """The velocities of a pass, of video and sound. Spatiotemporal guidance has no effect in steps without it:
+        they get the velocities of the pass with the prompt, the last of its batch, for those of the perturbed one.
+        """
+        if options.get("spatio_temporal_guidance_blocks") and not self._steering.scale.perturbation:
+            return self._last
+        velocities = self._pass(self._branch, options)
+        self._last = tuple(row[-1:] for row in velocities)
+        return velocities
+
+    def _pass(self, branch: str, options: Arguments) -> tuple[torch.Tensor, ...]:
         steering, cache = self._steering, self._steering.cache
         loaded = self._load(steering.phase.transformer)
         model: Any = loaded.model
         states = cache.states(model) if cache else None
         skipped = steering.guidance.skipped(steering.step) if branch == _UNCOND else ()
 
-        def forward() -> torch.Tensor:
+        def forward() -> tuple[torch.Tensor, ...]:
             loaded.set_lora_weights(steering.step, self._placement.device)
             if cache:
                 cache.arm(model, steering.step, states)
@@ -202,7 +229,8 @@ class Denoiser:
                     steering.stretched |= lower is not None
                     stack.enter_context(stretched(model.rope, axis, lower))
                 stack.enter_context(model.cache_context(branch))
-                return model(**options)[0]  # type: ignore[no-any-return]
+                output: tuple[torch.Tensor, ...] = model(**options)[:]  # a tuple, or an object with names
+                return output
 
         def undo() -> None:
             if cache:

@@ -16,6 +16,7 @@ from reeltune.definitions import Definition
 from reeltune.engine import latents as latents_files
 from reeltune.engine import outputs
 from reeltune.engine.arithmetic import arithmetic
+from reeltune.engine.families.base import Latents
 from reeltune.engine.inputs import read_inputs
 from reeltune.engine.ready import make_ready
 from reeltune.engine.reporting import Reporter
@@ -135,7 +136,7 @@ class Engine:
         self._select(request)
         run = self._begin(cancel or CancelToken(), [])
         with arithmetic(run.plan, request, run.config):
-            return run.decode(stored.latents, request, path)
+            return run.decode(Latents(stored.latents, stored.sound), request, path)
 
     def _select(self, request: Request) -> None:
         """Use the variant of the definition that a request is for. Raises NotRunnable."""

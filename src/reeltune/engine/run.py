@@ -15,7 +15,7 @@ from reeltune.engine import outputs
 from reeltune.engine.denoiser import Denoiser, Steering, steering
 from reeltune.engine.embeddings import Encoded, key_of
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import Tensors
+from reeltune.engine.families.base import Latents, Tensors
 from reeltune.engine.finite import check_embeddings, check_finite, decode_failed
 from reeltune.engine.inputs import InputImages
 from reeltune.engine.models import LoadedTransformer, LoraFile
@@ -24,14 +24,15 @@ from reeltune.engine.preview import Previewer, refit
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.stages import Loop, denoise, encode, load_component, prompt_notices
 from reeltune.engine.stamps import Stamps
-from reeltune.engine.two_scales import denoise_at_two_scales
+from reeltune.engine.two_scales import denoise_at_two_scales, upsampled
 from reeltune.engine.vae import VaeAtWork
 from reeltune.engine.warm import Warm
 from reeltune.engine.windows import denoise_in_windows
 from reeltune.errors import LoraMismatch, MediaError
 from reeltune.events import CancelToken, LatentsStored
 from reeltune.families import Component
-from reeltune.families.base import LATENT_COMPONENTS, LATENT_UPSAMPLER, VAE, Config
+from reeltune.families.base import AUDIO_VAE, LATENT_COMPONENTS, LATENT_UPSAMPLER, VAE, Config
+from reeltune.media.sound import Sound
 from reeltune.media.video import Video
 from reeltune.planning.fit import report_of
 from reeltune.planning.memory import MemoryProfile
@@ -134,8 +135,8 @@ class Run:
 
     # --- denoise ----------------------------------------------------------------------------------------------------
 
-    def _denoise(self, embeddings: Tensors, request: Request, images: InputImages) -> torch.Tensor:
-        """From noise to latents [1, channels, frames', height', width'], fp32."""
+    def _denoise(self, embeddings: Tensors, request: Request, images: InputImages) -> Latents:
+        """From noise to latents [1, channels, frames', height', width'], and those of sound, fp32."""
         vae = self._vae()
         steered = steering(self._architecture, request, self.config, self._reporter)
         previewer = self._previewer(vae.vae, request)
@@ -166,6 +167,8 @@ class Run:
         try:
             denoiser, embeddings = self._denoiser(embeddings, request, steered)
             parts = {VAE: vae.in_pipeline, TRANSFORMER: denoiser}
+            if runtime_of(self._architecture).sound:
+                parts[AUDIO_VAE] = self._part(AUDIO_VAE)
             self._cancel.check()
             self._reporter.progress("denoise", 0, total)
             loop = Loop(self._architecture, parts, embeddings, images, on_step, self._placement.device, on_latents)
@@ -175,7 +178,9 @@ class Run:
                 latents = denoise_in_windows(loop, request, request.window, on_pass)
             else:
                 latents = denoise(loop, request)
-            self._check_latents(latents, images)
+            self._check_latents(latents.video, images)
+            if latents.sound is not None:
+                self._check_latents(latents.sound, images)
         finally:
             steered.close()
         if previewer is not None:
@@ -187,9 +192,12 @@ class Run:
     def _upsample(self, vae: VaeAtWork, latents: torch.Tensor) -> torch.Tensor:
         """Latents at twice the height and width."""
         self._cancel.check()
-        upsampler = self._warm.upsampler
-        model = upsampler.get(self._architecture, self.plan.path(LATENT_UPSAMPLER))
-        return upsampler.upsample(latents, vae.vae, model, self._placement)
+        work = partial(upsampled, latents, vae.vae, self._architecture)
+        return self._warm.parts[LATENT_UPSAMPLER].run(work, self._part(LATENT_UPSAMPLER), self._placement)
+
+    def _part(self, name: str) -> Any:
+        """A small component, on the CPU unless it is at work."""
+        return self._warm.parts[name].get(self._architecture, self.plan.path(name))
 
     def _denoiser(self, embeddings: Tensors, request: Request, steered: Steering) -> tuple[Denoiser, Tensors]:
         """The stand-in for the transformers, and the embeddings for the pipeline.
@@ -252,27 +260,47 @@ class Run:
 
     # --- decode -----------------------------------------------------------------------------------------------------
 
-    def decode(self, latents: torch.Tensor, request: Request, file: Path | None) -> Video:
-        """The video of latents; `file`: where they are stored until it is written. Raises DecodeFailed."""
+    def decode(self, latents: Latents, request: Request, file: Path | None) -> Video:
+        """The video of latents. `file`: where they are stored until it is written. Raises DecodeFailed."""
         self._reporter.progress("decode", 0, 1)
         vae = self._vae()
         try:
             vae.fit(self._architecture, request)
-            frames = vae.decode(self._architecture, latents, request)
+            frames = vae.decode(self._architecture, latents.video, request)
+            sound = self._sound(latents)
         except Exception as error:  # whatever it was, the denoising must not be lost
             raise decode_failed(error, file, self.plan.path(VAE), self.plan.definition.id) from error
         self._placement.rest()
         self._reporter.progress("decode", 1, 1)
         if self._warm.vae.rgb is not None and len(frames) > 1:
-            self._warm.vae.rgb = refit(latents, frames, self._warm.vae.rgb)
+            self._warm.vae.rgb = refit(latents.video, frames, self._warm.vae.rgb)
         origin = outputs.origin(self.plan, request.settings)
-        return Video(frames, request.fps, origin, file, image=self._architecture.image_outputs)
+        return Video(frames, request.fps, origin, file, image=self._architecture.image_outputs, sound=sound)
 
-    def _store(self, latents: torch.Tensor, request: Request) -> Path | None:
+    def _sound(self, latents: Latents) -> Sound | None:
+        """The sound of latents; None if there are none. Raises MediaError for NaN and infinity."""
+        values, rate = latents.sound, 0
+        if values is None:
+            return None
+        for name, work in runtime_of(self._architecture).sound:
+            model = self._part(name)
+            rate = model.config.get("output_sampling_rate", 0)
+
+            def compute(
+                part: Any, device: torch.device, work: Any = work, given: torch.Tensor = values
+            ) -> torch.Tensor:
+                with torch.no_grad():
+                    made: torch.Tensor = work(part, given.to(device))
+                return made
+
+            values = self._warm.parts[name].run(compute, model, self._placement)
+        return Sound(values[0].float().clamp(-1, 1).cpu().numpy(), rate)
+
+    def _store(self, latents: Latents, request: Request) -> Path | None:
         """Write the latents to disk until the video is written; a failure is reported, and stops nothing."""
         folder = self.plan.outputs / latents_files.FOLDER
         try:
-            path = latents_files.store(latents, request.settings, self.plan.definition.id, folder)
+            path = latents_files.store(latents.video, request.settings, self.plan.definition.id, folder, latents.sound)
         except MediaError as error:
             self._reporter.notice(f"The latents are not kept, should decoding fail: {error}")
             return None

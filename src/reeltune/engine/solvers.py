@@ -9,6 +9,7 @@ import diffusers
 import torch
 
 from reeltune.families import Family
+from reeltune.families.values import DISTILLED_STEPS
 from reeltune.request.timesteps import timesteps
 from reeltune.request.values import Request
 
@@ -23,7 +24,7 @@ def scheduler(request: Request, family: Family | None = None) -> Any:
     """
     if family is not None and family.own_timesteps:
         return FixedScheduler(lambda steps: timesteps(request.solver, steps, request.shift, family.name))
-    if request.solver == "euler":
+    if request.solver in ("euler", DISTILLED_STEPS):
         return diffusers.FlowMatchEulerDiscreteScheduler(shift=request.shift)
     if request.solver == "dpm++":
         return diffusers.DPMSolverMultistepScheduler(flow_shift=request.shift, **_FLOW)

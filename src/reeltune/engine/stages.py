@@ -24,13 +24,13 @@ from torch.nn import functional
 from reeltune._quiet import importing, quiet
 from reeltune.definitions.slots import TRANSFORMER
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import Arguments, Tensors
+from reeltune.engine.families.base import Arguments, Latents, Tensors
 from reeltune.engine.inputs import InputImages
 from reeltune.engine.loop import AllStepsMade, OnLatents, StepEnds, call_after_steps, seeded
 from reeltune.engine.solvers import scheduler
 from reeltune.errors import DeviceMissing, GenerationError, NotFinite
 from reeltune.families import Architecture, Component
-from reeltune.families.base import Config
+from reeltune.families.base import VAE, Config
 from reeltune.request.values import Request
 from reeltune.weights._libraries import ComputesOnItsDevice, library_class
 from reeltune.weights.components import check_folder, load_component_file, load_component_folder
@@ -67,11 +67,11 @@ def load_component(
         with quiet():
             return load_component_file(component, folder, dtype, more=more, quantize=quantize)
     check_folder(component, folder)
-    if quantize:
+    if quantize or component.part_of_folder:
         with quiet():
-            quantized = load_component_folder(component, folder, dtype)
-        if quantized is not None:
-            return quantized
+            loaded_by_names = load_component_folder(component, folder, dtype, quantize=quantize)
+        if loaded_by_names is not None:
+            return loaded_by_names
     try:
         with importing():
             component_class = library_class(component.library, component.class_name)
@@ -98,7 +98,7 @@ def load_component(
 
 def pipeline_class(architecture: Architecture, images: InputImages) -> Any:
     """The diffusers class that makes this video."""
-    name = architecture.image_pipeline if architecture.image_pipeline and images.start else architecture.pipeline
+    name = architecture.image_pipeline if architecture.image_pipeline and not images.none else architecture.pipeline
     with importing():
         return getattr(diffusers, name)
 
@@ -197,14 +197,14 @@ class Loop:
     on_latents: OnLatents | None = None
     before: torch.Tensor | None = None
 
-    def run(self, request: Request, generator: torch.Generator, first_step: int = 0, **options: Any) -> torch.Tensor:
-        """From noise to latents [1, channels, latent frames, latent height, latent width], fp32.
+    def run(self, request: Request, generator: torch.Generator, first_step: int = 0, **options: Any) -> Latents:
+        """From noise to latents [1, channels, latent frames, latent height, latent width], and those of sound, fp32.
 
         `first_step`: the number of steps that were made before. `options`: further arguments of the pipeline's call.
         """
         runtime = runtime_of(self.architecture)
         pipeline = self._pipeline(request)
-        step_end = StepEnds(request, self.on_step, self._seen(), first_step, stop=runtime.decodes_windows)
+        step_end = StepEnds(request, self.on_step, self._seen(request), first_step, stop=runtime.decodes_windows)
         arguments = self._arguments(request, generator, step_end) | options
         left_out = _NOT_IN_ALL_CALLS - set(inspect.signature(pipeline.__call__).parameters)
         if _STEP_END in left_out:
@@ -216,13 +216,13 @@ class Loop:
             try:
                 result = pipeline(**{name: value for name, value in arguments.items() if name not in left_out})
             except AllStepsMade:
-                return torch.cat([self._of_video(latents) for latents in step_end.windows], dim=2).float()
+                windows = [self._of_video(latents) for latents in step_end.windows]
+                return Latents(torch.cat(windows, dim=2).float())
         if runtime.channels_last:
-            return self._channels_first(result.frames).float()
+            return Latents(self._channels_first(result.frames).float())
         # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
-        if runtime.extra_frames(self._config):
-            return step_end.windows[-1].float()
-        return self._of_video(result.frames).float()
+        latents = step_end.windows[-1] if runtime.extra_frames(self._config) else self._of_video(result.frames)
+        return Latents(latents.float(), result.audio.float() if runtime.sound else None)
 
     def _of_video(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents without those that stand for reference images, before the video or after it."""
@@ -268,9 +268,12 @@ class Loop:
             del arguments["num_frames"]
         return arguments
 
-    def _seen(self) -> OnLatents | None:
+    def _seen(self, request: Request) -> OnLatents | None:
         """What gets the latents after each step, as the VAE takes them."""
         on_latents, runtime = self.on_latents, runtime_of(self.architecture)
+        as_decoded = runtime.as_decoded
+        if on_latents is not None and as_decoded is not None:
+            return lambda latents, noise: on_latents(as_decoded(latents, self.parts[VAE], request), noise)
         if on_latents is not None and runtime.references_last:
             return lambda latents, noise: on_latents(self._of_video(latents), noise)
         if on_latents is None or not runtime.channels_last:
@@ -282,7 +285,7 @@ class Loop:
         return latents[..., : self._config["out_visual_dim"]].permute(0, 4, 1, 2, 3)
 
 
-def denoise(loop: Loop, request: Request) -> torch.Tensor:
+def denoise(loop: Loop, request: Request) -> Latents:
     """From noise to latents [1, channels, latent frames, latent height, latent width], fp32."""
     return loop.run(request, generator_of(request))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from reeltune.engine.embeddings import EmbeddingCache
 from reeltune.engine.models import Models
+from reeltune.engine.parts import PartSlot
 from reeltune.engine.placing import Placement
 from reeltune.engine.reporting import Reporter
 from reeltune.engine.stages import torch_device
 from reeltune.engine.stamps import FilesInUse
-from reeltune.engine.two_scales import UpsamplerSlot
 from reeltune.engine.vae import VaeSlot
+from reeltune.families.base import SMALL_COMPONENTS
 from reeltune.planning.memory import ChosenProfile
 from reeltune.planning.plan import Plan
 
@@ -22,7 +23,7 @@ class Warm:
         self.files = FilesInUse()
         self.models = Models(reporter, self.files)
         self.vae = VaeSlot(reporter, self.files)
-        self.upsampler = UpsamplerSlot(reporter, self.files)
+        self.parts = {name: PartSlot(name, reporter, self.files) for name in SMALL_COMPONENTS}
         self.embeddings = EmbeddingCache()
         self._placement: Placement | None = None
 
@@ -37,7 +38,7 @@ class Warm:
         if placement is not None and (placement.preferred, placement.preload, placement.device) != chosen:
             placement.clear()
             self.vae.drop()
-            self.upsampler.drop(placement)
+            self._drop_parts(placement)
             placement = None
         if placement is None:
             placement = Placement(profile, device, self._reporter)
@@ -53,6 +54,10 @@ class Warm:
         """Release all weights and embeddings."""
         self.models.drop(self._placement)
         self.vae.drop()
-        self.upsampler.drop(self._placement)
+        self._drop_parts(self._placement)
         self._placement = None
         self.embeddings.clear()
+
+    def _drop_parts(self, placement: Placement | None) -> None:
+        for part in self.parts.values():
+            part.drop(placement)

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import torch
 
+from reeltune.engine.families.base import Latents
 from reeltune.engine.stages import Loop, generator_of
 from reeltune.request.values import Request, Window
 
 
 def denoise_in_windows(
     loop: Loop, request: Request, window: Window, on_window: Callable[[Request], None]
-) -> torch.Tensor:
-    """From noise to the latents of all windows, one after the other, [1, channels, frames', height', width'], fp32.
+) -> Latents:
+    """From noise to the latents of all windows, one after the other, fp32.
 
     `on_window` is called before each window with the request of its frames.
     """
@@ -24,5 +25,5 @@ def denoise_in_windows(
     for number in range(request.windows):
         on_window(part)
         continued = replace(loop, before=windows[-1]) if windows else loop
-        windows.append(continued.run(part, generator, first_step=number * request.steps))
-    return torch.cat(windows, dim=2)
+        windows.append(continued.run(part, generator, first_step=number * request.steps).video)
+    return Latents(torch.cat(windows, dim=2))

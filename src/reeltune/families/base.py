@@ -78,10 +78,11 @@ class Rename:
 
 @dataclass(frozen=True)
 class ComponentPart:
-    """A file that is a part of a component. `kind`: as in `Component`. `prefix`: of its names in the class."""
+    """A part of a component in a file. `kind`, `published`: as in `Component`. `prefix`: of its names in the class."""
 
     kind: str
     prefix: str
+    published: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ class Component:
     files, in order of preference. `kind`: the model in a single file, a key of `families.components.KINDS`; empty if
     it is never in one. `assembled`: the files that together are the same model. `feeds`: the key of the transformer's
     config with the size that it must have. `repository`: the Hub repository to download it from, if it isn't that of
-    the others.
+    the others. `published`: the names of files with this model, where headers don't tell it from others of its kind; a
+    file with another name is never used. `part_of_folder`: whether the class is a part of the model that folders hold,
+    such as the part that reads texts.
     """
 
     name: str
@@ -105,6 +108,8 @@ class Component:
     assembled: tuple[ComponentPart, ...] = ()
     feeds: str = ""
     repository: str = ""
+    published: tuple[str, ...] = ()
+    part_of_folder: bool = False
 
     @property
     def is_model(self) -> bool:
@@ -113,8 +118,9 @@ class Component:
 
 
 # Components that work on latents while a video is made, and not before, as encoders do.
-VAE, LATENT_UPSAMPLER = "vae", "latent_upsampler"
-LATENT_COMPONENTS = (VAE, LATENT_UPSAMPLER)
+VAE, LATENT_UPSAMPLER, AUDIO_VAE, VOCODER = "vae", "latent_upsampler", "audio_vae", "vocoder"
+SMALL_COMPONENTS = (LATENT_UPSAMPLER, AUDIO_VAE, VOCODER)  # they compute in fp32, and only now and then
+LATENT_COMPONENTS = (VAE, *SMALL_COMPONENTS)
 
 
 @dataclass(frozen=True)
@@ -200,7 +206,9 @@ class Family:
     `sized_by`: tensors whose first side is the hidden size; the first one that exists counts. `whole`: how the names of
     tensors start that only whole models contain, not modules; empty where there are no modules. `mask_bytes`: bytes of
     attention masks for each pair of tokens. `own_timesteps`: whether its pipeline takes the timesteps from the
-    scheduler, so that those that the models were made for must be set there.
+    scheduler, so that those that the models were made for must be set there. `others`: how the names of tensors begin
+    that the release stores in the same file, and that belong to components. `passes_at_once`: the most passes that its
+    pipeline makes in one batch.
     """
 
     name: str
@@ -223,6 +231,8 @@ class Family:
     whole: str = ""
     mask_bytes: int = 0
     own_timesteps: bool = False
+    others: tuple[str, ...] = ()
+    passes_at_once: int = 1
 
     def hidden_size(self, shapes: Shapes) -> int | None:
         """The hidden size of a model or a module, from the shapes of its tensors by original name."""
@@ -247,6 +257,9 @@ def _solver(name: str, solvers: tuple[str, ...]) -> str:
     """The solver to use for a name: the first for an empty name; "euler", or else the first, for an unknown one."""
     if name in solvers:
         return name
+    plain = name.removesuffix("_ancestral")  # such variants add noise after each step
+    if plain in solvers:
+        return plain
     return "euler" if name and "euler" in solvers else solvers[0]
 
 
@@ -302,7 +315,9 @@ class Architecture:
     the mode is the number of a LoRA under `preload_URLs`, counted from 0, that its videos are made with.
     `image_outputs`: whether a single image is made instead of a video. `image_frames`: the length of the longest video
     that such an image is the end of. `transformer_of`: the id of the architecture whose transformers it uses; empty for
-    those with transformers of their own.
+    those with transformers of their own. `distilled`: its variant for distilled models, if they are used otherwise.
+    `perturbations`: the values of `perturbation_switch` that it supports: 1 for skip-layer guidance, 2 for
+    spatiotemporal guidance.
     """
 
     id: str
@@ -336,6 +351,8 @@ class Architecture:
     image_outputs: bool = False
     image_frames: int = 1
     transformer_of: str = ""
+    distilled: Architecture | None = None
+    perturbations: tuple[int, ...] = (0, 1)
 
     @property
     def usable_solvers(self) -> tuple[str, ...]:
@@ -355,6 +372,16 @@ class Architecture:
     def resolution_step(self) -> int:
         """Width and height are multiples of it."""
         return self.size_step or self.family.size_step
+
+    @property
+    def size_multiple(self) -> int:
+        """Width and height of a request are multiples of it: those of a smaller first pass are whole, too."""
+        return self.resolution_step * (self.scales.multiple if self.scales else 1)
+
+    @property
+    def two_models(self) -> bool:
+        """Whether two transformers make its videos, one after the other."""
+        return "guidance_phases" in self.defaults and self.scales is None
 
     @property
     def runnable(self) -> bool:

@@ -1,4 +1,4 @@
-"""How LTX Video makes a video at two scales: the values of its published configuration files, as data.
+"""How LTX Video and LTX-2 make a video at two scales: the values of their published configurations, as data.
 
 A video is made small first, its latents are enlarged by the latent upsampler, and a few more steps add detail. Levels
 are levels of noise, from 1 (only noise) to 0.
@@ -7,7 +7,7 @@ are levels of noise, from 1 (only noise) to 0.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 _FILE_NAME = re.compile(r"[^/\\]*\Z")
@@ -19,7 +19,9 @@ class GuidanceRange:
 
     `scale`: of the pass without the prompt; 1 turns it off. `perturbation`: the weight of the difference to a pass in
     which the self-attention of `blocks` passes its values through (STG, arXiv 2411.18664); 0 turns it off. `rescaling`:
-    how far the result is rescaled to the standard deviation of the pass with the prompt, 0 to 1.
+    how far the result is rescaled to the standard deviation of the pass with the prompt, 0 to 1. Of models that make
+    sound, `sound_scale` is that of the sound, and `modality_scale` that of a pass in which video and sound don't see
+    each other; 1 turns it off.
     """
 
     level: float
@@ -27,6 +29,13 @@ class GuidanceRange:
     perturbation: float = 0.0
     rescaling: float = 0.0
     blocks: tuple[int, ...] = ()
+    sound_scale: float = 1.0
+    modality_scale: float = 1.0
+
+    @property
+    def strongest(self) -> float:
+        """The larger one of the scales of video and sound."""
+        return max(self.scale, self.sound_scale)
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,13 @@ class ScaleSteps:
 
 @dataclass(frozen=True)
 class TwoScales:
-    """A configuration of LTX Video.
+    """A configuration of LTX Video or LTX-2.
 
     `name`: of the published file, without its suffix. `zero_star`: whether the pass without the prompt is rescaled as
     in CFG-Zero*. `tone_mapping`: how far large latents are compressed before they are decoded, 0 to 1. The first scale
-    is `shrink` times the size of the video, and the second one twice the first.
+    is `shrink` times the size of the video, and the second one twice the first. `from_settings`: whether the guidance
+    of the first scale and the number of scales come from the settings; one scale is that of the video. `lora`: the URL
+    of a LoRA for the second scale.
     """
 
     name: str
@@ -64,6 +75,13 @@ class TwoScales:
     zero_star: bool = False
     tone_mapping: float = 0.0
     shrink: Fraction = Fraction(2, 3)
+    from_settings: bool = False
+    lora: str = ""
+
+    @property
+    def multiple(self) -> int:
+        """How many of its first sizes fit into a side exactly; 1 if the result is scaled anyway."""
+        return self.shrink.denominator if self.shrink.numerator == 1 else 1
 
     @property
     def distilled(self) -> bool:
@@ -99,6 +117,15 @@ LTX_CONFIGS = (
     DISTILLED,
     TwoScales("ltxv-13b-0.9.7-dev", _DEV_FIRST, _DEV_SECOND, zero_star=True),
     TwoScales("ltxv-13b-0.9.7-distilled", _DISTILLED_FIRST, _DISTILLED_SECOND),
+)
+
+LTX2_LEVELS = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875)  # that LTX-2 was distilled for
+_LTX2_SECOND = ScaleSteps(guidance=(GuidanceRange(1.0),), levels=LTX2_LEVELS[-3:])
+LTX2_FULL = TwoScales(
+    "two_stage", ScaleSteps(guidance=(GuidanceRange(1.0),)), _LTX2_SECOND, shrink=Fraction(1, 2), from_settings=True
+)
+LTX2_DISTILLED = replace(
+    LTX2_FULL, name="distilled", first=ScaleSteps(guidance=(GuidanceRange(1.0),), levels=LTX2_LEVELS)
 )
 
 

@@ -29,10 +29,19 @@ _SECONDS = re.compile(r"\s*(\d{1,5}(?:\.\d{1,6})?)\s*s(?:ec|econds?)?\s*", re.IG
 _SIDES = re.compile(r"\s*(\d{2,5})\s*[xX×*]\s*(\d{2,5})\s*", re.ASCII)
 
 RATE_SOURCES = ("auto", "control", "source")  # of `force_fps`: what the frame rate is taken from
+DISTILLED_STEPS = "distilled_8_steps"  # the solver that LTX-2 makes fixed steps with, by a LoRA
 PROMPT_MODES = ("G", "PG", "W", "PW", "FG")  # of `multi_prompts_gen_type`
-SOLVERS = ("unipc", "euler", "dpm++", "causvid", "flowmatch_causvid", "lcm")  # supported by at least one family
+SOLVERS = (
+    "unipc",
+    "euler",
+    "dpm++",
+    "causvid",
+    "flowmatch_causvid",
+    "lcm",
+    DISTILLED_STEPS,
+)  # supported by at least one family
 OTHER_SOLVERS = (  # solvers in settings files that no family supports
-    "dpm++_sde", "beta", "er_sde", "default", "pingpong", "flash", "distill", "distilled_8_steps",
+    "dpm++_sde", "beta", "er_sde", "default", "pingpong", "flash", "distill",
     "distilled_8_steps_ancestral", "res_2s", "res_multistep", "heun", "ddim",
 )  # fmt: skip
 

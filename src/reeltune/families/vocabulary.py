@@ -72,7 +72,9 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
         "embedded_guidance_scale": Setting(NUMBER, "Hunyuan's distilled guidance.", (6,)),
         "guidance2_scale": Setting(NUMBER, "Guidance of the second phase.", (), "guidance_phases"),
         "guidance3_scale": Setting(NUMBER, "Guidance of the third phase.", (5,), "switch_threshold2"),
-        "guidance_phases": Setting(INTEGER, "Phases, 1 to 3; with 1 the first transformer makes all steps.", (0, 1)),
+        "guidance_phases": Setting(
+            INTEGER, "Phases, 1 to 3; with 1 the first transformer makes all steps. LTX-2: passes.", (0, 1)
+        ),
         "switch_threshold": Setting(INTEGER, "Timestep, 0 to 1000, where phase 2 starts.", (0,), "guidance_phases"),
         "switch_threshold2": Setting(INTEGER, "Timestep, 0 to 1000, where phase 3 starts.", (0,), "guidance_phases"),
         "model_switch_phase": Setting(
@@ -81,7 +83,8 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
         "flow_shift": Setting(POSITIVE, "Shift of the noise schedule.", (3, 5)),
         "sample_solver": Setting(
             SOLVER,
-            "Solver. Wan: unipc, euler, dpm++; for distilled LoRAs causvid, flowmatch_causvid, lcm. Others: euler.",
+            "Solver. Wan: unipc, euler, dpm++; for distilled LoRAs causvid, flowmatch_causvid, lcm. Others: euler; "
+            "LTX-2 also distilled_8_steps, with its distilled LoRA.",
             ("",),
         ),
         "repeat_generation": Setting(COUNT, "Videos per prompt.", (1,)),
@@ -126,7 +129,7 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
         "audio_guide": Setting(PATHS, "Audio that the video follows.", _BLANK),
         "audio_guide2": Setting(PATHS, "Audio of a second speaker.", _BLANK),
         "audio_source": Setting(PATHS, "Audio to add to the video.", _BLANK),
-        "audio_guidance_scale": Setting(NUMBER, "How closely the audio is followed.", (1,), "audio_guide"),
+        "audio_guidance_scale": Setting(NUMBER, "Guidance of the sound, or of given audio.", (1,)),
         "audio_scale": Setting(NUMBER, "Strength of the audio.", (1,), "audio_guide"),
         "speakers_locations": Setting(ANY, "Where the speakers are.", _BLANK, "audio_guide"),
         "duration_seconds": Setting(NUMBER, "Duration of generated audio in seconds.", (0,)),
@@ -164,7 +167,7 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
             NUMBER, "Percent of steps without the cache.", (0,), "skip_steps_cache_type"
         ),
         "RIFLEx_setting": Setting(INTEGER, "RIFLEx, for videos longer than in training: 0 auto, 1 on, 2 off.", (0, 2)),
-        "perturbation_switch": Setting(SWITCH, "Skip-layer guidance, 0 or 1: skips blocks without the prompt.", (0,)),
+        "perturbation_switch": Setting(SWITCH, "1: skip-layer guidance; 2: spatiotemporal guidance; 0: none.", (0,)),
         "perturbation_layers": Setting(BLOCKS, "Blocks to skip; usually 9.", ([], [9]), "perturbation_switch"),
         "perturbation_start_perc": Setting(
             NUMBER, "Percent of steps where skipping starts.", (10,), "perturbation_switch"
@@ -181,8 +184,8 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
         "self_refiner_f_uncertainty": Setting(NUMBER, "Uncertainty threshold.", (0,), "self_refiner_setting"),
         "self_refiner_certain_percentage": Setting(NUMBER, "Certainty threshold.", (0.999,), "self_refiner_setting"),
         "alt_prompt": Setting(TEXT, "A second prompt, for some architectures.", ("",)),
-        "alt_guidance_scale": Setting(NUMBER, "A second kind of guidance, for some architectures.", (1,)),
-        "alt_scale": Setting(NUMBER, "A second scale, for some architectures.", (0,)),
+        "alt_guidance_scale": Setting(NUMBER, "LTX-2: guidance of video and sound by each other.", (1,)),
+        "alt_scale": Setting(NUMBER, "LTX-2: how far guidance is rescaled, 0 to 1.", (0,)),
         "temperature": Setting(NUMBER, "Sampling temperature of a language model.", (0.8, 1)),
         "top_p": Setting(NUMBER, "Top-p sampling of a language model.", (0.9, 1)),
         "top_k": Setting(INTEGER, "Top-k sampling of a language model.", (0, 50)),

@@ -13,7 +13,7 @@ from reeltune.checkpoints.components import ComponentMatch
 from reeltune.checkpoints.formats import format_of, loadable_endings
 from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError
-from reeltune.families import ARCHITECTURES, Component
+from reeltune.families import ARCHITECTURES, Component, ComponentPart
 from reeltune.families.components import KINDS
 from reeltune.files import is_folder
 from reeltune.library.component_folders import component_files, has_tokenizer
@@ -82,7 +82,7 @@ class ComponentSearch:
     def __init__(self, inventory: Searched) -> None:
         self._inventory = inventory
         self._cache = HeaderCache(inventory.root / "ckpts")
-        self._published: dict[str, _Search] = {}
+        self._published: dict[tuple[str, tuple[str, ...]], _Search] = {}
         self.notices: list[str] = []
 
     def candidates(self, component: Component, repository: str) -> tuple[list[ComponentOnDisk], list[UnusableFile]]:
@@ -95,7 +95,7 @@ class ComponentSearch:
         unusable: list[UnusableFile] = []
         if component.kind:
             places += self._files(component, unusable, by_header=False)
-            if not places:
+            if not places and not component.published:
                 places += self._files(component, unusable, by_header=True)
         return places, unusable
 
@@ -141,11 +141,11 @@ class ComponentSearch:
         self, component: Component, unusable: list[UnusableFile], *, by_header: bool
     ) -> Iterator[ComponentOnDisk]:
         """The component in single files, or assembled from several."""
-        for file, match in self._of_kind(component.kind, unusable, by_header=by_header):
+        for file, match in self._of_kind(component, unusable, by_header=by_header):
             yield ComponentOnDisk(file.path, (), (file,), not by_header, match.size)
         if not component.assembled:
             return
-        parts = [self._of_kind(part.kind, unusable, by_header=by_header) for part in component.assembled]
+        parts = [self._of_kind(part, unusable, by_header=by_header) for part in component.assembled]
         if not all(parts):
             return
         others = [found[0] for found in parts[1:]]
@@ -156,11 +156,12 @@ class ComponentSearch:
             yield ComponentOnDisk(file.path, tuple(other.path for other, _ in others), files, not by_header, match.size)
 
     def _of_kind(
-        self, kind: str, unusable: list[UnusableFile], *, by_header: bool
+        self, part: Component | ComponentPart, unusable: list[UnusableFile], *, by_header: bool
     ) -> list[tuple[FileOnDisk, ComponentMatch]]:
         """The usable files of a kind: those with published names, or those of the published sizes under any name."""
+        kind = part.kind
         if not by_header:
-            search = self._with_published_names(kind)
+            search = self._with_published_names(kind, part.published or KINDS[kind].files)
             unusable += [file for file in search.unusable if file not in unusable]
             return search.usable
         found = []
@@ -173,13 +174,14 @@ class ComponentSearch:
                 found.append((file, match))
         return found
 
-    def _with_published_names(self, kind: str) -> _Search:
-        if kind not in self._published:
+    def _with_published_names(self, kind: str, names: tuple[str, ...]) -> _Search:
+        key = kind, names
+        if key not in self._published:
             search = _Search()
-            for path in self._paths_named(KINDS[kind].files):
+            for path in self._paths_named(names):
                 self._add(path, kind, search)
-            self._published[kind] = search
-        return self._published[kind]
+            self._published[key] = search
+        return self._published[key]
 
     def _paths_named(self, names: Sequence[str]) -> list[Path]:
         """The files with one of the names, in the order of the names; a name may begin with its folder."""

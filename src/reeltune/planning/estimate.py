@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reeltune.checkpoints.formats import format_of
 from reeltune.errors import NotEnoughMemory
-from reeltune.families.base import LATENT_UPSAMPLER
+from reeltune.families.base import SMALL_COMPONENTS
 from reeltune.planning.choose import Choice
 from reeltune.planning.plan import Plan
 
@@ -23,7 +23,8 @@ class Estimate:
 
     `transformer`: the weights that are in memory at once while denoising, the larger one where two take turns;
     `transformers`: both of them; `encoders`: all other components, which are loaded first and released, and the VAE;
-    `upsampler`: the latent upsampler, which computes between two scales; `disk`: every file of the plan.
+    `upsampler`: the latent upsampler, which computes between two scales, and what makes sound; `disk`: every file of
+    the plan.
     """
 
     parameters: int | None
@@ -54,15 +55,17 @@ def estimate(plan: Plan) -> Estimate:
         parameters=_sum(identity.parameters if identity else None for identity in identities),
         transformer=_sum([largest, *beside]),
         transformers=_sum([*transformers, *beside]),
-        encoders=_sum(item.memory_bytes for item in plan.items if item.component and item.subject != LATENT_UPSAMPLER),
+        encoders=_sum(
+            item.memory_bytes for item in plan.items if item.component and item.subject not in SMALL_COMPONENTS
+        ),
         disk=_sum(item.bytes for item in plan.items),
         upsampler=_upsampler(plan),
     )
 
 
 def _upsampler(plan: Plan) -> int | None:
-    """Bytes of the latent upsampler, which computes in fp32 and is stored in 16 bits."""
-    sizes = [item.bytes for item in plan.items if item.subject == LATENT_UPSAMPLER]
+    """Bytes of the components that compute in fp32 and are stored in 16 bits."""
+    sizes = [item.bytes for item in plan.items if item.subject in SMALL_COMPONENTS]
     total = _sum(sizes)
     return None if total is None else _FP32_BYTES * total
 

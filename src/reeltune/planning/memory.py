@@ -117,7 +117,8 @@ def activations(plan: Plan) -> int:
     frames = (length - 1) // architecture.family.frame_step + 1
     tokens = (width // architecture.resolution_step) * (height // architecture.resolution_step) * frames
     masks = architecture.family.mask_bytes * (tokens + architecture.family.max_text_tokens) ** 2
-    return int(tokens * width_of(_config(plan)) * _ACTIVATION_BYTES) + masks
+    passes = architecture.family.passes_at_once
+    return int(passes * tokens * width_of(_config(plan)) * _ACTIVATION_BYTES) + masks
 
 
 def computed_size(architecture: Architecture, width: int, height: int) -> tuple[int, int]:

@@ -50,14 +50,15 @@ def build_request(
     used = {key: value for key, value in settings.items() if key in architecture.settings}
     solver = _solver(settings.get("sample_solver") or "", architecture, notices)
     shift = settings.get("flow_shift", 1.0)
-    passes = passes_of(architecture, settings, width, height, notices)
+    latent_frames = (frames - 1) // architecture.family.frame_step + 1 + (inputs.end_image is not None)
+    passes = passes_of(architecture, settings, (width, height), latent_frames, solver, notices)
     if passes:
         phases = phases_of_passes(passes)
     else:
         times = _timesteps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
         phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
     notices += _effect_notices(used, phases, inputs)
-    loras = loras_of(definition, used, phases, notices)
+    loras = loras_of(definition, used, phases, notices, solver)
     request = Request(
         prompt=clean_text(settings["prompt"]),
         negative_prompt=clean_text(settings.get("negative_prompt", "")),
@@ -122,7 +123,7 @@ def _as_text(value: Any) -> Any:
 def _size(settings: Settings, architecture: Architecture, notices: list[str]) -> tuple[int, int]:
     """Width and height in pixels, rounded down to multiples of the architecture's step."""
     width, height = (int(side) for side in settings["resolution"].split("x"))
-    step = architecture.resolution_step
+    step = architecture.size_multiple
     rounded_width = max(step, width // step * step)
     rounded_height = max(step, height // step * step)
     if (rounded_width, rounded_height) != (width, height):

@@ -142,7 +142,7 @@ def _phase_notices(definition: Definition, settings: Settings) -> Iterator[str]:
     """A notice if the second of two transformers is never used, or doesn't exist."""
     count = phase_count(settings)
     if TRANSFORMER_2 not in definition.slots:
-        if count > 1 and "guidance_phases" in definition.architecture.defaults:
+        if count > 1 and definition.architecture.two_models:
             yield "The definition lists no second transformer (URLs2): one makes all steps."
         return
     last_of_first = settings.get("model_switch_phase") or 1

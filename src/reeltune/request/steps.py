@@ -12,7 +12,8 @@ class StepRow:
     """Consecutive steps that are made alike. `first`, `last`: steps, counted from 1. `phase`: counted from 1.
 
     `weights`: the weight of each LoRA. `perturbation`: the weight of spatiotemporal guidance, 0 where it is off.
-    `size`: width and height of the frames, of videos that are made at two scales; else empty.
+    `size`: width and height of the frames, of videos that are made at two scales; else empty. `sound_scale`,
+    `modality_scale`: further guidance of models that make sound; 1 where it is off.
     """
 
     first: int
@@ -23,6 +24,8 @@ class StepRow:
     weights: tuple[float, ...]
     perturbation: float = 0.0
     size: str = ""
+    sound_scale: float = 1.0
+    modality_scale: float = 1.0
 
     @property
     def steps(self) -> str:
@@ -52,6 +55,8 @@ def _row(request: Request, step: int, number: int, phase: Phase) -> StepRow:
         weights=tuple(lora.weights[step] for lora in request.loras),
         perturbation=guidance.perturbation,
         size=f"{scale.width}x{scale.height}" if scale else "",
+        sound_scale=guidance.sound_scale,
+        modality_scale=guidance.modality_scale,
     )
 
 

@@ -9,24 +9,29 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from reeltune.families.scales import LTX2_LEVELS
+from reeltune.families.values import DISTILLED_STEPS
+
 _SCALE = 1000  # timesteps of training; a timestep is a noise level (0 to 1) times this number
 _CAUSVID = (1000.0, 934.0, 862.0, 756.0, 603.0, 410.0, 250.0, 140.0, 74.0)  # that the model was distilled for
 _MOST_LCM_STEPS = 8
 _LEAST_LCM_NOISE = 0.003 / 1.002  # the end of the schedule; the loop doesn't visit it
 _LEAST_SHIFTED = 1e-6  # how far UniPC's first noise level stays below 1
+_LAST_LEVEL = 0.1  # at which the last step of LTX-2's schedule begins
 _LINEAR_NOISE = 0.025  # that the linear half of LTX Video's schedule removes
 
 
 def timesteps(solver: str, steps: int, shift: float, family: str = "wan") -> tuple[float, ...]:
     """The timesteps that the denoising loop visits, in descending order, 0 to 1000.
 
-    `family`: "wan", "hunyuan", "hunyuan_1_5", "ltx" or "kandinsky_5"; all but Wan support only "euler". The timesteps
-    are equal to `scheduler.timesteps` in diffusers' pipeline of the family; for "ltx", to within 0.01. The pipelines of
-    Hunyuan Video and LTX Video choose the noise levels themselves, and LTX Video's timesteps don't depend on the shift.
-    Kandinsky 5 visits those of its release. `shift`: above 0.
+    `family`: "wan", "hunyuan", "hunyuan_1_5", "ltx", "ltx2" or "kandinsky_5"; all but Wan support only "euler", and
+    LTX-2 also "distilled_8_steps". The timesteps are equal to `scheduler.timesteps` in diffusers' pipeline of the
+    family; for "ltx", to within 0.01. The pipelines of Hunyuan Video and LTX Video choose the noise levels themselves,
+    and LTX Video's timesteps don't depend on the shift. Kandinsky 5 visits those of its release. `shift`: above 0.
 
     The result has fewer than `steps` timesteps if the solver can't make so many: "causvid" makes at most 9 steps, and
-    "lcm" at most 8. Raises ValueError if the family doesn't support the solver, or for fewer than 1 step.
+    "lcm" at most 8. "distilled_8_steps" always makes 8. Raises ValueError if the family doesn't support the solver, or
+    for fewer than 1 step.
     """
     if steps < 1:
         raise ValueError(f"There must be at least 1 step, not {steps}.")
@@ -86,6 +91,20 @@ def _ltx(steps: int, _: float) -> tuple[float, ...]:
     return tuple(_single(_single(1.0 - noise) * _SCALE) for noise in removed)
 
 
+def _ltx2(steps: int, shift: float) -> tuple[float, ...]:
+    """LTX-2's levels are shifted, and stretched so that the last step begins at the same level in every schedule."""
+    factor = _single(shift)
+    levels = []
+    for level in _evenly(1.0, 1 / steps, steps):
+        odds = _single(_single(1 / _single(level)) - 1)
+        levels.append(_single(factor / _single(factor + odds)))
+    removed = [_single(1 - level) for level in levels]
+    if steps < 2:
+        return (float(_SCALE),)
+    stretch = _single(removed[-1] / _single(1 - _LAST_LEVEL))
+    return tuple(_single(1 - _single(noise / stretch)) * _SCALE for noise in removed)
+
+
 _Schedule = Callable[[int, float], tuple[float, ...]]
 _SCHEDULES: dict[str, dict[str, _Schedule]] = {
     "wan": {
@@ -100,6 +119,7 @@ _SCHEDULES: dict[str, dict[str, _Schedule]] = {
     "hunyuan_1_5": {"euler": _hunyuan},
     "kandinsky_5": {"euler": _hunyuan},
     "ltx": {"euler": _ltx},
+    "ltx2": {"euler": _ltx2, DISTILLED_STEPS: lambda steps, shift: tuple(level * _SCALE for level in LTX2_LEVELS)},
 }
 
 

@@ -153,7 +153,7 @@ def fields_of(definition: Definition, settings: Settings | None = None) -> list[
     """
     architecture = definition.architecture
     other_keys = {key for model_input in architecture.inputs for key in (model_input.key, model_input.letters_key)}
-    if not _shows_phases(definition, settings or {}):
+    if architecture.scales is None and not _shows_phases(definition, settings or {}):
         other_keys |= set(PHASE_KEYS)
     keys = [key for key in KEYS if key in architecture.settings and key not in other_keys]
     order = {key: number for number, key in enumerate((*BASIC_KEYS, *_FIRST_ADVANCED_KEYS, *PHASE_KEYS))}
@@ -178,6 +178,11 @@ def _field(key: str, definition: Definition) -> FormField:
         choices: tuple[tuple[str, Any], ...] = ((variants.default_label, ""), *named)
         return replace(field, kind="choice", label=variants.name, choices=choices)
     choices = choices_of(key)
+    if key == "perturbation_switch" and 2 in architecture.perturbations:
+        return replace(field, kind="choice", label="Spatiotemporal guidance", help="", choices=(("Off", 0), ("On", 2)))
+    if key == "guidance_phases" and architecture.scales is not None:
+        help = "Two make the video small first, and add detail at its full size."
+        return replace(field, kind="choice", label="Passes", help=help, choices=choices[:2])
     if choices:
         return replace(field, kind="choice", choices=choices)
     if key in _LORA_KINDS:
@@ -221,7 +226,7 @@ def _sizes(definition: Definition, initial: str) -> tuple[tuple[str, str], ...]:
         return tuple((labels.get(value, value), value) for value in order)
     width, height = (int(part) for part in initial.split("x"))
     square_side = math.sqrt(width * height)
-    multiple = definition.architecture.resolution_step
+    multiple = definition.architecture.size_multiple
     sizes = [initial]
     for scale in (1, 0.75, 0.5):
         for shape in ((width, height), (height, width), (square_side, square_side)):

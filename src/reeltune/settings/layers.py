@@ -53,9 +53,10 @@ def refusals(settings: Settings, architecture: Architecture) -> tuple[str, ...]:
     A definition whose own settings are refused isn't runnable. Lists, plans, downloads and generation all use this.
     """
     reasons = []
-    if "perturbation_switch" in architecture.settings and settings.get("perturbation_switch", 0) > 1:
-        value = settings["perturbation_switch"]
-        reasons.append(f"it uses a perturbation other than skip-layer guidance (perturbation_switch={value})")
+    value = settings.get("perturbation_switch", 0)
+    if "perturbation_switch" in architecture.settings and value not in architecture.perturbations:
+        known = "spatiotemporal" if 2 in architecture.perturbations else "skip-layer"
+        reasons.append(f"it uses a perturbation other than {known} guidance (perturbation_switch={value})")
     reasons += [
         f"{architecture.id} does not support {key}={shown(settings[key])}: {reason}"
         for key, reason in architecture.refused.items()

@@ -8,6 +8,7 @@ relies on.
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,13 @@ _CPU = torch.device("cpu")
 _GROUP_OFFLOADING = "group_offloading"
 _OFFLOADING_HOOKS = ("lazy_prefetch_group_offloading", "layer_execution_tracker", _GROUP_OFFLOADING)  # last set first
 _STEP_CACHE_HOOK = "fbc_leader_block_hook"
+_OF_PIPELINES = {
+    "LTXLatentUpsamplerModel": "diffusers.pipelines.ltx.modeling_latent_upsampler",
+    **dict.fromkeys(
+        ("LTX2LatentUpsamplerModel", "LTX2TextConnectors", "LTX2Vocoder", "LTX2VocoderWithBWE"),
+        "diffusers.pipelines.ltx2",
+    ),
+}
 
 Named = dict[str, Any]  # hooks and states of the libraries, by name
 
@@ -38,12 +46,10 @@ Named = dict[str, Any]  # hooks and states of the libraries, by name
 def library_class(library: str, name: str) -> Any:
     """A class of transformers or diffusers by name; `library`: the name of one of them.
 
-    `LTXLatentUpsamplerModel` is only in its own module: diffusers 0.42.
+    Some are only in the modules of their pipelines (`_OF_PIPELINES`): diffusers 0.42.
     """
-    if name == "LTXLatentUpsamplerModel":
-        from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
-
-        return LTXLatentUpsamplerModel
+    if name in _OF_PIPELINES:
+        return getattr(importlib.import_module(_OF_PIPELINES[name]), name)
     return getattr(transformers if library == "transformers" else diffusers, name)
 
 
@@ -308,21 +314,23 @@ class _NamedArgument(TransformerBlockMetadata):  # type: ignore[misc]
     """Metadata of blocks that call their hidden states otherwise, which the First Block Cache of 0.42 overlooks."""
 
     def _get_parameter_from_args_kwargs(self, identifier: str, *arguments: Any) -> Any:
-        own_name = self.hidden_states_argument_name if identifier == "hidden_states" else identifier
+        own_name = getattr(self, f"{identifier}_argument_name", identifier)
         return super()._get_parameter_from_args_kwargs(own_name, *arguments)
 
 
 def _register_blocks() -> None:
     """Describe the blocks that diffusers' caches don't know: what they return, and what their argument is called.
 
-    `TransformerBlockRegistry`: diffusers 0.42, which lacks the blocks of Hunyuan Video 1.5. These return the tokens of
-    the video and those of the text.
+    `TransformerBlockRegistry`: diffusers 0.42, which lacks the blocks of Hunyuan Video 1.5 and LTX-2. These return the
+    tokens of the video, and those of the text or the sound.
     """
     from diffusers.models.transformers.transformer_hunyuan_video15 import HunyuanVideo15TransformerBlock
     from diffusers.models.transformers.transformer_kandinsky import Kandinsky5TransformerDecoderBlock
+    from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformerBlock
 
     register = TransformerBlockRegistry.register
     register(HunyuanVideo15TransformerBlock, TransformerBlockMetadata(0, 1))
+    register(LTX2VideoTransformerBlock, _NamedArgument(0, 1, encoder_hidden_states_argument_name="audio_hidden_states"))
     register(Kandinsky5TransformerDecoderBlock, _NamedArgument(0, hidden_states_argument_name="visual_embed"))
 
 

@@ -89,8 +89,10 @@ def load_component_file(
     return _filled(component, model, sources, dtype, quantize=quantize)
 
 
-def load_component_folder(component: Component, folder: Path, dtype: torch.dtype) -> nn.Module | None:
-    """A text encoder from a folder in diffusers layout, with its linear layers quantized to int8 while loading.
+def load_component_folder(
+    component: Component, folder: Path, dtype: torch.dtype, *, quantize: bool
+) -> nn.Module | None:
+    """A text encoder from a folder in diffusers layout. With `quantize`, its linear layers become int8 while loading.
 
     Returns None if the names in the folder's weights are not known here. Raises as `load_component_file`.
     """
@@ -103,9 +105,8 @@ def load_component_folder(component: Component, folder: Path, dtype: torch.dtype
     with init_empty_weights():
         model = model_class(model_class.config_class.from_pretrained(str(folder), local_files_only=True))
     _drop_head(model)
-    return _filled(
-        component, model, [_PartSource(ComponentPart(component.kind, ""), source, parts.homes)], dtype, quantize=True
-    )
+    part = _PartSource(ComponentPart(component.kind, ""), source, parts.homes)
+    return _filled(component, model, [part], dtype, quantize=quantize)
 
 
 def check_folder(component: Component, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reeltune.engine.families import hunyuan, hunyuan15, kandinsky5, ltx, wan, wan_relatives
+from reeltune.engine.families import hunyuan, hunyuan15, kandinsky5, ltx, ltx2, wan, wan_relatives
 from reeltune.engine.families.base import FamilyRuntime
 from reeltune.families import Architecture
 
@@ -13,6 +13,7 @@ _RUNTIMES: Mapping[str, FamilyRuntime] = {
     "hunyuan": hunyuan.RUNTIME,
     "hunyuan_1_5": hunyuan15.RUNTIME,
     "ltx": ltx.RUNTIME,
+    "ltx2": ltx2.RUNTIME,
     "kandinsky_5": kandinsky5.RUNTIME,
 }
 

@@ -9,17 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from reeltune.engine.inputs import InputImages
 from reeltune.families.base import Config
-from reeltune.request.values import Request
+from reeltune.request.values import Pass, Request
 
 Tensors = dict[str, torch.Tensor | None]
 Arguments = dict[str, Any]  # of the call of a pipeline
 Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Latents of a video, and those of its sound; None for silent videos."""
+
+    video: torch.Tensor
+    sound: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,12 @@ class FamilyRuntime:
     `conditions(pipeline, request, images, before)`: what the passes are shown, given the latents of the window before;
     None for families whose pipelines do it. `references_last`: whether the latents of reference images come after those
     of the video. `continues`: whether each window takes a call of the pipeline; decoding is as for `decodes_windows`.
+
+    `pass_arguments(scale, latents)`: arguments of the pipeline's call for a pass of several, which starts from latents,
+    or from noise; `upsampling`: the pipeline that enlarges them, and arguments of its call. `guides`: whether the
+    pipeline guides; the stand-in for the transformer only makes passes then. `as_decoded(latents, vae, request)`: the
+    latents that the pipeline holds after a step, as the VAE takes them. `sound`: the components that make sound of
+    latents, with a function of component and values, one after the other; the last one's config has the sampling rate.
     """
 
     encode: Callable[[Any, Request, InputImages, Config, int, torch.device], Tensors]
@@ -103,3 +118,8 @@ class FamilyRuntime:
     conditions: Callable[[Any, Request, InputImages, torch.Tensor | None], Conditions] | None = None
     references_last: bool = False
     continues: bool = False
+    pass_arguments: Callable[[Pass, Latents | None], Arguments] | None = None
+    upsampling: tuple[str, Config] = ("", MappingProxyType({}))
+    guides: bool = False
+    as_decoded: Callable[[torch.Tensor, Any, Request], torch.Tensor] | None = None
+    sound: tuple[tuple[str, Callable[[Any, torch.Tensor], torch.Tensor]], ...] = ()

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from reeltune.engine.families.base import Arguments, FamilyRuntime, Tensors
+from reeltune.engine.families.base import Arguments, FamilyRuntime, Latents, Tensors
 from reeltune.engine.inputs import InputImages
 from reeltune.families.base import Config
-from reeltune.request.values import Request
+from reeltune.request.values import Pass, Request
 
+_ONLY_NOISE = 1000.0  # the timestep of latents that are nothing but noise
 _DECODE_TIME, _DECODE_NOISE = 0.05, 0.025  # of the VAE that denoises while decoding, as the release sets them
 
 
@@ -106,6 +107,19 @@ def decode(vae: Any, latents: torch.Tensor, request: Request) -> torch.Tensor:
     return pixels
 
 
+def pass_arguments(scale: Pass, latents: Latents | None) -> Arguments:
+    """The timesteps of a pass, and the latents that it starts from.
+
+    The pipeline starts from latents at a level of noise below the first timestep: it leaves out the share
+    `1 - denoise_strength` of them.
+    """
+    times = list(scale.timesteps)
+    if latents is None:
+        return {"timesteps": times}
+    times.insert(0, _ONLY_NOISE)
+    return {"timesteps": times, "latents": latents.video, "denoise_strength": 1 - 0.5 / len(times)}
+
+
 RUNTIME = FamilyRuntime(
     encode,
     arguments,
@@ -114,4 +128,6 @@ RUNTIME = FamilyRuntime(
     frames_at_once=0,
     negative=negative,
     perturbed=perturbed,
+    pass_arguments=pass_arguments,
+    upsampling=("LTXLatentUpsamplePipeline", {"adain_factor": 1.0}),  # keeps mean and deviation of each channel
 )

@@ -1,4 +1,4 @@
-"""Text encoders: UMT5 and T5, Llama 3 alone and in Llava, and CLIP's text model.
+"""Text encoders: UMT5 and T5, Llama 3 alone and in Llava, Gemma 3, and CLIP's text model.
 
 The configs are those of the published models, with all sizes taken from the shapes, so that models of other sizes load
 too.
@@ -269,6 +269,59 @@ LLAVA_VISION = ComponentKind(
     size="text_size",
     blocks=r"vision_tower\.encoder\.layers\.(\d+)\.(.+)",
     files=("llava_llama3_vision.safetensors",),
+)
+
+
+# --- Gemma 3 ----------------------------------------------------------------------------------------------------
+
+_GEMMA_QUERY, _GEMMA_WINDOW = 256, 1024  # what the 12B model scales queries by, and tokens that most layers see
+
+
+def gemma_config(shapes: Shapes, stored: Config) -> Config:
+    """The config of Gemma 3's text model."""
+    vocabulary, width = shapes["embed_tokens.weight"]
+    head_size = shapes["layers.0.self_attn.q_norm.weight"][0]
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": shapes["layers.0.mlp.gate_proj.weight"][0],
+        "num_hidden_layers": count(shapes, r"layers\.(\d{1,9})\."),
+        "num_attention_heads": shapes["layers.0.self_attn.q_proj.weight"][0] // head_size,
+        "num_key_value_heads": shapes["layers.0.self_attn.k_proj.weight"][0] // head_size,
+        "head_dim": head_size,
+        "query_pre_attn_scalar": _GEMMA_QUERY,
+        "sliding_window": _GEMMA_WINDOW,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        },
+    }
+
+
+GEMMA_3 = ComponentKind(
+    name="gemma_3",
+    label="Gemma 3 12B text encoder",
+    layouts=(
+        Layout(
+            "transformers",
+            "layers.0.pre_feedforward_layernorm.weight",
+            (rule(r"(?:embed_tokens|layers|norm)\..+"),),
+            has=("layers.0.self_attn.q_norm.weight", "embed_tokens.weight"),
+            ignored=("rotary_emb.", "lm_head.", "vision_", "multi_modal_projector.", "spiece_model"),
+        ),
+    ),
+    derive_config=gemma_config,
+    published=frozen(hidden_size=3840, num_hidden_layers=48, intermediate_size=15_360),
+    size="hidden_size",
+    blocks=_LANGUAGE_BLOCKS,
+    quantizable=_LLAMA_LINEARS,
+    files=(
+        "gemma-3-12b-it-qat-q4_0-unquantized_quanto_bf16_int8.safetensors",
+        "gemma-3-12b-it-qat-q4_0-unquantized.safetensors",
+        "gemma_3_12B_it.safetensors",
+        "gemma_3_12B_it_fp8_scaled.safetensors",
+        "gemma_3_12B_it_fp8_e4m3fn.safetensors",
+    ),
 )
 
 

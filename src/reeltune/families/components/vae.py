@@ -284,12 +284,14 @@ LTX_VAE = ComponentKind(
             "original",
             "encoder.down_blocks.1.conv.conv.weight",
             _ltx_rules(),
+            has=("decoder.last_time_embedder.timestep_embedder.linear_1.weight",),  # LTX-2 has none
             ignored=("per_channel_statistics.channel", "per_channel_statistics.mean-of-stds"),
         ),
         Layout(
             "diffusers",
             "encoder.down_blocks.0.downsamplers.0.conv.conv.weight",
             (rule(r"(?:encoder|decoder)\..+"), rule(r"latents_(?:mean|std)")),
+            has=("decoder.time_embedder.timestep_embedder.linear_1.weight",),
             lacks=("encoder.conv_norm_out.weight",),
         ),
     ),
@@ -314,6 +316,8 @@ LTX_VAE = ComponentKind(
 def latent_upsampler_config(shapes: Shapes, stored: Config) -> Config:
     """The config of LTX Video's latent upsampler, which doubles width and height."""
     weight = shapes["initial_conv.weight"]  # [width, channels, 3, 3] or [width, channels, 3, 3, 3]
+    if len(shapes.get("upsampler.0.weight", ())) == 5:
+        raise ValueError("it is an upsampler for time")
     return {
         "in_channels": weight[1],
         "mid_channels": weight[0],
@@ -331,6 +335,7 @@ LTX_UPSAMPLER = ComponentKind(
             "initial_conv.weight",
             (rule(r"(?:initial_conv|initial_norm|res_blocks|upsampler|post_upsample_res_blocks|final_conv)\..+"),),
             has=("post_upsample_res_blocks.0.conv1.weight",),
+            lacks=("upsampler.conv.weight",),
         ),
     ),
     derive_config=latent_upsampler_config,
