@@ -2,9 +2,9 @@ import os
 from functools import cache
 from random import Random
 
-import ltx2_files
 import pytest
 
+import ltx2_files
 from conftest import CONTAINERS, safetensors_bytes
 from reeltune.checkpoints.contents import Header, Tensor
 from reeltune.checkpoints.header import parse_header
