@@ -30,7 +30,8 @@ def timesteps(solver: str, steps: int, shift: float, family: str = "wan") -> tup
     and LTX Video's timesteps don't depend on the shift. Kandinsky 5 visits those of its release. `shift`: above 0.
 
     The result has fewer than `steps` timesteps if the solver can't make so many: "causvid" makes at most 9 steps, and
-    "lcm" at most 8. "distilled_8_steps" always makes 8. Raises ValueError if the family doesn't support the solver, or for fewer than 1 step.
+    "lcm" at most 8. "distilled_8_steps" always makes 8. Raises ValueError if the family doesn't support the solver, or
+    for fewer than 1 step.
     """
     if steps < 1:
         raise ValueError(f"There must be at least 1 step, not {steps}.")
