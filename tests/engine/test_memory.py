@@ -42,6 +42,8 @@ FAMILIES = [
     "hunyuan_1_5_i2v",
     "k5_lite_t2v",
     "k5_pro_i2v",
+    "ltx2_19B, images",
+    "ltx2_22B",
 ]
 
 
@@ -128,7 +130,7 @@ def test_out_of_memory_while_reading_the_prompt(case):
 
 
 @pytest.mark.parametrize(
-    "case", ["nano_t2v", "i2v", "hunyuan", "ltxv_13B", "hunyuan_1_5_t2v", "k5_lite_t2v"], indirect=True
+    "case", ["nano_t2v", "i2v", "hunyuan", "ltxv_13B", "hunyuan_1_5_t2v", "k5_lite_t2v", "ltx2_19B"], indirect=True
 )
 def test_out_of_memory_in_the_vae_means_smaller_tiles(case):
     definition, settings = case

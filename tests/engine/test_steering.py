@@ -290,7 +290,7 @@ def test_the_cache_ends_with_its_video(nano):
 
 
 @pytest.mark.parametrize("name", ["hunyuan, negative", "hunyuan_i2v_token", "ltxv_13B, images", "i2v", "t2v_2_2",
-                                  "hunyuan_1_5_t2v", "k5_lite_t2v"])  # fmt: skip
+                                  "hunyuan_1_5_t2v", "k5_lite_t2v", "ltx2_19B, images"])  # fmt: skip
 def test_the_cache_is_right_on_what_takes_it(name, root, define, parts, monkeypatch):
     """At a threshold nothing falls below, the video is that without a cache; at one all fall below, passes are skipped."""
     monkeypatch.setattr("tiny_parts.LTX_CONFIG", {**__import__("tiny_parts").LTX_CONFIG, "num_layers": 3})
@@ -323,7 +323,7 @@ def test_every_architecture_takes_or_refuses_each():
      ("ltxv_13B", "cfg_star_switch"), ("ltxv_13B", "perturbation_switch"), ("ltxv_13B", "RIFLEx_setting"),
      ("sky_df_14B", "skip_steps_cache_type"), ("animate", "skip_steps_cache_type"), ("chrono_edit", "RIFLEx_setting"),
      ("hunyuan_1_5_t2v", "perturbation_switch"), ("k5_lite_t2v", "RIFLEx_setting"),
-     ("k5_lite_t2v", "perturbation_switch")],
+     ("k5_lite_t2v", "perturbation_switch"), ("ltx2_19B", "RIFLEx_setting"), ("ltx2_19B", "cfg_star_switch")],
 )  # fmt: skip
 def test_the_wrong_architecture_refuses_in_words(name, key, root, define, parts):
     definition, settings = write_case(name, root, define, parts)

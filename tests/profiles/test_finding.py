@@ -28,6 +28,13 @@ BUILT_IN = {
     "hunyuan": set(),
     "hunyuan_1_5_t2v": {"lightx2v for text, 8 steps"},
     "hunyuan_1_5_i2v": {"Step distilled for images, 8 steps"},
+    "ltx2_19B": set(),
+    "ltx2_22B": {
+        "Distilled LoRA, 8 steps",
+        "Distilled LoRA in two passes, 8 and 3 steps",
+        "Guided, 30 and 3 steps",
+    },
+    "ltx2_22B_distilled": set(),
     "nano_t2v": {"Neon look", "Turbo, 4 steps"},
     "nano_neon": set(),
 }

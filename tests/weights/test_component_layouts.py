@@ -9,11 +9,24 @@ import pytest
 import torch
 import transformers
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLLTXVideo, AutoencoderKLWan
-from diffusers.loaders.single_file_utils import convert_ltx_vae_checkpoint_to_diffusers, convert_wan_vae_to_diffusers
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLLTX2Audio,
+    AutoencoderKLLTX2Video,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
+)
+from diffusers.loaders.single_file_utils import (
+    convert_ltx2_audio_vae_to_diffusers,
+    convert_ltx2_vae_to_diffusers,
+    convert_ltx_vae_checkpoint_to_diffusers,
+    convert_wan_vae_to_diffusers,
+)
+from diffusers.pipelines.ltx2 import LTX2LatentUpsamplerModel, LTX2TextConnectors, LTX2Vocoder, LTX2VocoderWithBWE
 from torchao.quantization import Int8Tensor
 
 import comfyui
+import ltx2_files
 import nvfp4_files
 import wangp
 from reeltune.checkpoints.components import component_names
@@ -105,6 +118,62 @@ LTX = {
 }  # fmt: skip
 
 
+LTX_2 = {
+    "2.0": ltx2_files.VAE_2_0 | {"latent_channels": 8, "layers_per_block": (1, 2, 1, 1, 1), "decoder_layers_per_block": (2, 1, 1, 1),
+            "block_out_channels": (4, 8, 16, 32), "decoder_block_out_channels": (8, 16, 32)},
+    "2.3": ltx2_files.VAE_2_3 | {"latent_channels": 8, "layers_per_block": (1, 2, 1, 1, 1), "decoder_layers_per_block": (2, 1, 1, 1, 1),
+            "block_out_channels": (4, 8, 16, 16), "decoder_block_out_channels": (8, 16, 16, 32)},
+}  # fmt: skip
+
+
+def ltx2_vae(version):
+    return seeded(AutoencoderKLLTX2Video(**LTX_2[version]), FP32)
+
+
+def ltx2_audio_vae():
+    sizes = {"base_channels": 16, "ch_mult": (1, 1, 2), "num_res_blocks": 1, "latent_channels": 4, "mel_bins": 16}
+    return seeded(AutoencoderKLLTX2Audio(**sizes), FP32)
+
+
+def ltx2_vocoder(*, wide):
+    sizes = {"in_channels": 8, "hidden_channels": 64}
+    if not wide:
+        return seeded(LTX2Vocoder(**sizes), FP32)
+    more = {"bwe_in_channels": 6, "bwe_hidden_channels": 32, "num_mel_channels": 3}
+    model = seeded(LTX2VocoderWithBWE(**sizes, **more, filter_length=32, window_length=32), FP32)
+    for name, row in model.named_buffers():
+        if "basis" in name:
+            row.copy_(torch.rand_like(row))
+    return model
+
+
+def ltx2_connectors(version):
+    published = ltx2_files.CONNECTORS_2_0 if version == "2.0" else ltx2_files.CONNECTORS_2_3
+    heads = {f"{stream}_connector_num_attention_heads": 2 for stream in ("video", "audio")}
+    registers = {f"{stream}_connector_num_learnable_registers": 4 for stream in ("video", "audio")}
+    sizes = {} if version == "2.0" else {
+        "video_connector_attention_head_dim": 16, "audio_connector_attention_head_dim": 8, "video_hidden_dim": 32,
+        "audio_hidden_dim": 16,
+    }  # fmt: skip
+    text = 256 if version == "2.0" else 8
+    return seeded(LTX2TextConnectors(caption_channels=text, **{**published, **heads, **registers, **sizes}))
+
+
+def gemma(kind=transformers.Gemma3TextModel):
+    text = {
+        "vocab_size": 60, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 7, "num_attention_heads": 1,
+        "num_key_value_heads": 1, "head_dim": 256, "pad_token_id": 0,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    }  # fmt: skip
+    if kind is transformers.Gemma3TextModel:
+        return seeded(kind(transformers.Gemma3TextConfig(**text)))
+    vision = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 28, "patch_size": 14}
+    return seeded(kind(transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)))
+
+
 # --- what they compute --------------------------------------------------------------------------------------------
 
 
@@ -138,6 +207,30 @@ def decode(channels):
         return [frames, model.encode(frames.clamp(-1, 1)).latent_dist.mode()]
 
     return run
+
+
+def decode_frames(model):
+    latents = torch.rand(1, 8, 2, 2, 2, generator=torch.Generator().manual_seed(1))
+    frames = model.decode(latents, None, return_dict=False)[0]
+    return [frames, model.encode(frames.clamp(-1, 1)).latent_dist.mode()]
+
+
+def decode_sound(model):
+    latents = torch.rand(1, 4, 3, 4, generator=torch.Generator().manual_seed(1))
+    return [model.decode(latents, return_dict=False)[0]]
+
+
+def synthesize(model):
+    return [model(torch.rand(1, 2, 3, model.config.in_channels // 2, generator=torch.Generator().manual_seed(1)))]
+
+
+def connect(model):
+    states = torch.rand(1, 8, model.config.caption_channels * 49, generator=torch.Generator().manual_seed(1))
+    return list(model(states.to(model.dtype), torch.tensor([[0] * 3 + [1] * 5])))
+
+
+def enlarge(model):
+    return [model(torch.rand(1, 6, 2, 3, 4, generator=torch.Generator().manual_seed(1)))]
 
 
 def same(ours, theirs, compute):
@@ -222,6 +315,42 @@ LAYOUTS = {
         lambda state: comfyui.prefixed("vae.", comfyui.ltx_vae(state)) | {"model.diffusion_model.x": torch.zeros(1)},
         decode(8),
     ),
+    "LTX-2 VAE": ("ltx2_19B", "vae", lambda: ltx2_vae("2.0"), comfyui.ltx_vae, decode_frames),
+    "LTX-2 VAE, diffusers' names": ("ltx2_19B", "vae", lambda: ltx2_vae("2.0"), dict, decode_frames),
+    "LTX-2.3 VAE, all in one": (
+        "ltx2_22B", "vae", lambda: ltx2_vae("2.3"), lambda state: comfyui.prefixed("vae.", comfyui.ltx_vae(state)),
+        decode_frames,
+    ),
+    "LTX-2 audio VAE": ("ltx2_19B", "audio_vae", ltx2_audio_vae, ltx2_files.statistics, decode_sound),
+    "LTX-2 audio VAE, diffusers' names": ("ltx2_22B", "audio_vae", ltx2_audio_vae, dict, decode_sound),
+    "LTX-2 audio VAE with a vocoder": (
+        "ltx2_22B", "audio_vae", ltx2_audio_vae,
+        lambda state: comfyui.prefixed("audio_vae.", ltx2_files.statistics(state))
+        | comfyui.prefixed("vocoder.", ltx2_files.vocoder(ltx2_vocoder(wide=True).state_dict())), decode_sound,
+    ),
+    "LTX-2 vocoder": ("ltx2_19B", "vocoder", lambda: ltx2_vocoder(wide=False), ltx2_files.vocoder, synthesize),
+    "LTX-2.3 vocoder": (
+        "ltx2_22B", "vocoder", lambda: ltx2_vocoder(wide=True),
+        lambda state: comfyui.prefixed("vocoder.", ltx2_files.vocoder(state)), synthesize,
+    ),
+    "LTX-2.3 connectors": ("ltx2_22B", "connectors", lambda: ltx2_connectors("2.3"), dict, connect),
+    "LTX-2 upsampler": (
+        "ltx2_19B", "latent_upsampler",
+        lambda: seeded(LTX2LatentUpsamplerModel(in_channels=6, mid_channels=32, num_blocks_per_stage=2), FP32), dict,
+        enlarge,
+    ),
+    "LTX-2.3 upsampler": (
+        "ltx2_22B", "latent_upsampler",
+        lambda: seeded(LTX2LatentUpsamplerModel(
+            in_channels=6, mid_channels=32, num_blocks_per_stage=1, **ltx2_files.UPSAMPLER_2_3,
+        ), FP32), dict, enlarge,
+    ),
+    "Gemma 3": ("ltx2_19B", "text_encoder", gemma, dict, embed),
+    "Gemma 3, ComfyUI": ("ltx2_22B", "text_encoder", gemma, lambda state: comfyui.prefixed("model.", state), embed),
+    "Gemma 3, with its vision": (
+        "ltx2_22B", "text_encoder", lambda: gemma(transformers.Gemma3ForConditionalGeneration).model.language_model,
+        lambda state: dict(gemma(transformers.Gemma3ForConditionalGeneration).state_dict()), embed,
+    ),
 }  # fmt: skip
 STORED = {"config": json.dumps({"image_token_index": 6})}  # tiny vocabularies don't have the published number
 
@@ -256,6 +385,23 @@ def test_llava_assembled_from_two_files(tmp_path, layout):
     assert processor.crop_size["height"] == 28
     with pytest.raises(CheckpointError, match="No file contains the Llama 3 8B"):
         load_component(component, vision, BF16)
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.3"])
+def test_connectors_assembled_from_two_files(tmp_path, version):
+    """WanGP's; the file with both is that of the release, or ComfyUI's for LTX-2."""
+    theirs = ltx2_connectors(version)
+    state = theirs.state_dict()
+    parts = ltx2_files.projections(state), ltx2_files.embeddings(state)
+    stored = {"config": json.dumps({"caption_channels": 256, "connector_num_attention_heads": 2})}
+    component = part("ltx2_19B" if version == "2.0" else "ltx2_22B", "connectors")
+    first = wangp.write(tmp_path / "projection.safetensors", parts[0], stored if version == "2.0" else None)
+    second = wangp.write(tmp_path / "embeddings.safetensors", parts[1], stored if version == "2.0" else None)
+    whole = comfyui.prefixed("text_embedding_projection.", parts[0])
+    whole |= comfyui.prefixed("model.diffusion_model.", parts[1])
+    both = wangp.write(tmp_path / "both.safetensors", whole, stored if version == "2.0" else None)
+    for path, more in ((first, (second,)), (second, (first,)), (both, ())):
+        same(load_component(component, path, BF16, more=more), theirs, connect)
 
 
 FP8 = {
@@ -375,6 +521,38 @@ def test_vaes_as_diffusers_converts_them():
     for key, value in config.items():
         actual = ltx.config[key]
         assert value == (list(actual) if isinstance(actual, tuple) else actual), key
+
+
+def test_ltx2_at_the_published_sizes():
+    """The names are those of diffusers' own conversion, and the configs those of its repositories."""
+    with init_empty_weights():
+        vaes = [AutoencoderKLLTX2Video(**config) for config in (ltx2_files.VAE_2_0, ltx2_files.VAE_2_3)]
+        audio_vae = AutoencoderKLLTX2Audio()
+        vocoders = [LTX2Vocoder(), LTX2VocoderWithBWE()]
+        upsamplers = [
+            LTX2LatentUpsamplerModel(**config) for config in (ltx2_files.UPSAMPLER_2_0, ltx2_files.UPSAMPLER_2_3)
+        ]
+        connectors = [LTX2TextConnectors(**config) for config in (ltx2_files.CONNECTORS_2_0, ltx2_files.CONNECTORS_2_3)]
+    cases = [
+        *(("ltx2_vae", vae, comfyui.prefixed("vae.", comfyui.ltx_vae(vae.state_dict()))) for vae in vaes),
+        ("ltx2_audio_vae", audio_vae, comfyui.prefixed("audio_vae.", ltx2_files.statistics(audio_vae.state_dict()))),
+        ("ltx2_vocoder", vocoders[0], ltx2_files.vocoder(vocoders[0].state_dict())),
+        ("ltx2_wide_vocoder", vocoders[1], ltx2_files.vocoder(vocoders[1].state_dict())),
+        *(("ltx2_upsampler", upsampler, upsampler.state_dict()) for upsampler in upsamplers),
+        *(("ltx2_connectors", connector, connector.state_dict()) for connector in connectors),
+    ]
+    converted = []
+    for kind, model, stored in cases:
+        ours, config = names(kind, stored)
+        assert set(ours.values()) == set(model.state_dict()), kind
+        unused = {"video_hidden_dim", "audio_hidden_dim"} if model is connectors[0] else set()
+        for key, value in config.items():
+            actual = model.config[key]
+            assert key in unused or value == (list(actual) if isinstance(actual, tuple) else actual), (kind, key)
+        converted.append(set(ours.values()))
+    assert converted[0] == set(convert_ltx2_vae_to_diffusers(dict(cases[0][2])))
+    theirs = set(convert_ltx2_audio_vae_to_diffusers(dict(cases[2][2])))
+    assert converted[2] == theirs - {"per_channel_statistics.channel"}
 
 
 def test_forged_sizes_raise_what_the_caller_expects():

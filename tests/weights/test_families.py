@@ -186,6 +186,20 @@ def test_ltx2_equals_diffusers_converter(tmp_path, name):
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_ltx2_in_a_file_with_everything_else(tmp_path):
+    """As the original release stores it: its connectors, VAEs and vocoder beside the transformer."""
+    model = random_model(LTX2VideoTransformer3DModel, LTX_2_3_CONFIG)
+    weights = {f"model.diffusion_model.{name}": row for name, row in original_layout(model.state_dict(), LTX_2).items()}
+    others = (
+        "model.diffusion_model.video_embeddings_connector.learnable_registers", "vae.decoder.conv_in.conv.weight",
+        "text_embedding_projection.video_aggregate_embed.weight", "audio_vae.decoder.conv_in.conv.weight",
+        "vocoder.vocoder.conv_pre.weight", "model.diffusion_model.audio_embeddings_connector.learnable_registers",
+    )  # fmt: skip
+    path = tiny.write(tmp_path / "x.safetensors", weights | {name: torch.zeros(4, 8) for name in others}, {})
+    ours = load_transformer(path, "bf16").state_dict()
+    assert all(torch.equal(row.to(BF16), ours[name].to(BF16)) for name, row in model.state_dict().items())
+
+
 @pytest.mark.parametrize("heads", [2, 192])
 def test_hunyuan_equals_diffusers_converter(tmp_path, heads):
     """The converter only splits `linear1` for a hidden size of 3072 (192 heads of 16): else that one is split here."""

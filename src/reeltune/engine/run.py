@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -172,21 +173,26 @@ class Run:
             self._cancel.check()
             self._reporter.progress("denoise", 0, total)
             loop = Loop(self._architecture, parts, embeddings, images, on_step, self._placement.device, on_latents)
-            if request.passes:
-                latents = denoise_at_two_scales(loop, request, partial(self._upsample, vae), on_pass)
-            elif request.window is not None and runtime_of(self._architecture).continues:
-                latents = denoise_in_windows(loop, request, request.window, on_pass)
-            else:
-                latents = denoise(loop, request)
-            self._check_latents(latents.video, images)
-            if latents.sound is not None:
-                self._check_latents(latents.sound, images)
+            latents = self._looped(loop, request, vae, on_pass)
         finally:
             steered.close()
         if previewer is not None:
             self._warm.vae.rgb = previewer.rgb
         self._placement.rest()
         self._report_steering(steered)
+        return latents
+
+    def _looped(self, loop: Loop, request: Request, vae: VaeAtWork, on_pass: Callable[[Request], None]) -> Latents:
+        """The latents of all passes and windows, checked. `on_pass`: called before each of them."""
+        if request.passes:
+            latents = denoise_at_two_scales(loop, request, partial(self._upsample, vae), on_pass)
+        elif request.window is not None and runtime_of(self._architecture).continues:
+            latents = denoise_in_windows(loop, request, request.window, on_pass)
+        else:
+            latents = denoise(loop, request)
+        self._check_latents(latents.video, loop.images)
+        if latents.sound is not None:
+            self._check_latents(latents.sound, loop.images)
         return latents
 
     def _upsample(self, vae: VaeAtWork, latents: torch.Tensor) -> torch.Tensor:

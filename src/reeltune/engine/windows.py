@@ -12,9 +12,7 @@ from reeltune.engine.stages import Loop, generator_of
 from reeltune.request.values import Request, Window
 
 
-def denoise_in_windows(
-    loop: Loop, request: Request, window: Window, on_window: Callable[[Request], None]
-) -> Latents:
+def denoise_in_windows(loop: Loop, request: Request, window: Window, on_window: Callable[[Request], None]) -> Latents:
     """From noise to the latents of all windows, one after the other, fp32.
 
     `on_window` is called before each window with the request of its frames.

@@ -309,6 +309,7 @@ def _architecture(
     components: tuple[Component, ...] = (),
     distilled_repo: str = "",
     distilled_components: tuple[Component, ...] = (),
+    profiles: str = "ltx2_dev_accelerators",
     **defaults: Any,
 ) -> Architecture:
     """An architecture with its variant for distilled models."""
@@ -324,7 +325,7 @@ def _architecture(
         components_repo=repo,
         pipeline="LTX2Pipeline",
         image_pipeline="LTX2ConditionPipeline",
-        profiles="ltx2",
+        profiles=profiles,
         inputs=_INPUTS,
         components=components,
         refused=_REFUSED,
@@ -338,6 +339,7 @@ def _architecture(
         defaults=MappingProxyType({key: value for key, value in values.items() if key not in _ONLY_FULL}),
         call_only=_ONLY_FULL,
         components_repo=distilled_repo or repo,
+        profiles="ltx2",
         components=distilled_components or components,
         scales=LTX2_DISTILLED,
     )
@@ -365,5 +367,6 @@ ARCHITECTURES = (
         Signature(frozen(cross_attn_mod=True, ff_bias=False), 4096),
         "Lightricks/LTX-2.5-Diffusers",
         _COMPONENTS_2_5,
+        profiles="ltx2_25_dev_accelerators",
     ),
 )

@@ -54,7 +54,8 @@ def connectors_config(shapes: Shapes, stored: Config) -> Config:
 def _width_of(*names: str) -> Any:
     def derive(shapes: Shapes, stored: Config) -> Config:
         """The width of the embeddings for the video; of a part that isn't a model by itself."""
-        return {"video_hidden_dim": next(shapes[name] for name in names if name in shapes)[-2]}
+        found = [shapes[name] for name in names if name in shapes]
+        return {"video_hidden_dim": found[0][-2]}
 
     return derive
 
