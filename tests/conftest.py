@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import http.server
 import json
@@ -35,6 +36,11 @@ SLOW_FILES = (
 def pytest_collection_modifyitems(items):
     """The slowest files first, so that no process still runs one of them alone when the others have finished."""
     items.sort(key=lambda item: not any(name in item.path.as_posix() for name in SLOW_FILES))
+
+
+def pytest_collection_finish():
+    """Exclude what was imported from garbage collection: engines collect after each stage of a video."""
+    gc.freeze()
 
 
 DATA = Path(__file__).parent / "data"
