@@ -144,6 +144,18 @@ def test_the_definitions_of_june_2025_are_read_beside_the_built_in_ones(root):
     assert all(row.runnable for row in catalog.summaries())
 
 
+@pytest.mark.parametrize("id", ["phantom_1.3B", "phantom_14B", "i2v_2_2_svi2pro", "wanmove", "vace_ditto_14B"])
+def test_built_in_relatives_list_the_files_and_settings_that_are_published(id):
+    row, built_in = facts()[id], load_catalog("/nonexistent")[id]
+    assert built_in.architecture.id == row["architecture"]
+    assert dict(built_in.settings) == row["settings"]
+    listed = {"URLs": built_in.slots["transformer"], "preload_URLs": built_in.preload, "loras": built_in.loras}
+    for key, versions in listed.items():
+        names = row.get(key, [])
+        names = facts()[names]["URLs"] if isinstance(names, str) else names
+        assert [version.file_name for version in versions] == names, key
+
+
 def test_the_facts_make_whole_definitions():
     made = definition("t2v_2_2", facts()["t2v_2_2"])
     assert made["model"]["URLs"][0].startswith("https://")

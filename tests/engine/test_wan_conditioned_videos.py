@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tiny_parts
 from cases import CASES, write_case
 from test_architectures import by_diffusers, make
 from wan_reference import IDS, Video
@@ -22,11 +23,19 @@ def notices(events):
 
 @pytest.fixture
 def latents(monkeypatch):
-    """The latents of each video that is made."""
+    """The latents of each video that is made, without those of sound."""
     made = []
+
+    def keeping(inner):
+        def keep(*rest):
+            found = inner(*rest)
+            made.append(getattr(found, "video", found))
+            return found
+
+        return keep
+
     for name in ("denoise", "denoise_in_windows"):
-        inner = getattr(run, name)
-        monkeypatch.setattr(run, name, lambda *rest, inner=inner: made.append(inner(*rest)) or made[-1])
+        monkeypatch.setattr(run, name, keeping(getattr(run, name)))
     return made
 
 
@@ -234,6 +243,15 @@ def test_a_definition_with_fewer_loras_than_modes(root, define, parts):
     make(fewer, settings | {"model_mode": 0})
     with pytest.raises(SettingsError, match="model_mode is 1, and mine lists 1 LoRAs under preload_URLs"):
         make(fewer, settings)
+
+
+def test_the_loras_are_found_where_wangp_stores_them(root, tmp_path):
+    folder = tmp_path / "WanGP" / "ckpts"
+    tiny_parts.vace_lora(folder / "ditto_global.safetensors", 0)
+    definition = load_catalog(root)["vace_ditto_14B"]
+    plan = explain(definition, Preferences(model_folders=(str(folder),)))
+    found = next(item for item in plan.items if "ditto" in item.path.name)
+    assert (found.path, found.present) == (folder / "ditto_global.safetensors", True)
 
 
 def test_only_the_lora_of_the_mode_is_downloaded():

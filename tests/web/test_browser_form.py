@@ -172,6 +172,12 @@ def test_a_file_dropped_anywhere_goes_to_the_field_that_takes_it_and_never_chang
     drop(page, root / "guide.mp4", "video/mp4", "#models")
     page.locator(".rt-toast", has_text="takes no video").wait_for()
     assert value_of(page, "prompt") == "mine"
+    np.save(root / "tracks.npy", np.zeros((3, 2, 2)))
+    drop(page, root / "tracks.npy", "", "#models")
+    page.locator(".rt-toast", has_text="takes no trajectories").wait_for()
+    pick(page, "wanmove")
+    page.locator("#field-custom_guide input[type=file]").wait_for(state="attached")
+    drop_until_shown(page, root / "tracks.npy", "", "#field-custom_guide .file-preview")
     pick(page, "nano_vace")
     page.locator("#field-video_guide input[type=file]").wait_for(state="attached")
     drop_until_shown(page, root / "guide.mp4", "video/mp4", "#field-video_guide video")

@@ -62,7 +62,7 @@ class Steering:
         return self.scales[self.step]
 
     def close(self) -> None:
-        """Take the step cache off the models: the video is over, whether it was made or not."""
+        """Take the step cache off the models; in further steps it starts over."""
         if self.cache is not None:
             self.cache.close()
 

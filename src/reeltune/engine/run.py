@@ -142,7 +142,6 @@ class Run:
         steered = steering(self._architecture, request, self.config, self._reporter)
         previewer = self._previewer(vae.vae, request)
         checked: list[bool] = []
-
         total = request.steps * request.windows
 
         def on_step(done: int) -> None:
@@ -152,8 +151,7 @@ class Run:
 
         def on_pass(sized: Request) -> None:
             self._cancel.check()
-            if steered.cache is not None:
-                steered.cache.close()  # what it recorded is of another size or window
+            steered.close()  # what the step cache recorded is of another size or window
             if previewer is not None:
                 previewer.start(sized)
 

@@ -310,15 +310,19 @@ class Inventory:
 class LoraInventory(Inventory):
     """The LoRAs below a root and its read-only folders, for models whose LoRAs are in the folder `loras/<folder>`.
 
-    In a model folder, LoRAs are in a folder `loras` inside or beside it, as WanGP and ComfyUI store them.
+    In a model folder, LoRAs are in a folder `loras` inside or beside it, as WanGP and ComfyUI store them. `preloaded`:
+    whether they may also be among the checkpoints, where WanGP stores what `preload_URLs` lists.
     """
 
-    def __init__(self, root: Path, folder: str, model_folders: tuple[str, ...] = ()) -> None:
-        super().__init__(root)
+    def __init__(
+        self, root: Path, folder: str, model_folders: tuple[str, ...] = (), *, preloaded: bool = False
+    ) -> None:
+        super().__init__(root, model_folders if preloaded else ())
         tops = lora_folders(root, model_folders)
         self.downloads = tops[0] / folder
         own = [top / folder for top in tops]
-        self.folders = tuple(dict.fromkeys((*own, *tops, PACKAGE_FILES)))
+        checkpoints = self.folders if preloaded else ()
+        self.folders = tuple(dict.fromkeys((*own, *tops, *checkpoints, PACKAGE_FILES)))
 
     def _listed_path(self, text: str) -> Path:
         """The path of a LoRA: absolute, or relative to a folder of LoRAs or to the root."""

@@ -54,7 +54,10 @@ def planned_loras(definition: Definition, preferences: Preferences, sources: Seq
     """The LoRAs with these URLs or paths."""
     if not sources:
         return ()
-    inventory = LoraInventory(definition.root, definition.architecture.loras, preferences.model_folders)
+    architecture = definition.architecture
+    inventory = LoraInventory(
+        definition.root, architecture.loras, preferences.model_folders, preloaded=architecture.mode_loras
+    )
     reserved: dict[str, str] = {}
     planned = []
     for number, source in enumerate(sources):
