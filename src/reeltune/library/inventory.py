@@ -6,9 +6,10 @@ the Hub, the data in the package. LoRAs are searched in the folders `loras` inst
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from reeltune.net import HUB, file_key, shown
 CHECKPOINT_SUFFIXES = loadable_endings()
 PACKAGE_FILES = Path(str(resources.files("reeltune"))) / "nano"
 _LORAS = "loras"
+_MOST_REMEMBERED = 2000  # files whose headers aren't read again while they are unchanged
+_SETTLED_NS = 2_000_000_000  # a file that has changed since may change again without another time
 
 
 @dataclass(frozen=True)
@@ -204,8 +207,10 @@ class Inventory:
         status = path.stat()
         key = (path, status.st_size, status.st_mtime_ns, status.st_ino)
         if key not in self._headers:
-            header = read_header(path)
-            self._headers[key] = FileOnDisk(path, header.file_bytes, identify(header), tuple(header.notices))
+            changed = max(status.st_mtime_ns, status.st_ctime_ns)
+            settled = time.time_ns() - changed > _SETTLED_NS
+            read = _read_settled if settled else _read_settled.__wrapped__
+            self._headers[key] = read(*key, status.st_dev, changed)
         return self._headers[key]
 
     def _origin_mismatch(self, path: Path, version: Version) -> str:
@@ -305,6 +310,17 @@ class Inventory:
         if is_folder(local):
             folders.insert(0, local)
         return folders
+
+
+@lru_cache(maxsize=_MOST_REMEMBERED)
+def _read_settled(path: Path, *_: int) -> FileOnDisk:
+    """A checkpoint with its identity, remembered for all inventories of this process.
+
+    The numbers tell the file from others under its path, and from itself after a change. Raises CheckpointError,
+    OSError.
+    """
+    header = read_header(path)
+    return FileOnDisk(path, header.file_bytes, identify(header), tuple(header.notices))
 
 
 class LoraInventory(Inventory):
