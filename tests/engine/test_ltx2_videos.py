@@ -1,7 +1,5 @@
 """LTX-2: its sound, its guidance, the LoRA of its second pass, and what is stored of a video."""
 
-import struct
-
 import numpy as np
 import pytest
 import tiny_parts
@@ -16,6 +14,7 @@ from reeltune.planning.memory import MemoryProfile
 from reeltune.request.parse import parse
 from reeltune.request.steps import step_table
 from reeltune.weights._libraries import is_int8
+from sounding import decoded
 
 SMALL = {
     "resolution": "64x64",
@@ -54,18 +53,9 @@ def test_the_sound_in_the_file_is_as_long_as_the_video(ltx2, tmp_path, name, rat
     assert video.sound.samples.dtype == np.float32
     assert video.sound.samples.std() > 1e-4
     assert abs(video.sound.samples.shape[1] / rate - 25 / 24) < 0.1
-    lengths = durations(video.save(tmp_path / "x.mp4").read_bytes())
-    assert abs(lengths["vide"] - 25 / 24) < 1e-6
-    assert abs(lengths["soun"] - lengths["vide"]) < 1 / 24
-
-
-def durations(data):
-    """Seconds of each track, by its kind, from the boxes `mdhd` and `hdlr` of each."""
-    found = {}
-    for track in data.split(b"mdhd")[1:]:
-        scale, length = struct.unpack(">II", track[12:20]) if track[0] == 0 else struct.unpack(">IQ", track[20:32])
-        found[track[track.index(b"hdlr") + 12 :][:4].decode()] = length / scale
-    return found
+    samples, stored_rate = decoded(video.save(tmp_path / "x.mp4"))
+    assert stored_rate == rate
+    assert abs(samples.shape[1] / rate - 25 / 24) < 1 / 24
 
 
 @pytest.mark.parametrize("name", ["ltx2_19B", "ltx2_22B"])
@@ -73,11 +63,9 @@ def durations(data):
 def test_every_memory_profile_makes_the_same_sound(ltx2, name, quantization):
     definition = ltx2(name)
     settings = SMALL | {"guidance_phases": 2, "resolution": "128x128", "perturbation_layers": [1]}
-    wish = {"quantization": quantization, "quantize_text_encoder": quantization == "int8"}
-    wish = {key: value for key, value in wish.items() if key in Preferences.__dataclass_fields__}
-    expected = make(definition, settings, **wish, memory_profile="resident")
+    expected = make(definition, settings, quantization=quantization, memory_profile="resident")
     for profile in tuple(MemoryProfile)[1:]:
-        assert equal(make(definition, settings, **wish, memory_profile=profile), expected), profile
+        assert equal(make(definition, settings, quantization=quantization, memory_profile=profile), expected), profile
 
 
 def test_stored_latents_have_the_sound(ltx2, monkeypatch):
@@ -94,8 +82,8 @@ def test_stored_latents_have_the_sound(ltx2, monkeypatch):
 
 def test_previews_show_the_video(ltx2):
     events = []
-    make(ltx2("ltx2_19B, images"), SMALL | {"image_start": "start.png", "guidance_phases": 2}, events)
-    assert [event.image.shape[2] for event in events if isinstance(event, Preview)][-1:] == [3] or not events
+    settings = SMALL | {"image_start": "start.png", "guidance_phases": 2, "resolution": "128x128"}
+    make(ltx2("ltx2_19B, images"), settings, events)
     assert any(isinstance(event, Preview) for event in events)
 
 
@@ -162,7 +150,7 @@ def test_what_a_distilled_model_fixes_is_not_a_setting(ltx2):
     assert [(scale.width, scale.height) for scale in request.passes] == [(32, 32), (64, 64)]
     assert not request.guided
     assert request.loras == ()
-    notices = parse(definition, SMALL | {"guidance_scale": 5.0, "num_inference_steps": 20}).notices
+    notices = parse(definition, SMALL | {"guidance_scale": 4.0, "num_inference_steps": 20}).notices
     assert any("guidance_scale" in notice for notice in notices)
 
 

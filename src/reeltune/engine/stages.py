@@ -67,7 +67,7 @@ def load_component(
         with quiet():
             return load_component_file(component, folder, dtype, more=more, quantize=quantize)
     check_folder(component, folder)
-    if quantize or component.part_of_folder:
+    if component.kind and (quantize or component.part_of_folder):
         with quiet():
             loaded_by_names = load_component_folder(component, folder, dtype, quantize=quantize)
         if loaded_by_names is not None:
