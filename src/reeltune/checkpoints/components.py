@@ -35,7 +35,8 @@ class ComponentMatch:
     @property
     def label(self) -> str:
         """What reports call it."""
-        return KINDS[self.kind].label
+        kind = KINDS[self.kind]
+        return f"{kind.label} or a similar model" if kind.layout(self.layout).told_by_name else kind.label
 
     @property
     def size(self) -> int | None:
@@ -44,6 +45,12 @@ class ComponentMatch:
 
     @property
     def is_published(self) -> bool:
+        """Whether it is the published model by its names and sizes, and no other model has them too."""
+        kind = KINDS[self.kind]
+        return not kind.layout(self.layout).told_by_name and self.has_published_sizes
+
+    @property
+    def has_published_sizes(self) -> bool:
         """Whether its sizes are those of the published model."""
         published = KINDS[self.kind].published
         return all(_plain(_value_in(self.config, key)) == _plain(value) for key, value in published.items())
@@ -79,7 +86,19 @@ def component_matches(header: Header, weight_format: WeightFormat) -> tuple[Comp
             if match is not None:
                 matches.append(match)
                 break
-    return tuple(matches)
+    return _without_other_sizes(matches)
+
+
+def _without_other_sizes(matches: list[ComponentMatch]) -> tuple[ComponentMatch, ...]:
+    """The matches without those of a layout that another kind has too, whose published sizes the file has."""
+    certain = {(match.prefix, _layout(match)) for match in matches if match.has_published_sizes}
+    return tuple(
+        match for match in matches if match.has_published_sizes or (match.prefix, _layout(match)) not in certain
+    )
+
+
+def _layout(match: ComponentMatch) -> Layout:
+    return KINDS[match.kind].layout(match.layout)
 
 
 def _match(

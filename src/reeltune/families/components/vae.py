@@ -290,7 +290,7 @@ LTX_VAE = ComponentKind(
             "diffusers",
             "encoder.down_blocks.0.downsamplers.0.conv.conv.weight",
             (rule(r"(?:encoder|decoder)\..+"), rule(r"latents_(?:mean|std)")),
-            lacks=("encoder.conv_norm_out.weight",),
+            lacks=("encoder.conv_norm_out.weight", "encoder.norm_out.gamma"),
         ),
     ),
     derive_config=ltx_vae_config,
