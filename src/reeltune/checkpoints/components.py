@@ -13,6 +13,7 @@ from reeltune.checkpoints.contents import Header
 from reeltune.checkpoints.formats import WeightFormat, format_by_header
 from reeltune.checkpoints.keys import NameMap, Places, prefixes
 from reeltune.checkpoints.metadata import config_if_any
+from reeltune.dtypes import DType
 from reeltune.families.base import Config, Shapes
 from reeltune.families.components import KINDS, ComponentKind, Layout
 from reeltune.families.components.base import uniform
@@ -25,12 +26,17 @@ _BAD_SHAPES = (KeyError, ValueError, IndexError, ZeroDivisionError, TypeError)
 
 @dataclass(frozen=True)
 class ComponentMatch:
-    """A component in a file. `kind`: a key of `KINDS`; `layout`: its label. `config`: of the model's class."""
+    """A component in a file.
+
+    `kind`: a key of `KINDS`; `layout`: its label. `config`: of the model's class. `memory_bytes`: what its weights take
+    in memory in a run of 16 bits, without those of other models in the file.
+    """
 
     kind: str
     layout: str
     prefix: str
     config: Config
+    memory_bytes: int = 0
 
     @property
     def label(self) -> str:
@@ -116,7 +122,9 @@ def _match(
         except _BAD_SHAPES:
             continue
         if not kind.blocks or _is_complete(shapes, kind.blocks):
-            return ComponentMatch(kind.name, layout.label, prefix, config)
+            stored = (header.tensors[name] for name in names.diffusers)
+            size = sum(weight_format.bytes_in_memory(tensor, DType.BF16) for tensor in stored)
+            return ComponentMatch(kind.name, layout.label, prefix, config, size)
     return None
 
 

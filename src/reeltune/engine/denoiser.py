@@ -79,10 +79,10 @@ def steering(architecture: Architecture, request: Request, config: Any, reporter
         )
     lengthened = _lengthened(architecture, request, reporter)
     phases = tuple(request.phase(step) for step in range(request.steps))
-    scales = tuple(_possible(request.guidance_of_step(step), config.num_layers) for step in range(request.steps))
+    scales = tuple(_possible(request.guidance_of_step(step), blocks_of(config)) for step in range(request.steps))
     if any(request.guidance_of_step(step) != scales[step] for step in range(request.steps)):
         reporter.notice(
-            f"Spatiotemporal guidance is partly off: the model has {config.num_layers} blocks, and fewer than its "
+            f"Spatiotemporal guidance is partly off: the model has {blocks_of(config)} blocks, and fewer than its "
             "configuration names."
         )
     return Steering(phases, scales, schedule, cache, runtime_of(architecture).temporal_axis if lengthened else None)

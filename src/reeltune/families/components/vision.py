@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+
 from reeltune.families.base import Config, Shapes, frozen
 from reeltune.families.components.base import ComponentKind, Layout, count, heads, nested, rule
 
