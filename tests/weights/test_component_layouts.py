@@ -387,6 +387,29 @@ def test_text_encoders_become_int8_while_they_are_loaded(tmp_path, name, stored)
     assert int8_weights(plain) == (kinds if stored == "quanto" else set())
 
 
+def test_qwen_as_a_whole_model_in_a_folder(tmp_path):
+    """As in the repositories of Kandinsky 5: names of version 4, and the config of the text inside that of the whole."""
+    whole = qwen()
+    whole.save_pretrained(tmp_path / "q", max_shard_size="8KB")
+    text, component = whole.model.language_model, part("k5_lite_t2v", "text_encoder")
+    same(load_component(component, tmp_path / "q", BF16), text, embed)
+    ours = load_component(component, tmp_path / "q", BF16, quantize=True)
+    assert len(int8_weights(ours)) == 3 * 7
+    assert ours.config.rope_parameters == text.config.rope_parameters
+    with torch.inference_mode():
+        (left,), (right,) = embed(ours), embed(text)
+    assert 0 < (left.float() - right.float()).norm() / right.float().norm() < 0.1
+    old = json.loads((tmp_path / "q" / "config.json").read_text())
+    inside = old.pop("text_config")  # the first releases keep its values beside those of the vision model
+    flat = inside | old | {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}, "rope_theta": 1_000_000.0}
+    (tmp_path / "q" / "config.json").write_text(json.dumps(flat))
+    for quantize in (False, True):
+        again = load_component(component, tmp_path / "q", BF16, quantize=quantize)
+        assert again.config.hidden_size == 16
+        assert again.config.rope_parameters["rope_theta"] == 1_000_000.0
+    same(load_component(component, tmp_path / "q", BF16), text, embed)
+
+
 # --- against diffusers' own converters, at the published sizes ------------------------------------------------------
 
 

@@ -177,7 +177,7 @@ FACE_VIDEO = Input("video_guide2", "video", "video_prompt_type", "B")
 BACKGROUND_VIDEO = Input("custom_guide", "video", "video_prompt_type", "", label="Background video")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each family exists once; a hash of all names would be slow
 class Family:
     """A group of architectures that share code.
 
