@@ -272,7 +272,8 @@ def _wan_files(folder: Path, architecture: str, layout: str) -> dict[str, list[s
     stored = {"num_attention_heads": 2, "rope_max_seq_len": 64}
     config = dict(WAN_CONFIG)
     if architecture in ("i2v", "fun_inp", "fun_inp_1.3B", "flf2v_720p", "animate", "chrono_edit"):
-        config |= {"in_channels": 36, "image_dim": 8, "added_kv_proj_dim": 24}
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        config |= {"in_channels": 36, "image_dim": 8, "added_kv_proj_dim": width}
     if architecture == "flf2v_720p":
         config["pos_embed_seq_len"] = 2 * 5
     if architecture == "i2v_2_2":
