@@ -1,5 +1,8 @@
 """Inputs that don't suit Wan's relatives, Hunyuan Video 1.5 and Kandinsky 5: typed errors or notices, never silence."""
 
+import shutil
+from dataclasses import replace
+
 import av
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from PIL import Image
 
 from reeltune import Engine, Notice, Preferences
 from reeltune.cli.app import main
-from reeltune.errors import MediaError, ReeltuneError, SettingsError
+from reeltune.errors import GenerationError, MediaError, ReeltuneError, SettingsError
 from reeltune.media.mp4 import write_mp4
 
 ONE = np.full((1, 32, 32, 3), 200, np.uint8)
@@ -170,3 +173,12 @@ def test_latents_of_an_image_are_decoded_to_an_image(root, define, parts, capsys
     assert exit_status(root, "decode", latents, "-o", str(root / "out.png")) == 0
     with Image.open(root / "out.png") as image:
         assert image.size == (32, 32)
+
+
+def test_a_tokenizer_without_a_template_is_named(root, define, parts):
+    definition, settings = write_case("hunyuan_1_5_t2v", root, define, parts)
+    copied = root / "parts"
+    shutil.copytree(definition.components, copied)
+    (copied / "tokenizer" / "chat_template.jinja").unlink()
+    with pytest.raises(GenerationError, match="has no chat template"):
+        make(replace(definition, components=str(copied)), settings)
