@@ -1,4 +1,5 @@
 import os
+import re
 from functools import cache
 from random import Random
 
@@ -8,8 +9,8 @@ import ltx2_files
 from conftest import CONTAINERS, safetensors_bytes
 from reeltune.checkpoints.contents import Header, Tensor
 from reeltune.checkpoints.header import parse_header
-from reeltune.checkpoints.identify import identify
-from reeltune.checkpoints.keys import translate
+from reeltune.checkpoints.identify import _markers, identify
+from reeltune.checkpoints.keys import map_names, translate
 from reeltune.families import ARCHITECTURES, FAMILIES
 from reeltune.families.wan import WAN
 
@@ -160,18 +161,59 @@ def mutated(random, shapes):
     return shapes
 
 
-TRIES = int(os.environ.get("REELTUNE_FUZZ_HEADERS", "60"))
+TRIES = int(os.environ.get("REELTUNE_FUZZ_HEADERS", "5000"))
+BLOCK = re.compile(r"(?:^|[._])(?:blocks|layers)\.(\d+)\.")
+
+
+def seeds(headers):
+    """The headers of all families with the names of their files, by what they are."""
+    found = {label: (shapes, "x.safetensors") for label, shapes in headers.items()}
+    found |= {label: (published_shapes(label), "x.safetensors") for label in PUBLISHED}
+    return found | {f"{id}, relative": seed for id, seed in relatives(headers).items()}
+
+
+def family_of(label):
+    names = {"wan": "wan", "hunyuan 1.5": "hunyuan_1_5", "kandinsky": "kandinsky_5", "ltx": "ltx"}
+    found = [family for start, family in names.items() if label.startswith(start) or "relative" in label]
+    return found[0] if found else "hunyuan"
+
+
+def explaining(shapes):
+    """The families that every name belongs to, in one of their layouts."""
+    for family in FAMILIES:
+        for layout, markers in _markers(family).items():
+            names = map_names(shapes, family, layout, "")
+            if not names.unknown and not set(markers).isdisjoint(shapes):
+                yield family.name
+                break
+
+
+def test_every_header_has_exactly_its_own_family(headers):
+    """Names that two families share, as those of Hunyuan Video and 1.5, don't make a file of one fit the other."""
+    for label, (shapes, file) in seeds(headers).items():
+        expected = family_of(label)
+        constants = ("face_adapter.", "motion_encoder.")  # only parts of them are in these headers
+        whole = {name: shape for name, shape in shapes.items() if not name.startswith(constants)}
+        assert list(explaining(whole)) == [expected], label
+        found = named(shapes, file)
+        assert found.family == expected, label
+        assert not found.components
+        assert not any("not the model's" in line for line in found.evidence)
 
 
 def test_mutated_headers_end_in_a_result(headers):
+    """Of all families; two of all equal blocks are kept, so that there is time for many."""
     random = Random(5)
-    labels = [*headers, *PUBLISHED]
+    short = [
+        ({name: shape for name, shape in shapes.items() if int((BLOCK.search(name) or [0, 0])[1]) < 2}, file)
+        for shapes, file in seeds(headers).values()
+    ]
     for number in range(TRIES):
-        label = labels[number % len(labels)]
-        shapes = headers[label] if label in headers else published_shapes(label)
+        shapes, file = short[number % len(short)]
         tensors = {name: Tensor(name, "BF16", tuple(shape), 0, 0) for name, shape in mutated(random, shapes).items()}
-        found = identify(Header("x", tensors, {}, 0, 0))
+        found = identify(Header(random.choice((file, "x", "")), tensors, {}, 0, 0))
         assert set(found.architectures) <= set(found.compatible) <= set(ARCHITECTURES)
+        assert (found.family is None) == (not found.compatible and found.layout is None)
 
 
 def test_all_published_sizes_have_their_counts(headers):

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from reeltune import load_catalog
-from reeltune.errors import MediaError
+from reeltune.errors import MediaError, SettingsError
 from reeltune.families import ARCHITECTURES
 from reeltune.families.vocabulary import KEYS
-from reeltune.request.parse import complete_settings
+from reeltune.request.parse import complete_settings, parse
 from reeltune.service.fields import fields_of, initial_settings, inputs_of, settings_from_form
 from reeltune.service.settings_files import checked_inputs
 from reeltune.service.settings_schema import settings_schema
@@ -126,6 +126,58 @@ def test_no_hint_or_notice_of_the_package_brings_the_command_line_to_the_page():
                 seen += bool(re.search(r"--[a-z]|reeltune [a-z]+", text))
                 assert not re.search(r"--[a-z]|`reeltune [a-z]", in_words(text)), f"{path}: {text!r}"
     assert seen > 5
+
+
+START = ("Start image", "image", True)
+FORMS = {
+    "lucy_edit": [("Video to edit", "video", True)],
+    "sky_df_1.3B": [("Start image", "image", False)], "sky_df_14B": [("Start image", "image", False)],
+    "animate": [
+        ("Pose video", "video", True), ("Face video", "video", True), ("Character", "image", True),
+        ("Mask video", "video", False), ("Background video", "video", False),
+    ],
+    "chrono_edit": [("Image to edit", "image", True)],
+    "hunyuan_1_5_t2v": [], "hunyuan_1_5_i2v": [START], "k5_lite_t2v": [], "k5_lite_i2v": [START], "k5_pro_t2v": [],
+    "k5_pro_i2v": [START],
+}  # fmt: skip
+MODES = {"sky_df_1.3B": "Noise levels", "sky_df_14B": "Noise levels", "chrono_edit": "Temporal reasoning"}
+WINDOWS = {"sliding_window_size": "Window (frames)", "sliding_window_overlap": "Shared frames"}
+
+
+@pytest.mark.parametrize("id", FORMS)
+def test_forms_of_relatives_and_new_families(id):
+    definition = next(row for row in definitions() if row.architecture.id == id)
+    inputs, fields = inputs_of(definition.architecture), {row.key: row for row in fields_of(definition)}
+    assert [(row.label, row.kind, row.required) for row in inputs] == FORMS[id]
+    if id == "animate":
+        for row in inputs:
+            assert ("must be prepared already" in row.help) == (row.kind == "video")
+            assert ("Only to replace a person" in row.help) == (not row.required)
+    mode = fields.get("model_mode")
+    assert (mode.label if mode else None) == MODES.get(id)
+    if mode:
+        assert dict(mode.choices) in ({"Synchronous": 0, "Asynchronous": 5}, {"Off": 0, "On": 1})
+    has_windows = definition.architecture.windows is not None
+    assert {key: fields[key].label for key in WINDOWS if key in fields} == (WINDOWS if has_windows else {})
+    assert ("video_length" in fields) == (id != "chrono_edit")
+    assert ("sample_solver" in fields) == (definition.architecture.family.name == "wan")
+
+
+def test_problems_name_the_labels_of_the_form(root, define):
+    """An input has another label in the form of a model that uses it for something else."""
+    for id, form in FORMS.items():
+        definition = next(row for row in definitions() if row.architecture.id == id)
+        labels = {row.key: row.label for row in inputs_of(definition.architecture)}
+        if not any(required for _, _, required in form):
+            continue
+        with pytest.raises(SettingsError) as caught:
+            parse(definition, {})
+        first = next(label for label, _, required in form if required)
+        assert in_words(caught.value.message, labels).partition(" needs ")[2] in (
+            f"“{first}”: a video.",
+            f"“{first}”: an image.",
+        )
+        assert in_words(caught.value.hint, labels) == f"Add a file to “{first}”."
 
 
 def test_letters_follow_from_the_inputs_given():

@@ -83,7 +83,7 @@ def steering(architecture: Architecture, request: Request, config: Any, reporter
     scales = tuple(_possible(request.guidance_of_step(step), blocks_of(config)) for step in range(request.steps))
     if any(request.guidance_of_step(step) != scales[step] for step in range(request.steps)):
         reporter.notice(
-            f"Spatiotemporal guidance is partly off: the model has {config.num_layers} blocks, and fewer than its "
+            f"Spatiotemporal guidance is partly off: the model has {blocks_of(config)} blocks, and fewer than its "
             "configuration names."
         )
     return Steering(phases, scales, schedule, cache, runtime_of(architecture).temporal_axis if lengthened else None)

@@ -193,7 +193,7 @@ TRAJECTORIES = Input(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each family exists once; a hash of all names would be slow
 class Family:
     """A group of architectures that share code.
 

@@ -24,6 +24,7 @@ from reeltune.machine import Machine, probe
 from reeltune.net import file_key
 from reeltune.planning.choose import Choice, Facts, Selection
 from reeltune.planning.components import as_component, component_items, is_in_place
+from reeltune.planning.contradiction import component_of
 from reeltune.planning.facts import file_query, select
 from reeltune.planning.headers import Headers
 from reeltune.planning.item import Item
@@ -251,7 +252,7 @@ def _files(definition: Definition, selection: Selection, inventory: Inventory) -
         item = _item(slot, version, facts, definition, inventory, reserved)
         reserved.setdefault(fold(item.path.name), file_key(item.url))
         if slot in selection.components:
-            item = as_component(item, selection.components[slot])
+            item = as_component(item, component_of(definition.architecture, slot), selection.components[slot])
         yield item
 
 
