@@ -173,7 +173,7 @@ def seeds(headers):
 
 
 def family_of(label):
-    names = {"wan": "wan", "hunyuan 1.5": "hunyuan_1_5", "kandinsky": "kandinsky_5", "ltx": "ltx"}
+    names = {"wan": "wan", "hunyuan 1.5": "hunyuan_1_5", "kandinsky": "kandinsky_5", "ltx 2": "ltx2", "ltx": "ltx"}
     found = [family for start, family in names.items() if label.startswith(start) or "relative" in label]
     return found[0] if found else "hunyuan"
 

@@ -19,8 +19,8 @@ def loras_of(
 ) -> tuple[Lora, ...]:
     """The LoRAs that a video is made with. Adds notices about weights that no LoRA has.
 
-    `settings`: complete settings. `solver`: it may use the LoRA of the second pass in all steps. Raises
-    SettingsError for invalid weights.
+    `settings`: complete settings. If they have fewer phases than the definition has weights for, its first ones count.
+    `solver`: it may use the LoRA of the second pass in all steps. Raises SettingsError for invalid weights.
     """
     of_mode = mode_loras(definition, settings)
     users = list(settings.get(LORA_SOURCES) or ())
@@ -31,7 +31,7 @@ def loras_of(
     second = [lora] if text else []
     weights = [
         *_weights("", of_mode, notices),
-        *_weights(definition.lora_multipliers, own, notices),
+        *(weight.up_to(len(phases)) for weight in _weights(definition.lora_multipliers, own, notices)),
         *_weights(text, second, notices),
         *_weights(settings.get(LORA_WEIGHTS) or "", users, notices),
     ]

@@ -37,6 +37,10 @@ class StepWeights:
         """Whether the weight is the same in all steps."""
         return len({value for values in self.phases for value in values}) == 1
 
+    def up_to(self, phases: int) -> StepWeights:
+        """The weights of the first phases."""
+        return StepWeights(self.phases[:phases])
+
     def by_step(self, phase_steps: Sequence[int], model_switch_phase: int = 1) -> tuple[float, ...]:
         """The weight in each step of a video.
 
