@@ -89,6 +89,24 @@ def llava(state: State) -> State:
     return found
 
 
+def qwen(state: State) -> State:
+    """Qwen2.5-VL as transformers named it until version 4, as in the files of ComfyUI and WanGP."""
+    old = {"model.language_model.": "model.", "model.visual.": "visual."}
+    return {re.sub(r"^model\.(language_model|visual)\.", lambda row: old[row[0]], name): state[name] for name in state}
+
+
+def hunyuan15_vae(state: State) -> State:
+    """The VAE of Hunyuan Video 1.5 as in its release."""
+    found = {}
+    for name, tensor in state.items():
+        new = re.sub(r"(down|up)_blocks\.(\d)\.resnets\.", r"\1.\2.block.", name)
+        new = re.sub(r"(down|up)_blocks\.(\d)\.(down|up)samplers\.0\.", r"\1.\2.\3sample.", new)
+        new = new.replace("mid_block.resnets.0.", "mid.block_1.").replace("mid_block.resnets.1.", "mid.block_2.")
+        new = re.sub(r"mid_block\.attentions\.0\.(?:to_)?(norm|q|k|v|proj_out)\.", r"mid.attn_1.\1.", new)
+        found[new] = tensor
+    return found
+
+
 def llava_vision(state: State) -> State:
     """Llava's vision model, as in ComfyUI's file."""
     whole = llava(state)

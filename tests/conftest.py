@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import http.server
 import json
 import os
 import re
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +37,28 @@ SLOW_FILES = (
 def pytest_collection_modifyitems(items):
     """The slowest files first, so that no process still runs one of them alone when the others have finished."""
     items.sort(key=lambda item: not any(name in item.path.as_posix() for name in SLOW_FILES))
+
+
+_MANY_MODULES = 100
+_modules = 0  # that were imported when objects were last excluded from garbage collection
+
+
+def pytest_collection_finish():
+    """Exclude what was imported from garbage collection: engines collect after each stage of a video."""
+    _freeze_imported()
+
+
+def pytest_runtest_logfinish():
+    """The same for what a test has imported, as the first video does."""
+    if len(sys.modules) > _modules + _MANY_MODULES:
+        _freeze_imported()
+
+
+def _freeze_imported():
+    global _modules
+    gc.collect()  # what isn't needed any more isn't kept
+    gc.freeze()
+    _modules = len(sys.modules)
 
 
 DATA = Path(__file__).parent / "data"

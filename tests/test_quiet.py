@@ -4,7 +4,9 @@ import subprocess
 import sys
 import warnings
 
-from reeltune._quiet import importing, quiet
+import pytest
+
+from reeltune._quiet import importing, quiet, uncollected
 
 
 def test_messages_below_error_are_silenced_and_come_back(caplog):
@@ -17,13 +19,14 @@ def test_messages_below_error_are_silenced_and_come_back(caplog):
     assert caplog.messages == ["this matters", "heard again"]
 
 
-def test_the_collector_is_paused_while_importing_only():
-    with importing():
+@pytest.mark.parametrize("paused", [importing, uncollected])
+def test_the_collector_is_paused_while_importing_only(paused):
+    with paused():
         assert not gc.isenabled()
     assert gc.isenabled()
     gc.disable()
     try:
-        with importing():
+        with paused():
             pass
         assert not gc.isenabled()
     finally:

@@ -23,8 +23,8 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def importing() -> Iterator[None]:
-    """Import a large library, quietly and with the garbage collector paused.
+def uncollected() -> Iterator[None]:
+    """Pause the garbage collector, for imports of large libraries.
 
     An import creates hundreds of thousands of permanent objects; collections during it take a quarter of the time and
     free nothing.
@@ -32,11 +32,17 @@ def importing() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        with quiet():
-            yield
+        yield
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import a large library, quietly and with the garbage collector paused."""
+    with uncollected(), quiet():
+        yield
 
 
 def freeze_imported() -> None:

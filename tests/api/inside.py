@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,11 @@ class Inside:
         keys = Keys(())
         self.app = Guard(build_api(Workspace(root, Runner(root))), None, LOCAL, Access(Login({}, keys), keys))
         self._loop = asyncio.new_event_loop()
-        self._thread = ThreadPoolExecutor(1)  # Playwright may have left a running event loop in this one
+        self._closed = asyncio.Event()
+        # In a thread, as Playwright may have left a running event loop in this one. One task lasts as long as the loop:
+        # with a task that ends, the threads of its requests would, too.
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._closed.wait(),))
+        self._thread.start()
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=None)
 
@@ -78,11 +82,12 @@ class Inside:
 
     def close(self) -> None:
         self._run(self._client.aclose())
+        self._loop.call_soon_threadsafe(self._closed.set)
+        self._thread.join()
         self._loop.close()
-        self._thread.shutdown()
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self._thread.submit(self._loop.run_until_complete, coroutine).result()
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import os
+import re
 from functools import cache
 from random import Random
 
@@ -8,8 +9,8 @@ import ltx2_files
 from conftest import CONTAINERS, safetensors_bytes
 from reeltune.checkpoints.contents import Header, Tensor
 from reeltune.checkpoints.header import parse_header
-from reeltune.checkpoints.identify import identify
-from reeltune.checkpoints.keys import translate
+from reeltune.checkpoints.identify import _markers, identify
+from reeltune.checkpoints.keys import map_names, translate
 from reeltune.families import ARCHITECTURES, FAMILIES
 from reeltune.families.wan import WAN
 
@@ -160,18 +161,59 @@ def mutated(random, shapes):
     return shapes
 
 
-TRIES = int(os.environ.get("REELTUNE_FUZZ_HEADERS", "60"))
+TRIES = int(os.environ.get("REELTUNE_FUZZ_HEADERS", "5000"))
+BLOCK = re.compile(r"(?:^|[._])(?:blocks|layers)\.(\d+)\.")
+
+
+def seeds(headers):
+    """The headers of all families with the names of their files, by what they are."""
+    found = {label: (shapes, "x.safetensors") for label, shapes in headers.items()}
+    found |= {label: (published_shapes(label), "x.safetensors") for label in PUBLISHED}
+    return found | {f"{id}, relative": seed for id, seed in relatives(headers).items()}
+
+
+def family_of(label):
+    names = {"wan": "wan", "hunyuan 1.5": "hunyuan_1_5", "kandinsky": "kandinsky_5", "ltx": "ltx"}
+    found = [family for start, family in names.items() if label.startswith(start) or "relative" in label]
+    return found[0] if found else "hunyuan"
+
+
+def explaining(shapes):
+    """The families that every name belongs to, in one of their layouts."""
+    for family in FAMILIES:
+        for layout, markers in _markers(family).items():
+            names = map_names(shapes, family, layout, "")
+            if not names.unknown and not set(markers).isdisjoint(shapes):
+                yield family.name
+                break
+
+
+def test_every_header_has_exactly_its_own_family(headers):
+    """Names that two families share, as those of Hunyuan Video and 1.5, don't make a file of one fit the other."""
+    for label, (shapes, file) in seeds(headers).items():
+        expected = family_of(label)
+        constants = ("face_adapter.", "motion_encoder.")  # only parts of them are in these headers
+        whole = {name: shape for name, shape in shapes.items() if not name.startswith(constants)}
+        assert list(explaining(whole)) == [expected], label
+        found = named(shapes, file)
+        assert found.family == expected, label
+        assert not found.components
+        assert not any("not the model's" in line for line in found.evidence)
 
 
 def test_mutated_headers_end_in_a_result(headers):
+    """Of all families; two of all equal blocks are kept, so that there is time for many."""
     random = Random(5)
-    labels = [*headers, *PUBLISHED]
+    short = [
+        ({name: shape for name, shape in shapes.items() if int((BLOCK.search(name) or [0, 0])[1]) < 2}, file)
+        for shapes, file in seeds(headers).values()
+    ]
     for number in range(TRIES):
-        label = labels[number % len(labels)]
-        shapes = headers[label] if label in headers else published_shapes(label)
+        shapes, file = short[number % len(short)]
         tensors = {name: Tensor(name, "BF16", tuple(shape), 0, 0) for name, shape in mutated(random, shapes).items()}
-        found = identify(Header("x", tensors, {}, 0, 0))
+        found = identify(Header(random.choice((file, "x", "")), tensors, {}, 0, 0))
         assert set(found.architectures) <= set(found.compatible) <= set(ARCHITECTURES)
+        assert (found.family is None) == (not found.compatible and found.layout is None)
 
 
 def test_all_published_sizes_have_their_counts(headers):
@@ -248,6 +290,7 @@ def test_unknown_files_are_contradicted_by_nothing():
 
 # --- Wan's relatives ------------------------------------------------------------------------------------------------
 
+PHANTOM, MOVE = "wan2.1_phantom_14B_quanto_mbf16_int8.safetensors", "wan2.1_wanmove_14B_mbf16.safetensors"
 SKY, CHRONO = "sky_reels2_diffusion_forcing_14B_quanto_int8.safetensors", "wan2.1_chrono_edit_14B_mbf16.safetensors"
 FACES = {
     "pose_patch_embedding.weight": [5120, 16, 1, 2, 2],
@@ -268,6 +311,9 @@ def relatives(headers):
         "sky_df_14B": (text, SKY),
         "animate": (image | FACES, "a.safetensors"),
         "chrono_edit": (image, CHRONO),
+        "phantom_1.3B": (small, "wan2_1_phantom_1.3B_mbf16.safetensors"),
+        "phantom_14B": (text, PHANTOM),
+        "wanmove": (image, MOVE),
     }
 
 
@@ -278,7 +324,9 @@ def named(shapes, file, prefix=""):
 
 
 @pytest.mark.parametrize("prefix", CONTAINERS)
-@pytest.mark.parametrize("id", ["lucy_edit", "ti2v_2_2", "sky_df_1.3B", "sky_df_14B", "animate", "chrono_edit"])
+@pytest.mark.parametrize("id", [
+    "lucy_edit", "ti2v_2_2", "sky_df_1.3B", "sky_df_14B", "animate", "chrono_edit", "phantom_1.3B", "phantom_14B", "wanmove",
+])  # fmt: skip
 def test_relatives_are_not_taken_for_each_other(headers, id, prefix):
     shapes, file = relatives(headers)[id]
     assert named(shapes, file, prefix).architectures == (id,)
@@ -294,6 +342,12 @@ def test_relatives_are_not_taken_for_each_other(headers, id, prefix):
         ("wan_i2v_14B", "wan2.1_image2video_480p_14B_mbf16.safetensors", ("i2v", "fun_inp")),
         ("wan_i2v_14B", "ChronoEdit-14B.safetensors", ("chrono_edit",)),
         ("wan_vace_module_14B", SKY, ("vace_14B", "vace_14B_2_2")),
+        ("wan_t2v_14B", "Phantom-Wan-14B_fp16.safetensors", ("phantom_14B",)),
+        ("wan_t2v_1.3B", "Phantom-Wan-1_3B_fp16.safetensors", ("phantom_1.3B",)),
+        ("wan_t2v_14B", MOVE, ("t2v", "t2v_2_2")),
+        ("wan_i2v_14B", "Wan21-WanMove_fp8_scaled_e4m3fn_KJ.safetensors", ("wanmove",)),
+        ("wan_i2v_14B", PHANTOM, ("i2v", "fun_inp")),
+        ("wan_vace_module_14B", "ditto_global_style_comfy.safetensors", ("vace_14B", "vace_14B_2_2")),
         ("wan_t2v_14B", CHRONO, ("t2v", "t2v_2_2")),
     ],
 )
@@ -306,6 +360,12 @@ def test_what_a_user_writes_is_not_contradicted_by_a_name(headers):
     assert named(headers["wan_t2v_14B"], SKY).fits("t2v")
     assert named(headers["wan_i2v_14B"], "mine.safetensors").fits("chrono_edit")
     assert not named(headers["wan_i2v_14B"], "mine.safetensors").fits("animate")
+    assert named(headers["wan_i2v_14B"], "mine.safetensors").fits("wanmove")
+    assert named(headers["wan_t2v_14B"], PHANTOM).fits("t2v")
+    assert named(headers["wan_vace_module_14B"], "mine.safetensors").fits("vace_ditto_14B")
+    two = headers["wan_t2v_14B"] | {"patch_embedding.weight": [5120, 36, 1, 2, 2]}
+    assert named(two, "mine.safetensors").fits("i2v_2_2_svi2pro")
+    assert named(two, "svi2pro.safetensors").architectures == ("i2v_2_2",)
     assert not named(headers["wan_t2v_1.3B"], SKY).fits("sky_df_1.3B")
 
 

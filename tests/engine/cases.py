@@ -10,7 +10,7 @@ from reeltune.media.mp4 import write_mp4
 FAST = {"num_inference_steps": 2, "resolution": "32x32", "video_length": 5, "seed": 3, "prompt": "a cat walks"}
 START, END = {"image_start": "start.png"}, {"image_end": "end.png"}
 PARTS = {"i2v": "wan_image", "fun_inp": "wan_image", "fun_inp_1.3B": "wan_image", "flf2v_720p": "wan_image",
-         "animate": "wan_image", "chrono_edit": "wan_image", "lucy_edit": "wan22",
+         "animate": "wan_image", "chrono_edit": "wan_image", "wanmove": "wan_image", "lucy_edit": "wan22",
          "ti2v_2_2": "wan22", "hunyuan": "hunyuan", "hunyuan_i2v": "hunyuan_image", "ltxv_13B": "ltx",
          "hunyuan_1_5_t2v": "hunyuan_1_5", "hunyuan_1_5_i2v": "hunyuan_1_5_image",
          **dict.fromkeys(("k5_lite_t2v", "k5_lite_i2v", "k5_pro_t2v", "k5_pro_i2v"), "kandinsky_5"),
@@ -32,6 +32,13 @@ CASES = {
     "animate, replaced": MOTION | REPLACED | {
         "video_length": 13, "sliding_window_size": 5, "guidance_scale": 2.0, "negative_prompt": "blurry",
     },
+    "phantom_1.3B": {"image_refs": "end.png"}, "phantom_14B": {"image_refs": ["end.png", "start.png"], "negative_prompt": "blurry"},
+    "wanmove": START | {"custom_guide": "tracks.npy", "video_length": 13},
+    "i2v_2_2_svi2pro": START | {"num_inference_steps": 4},
+    "i2v_2_2_svi2pro, windows": START | {
+        "num_inference_steps": 4, "video_length": 29, "sliding_window_size": 13, "guidance2_scale": 3.0,
+    },
+    "vace_ditto_14B": {"video_guide": "guide.mp4", "model_mode": 1},
     "hunyuan_1_5_t2v": {"prompt": 'a cat holds a sign that says "cat"', "negative_prompt": 'no "dog"'},
     "hunyuan_1_5_t2v_diffusers": {}, "hunyuan_1_5_t2v, distilled": {"guidance_scale": 1.0}, "hunyuan_1_5_i2v": START | {"guidance_scale": 3.0},
     "hunyuan_1_5_i2v_step": START | {"guidance_scale": 1.0, "num_inference_steps": 3},
@@ -65,6 +72,10 @@ def write_case(name, root, define, parts, layout="original"):
         else {}
     )
     config = {"LTXV_config": "ltxv-13b-0.9.8-distilled.yaml"} if architecture.startswith("ltxv") else {}
+    if architecture == "vace_ditto_14B":
+        config["preload_URLs"] = [
+            tiny_parts.vace_lora(root / "loras" / "wan" / f"edit{n}.safetensors", n) for n in range(3)
+        ]
     if "distilled" in name and architecture.startswith("ltx2"):
         config = {"ltx2_pipeline": "distilled"}
     define("mine", {"architecture": architecture, "components": str(components), **lists, **config}, **phases)
@@ -72,6 +83,7 @@ def write_case(name, root, define, parts, layout="original"):
     for file in ("start.png", "end.png"):
         Image.fromarray(rng.integers(0, 255, (40, 64, 3), dtype=np.uint8)).save(root / file)
     frames = rng.integers(0, 255, (5, 32, 32, 3), dtype=np.uint8)
+    np.save(root / "tracks.npy", rng.uniform(-8, 40, (13, 12, 2)).astype(np.float32))
     write_mp4(root / "guide.mp4", frames, 16, {})
     write_mp4(root / "face.mp4", frames[::-1, 8:24, 4:20], 16, {})
     write_mp4(root / "mask.mp4", np.repeat((frames[:, :1, :1] > 128) * np.uint8(255), 32, 1).repeat(32, 2), 16, {})

@@ -108,11 +108,55 @@ def _ltx(architecture):
     }
 
 
+def _qwen():
+    """Qwen2.5-VL as its releases are, but small."""
+    text = {
+        "vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 1,
+        "num_key_value_heads": 1, "rms_norm_eps": 1e-6, "bos_token_id": 0, "eos_token_id": 0,
+        "max_position_embeddings": 128_000,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [2, 3, 3]},
+    }  # fmt: skip
+    vision = {"depth": 1, "hidden_size": 8, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+    return transformers.Qwen2_5_VLForConditionalGeneration(config).to(BF16)
+
+
+def _hunyuan_1_5(architecture):
+    image = architecture.endswith("i2v")
+    models = tiny_parts.MAKERS["hunyuan_1_5"]("hunyuan_1_5_image" if image else "hunyuan_1_5")
+    glyphs = transformers.T5Config(
+        vocab_size=384, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
+    )
+    whole = _qwen()
+    models |= {
+        "whole": whole, "text_encoder": whole.model.language_model,
+        "text_encoder_2": transformers.T5EncoderModel(glyphs).to(BF16),
+    }  # fmt: skip
+    if image:
+        vision = transformers.SiglipVisionConfig(
+            hidden_size=8,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=1,
+            image_size=28,
+            patch_size=14,
+        )
+        models["image_encoder"] = transformers.SiglipVisionModel(vision).to(BF16)
+    return models
+
+
+def _kandinsky_5(architecture):
+    models = _hunyuan("hunyuan")
+    whole = _qwen()
+    tokenizer = tiny_parts.MAKERS["kandinsky_5"]("kandinsky_5")["tokenizer"]
+    return models | {"tokenizer": tokenizer, "text_encoder": whole, "whole": whole}
+
+
 def models_of(architecture):
     """Tiny models of an architecture, of the published design."""
     torch.manual_seed(0)
-    make = {"wan": _wan, "hunyuan": _hunyuan, "ltx": _ltx}[ARCHITECTURES[architecture].family.name]
-    return make(architecture)
+    makers = {"wan": _wan, "hunyuan": _hunyuan, "ltx": _ltx, "hunyuan_1_5": _hunyuan_1_5, "kandinsky_5": _kandinsky_5}
+    return makers[ARCHITECTURES[architecture].family.name](architecture)
 
 
 # --- folders ------------------------------------------------------------------------------------------------------
@@ -145,12 +189,39 @@ def write_hub_cache(models, folder, architecture):
 
 def _stored(architecture):
     """What tiny vocabularies don't have: the published number of the token for images."""
-    return {"config": json.dumps({"image_token_index": 6})} if architecture.startswith("hunyuan") else None
+    return {"config": json.dumps({"image_token_index": 6})} if architecture in ("hunyuan", "hunyuan_i2v") else None
+
+
+def _write_qwen_of_wangp(models, ckpts):
+    folder = ckpts / "Qwen2.5-VL-7B-Instruct"
+    models["tokenizer"].save_pretrained(folder)
+    wangp.write(folder / "Qwen2.5-VL-7B-Instruct_bf16.safetensors", comfyui.qwen(models["whole"].state_dict()))
+
+
+def _write_hunyuan_1_5_of_wangp(models, ckpts):
+    _write_qwen_of_wangp(models, ckpts)
+    stack = {name.removeprefix("encoder."): row for name, row in models["text_encoder_2"].state_dict().items()}
+    glyphs = ckpts / "Glyph-SDXL-v2" / "byt5-small"
+    wangp.write(glyphs / "byt5_model.safetensors", {name: row for name, row in stack.items() if "shared" not in name})
+    bytes_alone = transformers.T5Config(vocab_size=384, d_model=16, d_kv=8, d_ff=8, num_layers=1, num_heads=2)
+    transformers.T5ForConditionalGeneration(bytes_alone).save_pretrained(glyphs)  # without what was learned of glyphs
+    vae = comfyui.hunyuan15_vae(models["vae"].state_dict())
+    wangp.write(ckpts / "hunyuan_video_1_5_VAE_fp32.safetensors", vae)
+    if "image_encoder" in models:
+        models["image_encoder"].save_pretrained(ckpts / "siglip_vision_model")
+        models["feature_extractor"].save_pretrained(ckpts / "siglip_vision_model")
 
 
 def write_wangp(models, ckpts, architecture):
     """WanGP's folder `ckpts`."""
     family = ARCHITECTURES[architecture].family.name
+    if family == "hunyuan_1_5":
+        _write_hunyuan_1_5_of_wangp(models, ckpts)
+        return ckpts
+    if family == "kandinsky_5":
+        _write_qwen_of_wangp(models, ckpts)
+        _write_clip_of_wangp(models, ckpts)
+        return ckpts
     text = models["text_encoder"].state_dict()
     if family == "wan":
         models["tokenizer"].save_pretrained(ckpts / "umt5-xxl")
@@ -166,10 +237,7 @@ def write_wangp(models, ckpts, architecture):
         models["tokenizer"].save_pretrained(folder)
         whole = comfyui.llava(models["whole"].state_dict())
         wangp.write(folder / "llava-llama-3-8b-v1_1_vlm_fp16.safetensors", whole, _stored(architecture))
-        models["text_encoder_2"].save_pretrained(ckpts / "clip_vit_large_patch14")
-        models["tokenizer_2"].save_pretrained(ckpts / "clip_vit_large_patch14")
-        vae = comfyui.prefixed("vae.", models["vae"].state_dict())
-        wangp.write(ckpts / "hunyuan_video_VAE_fp32.safetensors", vae)
+        _write_clip_of_wangp(models, ckpts)
     else:
         models["tokenizer"].save_pretrained(ckpts / "T5_xxl_1.1")
         wangp.write(ckpts / "T5_xxl_1.1" / "T5_xxl_1.1_enc_bf16.safetensors", _one_name(text))
@@ -177,6 +245,14 @@ def write_wangp(models, ckpts, architecture):
         wangp.write(ckpts / "ltxv_0.9.7_VAE.safetensors", vae)
         wangp.write(ckpts / "ltxv_0.9.8_spatial_upscaler.safetensors", models["latent_upsampler"].state_dict())
     return ckpts
+
+
+def _write_clip_of_wangp(models, ckpts):
+    """CLIP-L and the VAE of Hunyuan Video."""
+    models["text_encoder_2"].save_pretrained(ckpts / "clip_vit_large_patch14")
+    models["tokenizer_2"].save_pretrained(ckpts / "clip_vit_large_patch14")
+    vae = comfyui.prefixed("vae.", models["vae"].state_dict())
+    wangp.write(ckpts / "hunyuan_video_VAE_fp32.safetensors", vae)
 
 
 def _one_name(state):
@@ -211,11 +287,19 @@ def write_comfyui(models, home, architecture):
             folder / "clip_vision" / "llava_llama3_vision.safetensors",
             comfyui.llava_vision(models["whole"].state_dict()),
         )
-        clip = comfyui.prefixed("text_model.", models["text_encoder_2"].state_dict())
-        wangp.write(folder / "clip" / "clip_l.safetensors", clip)
-        wangp.write(extra / "vae" / "hunyuan_video_vae_bf16.safetensors", comfyui.hunyuan_vae(vae))
+        _write_clip_of_comfyui(models, home)
         models["tokenizer"].save_pretrained(home / "comfy" / "text_encoders" / "llama_tokenizer")
-        models["tokenizer_2"].save_pretrained(home / "comfy" / "sd1_tokenizer")
+    elif family == "hunyuan_1_5":
+        _write_qwen_of_comfyui(models, home)
+        glyphs = _one_name(models["text_encoder_2"].state_dict())
+        wangp.write(folder / "text_encoders" / "byt5_small_glyphxl_fp16.safetensors", glyphs)
+        wangp.write(extra / "vae" / "hunyuanvideo15_vae_fp16.safetensors", comfyui.hunyuan15_vae(vae))
+        if "image_encoder" in models:
+            vision = comfyui.prefixed("vision_model.", models["image_encoder"].state_dict())
+            wangp.write(folder / "clip_vision" / "sigclip_vision_patch14_384.safetensors", vision)
+    elif family == "kandinsky_5":
+        _write_qwen_of_comfyui(models, home)
+        _write_clip_of_comfyui(models, home)
     else:
         wangp.write(folder / "text_encoders" / "t5xxl_fp16.safetensors", text)
         wangp.write(
@@ -232,6 +316,24 @@ def write_comfyui(models, home, architecture):
         "my_disk:\n    base_path: ../more\n    is_default: true\n    vae: vae/\n    loras: |\n        loras/\n        old/\n"
     )
     return home
+
+
+def _write_clip_of_comfyui(models, home):
+    """CLIP-L and the VAE of Hunyuan Video."""
+    clip = comfyui.prefixed("text_model.", models["text_encoder_2"].state_dict())
+    wangp.write(home / "models" / "clip" / "clip_l.safetensors", clip)
+    vae = comfyui.hunyuan_vae(models["vae"].state_dict())
+    wangp.write(home.parent / "more" / "vae" / "hunyuan_video_vae_bf16.safetensors", vae)
+    models["tokenizer_2"].save_pretrained(home / "comfy" / "sd1_tokenizer")
+
+
+def _write_qwen_of_comfyui(models, home):
+    language = models["whole"].model.language_model
+    found = _fp8(language, language.state_dict(), r"layers.*_proj\.weight")
+    found = {name if name == "scaled_fp8" else f"model.{name}": row for name, row in found.items()}
+    rest = {name: row for name, row in comfyui.qwen(models["whole"].state_dict()).items() if "model." not in name}
+    wangp.write(home / "models" / "text_encoders" / "qwen_2.5_vl_7b_fp8_scaled.safetensors", found | rest)
+    models["tokenizer"].save_pretrained(home / "comfy" / "text_encoders" / "qwen25_tokenizer")
 
 
 def _fp8(model, state, layers):

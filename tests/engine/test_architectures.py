@@ -11,6 +11,7 @@ import torch
 from cases import CASES, architecture_of, write_case
 from ltx2_reference import by_diffusers as sound_by_diffusers
 from ltx_reference import load_pipelines, two_scale_frames, two_scale_latents
+from wan_reference import IDS, Video, add_vace_lora
 
 from reeltune import Engine, Notice, Preferences
 from reeltune.engine.solvers import scheduler
@@ -63,6 +64,8 @@ def by_diffusers(definition, settings, step_end=None):
     from reeltune.request.parse import complete_settings
 
     architecture = definition.architecture
+    if architecture.id in IDS:
+        return Video(definition, settings).frames
     whole, _ = complete_settings(definition, settings)
     request, _ = build_request(definition, whole)
     images = read_inputs(request, Reporter(print))
@@ -108,6 +111,9 @@ def by_diffusers(definition, settings, step_end=None):
         call |= {"video": list(images.control), "mask": list(images.mask)} if images.control else {}
         call |= {"reference_images": list(images.references)} if images.references else {}
         call |= of_relatives(architecture.id, whole, images, request)
+    if architecture.id == "vace_ditto_14B":
+        of_mode = definition.root / "loras" / "wan" / definition.preload[request.mode].url
+        add_vace_lora(loaded["transformer"], of_mode)
     if architecture.family.name == "hunyuan":
         true = bool(request.negative_prompt)
         call |= {
@@ -168,6 +174,8 @@ def of_relatives(id, settings, images, request):
         return {
             "num_frames": 29, "enable_temporal_reasoning": reasoning, "num_temporal_reasoning_steps": request.steps * reasoning,
         }  # fmt: skip
+    if id == "vace_ditto_14B":
+        return {"mask": None}  # everything changes
     return {}
 
 

@@ -1,8 +1,12 @@
 """Videos from files in fp8 and scaled int8: the same as from decoded weights, under every memory profile."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from cases import write_case
 from safetensors.torch import load_file, save_file
 from test_lora_videos import write_lora
 
@@ -54,6 +58,24 @@ def test_fp8_stays_fp8_and_makes_the_video_of_decoded_weights(definition):
     assert any("scaled fp8, no usable int8 version is listed, its weights stay in 8 bits" in text for text in heard)
     assert np.array_equal(kept, frames(definition, quantization="bf16"))
     assert np.array_equal(kept, frames(definition, quantization="fp8"))
+
+
+@pytest.mark.parametrize("scales", ["row", "tensor", "none"])
+@pytest.mark.parametrize(
+    "name", ["lucy_edit", "sky_df_1.3B", "animate, replaced", "chrono_edit", "hunyuan_1_5_t2v", "hunyuan_1_5_i2v_step",
+             "k5_lite_t2v", "k5_pro_i2v"],
+)  # fmt: skip
+def test_fp8_of_each_family_makes_the_video_of_decoded_weights(name, scales, root, define, parts):
+    definition, settings = write_case(name, root, define, parts)
+    ((slot, (version,)),) = definition.slots.items()
+    word = "fp8_e4m3fn" if scales == "none" else "fp8_e4m3fn_scaled"
+    path = quantize(Path(version.url), root / "ckpts" / f"x_{word}.safetensors", to="fp8", scales=scales).path
+    in_fp8 = replace(definition, slots={slot: [replace(version, url=str(path))]})
+    models = []
+    kept = frames(in_fp8, models=models, settings=settings)
+    assert sum(is_fp8(parameter) for parameter in models[0].parameters()) >= 8
+    assert np.array_equal(kept, frames(in_fp8, settings=settings, quantization="bf16"))
+    assert not np.array_equal(kept, frames(definition, settings=settings, quantization="bf16"))
 
 
 def test_every_memory_profile_with_loras_and_the_step_cache(root, definition):

@@ -19,7 +19,10 @@ PROMPT = {
     "prompt": "a red circle moves right on a black background", "seed": 7, "num_inference_steps": 6, "resolution": "64x64",
     "video_length": 17, "guidance_scale": 3.0, "flow_shift": 3.0,
 }  # fmt: skip
-FAMILIES = ("t2v", "vace_14B", "t2v_2_2", "hunyuan", "ltxv_13B")
+FAMILIES = (
+    "t2v", "vace_14B", "t2v_2_2", "hunyuan", "ltxv_13B", "lucy_edit", "sky_df_1.3B", "sky_df_14B", "animate", "chrono_edit",
+    "hunyuan_1_5_t2v", "hunyuan_1_5_i2v_step", "k5_lite_t2v", "k5_lite_i2v",
+)  # fmt: skip
 DEFINITION = {"architecture": "t2v_1.3B", "components": str(NANO / "reeltune--nano")}
 
 

@@ -65,7 +65,7 @@ def nano(root):
 @pytest.mark.parametrize(
     "name",
     ["t2v", "vace_14B", "i2v", "hunyuan", "hunyuan_i2v_token", "ltxv_13B, images", "lucy_edit", "sky_df_14B", "animate",
-     "chrono_edit", "hunyuan_1_5_t2v", "k5_lite_t2v", "ltx2_19B"],
+     "chrono_edit", "phantom_14B", "wanmove", "i2v_2_2_svi2pro", "hunyuan_1_5_t2v", "k5_lite_t2v", "ltx2_19B"],
 )  # fmt: skip
 @pytest.mark.parametrize("quantization", ["bf16", "int8"])
 def test_every_family_under_every_memory_profile(root, define, parts, name, quantization, monkeypatch):

@@ -18,7 +18,9 @@ from reeltune.planning import components
 FAST = {"num_inference_steps": 2, "resolution": "32x32", "video_length": 5, "seed": 3, "prompt": "a cat walks"}
 LARGER = {"resolution": "64x64", "video_length": 9}
 CASES = {"t2v": {}, "i2v": {"image_start": "start.png"}, "ti2v_2_2": {}, "hunyuan": {},
-         "hunyuan_i2v": {"image_start": "start.png"}, "ltxv_13B": LARGER}  # fmt: skip
+         "hunyuan_i2v": {"image_start": "start.png"}, "ltxv_13B": LARGER,
+         "hunyuan_1_5_t2v": {"prompt": 'a sign that says "cat"'}, "hunyuan_1_5_i2v": {"image_start": "start.png"},
+         "k5_lite_t2v": {}}  # fmt: skip
 PREFERENCES = {"quantization": "bf16", "text_encoder_quantization": "bf16"}
 
 

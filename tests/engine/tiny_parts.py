@@ -383,12 +383,12 @@ def transformer_files(folder: Path, architecture: str, layout: str = "original")
 def _wan_files(folder: Path, architecture: str, layout: str) -> dict[str, list[str]]:
     stored = {"num_attention_heads": 2, "rope_max_seq_len": 64}
     config = dict(WAN_CONFIG)
-    if architecture in ("i2v", "fun_inp", "fun_inp_1.3B", "flf2v_720p", "animate", "chrono_edit"):
+    if architecture in ("i2v", "fun_inp", "fun_inp_1.3B", "flf2v_720p", "animate", "chrono_edit", "wanmove"):
         width = config["num_attention_heads"] * config["attention_head_dim"]
         config |= {"in_channels": 36, "image_dim": 8, "added_kv_proj_dim": width}
     if architecture == "flf2v_720p":
         config["pos_embed_seq_len"] = 2 * 5
-    if architecture == "i2v_2_2":
+    if architecture.startswith("i2v_2_2"):
         config["in_channels"] = 36
     if architecture == "ti2v_2_2":
         config |= {"in_channels": 48, "out_channels": 48}
@@ -405,7 +405,7 @@ def _wan_files(folder: Path, architecture: str, layout: str) -> dict[str, list[s
     lists: dict[str, list[str]] = {}
     for key, seed in (
         {"URLs": 0, "URLs2": 1}.items()
-        if architecture.endswith("_2_2") and architecture != "ti2v_2_2"
+        if architecture.endswith(("_2_2", "_svi2pro")) and architecture != "ti2v_2_2"
         else [("URLs", 0)]
     ):
         torch.manual_seed(seed)
@@ -416,6 +416,20 @@ def _wan_files(folder: Path, architecture: str, layout: str) -> dict[str, list[s
             module = {name: row for name, row in state.items() if name.startswith("vace_")}
             lists["modules"] = [[_write(folder / "module_bf16.safetensors", module, WAN, {})]]
     return lists
+
+
+def vace_lora(path: Path, seed: int) -> str:
+    """Write a LoRA on the layers of Vace, under the names that DiffSynth gives them; returns the name of its file."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for layer in ("self_attn.q", "self_attn.o", "cross_attn.k", "ffn.0", "ffn.2"):
+        out, into = {"ffn.0": (32, 24), "ffn.2": (24, 32)}.get(layer, (24, 24))
+        name = f"vace_blocks.0.{layer}"
+        state[f"{name}.lora_A.default.weight"] = torch.randn(2, into, generator=generator)
+        state[f"{name}.lora_B.default.weight"] = torch.randn(out, 2, generator=generator)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
+    return path.name
 
 
 def _write(path, state, family, stored, layout="original"):

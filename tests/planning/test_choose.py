@@ -170,13 +170,12 @@ def test_gguf_alone_is_quantized_or_turned_into_16_bits(pick):
 NVFP4 = H + "x_nvfp4.safetensors"
 
 
-def test_nvfp4_ranks_as_gguf_does(pick):
+def test_nvfp4_ranks_last(pick):
     for quantization in ("bf16", "int8", "fp8"):
-        selection = pick([NVFP4, FP16], quantization=quantization)
-        assert selection.choices["transformer"].version.url == FP16
-        assert selection.rejected[0].reason.endswith("nvfp4 is less exact")
-    for urls in ([NVFP4, GGUF], [GGUF, NVFP4]):
-        assert pick(urls).choices["transformer"].version.url == urls[0]
+        for better in (FP16, GGUF, FP8):
+            selection = pick([NVFP4, better], quantization=quantization)
+            assert selection.choices["transformer"].version.url == better
+            assert selection.rejected[0].reason.endswith("nvfp4 is less exact")
     assert pick([NVFP4, Q_BF16]).choices["transformer"].version.url == Q_BF16
     assert pick([NVFP4, FP8], quantization="fp8").choices["transformer"].version.url == FP8
 

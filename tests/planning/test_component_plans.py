@@ -1,6 +1,8 @@
 """Components in plans: versions that a definition lists, files in place, and what is still to be downloaded."""
 
 import json
+import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -174,6 +176,63 @@ def test_large_text_encoders_become_int8_if_that_is_preferred(root, define, weig
     assert (plan.path("text_encoder"), plan.item("text_encoder").quantize) == (stored, False)
     complete = replace(plan, items=tuple(replace(item, bytes=item.bytes or 1) for item in plan.items))
     assert estimate(complete).encoders < sum(item.bytes for item in complete.items)
+
+
+QWEN_LINEAR = re.compile(r".*(_proj|\.qkv|\.proj|mlp\.[02])\.weight")
+IN_8_BITS = {"fp8": ("F8_E4M3", ".weight", ".scale_weight"), "int8": ("I8", ".weight._data", ".weight._scale")}
+
+
+def whole_qwen():
+    """The shapes of Qwen2.5-VL 7B, by the names in the files of ComfyUI and WanGP."""
+    text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+            "num_key_value_heads": 4, "vocab_size": 152064}  # fmt: skip
+    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
+    with torch.device("meta"):
+        config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+        state = transformers.Qwen2_5_VLForConditionalGeneration(config).state_dict()
+    return {name: tuple(row.shape) for name, row in comfyui.qwen(state).items()}
+
+
+def holes(path, tensors):
+    """A file with this header, and nothing but holes behind it."""
+    start = safetensors_bytes(tensors, data=b"")
+    widths = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "I8": 1}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(start)
+        file.truncate(len(start) + sum(widths[dtype] * math.prod(shape) for dtype, shape in tensors.values()))
+    return path
+
+
+def qwen_file(path, kind):
+    tensors = {}
+    for name, shape in whole_qwen().items():
+        if kind == "bf16" or not QWEN_LINEAR.fullmatch(name):
+            tensors[name] = ("BF16", shape)
+            continue
+        dtype, weight, scale = IN_8_BITS[kind]
+        tensors[name.removesuffix(".weight") + weight] = (dtype, shape)
+        tensors[name.removesuffix(".weight") + scale] = ("F32", ()) if kind == "fp8" else ("BF16", (shape[0], 1))
+    return holes(path, tensors)
+
+
+@pytest.mark.parametrize("architecture", ["hunyuan_1_5_t2v", "k5_lite_t2v"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("bf16", "qwen_2.5_vl_7b"), ("fp8", "qwen_2.5_vl_7b_fp8_scaled"), ("bf16", "Qwen2.5-VL-7B-Instruct_bf16"),
+     ("int8", "Qwen2.5-VL-7B-Instruct_quanto_bf16_int8")],
+)  # fmt: skip
+def test_qwen_in_int8_and_in_16_bits(root, define, architecture, kind, name):
+    """Only the part that reads texts counts: 7.07 of 8.29 billion weights, 6.53 of them in linear layers."""
+    path = qwen_file(root / "ckpts" / "deep" / f"{name}.safetensors", kind)
+    define("mine", {"architecture": architecture, "URLs": ["https://h/x_bf16.safetensors"]})
+    assert path.stat().st_size > 8e9
+    for preferred in ("int8", "bf16"):
+        item = plan_of(root, text_encoder_quantization=preferred).item("text_encoder")
+        assert (item.path, item.in_place) == (path, True)
+        assert item.quantize == (preferred == "int8" and kind != "int8")
+        expected = {"int8": 7.6e9, "bf16": 14.1e9}["int8" if "int8" in (preferred, kind) else "bf16"]
+        assert item.memory_bytes == pytest.approx(expected, rel=0.03)
 
 
 # --- files in place -------------------------------------------------------------------------------------------------

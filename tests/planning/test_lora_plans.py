@@ -32,6 +32,8 @@ FOLDERS = {
     "lucy_edit_fastwan": "wan_5B",
     "lucy_edit_fastwan_1_1": "wan_5B",
     "chrono_edit_distill": "wan_i2v",
+    "i2v_2_2_svi2pro": "wan",
+    "i2v_2_2_Enhanced_Lightning_v2_svi2pro": "wan",
     "vace_14B_cocktail": "wan",
     "vace_14B_cocktail_2_2": "wan",
     "vace_fun_14B_cocktail_2_2": "wan",

@@ -1,11 +1,13 @@
 """Saved queues in zip archives: what is read of them, and which are refused before anything of them is stored."""
 
 import hashlib
+import io
 import json
 import stat
 import struct
 import zipfile
 
+import numpy as np
 import pytest
 
 from conftest import png_bytes, saved_queue
@@ -62,6 +64,16 @@ def test_the_content_decides_and_not_the_name(tmp_path, workspace, root):
                     archive.store(workspace, name)
         assert everything(root) == []
         assert archive.store(workspace, "d.txt").name == "d.png"
+
+
+def test_trajectories_are_inputs_too(tmp_path, workspace):
+    content = io.BytesIO()
+    np.save(content, np.zeros((3, 2, 2)))
+    files = {"tracks.npy": content.getvalue(), "other.npy": content.getvalue()[:-1]}
+    with open_archive(saved_queue(tmp_path / "q.zip", [], files)) as archive:
+        assert archive.store(workspace, "tracks.npy").read_bytes() == content.getvalue()
+        with pytest.raises(UploadRefused, match="can't be used as trajectories"):
+            archive.store(workspace, "other.npy")
 
 
 @pytest.mark.parametrize("name", ["nothing.png", "../secret.png", "/etc/passwd", "", "queue.json/"])

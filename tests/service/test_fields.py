@@ -2,13 +2,18 @@
 
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from reeltune import load_catalog
+from reeltune.errors import MediaError, SettingsError
 from reeltune.families import ARCHITECTURES
 from reeltune.families.vocabulary import KEYS
-from reeltune.request.parse import complete_settings
+from reeltune.request.parse import complete_settings, parse
 from reeltune.service.fields import fields_of, initial_settings, inputs_of, settings_from_form
+from reeltune.service.settings_files import checked_inputs
+from reeltune.service.settings_schema import settings_schema
 from reeltune.settings import unused
 from reeltune.web.words import in_words
 
@@ -123,6 +128,58 @@ def test_no_hint_or_notice_of_the_package_brings_the_command_line_to_the_page():
     assert seen > 5
 
 
+START = ("Start image", "image", True)
+FORMS = {
+    "lucy_edit": [("Video to edit", "video", True)],
+    "sky_df_1.3B": [("Start image", "image", False)], "sky_df_14B": [("Start image", "image", False)],
+    "animate": [
+        ("Pose video", "video", True), ("Face video", "video", True), ("Character", "image", True),
+        ("Mask video", "video", False), ("Background video", "video", False),
+    ],
+    "chrono_edit": [("Image to edit", "image", True)],
+    "hunyuan_1_5_t2v": [], "hunyuan_1_5_i2v": [START], "k5_lite_t2v": [], "k5_lite_i2v": [START], "k5_pro_t2v": [],
+    "k5_pro_i2v": [START],
+}  # fmt: skip
+MODES = {"sky_df_1.3B": "Noise levels", "sky_df_14B": "Noise levels", "chrono_edit": "Temporal reasoning"}
+WINDOWS = {"sliding_window_size": "Window (frames)", "sliding_window_overlap": "Shared frames"}
+
+
+@pytest.mark.parametrize("id", FORMS)
+def test_forms_of_relatives_and_new_families(id):
+    definition = next(row for row in definitions() if row.architecture.id == id)
+    inputs, fields = inputs_of(definition.architecture), {row.key: row for row in fields_of(definition)}
+    assert [(row.label, row.kind, row.required) for row in inputs] == FORMS[id]
+    if id == "animate":
+        for row in inputs:
+            assert ("must be prepared already" in row.help) == (row.kind == "video")
+            assert ("Only to replace a person" in row.help) == (not row.required)
+    mode = fields.get("model_mode")
+    assert (mode.label if mode else None) == MODES.get(id)
+    if mode:
+        assert dict(mode.choices) in ({"Synchronous": 0, "Asynchronous": 5}, {"Off": 0, "On": 1})
+    has_windows = definition.architecture.windows is not None
+    assert {key: fields[key].label for key in WINDOWS if key in fields} == (WINDOWS if has_windows else {})
+    assert ("video_length" in fields) == (id != "chrono_edit")
+    assert ("sample_solver" in fields) == (definition.architecture.family.name == "wan")
+
+
+def test_problems_name_the_labels_of_the_form(root, define):
+    """An input has another label in the form of a model that uses it for something else."""
+    for id, form in FORMS.items():
+        definition = next(row for row in definitions() if row.architecture.id == id)
+        labels = {row.key: row.label for row in inputs_of(definition.architecture)}
+        if not any(required for _, _, required in form):
+            continue
+        with pytest.raises(SettingsError) as caught:
+            parse(definition, {})
+        first = next(label for label, _, required in form if required)
+        assert in_words(caught.value.message, labels).partition(" needs ")[2] in (
+            f"“{first}”: a video.",
+            f"“{first}”: an image.",
+        )
+        assert in_words(caught.value.hint, labels) == f"Add a file to “{first}”."
+
+
 def test_letters_follow_from_the_inputs_given():
     catalog = load_catalog("/nonexistent")
     wan = catalog["vace_14B"]
@@ -131,6 +188,41 @@ def test_letters_follow_from_the_inputs_given():
     }  # fmt: skip
     assert settings_from_form(catalog["ti2v_2_2"], {"image_start": None})["image_prompt_type"] == ""
     assert settings_from_form(catalog["ti2v_2_2"], {"image_start": "a.png"})["image_prompt_type"] == "S"
+
+
+def test_the_inputs_of_wans_conditioned_relatives():
+    catalog = load_catalog("/nonexistent")
+    shown = {
+        id: [(row.key, row.kind, row.label, row.required) for row in inputs_of(catalog[id].architecture)]
+        for id in ("phantom_14B", "wanmove", "i2v_2_2_svi2pro", "vace_ditto_14B")
+    }
+    assert shown == {
+        "phantom_14B": [("image_refs", "images", "People and objects", True)],
+        "wanmove": [("image_start", "image", "Start image", True), ("custom_guide", "tracks", "Trajectories", True)],
+        "i2v_2_2_svi2pro": [("image_start", "image", "Start image", True)],
+        "vace_ditto_14B": [("video_guide", "video", "Video to edit", True)],
+    }
+    tracks = inputs_of(catalog["wanmove"].architecture)[1]
+    assert "[frames, points, 2]" in tracks.help
+    assert settings_from_form(catalog["wanmove"], {"custom_guide": "a.npy"})["video_prompt_type"] == ""
+    assert "image_refs" in settings_schema(catalog["phantom_14B"])["required"]
+    assert settings_schema(catalog["wanmove"])["properties"]["custom_guide"]["title"] == "Trajectories"
+    modes = next(field for field in fields_of(catalog["vace_ditto_14B"]) if field.key == "model_mode")
+    assert (modes.label, modes.choices) == (
+        "Kind of edit", (("Global", 0), ("Global style", 1), ("Rendered to real", 2)),
+    )  # fmt: skip
+
+
+def test_a_draft_takes_trajectories_and_no_other_file_in_their_place(workspace, root):
+    definition = load_catalog(root)["wanmove"]
+    np.save(root / "uploads" / "tracks.npy", np.zeros((3, 2, 2)))
+    Image.new("RGB", (8, 8)).save(root / "uploads" / "start.png")
+    good = {"image_start": "uploads/start.png", "custom_guide": "uploads/tracks.npy"}
+    assert checked_inputs(workspace, definition, good) == good
+    with pytest.raises(MediaError, match=r"start\.png is a PNG image, not a NumPy file of trajectories"):
+        checked_inputs(workspace, definition, good | {"custom_guide": "uploads/start.png"})
+    with pytest.raises(MediaError, match=r"tracks\.npy is a NumPy file, not an image"):
+        checked_inputs(workspace, definition, good | {"image_start": "uploads/tracks.npy"})
 
 
 def test_nothing_in_the_page_names_a_model():

@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,8 +16,8 @@ def png():
     return content.getvalue()
 
 
-def received(folder, name, content):
-    file = IncomingFile(folder, name)
+def received(folder, name, content, **options):
+    file = IncomingFile(folder, name, **options)
     try:
         for start in range(0, len(content), 10):
             file.write(content[start : start + 10])
@@ -42,6 +43,22 @@ def test_a_refused_file_leaves_nothing(tmp_path):
     file.write(png()[:20])
     file.discard()
     assert list(tmp_path.iterdir()) == []
+
+
+def npy(array, **options):
+    content = io.BytesIO()
+    np.save(content, array, **options)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("media_only", [True, False])
+def test_trajectories_are_stored_and_other_numpy_files_are_not(tmp_path, media_only):
+    path = received(tmp_path, "tracks.bin", npy(np.zeros((3, 2, 2))), media_only=media_only)
+    assert path.name == "tracks.npy"
+    for content in (npy(np.zeros(3)), npy(np.full((1, 1, 2), None), allow_pickle=True)):
+        with pytest.raises(UploadRefused, match=r"fox\.npy can't be used as trajectories"):
+            received(tmp_path, "fox.npy", content, media_only=media_only)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
 
 
 def test_a_request_is_limited_by_its_announced_and_its_real_size(tmp_path):

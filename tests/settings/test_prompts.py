@@ -97,7 +97,7 @@ def test_seeds_stay_within_what_a_generator_takes():
 def test_lines_that_stand_for_windows_are_videos_and_it_is_reported(root):
     definition = load_catalog(root)["nano_t2v"]
     _, notices = complete_settings(definition, {"prompt": "a\nb", "multi_prompts_gen_type": "W"})
-    assert notices == ["multi_prompts_gen_type=W needs sliding windows, which are not supported: each line is a video."]
+    assert notices == ["multi_prompts_gen_type=W: prompts for single windows are not supported. Each line is a video."]
     assert complete_settings(definition, {"prompt": "a", "multi_prompts_gen_type": "W"})[1] == []
 
 

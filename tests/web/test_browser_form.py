@@ -62,6 +62,37 @@ def test_files_that_cannot_be_read_are_refused_in_words_as_they_are_chosen(windo
     window.server.assert_no_faults()
 
 
+def test_a_form_for_an_input_video_asks_for_it_by_its_own_label(window):
+    """Lucy Edit takes a video to edit; Animate videos of poses and faces, and a character."""
+    page, root = window.open(), window.server.root
+    for id, labels in (
+        ("lucy_edit", {"video_guide": "Video to edit"}),
+        ("animate", {"video_guide": "Pose video", "video_guide2": "Face video", "image_refs": "Character"}),
+    ):
+        pick(page, id)
+        for key, label in labels.items():
+            assert label in page.locator(f"#field-{key}").inner_text()
+            page.locator("#generate").click()
+            page.locator("#said .rt-problem", has_text=f"needs “{label}”").wait_for()
+            said = problem(page)
+            assert f"Add a file to “{label}”." in said
+            assert "--" not in said
+            upload(page, key, root / ("red.png" if key == "image_refs" else "guide.mp4"))
+        page.evaluate("document.querySelectorAll('#said .rt-problem').forEach(row => row.remove())")
+        job = generate(page)
+        settings = Queue(root).get(job).settings
+        assert set(labels) <= set(settings)
+        wait_for(page, job, "failed")  # its weights aren't here
+        assert settings["video_guide"].startswith("uploads/")
+        assert settings["video_prompt_type"] == {"lucy_edit": "V", "animate": "VBI"}[id]
+    pick(page, "chrono_edit")
+    assert "Image to edit" in page.locator("#field-image_start").inner_text()
+    assert page.locator("#field-video_length").count() == 0
+    advanced(page)
+    assert "Temporal reasoning" in page.locator("#field-model_mode").inner_text()
+    window.server.assert_no_faults()
+
+
 def test_what_is_missing_or_out_of_range_is_named_by_its_label(window):
     page = window.open()
     pick(page, "nano_i2v")
@@ -172,6 +203,12 @@ def test_a_file_dropped_anywhere_goes_to_the_field_that_takes_it_and_never_chang
     drop(page, root / "guide.mp4", "video/mp4", "#models")
     page.locator(".rt-toast", has_text="takes no video").wait_for()
     assert value_of(page, "prompt") == "mine"
+    np.save(root / "tracks.npy", np.zeros((3, 2, 2)))
+    drop(page, root / "tracks.npy", "", "#models")
+    page.locator(".rt-toast", has_text="takes no trajectories").wait_for()
+    pick(page, "wanmove")
+    page.locator("#field-custom_guide input[type=file]").wait_for(state="attached")
+    drop_until_shown(page, root / "tracks.npy", "", "#field-custom_guide .file-preview")
     pick(page, "nano_vace")
     page.locator("#field-video_guide input[type=file]").wait_for(state="attached")
     drop_until_shown(page, root / "guide.mp4", "video/mp4", "#field-video_guide video")

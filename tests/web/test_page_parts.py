@@ -9,6 +9,7 @@ import pytest
 from reeltune.errors import SettingsError
 from reeltune.jobs import Queue, Runner, State
 from reeltune.server.guard import _host
+from reeltune.service.fields import inputs_of
 from reeltune.service.queue_view import perform
 from reeltune.service.workspace import Workspace
 from reeltune.web.clock import PagePart, View, attempt, changes
@@ -17,6 +18,7 @@ from reeltune.web.events import reporting
 from reeltune.web.markup import button, marked, notices_list, problem, text
 from reeltune.web.model_panel import model_description, model_list
 from reeltune.web.queue_panel import queue_panel
+from reeltune.web.widgets import draw_field
 from reeltune.web.words import in_words
 
 
@@ -164,3 +166,16 @@ def test_advice_for_the_command_line_becomes_advice_for_the_page():
     assert in_words("It is gone. `reeltune pull nano_t2v` downloads it.") == (
         "It is gone. “Generate” downloads what is missing."
     )
+
+
+def test_a_field_for_trajectories_takes_numpy_files(workspace, root):
+    from reeltune import load_catalog
+
+    field = inputs_of(load_catalog(root)["wanmove"].architecture)[1]
+    (root / "uploads" / "tracks.npy").write_bytes(b"x")
+    component = draw_field(field, {"custom_guide": "uploads/tracks.npy"}, workspace, "1")
+    assert component.label == "Trajectories (required)"
+    assert component.file_types == [".npy"]
+    assert component.elem_classes == ["rt-takes-tracks"]
+    assert component.value["path"].endswith("tracks.npy")
+    assert draw_field(field, {}, workspace, "1").value is None

@@ -11,6 +11,7 @@ import transformers
 from accelerate import init_empty_weights
 from diffusers import (
     AutoencoderKLHunyuanVideo,
+    AutoencoderKLHunyuanVideo15,
     AutoencoderKLLTX2Audio,
     AutoencoderKLLTX2Video,
     AutoencoderKLLTXVideo,
@@ -101,6 +102,37 @@ def clip_vision():
             )
         )
     )  # fmt: skip
+
+
+def qwen():
+    """Small, and of the published design: its heads turn with three positions, 2, 3 and 3 of 8 numbers."""
+    text = {
+        "vocab_size": 60, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 1,
+        "num_key_value_heads": 1, "rms_norm_eps": 1e-6, "bos_token_id": 0, "eos_token_id": 0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [2, 3, 3]},
+    }  # fmt: skip
+    vision = {"depth": 1, "hidden_size": 8, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+    return seeded(transformers.Qwen2_5_VLForConditionalGeneration(config))
+
+
+def byt5():
+    return t5(transformers.T5EncoderModel, transformers.T5Config)
+
+
+def siglip():
+    return seeded(
+        transformers.SiglipVisionModel(
+            transformers.SiglipVisionConfig(
+                hidden_size=16, num_hidden_layers=3, num_attention_heads=1, image_size=28, intermediate_size=24,
+                patch_size=14,
+            )
+        )
+    )  # fmt: skip
+
+
+def hunyuan15_vae():
+    return seeded(AutoencoderKLHunyuanVideo15(block_out_channels=(16, 16, 32, 64, 64), layers_per_block=1), FP32)
 
 
 WAN22 = {
@@ -264,6 +296,12 @@ def alone(state):
     }
 
 
+def encoder_alone(state):
+    """The encoder of T5 by itself, as ByT5 was trained on glyphs."""
+    inside = {name.removeprefix("encoder."): row for name, row in state.items() if "embed_tokens" not in name}
+    return {name.replace("shared.", "embed_tokens."): row for name, row in inside.items()}
+
+
 LLAMA_EXTRA = {"lm_head.weight": torch.zeros(60, 16)}
 LAYOUTS = {
     "UMT5, original": ("t2v", "text_encoder", t5, wangp.umt5, embed),
@@ -285,6 +323,26 @@ LAYOUTS = {
     ),
     "Llava, WanGP": ("hunyuan_i2v", "text_encoder", llava, comfyui.llava, look_and_read),
     "Llava, today's names": ("hunyuan_i2v", "text_encoder", llava, dict, look_and_read),
+    "Qwen, ComfyUI and WanGP": (
+        "hunyuan_1_5_t2v", "text_encoder", lambda: qwen().model.language_model,
+        lambda state: comfyui.qwen(qwen().state_dict()), embed,
+    ),
+    "Qwen, today's names": (
+        "k5_lite_t2v", "text_encoder", lambda: qwen().model.language_model, lambda state: qwen().state_dict(), embed,
+    ),
+    "Qwen, its text part": ("hunyuan_1_5_i2v", "text_encoder", lambda: qwen().model.language_model, dict, embed),
+    "ByT5, ComfyUI": ("hunyuan_1_5_t2v", "text_encoder_2", byt5, alone, embed),
+    "ByT5, encoder alone": ("hunyuan_1_5_t2v", "text_encoder_2", byt5, encoder_alone, embed),
+    "ByT5, as trained": (
+        "hunyuan_1_5_t2v", "text_encoder_2", byt5,
+        lambda state: comfyui.prefixed("module.text_tower.encoder.", encoder_alone(state)), embed,
+    ),
+    "SigLIP, ComfyUI": (
+        "hunyuan_1_5_i2v", "image_encoder", siglip, lambda state: comfyui.prefixed("vision_model.", state), look,
+    ),
+    "SigLIP, today's names": ("hunyuan_1_5_i2v", "image_encoder", siglip, dict, look),
+    "Hunyuan 1.5 VAE, its release": ("hunyuan_1_5_t2v", "vae", hunyuan15_vae, comfyui.hunyuan15_vae, decode(32)),
+    "Hunyuan 1.5 VAE, diffusers' names": ("hunyuan_1_5_t2v", "vae", hunyuan15_vae, dict, decode(32)),
     "CLIP-L, ComfyUI": (
         "hunyuan", "text_encoder_2", clip_text,
         lambda state: comfyui.prefixed("text_model.", state)
@@ -410,6 +468,8 @@ FP8 = {
            lambda state: state, embed),
     "Llama": ("hunyuan", "text_encoder", lambda: seeded(transformers.LlamaModel(llama_config())), LLAMA_LINEARS,
               lambda state: comfyui.prefixed("model.", state), embed),
+    "Qwen": ("hunyuan_1_5_t2v", "text_encoder", lambda: qwen().model.language_model, LLAMA_LINEARS,
+             lambda state: comfyui.prefixed("model.", state), embed),
     "CLIP-L": ("hunyuan", "text_encoder_2", clip_text, r".*(proj|fc\d)\.weight",
                lambda state: comfyui.prefixed("text_model.", state), pool),
 }  # fmt: skip
@@ -420,7 +480,9 @@ def test_scaled_fp8_is_what_its_numbers_are(tmp_path, name):
     """As in umt5_xxl_fp8_e4m3fn_scaled, t5xxl_fp8_e4m3fn_scaled and llava_llama3_fp8_scaled."""
     architecture, component, make, layers, layout, compute = FP8[name]
     theirs = make()
-    state = {key: row for key, row in theirs.state_dict().items() if "embed_tokens" not in key or name == "Llama"}
+    state = {
+        key: row for key, row in theirs.state_dict().items() if "embed_tokens" not in key or name in ("Llama", "Qwen")
+    }
     quantized, plain = comfyui.scaled_fp8(state, layers)
     stored = {key if key == "scaled_fp8" else next(iter(layout({key: row}))): row for key, row in quantized.items()}
     path = wangp.write(tmp_path / "fp8.safetensors", stored)
@@ -448,7 +510,9 @@ def int8_weights(model):
     return {name for name, row in model.named_parameters() if isinstance(row.data, Int8Tensor)}
 
 
-@pytest.mark.parametrize("name", ["UMT5, original", "T5, ComfyUI", "Llama, ComfyUI", "Llava, WanGP"])
+@pytest.mark.parametrize(
+    "name", ["UMT5, original", "T5, ComfyUI", "Llama, ComfyUI", "Llava, WanGP", "Qwen, ComfyUI and WanGP"]
+)
 @pytest.mark.parametrize("stored", ["16 bits", "folder", "fp8", "quanto"])
 def test_text_encoders_become_int8_while_they_are_loaded(tmp_path, name, stored):
     """From every file and folder the same int8 weights; quanto's files are int8 already."""
@@ -481,6 +545,29 @@ def test_text_encoders_become_int8_while_they_are_loaded(tmp_path, name, stored)
     assert int8_weights(plain) == (kinds if stored == "quanto" else set())
 
 
+def test_qwen_as_a_whole_model_in_a_folder(tmp_path):
+    """As in the repositories of Kandinsky 5: names of version 4, and the config of the text inside that of the whole."""
+    whole = qwen()
+    whole.save_pretrained(tmp_path / "q", max_shard_size="8KB")
+    text, component = whole.model.language_model, part("k5_lite_t2v", "text_encoder")
+    same(load_component(component, tmp_path / "q", BF16), text, embed)
+    ours = load_component(component, tmp_path / "q", BF16, quantize=True)
+    assert len(int8_weights(ours)) == 3 * 7
+    assert ours.config.rope_parameters == text.config.rope_parameters
+    with torch.inference_mode():
+        (left,), (right,) = embed(ours), embed(text)
+    assert 0 < (left.float() - right.float()).norm() / right.float().norm() < 0.1
+    old = json.loads((tmp_path / "q" / "config.json").read_text())
+    inside = old.pop("text_config")  # the first releases keep its values beside those of the vision model
+    flat = inside | old | {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}, "rope_theta": 1_000_000.0}
+    (tmp_path / "q" / "config.json").write_text(json.dumps(flat))
+    for quantize in (False, True):
+        again = load_component(component, tmp_path / "q", BF16, quantize=quantize)
+        assert again.config.hidden_size == 16
+        assert again.config.rope_parameters["rope_theta"] == 1_000_000.0
+    same(load_component(component, tmp_path / "q", BF16), text, embed)
+
+
 # --- against diffusers' own converters, at the published sizes ------------------------------------------------------
 
 
@@ -489,10 +576,12 @@ def header(state):
     return Header("x", tensors, {}, 0, 0)
 
 
-def names(kind, state):
+def names(kind, state, *, certain=True):
+    """Names in the file and in the class, and the config. `certain`: whether no other model has the same header."""
     read = header(state)
     match = next(row for row in identify(read).components if row.kind == kind)
-    assert match.is_published
+    assert match.has_published_sizes
+    assert match.is_published == certain
     found = component_names(read.tensors, KINDS[kind].layout(match.layout), match.prefix)
     assert not found.unknown
     return {stored: places.names[0] for stored, places in found.diffusers.items()}, match.config
@@ -555,6 +644,116 @@ def test_ltx2_at_the_published_sizes():
     assert converted[2] == theirs - {"per_channel_statistics.channel"}
 
 
+def meta(make):
+    with init_empty_weights():
+        return make().state_dict()
+
+
+def test_components_of_hunyuan_1_5_at_the_published_sizes():
+    """Names as in diffusers' script and in the files of WanGP and ComfyUI; the classes have their published configs."""
+    vae = meta(AutoencoderKLHunyuanVideo15)
+    stored = comfyui.hunyuan15_vae(vae)
+    ours, config = names("hunyuan15_vae", stored, certain=False)
+    assert ours == hunyuan15_vae_converted(stored)
+    assert set(ours.values()) == set(vae)
+    assert set(meta(lambda: AutoencoderKLHunyuanVideo15(**config))) == set(vae)
+    glyphs = {"vocab_size": 1510, "d_model": 1472, "d_kv": 64, "d_ff": 3584, "num_layers": 12, "num_heads": 6}
+    gated = transformers.T5Config(**glyphs, feed_forward_proj="gated-gelu")
+    state = meta(lambda: transformers.T5EncoderModel(gated))
+    for layout in (alone, encoder_alone):
+        ours, config = names("byt5", layout(state))
+        assert {key: config[key] for key in glyphs} == glyphs
+        assert [row.kind for row in identify(header(layout(state))).components] == ["byt5"]
+    so400m = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
+              "image_size": 384, "patch_size": 14}  # fmt: skip
+    state = meta(lambda: transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**so400m)))
+    _, config = names("siglip_vision", comfyui.prefixed("vision_model.", state), certain=False)
+    assert config == so400m
+
+
+QWEN_TEXT = {
+    "vocab_size": 152_064, "hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28,
+    "num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 128_000, "rms_norm_eps": 1e-6,
+    "bos_token_id": 151_643, "eos_token_id": 151_645,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [16, 24, 24]},
+}  # fmt: skip
+QWEN_VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
+
+
+def test_qwen_at_its_published_size():
+    """As the header of qwen_2.5_vl_7b_fp8_scaled.safetensors lists it: 1,446 tensors with its scales and its mark."""
+    config = transformers.Qwen2_5_VLConfig(text_config=QWEN_TEXT, vision_config=QWEN_VISION)
+    whole = meta(lambda: transformers.Qwen2_5_VLForConditionalGeneration(config))
+    state = comfyui.qwen(whole)
+    layers = [name for name in state if re.search(r"(blocks|layers)\.\d+\..*(proj|qkv)\.weight|merger\.mlp", name)]
+    scaled = [name for name in layers if name.endswith(".weight")]
+    assert len(state) + 2 * len(scaled) + 1 == 1446
+    for shape, name in (
+        ((152064, 3584), "lm_head.weight"), ((3584, 18944), "model.layers.27.mlp.down_proj.weight"),
+        ((512,), "model.layers.0.self_attn.k_proj.bias"), ((5120, 5120), "visual.merger.mlp.0.weight"),
+        ((1280, 3, 2, 14, 14), "visual.patch_embed.proj.weight"), ((3420,), "visual.blocks.0.mlp.gate_proj.bias"),
+    ):  # fmt: skip
+        assert tuple(state[name].shape) == shape
+    read = header(state)
+    tensors = dict(read.tensors) | {name: Tensor(name, "F8_E4M3", tuple(state[name].shape), 0, 0) for name in scaled}
+    for name in scaled:
+        for ending in ("scale_weight", "scale_input"):
+            scale = name.removesuffix("weight") + ending
+            tensors[scale] = Tensor(scale, "F32", (), 0, 0)
+    tensors["scaled_fp8"] = Tensor("scaled_fp8", "F8_E4M3", (0,), 0, 0)
+    for found in (identify(read), identify(Header("x", tensors, {}, 0, 0)), identify(header(whole))):
+        (match,) = found.components
+        assert (match.kind, match.is_published, match.size, match.label) == ("qwen", True, 3584, KINDS["qwen"].label)
+        assert dict(match.config) == QWEN_TEXT
+    text = {name.removeprefix("model.language_model."): row for name, row in whole.items() if "language_model" in name}
+    assert set(names("qwen", state)[0].values()) == set(text)
+    (match,) = identify(header(text)).components
+    assert match.has_published_sizes
+    assert not match.is_published  # Qwen2.5 7B has this header too
+    del state["visual.blocks.0.mlp.gate_proj.bias"]
+    assert not identify(header(state)).components  # Qwen2-VL 7B
+
+
+def hunyuan15_vae_converted(stored):
+    """The names of the release and what diffusers' script for Hunyuan Video 1.5 calls them."""
+    found = {}
+    for side, up, layers in (("encoder", "down", 2), ("decoder", "up", 3)):
+        modules = {f"{end}.conv": f"{end}.conv" for end in ("conv_in", "conv_out")} | {"norm_out": "norm_out"}
+        inner = ("norm1", "norm2", "conv1.conv", "conv2.conv")
+        for stage in range(5):
+            for block in range(layers):
+                own, other = f"{up}.{stage}.block.{block}", f"{up}_blocks.{stage}.resnets.{block}"
+                modules |= {f"{own}.{layer}": f"{other}.{layer}" for layer in inner}
+            modules[f"{up}.{stage}.{up}sample.conv.conv"] = f"{up}_blocks.{stage}.{up}samplers.0.conv.conv"
+        for number in (1, 2):
+            modules |= {f"mid.block_{number}.{layer}": f"mid_block.resnets.{number - 1}.{layer}" for layer in inner}
+        attention = {"norm": "norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "proj_out"}
+        modules |= {f"mid.attn_1.{own}": f"mid_block.attentions.0.{other}" for own, other in attention.items()}
+        for own, other in modules.items():
+            for kind in ("weight", "bias", "gamma"):
+                if f"{side}.{own}.{kind}" in stored:
+                    found[f"{side}.{own}.{kind}"] = f"{side}.{other}.{kind}"
+    return found
+
+
+def test_what_comes_without_files_of_its_own(tmp_path):
+    """The tokenizer of bytes with its weights, and what prepares images for SigLIP."""
+    path = wangp.write(tmp_path / "b.safetensors", alone(byt5().state_dict()) | {})
+    ours, theirs = load_component(part("hunyuan_1_5_t2v", "tokenizer_2"), path, BF16), transformers.ByT5Tokenizer()
+    text = 'Text "où". '
+    assert ours(text)["input_ids"] == theirs(text)["input_ids"]
+    assert len(ours) == len(theirs) == 384
+    path = wangp.write(tmp_path / "s.safetensors", siglip().state_dict())
+    processor = load_component(part("hunyuan_1_5_i2v", "feature_extractor"), path, BF16)
+    assert dict(processor.size) == {"height": 28, "width": 28}
+    image = torch.randint(0, 255, (3, 40, 60), dtype=torch.uint8)
+    published = transformers.SiglipImageProcessor(size={"height": 28, "width": 28}, resample=3, image_mean=[0.5] * 3,
+                                                  image_std=[0.5] * 3)  # fmt: skip
+    left, right = (row(images=image, return_tensors="pt").pixel_values for row in (processor, published))
+    assert left.shape == (1, 3, 28, 28)
+    assert torch.equal(left, right)
+
+
 def test_forged_sizes_raise_what_the_caller_expects():
     for derive in (ltx_vae_config, wan22_vae_config):
         with pytest.raises((KeyError, ValueError)):
@@ -603,7 +802,10 @@ def test_other_language_models_are_not_llama(prefix, other):
     state = transformers.LlamaModel(llama_config()).state_dict()
     for layer in range(3):
         state[f"layers.{layer}.{other}"] = torch.zeros(16)
-    assert not identify(header(comfyui.prefixed(prefix, state))).components
+    found = identify(header(comfyui.prefixed(prefix, state))).components
+    assert [row.kind for row in found] == (["qwen"] if other.endswith("bias") else [])
+    assert not any(row.is_published for row in found)
+    assert all(row.label.endswith(" or a similar model") for row in found)
 
 
 # --- SentencePiece inside of a file ---------------------------------------------------------------------------------

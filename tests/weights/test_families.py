@@ -39,6 +39,7 @@ from reeltune.weights._libraries import modules_in_fp32
 from reeltune.weights.building import empty_model, model_config
 from reeltune.weights.load import load_transformer
 from reeltune.weights.matching import check_names
+from reeltune.weights.quantize import quantize
 
 BF16 = torch.bfloat16
 HUNYUAN_CONFIG = {
@@ -344,7 +345,12 @@ def test_int8_versions_stay_close(tmp_path, name):
     path = tiny.write(tmp_path / "x_quanto_bf16_int8.safetensors", state, metadata | {"config": json.dumps(stored)})
     plain, _ = original_file(tmp_path / "x_bf16.safetensors", name, model)
     wanted = forward(name, model).float()
-    for ours in (load_transformer(path, "bf16"), load_transformer(plain, "bf16", quantize=True)):
+    written = quantize(plain, tmp_path / "ours_quanto_bf16_int8.safetensors").path
+    for ours in (
+        load_transformer(path, "bf16"),
+        load_transformer(written, "bf16"),
+        load_transformer(plain, "bf16", quantize=True),
+    ):
         int8 = [row for row in ours.parameters() if type(row).__name__ == "Int8Tensor"]
         assert len(int8) > 10
         error = (forward(name, ours).float() - wanted).norm() / wanted.norm()

@@ -13,6 +13,7 @@ from reeltune.checkpoints.contents import Header
 from reeltune.checkpoints.formats import WeightFormat, format_by_header
 from reeltune.checkpoints.keys import NameMap, Places, prefixes
 from reeltune.checkpoints.metadata import config_if_any
+from reeltune.dtypes import DType
 from reeltune.families.base import Config, Shapes
 from reeltune.families.components import KINDS, ComponentKind, Layout
 from reeltune.families.components.base import uniform
@@ -25,17 +26,23 @@ _BAD_SHAPES = (KeyError, ValueError, IndexError, ZeroDivisionError, TypeError)
 
 @dataclass(frozen=True)
 class ComponentMatch:
-    """A component in a file. `kind`: a key of `KINDS`; `layout`: its label. `config`: of the model's class."""
+    """A component in a file.
+
+    `kind`: a key of `KINDS`; `layout`: its label. `config`: of the model's class. `memory_bytes`: what its weights take
+    in memory in a run of 16 bits, without those of other models in the file.
+    """
 
     kind: str
     layout: str
     prefix: str
     config: Config
+    memory_bytes: int = 0
 
     @property
     def label(self) -> str:
         """What reports call it."""
-        return KINDS[self.kind].label
+        kind = KINDS[self.kind]
+        return f"{kind.label} or a similar model" if kind.layout(self.layout).told_by_name else kind.label
 
     @property
     def size(self) -> int | None:
@@ -44,6 +51,12 @@ class ComponentMatch:
 
     @property
     def is_published(self) -> bool:
+        """Whether it is the published model by its names and sizes, and no other model has them too."""
+        kind = KINDS[self.kind]
+        return not kind.layout(self.layout).told_by_name and self.has_published_sizes
+
+    @property
+    def has_published_sizes(self) -> bool:
         """Whether its sizes are those of the published model."""
         published = KINDS[self.kind].published
         return all(_plain(_value_in(self.config, key)) == _plain(value) for key, value in published.items())
@@ -79,7 +92,19 @@ def component_matches(header: Header, weight_format: WeightFormat) -> tuple[Comp
             if match is not None:
                 matches.append(match)
                 break
-    return tuple(matches)
+    return _without_other_sizes(matches)
+
+
+def _without_other_sizes(matches: list[ComponentMatch]) -> tuple[ComponentMatch, ...]:
+    """The matches without those of a layout that another kind has too, whose published sizes the file has."""
+    certain = {(match.prefix, _layout(match)) for match in matches if match.has_published_sizes}
+    return tuple(
+        match for match in matches if match.has_published_sizes or (match.prefix, _layout(match)) not in certain
+    )
+
+
+def _layout(match: ComponentMatch) -> Layout:
+    return KINDS[match.kind].layout(match.layout)
 
 
 def _match(
@@ -97,7 +122,9 @@ def _match(
         except _BAD_SHAPES:
             continue
         if not kind.blocks or _is_complete(shapes, kind.blocks):
-            return ComponentMatch(kind.name, layout.label, prefix, config)
+            stored = (header.tensors[name] for name in names.diffusers)
+            size = sum(weight_format.bytes_in_memory(tensor, DType.BF16) for tensor in stored)
+            return ComponentMatch(kind.name, layout.label, prefix, config, size)
     return None
 
 

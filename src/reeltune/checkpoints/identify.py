@@ -104,7 +104,7 @@ def _of_family(unknown: Identity, header: Header, family: Family, names: NameMap
     fitting = [architecture for architecture in of_family if _fits(architecture, present, config)]
     hidden_size = family.hidden_size(shapes)
     sized = [architecture for architecture in fitting if architecture.signature.dim in (None, hidden_size)] or fitting
-    sized = _told_by_name(sized, header.file)
+    sized = _told_by_name([architecture for architecture in sized if not architecture.transformer_of], header.file)
     evidence = _evidence(family, names, config, hidden_size)
     if len(sized) > 1:
         evidence = (*evidence, "several architectures fit")

@@ -6,7 +6,7 @@ rest `.weight._data`; only the module part is translated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol
@@ -57,7 +57,10 @@ def _table(family: Renamed, source: Layout) -> dict[str, Places]:
 
 def places(name: str, family: Renamed, source: Layout) -> Places | None:
     """Where `name` goes in the other layout, or None where the family has no such module."""
-    table = _table(family, source)
+    return _places(name, _table(family, source))
+
+
+def _places(name: str, table: Mapping[str, Places]) -> Places | None:
     segments = name.split(".")
     number = next((index for index, segment in enumerate(segments) if segment.isdigit()), None)
     for cut in range(len(segments), max(0, len(segments) - _MAX_SUFFIX - 1), -1):
@@ -126,11 +129,12 @@ def map_names(names: Iterable[str], family: Renamed, layout: Layout, prefix: str
     original: dict[str, str] = {}
     diffusers: dict[str, Places] = {}
     unknown: list[str] = []
+    table = _table(family, layout)  # looked up once: the hash of a family covers all that it declares
     for stored in names:
         bare = unwrapped(stored.removeprefix(prefix))
         if bare.startswith(family.others):
             continue
-        targets = places(bare, family, layout) if stored.startswith(prefix) else None
+        targets = _places(bare, table) if stored.startswith(prefix) else None
         if targets is None:
             unknown.append(stored)
         elif targets.names == ("",):

@@ -71,7 +71,9 @@ def generate(
     custom_guide: Annotated[
         str | None,
         typer.Option(
-            "--custom-guide", help="For Animate: the video in which a person is replaced, without that person."
+            "--custom-guide",
+            help="For Animate: the video in which a person is replaced, without that person. For Wan-Move: "
+            "trajectories of points (.npy).",
         ),
     ] = None,
     image_refs: Annotated[

@@ -15,7 +15,7 @@ import torch
 
 from reeltune.definitions.slots import Slot
 from reeltune.engine.families import runtime_of
-from reeltune.engine.families.base import Arguments, FamilyRuntime, TemporalAxis, Tensors
+from reeltune.engine.families.base import Arguments, Change, Conditions, FamilyRuntime, TemporalAxis, Tensors
 from reeltune.engine.guidance import GuidanceSchedule, rescaled, schedule_of, with_deviation, without
 from reeltune.engine.models import LoadedTransformer
 from reeltune.engine.placing import Placement
@@ -31,6 +31,7 @@ from reeltune.request.values import Phase, Request, Riflex
 
 _COND, _UNCOND = "cond", "uncond"  # the passes with and without the prompt
 _PERTURBED = "perturbed"  # the pass with the prompt, and with self-attention that does nothing in some blocks
+_BARE = "bare"  # the pass without the prompt and without the condition
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Steering:
         return self.scales[self.step]
 
     def close(self) -> None:
-        """Take the step cache off the models: the video is over, whether it was made or not."""
+        """Take the step cache off the models; in further steps it starts over."""
         if self.cache is not None:
             self.cache.close()
 
@@ -82,7 +83,7 @@ def steering(architecture: Architecture, request: Request, config: Any, reporter
     scales = tuple(_possible(request.guidance_of_step(step), blocks_of(config)) for step in range(request.steps))
     if any(request.guidance_of_step(step) != scales[step] for step in range(request.steps)):
         reporter.notice(
-            f"Spatiotemporal guidance is partly off: the model has {config.num_layers} blocks, and fewer than its "
+            f"Spatiotemporal guidance is partly off: the model has {blocks_of(config)} blocks, and fewer than its "
             "configuration names."
         )
     return Steering(phases, scales, schedule, cache, runtime_of(architecture).temporal_axis if lengthened else None)
@@ -118,8 +119,10 @@ class Denoiser:
 
     `config`, `dtype`: the transformers'. `load` returns the transformer of a slot; a second call returns the same one
     from memory. `negative`: the arguments of the pass without the prompt that differ from those of the pass with it,
-    empty if there is none.
+    empty if there is none. `conditions`: what the passes are shown.
     """
+
+    conditions = Conditions()
 
     def __init__(
         self,
@@ -174,16 +177,22 @@ class Denoiser:
             return self._guided_by_pipeline(options)
         if steering.step < steering.guidance.zero_steps:
             return Velocity(self._zeros(options["hidden_states"]))
-        conditional = velocity = self._pass(_COND, options)[0]
+        shown = self.conditions
+        conditional = velocity = self._pass(_COND, _shown(options, shown.prompted))[0]
         scale = steering.scale
         if scale.scale > 1 and self._negative:
             changed = {} if self._unconditional is None else self._unconditional(options)
-            unconditional = self._pass(_UNCOND, {**options, **self._negative, **changed})[0]
+            unprompted = {**options, **self._negative, **changed}
+            unconditional = self._pass(_UNCOND, _shown(unprompted, shown.unprompted))[0]
             if steering.guidance.zero_star:
                 unconditional = rescaled(conditional, unconditional)
-            velocity = unconditional + scale.scale * (conditional - unconditional)
+            if shown.bare is None:
+                velocity = unconditional + scale.scale * (conditional - unconditional)
+            else:
+                bare = self._pass(_BARE, _shown(unprompted, shown.bare))[0]
+                velocity = bare + shown.scale * (unconditional - bare) + scale.scale * (conditional - unconditional)
         if scale.perturbation:
-            perturbed = self._pass(_PERTURBED, options)[0]
+            perturbed = self._pass(_PERTURBED, _shown(options, shown.prompted))[0]
             velocity = velocity + scale.perturbation * (conditional - perturbed)
             velocity = with_deviation(velocity, conditional, scale.rescaling)
         return Velocity(velocity)
@@ -246,6 +255,11 @@ class Denoiser:
             return hidden_states.new_zeros((*hidden_states.shape[:-1], self.config.out_visual_dim))
         batch, _, *sides = hidden_states.shape
         return hidden_states.new_zeros((batch, self.config.out_channels, *sides))
+
+
+def _shown(options: Arguments, change: Change) -> Arguments:
+    """The arguments of a pass, with what it is shown."""
+    return {**options, "hidden_states": change(options["hidden_states"])}
 
 
 def _in_run_dtype(value: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:

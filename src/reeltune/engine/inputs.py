@@ -9,6 +9,7 @@ from PIL import Image
 
 from reeltune.engine.reporting import Reporter
 from reeltune.media.inputs import contain, cover, read_clip, read_image
+from reeltune.media.tracks import Tracks, in_pixels, read_tracks
 from reeltune.request.values import Request
 
 _GRAY, _WHITE = 128, 255
@@ -23,7 +24,8 @@ class InputImages:
 
     `start`, `end`: RGB. `control`: one RGB frame for each of the video's; `mask`: the same, white where the model
     draws. `references`: whole images with a border. `face`: a square frame for each of the video's; `background`: the
-    same in its size.
+    same in its size. `tracks`: x and y of points in pixels of the video, float32 [frames, points, 2], at most as many
+    frames as the video has.
     """
 
     start: Image.Image | None = None
@@ -33,6 +35,7 @@ class InputImages:
     references: Frames = ()
     face: Frames = ()
     background: Frames = ()
+    tracks: Tracks | None = None
 
     @property
     def none(self) -> bool:
@@ -52,7 +55,25 @@ def read_inputs(request: Request, reporter: Reporter) -> InputImages:
         references=tuple(contain(read_image(path), *size, files.border) for path in files.reference_images),
         face=_whole("video_guide2", files.face_video, request, reporter, (_FACE_SIDE, _FACE_SIDE)),
         background=_whole("custom_guide", files.background_video, request, reporter, size),
+        tracks=_tracks(files.tracks, request, reporter),
     )
+
+
+def _tracks(path: Path | None, request: Request, reporter: Reporter) -> Tracks | None:
+    """The trajectories of a file, at most as long as the video."""
+    if path is None:
+        return None
+    tracks = in_pixels(read_tracks(path), request.width, request.height)
+    if len(tracks) < request.frames:
+        reporter.notice(
+            f"custom_guide has {len(tracks)} frames of {request.frames}: nothing is guided after its last one."
+        )
+    if len(tracks) > request.frames:
+        reporter.notice(f"custom_guide is longer than the video: its first {request.frames} frames are used.")
+    first = tracks[0]  # [points, 2]
+    if not bool(((first >= 0) & (first < (request.width, request.height))).all(1).any()):
+        reporter.notice("custom_guide moves nothing: the first frame shows none of its points.")
+    return tracks[: request.frames]
 
 
 def _image(key: str, path: Path | None, request: Request, reporter: Reporter) -> Image.Image | None:

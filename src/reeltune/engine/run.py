@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from reeltune.engine.stamps import Stamps
 from reeltune.engine.two_scales import denoise_at_two_scales, upsampled
 from reeltune.engine.vae import VaeAtWork
 from reeltune.engine.warm import Warm
+from reeltune.engine.windows import denoise_in_windows
 from reeltune.errors import LoraMismatch, MediaError
 from reeltune.events import CancelToken, LatentsStored
 from reeltune.families import Component
@@ -140,7 +142,6 @@ class Run:
         steered = steering(self._architecture, request, self.config, self._reporter)
         previewer = self._previewer(vae.vae, request)
         checked: list[bool] = []
-
         total = request.steps * request.windows
 
         def on_step(done: int) -> None:
@@ -150,8 +151,7 @@ class Run:
 
         def on_pass(sized: Request) -> None:
             self._cancel.check()
-            if steered.cache is not None:
-                steered.cache.close()  # what it recorded is of another size
+            steered.close()  # what the step cache recorded is of another size or window
             if previewer is not None:
                 previewer.start(sized)
 
@@ -171,19 +171,26 @@ class Run:
             self._cancel.check()
             self._reporter.progress("denoise", 0, total)
             loop = Loop(self._architecture, parts, embeddings, images, on_step, self._placement.device, on_latents)
-            if request.passes:
-                latents = denoise_at_two_scales(loop, request, partial(self._upsample, vae), on_pass)
-            else:
-                latents = denoise(loop, request)
-            self._check_latents(latents.video, images)
-            if latents.sound is not None:
-                self._check_latents(latents.sound, images)
+            latents = self._looped(loop, request, vae, on_pass)
         finally:
             steered.close()
         if previewer is not None:
             self._warm.vae.rgb = previewer.rgb
         self._placement.rest()
         self._report_steering(steered)
+        return latents
+
+    def _looped(self, loop: Loop, request: Request, vae: VaeAtWork, on_pass: Callable[[Request], None]) -> Latents:
+        """The latents of all passes and windows, checked. `on_pass`: called before each of them."""
+        if request.passes:
+            latents = denoise_at_two_scales(loop, request, partial(self._upsample, vae), on_pass)
+        elif request.window is not None and runtime_of(self._architecture).continues:
+            latents = denoise_in_windows(loop, request, request.window, on_pass)
+        else:
+            latents = denoise(loop, request)
+        self._check_latents(latents.video, loop.images)
+        if latents.sound is not None:
+            self._check_latents(latents.sound, loop.images)
         return latents
 
     def _upsample(self, vae: VaeAtWork, latents: torch.Tensor) -> torch.Tensor:

@@ -184,7 +184,8 @@ class Loop:
 
     `parts`: the VAE and the transformer. `on_step` is called after each step with the number done, of the steps of all
     windows; what it raises stops the work. `device`: what the work is done on. `on_latents` gets the latents after each
-    step, as the pipeline holds them, and the share of noise (0 to 1) that is left in them.
+    step, as the pipeline holds them, and the share of noise (0 to 1) that is left in them. `before`: the latents of the
+    window before; None for the first one.
     """
 
     architecture: Architecture
@@ -194,6 +195,7 @@ class Loop:
     on_step: Callable[[int], None]
     device: torch.device | None = None
     on_latents: OnLatents | None = None
+    before: torch.Tensor | None = None
 
     def run(self, request: Request, generator: torch.Generator, first_step: int = 0, **options: Any) -> Latents:
         """From noise to latents [1, channels, latent frames, latent height, latent width], and those of sound, fp32.
@@ -203,22 +205,31 @@ class Loop:
         runtime = runtime_of(self.architecture)
         pipeline = self._pipeline(request)
         step_end = StepEnds(request, self.on_step, self._seen(request), first_step, stop=runtime.decodes_windows)
-        references = len(self.images.references)  # what they stand for comes before the video
         arguments = self._arguments(request, generator, step_end) | options
         left_out = _NOT_IN_ALL_CALLS - set(inspect.signature(pipeline.__call__).parameters)
         if _STEP_END in left_out:
             call_after_steps(pipeline, step_end)
         with torch.no_grad(), quiet(), seeded(request.seed, self.device):
+            if runtime.conditions is not None:
+                conditions = runtime.conditions(pipeline, request, self.images, self.before)
+                self.parts[TRANSFORMER].conditions = conditions
             try:
                 result = pipeline(**{name: value for name, value in arguments.items() if name not in left_out})
             except AllStepsMade:
-                windows = [latents[:, :, references:] for latents in step_end.windows]
+                windows = [self._of_video(latents) for latents in step_end.windows]
                 return Latents(torch.cat(windows, dim=2).float())
         if runtime.channels_last:
             return Latents(self._channels_first(result.frames).float())
         # the pipeline cuts off what the decoder needs for the first frames, and leaves what references stand for
-        latents = step_end.windows[-1] if runtime.extra_frames(self._config) else result.frames[:, :, references:]
+        latents = step_end.windows[-1] if runtime.extra_frames(self._config) else self._of_video(result.frames)
         return Latents(latents.float(), result.audio.float() if runtime.sound else None)
+
+    def _of_video(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents without those that stand for reference images, before the video or after it."""
+        count = len(self.images.references)
+        if runtime_of(self.architecture).references_last:
+            return latents[:, :, : latents.shape[2] - count]
+        return latents[:, :, count:]
 
     @property
     def _config(self) -> Config:
@@ -263,6 +274,8 @@ class Loop:
         as_decoded = runtime.as_decoded
         if on_latents is not None and as_decoded is not None:
             return lambda latents, noise: on_latents(as_decoded(latents, self.parts[VAE], request), noise)
+        if on_latents is not None and runtime.references_last:
+            return lambda latents, noise: on_latents(self._of_video(latents), noise)
         if on_latents is None or not runtime.channels_last:
             return on_latents
         return lambda latents, noise: on_latents(self._channels_first(latents), noise)

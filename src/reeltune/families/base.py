@@ -127,11 +127,11 @@ LATENT_COMPONENTS = (VAE, *SMALL_COMPONENTS)
 class Input:
     """An image or a video that an architecture accepts as input.
 
-    `key`: the setting with its path or paths. `kind`: "image", "images", "video" or "mask". `letters_key`: the setting
-    whose letters select inputs. `letter`: the letter that selects this one; empty if none does. `held`: whether the
-    last frame of a video that is too short is used for the rest; otherwise the model makes up the rest. `border`: the
-    brightness, 0 to 255, of the border around an image of another shape. `label`, `help`: those of the form, if they
-    aren't those of the setting.
+    `key`: the setting with its path or paths. `kind`: "image", "images", "video", "mask" or "tracks" (of points).
+    `letters_key`: the setting whose letters select inputs. `letter`: the letter that selects this one; empty if none
+    does. `held`: whether the last frame of a video that is too short is used for the rest; otherwise the model makes up
+    the rest. `border`: the brightness, 0 to 255, of the border around an image of another shape. `label`, `help`: those
+    of the form, if they aren't those of the setting.
     """
 
     key: str
@@ -151,11 +151,12 @@ class Windows:
 
     `overlaps`: the numbers of frames that two windows may share; empty for any number that the family can make.
     `block`: the number of latent frames that are made at once in every mode but the first; 0 for architectures without
-    modes.
+    modes. `anchor`: frames that each window but the first begins with besides the shared ones, and that aren't shown.
     """
 
     overlaps: tuple[int, ...] = ()
     block: int = 0
+    anchor: int = 0
 
 
 # Groups of settings; the first setting of each group turns it on.
@@ -181,9 +182,18 @@ MASK_VIDEO = Input("video_mask", "mask", "video_prompt_type", "A")
 REFERENCE_IMAGES = Input("image_refs", "images", "video_prompt_type", "I")
 FACE_VIDEO = Input("video_guide2", "video", "video_prompt_type", "B")
 BACKGROUND_VIDEO = Input("custom_guide", "video", "video_prompt_type", "", label="Background video")
+TRAJECTORIES = Input(
+    "custom_guide",
+    "tracks",
+    "video_prompt_type",
+    "",
+    label="Trajectories",
+    help="A NumPy file (.npy) of shape [frames, points, 2]: x and y of each point in each frame, in pixels of the "
+    "video, or as fractions of its width and height. Negative where a point can't be seen.",
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each family exists once; a hash of all names would be slow
 class Family:
     """A group of architectures that share code.
 
@@ -301,10 +311,13 @@ class Architecture:
     `scales`: how its videos are made at two scales; None if they are made in one pass. `unused_files`: parts of the
     names of files that definitions list under `preload_URLs`, but that reeltune doesn't use. `solvers`: where they
     differ from the family's. `windows`: how it makes long videos; None if it can't make them in several windows.
-    `modes`: the choices of `model_mode`, pairs of label and value; `mode_label`: what is chosen. `image_outputs`:
-    whether a single image is made instead of a video. `image_frames`: the length of the longest video that such an
-    image is the end of. `distilled`: its variant for distilled models, if they are used otherwise. `perturbations`: the
-    values of `perturbation_switch` that it supports: 1 for skip-layer guidance, 2 for spatiotemporal guidance.
+    `modes`: the choices of `model_mode`, pairs of label and value; `mode_label`: what is chosen. `mode_loras`: whether
+    the mode is the number of a LoRA under `preload_URLs`, counted from 0, that its videos are made with.
+    `image_outputs`: whether a single image is made instead of a video. `image_frames`: the length of the longest video
+    that such an image is the end of. `transformer_of`: the id of the architecture whose transformers it uses; empty for
+    those with transformers of their own. `distilled`: its variant for distilled models, if they are used otherwise.
+    `perturbations`: the values of `perturbation_switch` that it supports: 1 for skip-layer guidance, 2 for
+    spatiotemporal guidance.
     """
 
     id: str
@@ -334,8 +347,10 @@ class Architecture:
     windows: Windows | None = None
     modes: tuple[tuple[str, int], ...] = ()
     mode_label: str = ""
+    mode_loras: bool = False
     image_outputs: bool = False
     image_frames: int = 1
+    transformer_of: str = ""
     distilled: Architecture | None = None
     perturbations: tuple[int, ...] = (0, 1)
 

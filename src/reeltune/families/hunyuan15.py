@@ -31,6 +31,8 @@ from reeltune.families.base import (
     refused_groups,
     rotary_axes,
 )
+from reeltune.families.components import BYT5, HUNYUAN15_VAE, QWEN, SIGLIP_VISION
+from reeltune.families.components.qwen import TOKENIZER_FOLDERS
 
 _BLOCK, _TO_BLOCK = "double_blocks.{}", "transformer_blocks.{}"
 _REFINER = "txt_in.individual_token_refiner.blocks.{}"
@@ -137,17 +139,29 @@ def derive_config(shapes: Shapes, stored: Config) -> Config:
 
 _WITH_TEMPLATE = ("*.j*",)  # the chat template is in a file of its own, .jinja, or in one of the .json
 _COMPONENTS = (
-    Component("tokenizer", "transformers", "AutoTokenizer", _WITH_TEMPLATE, ("Qwen2.5-VL-7B-Instruct",)),
-    Component("text_encoder", "transformers", "Qwen2_5_VLTextModel", WEIGHT_FILES),
-    Component("tokenizer_2", "transformers", "AutoTokenizer", ("*.json",)),
-    Component("text_encoder_2", "transformers", "T5EncoderModel", WEIGHT_FILES),
-    Component("vae", "diffusers", "AutoencoderKLHunyuanVideo15", WEIGHT_FILES),
+    Component("tokenizer", "transformers", "AutoTokenizer", _WITH_TEMPLATE, TOKENIZER_FOLDERS),
+    Component(
+        "text_encoder", "transformers", "Qwen2_5_VLTextModel", WEIGHT_FILES, kind=QWEN.name, feeds="text_embed_dim"
+    ),
+    Component("tokenizer_2", "transformers", "AutoTokenizer", ("*.json",), kind=BYT5.name),
+    Component(
+        "text_encoder_2", "transformers", "T5EncoderModel", WEIGHT_FILES, kind=BYT5.name, feeds="text_embed_2_dim"
+    ),
+    Component(
+        "vae", "diffusers", "AutoencoderKLHunyuanVideo15", WEIGHT_FILES, kind=HUNYUAN15_VAE.name, feeds="out_channels"
+    ),
 )
-_SIGLIP = ("siglip_vision_model",)
 _IMAGE_COMPONENTS = (
     *_COMPONENTS,
-    Component("image_encoder", "transformers", "SiglipVisionModel", WEIGHT_FILES, _SIGLIP),
-    Component("feature_extractor", "transformers", "SiglipImageProcessor", ("*.json",), _SIGLIP),
+    Component(
+        "image_encoder",
+        "transformers",
+        "SiglipVisionModel",
+        WEIGHT_FILES,
+        kind=SIGLIP_VISION.name,
+        feeds="image_embed_dim",
+    ),
+    Component("feature_extractor", "transformers", "SiglipImageProcessor", ("*.json",), kind=SIGLIP_VISION.name),
 )
 
 HUNYUAN_1_5 = Family(

@@ -29,7 +29,8 @@ from reeltune.families.base import (
     refused_groups,
     rotary_axes,
 )
-from reeltune.families.components import CLIP_TEXT, HUNYUAN_VAE
+from reeltune.families.components import CLIP_TEXT, HUNYUAN_VAE, QWEN
+from reeltune.families.components.qwen import TOKENIZER_FOLDERS
 
 _TEXT, _VIDEO = "text_transformer_blocks.{}", "visual_transformer_blocks.{}"
 _PATCH = (1, 2, 2)  # of all models: frames, height and width of what becomes a token
@@ -100,8 +101,10 @@ KANDINSKY_5 = Family(
     derive_config=derive_config,
     transformer_class="Kandinsky5Transformer3DModel",
     components=(
-        Component("tokenizer", "transformers", "AutoTokenizer", ("*.json",), ("Qwen2.5-VL-7B-Instruct",)),
-        Component("text_encoder", "transformers", "Qwen2_5_VLTextModel", WEIGHT_FILES),  # the part that reads texts
+        Component("tokenizer", "transformers", "AutoTokenizer", ("*.json",), TOKENIZER_FOLDERS),
+        Component(
+            "text_encoder", "transformers", "Qwen2_5_VLTextModel", WEIGHT_FILES, kind=QWEN.name, feeds="in_text_dim"
+        ),
         Component("tokenizer_2", "transformers", "AutoTokenizer", ("*.json", "*.txt"), _CLIP_TOKENIZER_FOLDERS),
         Component(
             "text_encoder_2",

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from reeltune._quiet import freeze_imported
 from reeltune._version import __version__
 from reeltune.definitions import Definition, load_catalog
 from reeltune.errors import (
@@ -209,6 +210,7 @@ class Worker:
         self._release_engine()
         from reeltune import Engine  # heavy, and only in this process
 
+        freeze_imported()
         engine = Engine(
             definition,
             preferences=preferences,

@@ -13,6 +13,8 @@ from reeltune.untrusted import parse_json
 _SUFFIXES = loadable_endings()
 _SHARD_INDEX = ".index.json"  # exists only for weights that are split into several files
 _MAX_INDEX_BYTES = 20_000_000
+_MAX_CONFIG_BYTES = 1_000_000
+_BYTES = "ByT5Tokenizer"
 _TOKENIZER_OR_PROCESSOR = {"tokenizer.json", "vocab.json", "spiece.model", "preprocessor_config.json"}
 
 
@@ -37,7 +39,17 @@ def is_whole_component(folder: Path) -> bool:
         return _names_in_index(folder / index) <= names and "config.json" in names
     if any(name.endswith(_SUFFIXES) for name in names):
         return "config.json" in names
-    return bool(names & _TOKENIZER_OR_PROCESSOR)
+    return bool(names & _TOKENIZER_OR_PROCESSOR) or _is_tokenizer_of_bytes(folder)
+
+
+def _is_tokenizer_of_bytes(folder: Path) -> bool:
+    """Whether a folder has the tokenizer of ByT5, which needs no vocabulary."""
+    path = folder / "tokenizer_config.json"
+    try:
+        content = parse_json(read_bytes(path, _MAX_CONFIG_BYTES), path.name)
+    except (FileError, InvalidJSON):
+        return False
+    return isinstance(content, dict) and content.get("tokenizer_class") == _BYTES
 
 
 def _names_in_index(path: Path) -> set[str]:

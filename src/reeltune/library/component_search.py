@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -273,7 +273,7 @@ def _same_repositories(component: Component, repository: str) -> list[str]:
     names = [repository]
     if component.kind:
         for architecture in ARCHITECTURES.values():
-            if component in architecture.parts:
+            if any(replace(part, feeds=component.feeds) == component for part in architecture.parts):
                 names.append(architecture.components_repo)
     return list(dict.fromkeys(names))
 

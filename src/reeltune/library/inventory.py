@@ -6,9 +6,10 @@ the Hub, the data in the package. LoRAs are searched in the folders `loras` inst
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from reeltune.net import HUB, file_key, shown
 CHECKPOINT_SUFFIXES = loadable_endings()
 PACKAGE_FILES = Path(str(resources.files("reeltune"))) / "nano"
 _LORAS = "loras"
+_MOST_REMEMBERED = 2000  # files whose headers aren't read again while they are unchanged
+_SETTLED_NS = 2_000_000_000  # a file that has changed since may change again without another time
 
 
 @dataclass(frozen=True)
@@ -204,8 +207,10 @@ class Inventory:
         status = path.stat()
         key = (path, status.st_size, status.st_mtime_ns, status.st_ino)
         if key not in self._headers:
-            header = read_header(path)
-            self._headers[key] = FileOnDisk(path, header.file_bytes, identify(header), tuple(header.notices))
+            changed = max(status.st_mtime_ns, status.st_ctime_ns)
+            settled = time.time_ns() - changed > _SETTLED_NS
+            read = _read_settled if settled else _read_settled.__wrapped__
+            self._headers[key] = read(*key, status.st_dev, changed)
         return self._headers[key]
 
     def _origin_mismatch(self, path: Path, version: Version) -> str:
@@ -307,18 +312,33 @@ class Inventory:
         return folders
 
 
+@lru_cache(maxsize=_MOST_REMEMBERED)
+def _read_settled(path: Path, *_: int) -> FileOnDisk:
+    """A checkpoint with its identity, remembered for all inventories of this process.
+
+    The numbers tell the file from others under its path, and from itself after a change. Raises CheckpointError,
+    OSError.
+    """
+    header = read_header(path)
+    return FileOnDisk(path, header.file_bytes, identify(header), tuple(header.notices))
+
+
 class LoraInventory(Inventory):
     """The LoRAs below a root and its read-only folders, for models whose LoRAs are in the folder `loras/<folder>`.
 
-    In a model folder, LoRAs are in a folder `loras` inside or beside it, as WanGP and ComfyUI store them.
+    In a model folder, LoRAs are in a folder `loras` inside or beside it, as WanGP and ComfyUI store them. `preloaded`:
+    whether they may also be among the checkpoints, where WanGP stores what `preload_URLs` lists.
     """
 
-    def __init__(self, root: Path, folder: str, model_folders: tuple[str, ...] = ()) -> None:
-        super().__init__(root)
+    def __init__(
+        self, root: Path, folder: str, model_folders: tuple[str, ...] = (), *, preloaded: bool = False
+    ) -> None:
+        super().__init__(root, model_folders if preloaded else ())
         tops = lora_folders(root, model_folders)
         self.downloads = tops[0] / folder
         own = [top / folder for top in tops]
-        self.folders = tuple(dict.fromkeys((*own, *tops, PACKAGE_FILES)))
+        checkpoints = self.folders if preloaded else ()
+        self.folders = tuple(dict.fromkeys((*own, *tops, *checkpoints, PACKAGE_FILES)))
 
     def _listed_path(self, text: str) -> Path:
         """The path of a LoRA: absolute, or relative to a folder of LoRAs or to the root."""

@@ -14,6 +14,7 @@ from reeltune.untrusted import clean_text
 
 JSON_FILE = "a JSON file"
 SAFETENSORS_FILE = "a safetensors file"
+NUMPY_FILE = "a NumPy file"
 VIDEO_SUFFIX, IMAGE_SUFFIX = ".mp4", ".png"  # of the files that are written
 OUTPUT_SUFFIXES = (VIDEO_SUFFIX, IMAGE_SUFFIX)
 HEAD_BYTES = 4096  # enough to recognize every kind
@@ -68,6 +69,7 @@ _STARTS: tuple[tuple[bytes, FileKind], ...] = (
     (b"%PDF", FileKind("a PDF file")),
     (b"PK\x03\x04", FileKind("a ZIP archive")),
     (b"GGUF", FileKind("a GGUF file")),
+    (b"\x93NUMPY", FileKind(NUMPY_FILE, suffixes=(".npy",))),
     (b"#EXTM3U", FileKind("a playlist")),
     (b"version https://git-lfs", FileKind("a Git LFS pointer")),
 )

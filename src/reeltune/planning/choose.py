@@ -285,19 +285,25 @@ def _rank(candidate: _Candidate, target: _Target) -> _Rank:
 def _distance(weight_format: WeightFormat, target: _Target) -> int:
     """How far a format is from the preferred quantization: 0 is what is preferred.
 
-    Of formats that aren't preferred, those come first that lose least: 16 bits, then int8 before fp8 and others.
+    Of formats that aren't preferred, those come first that lose least: 16 bits, then int8 before fp8 and others, and
+    nvfp4 last.
     """
     is_quanto, is_int8 = weight_format.stays_quantized, weight_format.stored_as_int8
     sixteen_bits = not is_quanto and not weight_format.converted_on_load
     is_fp8 = weight_format.can_stay and not is_int8
+    four_bits = _has_four_bits(weight_format)
     order: tuple[bool, ...]
     if target.quantization == "int8":
-        order = (is_quanto, is_int8, sixteen_bits, True)
+        order = (is_quanto, is_int8, sixteen_bits, not four_bits, True)
     elif target.quantization == "fp8":
-        order = (is_fp8, is_quanto, is_int8, sixteen_bits, True)
+        order = (is_fp8, is_quanto, is_int8, sixteen_bits, not four_bits, True)
     else:
-        order = (sixteen_bits, not is_int8, True)
+        order = (sixteen_bits, not is_int8 and not four_bits, is_int8, True)
     return order.index(True)
+
+
+def _has_four_bits(weight_format: WeightFormat) -> bool:
+    return weight_format.quantization is Quantization.NVFP4
 
 
 def _why_worse(candidate: _Candidate, best: _Candidate, target: _Target) -> str:
@@ -308,6 +314,7 @@ def _why_worse(candidate: _Candidate, best: _Candidate, target: _Target) -> str:
         actual = best.format.label
         reason = f"{preferred} is preferred" + ("" if actual == preferred else f", and {actual} comes closer")
         less_exact = candidate.format.converted_on_load and not best.format.converted_on_load
+        less_exact = less_exact or _has_four_bits(candidate.format)
         return reason + (f"; {candidate.format.label} is less exact" if less_exact else "")
     if rank.other_dtype != best_rank.other_dtype:
         return f"{target.dtype} is preferred"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reeltune.checkpoints.formats import format_of
+from reeltune.checkpoints.identify import Identity
 from reeltune.definitions import Definition
 from reeltune.definitions.slots import TEXT_ENCODER, TRANSFORMER
 from reeltune.dtypes import Quantization
@@ -162,7 +163,7 @@ def _item(
         bytes=size_on_disk(files),
         in_place=is_in_place(place.path, inventory),
     )
-    return item if choice is None else as_component(item, choice, place.files)
+    return item if choice is None else as_component(item, component, choice, place.files)
 
 
 def _is_own(path: Path, inventory: Inventory) -> bool:
@@ -170,19 +171,30 @@ def _is_own(path: Path, inventory: Inventory) -> bool:
     return path.is_dir() and path.is_relative_to(inventory.downloads) and "--" in path.parent.name
 
 
-def as_component(item: Item, choice: Choice, files: Iterable[FileOnDisk] = ()) -> Item:
+def as_component(item: Item, component: Component, choice: Choice, files: Iterable[FileOnDisk] = ()) -> Item:
     """An item as the component that was chosen: whether it is quantized while loading, and the memory that it takes."""
-    identities = [file.identity for file in files] or [choice.facts.identity]
+    identities = [identity for identity in (file.identity for file in files) if identity is not None]
+    if not identities and choice.facts.identity is not None:
+        identities = [choice.facts.identity]
+    loaded = sum(_loaded_bytes(identity, component) for identity in identities)
     size = item.bytes or 0
-    known = [identity.memory_bytes for identity in identities if identity is not None]
-    if known and any(identity.quantization is not Quantization.NONE for identity in identities if identity):
-        size = sum(known)  # in 16 bits
+    if any(identity.quantization is not Quantization.NONE for identity in identities):
+        size = loaded  # in 16 bits
+    elif loaded:
+        size = size * loaded // sum(identity.memory_bytes for identity in identities)
     stays_int8 = format_of(choice.quantization).stays_quantized
     quantize = choice.quantize_on_load and item.subject == TEXT_ENCODER and size >= SMALLEST_QUANTIZED
-    memory = sum(known) if stays_int8 and known else size
+    memory = loaded if stays_int8 and loaded else size
     return replace(
         item, component=True, quantize=quantize, memory=round(size * _INT8_SHARE) if quantize else memory or None
     )
+
+
+def _loaded_bytes(identity: Identity, component: Component) -> int:
+    """The bytes of a file's weights, in memory, that are the component's; a file may contain other models too."""
+    sizes = {match.kind: match.memory_bytes for match in identity.components}
+    parts = sum(sizes.get(part.kind, 0) for part in component.assembled)
+    return sizes.get(component.kind, 0) or parts or identity.memory_bytes
 
 
 def is_in_place(path: Path, inventory: Inventory) -> bool:

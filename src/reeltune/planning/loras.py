@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from reeltune.definitions import Definition, Version
+from reeltune.errors import SettingsError
 from reeltune.library.index import fold
 from reeltune.library.inventory import FileQuery, LoraInventory
 from reeltune.library.places import is_valid_name
@@ -14,6 +16,7 @@ from reeltune.net import file_key, shown
 from reeltune.planning.facts import listed_sha256
 from reeltune.planning.item import Item
 from reeltune.preferences import Preferences
+from reeltune.request.loras import mode_loras
 from reeltune.settings import layer, stored_settings
 
 _SUBFOLDER = "|"  # in a URL, before the subfolder that its file is stored in, as in WanGP's settings
@@ -41,14 +44,20 @@ def default_loras(definition: Definition) -> tuple[str, ...]:
     """The LoRAs of a definition, followed by those of its settings, with the defaults that the user saved."""
     saved = stored_settings(definition.root, definition.id).settings
     settings = layer(definition.architecture, definition.settings, saved)
-    return (*(lora.url for lora in definition.loras), *(settings.get("activated_loras") or ()))
+    of_mode: tuple[str, ...] = ()
+    with contextlib.suppress(SettingsError):  # which a request reports
+        of_mode = mode_loras(definition, settings)
+    return (*of_mode, *(lora.url for lora in definition.loras), *(settings.get("activated_loras") or ()))
 
 
 def planned_loras(definition: Definition, preferences: Preferences, sources: Sequence[str]) -> tuple[PlannedLora, ...]:
     """The LoRAs with these URLs or paths."""
     if not sources:
         return ()
-    inventory = LoraInventory(definition.root, definition.architecture.loras, preferences.model_folders)
+    architecture = definition.architecture
+    inventory = LoraInventory(
+        definition.root, architecture.loras, preferences.model_folders, preloaded=architecture.mode_loras
+    )
     reserved: dict[str, str] = {}
     planned = []
     for number, source in enumerate(sources):

@@ -24,6 +24,7 @@ from reeltune.machine import Machine, probe
 from reeltune.net import file_key
 from reeltune.planning.choose import Choice, Facts, Selection
 from reeltune.planning.components import as_component, component_items, is_in_place
+from reeltune.planning.contradiction import component_of
 from reeltune.planning.facts import file_query, select
 from reeltune.planning.headers import Headers
 from reeltune.planning.item import Item
@@ -231,11 +232,13 @@ def _size_notices(definition: Definition, choice: Choice) -> list[str]:
     identity = choice.facts.identity
     if role_of(choice.slot, definition.slots) is not Role.WHOLE:
         return []
-    if identity is None or not identity.architectures or definition.architecture.id in identity.architectures:
+    architecture = definition.architecture
+    own = {architecture.id, architecture.transformer_of}
+    if identity is None or not identity.architectures or own.intersection(identity.architectures):
         return []
     return [
         f"The header of {choice.version.file_name} looks like {' or '.join(identity.architectures)}; it is used as "
-        f"{definition.architecture.id}, as the definition says."
+        f"{architecture.id}, as the definition says."
     ]
 
 
@@ -249,12 +252,14 @@ def _files(definition: Definition, selection: Selection, inventory: Inventory) -
         item = _item(slot, version, facts, definition, inventory, reserved)
         reserved.setdefault(fold(item.path.name), file_key(item.url))
         if slot in selection.components:
-            item = as_component(item, selection.components[slot])
+            item = as_component(item, component_of(definition.architecture, slot), selection.components[slot])
         yield item
 
 
 def used_preload(definition: Definition) -> tuple[Version, ...]:
-    """The versions under `preload_URLs`, without those that only features of other programs use."""
+    """The versions under `preload_URLs`, without LoRAs of modes and those that only features of other programs use."""
+    if definition.architecture.mode_loras:
+        return ()
     unused = definition.architecture.unused_files
     return tuple(
         version for version in definition.preload if not any(part in version.file_name.lower() for part in unused)
@@ -262,6 +267,8 @@ def used_preload(definition: Definition) -> tuple[Version, ...]:
 
 
 def _preload_notices(definition: Definition) -> list[str]:
+    if definition.architecture.mode_loras:
+        return []
     left_out = len(definition.preload) - len(used_preload(definition))
     if not left_out:
         return []

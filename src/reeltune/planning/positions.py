@@ -20,7 +20,7 @@ def check_positions(plan: Plan, request: Request) -> None:
     if not positions:
         return
     side, step = architecture.resolution_step, architecture.family.frame_step
-    references = len(request.inputs.reference_images)  # each stands before the video as a frame of its own
+    references = len(request.inputs.reference_images)  # each stands before or after the video as a frame of its own
     longest = (positions - 1 - references) * step + 1
     if max(request.width, request.height) <= positions * side and request.frames <= longest:
         return

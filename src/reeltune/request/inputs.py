@@ -15,7 +15,10 @@ from reeltune.request.letters import check_letters, flag, inverts_mask, keeps_ma
 from reeltune.request.values import InputFiles
 
 _MAX_IMAGES = 16
-_LABELS = {"image": "an image", "images": "one or more images", "video": "a video", "mask": "a mask video"}
+_LABELS = {
+    "image": "an image", "images": "one or more images", "video": "a video", "mask": "a mask video",
+    "tracks": "a NumPy file (.npy)",
+}  # fmt: skip
 
 
 def input_files(
@@ -43,7 +46,11 @@ def input_files(
             notify(notice)
     if "video_mask" in files and "video_guide" not in files:
         raise SettingsError("video_mask needs a video_guide to mask.", hint="Use --video-guide FILE.")
-    _check_replacement(files)
+    kinds = {model_input.key: model_input.kind for model_input in architecture.inputs}
+    custom = _first(files.get("custom_guide"))
+    tracks = custom if kinds.get("custom_guide") == "tracks" else None
+    if tracks is None:
+        _check_replacement(files)
     letters = settings.get("video_prompt_type") or ""
     references = [model_input for model_input in architecture.inputs if model_input.key == "image_refs"]
     return InputFiles(
@@ -53,7 +60,8 @@ def input_files(
         mask_video=_first(files.get("video_mask")),
         reference_images=files.get("image_refs", ()),
         face_video=_first(files.get("video_guide2")),
-        background_video=_first(files.get("custom_guide")),
+        background_video=None if tracks else custom,
+        tracks=tracks,
         mask_inverted=inverts_mask(letters),
         control_kept=keeps_masked(letters),
         held=any(model_input.held for model_input in architecture.inputs),

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from reeltune.definitions import Definition
 from reeltune.definitions.ltx_config import makes_distilled
+from reeltune.errors import SettingsError
 from reeltune.families.base import LORA_SOURCES, LORA_WEIGHTS
 from reeltune.families.values import DISTILLED_STEPS, Settings
 from reeltune.request.values import Lora, Phase
+from reeltune.request.windows import mode_of
 from reeltune.settings.multipliers import StepWeights, add_items, parse_multipliers, weights_of
 
 
@@ -20,6 +22,7 @@ def loras_of(
     `settings`: complete settings. `solver`: it may use the LoRA of the second pass in all steps. Raises
     SettingsError for invalid weights.
     """
+    of_mode = mode_loras(definition, settings)
     users = list(settings.get(LORA_SOURCES) or ())
     scales = definition.architecture.scales
     lora = scales.lora if scales and not any(makes_distilled(source) for source in users) else ""
@@ -27,6 +30,7 @@ def loras_of(
     text = _weights_of_second_pass(solver, len(phases)) if lora else ""
     second = [lora] if text else []
     weights = [
+        *_weights("", of_mode, notices),
         *_weights(definition.lora_multipliers, own, notices),
         *_weights(text, second, notices),
         *_weights(settings.get(LORA_WEIGHTS) or "", users, notices),
@@ -35,8 +39,23 @@ def loras_of(
     switch_phase = settings.get("model_switch_phase") or 1
     return tuple(
         Lora(source, weight.by_step(phase_steps, switch_phase))
-        for source, weight in zip((*own, *second, *users), weights, strict=True)
+        for source, weight in zip((*of_mode, *own, *second, *users), weights, strict=True)
     )
+
+
+def mode_loras(definition: Definition, settings: Settings) -> tuple[str, ...]:
+    """The LoRA that `model_mode` chooses; none for architectures whose modes don't.
+
+    Raises SettingsError for a mode without a LoRA.
+    """
+    architecture = definition.architecture
+    if not architecture.mode_loras:
+        return ()
+    mode, loras = mode_of(settings, architecture), definition.preload
+    if mode < len(loras):
+        return (loras[mode].url,)
+    message = f"model_mode is {mode}, and {definition.id} lists {len(loras)} LoRAs under preload_URLs."
+    raise SettingsError(message, hint="List one for each mode, in their order.")
 
 
 def _weights_of_second_pass(solver: str, passes: int) -> str:

@@ -156,12 +156,12 @@ def _phase_notices(definition: Definition, settings: Settings) -> Iterator[str]:
 
 
 def _window_notices(settings: Settings) -> Iterator[str]:
-    """A notice if prompts are meant for windows of one video, because each becomes a separate video."""
+    """A notice if prompts are meant for windows of one video: they aren't supported, and each becomes a video."""
     mode = settings.get("multi_prompts_gen_type", "")
     if not mode.endswith("W") or len(split_prompts(settings["prompt"], mode)) == 1:
         return
     unit = "paragraph" if mode.startswith("P") else "line"
-    yield f"multi_prompts_gen_type={mode} needs sliding windows, which are not supported: each {unit} is a video."
+    yield f"multi_prompts_gen_type={mode}: prompts for single windows are not supported. Each {unit} is a video."
 
 
 def _short(value: Any) -> str:

@@ -106,7 +106,7 @@ class InputFiles:
     `mask_inverted`: whether the black area of the mask is changed, instead of the white. `control_kept`: whether the
     control video is unchanged under the mask, instead of gray. `held`: whether the last frame of a video that is too
     short is used for the rest; otherwise the model makes up the rest. `border`: the brightness of the border around
-    reference images.
+    reference images. `tracks`: trajectories of points.
     """
 
     start_image: Path | None = None
@@ -116,6 +116,7 @@ class InputFiles:
     reference_images: tuple[Path, ...] = ()
     face_video: Path | None = None
     background_video: Path | None = None
+    tracks: Path | None = None
     mask_inverted: bool = False
     control_kept: bool = False
     held: bool = False

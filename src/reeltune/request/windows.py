@@ -20,9 +20,9 @@ def mode_of(settings: Settings, architecture: Architecture) -> int:
     if not architecture.modes:
         return 0
     mode = settings.get("model_mode") or 0
-    values = [value for _, value in architecture.modes]
-    if mode in values:
-        return values[values.index(mode)]
+    for _, value in architecture.modes:
+        if mode in (value, str(value)):  # other programs store some numbers as text
+            return value
     choices = ", ".join(f"{value} ({label.lower()})" for label, value in architecture.modes)
     raise SettingsError(f"Invalid value {shown(mode)} for model_mode.", hint=f"It must be one of {choices}.")
 
@@ -44,20 +44,25 @@ def windows_of(
         step = architecture.family.frame_step * block
         first = _fitted(1, architecture, block)
         notify(f"{frames} frames become {fitted}: in this mode, the number must be {first} plus a multiple of {step}.")
-    if windows.overlaps and fitted <= 2 * min(windows.overlaps):
+    if windows.overlaps and not windows.anchor and fitted <= 2 * min(windows.overlaps):
         least = 2 * min(windows.overlaps) * architecture.family.frame_step // 2 + 1
         raise SettingsError(
             f"{architecture.id} makes at least {least} frames, and video_length is {fitted}.",
             hint=f"Set video_length={least} or more.",
         )
-    size = _fitted(settings.get(_SIZE) or fitted, architecture, block)
+    wanted = settings.get(_SIZE) or fitted
+    size = _fitted(wanted, architecture, block)
     if fitted <= size:
         return fitted, None
-    overlap = _overlap(settings.get(_OVERLAP, 1), windows, architecture, block)
-    if 2 * overlap >= size:
+    shared = settings.get(_OVERLAP, 1)
+    overlap = _overlap(shared, windows, architecture, block)
+    for key, value, used in ((_SIZE, wanted, size), (_OVERLAP, shared, overlap)):
+        if value != used:
+            notify(f"{key} is {value}: {used} is used, since windows have whole latent frames.")
+    if 2 * (overlap + windows.anchor) >= size:
         message = f"Windows of {size} frames can't share {overlap} frames."
-        raise SettingsError(message, hint=f"{_SIZE} must be more than twice {_OVERLAP}.")
-    return fitted, Window(size, overlap, _noise(settings))
+        raise SettingsError(message, hint=f"{_SIZE} must be more than {2 * (overlap + windows.anchor)}.")
+    return fitted, Window(size, overlap + windows.anchor, _noise(settings))
 
 
 def _fitted(frames: int, architecture: Architecture, block: int) -> int:

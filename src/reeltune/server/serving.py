@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from reeltune._quiet import freeze_imported, uncollected
 from reeltune.errors import ServeError
 from reeltune.jobs import Runner
 from reeltune.jobs.chosen import chosen_workers
@@ -102,7 +103,9 @@ def serve(
     stop = _stop_event()
     with Runner(root, confined=not serving.trusted, workers=handles, cluster=cluster) as runner:
         workspace = Workspace(root, runner, local=serving.trusted)
-        running = launch(workspace, serving, access)
+        with uncollected():
+            running = launch(workspace, serving, access)
+        freeze_imported()
         if serving.page:
             say(f"The page is at {running.url} (press Ctrl-C to stop).")
         say(f"The API is at {running.url}v1, and its documentation at {running.url}docs.")

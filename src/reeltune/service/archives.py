@@ -23,7 +23,7 @@ from typing import Any
 
 from reeltune.errors import FileError, InvalidJSON, ReeltuneError
 from reeltune.files import open_regular, reason
-from reeltune.media.kinds import HEAD_BYTES, kind_of_bytes
+from reeltune.media.kinds import HEAD_BYTES, NUMPY_FILE, kind_of_bytes
 from reeltune.service.uploads import MAX_BYTES, MAX_JSON_BYTES, IncomingFile, UploadLimit, clean_name
 from reeltune.service.workspace import Workspace
 from reeltune.untrusted import clean_text, parse_json
@@ -128,7 +128,7 @@ class Archive:
             with contextlib.closing(self._pieces(info)) as pieces:
                 head = next(pieces)
                 kind = kind_of_bytes(head)
-                if not kind.image and not kind.container:
+                if not kind.image and not kind.container and kind.label != NUMPY_FILE:
                     raise ArchiveRefused(f"{_shown(name)} in {self._name} is {kind.label}, not an image or a video.")
                 return _receive(workspace, name, itertools.chain((head,), pieces))
         except OSError as error:

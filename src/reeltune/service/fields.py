@@ -52,7 +52,8 @@ _KEYS_THAT_MAY_BE_EMPTY = (
 _LIST_KEYS = ("perturbation_layers",)
 _MINIMUMS = {COUNT.name: 1, INTEGER.name: 0, STEP_OR_NONE.name: -1}
 _MIN_SLIDER_STEPS, _MIN_SLIDER_FRAMES = 100, 129  # a slider reaches at least this far
-_INPUT_KINDS = {"image": "image", "images": "images", "video": "video", "mask": "video"}
+_INPUT_KINDS = {"image": "image", "images": "images", "video": "video", "mask": "video", "tracks": "tracks"}
+FILE_KINDS = tuple(dict.fromkeys(_INPUT_KINDS.values()))  # of fields that take files
 
 FormValues = Mapping[str, Any]  # what a browser sends, by the key of the setting
 
@@ -62,8 +63,8 @@ class FormField:
     """A field of a form.
 
     `kind` of a setting: "text", "lines", "size", "seed", "slider", "number", "whole", "numbers" (a list), "choice",
-    "loras" (a list of names) or "weights" (of LoRAs); of an input: "image", "images" or "video". `choices`: pairs of
-    label and value. `rate`: frames per second, if the value is a number of frames.
+    "loras" (a list of names) or "weights" (of LoRAs); of an input: "image", "images", "video" or "tracks" (a NumPy
+    file). `choices`: pairs of label and value. `rate`: frames per second, if the value is a number of frames.
     """
 
     key: str

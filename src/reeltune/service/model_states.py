@@ -79,15 +79,17 @@ def folder_facts(folder: Path, suffix: str = "") -> FolderFacts:
     return tuple(sorted(files))
 
 
-def _walk(folder: str, prefix: str, visited: set[Path]) -> Iterator[tuple[str, os.stat_result]]:
-    """Names relative to the first folder, and facts of the files. `visited`: real paths, as links may form loops."""
+def _walk(folder: str, prefix: str, visited: set[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:
+    """Names relative to the first folder, and facts of the files. `visited`: devices and inodes of the folders, as
+    links may form loops.
+    """
     try:
-        real_path = Path(folder).resolve()
-        if real_path in visited:
+        facts = os.stat(folder)  # noqa: PTH116 - a hundred folders are looked at whenever the page asks
+        if (facts.st_dev, facts.st_ino) in visited:
             return
-        visited.add(real_path)
+        visited.add((facts.st_dev, facts.st_ino))
         entries = list(os.scandir(folder))
-    except (OSError, RuntimeError):  # missing or not readable: the models that need the folder report it
+    except OSError:  # missing or not readable, or links in a circle: the models that need the folder report it
         return
     for entry in entries:
         if entry.name.startswith(".") or entry.name.endswith(PARTIAL):

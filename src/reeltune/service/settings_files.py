@@ -16,6 +16,7 @@ from reeltune.media.origin import read_stored
 from reeltune.service.uploads import MAX_BYTES, accepted_name, check_media, clean_name, copy_to_uploads
 from reeltune.service.workspace import Workspace
 
+_CONTENT = {"image": "image", "images": "image", "tracks": "tracks"}  # of an input's file; a video for all other kinds
 _EMPTY: tuple[Any, ...] = (None, "", [])
 
 
@@ -53,7 +54,7 @@ def checked_inputs(workspace: Workspace, definition: Definition, settings: Setti
             continue
         paths = [_inside(workspace, model_input.key, path) for path in (value if isinstance(value, list) else [value])]
         for path in paths:
-            _check_media(path, "image" if model_input.kind.startswith("image") else "video")
+            _check_media(path, _CONTENT.get(model_input.kind, "video"))
         relative_paths = [workspace.relative(path) for path in paths]
         checked[model_input.key] = relative_paths if model_input.kind == "images" else relative_paths[0]
     return checked

@@ -6,7 +6,7 @@ from typing import Any
 
 from reeltune.definitions import Definition
 from reeltune.families.vocabulary import KEYS
-from reeltune.service.fields import FormField, fields_of, initial_settings, inputs_of
+from reeltune.service.fields import FILE_KINDS, FormField, fields_of, initial_settings, inputs_of
 from reeltune.untrusted import JsonObject
 
 _FILE_HELP = "The id of an uploaded file, a data URL, or the path of an earlier output."
@@ -31,7 +31,7 @@ def settings_schema(definition: Definition) -> JsonObject:
 
 
 def _property(field: FormField, default: Any) -> JsonObject:
-    if field.kind in ("image", "images", "video"):
+    if field.kind in FILE_KINDS:
         return _file_property(field)
     schema: JsonObject = {**KEYS[field.key].kind.schema, "title": field.label}
     if field.help or KEYS[field.key].help:

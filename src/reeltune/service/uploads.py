@@ -25,7 +25,8 @@ from reeltune.files import is_file, write_atomic
 from reeltune.library.inventory import PARTIAL
 from reeltune.machine import free_disk
 from reeltune.media.inputs import read_clip, read_image
-from reeltune.media.kinds import JSON_FILE, SAFETENSORS_FILE, display, kind_of
+from reeltune.media.kinds import JSON_FILE, NUMPY_FILE, SAFETENSORS_FILE, display, kind_of
+from reeltune.media.tracks import read_tracks
 from reeltune.service.lora_files import read_lora
 from reeltune.service.workspace import Workspace
 
@@ -114,8 +115,8 @@ class IncomingFile:
     def finish(self) -> Path:
         """Check the content and move the file to `<folder>/<sha256>/<name>`, so that equal content is stored once.
 
-        Raises UploadRefused for a file that is neither an image, a video, a LoRA nor JSON, OSError when it can't be
-        stored.
+        Raises UploadRefused for a file that is neither an image, a video, trajectories, a LoRA nor JSON, OSError when
+        it can't be stored.
         """
         self._file.close()
         try:
@@ -142,14 +143,17 @@ class IncomingFile:
 def accepted_name(path: Path, name: str, *, media_only: bool = False) -> str:
     """The name to store an uploaded file under, with a suffix that matches its content.
 
-    Raises MediaError unless the file is an image or a video that can be decoded or, without `media_only`, JSON or a
-    LoRA.
+    Raises MediaError unless the file is an image or a video that can be decoded, trajectories or, without `media_only`,
+    JSON or a LoRA.
     """
     safe_name = clean_name(name)
     try:
         kind = kind_of(path)
         if kind.image or kind.container:
             check_media(path, "image" if kind.image else "video")
+            return _with_suffix(safe_name, kind.suffixes)
+        if kind.label == NUMPY_FILE:
+            check_media(path, "tracks")
             return _with_suffix(safe_name, kind.suffixes)
     except MediaError as error:
         raise MediaError(error.message.replace(display(path), safe_name), hint=error.hint) from error
@@ -188,10 +192,12 @@ def clean_name(name: str) -> str:
 
 
 def check_media(path: Path, kind: str) -> None:
-    """Decode the beginning of an "image" or a "video". Raises MediaError when that fails."""
+    """Decode an "image", the beginning of a "video", or "tracks". Raises MediaError when that fails."""
     with _DECODING:
         if kind == "image":
             read_image(path)
+        elif kind == "tracks":
+            read_tracks(path)
         else:
             read_clip(path, 1, 1, _PREVIEW_SIZE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import gradio as gr
 
 from reeltune.errors import ReeltuneError
 from reeltune.web.markup import problem, unexpected
+from reeltune.web.words import NO_LABELS
 
 Options = dict[str, Any]  # keyword arguments of Gradio's components and events
 
@@ -62,8 +63,13 @@ def button_data(event: gr.EventData, name: str) -> str:
     return str(event._data.get(name) or "")
 
 
-def reporting(place: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[..., Updates]]:
-    """A decorator for functions that answer events: shows the errors they raise in `place`."""
+def reporting(
+    place: gr.HTML, labels: Mapping[str, str] = NO_LABELS
+) -> Callable[[Callable[..., Updates]], Callable[..., Updates]]:
+    """A decorator for functions that answer events: shows the errors they raise in `place`.
+
+    `labels`: those of a form, by setting.
+    """
 
     def wrap(function: Callable[..., Updates]) -> Callable[..., Updates]:
         @functools.wraps(function)
@@ -71,7 +77,7 @@ def reporting(place: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[...
             try:
                 return function(*values)
             except ReeltuneError as error:
-                return {place: problem(error)}
+                return {place: problem(error, labels=labels)}
             except Exception as error:  # whatever happens, the user gets an answer
                 _log.exception("An event of the page failed.")
                 return {place: unexpected(error)}

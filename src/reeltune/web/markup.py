@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +15,7 @@ from reeltune.errors import ReeltuneError
 from reeltune.media.kinds import IMAGE_SUFFIX
 from reeltune.service.drafts import Message
 from reeltune.service.labels import printable
-from reeltune.web.words import in_words
+from reeltune.web.words import NO_LABELS, in_words
 
 _MAX_ERROR_LENGTH = 300  # characters of an unexpected error
 _MAX_PROMPT_LENGTH = 2_000
@@ -76,12 +76,12 @@ def hint(message: str) -> str:
     return f'<p class="rt-hint">{text(message)}</p>'
 
 
-def problem(error: ReeltuneError | str, next_step: str = "") -> str:
-    """An error message and the next step."""
+def problem(error: ReeltuneError | str, next_step: str = "", labels: Mapping[str, str] = NO_LABELS) -> str:
+    """An error message and the next step. `labels`: those of a form, by setting."""
     message = error.message if isinstance(error, ReeltuneError) else error
-    advice = in_words(error.hint if isinstance(error, ReeltuneError) else next_step)
+    advice = in_words(error.hint if isinstance(error, ReeltuneError) else next_step, labels)
     advice_html = f'<div class="rt-hint">{text(advice)}</div>' if advice else ""
-    return f'<div class="rt-problem" role="alert"><div>{text(in_words(message))}</div>{advice_html}</div>'
+    return f'<div class="rt-problem" role="alert"><div>{text(in_words(message, labels))}</div>{advice_html}</div>'
 
 
 def calm(message: str, next_step: str) -> str:
@@ -105,15 +105,15 @@ def success(message: str) -> str:
     return f'<div class="rt-good" role="status">{text(message)}</div>'
 
 
-def answer(message: Message) -> str:
-    """The answer to an action, with its notices."""
-    return success(message.text) + notices_list(message.notices)
+def answer(message: Message, labels: Mapping[str, str] = NO_LABELS) -> str:
+    """The answer to an action, with its notices. `labels`: those of a form, by setting."""
+    return success(message.text) + notices_list(message.notices, labels)
 
 
-def notices_list(notices: Iterable[str]) -> str:
-    """A list of notices."""
+def notices_list(notices: Iterable[str], labels: Mapping[str, str] = NO_LABELS) -> str:
+    """A list of notices. `labels`: those of a form, by setting."""
     every = list(notices)
-    messages = [in_words(notice) for notice in every[:_MAX_NOTICES]]
+    messages = [in_words(notice, labels) for notice in every[:_MAX_NOTICES]]
     if len(every) > _MAX_NOTICES:
         messages.append(f"{counted(len(every) - _MAX_NOTICES, 'more notice')}.")
     items = "".join(f"<li>{text(message)}</li>" for message in messages if message)

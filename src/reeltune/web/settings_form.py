@@ -20,7 +20,7 @@ from reeltune.service.drafts import (
     save_defaults,
     updated,
 )
-from reeltune.service.fields import FormField, fields_of, inputs_of
+from reeltune.service.fields import FILE_KINDS, FormField, fields_of, inputs_of
 from reeltune.service.workspace import Workspace
 from reeltune.settings import settings_text
 from reeltune.web.clock import CURRENT_JOB, MODEL, QUEUE
@@ -65,12 +65,13 @@ class SettingsForm:
         self._workspace, self._draft, self._make, self._current = workspace, draft, make, current
         self._definition = definition
         self._fields = [*inputs_of(definition.architecture), *fields_of(definition, current.settings)]
+        self._labels = {field.key: field.label for field in self._fields}
         self._components: dict[str, Any] = {}
 
     def draw(self) -> None:
         """Draw the prompt and the inputs, the Generate button with its answer, and all other settings."""
         self._draw_fields([field for field in self._fields if field.key == "prompt"])
-        inputs = [field for field in self._fields if field.kind in ("image", "images", "video")]
+        inputs = [field for field in self._fields if field.kind in FILE_KINDS]
         if inputs:
             with gr.Row(elem_classes="rt-fields rt-inputs"):
                 self._draw_fields(inputs)
@@ -108,8 +109,8 @@ class SettingsForm:
         return [self._components[field.key] for field in self._fields]
 
     def _first_answer(self) -> str:
-        message = answer(self._current.message) if self._current.message is not None else ""
-        messages = message + notices_list(self._current.notices)
+        message = answer(self._current.message, self._labels) if self._current.message is not None else ""
+        messages = message + notices_list(self._current.notices, self._labels)
         return messages or (_BLOCKED if self._current.blocked else _SHORTCUT)
 
     def _draw_main_buttons(self) -> tuple[gr.Button, gr.Button | None]:
@@ -122,7 +123,7 @@ class SettingsForm:
         return generate, discard
 
     def _attach_main_buttons(self, generate: gr.Button, discard: gr.Button | None) -> None:
-        make, report = self._make, reporting(self._answer)
+        make, report = self._make, reporting(self._answer, self._labels)
         outputs = [self._answer, make.queue, make.current_job, self._draft]
         generate.click(report(self._submit), self._inputs, outputs, **QUIET)
         make.outdated.change(report(self._update), self._inputs, [self._draft, self._answer], **QUIET)
@@ -140,7 +141,7 @@ class SettingsForm:
             )
             finetune = gr.Button("Make a finetune of this", size="sm", elem_id="to-create")
             upload = gr.UploadButton("Use settings of a file", size="sm", elem_id="take-file")
-        make, report, outputs = self._make, reporting(self._answer), [self._draft, self._answer]
+        make, report, outputs = self._make, reporting(self._answer, self._labels), [self._draft, self._answer]
         save.click(report(self._save_defaults), self._inputs, [self._answer, self._delete_defaults_button], **QUIET)
         self._delete_defaults_button.click(report(self._delete_defaults), None, outputs, **QUIET)
         finetune.click(report(self._open_create_tab), self._inputs, [*outputs, make.tabs], **QUIET)
@@ -168,7 +169,7 @@ class SettingsForm:
             job = workspace.queue.add(id, settings)
             workspace.runner.wake()
             message = Message(f"Job {job.id} is in the queue.", tuple(notices))
-            updates: Updates = {self._answer: answer(message)}
+            updates: Updates = {self._answer: answer(message, self._labels)}
         else:
             workspace.queue.edit(edited_job, settings, id)
             message = Message(f"Job {edited_job} was changed.", tuple(notices))

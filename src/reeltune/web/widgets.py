@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.data_classes import FileData, ImageData, ListFiles
 
 from reeltune.families.values import Settings
-from reeltune.service.fields import FormField, FormValues
+from reeltune.service.fields import FILE_KINDS, FormField, FormValues
 from reeltune.service.labels import placeholder_of
 from reeltune.service.workspace import Workspace
 from reeltune.web.events import QUIET, Options
@@ -31,7 +31,7 @@ def draw_field(field: FormField, settings: Settings, workspace: Workspace, versi
         "interactive": True,
         "key": f"{version}-{field.key}",
     }
-    if field.kind in ("image", "images", "video"):
+    if field.kind in FILE_KINDS:
         component = _file_component(field, value, workspace, common)
     else:
         component = _component(field, value, {**common, "info": field.help or None})
@@ -100,13 +100,15 @@ def _file_component(field: FormField, value: Any, workspace: Workspace, common: 
     paths = [_existing_path(path, workspace) for path in (value if isinstance(value, list) else [value])]
     files = [str(path) for path in paths if path is not None]
     first_file = files[0] if files else None
-    accepted_kind = "video" if field.kind == "video" else "image"
+    accepted_kind = field.kind if field.kind in ("video", "tracks") else "image"
     options = {**common, "elem_classes": f"rt-takes-{accepted_kind}", "height": _FILE_HEIGHT}
     match field.kind:
         case "image":
             return gr.Image(first_file, type="filepath", sources=["upload", "clipboard"], **options)
         case "images":
             return gr.File(files or None, file_count="multiple", file_types=_IMAGE_SUFFIXES, type="filepath", **options)
+        case "tracks":
+            return gr.File(first_file, file_types=[".npy"], type="filepath", **options)
     return gr.Video(first_file, sources=["upload"], **options)
 
 

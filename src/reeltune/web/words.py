@@ -7,12 +7,15 @@ an option or a command. On the page the same thing has a label or a button.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from reeltune._text import shortened
 from reeltune.families.vocabulary import INPUT_KEYS, KEYS
 from reeltune.service.labels import label_of
 from reeltune.service.preference_fields import PREFERENCE_LABELS
 
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _SETTING_OF_OPTION = {
     "prompt": "prompt",
     "seed": "seed",
@@ -41,35 +44,38 @@ _PREFERENCE = re.compile(rf"(?<=for )({'|'.join(PREFERENCE_LABELS)})\b(?=\.)")
 _SLOT = re.compile(r"\b(transformer_2|modules\[(\d+)\])")
 
 
-def in_words(message: str) -> str:
-    """A message as the page shows it, cut off where it is far too long."""
+def in_words(message: str, labels: Mapping[str, str] = NO_LABELS) -> str:
+    """A message as the page shows it, cut off where it is far too long. `labels`: those of a form, by setting."""
     without_remarks = _LAST_ALTERNATIVE.sub("", _REMARK.sub("", shortened(message, _MAX_LENGTH)))
-    sentences = [_sentence_in_words(sentence) for sentence in _BETWEEN_SENTENCES.split(without_remarks)]
+    sentences = [_sentence_in_words(sentence, labels) for sentence in _BETWEEN_SENTENCES.split(without_remarks)]
     return " ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
 
 
-def _sentence_in_words(sentence: str) -> str:
+def _sentence_in_words(sentence: str, labels: Mapping[str, str]) -> str:
     """The sentence, another one with the same meaning on the page, or an empty text."""
     option = _OPTION.search(sentence)
     if option:
-        return _advice_for_option(option[1])
+        return _advice_for_option(option[1], labels)
     command = _COMMAND.search(sentence)
     if command:
         return _ADVICE_FOR_COMMAND.get(command[1], "")
     sentence = _SLOT.sub(lambda match: slot_in_words(match[0]), sentence)
-    sentence = _LONG_KEY.sub(_quoted_label, sentence)
+
+    def quoted(match: re.Match[str]) -> str:
+        return f"“{labels.get(match[1]) or label_of(match[1])}”"
+
+    sentence = _LONG_KEY.sub(quoted, sentence)
+    for label in labels.values():
+        if f"“{label}”" in sentence:
+            sentence = sentence.replace(f" ({label})", "")  # which explains the name of the setting
     sentence = _PREFERENCE.sub(lambda match: f"“{PREFERENCE_LABELS[match[1]]}”", sentence)
-    return _SHORT_KEY.sub(_quoted_label, sentence)
+    return _SHORT_KEY.sub(quoted, sentence)
 
 
-def _quoted_label(match: re.Match[str]) -> str:
-    return f"“{label_of(match[1])}”"
-
-
-def _advice_for_option(option: str) -> str:
+def _advice_for_option(option: str, labels: Mapping[str, str]) -> str:
     key = option.replace("-", "_")
     if key in INPUT_KEYS:
-        return f"Add a file to “{label_of(key)}”."
+        return f"Add a file to “{labels.get(key) or label_of(key)}”."
     if option in _SETTING_OF_OPTION:
         return f"Change “{label_of(_SETTING_OF_OPTION[option])}”."
     if key in PREFERENCE_LABELS:

@@ -31,7 +31,7 @@ from reeltune.dtypes import Quantization
 from reeltune.errors import CheckpointError, TensorMismatch, UnsupportedFormat
 from reeltune.families import Component, ComponentPart
 from reeltune.families.base import Config
-from reeltune.families.components import KINDS, LLAVA, LLAVA_VISION, SENTENCEPIECE
+from reeltune.families.components import BYT5, KINDS, LLAVA, LLAVA_VISION, SENTENCEPIECE, SIGLIP_VISION
 from reeltune.library.inventory import CHECKPOINT_SUFFIXES, component_files
 from reeltune.weights._libraries import (
     dequantized,
@@ -82,11 +82,21 @@ def load_component_file(
         return load_sentencepiece(path)
     sources = _sources(component, [path, *more])
     config = _config(component, sources)
+    if component.kind == BYT5.name and component.class_name.endswith("Tokenizer"):
+        return transformers.ByT5Tokenizer()  # its vocabulary is all bytes
     if component.class_name.endswith("Processor"):
-        size = config["vision_config"]["image_size"] if "vision_config" in config else config["image_size"]
-        return getattr(transformers, component.class_name)(size={"shortest_edge": size}, crop_size=size)
+        return _image_processor(component, config)
     model = _empty(component, config, str(path))
     return _filled(component, model, sources, dtype, quantize=quantize)
+
+
+def _image_processor(component: Component, config: Config) -> Any:
+    """What makes images as large as an image encoder takes them. SigLIP sees the whole image, CLIP its middle."""
+    processor_class = getattr(transformers, component.class_name)
+    side = config["vision_config"]["image_size"] if "vision_config" in config else config["image_size"]
+    if component.kind == SIGLIP_VISION.name:
+        return processor_class(size={"height": side, "width": side})
+    return processor_class(size={"shortest_edge": side}, crop_size=side)
 
 
 def load_component_folder(

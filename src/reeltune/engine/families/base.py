@@ -20,6 +20,7 @@ from reeltune.request.values import Pass, Request
 
 Tensors = dict[str, torch.Tensor | None]
 Arguments = dict[str, Any]  # of the call of a pipeline
+Change = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,27 @@ class TemporalAxis:
     size: int
     base: float
     patch: int
+
+
+def as_they_are(hidden_states: torch.Tensor) -> torch.Tensor:
+    """For passes that are shown what the pipeline hands over."""
+    return hidden_states
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the passes of a step are shown beside their prompts, where it isn't what the pipeline hands over.
+
+    Each is a function of the hidden states [1, channels, frames', height', width'] that the pipeline hands over.
+    `prompted`, `unprompted`: for the passes with and without the prompt. `bare`: for a third pass, without the prompt
+    and without the condition; None if there is none. `scale`: the guidance from that pass towards the one without the
+    prompt.
+    """
+
+    prompted: Change = as_they_are
+    unprompted: Change = as_they_are
+    bare: Change | None = None
+    scale: float = 1.0
 
 
 def unchanged(pipeline: Any, request: Request) -> None:
@@ -68,6 +90,9 @@ class FamilyRuntime:
     stored one window after the other. `prepare(pipeline, request)`: sets up a pipeline before its call. `stand_ins`:
     what stands for parts that a pipeline reads when it is built, where they aren't loaded. `channels_last`: whether the
     pipeline holds latents as [1, frames', height', width', channels], before the channels of conditions.
+    `conditions(pipeline, request, images, before)`: what the passes are shown, given the latents of the window before;
+    None for families whose pipelines do it. `references_last`: whether the latents of reference images come after those
+    of the video. `continues`: whether each window takes a call of the pipeline; decoding is as for `decodes_windows`.
 
     `pass_arguments(scale, latents)`: arguments of the pipeline's call for a pass of several, which starts from latents,
     or from noise; `upsampling`: the pipeline that enlarges them, and arguments of its call. `guides`: whether the
@@ -90,6 +115,9 @@ class FamilyRuntime:
     prepare: Callable[[Any, Request], None] = unchanged
     stand_ins: Mapping[str, object] = field(default_factory=dict)
     channels_last: bool = False
+    conditions: Callable[[Any, Request, InputImages, torch.Tensor | None], Conditions] | None = None
+    references_last: bool = False
+    continues: bool = False
     pass_arguments: Callable[[Pass, Latents | None], Arguments] | None = None
     upsampling: tuple[str, Config] = ("", MappingProxyType({}))
     guides: bool = False

@@ -9,6 +9,7 @@ import torch
 
 from reeltune.engine.families.base import Arguments, FamilyRuntime, TemporalAxis, Tensors
 from reeltune.engine.inputs import InputImages
+from reeltune.errors import GenerationError
 from reeltune.families.base import Config
 from reeltune.request.values import Request
 
@@ -32,7 +33,13 @@ _OF_TRANSFORMER = {
 def encode(
     pipeline: Any, request: Request, images: InputImages, config: Config, tokens: int, device: torch.device
 ) -> Tensors:
-    """Qwen's embeddings, ByT5's of the texts in quotation marks, and SigLIP's of the start image."""
+    """Qwen's embeddings, ByT5's of the texts in quotation marks, and SigLIP's of the start image.
+
+    Raises GenerationError for a tokenizer without the template of a conversation.
+    """
+    if not pipeline.tokenizer.chat_template:
+        message = "The tokenizer of the text encoder has no chat template, which prompts are put into."
+        raise GenerationError(message, hint="Copy tokenizer_config.json of Qwen2.5-VL-7B-Instruct into its folder.")
     pipeline.tokenizer_max_length = tokens
     embeddings: Tensors = dict(zip(_OF_TRANSFORMER, pipeline.encode_prompt(request.prompt, device), strict=True))
     if request.guided:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from reeltune.engine.families import wan
+from reeltune.engine.families import wan, wan_conditions
 from reeltune.engine.families.base import Arguments, FamilyRuntime
 from reeltune.engine.inputs import InputImages
 from reeltune.families.base import Config
@@ -19,7 +19,7 @@ _FIRST_AND_LAST = [0, -1]  # latent frames: the picture, and the changed picture
 
 
 def edited_video(request: Request, images: InputImages, config: Config) -> Arguments:
-    """Lucy Edit: the video to edit."""
+    """Lucy Edit and Ditto: the video to edit."""
     return {"guidance_scale": 1.0, "video": list(images.control)}
 
 
@@ -82,11 +82,17 @@ def edited_image(request: Request, images: InputImages, config: Config) -> Argum
     return found
 
 
+def with_subjects(request: Request, images: InputImages, config: Config) -> Arguments:
+    """Phantom: further latent frames at the end, in which the reference images are shown."""
+    return {"guidance_scale": 1.0, "num_frames": request.frames + wan.FRAME_STEP * len(images.references)}
+
+
 def decode_image(vae: object, latents: torch.Tensor, request: Request) -> torch.Tensor:
     """Pixels whose last frame is the changed picture."""
     return wan.decode(vae, latents[:, :, _FIRST_AND_LAST], request)
 
 
+_PHANTOM = replace(wan.RUNTIME, arguments=with_subjects, conditions=wan_conditions.subjects, references_last=True)
 _SKY = replace(wan.RUNTIME, arguments=forcing, temporal_axis=None)
 RUNTIMES: Mapping[str, FamilyRuntime] = {
     "lucy_edit": replace(wan.RUNTIME, arguments=edited_video),
@@ -100,5 +106,12 @@ RUNTIMES: Mapping[str, FamilyRuntime] = {
         unconditional=without_face,
         decodes_windows=True,
     ),
+    "phantom_1.3B": _PHANTOM,
+    "phantom_14B": _PHANTOM,
+    "i2v_2_2_svi2pro": replace(
+        wan.RUNTIME, conditions=wan_conditions.anchor, decode=decode_windows, temporal_axis=None, continues=True
+    ),
+    "wanmove": replace(wan.RUNTIME, conditions=wan_conditions.moved),
+    "vace_ditto_14B": replace(wan.RUNTIME, arguments=edited_video),
     "chrono_edit": replace(wan.RUNTIME, arguments=edited_image, decode=decode_image, temporal_axis=None),
 }

@@ -17,24 +17,38 @@ from reeltune.families.components.ltx2 import (
     LTX2_VOCODER,
     LTX2_WIDE_VOCODER,
 )
-from reeltune.families.components.text import CLIP_TEXT, GEMMA_3, LLAMA, LLAVA, LLAVA_VISION, SENTENCEPIECE, T5, UMT5
+from reeltune.families.components.qwen import QWEN
+from reeltune.families.components.text import (
+    BYT5,
+    CLIP_TEXT,
+    GEMMA_3,
+    LLAMA,
+    LLAVA,
+    LLAVA_VISION,
+    SENTENCEPIECE,
+    T5,
+    UMT5,
+)
 from reeltune.families.components.vae import HUNYUAN_VAE, LTX_UPSAMPLER, LTX_VAE, WAN22_VAE, WAN_VAE
-from reeltune.families.components.vision import CLIP_VISION
+from reeltune.families.components.vae_hunyuan15 import HUNYUAN15_VAE
+from reeltune.families.components.vision import CLIP_VISION, SIGLIP_VISION
 
 KINDS: Mapping[str, ComponentKind] = MappingProxyType(
     {
         kind.name: kind
         for kind in (
-            UMT5, T5, LLAMA, LLAVA, LLAVA_VISION, CLIP_TEXT, CLIP_VISION, WAN_VAE, WAN22_VAE, HUNYUAN_VAE, LTX_VAE,
-            LTX_UPSAMPLER, SENTENCEPIECE, GEMMA_3, *_LTX2_KINDS,
+            UMT5, T5, BYT5, LLAMA, LLAVA, LLAVA_VISION, QWEN, GEMMA_3, CLIP_TEXT, CLIP_VISION, SIGLIP_VISION, WAN_VAE,
+            WAN22_VAE, HUNYUAN_VAE, HUNYUAN15_VAE, LTX_VAE, LTX_UPSAMPLER, SENTENCEPIECE, *_LTX2_KINDS,
         )
     }
 )  # fmt: skip
 
 __all__ = [
+    "BYT5",
     "CLIP_TEXT",
     "CLIP_VISION",
     "GEMMA_3",
+    "HUNYUAN15_VAE",
     "HUNYUAN_VAE",
     "KINDS",
     "LLAMA",
@@ -50,7 +64,9 @@ __all__ = [
     "LTX2_WIDE_VOCODER",
     "LTX_UPSAMPLER",
     "LTX_VAE",
+    "QWEN",
     "SENTENCEPIECE",
+    "SIGLIP_VISION",
     "T5",
     "UMT5",
     "WAN22_VAE",

@@ -45,7 +45,8 @@ class Layout:
     of all names, and names without that prefix belong to other models. `has`, `lacks`: names that the file must have,
     or must not have, with that prefix; after a star, with any prefix. `rules`: the first one that fits a name counts.
     `ignored`: how names begin that the class doesn't need. `aliases`: second names of tensors, used if the first name
-    is missing.
+    is missing. `told_by_name`: whether other models have the same names and sizes, so that only a published name tells
+    that a file is this one.
     """
 
     label: str
@@ -55,6 +56,7 @@ class Layout:
     lacks: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
+    told_by_name: bool = False
 
     def targets(self, name: str) -> tuple[str, ...]:
         """The names in the class for a name without its prefix; empty if the model has no such tensor."""

@@ -1,4 +1,4 @@
-"""Text encoders: UMT5 and T5, Llama 3 alone and in Llava, Gemma 3, and CLIP's text model.
+"""Text encoders: UMT5, T5 and ByT5, Llama 3 alone and in Llava, Gemma 3, and CLIP's text model.
 
 The configs are those of the published models, with all sizes taken from the shapes, so that models of other sizes load
 too.
@@ -94,18 +94,19 @@ UMT5 = ComponentKind(
         "umt5-xxl-enc-fp8_e4m3fn.safetensors",
     ),
 )
+_T5_LAYOUT = Layout(
+    "transformers",
+    "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+    _T5_RULES,
+    lacks=(_SECOND_BIAS,),
+    ignored=_UNNEEDED,
+    aliases=_SECOND_NAME,
+)
 T5 = ComponentKind(
     name="t5",
     label="T5-XXL text encoder",
     layouts=(
-        Layout(
-            "transformers",
-            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-            _T5_RULES,
-            lacks=(_SECOND_BIAS,),
-            ignored=_UNNEEDED,
-            aliases=_SECOND_NAME,
-        ),
+        _T5_LAYOUT,
         Layout("llama.cpp", "enc.blk.0.attn_rel_b.weight", _GGUF_RULES, lacks=("enc.blk.1.attn_rel_b.weight",)),
     ),
     derive_config=t5_config,
@@ -120,6 +121,28 @@ T5 = ComponentKind(
         "t5xxl_fp8_e4m3fn_scaled.safetensors",
         "t5xxl_fp8_e4m3fn.safetensors",
     ),
+)
+BYT5 = ComponentKind(
+    name="byt5",
+    label="ByT5-small glyph encoder",
+    layouts=(
+        _T5_LAYOUT,
+        Layout(  # the encoder alone, as it was trained
+            "encoder",
+            "block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            (
+                rule(r"embed_tokens\.(.+)", r"shared.\1"),
+                rule(r"(?:block|final_layer_norm)\..+", r"encoder.\g<0>"),
+            ),
+            has=("embed_tokens.weight",),
+            lacks=("block.1.layer.0.SelfAttention.relative_attention_bias.weight", "shared.weight"),
+        ),
+    ),
+    derive_config=t5_config,
+    published=frozen(d_model=1472, num_layers=12, vocab_size=1510, d_ff=3584),
+    size="d_model",
+    blocks=_T5_BLOCKS,
+    files=("byt5_model.safetensors", "byt5_small_glyphxl_fp16.safetensors"),
 )
 
 

@@ -292,7 +292,7 @@ LTX_VAE = ComponentKind(
             "encoder.down_blocks.0.downsamplers.0.conv.conv.weight",
             (rule(r"(?:encoder|decoder)\..+"), rule(r"latents_(?:mean|std)")),
             has=("decoder.time_embedder.timestep_embedder.linear_1.weight",),
-            lacks=("encoder.conv_norm_out.weight",),
+            lacks=("encoder.conv_norm_out.weight", "encoder.norm_out.gamma"),
         ),
     ),
     derive_config=ltx_vae_config,

@@ -1,17 +1,16 @@
-"""Image encoders: CLIP's vision model as trained by open-clip."""
+"""Image encoders: CLIP's vision model as trained by open-clip, and SigLIP's."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from reeltune.families.base import Config, Shapes, frozen
-from reeltune.families.components.base import ComponentKind, Layout, count, heads, rule
+from reeltune.families.components.base import ComponentKind, Layout, count, heads, nested, rule
 
 _HEAD_SIZE = 80  # of ViT-H/14: 1280 in 16 heads
 
 
-def clip_vision_sizes(shapes: Shapes, stored: Config, head_size: int) -> dict[str, Any]:
+def clip_vision_sizes(shapes: Shapes, stored: Config, head_size: int) -> Config:
     """The sizes of CLIP's vision model, from the shapes by transformers' names."""
     width = shapes["embeddings.class_embedding"][-1]
     patch = shapes["embeddings.patch_embedding.weight"][-1]
@@ -75,3 +74,45 @@ CLIP_VISION = ComponentKind(
         "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
     ),
 )  # fmt: skip
+
+
+# --- SigLIP -----------------------------------------------------------------------------------------------------
+
+_SIGLIP_HEAD_SIZE = 72  # of so400m: 1152 in 16 heads
+_SIGLIP_SIDES = {(27, 14): 384}  # pixels of an image, by the patches in a row and their side: 6 pixels are cut off
+
+
+def siglip_vision_config(shapes: Shapes, stored: Config) -> Config:
+    """The config of SigLIP's vision model."""
+    width, *_, patch = shapes["embeddings.patch_embedding.weight"]
+    row = math.isqrt(shapes["embeddings.position_embedding.weight"][-2])
+    own = nested(stored, "vision_config") or stored
+    return {
+        "hidden_size": width,
+        "intermediate_size": shapes["encoder.layers.0.mlp.fc1.weight"][0],
+        "num_hidden_layers": count(shapes, r"encoder\.layers\.(\d{1,9})\."),
+        "num_attention_heads": heads(width, _SIGLIP_HEAD_SIZE, own, "num_attention_heads"),
+        "image_size": _SIGLIP_SIDES.get((row, patch), row * patch),
+        "patch_size": patch,
+    }
+
+
+SIGLIP_VISION = ComponentKind(
+    name="siglip_vision",
+    label="SigLIP so400m image encoder",
+    layouts=(
+        Layout(
+            "transformers",
+            "embeddings.patch_embedding.bias",
+            (rule(r"(?:embeddings|encoder|post_layernorm|head)\..+"),),
+            has=("head.probe",),
+            ignored=("embeddings.position_ids",),
+            told_by_name=True,  # SigLIP 2 has the same names and sizes
+        ),
+    ),
+    derive_config=siglip_vision_config,
+    published=frozen(hidden_size=1152, num_hidden_layers=27, image_size=384, patch_size=14),
+    size="hidden_size",
+    blocks=r"encoder\.layers\.(\d+)\.(.+)",
+    files=("sigclip_vision_patch14_384.safetensors", "siglip_vision_model/model.safetensors"),
+)

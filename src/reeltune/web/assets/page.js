@@ -100,13 +100,15 @@
     if (!file) return;
     const loras = document.querySelector('.rt-takes-lora');
     if (loras && file.name.toLowerCase().endsWith('.safetensors')) return put(loras, file);
-    const kind = file.type.startsWith('image/') ? 'image' : file.type.startsWith('video/') ? 'video' : '';
+    const named = file.name.toLowerCase().endsWith('.npy') ? 'tracks' : '';
+    const kind = file.type.startsWith('image/') ? 'image' : file.type.startsWith('video/') ? 'video' : named;
     const field = kind && target(kind);
     if (field) put(field, file);
     else reeltune.toast(refusal(kind));
   });
   const refusal = kind => {
-    if (kind) return `This model takes no ${kind}. Pick one that does, or press “Use settings of a file”.`;
+    const words = kind === 'tracks' ? 'trajectories' : kind;
+    if (kind) return `This model takes no ${words}. Pick one that does, or press “Use settings of a file”.`;
     return 'Only images, videos and LoRAs can be dropped here. For settings press “Use settings of a file”.';
   };
   const put = async (field, file) => {
