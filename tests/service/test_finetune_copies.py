@@ -27,7 +27,7 @@ def test_a_copy_of_each_prebuilt_finetune_uses_the_same_files_and_settings(works
         original, copy = workspace.catalog()[id], workspace.catalog()[copy_id]
         assert copy.name == f"{original.name} (copy)"
         assert versions(copy) == versions(original)
-        assert copy.architecture is original.architecture
+        assert copy.architecture == original.architecture
         assert dict(original.settings).items() <= dict(copy.settings).items()
     assert len(own_files(workspace)) == len(prebuilt)
 

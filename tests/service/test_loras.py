@@ -310,7 +310,8 @@ def test_every_form_has_loras_and_fields_of_phases_only_where_they_matter(root, 
         fields = {field.key: field for field in fields_of(catalog[id])}
         assert (fields["activated_loras"].kind, fields["loras_multipliers"].kind) == ("loras", "weights")
         assert not fields["activated_loras"].basic
-        shows = "transformer_2" in catalog[id].slots or id == "steps"
+        passes = catalog[id].architecture.family.name == "ltx2"
+        shows = "transformer_2" in catalog[id].slots or id == "steps" or passes
         assert set(PHASE_KEYS).isdisjoint(fields) != shows, id
     assert catalog["t2v_2_2"].slots.keys() >= {"transformer_2"}
     phases = next(field for field in fields_of(catalog["t2v_2_2"]) if field.key == "guidance_phases")
