@@ -317,19 +317,15 @@ def test_the_step_cache_starts_over_at_each_scale(ltx, monkeypatch):
 
 
 def test_an_upsampler_without_memory_computes_on_the_cpu(ltx, monkeypatch):
-    from reeltune.engine import two_scales
-
     definition = ltx("ltxv-13b-0.9.8-distilled")
     settings = {key: value for key, value in SETTINGS.items() if key != "negative_prompt"}
-    inner = two_scales._upsampled
 
     def fail(*args):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(two_scales, "_upsampled", fail)
+    monkeypatch.setattr("reeltune.engine.run.upsampled", fail)
     with pytest.raises((torch.OutOfMemoryError, NotEnoughMemory)):
         make(definition, settings)
-    monkeypatch.setattr(two_scales, "_upsampled", inner)
 
 
 def test_stored_latents_are_decoded_at_the_size_of_the_video(ltx, monkeypatch):

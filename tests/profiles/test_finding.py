@@ -93,7 +93,9 @@ def test_built_in_profiles(root, id):
 def test_built_in_profiles_have_the_values_of_published_ones(root):
     facts = list(published().values())
     for profile in all_profiles(root).profiles:
-        if profile.folder == "nano":  # the package's own LoRAs
+        if profile.folder == "nano" or profile.folder.startswith(
+            "ltx2"
+        ):  # the package's own LoRAs; newer than the facts
             continue
         same_loras = [row for row in facts if row["activated_loras"] == list(profile.loras)]
         matching = [row for row in same_loras if row["loras_multipliers"] == profile.multipliers]

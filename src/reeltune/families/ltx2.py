@@ -24,6 +24,7 @@ from reeltune.families.base import (
     VAE,
     VOCODER,
     WEIGHT_FILES,
+    ZERO_STAR,
     Architecture,
     Component,
     ComponentPart,
@@ -299,7 +300,10 @@ _ONLY_FULL = frozenset(  # what the steps of distilled models don't have
     {"negative_prompt", "num_inference_steps", "guidance_scale", "audio_guidance_scale", "alt_guidance_scale"}
     | {"alt_scale", "sample_solver", *SKIPPED_LAYERS}
 )
-_REFUSED = refused_groups((RIFLEX,), "its positions are in seconds, so they don't repeat in long videos")
+_REFUSED = frozen(
+    **refused_groups((ZERO_STAR,), "its pipeline guides by itself, without it"),
+    **refused_groups((RIFLEX,), "its positions are in seconds, so they don't repeat in long videos"),
+)
 
 
 def _architecture(
