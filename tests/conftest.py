@@ -31,6 +31,12 @@ SLOW_FILES = (
     "jobs/test_runner",
     "jobs/test_ray_cluster",
     "api/test_kill",
+    "api/test_hostile_api",
+    "engine/test_lora_videos",
+    "sharing/test_install",
+    "sharing/test_publish",
+    "sharing/test_sharing_story",
+    "tests/test_bench",
 )  # minutes
 
 
