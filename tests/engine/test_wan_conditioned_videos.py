@@ -87,10 +87,9 @@ def test_each_reference_image_counts_and_is_required(root, define, parts):
     assert not np.array_equal(both, make(definition, settings | {"image_refs": ["end.png"]})[0].frames)
     with pytest.raises(SettingsError, match=r"phantom_14B needs image_refs: .* \(People and objects\)"):
         make(definition, settings | {"image_refs": []})
-    for key, value in (("cfg_star_switch", 1), ("perturbation_switch", 1)):
-        events = []
-        assert np.array_equal(make(definition, settings | {key: value}, events)[0].frames, both)
-        assert f"phantom_14B does not use: {key}=1." in notices(events)
+    for key in ("cfg_star_switch", "perturbation_switch"):
+        with pytest.raises(NotRunnable, match=f"does not support {key}=1: its guidance has a third pass"):
+            make(definition, settings | {key: 1})
 
 
 def test_the_step_cache_of_three_passes(root, define, parts, monkeypatch):

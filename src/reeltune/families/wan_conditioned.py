@@ -35,6 +35,7 @@ _PHANTOM = {"prompt": "A person walks through a sunlit street market", "guidance
 _SVI = {"sliding_window_size": 81, "sliding_window_overlap": 4}
 _MOVE = {"num_inference_steps": 40, "flow_shift": 3.0}
 _DITTO = {"prompt": "Turn the scene into a watercolor painting", "video_prompt_type": "V", "model_mode": 0}
+_TWO_PASSES = (ZERO_STAR, SKIPPED_LAYERS)
 _ONE_WINDOW = "it makes no more frames at once than in its training"
 
 
@@ -70,7 +71,15 @@ def _related(
 
 ARCHITECTURES = (
     *(
-        _related(base, id, (_SUBJECTS,), _PHANTOM, (ZERO_STAR, SKIPPED_LAYERS), files="phantom")
+        _related(
+            base,
+            id,
+            (_SUBJECTS,),
+            _PHANTOM,
+            _TWO_PASSES,
+            files="phantom",
+            refused=refused_groups(_TWO_PASSES, "its guidance has a third pass, without the prompt and the images"),
+        )
         for base, id in (("t2v_1.3B", "phantom_1.3B"), ("t2v", "phantom_14B"))
     ),
     _related(
