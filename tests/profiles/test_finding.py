@@ -86,7 +86,8 @@ def test_built_in_profiles(root, id):
         assert len(profile.multipliers.split()) == len(profile.loras)
         assert profile.settings.keys() <= {
             "num_inference_steps", "guidance_phases", "guidance_scale", "guidance2_scale", "guidance3_scale", "flow_shift",
-            "sample_solver", "switch_threshold", "switch_threshold2", "model_switch_phase",
+            "sample_solver", "switch_threshold", "switch_threshold2", "model_switch_phase", "audio_guidance_scale",
+            "alt_guidance_scale", "alt_scale", "perturbation_switch", "perturbation_layers",
         }  # fmt: skip
 
 
