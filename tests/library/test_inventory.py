@@ -2,6 +2,7 @@ import os
 
 from conftest import safetensors_bytes
 from reeltune.definitions import Version
+from reeltune.library import inventory as library
 from reeltune.library.folders import walk
 from reeltune.library.inventory import Inventory
 
@@ -79,3 +80,21 @@ def test_a_folder_that_disappears_during_the_walk_hides_no_other(tmp_path, monke
 
     monkeypatch.setattr(os.path, "realpath", realpath)
     assert list(walk([tmp_path]).by_name) == ["kept.safetensors"]
+
+
+def test_a_header_is_read_once_for_all_inventories_and_again_after_a_change(root, monkeypatch):
+    path = put(root / "ckpts" / "x_bf16.safetensors")
+    reads = []
+    real = library.read_header
+    monkeypatch.setattr(library, "read_header", lambda path: reads.append(path) or real(path))
+    first = Inventory(root).read_checkpoint(path)
+    Inventory(root).read_checkpoint(path)
+    assert len(reads) == 2  # the file has just been written, and might change within the same tick of the clock
+    monkeypatch.setattr(library, "_SETTLED_NS", -(10**18))
+    assert Inventory(root).read_checkpoint(path) == Inventory(root).read_checkpoint(path) == first
+    assert len(reads) == 3
+    status = path.stat()
+    path.write_bytes(safetensors_bytes(TENSORS).replace(b"head.modulation", b"head.modulatioN"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert Inventory(root).read_checkpoint(path).identity != first.identity
+    assert len(reads) == 4
