@@ -65,7 +65,7 @@ def print_steps(plan: Plan, request: Request) -> None:
             ("STEPS", "TRANSFORMER", "PHASE", *sizes[:1], "GUIDANCE", *sizes[1:], *columns),
             (_cells(row) for row in rows),
         )
-        if request.passes:
+        if request.computed_size != (request.width, request.height):
             print_line(f"The frames are scaled to {request.width}x{request.height}.")
     for number, (planned, report) in enumerate(zip(plan.loras, _reports(plan), strict=True), start=1):
         print_line(f"LORA {number}: {planned.name}" + ("" if report is None else f", {report}"))
