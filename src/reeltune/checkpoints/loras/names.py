@@ -40,7 +40,7 @@ class Located:
 @lru_cache(maxsize=8)
 def _table(family: Family) -> dict[str, str]:
     """Every module's name, in both layouts and by its aliases: without dots -> as it is, `{}` for a block's number."""
-    names = [name for rename in family.renames for name in (rename.original, rename.diffusers, *rename.more)]
+    names = [name for rename in family.renames for name in (rename.original, rename.diffusers, *rename.more) if name]
     table = {_flat(alias): name for alias, name in family.aliases.items()}
     return table | {_flat(name): name for name in names}
 
