@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reeltune._text import size
-from reeltune.checkpoints.identify import Identity
 from reeltune.definitions import Definition
 from reeltune.definitions.slots import TRANSFORMER, TRANSFORMER_2, Slot, has_modules, role_of
 from reeltune.dtypes import Quantization
@@ -65,7 +64,8 @@ def _check_file(workspace: Workspace, base: Definition, source: str, slot: Slot,
         return FileCheck(source, objection=str(error))
     identity = inspected.inspection.identity
     objection = contradiction(identity, base.architecture, role_of(slot, base.slots))
-    return FileCheck(inspected.file_name, _facts(inspected), objection, fits=_fitting_bases(workspace, identity, slot))
+    fits = _fitting_bases(workspace, inspected, slot)
+    return FileCheck(inspected.file_name, _facts(inspected), objection, fits=fits)
 
 
 def _read(workspace: Workspace, source: str, deadline: float) -> InspectedFile:
@@ -78,17 +78,20 @@ def _read(workspace: Workspace, source: str, deadline: float) -> InspectedFile:
     return inspect_source(workspace.catalog(), source, seconds=seconds)
 
 
-def _fitting_bases(workspace: Workspace, identity: Identity, slot: Slot) -> tuple[str, ...]:
-    """The base models that a file fits in a slot."""
-    ids = []
+def _fitting_bases(workspace: Workspace, inspected: InspectedFile, slot: Slot) -> tuple[str, ...]:
+    """The base models that a file fits in a slot, first those whose architecture it is recognized as."""
+    identity = inspected.inspection.identity
+    recognized: list[str] = []
+    others: list[str] = []
     for summary in workspace.catalog().summaries():
         if summary.kind != "base" or not summary.runnable:
             continue
         base = workspace.catalog()[summary.id]
         has_slot = has_modules(base.slots) if slot.is_module else slot in base.slots
         if has_slot and not contradiction(identity, base.architecture, role_of(slot, base.slots)):
-            ids.append(summary.id)
-    return tuple(ids)
+            found = recognized if base.architecture.id in inspected.candidates else others
+            found.append(summary.id)
+    return (*recognized, *others)
 
 
 def require_fitting(
