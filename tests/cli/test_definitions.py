@@ -153,7 +153,7 @@ def test_show_reports_whether_the_files_can_be_used(run, define):
 
 def test_check_and_export_group_definitions_of_unknown_architectures(run, define):
     for number in range(40):
-        define(f"m{number}", {"architecture": "ltx2_22B_msr", "URLs": WEIGHTS})
+        define(f"m{number}", {"architecture": "ltx2_22B_edit_anything", "URLs": WEIGHTS})
     define("typo", {"architecture": "t2w", "URLs": WEIGHTS})
     code, out, _ = run("check")
     assert code == 1
@@ -171,6 +171,6 @@ def test_check_and_export_group_definitions_of_unknown_architectures(run, define
 
 
 def test_urls_of_a_definition_that_can_not_run_can_be_replaced(run, define):
-    path = define("mine", {"architecture": "ltx2_22B_msr", "URLs": WEIGHTS})
+    path = define("mine", {"architecture": "ltx2_22B_edit_anything", "URLs": WEIGHTS})
     assert run("urls", "replace", "mine", "https://h/", "https://i/")[0] == 0
     assert "https://i/x_bf16.safetensors" in path.read_text(encoding="utf-8")

@@ -31,6 +31,7 @@ FOLDERS = {
     "hunyuan_i2v": ("hunyuan_i2v", "hunyuan_i2v"),
     "ltxv_13B": ("ltxv", "ltxv"),
     **dict.fromkeys(("ltx2_19B", "ltx2_22B"), ("ltx2", "ltx2_dev_accelerators")),
+    "ltx2_22B_msr": ("ltx2", "ltx2_msr_dev_accelerators"),
     "ltx2_25_22B": ("ltx2", "ltx2_25_dev_accelerators"),
     **dict.fromkeys(("hunyuan_1_5_t2v", "hunyuan_1_5_i2v"), ("hunyuan_1_5", "hunyuan_1_5")),
     **{id: (id, id) for id in ("k5_lite_t2v", "k5_lite_i2v", "k5_pro_t2v", "k5_pro_i2v")},

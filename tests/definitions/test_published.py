@@ -31,6 +31,7 @@ def test_none_of_the_217_is_set_aside(catalog):
     assert all(row.severity == "warning" for row in odd)
     assert sorted({row.message for row in odd}) == [
         "It is not used: attention isn't sparse, and timesteps are taken from the settings.",
+        "It is not used: the length of the clip of reference images follows from the LoRA and their number.",
         "It is not used: the number of phases is taken from the settings.",
         "Unknown setting; it is kept, but not used.",
     ]
@@ -39,7 +40,7 @@ def test_none_of_the_217_is_set_aside(catalog):
 def test_reasons_by_count(catalog):
     rows = [row for row in catalog.summaries() if row.id in facts()]
     counts = Counter(row.cause for row in rows)
-    assert counts == {UNKNOWN: 134, "": 83}
+    assert counts == {UNKNOWN: 132, "": 85}
 
 
 def test_the_readme_counts_them_by_family():
@@ -68,6 +69,8 @@ def test_those_with_loras_or_three_phases_run(catalog):
         "chrono_edit_distill",
         "i2v_2_2_svi2pro",
         "i2v_2_2_Enhanced_Lightning_v2_svi2pro",
+        "ltx2_22B_msr",
+        "ltx2_22B_msr_v2",
     }
     assert three_phases == {"vace_14B_lightning_3p_2_2"}
     for id in with_loras | three_phases:
@@ -154,6 +157,17 @@ def test_built_in_relatives_list_the_files_and_settings_that_are_published(id):
         names = row.get(key, [])
         names = facts()[names]["URLs"] if isinstance(names, str) else names
         assert [version.file_name for version in versions] == names, key
+
+
+@pytest.mark.parametrize("id", ["ltx2_22B_msr", "ltx2_22B_msr_v2"])
+def test_built_in_definitions_with_reference_images_list_the_files_that_are_published(id):
+    row, catalog = facts()[id], load_catalog("/nonexistent")
+    built_in = catalog[id]
+    assert built_in.architecture.id == row["architecture"]
+    assert built_in.slots == catalog[row["URLs"]].slots
+    assert [version.file_name for version in built_in.loras] == row["loras"]
+    assert built_in.architecture.scales.distilled
+    assert all(row["settings"][key] == value for key, value in built_in.settings.items())
 
 
 def test_the_facts_make_whole_definitions():

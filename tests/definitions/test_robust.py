@@ -19,7 +19,7 @@ SOON = 5.0  # seconds of the processor: far more than any of it takes, far less 
 
 def test_comparing_catalogs_resolves_nothing(root, define):
     define("dangling", {"architecture": "t2v", "URLs": "nowhere"})
-    define("foreign", {"architecture": "ltx2_22B_msr", "URLs": WEIGHTS})
+    define("foreign", {"architecture": "ltx2_22B_edit_anything", "URLs": WEIGHTS})
     one, other = load_catalog(root), load_catalog(root)
     same = one
     assert one != other
@@ -33,7 +33,7 @@ def test_comparing_catalogs_resolves_nothing(root, define):
 def test_a_definition_that_cannot_resolve_is_listed_with_its_reason(root, define):
     define("dangling", {"architecture": "t2v", "URLs": "nowhere"})
     define("preloads", GOOD | {"preload_URLs": "nowhere"})
-    define("foreign", {"architecture": "ltx2_22B_msr", "URLs": WEIGHTS, "name": "LTX 2"})
+    define("foreign", {"architecture": "ltx2_22B_edit_anything", "URLs": WEIGHTS, "name": "LTX 2"})
     define("good", GOOD)
     catalog = load_catalog(root)
     rows = {row.id: row for row in catalog.summaries()}
@@ -42,11 +42,11 @@ def test_a_definition_that_cannot_resolve_is_listed_with_its_reason(root, define
         assert "'nowhere', which doesn't exist" in rows[id].reason
         with pytest.raises(DefinitionReference):
             catalog[id]
-    assert rows["foreign"].architecture == "ltx2_22B_msr"
-    assert rows["foreign"].reason == "'ltx2_22B_msr' is an architecture that reeltune doesn't support"
+    assert rows["foreign"].architecture == "ltx2_22B_edit_anything"
+    assert rows["foreign"].reason == "'ltx2_22B_edit_anything' is an architecture that reeltune doesn't support"
     with pytest.raises(UnknownArchitecture) as caught:
         catalog["foreign"]
-    assert caught.value.architecture == "ltx2_22B_msr"
+    assert caught.value.architecture == "ltx2_22B_edit_anything"
     assert "Did you mean" not in str(caught.value)
 
 

@@ -14,8 +14,9 @@ PARTS = {"i2v": "wan_image", "fun_inp": "wan_image", "fun_inp_1.3B": "wan_image"
          "ti2v_2_2": "wan22", "hunyuan": "hunyuan", "hunyuan_i2v": "hunyuan_image", "ltxv_13B": "ltx",
          "hunyuan_1_5_t2v": "hunyuan_1_5", "hunyuan_1_5_i2v": "hunyuan_1_5_image",
          **dict.fromkeys(("k5_lite_t2v", "k5_lite_i2v", "k5_pro_t2v", "k5_pro_i2v"), "kandinsky_5"),
-         "ltx2_19B": "ltx_2", "ltx2_22B": "ltx_2_3", "ltx2_25_22B": "ltx_2_5"}  # fmt: skip
+         "ltx2_19B": "ltx_2", "ltx2_22B": "ltx_2_3", "ltx2_22B_msr": "ltx_2_3", "ltx2_25_22B": "ltx_2_5"}  # fmt: skip
 LARGER = {"resolution": "128x128", "video_length": 9}
+SUBJECTS = LARGER | {"video_length": 17, "video_prompt_type": "KI", "image_refs": ["start.png", "end.png"]}
 MOTION = {"video_guide": "guide.mp4", "video_guide2": "face.mp4", "image_refs": "end.png"}
 REPLACED = {"video_mask": "mask.mp4", "custom_guide": "guide.mp4", "video_prompt_type": "VBAI"}
 CASES = {
@@ -51,6 +52,7 @@ CASES = {
     "ltx2_19B, images": START | END | LARGER | {"perturbation_switch": 0},
     "ltx2_22B": LARGER | {"perturbation_layers": [0], "audio_guidance_scale": 1.0, "alt_scale": 0.0},
     "ltx2_22B, image": START | LARGER | {"sample_solver": "distilled_8_steps", "guidance_phases": 1},
+    "ltx2_22B_msr, distilled": SUBJECTS | {"video_length": 33}, "ltx2_22B_msr": SUBJECTS | {"perturbation_switch": 0},
     "ltx2_22B, distilled": LARGER, "ltx2_25_22B": START | LARGER | {"perturbation_layers": [1]},
 }  # fmt: skip
 

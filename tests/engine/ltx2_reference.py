@@ -9,6 +9,8 @@ import torch
 import transformers
 from diffusers.pipelines.ltx2 import LTX2LatentUpsamplePipeline, LTX2LatentUpsamplerModel
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+from diffusers.pipelines.ltx2.pipeline_ltx2_ic_lora import LTX2ReferenceCondition
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torch.nn import functional
 
@@ -46,6 +48,8 @@ def load_pipeline(definition, settings):
     parts["text_encoder"] = text_class.from_pretrained(folder / "text_encoder", dtype=torch.bfloat16)
     parts["tokenizer"] = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer", padding_side="left")
     pipeline_class = diffusers.LTX2ConditionPipeline if "image_start" in settings else diffusers.LTX2Pipeline
+    if "image_refs" in settings:
+        pipeline_class = diffusers.LTX2InContextPipeline
     pipeline = pipeline_class(
         **parts,
         transformer=transformer_of(definition),
@@ -86,6 +90,8 @@ def by_diffusers(definition, settings, images):
         "output_type": "latent", "use_cross_timestep": pipeline.transformer.config.cross_attn_mod,
         **({"conditions": conditions} if conditions else {}),
     }  # fmt: skip
+    if "image_refs" in settings:
+        call["reference_conditions"] = [LTX2ReferenceCondition(clip_of(definition, settings), strength=1.0)]
     lora = None if distilled else definition.loras[-1].url
     if fixed:
         pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
@@ -110,6 +116,17 @@ def by_diffusers(definition, settings, images):
             sigmas=SECOND_LEVELS, **call, **UNGUIDED,
         )  # fmt: skip
         return _decoded(pipeline, made)
+
+
+def clip_of(definition, settings):
+    """Two latent frames for each subject, on white, and one for the background, which fills the frame."""
+    size = tuple(int(side) for side in settings["resolution"].split("x"))
+    background, *subjects = [Image.open(definition.root / name).convert("RGB") for name in settings["image_refs"]]
+    frames = []
+    for number, subject in enumerate(subjects):
+        fitted = ImageOps.pad(subject, size, Image.Resampling.LANCZOS, color="white")
+        frames += [fitted] * (9 if number == 0 else 16)
+    return frames + [ImageOps.fit(background, size, Image.Resampling.LANCZOS)] * 8
 
 
 def guidance_of(settings):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny_parts
 from cases import write_case
+from diffusers import LTX2InContextPipeline
 from diffusers.pipelines.ltx2 import LTX2LatentUpsamplerModel
 
 from reeltune import Engine, Notice, Preferences
@@ -175,6 +176,55 @@ def test_sizes_are_multiples_of_both_passes(ltx2):
 def test_sound_as_an_input_is_refused(ltx2):
     with pytest.raises(SettingsError, match="audio"):
         parse(ltx2("ltx2_19B"), SMALL | {"audio_guide": "x.wav"})
+
+
+# --- reference images -----------------------------------------------------------------------------------------------
+
+CLIP = SMALL | {"video_length": 17, "resolution": "128x128", "image_refs": ["start.png", "end.png"]}
+
+
+def test_reference_images_are_seen_in_both_passes(ltx2, monkeypatch):
+    seen = []
+    inner = LTX2InContextPipeline.prepare_latents
+
+    def prepare(self, **options):
+        seen.append((options["width"], options["height"], len(options["reference_conditions"][0].frames)))
+        return inner(self, **options)
+
+    monkeypatch.setattr(LTX2InContextPipeline, "prepare_latents", prepare)
+    video = make(ltx2("ltx2_22B_msr, distilled"), CLIP | {"guidance_phases": 2, "video_prompt_type": "KI"})
+    assert seen == [(64, 64, 17), (128, 128, 17)]
+    assert video.frames.shape == (17, 128, 128, 3)
+    assert video.sound.samples.std() > 1e-4
+
+
+def test_each_reference_image_and_its_place_count(ltx2):
+    definition = ltx2("ltx2_22B_msr, distilled")
+    letters = [CLIP | {"video_prompt_type": kind} for kind in ("KI", "I")]
+    others = [CLIP | {"image_refs": names, "video_length": 33} for names in (["start.png"], ["end.png", "start.png"])]
+    settings = [letters[0], letters[1] | {"video_length": 33}, *(row | {"video_prompt_type": "I"} for row in others)]
+    made = [make(definition, row).frames[:17].tobytes() for row in settings]
+    assert len(set(made)) == len(made)
+
+
+@pytest.mark.parametrize("quantization", ["bf16", "int8"])
+def test_every_memory_profile_makes_the_same_video_of_references(ltx2, quantization):
+    definition = ltx2("ltx2_22B_msr, distilled")
+    settings = CLIP | {"guidance_phases": 2, "video_prompt_type": "KI"}
+    expected = make(definition, settings, quantization=quantization, memory_profile="resident")
+    for profile in tuple(MemoryProfile)[1:]:
+        assert equal(make(definition, settings, quantization=quantization, memory_profile=profile), expected), profile
+
+
+def test_latents_and_previews_of_references_show_the_video_alone(ltx2):
+    events = []
+    definition = ltx2("ltx2_22B_msr, distilled")
+    video = make(definition, CLIP | {"video_prompt_type": "KI"}, events)
+    previews = [event for event in events if isinstance(event, Preview)]
+    assert previews
+    assert not any("No further previews" in event.message for event in events if isinstance(event, Notice))
+    with Engine(definition, preferences=Preferences(quantization="bf16")) as engine:
+        assert equal(engine.decode(video.latents), video)
 
 
 # --- the text encoder -----------------------------------------------------------------------------------------------

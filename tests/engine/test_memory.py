@@ -44,6 +44,7 @@ FAMILIES = [
     "k5_pro_i2v",
     "ltx2_19B, images",
     "ltx2_22B",
+    "ltx2_22B_msr, distilled",
 ]
 
 

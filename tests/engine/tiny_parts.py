@@ -79,7 +79,11 @@ LTX_2_3_CONFIG = LTX_2_CONFIG | {
 LTX_2_5_CONFIG = LTX_2_3_CONFIG | {
     "ff_bias": False, "audio_ff_bias": False, "use_prompt_adaln_single": False, "use_keyframes_abs_pos_embedding": True,
 }  # fmt: skip
-LTX_2_CONFIGS = {"ltx2_19B": LTX_2_CONFIG, "ltx2_22B": LTX_2_3_CONFIG, "ltx2_25_22B": LTX_2_5_CONFIG}
+LTX_2_CONFIGS = {
+    "ltx2_19B": LTX_2_CONFIG,
+    **dict.fromkeys(("ltx2_22B", "ltx2_22B_msr"), LTX_2_3_CONFIG),
+    "ltx2_25_22B": LTX_2_5_CONFIG,
+}
 ANIMATE_CONFIG = {
     "latent_channels": 16, "motion_encoder_channel_sizes": {"4": 8, "8": 6, "16": 4}, "motion_encoder_size": 16,
     "motion_style_dim": 8, "motion_dim": 4, "motion_encoder_dim": 6, "face_encoder_hidden_dim": 8,

@@ -38,6 +38,8 @@ FOLDERS = {
     "vace_14B_cocktail_2_2": "wan",
     "vace_fun_14B_cocktail_2_2": "wan",
     "vace_14B_lightning_3p_2_2": "wan",
+    "ltx2_22B_msr": "ltx2",
+    "ltx2_22B_msr_v2": "ltx2",
 }
 
 

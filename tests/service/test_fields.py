@@ -202,6 +202,8 @@ def test_the_inputs_of_wans_conditioned_relatives():
         "i2v_2_2_svi2pro": [("image_start", "image", "Start image", True)],
         "vace_ditto_14B": [("video_guide", "video", "Video to edit", True)],
     }
+    clip = settings_from_form(catalog["ltx2_22B_msr"], {"image_refs": ["place.png", "a.png"]})
+    assert clip["video_prompt_type"] == "KI"
     tracks = inputs_of(catalog["wanmove"].architecture)[1]
     assert "[frames, points, 2]" in tracks.help
     assert settings_from_form(catalog["wanmove"], {"custom_guide": "a.npy"})["video_prompt_type"] == ""

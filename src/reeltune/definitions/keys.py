@@ -12,6 +12,7 @@ REPORTED: Mapping[str, str] = MappingProxyType(
         "k5_config_overrides": "attention isn't sparse, and timesteps are taken from the settings",
         "sample_solver": "the solver is taken from the settings",
         "lock_guidance_phases": "the number of phases is taken from the settings",
+        "ltx2_msr_frame_count": "the length of the clip of reference images follows from the LoRA and their number",
         "guidance_max_phases": "the number of phases is taken from the settings",
     }
 )
@@ -19,7 +20,7 @@ REPORTED: Mapping[str, str] = MappingProxyType(
 # Keys for the lists, pages, documentation, memory and tools of other programs, which don't change a video.
 SILENT = frozenset(
     {
-        "attention", "author", "finetune_source_model", "group", "infos", "model_type", "parent_model_type",
+        "attention", "author", "finetune_source_model", "group", "infos", "ltx2_msr", "model_type", "parent_model_type",
         "prompt_infos", "resolutions_categories", "settings_dir", "source", "source2", "teacache_coefficients",
         "xresolutions",
     }

@@ -24,7 +24,8 @@ class InputImages:
 
     `start`, `end`: RGB. `control`: one RGB frame for each of the video's; `mask`: the same, white where the model
     draws. `references`: whole images with a border. `face`: a square frame for each of the video's; `background`: the
-    same in its size. `tracks`: x and y of points in pixels of the video, float32 [frames, points, 2], at most as many
+    same in its size. `clip`: frames that show the reference images one after the other, in place of `references`.
+    `tracks`: x and y of points in pixels of the video, float32 [frames, points, 2], at most as many
     frames as the video has.
     """
 
@@ -33,6 +34,7 @@ class InputImages:
     control: Frames = ()
     mask: Frames = ()
     references: Frames = ()
+    clip: Frames = ()
     face: Frames = ()
     background: Frames = ()
     tracks: Tracks | None = None
@@ -40,19 +42,24 @@ class InputImages:
     @property
     def none(self) -> bool:
         """Whether the video is made from the prompt alone."""
-        return not (self.start or self.end or self.control or self.references)
+        return not (self.start or self.end or self.control or self.references or self.clip)
 
 
 def read_inputs(request: Request, reporter: Reporter) -> InputImages:
     """Read the files of a request and fit them to its video. Raises MediaError."""
     files, size = request.inputs, (request.width, request.height)
     control, mask = _control_and_mask(request, reporter)
+    references = [contain(read_image(path), *size, files.border) for path in files.reference_images]
+    if files.background_last:
+        references[-1] = cover(read_image(files.reference_images[-1]), *size)
+    shown = zip(references, files.clip, strict=True) if files.clip else ()
     return InputImages(
         start=_image("image_start", files.start_image, request, reporter),
         end=_image("image_end", files.end_image, request, reporter),
         control=control,
         mask=mask,
-        references=tuple(contain(read_image(path), *size, files.border) for path in files.reference_images),
+        references=() if files.clip else tuple(references),
+        clip=tuple(image for image, count in shown for _ in range(count)),
         face=_whole("video_guide2", files.face_video, request, reporter, (_FACE_SIDE, _FACE_SIDE)),
         background=_whole("custom_guide", files.background_video, request, reporter, size),
         tracks=_tracks(files.tracks, request, reporter),

@@ -128,10 +128,11 @@ class Input:
     """An image or a video that an architecture accepts as input.
 
     `key`: the setting with its path or paths. `kind`: "image", "images", "video", "mask" or "tracks" (of points).
-    `letters_key`: the setting whose letters select inputs. `letter`: the letter that selects this one; empty if none
+    `letters_key`: the setting whose letters select inputs. `letter`: the letters that select this one; empty if none
     does. `held`: whether the last frame of a video that is too short is used for the rest; otherwise the model makes up
-    the rest. `border`: the brightness, 0 to 255, of the border around an image of another shape. `label`, `help`: those
-    of the form, if they aren't those of the setting.
+    the rest. `border`: the brightness, 0 to 255, of the border around an image of another shape. `clip`: whether the
+    model sees the images one after the other, as a short clip beside the video. `label`, `help`: those of the form, if
+    they aren't those of the setting.
     """
 
     key: str
@@ -141,6 +142,7 @@ class Input:
     required: bool = False
     held: bool = False
     border: int = 255
+    clip: bool = False
     label: str = ""
     help: str = ""
 

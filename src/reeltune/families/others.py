@@ -21,7 +21,7 @@ _VIDEOS = (
     "alpha", "alpha2", "animate2", "bernini", "bernini_1.3B", "fantasy", "hunyuan_1_5_upsampler", "hunyuan_avatar",
     "hunyuan_custom", "hunyuan_custom_audio", "hunyuan_custom_edit", "i2v_2_2_multitalk",
     "infinitetalk", "joyai_echo", "kiwi_edit", "longcat_avatar", "longcat_avatar_v1_5", "longcat_video",
-    "ltx2_22B_edit_anything", "ltx2_22B_msr", "lynx",
+    "ltx2_22B_edit_anything", "lynx",
     "magi_human", "magi_human_distill", "minimax_h3_fl2va", "minimax_h3_fl2va_pruned", "minimax_h3_ref2va",
     "minimax_h3_ref2va_pruned", "mocha", "multitalk", "ovi", "recam_1.3B", "scail",
     "scail2_14B", "shotplan_t2v", "shotplan_t2v_2_2", "standin", "steadydancer",

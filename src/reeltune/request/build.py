@@ -19,6 +19,7 @@ from reeltune.request.inputs import input_files
 from reeltune.request.loras import loras_of
 from reeltune.request.passes import passes_of, phases_of_passes
 from reeltune.request.phases import phases_of
+from reeltune.request.references import extra_latent_frames, with_clip
 from reeltune.request.timesteps import timesteps
 from reeltune.request.values import Guidance, InputFiles, Phase, Request, Riflex, SkippedLayers, StepSkipping
 from reeltune.request.windows import mode_of, windows_of
@@ -50,7 +51,8 @@ def build_request(
     used = {key: value for key, value in settings.items() if key in architecture.settings}
     solver = _solver(settings.get("sample_solver") or "", architecture, notices)
     shift = settings.get("flow_shift", 1.0)
-    latent_frames = (frames - 1) // architecture.family.frame_step + 1 + (inputs.end_image is not None)
+    inputs = with_clip(definition, settings, inputs, frames)
+    latent_frames = (frames - 1) // architecture.family.frame_step + 1 + extra_latent_frames(inputs)
     passes = passes_of(architecture, settings, (width, height), latent_frames, solver, notices)
     if passes:
         phases = phases_of_passes(passes)
@@ -58,7 +60,6 @@ def build_request(
         times = _timesteps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
         phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
     notices += _effect_notices(used, phases, inputs)
-    loras = loras_of(definition, used, phases, notices, solver)
     request = Request(
         prompt=clean_text(settings["prompt"]),
         negative_prompt=clean_text(settings.get("negative_prompt", "")),
@@ -71,11 +72,11 @@ def build_request(
         shift=shift,
         solver=solver,
         phases=phases,
+        loras=loras_of(definition, used, phases, notices, solver),
         guidance=_guidance(used, architecture),
         step_skipping=step_skipping_of(used),
         riflex=_riflex(used, notices),
         inputs=inputs,
-        loras=loras,
         settings={},
         passes=passes,
         config=definition.config,

@@ -35,7 +35,10 @@ def check_letters(
     an unsupported feature.
     """
     inputs = {
-        model_input.letter: model_input.key for model_input in architecture.inputs if model_input.letters_key == key
+        letter: model_input.key
+        for model_input in architecture.inputs
+        for letter in model_input.letter
+        if model_input.letters_key == key
     }
     notices = []
     for letter in dict.fromkeys(letters):

@@ -106,7 +106,8 @@ class InputFiles:
     `mask_inverted`: whether the black area of the mask is changed, instead of the white. `control_kept`: whether the
     control video is unchanged under the mask, instead of gray. `held`: whether the last frame of a video that is too
     short is used for the rest; otherwise the model makes up the rest. `border`: the brightness of the border around
-    reference images. `tracks`: trajectories of points.
+    reference images. `clip`: how many frames each of them has in the clip that the model sees; empty where it sees them
+    as images. `background_last`: whether the last one is a background. `tracks`: trajectories of points.
     """
 
     start_image: Path | None = None
@@ -121,6 +122,8 @@ class InputFiles:
     control_kept: bool = False
     held: bool = False
     border: int = 255
+    clip: tuple[int, ...] = ()
+    background_last: bool = False
 
     @property
     def none(self) -> bool:

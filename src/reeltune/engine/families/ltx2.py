@@ -55,10 +55,14 @@ def prepare(pipeline: Any, request: Request) -> None:
 
 
 def arguments(request: Request, images: InputImages, config: Config) -> Arguments:
-    """Frame rate, and the images that are held at the first and the last frame."""
+    """Frame rate, the images that are held at the first and the last frame, and the clip of reference images."""
     found: Arguments = {"frame_rate": float(request.fps), "use_cross_timestep": bool(config["cross_attn_mod"])}
     held = [(images.start, 0), (images.end, -1)]
-    if not images.none:
+    if images.clip:
+        from diffusers.pipelines.ltx2.pipeline_ltx2_ic_lora import LTX2ReferenceCondition
+
+        found["reference_conditions"] = [LTX2ReferenceCondition(list(images.clip))]
+    elif not images.none:
         from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 
         crf = _CRF if config["ff_bias"] else _CRF_2_5
