@@ -53,6 +53,7 @@ class Identity:
     config: Config | None
     evidence: tuple[str, ...]
     memory_bytes: int = 0
+    others_bytes: int = 0  # of `memory_bytes`, those of components in the same file
     objection: str = ""
     components: tuple[ComponentMatch, ...] = ()
 
@@ -108,8 +109,15 @@ def _of_family(unknown: Identity, header: Header, family: Family, names: NameMap
     evidence = _evidence(family, names, config, hidden_size)
     if len(sized) > 1:
         evidence = (*evidence, "several architectures fit")
+    weight_format = format_by_header(header)
+    others = [
+        tensor
+        for name, tensor in header.tensors.items()
+        if unwrapped(name.removeprefix(names.prefix)).startswith(family.others)
+    ]
     return replace(
         unknown,
+        others_bytes=sum(weight_format.bytes_in_memory(tensor, DType.BF16) for tensor in others),
         family=family.name,
         architectures=tuple(architecture.id for architecture in sized),
         compatible=tuple(architecture.id for architecture in fitting),

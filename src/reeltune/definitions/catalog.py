@@ -27,7 +27,7 @@ from reeltune.definitions.entries import Entry, new_entry
 from reeltune.definitions.folders import scan_folder
 from reeltune.definitions.locks import lock_beside, lock_path
 from reeltune.definitions.lora_weights import lora_weights
-from reeltune.definitions.ltx_config import SCALES_KEYS, with_scales, with_second_pass
+from reeltune.definitions.ltx_config import SCALES_KEYS, with_own_second_pass, with_scales, with_second_pass
 from reeltune.definitions.model import Definition, Version
 from reeltune.definitions.namesakes import Namesakes
 from reeltune.definitions.nearest import did_you_mean
@@ -243,7 +243,11 @@ class Catalog(Mapping[str, Definition]):
         settings = {**lineage.inherited_settings(entry, self._entries), **entry.settings}
         resolutions, resolution_warnings = offered_resolutions(model.resolutions, file)
         loras = self._references.urls(entry.id, "loras")
+        architecture = with_own_second_pass(architecture, loras)
         weights, weight_warnings = lora_weights(entry, self._entries, len(loras))
+        preload = self._references.urls(entry.id, "preload_URLs")
+        if architecture.mode_loras and not preload:  # no mode works without its LoRA
+            preload = self._references.urls(architecture.id, "preload_URLs")
         locked, lock_problems = self._locked_sha256(entry)
         warnings = (*ltx_warnings, *resolution_warnings, *weight_warnings, *variant_warnings, *lock_problems)
         return Definition(
@@ -253,7 +257,7 @@ class Catalog(Mapping[str, Definition]):
             kind=entry.kind,
             architecture=architecture,
             slots=MappingProxyType(slots),
-            preload=self._references.urls(entry.id, "preload_URLs"),
+            preload=preload,
             loras=with_second_pass(loras, architecture),
             lora_multipliers=weights,
             auto_quantize=bool(model.auto_quantize),

@@ -51,11 +51,17 @@ def scales_keys(architecture: Architecture) -> dict[str, str]:
 
 
 def with_second_pass(loras: tuple[Version, ...], architecture: Architecture) -> tuple[Version, ...]:
-    """The LoRAs of a definition with that of the second scale, unless they contain such a LoRA already."""
+    """The LoRAs of a definition with that of the second scale, if there is one."""
     lora = architecture.scales.lora if architecture.scales else ""
-    if not lora or any(makes_distilled(version.url) for version in loras):
-        return loras
-    return (*loras, Version(lora))
+    return (*loras, Version(lora)) if lora else loras
+
+
+def with_own_second_pass(architecture: Architecture, loras: tuple[Version, ...]) -> Architecture:
+    """The architecture without its LoRA of the second scale, if a definition lists one of its own, with weights."""
+    scales = architecture.scales
+    if scales is None or not any(makes_distilled(lora.url) or lora.url == scales.lora for lora in loras):
+        return architecture
+    return replace(architecture, scales=replace(scales, lora=""))
 
 
 def makes_distilled(source: str) -> bool:

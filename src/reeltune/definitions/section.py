@@ -180,4 +180,5 @@ VALID_VALUES = {
     "license_link": "text of one line",
 }
 SHA256 = re.compile("[0-9a-fA-F]{64}")
+FILE_KEYS = ("ltx2_lora_distilled",)  # with one file each
 LISTS = ("URLs", "URLs2", "preload_URLs", "loras", "modules", "text_encoder_URLs", "VAE_URLs")

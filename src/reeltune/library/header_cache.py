@@ -23,7 +23,7 @@ from reeltune.library.index import FILE_NAME
 from reeltune.untrusted import JsonObject
 
 _FILE_NAME = f"{FILE_NAME}.headers"
-_FORMAT = f"{__version__}/2"  # of the entries
+_FORMAT = f"{__version__}/3"  # of the entries
 _WAIT_SECONDS = 1.0
 _TABLE = """
 CREATE TABLE IF NOT EXISTS headers (

@@ -31,6 +31,8 @@ _FAILURES = (
 )
 _SHAPE = "It must hold numbers of shape [frames, points, 2]: x and y of each point in each frame."
 _OUTSIDE = -1.0
+_MOST_OUTSIDE = 2.0  # fractions of points that leave the picture; a file in pixels has larger numbers
+_MAX_POINTS = 100_000  # copies take 100 bytes and more for each point in each frame
 Tracks = npt.NDArray[np.float32]
 
 
@@ -53,8 +55,8 @@ def read_tracks(path: Path) -> Tracks:
 
 
 def in_pixels(tracks: Tracks, width: int, height: int) -> Tracks:
-    """Points in pixels of a video of that size; those of a file without any number above 1 are fractions of it."""
-    if tracks.size and tracks.max() > 1:
+    """Points in pixels of a video of that size; those of a file without any number above 2 are fractions of it."""
+    if tracks.size and tracks.max() > _MOST_OUTSIDE:
         return tracks
     return np.where(tracks < 0, tracks, np.round(tracks * np.array([width, height], np.float32)))
 
@@ -74,6 +76,8 @@ def _points(content: bytes) -> Tracks:
         points = points[0]
     if points.ndim != 3 or points.shape[2] != 2 or not points.size:
         raise ValueError("another shape")
+    if points.shape[1] > _MAX_POINTS:
+        raise ValueError("too many points")
     with np.errstate(over="ignore"):
         values = points.astype(np.float32)
     return np.where(np.isfinite(values), values, np.float32(_OUTSIDE))

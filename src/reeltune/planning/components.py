@@ -173,11 +173,12 @@ def _is_own(path: Path, inventory: Inventory) -> bool:
 
 def as_component(item: Item, component: Component, choice: Choice, files: Iterable[FileOnDisk] = ()) -> Item:
     """An item as the component that was chosen: whether it is quantized while loading, and the memory that it takes."""
-    identities = [identity for identity in (file.identity for file in files) if identity is not None]
+    known = {file.path: file for file in files if file.identity is not None}.values()  # parts may be in one file
+    identities = [file.identity for file in known if file.identity is not None]
     if not identities and choice.facts.identity is not None:
         identities = [choice.facts.identity]
     loaded = sum(_loaded_bytes(identity, component) for identity in identities)
-    size = item.bytes or 0
+    size = sum(file.bytes for file in known) or item.bytes or 0  # the item's leaves out files counted before
     if any(identity.quantization is not Quantization.NONE for identity in identities):
         size = loaded  # in 16 bits
     elif loaded:

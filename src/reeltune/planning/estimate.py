@@ -65,7 +65,7 @@ def estimate(plan: Plan) -> Estimate:
 
 def _upsampler(plan: Plan) -> int | None:
     """Bytes of the components that compute in fp32 and are stored in 16 bits."""
-    sizes = [item.bytes for item in plan.items if item.subject in SMALL_COMPONENTS]
+    sizes = [item.memory_bytes for item in plan.items if item.subject in SMALL_COMPONENTS]
     total = _sum(sizes)
     return None if total is None else _FP32_BYTES * total
 
@@ -79,8 +79,8 @@ def _in_memory(choice: Choice) -> int | None:
         return round(identity.parameters * _INT8_BYTES)
     if choice.keep:
         in_8_bits = sum(count for dtype, count in identity.dtypes.items() if dtype.startswith(_8_BITS))
-        return round(identity.memory_bytes - in_8_bits * (_16_BIT_BYTES - _INT8_BYTES))
-    return identity.memory_bytes
+        return round(identity.memory_bytes - identity.others_bytes - in_8_bits * (_16_BIT_BYTES - _INT8_BYTES))
+    return identity.memory_bytes - identity.others_bytes
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:

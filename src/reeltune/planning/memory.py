@@ -93,7 +93,7 @@ def least_bytes(plan: Plan) -> int:
 def _needs(plan: Plan, sizes: Estimate) -> Iterator[tuple[MemoryProfile, int]]:
     """Bytes on the card at the peak of each profile but the smallest, the fastest profile first."""
     transformer, activation_bytes = sizes.transformer or 0, activations(plan)
-    vae = sum(item.bytes or 0 for item in plan.items if item.subject == VAE)
+    vae = sum(item.memory_bytes or 0 for item in plan.items if item.subject == VAE)
     encoders = (sizes.encoders or 0) - vae
     transformers = sizes.transformers or transformer
     beside = vae + (sizes.upsampler or 0)

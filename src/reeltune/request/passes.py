@@ -93,7 +93,9 @@ def _from_settings(
         times = timesteps(solver, steps, _shift(tokens), architecture.family.name)
         if len(times) != steps:
             notices.append(f"num_inference_steps has no effect: {solver} makes {len(times)} steps in its first pass.")
-    guidance = [_guidance(scales, settings, step / len(times)) for step in range(len(times))]
+    layers = settings.get("perturbation_layers") or architecture.defaults.get("perturbation_layers", [])
+    filled = {**settings, "perturbation_layers": layers}
+    guidance = [_guidance(scales, filled, step / len(times)) for step in range(len(times))]
     first = Pass(0, width, height, times, tuple(guidance))
     return (first,) if single else (first, _pass(first.steps, size, scales.second, ()))
 

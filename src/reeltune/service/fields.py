@@ -180,6 +180,15 @@ def _field(key: str, definition: Definition) -> FormField:
     choices = choices_of(key)
     if key == "perturbation_switch" and 2 in architecture.perturbations:
         return replace(field, kind="choice", label="Spatiotemporal guidance", help="", choices=(("Off", 0), ("On", 2)))
+    if key == "perturbation_layers" and 2 in architecture.perturbations:
+        usual = ", ".join(str(block) for block in architecture.defaults.get(key, ()))
+        help = f"Blocks, counted from 0, whose self-attention is left out for comparison; usually {usual}."
+        return replace(field, kind="numbers", label="Blocks of spatiotemporal guidance", help=help)
+    if key in ("perturbation_start_perc", "perturbation_end_perc") and 2 in architecture.perturbations:
+        first = key == "perturbation_start_perc"
+        label = f"Spatiotemporal guidance {'start' if first else 'end'} (%)"
+        help = f"Percentage of the steps {'before' if first else 'after'} which it is off."
+        return replace(field, kind="number", step=0.1, label=label, help=help)
     if key == "guidance_phases" and architecture.scales is not None:
         help = "Two make the video small first, and add detail at its full size."
         return replace(field, kind="choice", label="Passes", help=help, choices=choices[:2])
@@ -188,7 +197,8 @@ def _field(key: str, definition: Definition) -> FormField:
     if key in _LORA_KINDS:
         return replace(field, kind=_LORA_KINDS[key])
     if key == "model_mode":
-        return replace(field, kind="choice", label=architecture.mode_label, choices=architecture.modes)
+        help = "Each kind has a LoRA of its own." if architecture.mode_loras else field.help
+        return replace(field, kind="choice", label=architecture.mode_label, help=help, choices=architecture.modes)
     if key == "sample_solver":
         return replace(field, kind="choice", choices=tuple((name, name) for name in architecture.usable_solvers))
     if value_kind is SIZE:

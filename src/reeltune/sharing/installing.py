@@ -15,7 +15,7 @@ from reeltune.definitions import Catalog, Definition, Version
 from reeltune.definitions.copying import is_valid_id
 from reeltune.definitions.jsontext import parse_object
 from reeltune.definitions.schema import MODEL_KEY, DefinitionFile, parse_definition, read_definition
-from reeltune.definitions.section import LISTS
+from reeltune.definitions.section import FILE_KEYS, LISTS
 from reeltune.definitions.slots import PRELOAD
 from reeltune.definitions.writer import KeyPath, edited_text
 from reeltune.errors import DefinitionError, DefinitionInvalid, Problem
@@ -183,6 +183,10 @@ def _refuse_local_files(catalog: Catalog, file: DefinitionFile, components: str,
     for key in LISTS:
         for path in _local_paths(catalog, key, getattr(file.model, key, None)):
             problems.append(Problem(source, f"model.{key}", f"{path!r} is a path on its author's machine.", fix))
+    for key in FILE_KEYS:
+        own = getattr(file.model, key, None)
+        if own and not Version(own).remote:
+            problems.append(Problem(source, f"model.{key}", f"{own!r} is a path on its author's machine.", fix))
     if file.model.components and not _REPOSITORY.fullmatch(components):
         problems.append(Problem(source, "model.components", f"{components!r} is not a repository NAME/REPO.", fix))
     if problems:

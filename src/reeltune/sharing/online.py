@@ -140,7 +140,8 @@ def _answer_problems(entry: _Listed, answer: ProbedFile, lock: Lock | None) -> I
 def _is_other_size(identity: Identity, definition: Definition, role: Role) -> bool:
     if role is not Role.WHOLE or not identity.architectures:
         return False
-    return definition.architecture.id not in identity.architectures
+    architecture = definition.architecture
+    return not {architecture.id, architecture.transformer_of}.intersection(identity.architectures)
 
 
 def _sha256_problems(entry: _Listed, answer: ProbedFile, lock: Lock | None) -> Iterator[Problem]:

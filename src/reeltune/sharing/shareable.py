@@ -10,7 +10,7 @@ from typing import Any
 from reeltune.definitions import Catalog, Definition, Version
 from reeltune.definitions.jsontext import parse_object
 from reeltune.definitions.schema import MODEL_KEY, read_text
-from reeltune.definitions.section import LISTS
+from reeltune.definitions.section import FILE_KEYS, LISTS
 from reeltune.definitions.slots import Slot
 from reeltune.definitions.writer import KeyPath, edited_text
 from reeltune.errors import PublishError
@@ -101,6 +101,15 @@ def _edits(
         new = _replaced_list(catalog, definition, key, old, replacements, edits, for_others)
         if new != old:
             edits.changes[MODEL_KEY, key] = new
+    for key in FILE_KEYS:
+        old = section.get(key)
+        if not isinstance(old, str):
+            continue
+        new = _replaced_list(catalog, definition, key, [old], replacements, edits, for_others)
+        if not new:
+            edits.removed.append((MODEL_KEY, key))
+        elif new != [old]:
+            edits.changes[MODEL_KEY, key] = new[0]
     _replace_loras(value, replacements, edits)
     sha256 = {**(section.get("sha256") or {}), **replacements.sha256}
     if replacements.sha256 and sha256 != section.get("sha256"):

@@ -37,11 +37,15 @@ _LORAS = "reeltune_loras"
 
 @dataclass(frozen=True)
 class Draft:
-    """Everything that is known before the first byte is written."""
+    """Everything that is known before the first byte is written.
+
+    `left_out`: bytes of components in the source, which the new file won't contain.
+    """
 
     recipe: Recipe
     dtype: DType
     applied: tuple[Applied, ...]
+    left_out: int = 0
 
 
 class Mixing(Protocol):
@@ -93,7 +97,7 @@ def prepare(
     if to == INT8:
         metadata |= quantization_metadata(recipe.modules)
         recipe = write_recipe(model.parts, model.source, model.family, target, edits, metadata)
-    return Draft(recipe, run_dtype, applied)
+    return Draft(recipe, run_dtype, applied, model.identity.others_bytes)
 
 
 def _dtype(to: str, dtype: str, identity: Identity, family: Family) -> DType:

@@ -20,6 +20,7 @@ from pathlib import Path
 import filelock
 import torch
 
+from reeltune._text import size
 from reeltune.checkpoints.header import read_header
 from reeltune.checkpoints.identify import identify
 from reeltune.checkpoints.names import converted_name, fp8_name, quantized_name
@@ -94,6 +95,13 @@ def write_draft(
     Raises as `quantize`; nothing is left behind then.
     """
     refuse_taken(sources, output, overwrite)
+    if draft.left_out:
+        listener(
+            Notice(
+                f"{output.name} contains only the transformer: {size(draft.left_out)} of other components, such as the "
+                f"VAE, stay in {sources[0].name}, which is still needed."
+            )
+        )
     with claimed(output) as partial:
         checksums: Checksums = {}
         seconds = write(draft.recipe, partial, checksums, listener, cancel)
@@ -102,8 +110,8 @@ def write_draft(
         partial.replace(output)
         with contextlib.suppress(OSError):  # the file is there and whole; some file systems sync no folders
             sync(output.parent)
-    size, modules = draft.recipe.bytes, len(draft.recipe.modules)
-    return Quantized(output, size, digest, modules, draft.applied, {**seconds, "verify": checked})
+    modules = len(draft.recipe.modules)
+    return Quantized(output, draft.recipe.bytes, digest, modules, draft.applied, {**seconds, "verify": checked})
 
 
 def refuse_taken(sources: Sequence[Path], output: Path, overwrite: bool) -> None:
