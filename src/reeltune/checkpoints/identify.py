@@ -115,8 +115,10 @@ def _of_family(unknown: Identity, header: Header, family: Family, names: NameMap
         for name, tensor in header.tensors.items()
         if unwrapped(name.removeprefix(names.prefix)).startswith(family.others)
     ]
+    of_others = [tensor for tensor in others if not weight_format.is_part(tensor.name)]
     return replace(
         unknown,
+        parameters=unknown.parameters - sum(math.prod(weight_format.weight_shape(tensor)) for tensor in of_others),
         others_bytes=sum(weight_format.bytes_in_memory(tensor, DType.BF16) for tensor in others),
         family=family.name,
         architectures=tuple(architecture.id for architecture in sized),

@@ -13,7 +13,7 @@ from typing import Any
 from reeltune.definitions.jsontext import MAX_BYTES, decode, parse_object, remove_value, replace_value
 from reeltune.definitions.repair import repair_text
 from reeltune.definitions.schema import MODEL_KEY, build_definition, parse_definition, read_text
-from reeltune.definitions.section import LISTS
+from reeltune.definitions.section import FILE_KEYS, LISTS
 from reeltune.errors import DefinitionError
 from reeltune.files import read_bytes, write_atomic
 from reeltune.untrusted import JsonObject
@@ -99,7 +99,7 @@ def replace_urls(path: Path, change: Callable[[str], str]) -> dict[str, int]:
         new = [_changed(item, change) for item in old]
         if new != old:
             counts[".".join(key_path)] = _differences(old, new)
-            edit(path, (MODEL_KEY, *key_path), new)
+            edit(path, (MODEL_KEY, *key_path), new[0] if key_path[-1] in FILE_KEYS else new)
     return counts
 
 
@@ -112,6 +112,9 @@ def _lists(section: JsonObject) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
         for key in LISTS:
             if isinstance(item.get(key), list):
                 yield (*keys, key), item[key]
+        for key in FILE_KEYS:
+            if isinstance(item.get(key), str):
+                yield (*keys, key), [item[key]]
 
 
 def has_object(path: Path, key_path: tuple[str, ...]) -> bool:

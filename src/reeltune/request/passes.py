@@ -85,6 +85,8 @@ def _from_settings(
 ) -> tuple[Pass, ...]:
     """One or two passes, the first with the guidance of the settings."""
     single = phase_count(settings) == 1
+    if (settings.get("guidance_phases") or 1) > 2:
+        notices.append(f"guidance_phases is {settings['guidance_phases']}: {architecture.id} makes two passes at most.")
     width, height = size if single else (int(size[0] * scales.shrink), int(size[1] * scales.shrink))
     times = tuple(level * _TRAINING_STEPS for level in scales.first.levels)
     if not times:

@@ -85,9 +85,11 @@ def _walk(folder: str, prefix: str, visited: set[tuple[int, int]]) -> Iterator[t
     """
     try:
         facts = os.stat(folder)  # noqa: PTH116 - a hundred folders are looked at whenever the page asks
-        if (facts.st_dev, facts.st_ino) in visited:
+        # some network drives on Windows tell no inode: 0 for each folder
+        place = (facts.st_dev, facts.st_ino or hash(os.path.realpath(folder)))
+        if place in visited:
             return
-        visited.add((facts.st_dev, facts.st_ino))
+        visited.add(place)
         entries = list(os.scandir(folder))
     except OSError:  # missing or not readable, or links in a circle: the models that need the folder report it
         return
