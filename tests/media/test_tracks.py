@@ -84,6 +84,9 @@ def test_other_files_are_named(read, tmp_path, monkeypatch):
         read_tracks(tmp_path / "nothing.npy")
     with pytest.raises(MediaError, match="is a folder"):
         read_tracks(tmp_path)
+    monkeypatch.setattr(tracks, "_MAX_POINTS", 1)
+    with pytest.raises(MediaError, match="can't be used as trajectories"):
+        read(content(POINTS))
     monkeypatch.setattr(tracks, "_MAX_BYTES", 100)
     with pytest.raises(MediaError, match="holds more than 100 bytes"):
         read(content(POINTS))
@@ -107,5 +110,7 @@ def test_damaged_files_are_read_or_refused(read):
 def test_fractions_are_told_from_pixels():
     pixels = np.array([[[4, 8], [-1, -1]]], np.float32)
     assert np.array_equal(in_pixels(pixels, 32, 64), pixels)
+    leaving = np.array([[[0.5, 0.25], [1.04, 0.5]]], np.float32)
+    assert np.array_equal(in_pixels(leaving, 100, 64), [[[50, 16], [104, 32]]])
     fractions = np.array([[[0.5, 0.25], [1, -0.5]]], np.float32)
     assert np.array_equal(in_pixels(fractions, 32, 64), [[[16, 16], [32, -0.5]]])

@@ -250,3 +250,12 @@ def test_the_resolutions_a_definition_offers(root, define):
     )
     field = next(row for row in fields_of(load_catalog(root)["mine"]) if row.key == "resolution")
     assert [value for _, value in field.choices] == ["832x480", "1024x1024", "768x1344"]
+
+
+def test_help_names_what_the_architecture_does(root):
+    catalog = load_catalog(root)
+    fields = {field.key: field for field in fields_of(catalog["ltx2_19B"])}
+    assert "usually 29" in fields["perturbation_layers"].help
+    assert fields["perturbation_end_perc"].label == "Spatiotemporal guidance end (%)"
+    modes = next(field for field in fields_of(catalog["vace_ditto_14B"]) if field.key == "model_mode")
+    assert modes.help == "Each kind has a LoRA of its own."

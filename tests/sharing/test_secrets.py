@@ -50,6 +50,18 @@ def test_what_is_secret(text, secret):
         assert secrets.find(secrets.remove(text)) == ""
 
 
+def test_the_lora_of_the_second_pass_is_shared_without_secrets(hub, root, tmp_path):
+    path = glow(root)
+    value = json.loads(path.read_text())
+    url = "https://example.org/ltx-2-19b-distilled-lora-384.safetensors"
+    value["model"]["ltx2_lora_distilled"] = f"{url}?token=SECRET123"
+    path.write_text(json.dumps(value))
+    run(root, tmp_path)
+    published = hub.repositories["me/glow"].files["glow.json"].decode()
+    assert "SECRET123" not in published
+    assert json.loads(published)["model"]["ltx2_lora_distilled"] == url
+
+
 def test_settings_with_input_files_are_left_out(hub, root, tmp_path):
     path = glow(root)
     value = json.loads(path.read_text())
