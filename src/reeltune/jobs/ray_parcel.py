@@ -114,7 +114,8 @@ class _Inputs:
                     [self._input(str(path)) for path in value] if isinstance(value, list) else self._input(str(value))
                 )
         loras = [str(source) for source in settings.get(_LORAS) or ()]
-        for lora in definition.loras:
+        of_modes = definition.preload if definition.architecture.mode_loras else ()
+        for lora in (*definition.loras, *of_modes):
             self._lora(lora.url)
         if loras:
             changed[_LORAS] = [self._lora(source) for source in loras]

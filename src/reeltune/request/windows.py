@@ -58,11 +58,15 @@ def windows_of(
     overlap = _overlap(shared, windows, architecture, block)
     for key, value, used in ((_SIZE, wanted, size), (_OVERLAP, shared, overlap)):
         if value != used:
-            notify(f"{key} is {value}: {used} is used, since windows have whole latent frames.")
+            notify(f"{key} is {value}: {used} is used, since windows have whole {_unit(block)}.")
     if 2 * (overlap + windows.anchor) >= size:
         message = f"Windows of {size} frames can't share {overlap} frames."
         raise SettingsError(message, hint=f"{_SIZE} must be more than {2 * (overlap + windows.anchor)}.")
     return fitted, Window(size, overlap + windows.anchor, _noise(settings))
+
+
+def _unit(block: int) -> str:
+    return "latent frames" if block == 1 else f"blocks of {block} latent frames"
 
 
 def _fitted(frames: int, architecture: Architecture, block: int) -> int:
