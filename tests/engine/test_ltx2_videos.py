@@ -1,5 +1,7 @@
 """LTX-2: its sound, its guidance, the LoRA of its second pass, and what is stored of a video."""
 
+import base64
+
 import numpy as np
 import pytest
 import tiny_parts
@@ -15,6 +17,7 @@ from reeltune.planning.memory import MemoryProfile
 from reeltune.request.parse import parse
 from reeltune.request.steps import step_table
 from reeltune.weights._libraries import is_int8
+from serving import chromium
 from sounding import decoded
 
 SMALL = {
@@ -57,6 +60,36 @@ def test_the_sound_in_the_file_is_as_long_as_the_video(ltx2, tmp_path, name, rat
     samples, stored_rate = decoded(video.save(tmp_path / "x.mp4"))
     assert stored_rate == rate
     assert abs(samples.shape[1] / rate - 25 / 24) < 1 / 24
+
+
+# Decodes a file with WebAudio, and with a video element that plays it to its end.
+PLAY = """async address => {
+  const content = await (await fetch(address)).arrayBuffer();
+  const sound = await new OfflineAudioContext(2, 48000, 48000).decodeAudioData(content);
+  const video = Object.assign(document.createElement('video'), { src: address, muted: true });
+  await new Promise((resolve, reject) => { video.onended = resolve; video.onerror = reject; video.play(); });
+  return {
+    samples: [...sound.getChannelData(0)], seconds: sound.duration, length: video.duration,
+    bytes: video.webkitAudioDecodedByteCount, frames: video.webkitDecodedFrameCount,
+  };
+}"""
+
+
+@pytest.mark.parametrize("name", ["ltx2_19B", "ltx2_22B"])
+def test_chromium_plays_the_sound_with_its_frames(ltx2, chromium, tmp_path, name):
+    video = make(ltx2(name), SMALL | {"video_length": 25})
+    content = video.save(tmp_path / "x.mp4").read_bytes()
+    page = chromium.new_page()
+    played = page.evaluate(PLAY, f"data:video/mp4;base64,{base64.b64encode(content).decode()}")
+    page.close()
+    frame = 1 / 24
+    assert played["seconds"] == pytest.approx(25 * frame, abs=frame)
+    assert played["length"] == pytest.approx(25 * frame, abs=frame)
+    assert (played["frames"], played["bytes"] > 0) == (25, True)
+    heard, made = np.array(played["samples"]), video.sound.samples[0]
+    heard = np.interp(np.arange(len(made)) / video.sound.rate, np.arange(len(heard)) / 48000, heard)
+    lags = np.correlate(heard, made, "full")
+    assert abs(int(lags.argmax()) - (len(made) - 1)) / video.sound.rate < frame
 
 
 @pytest.mark.parametrize("name", ["ltx2_19B", "ltx2_22B"])
