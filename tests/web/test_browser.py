@@ -16,11 +16,11 @@ import torch
 from acting import fill, generate, pick, quick, tab, value_of, wait_for
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from serving import Server, Window, chromium, module_root, server, window
 
 from reeltune import Engine
 from reeltune.jobs import Queue, State
 from reeltune.media.mp4 import write_mp4
+from serving import Server, Window, chromium, module_root, server, window
 
 NANO = Path(inspect.getfile(Engine)).parents[1] / "nano"
 

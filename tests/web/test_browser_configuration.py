@@ -4,9 +4,9 @@ import json
 
 import pytest
 from acting import CONTRASTS, tab
-from serving import Window, chromium, module_root, server, window
 
 from reeltune.machine import probe
+from serving import Window, chromium, module_root, server, window
 
 
 def configuration(window):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from acting import CONTRASTS, fill, pick, tab
+
 from serving import Window, chromium, module_root, server, window
 
 WEIGHTS = next(Path(str(resources.files("reeltune"))).rglob("nano_neon_bf16.safetensors"))

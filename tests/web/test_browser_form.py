@@ -8,10 +8,10 @@ import pytest
 from acting import CONTRASTS, advanced, drop, fill, focused, generate, pick, place_of, quick, tab, value_of, wait_for
 from PIL import Image
 from playwright.sync_api import TimeoutError
-from serving import Window, chromium, module_root, server, window
 
 from reeltune.jobs import Queue
 from reeltune.media.mp4 import write_mp4
+from serving import Window, chromium, module_root, server, window
 
 NANO = {"architecture": "t2v_1.3B", "components": "reeltune/nano", "URLs": "nano_t2v"}
 SMALL = {"resolution": "64x64", "video_length": 5, "num_inference_steps": 2, "guidance_scale": 3.0}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from acting import tab, value_of
 from PIL import Image
-from serving import Window, chromium, module_root, server, window
 
 from reeltune.media.mp4 import write_mp4
+from serving import Window, chromium, module_root, server, window
 
 FRAMES = np.zeros((9, 64, 64, 3), np.uint8)
 BASIC = {"resolution": "64x64", "video_length": 5, "num_inference_steps": 3}

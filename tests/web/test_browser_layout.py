@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from acting import advanced, pick, tab
-from serving import Server, Window, chromium, module_root, server, window
 
 from reeltune.media.mp4 import write_mp4
+from serving import Server, Window, chromium, module_root, server, window
 
 PHONE = (400, 800)
 IN_VIEW = """selector => {

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from acting import advanced, drop, fill, generate, pick, quick, tab, value_of, wait_for
 from safetensors.numpy import save_file
-from serving import Window, chromium, module_root, server, window
 
 from conftest import safetensors_bytes
 from reeltune import Preferences, load_catalog
 from reeltune.checkpoints.header import read_header
 from reeltune.jobs import Queue
 from reeltune.planning.plan import explain
+from serving import Window, chromium, module_root, server, window
 
 
 def write_lora(path, files, *, seed=0, rank=2, scale=0.3):

@@ -5,9 +5,9 @@ import time
 
 import pytest
 from acting import focused, generate, pick, quick, wait_for
-from serving import Window, chromium, module_root, server, window
 
 from reeltune.jobs import Queue, State
+from serving import Window, chromium, module_root, server, window
 
 NANO = {"architecture": "t2v_1.3B", "components": "reeltune/nano", "URLs": "nano_t2v"}
 

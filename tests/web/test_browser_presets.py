@@ -3,6 +3,7 @@
 import json
 
 from acting import fill, pick, value_of
+
 from serving import Window, chromium, module_root, server, window
 
 

@@ -1,9 +1,9 @@
 """Profiles in a real Chromium: chosen, used for a video, and taken back."""
 
 from acting import fill, pick, value_of
-from serving import Window, chromium, module_root, server, window
 
 from reeltune.media.origin import read_stored
+from serving import Window, chromium, module_root, server, window
 
 TURBO = "nano_turbo_lora_r32_bf16.safetensors"
 

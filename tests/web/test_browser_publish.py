@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 from acting import tab
-from serving import Window, chromium
 
 from hub import TOKEN, Hub
 from servers import Server
+from serving import Window, chromium
 from sharing_roots import glow
 
 

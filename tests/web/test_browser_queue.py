@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 from acting import fill, focused, generate, pick, quick, tab, value_of, wait_for
-from serving import Server, Window, chromium, module_root, server, window
 
 from conftest import Server as FileServer
 from reeltune import Engine
 from reeltune.jobs import Queue, State
+from serving import Server, Window, chromium, module_root, server, window
 
 NANO = Path(inspect.getfile(Engine)).parents[1] / "nano"
 MODEL = {"architecture": "t2v_1.3B", "components": "reeltune/nano", "URLs": "nano_t2v"}

@@ -5,10 +5,10 @@ import urllib.parse
 import numpy as np
 import pytest
 from acting import generate, pick, quick, tab, wait_for
-from serving import Server, Window, chromium, window
 
 from reeltune.media.mp4 import write_mp4
 from reeltune.media.sound import Sound
+from serving import Server, Window, chromium, window
 from sounding import FIRST, sounding
 
 FPS, COUNT, CLICK = 16, 40, 24  # frames a second, frames, and the frame with the click

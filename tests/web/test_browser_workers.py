@@ -2,9 +2,9 @@
 
 import pytest
 from acting import generate, pick, quick
-from serving import Window, chromium, module_root, server, window
 
 from servers import Server
+from serving import Window, chromium, module_root, server, window
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from acting import generate, pick, quick, tab, wait_for
-from serving import Server, Window, chromium, module_root
 
 from reeltune import Engine
+from serving import Server, Window, chromium, module_root
 
 NANO = Path(inspect.getfile(Engine)).parents[1] / "nano"
 INT8 = "mine_quanto_bf16_int8.safetensors"

@@ -17,7 +17,6 @@ import gradio
 import numpy as np
 import psutil
 import pytest
-from serving import Server, Window, chromium, module_root, server
 from starlette.applications import Starlette
 
 from reeltune.jobs import Runner
@@ -26,6 +25,7 @@ from reeltune.service.labels import label_of
 from reeltune.service.uploads import discard_json_upload
 from reeltune.service.workspace import Workspace
 from reeltune.web.upload_route import upload_routes
+from serving import Server, Window, chromium, module_root, server
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc000000301010018dd8db00000000049454e44ae426082"

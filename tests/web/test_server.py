@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from serving import Server, module_root, server
 
 from reeltune.errors import ServeError
 from reeltune.server.serving import Serving, check
 from servers import run_alone
+from serving import Server, module_root, server
 
 FILM = b"\0\0\0\x18ftypisom\0\0\2\0isomiso2a film"
 PNG = bytes.fromhex(

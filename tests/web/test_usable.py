@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+
 from serving import Server, module_root, server
 
 DEEP = '{"model": ' + "[" * 3000 + "]" * 3000 + "}"
