@@ -424,10 +424,9 @@ def test_one_file_for_both_transformers(models, tmp_path, first, second):
 
 @pytest.mark.parametrize("name", ["wan", *CASES])
 def test_a_lora_of_another_family_fits_nothing(models, name):
-    alike = {LTX.name, LTX_2.name}  # the video's blocks of LTX-2 have the names and the sizes of LTX Video's
     for other in models.values():
-        if other.family is models[name].family or {other.family.name, models[name].family.name} == alike:
-            continue
+        if other.family is models[name].family or (other.family, models[name].family) == (LTX, LTX_2):
+            continue  # the blocks of LTX Video have the names and the sizes of those for the video in LTX-2
         for layout, prefix in (("original", "diffusion_model."), ("diffusers", "transformer.")):
             modules = [
                 key.removesuffix(".weight")
@@ -439,6 +438,17 @@ def test_a_lora_of_another_family_fits_nothing(models, name):
                 models[name].merge({key: row for key, row in state.items() if "block" in key})
         with pytest.raises(LoraMismatch):
             models[name].merge(written(other, lambda module: f"lora_unet_{flat(module)}"))
+
+
+def test_a_lora_for_ltx_2_is_refused_by_name_though_most_of_it_fits_ltx_video(models):
+    modules = [f"transformer_blocks.0.{attention}.to_q" for attention in ("attn1", "attn2", "audio_attn1")]
+    state = {key: row for module in modules for key, row in pair(f"diffusion_model.{module}", 32, 32).items()}
+    with pytest.raises(LoraMismatch, match="is a LoRA for LTX-2, and the model is LTX Video"):
+        models["ltx"].merge(state)
+    without_sound = {key: row for key, row in state.items() if "audio" not in key}
+    assert "2 of 2" in str(models["ltx"].merge(without_sound)[1])
+    unknown = state | pair("diffusion_model.transformer_blocks.0.attn7.to_q", 32, 32)  # of neither family
+    assert "2 of 4" in str(models["ltx"].merge(unknown)[1])
 
 
 def test_names_that_end_like_the_models_are_not_its_own():

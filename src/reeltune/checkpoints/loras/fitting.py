@@ -14,7 +14,7 @@ from reeltune.checkpoints.loras.names import Located, foreign, locate
 from reeltune.checkpoints.loras.shapes import DOWNLOAD_AGAIN, DoesNotFit, ModuleShapes, check_shape, has_matrices
 from reeltune.checkpoints.loras.targets import Place, Targets
 from reeltune.errors import CheckpointError, LoraMismatch, UnsupportedFormat
-from reeltune.families import Family
+from reeltune.families import FAMILIES, Family
 
 _SHOWN = 5
 _OTHER_SHAPE = ", here ["  # in the message of DoesNotFit
@@ -105,7 +105,8 @@ def fit_lora(path: Path, header: Header, targets: Targets, *, second: bool = Fal
     """Compare the header of a LoRA file at `path` with a model.
 
     `second`: whether the model is the second of two transformers; some files contain modules for both. Raises
-    LoraMismatch if nothing fits, UnsupportedFormat for other kinds of files, CheckpointError for damaged ones.
+    LoraMismatch if nothing fits or the file is for another family, UnsupportedFormat for other kinds of files,
+    CheckpointError for damaged ones.
     """
     modules, notes = _for_transformer(lora_modules(header, path.name, targets.family), second)
     adapter = read_adapter(path, header.metadata, _ranks(header, modules))
@@ -126,7 +127,21 @@ def fit_lora(path: Path, header: Header, targets: Targets, *, second: bool = Fal
     report = LoraReport(path.name, len(fitting), len(modules), tuple(left), (*notes, *_about(adapter)))
     if not fitting:
         raise _nothing_fits(report)
+    _refuse_another_family(path.name, modules, targets.family)
     return LoraFit(tuple(fitting), adapter, report)
+
+
+def _refuse_another_family(name: str, modules: Sequence[LoraModule], family: Family) -> None:
+    """Raise LoraMismatch for a file with modules that this family doesn't have, if another family has all of them.
+
+    Families may share most names and sizes, as LTX-2 and LTX Video do.
+    """
+    if all(module.located for module in modules):
+        return
+    for other in FAMILIES:
+        if other is not family and all(locate(module.raw, other) for module in modules):
+            message = f"{name} is a LoRA for {other.label}, and the model is {family.label}."
+            raise LoraMismatch(message, hint="Use it with a model that it was made for.")
 
 
 def lora_modules(header: Header, name: str, family: Family) -> list[LoraModule]:
