@@ -71,7 +71,7 @@ def test_a_form_for_an_input_video_asks_for_it_by_its_own_label(window):
     ):
         pick(page, id)
         for key, label in labels.items():
-            assert label in page.locator(f"#field-{key}").inner_text()
+            page.locator(f"#field-{key}", has_text=label).wait_for()
             page.locator("#generate").click()
             page.locator("#said .rt-problem", has_text=f"needs “{label}”").wait_for()
             said = problem(page)
@@ -86,7 +86,7 @@ def test_a_form_for_an_input_video_asks_for_it_by_its_own_label(window):
         assert settings["video_guide"].startswith("uploads/")
         assert settings["video_prompt_type"] == {"lucy_edit": "V", "animate": "VBI"}[id]
     pick(page, "chrono_edit")
-    assert "Image to edit" in page.locator("#field-image_start").inner_text()
+    page.locator("#field-image_start", has_text="Image to edit").wait_for()
     assert page.locator("#field-video_length").count() == 0
     advanced(page)
     assert "Temporal reasoning" in page.locator("#field-model_mode").inner_text()
