@@ -135,7 +135,6 @@ def test_a_new_video_plays_muted_until_its_button_is_pressed(window):
     page.locator("#now .rt-stage video[data-sound]").wait_for()
     plays(page, "#now .rt-stage video", muted=True)
     assert state_of(page, "#now .rt-stage video") == [True, False, True, True, True]
-    page.screenshot(path="/tmp/w/snd/now.png")
     page.locator("#now [data-unmute]").click()
     plays(page, "#now .rt-stage video", muted=False)
     page.locator("#now [data-unmute]").wait_for(state="hidden")
