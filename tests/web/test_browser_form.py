@@ -70,6 +70,8 @@ def test_a_form_for_an_input_video_asks_for_it_by_its_own_label(window):
         ("animate", {"video_guide": "Pose video", "video_guide2": "Face video", "image_refs": "Character"}),
     ):
         pick(page, id)
+        if id == "animate":
+            page.locator("#input-help li", has_text="Pose video: Skeletons. It must be prepared already").wait_for()
         for key, label in labels.items():
             page.locator(f"#field-{key}", has_text=label).wait_for()
             page.locator("#generate").click()

@@ -56,6 +56,13 @@ def draw_form_for(workspace: Workspace, draft: gr.State, make: MakeComponents) -
         SettingsForm(workspace, draft, make, current, definition).draw()
 
 
+def _draw_help(inputs: list[FormField]) -> None:
+    """Say below the inputs what their files must be: fields for files have no place for it."""
+    lines = [f"{field.label}: {field.help}" for field in inputs if field.help]
+    if lines:
+        gr.HTML(notices_list(lines), elem_id="input-help", apply_default_css=False)
+
+
 class SettingsForm:
     """One drawing of the form: the fields of a model with the settings of a draft, and the buttons that use them."""
 
@@ -75,6 +82,7 @@ class SettingsForm:
         if inputs:
             with gr.Row(elem_classes="rt-fields rt-inputs"):
                 self._draw_fields(inputs)
+            _draw_help(inputs)
         generate, discard = self._draw_main_buttons()
         self._answer = gr.HTML(
             self._first_answer(), elem_id="said", js_on_load=SCROLL_TO_PROBLEM, apply_default_css=False
