@@ -8,11 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from reeltune.families.base import (
-    LORAS,
     RIFLEX,
     SKIPPED_LAYERS,
     START_IMAGE,
-    STEP_CACHE,
     WEIGHT_FILES,
     ZERO_STAR,
     Architecture,
@@ -30,6 +28,7 @@ from reeltune.families.base import (
     rotary_axes,
 )
 from reeltune.families.components import CLIP_TEXT, HUNYUAN_VAE, LLAMA, LLAVA, LLAVA_VISION
+from reeltune.families.shared import IMAGE_DEFAULTS, TEXT_DEFAULTS, USED_BY_ALL
 
 _DOUBLE, _TO_DOUBLE = "double_blocks.{}", "transformer_blocks.{}"
 _SINGLE, _TO_SINGLE = "single_blocks.{}", "single_transformer_blocks.{}"
@@ -204,22 +203,11 @@ HUNYUAN = Family(
 )
 
 _DEFAULTS = {
-    "prompt": "A red fox trots through fresh snow at dawn, the camera gliding beside it",
-    "negative_prompt": "",
-    "resolution": "832x480",
-    "video_length": 81,
-    "num_inference_steps": 30,
-    "seed": -1,
-    "repeat_generation": 1,
+    **TEXT_DEFAULTS,
     "guidance_scale": 1.0,
     "embedded_guidance_scale": 6.0,
     "flow_shift": 5.0,
 }
-_IMAGE = {
-    "prompt": "The scene comes to life, gentle natural movement, steady camera",
-    "image_prompt_type": "S",
-}
-
 
 _DISTILLED = "its guidance is distilled into one pass, and this setting needs a second pass without the prompt"
 
@@ -227,9 +215,8 @@ _DISTILLED = "its guidance is distilled into one pass, and this setting needs a 
 def _architecture(
     id: str, signature: Signature, repo: str, pipeline: str, inputs: tuple[Input, ...] = (), **more: object
 ) -> Architecture:
-    defaults = _DEFAULTS | (_IMAGE if inputs else {})
-    extra = ("multi_prompts_gen_type", "force_fps", "sample_solver", *LORAS, *STEP_CACHE, *RIFLEX)
-    used = {*defaults, *extra, *(model_input.key for model_input in inputs)}
+    defaults = _DEFAULTS | (dict(IMAGE_DEFAULTS) if inputs else {})
+    used = {*defaults, *USED_BY_ALL, *RIFLEX, *(model_input.key for model_input in inputs)}
     return Architecture(
         id=id,
         loras=id,

@@ -11,11 +11,9 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from reeltune.families.base import (
-    LORAS,
     RIFLEX,
     SKIPPED_LAYERS,
     START_IMAGE,
-    STEP_CACHE,
     WEIGHT_FILES,
     ZERO_STAR,
     Architecture,
@@ -33,6 +31,7 @@ from reeltune.families.base import (
 )
 from reeltune.families.components import BYT5, HUNYUAN15_VAE, QWEN, SIGLIP_VISION
 from reeltune.families.components.qwen import TOKENIZER_FOLDERS
+from reeltune.families.shared import IMAGE_DEFAULTS, TEXT_DEFAULTS, USED_BY_ALL
 
 _BLOCK, _TO_BLOCK = "double_blocks.{}", "transformer_blocks.{}"
 _REFINER = "txt_in.individual_token_refiner.blocks.{}"
@@ -185,24 +184,18 @@ HUNYUAN_1_5 = Family(
 )
 
 _DEFAULTS = {
-    "prompt": "A red fox trots through fresh snow at dawn, the camera gliding beside it",
-    "negative_prompt": "",
-    "resolution": "832x480",
+    **TEXT_DEFAULTS,
     "video_length": 97,
-    "num_inference_steps": 30,
-    "seed": -1,
-    "repeat_generation": 1,
     "guidance_scale": 6.0,
     "flow_shift": 5.0,
 }
-_IMAGE = {"prompt": "The scene comes to life, gentle natural movement, steady camera", "image_prompt_type": "S"}
-_EXTRA = ("multi_prompts_gen_type", "force_fps", "sample_solver", *LORAS, *STEP_CACHE, *RIFLEX, *ZERO_STAR)
+_EXTRA = (*USED_BY_ALL, *RIFLEX, *ZERO_STAR)
 
 
 def _architecture(
     id: str, signature: Signature, pipeline: str, components: tuple[Component, ...], inputs: tuple[Input, ...] = ()
 ) -> Architecture:
-    defaults = _DEFAULTS | (_IMAGE if inputs else {})
+    defaults = _DEFAULTS | (dict(IMAGE_DEFAULTS) if inputs else {})
     return Architecture(
         id=id,
         loras="hunyuan_1_5",

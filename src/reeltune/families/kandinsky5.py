@@ -10,18 +10,15 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from reeltune.families.base import (
-    LORAS,
     RIFLEX,
     SKIPPED_LAYERS,
     START_IMAGE,
-    STEP_CACHE,
     WEIGHT_FILES,
     ZERO_STAR,
     Architecture,
     Component,
     Config,
     Family,
-    Rename,
     Shapes,
     Signature,
     block_counts,
@@ -31,6 +28,7 @@ from reeltune.families.base import (
 )
 from reeltune.families.components import CLIP_TEXT, HUNYUAN_VAE, QWEN
 from reeltune.families.components.qwen import TOKENIZER_FOLDERS
+from reeltune.families.shared import IMAGE_DEFAULTS, TEXT_DEFAULTS, USED_BY_ALL, same_names
 
 _TEXT, _VIDEO = "text_transformer_blocks.{}", "visual_transformer_blocks.{}"
 _PATCH = (1, 2, 2)  # of all models: frames, height and width of what becomes a token
@@ -40,19 +38,16 @@ QUANTIZABLE = (
     *(f"{name}.{layer}" for name in _ATTENTIONS for layer in ("to_query", "to_key", "to_value", "out_layer")),
     *(f"{block}.feed_forward.{layer}" for block in (_TEXT, _VIDEO) for layer in ("in_layer", "out_layer")),
 )
-RENAMES = tuple(
-    Rename(name, name)
-    for name in (
-        *(f"time_embeddings.{layer}" for layer in ("in_layer", "out_layer")),
-        *(f"{kind}_embeddings.{layer}" for kind in ("text", "pooled_text") for layer in ("in_layer", "norm")),
-        "visual_embeddings.in_layer",
-        f"{_TEXT}.text_modulation.out_layer",
-        f"{_VIDEO}.visual_modulation.out_layer",
-        *(f"{name}.{norm}" for name in _ATTENTIONS for norm in ("query_norm", "key_norm")),
-        *QUANTIZABLE,
-        "out_layer.modulation.out_layer",
-        "out_layer.out_layer",
-    )
+RENAMES = same_names(
+    *(f"time_embeddings.{layer}" for layer in ("in_layer", "out_layer")),
+    *(f"{kind}_embeddings.{layer}" for kind in ("text", "pooled_text") for layer in ("in_layer", "norm")),
+    "visual_embeddings.in_layer",
+    f"{_TEXT}.text_modulation.out_layer",
+    f"{_VIDEO}.visual_modulation.out_layer",
+    *(f"{name}.{norm}" for name in _ATTENTIONS for norm in ("query_norm", "key_norm")),
+    *QUANTIZABLE,
+    "out_layer.modulation.out_layer",
+    "out_layer.out_layer",
 )
 
 _NUMBERED = re.compile(r"(text|visual)_transformer_blocks\.(\d{1,9})\.")
@@ -136,18 +131,12 @@ KANDINSKY_5 = Family(
 )
 
 _DEFAULTS = {
-    "prompt": "A red fox trots through fresh snow at dawn, the camera gliding beside it",
-    "negative_prompt": "",
+    **TEXT_DEFAULTS,
     "resolution": "768x512",
-    "video_length": 81,
-    "num_inference_steps": 30,
-    "seed": -1,
-    "repeat_generation": 1,
     "guidance_scale": 5.0,
     "flow_shift": 10.0,
 }
-_IMAGE = {"prompt": "The scene comes to life, gentle natural movement, steady camera", "image_prompt_type": "S"}
-_EXTRA = ("multi_prompts_gen_type", "force_fps", "sample_solver", *LORAS, *STEP_CACHE, *ZERO_STAR)
+_EXTRA = (*USED_BY_ALL, *ZERO_STAR)
 _REFUSED = frozen(
     **refused_groups((RIFLEX,), "its models for 10 seconds make long videos without it"),
     **refused_groups((SKIPPED_LAYERS,), "it isn't known which of its blocks may be left out"),
@@ -155,7 +144,7 @@ _REFUSED = frozen(
 
 
 def _architecture(id: str, dim: int, *, image: bool = False) -> Architecture:
-    defaults = _DEFAULTS | (_IMAGE if image else {})
+    defaults = _DEFAULTS | (dict(IMAGE_DEFAULTS) if image else {})
     inputs = (replace(START_IMAGE, required=True),) if image else ()
     return Architecture(
         id=id,

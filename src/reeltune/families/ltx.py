@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from types import MappingProxyType
 
 from reeltune.families.base import (
     END_IMAGE,
     LATENT_UPSAMPLER,
-    LORAS,
     MAX_HEAD_SIZE,
     RIFLEX,
     SKIPPED_LAYERS,
     START_IMAGE,
-    STEP_CACHE,
     WEIGHT_FILES,
     ZERO_STAR,
     Architecture,
@@ -28,18 +25,15 @@ from reeltune.families.base import (
 )
 from reeltune.families.components import LTX_UPSAMPLER, LTX_VAE, T5
 from reeltune.families.scales import DEV
+from reeltune.families.shared import TEXT_DEFAULTS, USED_BY_ALL, same_names
 
 HEADS = 32  # of all published LTX Video 0.9 models; other counts need a config in the file's metadata
 _BLOCK = re.compile(r"transformer_blocks\.(\d{1,9})\.")
 
 
-def _same(*names: str) -> tuple[Rename, ...]:
-    return tuple(Rename(name, name) for name in names)
-
-
 def _attention(name: str) -> tuple[Rename, ...]:
     return (
-        *_same(*(f"{name}.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0"))),
+        *same_names(*(f"{name}.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0"))),
         Rename(f"{name}.q_norm", f"{name}.norm_q"),
         Rename(f"{name}.k_norm", f"{name}.norm_k"),
     )
@@ -52,8 +46,8 @@ RENAMES = (
     Rename("adaln_single.emb.timestep_embedder.linear_1", "time_embed.emb.timestep_embedder.linear_1"),
     Rename("adaln_single.emb.timestep_embedder.linear_2", "time_embed.emb.timestep_embedder.linear_2"),
     Rename("adaln_single.linear", "time_embed.linear"),
-    *_same("caption_projection.linear_1", "caption_projection.linear_2", "scale_shift_table", "proj_out"),
-    *_same("transformer_blocks.{}.scale_shift_table", *_FEED_FORWARD),
+    *same_names("caption_projection.linear_1", "caption_projection.linear_2", "scale_shift_table", "proj_out"),
+    *same_names("transformer_blocks.{}.scale_shift_table", *_FEED_FORWARD),
     *_attention("transformer_blocks.{}.attn1"),
     *_attention("transformer_blocks.{}.attn2"),
 )
@@ -129,15 +123,6 @@ LTX = Family(
     sized_by=("adaln_single.emb.timestep_embedder.linear_1.bias",),
 )
 
-_DEFAULTS = {
-    "prompt": "A red fox trots through fresh snow at dawn, the camera gliding beside it",
-    "negative_prompt": "",
-    "resolution": "832x480",
-    "video_length": 81,
-    "num_inference_steps": 30,
-    "seed": -1,
-    "repeat_generation": 1,
-}
 _INPUTS = (START_IMAGE, END_IMAGE)
 _REFUSED = frozen(
     **refused_groups(
@@ -154,10 +139,9 @@ ARCHITECTURES = (
         signature=Signature(dim=4096, lacks=("audio_adaln_single.emb.timestep_embedder.linear_1.bias",)),
         data_types=("bf16",),
         settings=frozenset(
-            {*_DEFAULTS, "multi_prompts_gen_type", "force_fps", "image_prompt_type", "sample_solver"}
-            | {*LORAS, *STEP_CACHE, *(model_input.key for model_input in _INPUTS)}
+            {*TEXT_DEFAULTS, *USED_BY_ALL, "image_prompt_type", *(model_input.key for model_input in _INPUTS)}
         ),
-        defaults=MappingProxyType(_DEFAULTS),
+        defaults=TEXT_DEFAULTS,
         components_repo="Lightricks/LTX-Video-0.9.8-13B-distilled",
         pipeline="LTXConditionPipeline",
         profiles="ltxv",

@@ -15,12 +15,10 @@ from reeltune.families.base import (
     AUDIO_VAE,
     END_IMAGE,
     LATENT_UPSAMPLER,
-    LORAS,
     MAX_HEAD_SIZE,
     RIFLEX,
     SKIPPED_LAYERS,
     START_IMAGE,
-    STEP_CACHE,
     VAE,
     VOCODER,
     WEIGHT_FILES,
@@ -49,6 +47,7 @@ from reeltune.families.components import (
     LTX2_WIDE_VOCODER,
 )
 from reeltune.families.scales import LTX2_DISTILLED, LTX2_FULL
+from reeltune.families.shared import USED_BY_ALL, same_names
 
 _HEADS = 32  # of all published models, for video and for sound
 _BLOCK = re.compile(r"(transformer_blocks)\.(\d{1,9})\.")
@@ -68,10 +67,6 @@ _MODULATIONS = {
 }
 
 
-def _same(*names: str) -> tuple[Rename, ...]:
-    return tuple(Rename(name, name) for name in names)
-
-
 def _streams(*names: str) -> tuple[str, ...]:
     """The names of modules of the video, and those of the same modules of the sound."""
     return (*names, *(f"audio_{name}" for name in names))
@@ -83,12 +78,12 @@ _GATES = tuple(f"{attention}.to_gate_logits" for attention in _ATTENTIONS)
 RENAMES = (
     Rename("patchify_proj", "proj_in"),
     Rename("audio_patchify_proj", "audio_proj_in"),
-    *_same(*_streams("caption_projection.linear_1", "caption_projection.linear_2", "scale_shift_table", "proj_out")),
-    *_same("keyframes_abs_pos_embedding"),
+    *same_names(*_streams("caption_projection.linear_1", "caption_projection.linear_2", "scale_shift_table")),
+    *same_names(*_streams("proj_out"), "keyframes_abs_pos_embedding"),
     *(Rename(f"{original}.{layer}", f"{name}.{layer}")
       for original, name in _MODULATIONS.items()
       for layer in ("emb.timestep_embedder.linear_1", "emb.timestep_embedder.linear_2", "linear")),
-    *_same(*(_IN_BLOCK + name for name in (*_FEED_FORWARD, *_streams(*_TABLES), *_WEIGHTS, *_GATES))),
+    *same_names(*(_IN_BLOCK + name for name in (*_FEED_FORWARD, *_streams(*_TABLES), *_WEIGHTS, *_GATES))),
     *(Rename(f"{_IN_BLOCK}scale_shift_table_a2v_ca_{stream}", f"{_IN_BLOCK}{stream}_a2v_cross_attn_scale_shift_table")
       for stream in ("video", "audio")),
     *(Rename(f"{_IN_BLOCK}{attention}.{letter}_norm", f"{_IN_BLOCK}{attention}.norm_{letter}")
@@ -295,7 +290,7 @@ _DEFAULTS = {
     "perturbation_end_perc": 100.0,
 }
 _INPUTS = (START_IMAGE, END_IMAGE)
-_OTHERS = ("multi_prompts_gen_type", "force_fps", "image_prompt_type", *LORAS, *STEP_CACHE, *SKIPPED_LAYERS)
+_OTHERS = ("image_prompt_type", *USED_BY_ALL, *SKIPPED_LAYERS)
 _ONLY_FULL = frozenset(  # what the steps of distilled models don't have
     {"negative_prompt", "num_inference_steps", "guidance_scale", "audio_guidance_scale", "alt_guidance_scale"}
     | {"alt_scale", "sample_solver", *SKIPPED_LAYERS}
@@ -324,7 +319,7 @@ def _architecture(
         family=LTX_2,
         signature=signature,
         data_types=("bf16",),
-        settings=frozenset({*values, "sample_solver", *_OTHERS, *(model_input.key for model_input in _INPUTS)}),
+        settings=frozenset({*values, *_OTHERS, *(model_input.key for model_input in _INPUTS)}),
         defaults=MappingProxyType(values),
         components_repo=repo,
         pipeline="LTX2Pipeline",

@@ -32,6 +32,7 @@ from reeltune.families.base import (
     refused_groups,
 )
 from reeltune.families.components import CLIP_VISION, SENTENCEPIECE, UMT5, WAN22_VAE, WAN_VAE
+from reeltune.families.shared import IMAGE_DEFAULTS, TEXT_DEFAULTS
 from reeltune.families.wan_config import SKYREELS, derive_config
 from reeltune.families.wan_names import QUANTIZABLE, RENAMES
 
@@ -92,20 +93,8 @@ _SHORT_PASSES = MappingProxyType(
         **refused_groups((RIFLEX,), "it makes no more frames at once than in its training"),
     }
 )
-_TEXT_PROMPT = "A red fox trots through fresh snow at dawn, the camera gliding beside it"
-_IMAGE_PROMPT = "The scene comes to life, gentle natural movement, steady camera"
-_TEXT = {
-    "prompt": _TEXT_PROMPT,
-    "negative_prompt": "",
-    "resolution": "832x480",
-    "video_length": 81,
-    "num_inference_steps": 30,
-    "seed": -1,
-    "repeat_generation": 1,
-    "guidance_scale": 5.0,
-    "flow_shift": 5.0,
-}
-_IMAGE = {**_TEXT, "prompt": _IMAGE_PROMPT, "image_prompt_type": "S"}
+_TEXT = {**TEXT_DEFAULTS, "guidance_scale": 5.0, "flow_shift": 5.0}
+_IMAGE = {**_TEXT, **IMAGE_DEFAULTS}
 _IMAGE_480P = {**_IMAGE, "flow_shift": 7.0}
 _EDIT = {**_TEXT, "prompt": "Change the clothes to red", "resolution": "1280x720", "video_prompt_type": "UV"}
 _EDIT_IMAGE = {**_IMAGE, "prompt": "Put a straw hat on the person", "resolution": "1280x720", "model_mode": 0}
