@@ -17,10 +17,13 @@ _ONLY_NOISE = 1000.0  # the timestep of latents that are nothing but noise
 _DECODE_TIME, _DECODE_NOISE = 0.05, 0.025  # of the VAE that denoises while decoding, as the release sets them
 
 
-def encode(
-    pipeline: Any, request: Request, images: InputImages, config: Config, tokens: int, device: torch.device
-) -> Tensors:
-    """The embeddings of both prompts, with their masks."""
+def prompt_embeddings(
+    pipeline: Any, request: Request, tokens: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Embeddings [1, tokens, features] of the prompt and their mask [1, tokens], and those of the negative prompt.
+
+    The latter are None without guidance.
+    """
     embeds, mask, negative, negative_mask = pipeline.encode_prompt(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -28,6 +31,14 @@ def encode(
         max_sequence_length=tokens,
         device=device,
     )
+    return embeds, mask, negative, negative_mask
+
+
+def encode(
+    pipeline: Any, request: Request, images: InputImages, config: Config, tokens: int, device: torch.device
+) -> Tensors:
+    """The embeddings of both prompts, with their masks."""
+    embeds, mask, negative, negative_mask = prompt_embeddings(pipeline, request, tokens, device)
     return {
         "prompt_embeds": embeds,
         "prompt_attention_mask": mask,

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from reeltune.engine.families import ltx
 from reeltune.engine.families.base import Arguments, FamilyRuntime, Latents, Tensors
 from reeltune.engine.inputs import InputImages
 from reeltune.families.base import AUDIO_VAE, VOCODER, Config
@@ -30,14 +31,8 @@ def encode(
     pipeline: Any, request: Request, images: InputImages, config: Config, tokens: int, device: torch.device
 ) -> Tensors:
     """The embeddings of both prompts for the video, with those for the sound behind them."""
-    embeds, mask, negative, negative_mask = pipeline.encode_prompt(
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        do_classifier_free_guidance=request.guided,
-        max_sequence_length=tokens,
-        device=device,
-    )
-    if request.guided:  # in one batch, as in the pipeline
+    embeds, mask, negative, negative_mask = ltx.prompt_embeddings(pipeline, request, tokens, device)
+    if negative is not None and negative_mask is not None:  # in one batch, as in the pipeline
         embeds, mask = torch.cat([negative, embeds]), torch.cat([negative_mask, mask])
     video, sound, mask = pipeline.connectors(embeds, mask, padding_side="left")
     embeds = torch.cat([video, sound], dim=-1)
