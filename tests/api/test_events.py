@@ -15,7 +15,7 @@ from servers import ApiServer
 __all__ = ["api_server", "http"]
 
 WAIT_SECONDS = 120
-LONG = {"size": "64x64", "num_frames": 33, "num_inference_steps": 200}  # it is interrupted long before its end
+LONG = {"size": "64x64", "num_frames": 33, "num_inference_steps": 1000}  # ended by the test long before its end
 
 
 class Follower:
@@ -122,10 +122,11 @@ def test_one_job_is_followed_alone(api_server, http):
 
 def test_previews_are_sent_where_they_are_asked_for(api_server, http):
     with Follower(api_server, "?previews=true") as client:
-        job = job_of(create(http, size="64x64", num_inference_steps=12))
-        client.until(lambda it: "done" in it.states(job))
+        job = job_of(create(http, **LONG))
+        client.until(lambda it: it.named("preview"))
+        assert http.post(f"/api/jobs/{job}/cancel").status_code == 200
+        client.until(lambda it: "cancelled" in it.states(job))
     previews = client.named("preview")
-    assert previews
     assert {content["id"] for content in previews} == {job}
     assert all(content["image"].startswith("data:image/webp;base64,") for content in previews)
 

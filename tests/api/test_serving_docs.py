@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def outputs(block, server, folder):
     return [part.strip("\n") for part in answer.stdout.split(f"{MARK}\n")[1:]]
 
 
+def until_free(server):
+    """Wait until the jobs of earlier blocks have ended."""
+    end = time.monotonic() + BLOCK_SECONDS
+    while any(json.loads(server.ask("/api/queue")[1])["counts"][state] for state in ("queued", "running")):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def shape(text):
     """A text without what differs from run to run: numbers, and the hashes in ids."""
     return re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "#", text)
@@ -75,6 +84,7 @@ def folder(tmp_path):
 def test_the_commands_print_what_is_shown(api_server, folder):
     for block in CONSOLE:
         if "keys.txt" not in block:
+            until_free(api_server)  # the state of a worker is shown, too
             printed = outputs(block, api_server, folder)
             for (_, shown), text in zip(samples(block), printed, strict=True):
                 assert_same(text, shown)
