@@ -138,6 +138,17 @@ def test_the_first_window_is_a_video_of_its_own(root, define, parts):
     assert np.array_equal(short, whole[:25])
 
 
+def test_each_window_has_a_prompt_of_its_own(root, define, parts, latents):
+    definition, settings = write_case("i2v_2_2_svi2pro, windows", root, define, parts)
+    make(definition, settings)
+    prompts = {"prompt": "a red circle\na blue square", "multi_prompts_gen_type": "W"}
+    make(definition, settings | prompts)
+    reference = Video(definition, settings | prompts)
+    assert len(reference.windows) == 3  # the last prompt is also that of the third
+    assert np.array_equal(latents[1].numpy(), reference.latents.float().numpy())
+    assert not np.array_equal(latents[0].numpy(), latents[1].numpy())
+
+
 def test_the_step_cache_starts_over_in_each_window(root, define, parts, monkeypatch):
     definition, settings = write_case("i2v_2_2_svi2pro, windows", root, define, parts)
     monkeypatch.setattr("reeltune.engine.stepcache.threshold", lambda speed: 100.0)

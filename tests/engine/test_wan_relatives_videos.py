@@ -69,6 +69,32 @@ def test_steps_and_previews_of_all_windows(name, root, define, parts, monkeypatc
     assert "No further previews" not in notices(events)
 
 
+@pytest.mark.parametrize("name", ["sky_df_14B", "sky_df_14B, blocks", "animate, replaced"])
+def test_each_window_has_a_prompt_of_its_own(name, root, define, parts, monkeypatch):
+    definition, settings = write_case(name, root, define, parts)
+    settings |= {"prompt": "a red circle\na blue square", "multi_prompts_gen_type": "W"}
+    made, theirs = [], []
+    inner = run.denoise
+    monkeypatch.setattr(run, "denoise", lambda *rest: made.append(inner(*rest)) or made[-1])
+    make(definition, settings)
+
+    def step_end(pipeline, index, timestep, values):
+        if index + 1 < pipeline.num_timesteps:
+            return values
+        theirs.append(values["latents"].clone())
+        text = pipeline.encode_prompt("a blue square", max_sequence_length=512)[0]
+        return {**values, "prompt_embeds": text.to(pipeline.transformer.dtype)}
+
+    by_diffusers(definition, settings, step_end)
+    assert torch.equal(made[0].video[:, :, -1:], theirs[-1][:, :, -1:].float())
+    make(definition, settings | {"multi_prompts_gen_type": "FG"})
+    assert not torch.equal(made[0].video, made[1].video)
+    windows = parse(definition, settings).requests[0].windows
+    in_reverse = settings | {"prompt": "\n".join(["a blue square"] * (windows - 1) + ["a red circle"])}
+    make(definition, in_reverse)
+    assert not torch.equal(made[0].video[:, :, :1], made[2].video[:, :, :1])
+
+
 def test_a_step_of_each_window_has_its_own_weights_of_loras(root, define, parts, monkeypatch):
     from reeltune.engine.models import LoadedTransformer
 

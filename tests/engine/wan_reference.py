@@ -61,11 +61,12 @@ class Video:
         self.shape = ((self.request.frames - 1) // 4 + 1, self.request.height // 8, self.request.width // 8)
         slow = probe().products_in_fp32("cpu", "bf16")
         with torch.inference_mode(), products_in_fp32(slow):
-            self.text, self.negative, self.seen = self.embeddings()
+            self.text, self.negative, self.seen = self.embeddings(self.request.prompt)
+            self.texts = [self.text, *(self.embeddings(prompt)[0] for prompt in self.request.later_prompts)]
             self.latents = self.make()
             self.frames = self.decoded()
 
-    def embeddings(self):
+    def embeddings(self, prompt):
         encoder = getattr(self, "image_encoder", None)
         kind = diffusers.WanImageToVideoPipeline if encoder is not None else diffusers.WanPipeline
         more = {"image_encoder": encoder, "image_processor": self.image_processor} if encoder is not None else {}
@@ -77,7 +78,7 @@ class Video:
             transformer=None,
             **more,
         )
-        texts = pipeline.encode_prompt(self.request.prompt, self.request.negative_prompt, max_sequence_length=512)
+        texts = pipeline.encode_prompt(prompt, self.request.negative_prompt, max_sequence_length=512)
         seen = None if encoder is None else pipeline.encode_image(self.images.start, "cpu").to(BF16)
         return *texts, seen
 
@@ -172,7 +173,8 @@ class Video:
     def endless(self):
         size = self.settings["sliding_window_size"] if self.request.windows > 1 else self.request.frames
         windows = []
-        for _ in range(self.request.windows):
+        for number in range(self.request.windows):
+            text = self.texts[min(number, len(self.texts) - 1)]
             shape = (1, 16, (size - 1) // 4 + 1, *self.shape[1:])
             condition = torch.zeros(shape)
             condition[:, :, :1] = self.encoded(self.pixels(self.images.start))
@@ -180,11 +182,11 @@ class Video:
                 condition[:, :, 1:2] = windows[-1][:, :, -1:]
             condition = torch.cat([self.mask(size), condition], dim=1)
 
-            def guided(latents, timestep, condition=condition):
+            def guided(latents, timestep, condition=condition, text=text):
                 late = int(timestep <= self.settings["switch_threshold"])
                 scale = (self.settings["guidance_scale"], self.settings["guidance2_scale"])[late]
                 shown = torch.cat([latents, condition], dim=1)
-                conditional = self.velocity(shown, timestep, self.text, late)
+                conditional = self.velocity(shown, timestep, text, late)
                 unconditional = self.velocity(shown, timestep, self.negative, late)
                 return unconditional + scale * (conditional - unconditional)
 

@@ -8,7 +8,7 @@ import pytest
 from reeltune import load_catalog
 from reeltune.errors import SettingsError
 from reeltune.request.build import build_request
-from reeltune.request.parse import complete_settings
+from reeltune.request.parse import complete_settings, parse
 from reeltune.settings import check_call, parse_assignments, split_prompts, split_videos
 
 MACRO = '! {Animal}="cat","dog","fox" : {Place}="a forest","a city"\nA {Animal} runs through {Place}.\nNight falls on { Place }.'
@@ -94,11 +94,48 @@ def test_seeds_stay_within_what_a_generator_takes():
     ]
 
 
-def test_lines_that_stand_for_windows_are_videos_and_it_is_reported(root):
+def test_lines_that_stand_for_windows_are_videos_where_there_are_none_and_it_is_reported(root):
     definition = load_catalog(root)["nano_t2v"]
-    _, notices = complete_settings(definition, {"prompt": "a\nb", "multi_prompts_gen_type": "W"})
-    assert notices == ["multi_prompts_gen_type=W: prompts for single windows are not supported. Each line is a video."]
+    parsed = parse(definition, {"prompt": "a\nb", "multi_prompts_gen_type": "W"})
+    assert parsed.notices == ("multi_prompts_gen_type=W: t2v_1.3B makes no windows. Each line is a video.",)
+    assert [(request.prompt, request.later_prompts) for request in parsed.requests] == [("a", ()), ("b", ())]
     assert complete_settings(definition, {"prompt": "a", "multi_prompts_gen_type": "W"})[1] == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "prompt", "expected"),
+    [
+        ("W", "a\n# b\n\nc", ("a", "c")),
+        ("W", '! {X}="a","c"\n{X}', ("a", "c")),
+        ("PW", "a\nb\n\nc", ("a\nb", "c")),
+    ],
+)
+def test_prompts_of_windows(root, mode, prompt, expected):
+    definition = load_catalog(root)["sky_df_1.3B"]
+    settings = {
+        "prompt": prompt,
+        "multi_prompts_gen_type": mode,
+        "video_length": 193,
+        "repeat_generation": 2,
+        "seed": 1,
+    }
+    parsed = parse(definition, settings)
+    assert parsed.notices == ()
+    assert [request.seed for request in parsed.requests] == [1, 2]
+    for request in parsed.requests:
+        assert (request.prompt, *request.later_prompts) == expected
+        assert request.windows > 2
+        assert request.settings["prompt"] == prompt
+
+
+@pytest.mark.parametrize(
+    ("length", "notice"),
+    [(97, "The last 2 prompts are not used: the video has one window."),
+     (153, "The last prompt is not used: the video has 2 windows.")],
+)  # fmt: skip
+def test_more_prompts_than_windows_are_reported(root, length, notice):
+    settings = {"prompt": "a\nb\nc", "multi_prompts_gen_type": "W", "video_length": length}
+    assert parse(load_catalog(root)["sky_df_1.3B"], settings).notices == (notice,)
 
 
 def test_text_that_can_not_be_encoded_is_repaired_where_it_is_read(root):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from PIL import Image
@@ -32,19 +32,20 @@ class EmbeddingCache:
     def __init__(self) -> None:
         self._entries: OrderedDict[Hashable, Encoded] = OrderedDict()
 
-    def get(self, key: Hashable) -> Encoded | None:
-        """What is stored under a key."""
-        if key not in self._entries:
-            return None
-        self._entries.move_to_end(key)
-        return self._entries[key]
+    def known(self, keys: Iterable[Hashable]) -> dict[Hashable, Encoded]:
+        """What is stored under some keys, by key."""
+        found = {key: self._entries[key] for key in keys if key in self._entries}
+        for key in found:
+            self._entries.move_to_end(key)
+        return found
 
-    def put(self, key: Hashable, encoded: Encoded) -> Encoded:
-        """Store embeddings, and return them."""
-        self._entries[key] = encoded
+    def store(self, encoded: Mapping[Hashable, Encoded]) -> None:
+        """Store embeddings."""
+        for key, embeddings in encoded.items():
+            self._entries[key] = embeddings
+            self._entries.move_to_end(key)
         while len(self._entries) > _MOST_PROMPTS:
             self._entries.popitem(last=False)
-        return encoded
 
     def clear(self) -> None:
         """Evict all."""

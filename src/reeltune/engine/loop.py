@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from reeltune.engine.families.base import Arguments
+from reeltune.engine.families.base import Arguments, Tensors
 from reeltune.request.values import Request
 
+_PROMPT = "prompt_embeds"
 OnLatents = Callable[[torch.Tensor, float], None]
 
 
@@ -24,7 +25,7 @@ class StepEnds:
 
     `on_step` is called with the number of steps done, `on_latents` with the latents, as the pipeline holds them, and
     the share of noise (0 to 1) that is left in them. `first_step`: the number of steps that were made before. With
-    `stop`, AllStepsMade is raised after the last step.
+    `stop`, AllStepsMade is raised after the last step. `embeddings_of`: the embeddings of a window, counted from 0.
     """
 
     def __init__(
@@ -35,13 +36,14 @@ class StepEnds:
         first_step: int = 0,
         *,
         stop: bool,
+        embeddings_of: Callable[[int], Tensors],
     ) -> None:
         self._request, self._on_step, self._on_latents, self._stop = request, on_step, on_latents, stop
-        self._first_step = first_step
+        self._first_step, self._embeddings_of = first_step, embeddings_of
         self.windows: list[torch.Tensor] = []
 
     def __call__(self, pipeline: Any, index: int, timestep: object, values: Arguments) -> Arguments:
-        """After step `index`, from 0, of the current window. The values go on as they are."""
+        """After step `index`, from 0, of the current window. Returns what the pipeline goes on with."""
         latents, steps = values["latents"], self._request.steps
         if index == 0:
             self.windows.append(latents)
@@ -53,6 +55,10 @@ class StepEnds:
             self._on_latents(latents, _noise(pipeline.scheduler, index, iterations) if iterations == steps else 0.0)
         if self._stop and done == steps * self._request.windows:
             raise AllStepsMade
+        if index + 1 == iterations and self._request.later_prompts:
+            embeddings = self._embeddings_of(len(self.windows))[_PROMPT]
+            assert embeddings is not None
+            return {**values, _PROMPT: embeddings.to(pipeline.transformer.dtype)}
         return values
 
 

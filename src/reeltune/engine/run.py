@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,35 +64,44 @@ class Run:
 
     def make(self, request: Request, images: InputImages) -> Video:
         """The video of a request and its images. The latents are on disk while they are decoded."""
-        embeddings = self._encode(request, images)
+        prompts = (request.prompt, *request.later_prompts)
+        embeddings = self._encode([replace(request, prompt=prompt) for prompt in prompts], images)
         latents = self._denoise(embeddings, request, images)
         return self.decode(latents, request, self._store(latents, request))
 
     # --- encode -----------------------------------------------------------------------------------------------------
 
-    def _encode(self, request: Request, images: InputImages) -> Tensors:
-        """The embeddings of the prompts, and of images where the model looks at them."""
+    def _encode(self, requests: list[Request], images: InputImages) -> list[Tensors]:
+        """The embeddings of the prompts of each request, and of images where the model looks at them."""
         self._reporter.progress("encode", 0, 1)
         self._cancel.check()
         components = [component for component in self._architecture.parts if component.name not in LATENT_COMPONENTS]
         stamps = {component.name: self._stamps(component) for component in components}
-        key = key_of(request, images, self.config, stamps, self._dtype)
-        encoded = self._warm.embeddings.get(key)
-        if encoded is None:
-            encoded = self._warm.embeddings.put(key, self._load_and_encode(components, request, images))
-        for notice in encoded.notices:
+        keys = [key_of(request, images, self.config, stamps, self._dtype) for request in requests]
+        encoded = self._warm.embeddings.known(keys)
+        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in encoded}
+        if missing:
+            made = self._load_and_encode(components, list(missing.values()), images)
+            encoded |= dict(zip(missing, made, strict=True))
+            self._warm.embeddings.store(encoded)
+        for notice in (notice for key in keys for notice in encoded[key].notices):
             self._reporter.notice(notice)
         self._reporter.progress("encode", 1, 1)
-        return encoded.tensors
+        return [encoded[key].tensors for key in keys]
 
-    def _load_and_encode(self, components: list[Component], request: Request, images: InputImages) -> Encoded:
-        """Load the encoders, use them, release them."""
+    def _load_and_encode(
+        self, components: list[Component], requests: list[Request], images: InputImages
+    ) -> list[Encoded]:
+        """Load the encoders, use them for each request, release them."""
         self._make_room()
         parts = {part.name: self._load_component(part) for part in components}
         models = [part for part in parts.values() if isinstance(part, nn.Module)]
-        work = partial(encode, self._architecture, parts, request, images, self.config, self._placement.device)
-        tensors = self._placement.run(models, work)
-        notices = prompt_notices(self._architecture, parts, request, self.config)
+        encoded = []
+        for request in requests:
+            self._cancel.check()
+            work = partial(encode, self._architecture, parts, request, images, self.config, self._placement.device)
+            tensors = self._placement.run(models, work)
+            encoded.append(Encoded(tensors, prompt_notices(self._architecture, parts, request, self.config)))
         for model in models:
             self._placement.forget(model, weights=False)
         del work, model
@@ -99,8 +109,9 @@ class Run:
         models.clear()
         release()
         encoders = [self._path(component) for component in components if "encoder" in component.name]
-        check_embeddings(tensors, encoders, self.plan.definition.id, self.plan.dtype)
-        return Encoded(tensors, notices)
+        for embeddings in encoded:
+            check_embeddings(embeddings.tensors, encoders, self.plan.definition.id, self.plan.dtype)
+        return encoded
 
     def _make_room(self) -> None:
         """Release the weights of the video before, where the encoders don't fit beside them."""
@@ -136,8 +147,11 @@ class Run:
 
     # --- denoise ----------------------------------------------------------------------------------------------------
 
-    def _denoise(self, embeddings: Tensors, request: Request, images: InputImages) -> Latents:
-        """From noise to latents [1, channels, frames', height', width'], and those of sound, fp32."""
+    def _denoise(self, embeddings: list[Tensors], request: Request, images: InputImages) -> Latents:
+        """From noise to latents [1, channels, frames', height', width'], and those of sound, fp32.
+
+        `embeddings`: of each window that has a prompt of its own.
+        """
         vae = self._vae()
         steered = steering(self._architecture, request, self.config, self._reporter)
         previewer = self._previewer(vae.vae, request)
@@ -164,13 +178,13 @@ class Run:
 
         vae.fit(self._architecture, request)
         try:
-            denoiser, embeddings = self._denoiser(embeddings, request, steered)
-            parts = {VAE: vae.in_pipeline, TRANSFORMER: denoiser}
+            prompted, negative = zip(*(self._without_negative(window) for window in embeddings), strict=True)
+            parts = {VAE: vae.in_pipeline, TRANSFORMER: self._denoiser(negative[0], request, steered)}
             if runtime_of(self._architecture).sound:
                 parts[AUDIO_VAE] = self._part(AUDIO_VAE)
             self._cancel.check()
             self._reporter.progress("denoise", 0, total)
-            loop = Loop(self._architecture, parts, embeddings, images, on_step, self._placement.device, on_latents)
+            loop = Loop(self._architecture, parts, prompted, images, on_step, self._placement.device, on_latents)
             latents = self._looped(loop, request, vae, on_pass)
         finally:
             steered.close()
@@ -203,19 +217,22 @@ class Run:
         """A small component, on the CPU unless it is at work."""
         return self._warm.parts[name].get(self._architecture, self.plan.path(name))
 
-    def _denoiser(self, embeddings: Tensors, request: Request, steered: Steering) -> tuple[Denoiser, Tensors]:
-        """The stand-in for the transformers, and the embeddings for the pipeline.
+    def _without_negative(self, embeddings: Tensors) -> tuple[Tensors, Tensors]:
+        """The embeddings for the pipeline, and the arguments of the pass without the prompt that differ."""
+        positive = dict(embeddings)
+        negative = runtime_of(self._architecture).negative
+        return positive, {} if negative is None else negative(positive)
+
+    def _denoiser(self, negative: Tensors, request: Request, steered: Steering) -> Denoiser:
+        """The stand-in for the transformers.
 
         Of two transformers, each is loaded when its first step is reached; the only one is loaded now.
         """
-        positive = dict(embeddings)
-        runtime = runtime_of(self._architecture)
-        negative = {} if runtime.negative is None else runtime.negative(positive)
         load = partial(self._load, request)
         if all(phase.transformer == TRANSFORMER for phase in request.phases):
             load(TRANSFORMER)
-        denoiser = Denoiser(self.config, self._dtype, load, self._placement, steered, negative, self._reporter, runtime)
-        return denoiser, positive
+        runtime = runtime_of(self._architecture)
+        return Denoiser(self.config, self._dtype, load, self._placement, steered, negative, self._reporter, runtime)
 
     def _load(self, request: Request, slot: Slot) -> LoadedTransformer:
         """The transformer of a slot with the LoRAs that have a weight in one of its steps."""

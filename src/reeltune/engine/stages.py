@@ -182,20 +182,25 @@ def prompt_notices(architecture: Architecture, parts: Parts, request: Request, c
 class Loop:
     """What the denoising loop of a video needs besides its request.
 
-    `parts`: the VAE and the transformer. `on_step` is called after each step with the number done, of the steps of all
-    windows; what it raises stops the work. `device`: what the work is done on. `on_latents` gets the latents after each
-    step, as the pipeline holds them, and the share of noise (0 to 1) that is left in them. `before`: the latents of the
-    window before; None for the first one.
+    `parts`: the VAE and the transformer. `embeddings`: of each window; the last ones also of all that follow. `on_step`
+    is called after each step with the number done, of the steps of all windows; what it raises stops the work.
+    `device`: what the work is done on. `on_latents` gets the latents after each step, as the pipeline holds them, and
+    the share of noise (0 to 1) that is left in them. `before`: the latents of the window before; None for the first
+    one.
     """
 
     architecture: Architecture
     parts: Parts
-    embeddings: Tensors
+    embeddings: tuple[Tensors, ...]
     images: InputImages
     on_step: Callable[[int], None]
     device: torch.device | None = None
     on_latents: OnLatents | None = None
     before: torch.Tensor | None = None
+
+    def embeddings_of(self, window: int) -> Tensors:
+        """The embeddings of a window, counted from 0."""
+        return self.embeddings[min(window, len(self.embeddings) - 1)]
 
     def run(self, request: Request, generator: torch.Generator, first_step: int = 0, **options: Any) -> Latents:
         """From noise to latents [1, channels, latent frames, latent height, latent width], and those of sound, fp32.
@@ -204,7 +209,14 @@ class Loop:
         """
         runtime = runtime_of(self.architecture)
         pipeline = self._pipeline(request)
-        step_end = StepEnds(request, self.on_step, self._seen(request), first_step, stop=runtime.decodes_windows)
+        step_end = StepEnds(
+            request,
+            self.on_step,
+            self._seen(request),
+            first_step,
+            stop=runtime.decodes_windows,
+            embeddings_of=self.embeddings_of,
+        )
         arguments = self._arguments(request, generator, step_end) | options
         left_out = _NOT_IN_ALL_CALLS - set(inspect.signature(pipeline.__call__).parameters)
         if _STEP_END in left_out:
@@ -246,13 +258,13 @@ class Loop:
         )
         runtime_of(self.architecture).prepare(pipeline, request)
         pipeline.set_progress_bar_config(disable=True)
-        pipeline.image_embeds = self.embeddings.get(_IMAGE_EMBEDS)
+        pipeline.image_embeds = self.embeddings[0].get(_IMAGE_EMBEDS)
         return pipeline
 
     def _arguments(self, request: Request, generator: torch.Generator, step_end: StepEnds) -> Arguments:
         """The arguments of the pipeline's call; some pipelines don't take those of _NOT_IN_ALL_CALLS."""
         runtime = runtime_of(self.architecture)
-        embeddings = {name: value for name, value in self.embeddings.items() if name != _IMAGE_EMBEDS}
+        embeddings = {name: value for name, value in self.embeddings[0].items() if name != _IMAGE_EMBEDS}
         arguments = {
             "height": request.height,
             "width": request.width,

@@ -18,10 +18,11 @@ def denoise_in_windows(loop: Loop, request: Request, window: Window, on_window: 
     `on_window` is called before each window with the request of its frames.
     """
     generator = generator_of(request)
-    part = replace(request, frames=window.size, window=None)
+    part = replace(request, frames=window.size, window=None, later_prompts=())
     windows: list[torch.Tensor] = []
     for number in range(request.windows):
         on_window(part)
-        continued = replace(loop, before=windows[-1]) if windows else loop
+        before = windows[-1] if windows else None
+        continued = replace(loop, embeddings=(loop.embeddings_of(number),), before=before)
         windows.append(continued.run(part, generator, first_step=number * request.steps).video)
     return Latents(torch.cat(windows, dim=2))

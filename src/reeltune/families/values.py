@@ -31,6 +31,7 @@ _SIDES = re.compile(r"\s*(\d{2,5})\s*[xX×*]\s*(\d{2,5})\s*", re.ASCII)
 RATE_SOURCES = ("auto", "control", "source")  # of `force_fps`: what the frame rate is taken from
 DISTILLED_STEPS = "distilled_8_steps"  # the solver that LTX-2 makes fixed steps with, by a LoRA
 PROMPT_MODES = ("G", "PG", "W", "PW", "FG")  # of `multi_prompts_gen_type`
+WINDOW_MODES = ("W", "PW")  # those in which each prompt is for a window of one video
 SOLVERS = (
     "unipc",
     "euler",

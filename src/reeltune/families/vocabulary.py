@@ -89,7 +89,10 @@ KEYS: Mapping[str, Setting] = MappingProxyType(
         ),
         "repeat_generation": Setting(COUNT, "Videos per prompt.", (1,)),
         "multi_prompts_gen_type": Setting(
-            PROMPT_MODE, "G: each line of the prompt is a video; PG: each paragraph; FG: the whole text.", ("G", "PG")
+            PROMPT_MODE,
+            "G: each line of the prompt is a video; PG: each paragraph; FG: the whole text; W and PW: each line or "
+            "paragraph is for a window of one video.",
+            ("G", "PG"),
         ),
         "multi_images_gen_type": Setting(INTEGER, "How several start images are combined with prompts.", (0,)),
         "image_prompt_type": Setting(TEXT, "Letters: S start image, E end image, T text only.", ("", "T")),

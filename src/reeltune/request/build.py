@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from reeltune.request.phases import phases_of
 from reeltune.request.references import extra_latent_frames, with_clip
 from reeltune.request.timesteps import timesteps
 from reeltune.request.values import Guidance, InputFiles, Phase, Request, Riflex, SkippedLayers, StepSkipping
-from reeltune.request.windows import mode_of, windows_of
+from reeltune.request.windows import mode_of, prompts_of, windows_of
 from reeltune.settings import frame_count, frame_rate, is_neutral
 from reeltune.untrusted import clean_text
 
@@ -48,20 +48,17 @@ def build_request(
     mode = _mode(settings, architecture, inputs)
     length = _frames(settings, architecture, fps, notices)
     frames, window = windows_of(settings, architecture, length, mode, notices.append)
+    prompts = prompts_of(settings, architecture)
     used = {key: value for key, value in settings.items() if key in architecture.settings}
     solver = _solver(settings.get("sample_solver") or "", architecture, notices)
     shift = settings.get("flow_shift", 1.0)
     inputs = with_clip(definition, settings, inputs, frames)
     latent_frames = (frames - 1) // architecture.family.frame_step + 1 + extra_latent_frames(inputs)
     passes = passes_of(architecture, settings, (width, height), latent_frames, solver, notices)
-    if passes:
-        phases = phases_of_passes(passes)
-    else:
-        times = _timesteps(settings["num_inference_steps"], solver, shift, architecture.family, notices)
-        phases = phases_of(used, times, two_transformers=TRANSFORMER_2 in definition.slots)
+    phases = phases_of_passes(passes) if passes else _phases(definition, used, solver, shift, notices)
     notices += _effect_notices(used, phases, inputs)
     request = Request(
-        prompt=clean_text(settings["prompt"]),
+        prompt=prompts[0],
         negative_prompt=clean_text(settings.get("negative_prompt", "")),
         width=width,
         height=height,
@@ -83,7 +80,9 @@ def build_request(
         tone_mapping=architecture.scales.tone_mapping if architecture.scales else 0.0,
         mode=mode,
         window=window,
+        later_prompts=prompts[1:],
     )
+    notices += _unused_prompts(request)
     return replace(request, settings=_record(settings, request, architecture)), notices
 
 
@@ -162,6 +161,15 @@ def _fps(settings: Settings, architecture: Architecture, inputs: InputFiles, not
     return min(_MAX_FPS, max(_MIN_FPS, round(video_rate(file, default))))
 
 
+def _unused_prompts(request: Request) -> Iterator[str]:
+    """A notice if there are more prompts than windows."""
+    more = len(request.later_prompts) + 1 - request.windows
+    if more > 0:
+        windows = "one window" if request.windows == 1 else f"{request.windows} windows"
+        prompts = "The last prompt is" if more == 1 else f"The last {more} prompts are"
+        yield f"{prompts} not used: the video has {windows}."
+
+
 def _mode(settings: Settings, architecture: Architecture, inputs: InputFiles) -> int:
     """The mode. Raises SettingsError for a start image in a mode that makes frames in blocks: it would be changed."""
     mode = mode_of(settings, architecture)
@@ -182,6 +190,15 @@ def _solver(name: str, architecture: Architecture, notices: list[str]) -> str:
     label = architecture.id if architecture.solvers else architecture.family.label
     notices.append(f"sample_solver={name} is not supported for {label}: {solver} is used.")
     return solver
+
+
+def _phases(
+    definition: Definition, settings: Settings, solver: str, shift: float, notices: list[str]
+) -> tuple[Phase, ...]:
+    """The phases of a video that is made at its own size."""
+    steps, family = settings["num_inference_steps"], definition.architecture.family
+    times = _timesteps(steps, solver, shift, family, notices)
+    return phases_of(settings, times, two_transformers=TRANSFORMER_2 in definition.slots)
 
 
 def _timesteps(steps: int, solver: str, shift: float, family: Family, notices: list[str]) -> tuple[float, ...]:

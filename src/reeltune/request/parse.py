@@ -18,11 +18,12 @@ from reeltune.definitions.configs import selected_id
 from reeltune.definitions.slots import TRANSFORMER_2
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import Architecture
-from reeltune.families.values import Settings
+from reeltune.families.values import WINDOW_MODES, Settings
 from reeltune.families.vocabulary import DEFAULTS, INPUT_KEYS, KEYS, coerce, shown
 from reeltune.request.build import build_request, chosen_seed
 from reeltune.request.phases import phase_count
 from reeltune.request.values import Request
+from reeltune.request.windows import prompts_of
 from reeltune.settings import (
     check_call,
     is_neutral,
@@ -34,7 +35,6 @@ from reeltune.settings import (
     stored_settings,
     unused,
 )
-from reeltune.untrusted import clean_text
 
 _MAX_UNQUOTED = 20  # characters of a text that notices show without quotes
 
@@ -69,9 +69,9 @@ def parse(definition: Definition, call: Settings) -> ParsedRequests:
     if definition.config:
         check_runnable(definition)
     settings, notices = complete_settings(definition, call)
-    videos = split_videos(settings)
+    videos = split_videos(settings, has_windows=definition.architecture.windows is not None)
     first, more_notices = build_request(definition, videos[0])
-    others = (_with_prompt(first, video) for video in videos[1:])
+    others = (_with_prompts(first, definition.architecture, video) for video in videos[1:])
     return ParsedRequests((first, *others), (*config_notices, *notices, *more_notices), definition)
 
 
@@ -82,7 +82,8 @@ def preview(definition: Definition, call: Settings) -> ParsedRequests:
     """
     definition, config_notices = selected_variant(definition, call)
     settings, notices = complete_settings(definition, call)
-    request, more_notices = build_request(definition, split_videos(settings)[0], inputs_needed=False)
+    videos = split_videos(settings, has_windows=definition.architecture.windows is not None)
+    request, more_notices = build_request(definition, videos[0], inputs_needed=False)
     return ParsedRequests((request,), (*config_notices, *notices, *more_notices), definition)
 
 
@@ -125,17 +126,17 @@ def complete_settings(definition: Definition, call: Settings) -> tuple[Settings,
     not_used += [f"{key} (unknown)" for key in stored.unknown]
     if not_used:
         notices.append(f"{architecture.id} does not use: {listed(not_used)}.")
-    notices += _window_notices(settings)
+    notices += _window_notices(architecture, settings)
     notices += _phase_notices(definition, settings)
     return settings, notices
 
 
-def _with_prompt(request: Request, settings: Settings) -> Request:
-    """The same request with the prompt and the seed of other settings."""
+def _with_prompts(request: Request, architecture: Architecture, settings: Settings) -> Request:
+    """The same request with the prompts and the seed of other settings."""
     seed = chosen_seed(settings["seed"])
-    prompt = clean_text(settings["prompt"])
+    prompts = prompts_of(settings, architecture)
     record = {**request.settings, "prompt": settings["prompt"], "seed": seed}
-    return replace(request, prompt=prompt, seed=seed, settings=record)
+    return replace(request, prompt=prompts[0], later_prompts=prompts[1:], seed=seed, settings=record)
 
 
 def _phase_notices(definition: Definition, settings: Settings) -> Iterator[str]:
@@ -155,13 +156,17 @@ def _phase_notices(definition: Definition, settings: Settings) -> Iterator[str]:
         yield f"{threshold} is 0: the first transformer is used for all steps."
 
 
-def _window_notices(settings: Settings) -> Iterator[str]:
-    """A notice if prompts are meant for windows of one video: they aren't supported, and each becomes a video."""
+def _window_notices(architecture: Architecture, settings: Settings) -> Iterator[str]:
+    """A notice if prompts are meant for windows, and the model makes none: each becomes a video, as in WanGP."""
     mode = settings.get("multi_prompts_gen_type", "")
-    if not mode.endswith("W") or len(split_prompts(settings["prompt"], mode)) == 1:
+    if (
+        mode not in WINDOW_MODES
+        or architecture.windows is not None
+        or len(split_prompts(settings["prompt"], mode)) == 1
+    ):
         return
     unit = "paragraph" if mode.startswith("P") else "line"
-    yield f"multi_prompts_gen_type={mode}: prompts for single windows are not supported. Each {unit} is a video."
+    yield f"multi_prompts_gen_type={mode}: {architecture.id} makes no windows. Each {unit} is a video."
 
 
 def _short(value: Any) -> str:

@@ -153,7 +153,8 @@ class Request:
     in which they are applied. `settings`: the settings to store with the video. `passes`: in order, with all steps;
     empty for a video that is made at its own size. `tone_mapping`: how far large latents are compressed before they are
     decoded, 0 to 1. `config`: the variant of the definition that makes it. `mode`: the value of `model_mode`, 0 for
-    architectures without modes. `window`: None for a video that is made in one window.
+    architectures without modes. `window`: None for a video that is made in one window. `later_prompts`: those of the
+    windows after the first; the last one is also that of all windows that have none.
     """
 
     prompt: str
@@ -178,6 +179,7 @@ class Request:
     config: str = ""
     mode: int = 0
     window: Window | None = None
+    later_prompts: tuple[str, ...] = ()
 
     @property
     def computed_size(self) -> tuple[int, int]:

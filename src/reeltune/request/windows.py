@@ -7,9 +7,11 @@ from collections.abc import Callable
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture
 from reeltune.families.base import Windows
-from reeltune.families.values import Settings
+from reeltune.families.values import WINDOW_MODES, Settings
 from reeltune.families.vocabulary import shown
 from reeltune.request.values import Window
+from reeltune.settings import split_prompts
+from reeltune.untrusted import clean_text
 
 _SIZE, _OVERLAP, _NOISE = "sliding_window_size", "sliding_window_overlap", "sliding_window_overlap_noise"
 _MAX_NOISE = 1000  # timestep of pure noise
@@ -63,6 +65,14 @@ def windows_of(
         message = f"Windows of {size} frames can't share {overlap} frames."
         raise SettingsError(message, hint=f"{_SIZE} must be more than {2 * (overlap + windows.anchor)}.")
     return fitted, Window(size, overlap + windows.anchor, _noise(settings))
+
+
+def prompts_of(settings: Settings, architecture: Architecture) -> tuple[str, ...]:
+    """The prompts of a video: one, or that of each window where the settings have them. Raises SettingsError."""
+    mode = settings.get("multi_prompts_gen_type") or ""
+    if architecture.windows is None or mode not in WINDOW_MODES:
+        return (clean_text(settings["prompt"]),)
+    return tuple(clean_text(prompt) for prompt in split_prompts(settings["prompt"], mode))
 
 
 def _unit(block: int) -> str:

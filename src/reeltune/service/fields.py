@@ -27,6 +27,7 @@ from reeltune.families.values import (
     STEP_OR_NONE,
     TEXT,
     TEXTS,
+    WINDOW_MODES,
     Settings,
 )
 from reeltune.families.vocabulary import DEFAULTS, KEYS
@@ -108,7 +109,7 @@ def displayed_settings(settings: Settings, architecture: Architecture) -> Settin
     if CONFIG in architecture.settings:
         displayed[CONFIG] = selected_id(str(settings.get(CONFIG) or ""))
     prompt_mode = settings.get("multi_prompts_gen_type")
-    if prompt_mode:
+    if prompt_mode and architecture.windows is None:
         displayed["multi_prompts_gen_type"] = {"W": "G", "PW": "PG"}.get(prompt_mode, prompt_mode)
     return displayed
 
@@ -178,6 +179,8 @@ def _field(key: str, definition: Definition) -> FormField:
         choices: tuple[tuple[str, Any], ...] = ((variants.default_label, ""), *named)
         return replace(field, kind="choice", label=variants.name, choices=choices)
     choices = choices_of(key)
+    if key == "multi_prompts_gen_type" and architecture.windows is None:
+        choices = tuple(choice for choice in choices if choice[1] not in WINDOW_MODES)
     if key == "perturbation_switch" and 2 in architecture.perturbations:
         return replace(field, kind="choice", label="Spatiotemporal guidance", help="", choices=(("Off", 0), ("On", 2)))
     if key == "perturbation_layers" and 2 in architecture.perturbations:

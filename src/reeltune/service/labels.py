@@ -94,7 +94,13 @@ _MAX_NAME, _MAX_NAMES = 40, 3  # characters, and LoRAs, in a line about a video
 _PLACEHOLDERS = {"prompt": "Describe the video."}
 _NEGATIVE_ONLY = "Only used with a negative prompt; 1 turns guidance off."
 _CHOICES: Mapping[str, tuple[tuple[str, Any], ...]] = {
-    "multi_prompts_gen_type": (("Video per line", "G"), ("Video per paragraph", "PG"), ("One prompt", "FG")),
+    "multi_prompts_gen_type": (
+        ("Video per line", "G"),
+        ("Video per paragraph", "PG"),
+        ("One prompt", "FG"),
+        ("Window per line", "W"),
+        ("Window per paragraph", "PW"),
+    ),
     "skip_steps_cache_type": (("Off", ""), ("On", "tea")),
     "guidance_phases": (("One", 1), ("Two", 2), ("Three", 3)),
     "model_switch_phase": (("After phase 1", 1), ("After phase 2", 2)),

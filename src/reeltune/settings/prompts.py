@@ -1,4 +1,4 @@
-"""Split the text of a prompt into the prompts of single videos: comments, macros, lines and paragraphs.
+"""Split the text of a prompt into the prompts of single videos or windows: comments, macros, lines and paragraphs.
 
     # a comment
     ! {Animal}="cat","dog" : {Place}="a forest","a city"
@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from reeltune.errors import SettingsError
-from reeltune.families.values import Settings
+from reeltune.families.values import WINDOW_MODES, Settings
 from reeltune.families.vocabulary import shown
 
 _MAX_VIDEOS = 10_000
@@ -29,13 +29,15 @@ _PARAGRAPH_MODES = ("PG", "PW")
 _LINE_MODES = ("G", "W")
 
 
-def split_videos(settings: Settings) -> list[Settings]:
+def split_videos(settings: Settings, *, has_windows: bool = False) -> list[Settings]:
     """The settings of each video: one for every prompt and repeat, with increasing seeds.
 
-    A seed of -1 stays -1, so that each video gets a random seed when it is made. Raises SettingsError for an invalid
-    macro and for more than 10,000 videos.
+    `has_windows`: whether the model makes long videos in windows, each of which may have a prompt; the text of them all
+    is the prompt of one video then. A seed of -1 stays -1, so that each video gets a random seed when it is made.
+    Raises SettingsError for an invalid macro and for more than 10,000 videos.
     """
-    prompts = split_prompts(settings.get("prompt", ""), settings.get("multi_prompts_gen_type") or "G")
+    text, mode = settings.get("prompt", ""), settings.get("multi_prompts_gen_type") or "G"
+    prompts = [text] if has_windows and mode in WINDOW_MODES else split_prompts(text, mode)
     seed = settings.get("seed", -1)
     repeats = settings.get("repeat_generation", 1)
     if len(prompts) * repeats > _MAX_VIDEOS:
@@ -53,10 +55,10 @@ def _seed(seed: int, repeat: int) -> int:
 
 
 def split_prompts(text: str, mode: str) -> list[str]:
-    """The prompts of single videos; one empty prompt if the text has none.
+    """The prompts of single videos, or of the windows of one; one empty prompt if the text has none.
 
     `mode`: G or W for each line, PG or PW for each paragraph (separated by empty lines), FG for the whole text. W
-    stands for sliding windows, which aren't supported. Raises SettingsError for an invalid macro.
+    stands for windows. Raises SettingsError for an invalid macro.
     """
     lines = [line for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n") if not _is_comment(line)]
     if any(_MACRO.match(line) for line in lines):
