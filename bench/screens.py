@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -20,7 +21,9 @@ from playwright.sync_api import sync_playwright
 from reeltune.jobs import Queue
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from hub import TOKEN, Hub
 from servers import Server
+from sharing_roots import command, glow
 
 HERE = Path(__file__).parents[1]
 PROMPTS = [
@@ -46,8 +49,8 @@ def prepare(root: Path) -> None:
     (root / "finetunes" / f"{LONG}.json").write_text(text, encoding="utf-8")
 
 
-def shoot(page: Any, folder: Path, name: str) -> None:
-    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+def shoot(page: Any, folder: Path, name: str, **options: Any) -> None:
+    picture = Image.open(io.BytesIO(page.screenshot(**options))).convert("RGB")
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
 
 
@@ -112,6 +115,34 @@ def workers(browser: Any, root: Path, folder: Path) -> None:
         server.stop()
 
 
+def publishing(browser: Any, root: Path, folder: Path) -> None:
+    """The plan of a publication, on a server that speaks the Hub's API."""
+    hub = Hub()
+    os.environ |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
+    glow(root)
+    command(root, "generate", "glow", PROMPTS[4][1], "--seed", "7")
+    server = Server(root, offline=False).start()
+    try:
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page.set_default_timeout(120_000)
+        page.goto(server.url)
+        page.get_by_role("tab", name="Create").click()
+        page.locator("#own-files input").click()
+        page.get_by_role("option", name="glow").first.click()
+        page.locator("#own-text", has_text="Glow").wait_for()
+        page.locator("#publish-repo textarea, #publish-repo input").first.fill("me/glow")
+        page.locator("#publish-license input").fill("apache-2.0")
+        page.locator("#publish-license input").press("Enter")
+        page.locator("#publish-plan").click()
+        page.locator("#publish-files li", has_text="glow_bf16.safetensors").wait_for()
+        page.locator("#publish-repo").evaluate("field => window.scrollTo(0, field.offsetTop)")
+        page.wait_for_timeout(1500)
+        shoot(page, folder, "publish-light", clip={"x": 744, "y": 24, "width": 504, "height": 800})
+    finally:
+        server.stop()
+        hub.close()
+
+
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "docs" / "screens"
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,6 +180,7 @@ def main() -> None:
             progress(page, folder, "light")
             server.stop()
             workers(browser, root, folder)
+            publishing(browser, Path(temporary) / "own", folder)
         finally:
             browser.close()
             server.stop()
