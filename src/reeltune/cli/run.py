@@ -33,7 +33,7 @@ def run(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH...",
+            metavar="PATH",
             show_default=False,
             help="A settings file, a list of settings, an exported queue, WanGP's queue (.zip or queue.json), a "
             "generated video, or a folder with .json and .zip files.",
