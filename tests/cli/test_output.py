@@ -33,7 +33,7 @@ def test_settings_of_a_file_are_printed_as_json_whatever_its_prompt(tmp_path, pr
     path.write_text(json.dumps({"prompt": HARD_TO_PRINT, "seed": 7}), encoding="utf-8")
     text = printed(main, ["settings", "read", str(path)])
     assert json.loads(text)["prompt"] == HARD_TO_PRINT
-    assert "\x1b" not in text and "\u009b" not in text
+    assert not {"\x1b", "\u009b"} & set(text)
 
 
 def test_json_is_printed_without_control_characters(printed):
@@ -53,7 +53,7 @@ def test_characters_that_the_encoding_of_stdout_lacks_are_escaped(printed):
 def test_names_of_emoji_are_printed_as_they_are(capsys):
     print_line("/videos/a:star:b.mp4")
     print_notice("a :star: b")
-    assert not out._emoji and not err._emoji
+    assert [out._emoji, err._emoji] == [False, False]
     captured = capsys.readouterr()
     assert captured.out == "/videos/a:star:b.mp4\n"
     assert ":star:" in captured.err
