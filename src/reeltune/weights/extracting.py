@@ -7,6 +7,7 @@ convolutions are small: their differences are stored whole.
 from __future__ import annotations
 
 import json
+import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -248,8 +249,11 @@ def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[st
     if free < needed:
         message = f"{path.parent} has {free:,} bytes free, and the LoRA takes {needed:,}."
         raise NotEnoughDisk(message, hint="Make room, or write it elsewhere.")
+    path.touch()
+    usual_mode = path.stat().st_mode
     try:
         save_file(dict(tensors), path, dict(metadata))
+        path.chmod(stat.S_IMODE(usual_mode))  # safetensors makes files that nobody else may read
     except SafetensorError as error:
         raise CheckpointError(f"{path} can't be written: {error}.", hint="Check the disk.") from error
 
