@@ -25,3 +25,20 @@ def test_the_reason_why_models_cannot_run_is_one_sentence(root, capsys):
     told = capsys.readouterr().err
     assert "is not there: mine" in told
     assert ".:" not in told
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_a_folder_of_videos_never_contains_the_root(root, capsys, folder):
+    """Whoever may use the server could otherwise read whatever is there."""
+    with pytest.raises(SystemExit):
+        main(["config", "set", "outputs", folder, "--root", str(root)])
+    assert "contains other files than videos" in capsys.readouterr().err
+    assert not (root / "reeltune.json").exists()
+
+
+def test_model_folders_that_are_not_there_are_reported(root, tmp_path, capsys):
+    (tmp_path / "models").mkdir()
+    main(["config", "set", "model_folders", str(tmp_path / "models"), str(tmp_path / "modles"), "--root", str(root)])
+    told = capsys.readouterr().err
+    assert f"There is no folder {tmp_path / 'modles'} now." in told
+    assert told.count("There is no folder") == 1
