@@ -23,13 +23,14 @@ from reeltune.checkpoints.loras.writing import WEIGHT, difference_key, kind_of, 
 from reeltune.dtypes import DType, Quantization
 from reeltune.errors import CheckpointError, NotEnoughDisk, TensorMismatch
 from reeltune.events import CancelToken, Listener, Notice, ignore
+from reeltune.files import sync
 from reeltune.machine import free_disk
 from reeltune.weights.low_rank import low_rank
 from reeltune.weights.merging.measuring import each_tensor
 from reeltune.weights.merging.provenance import Hashes, hash_files, source_entry
 from reeltune.weights.merging.rows import Operand, Readers, align
 from reeltune.weights.model_file import ModelFile, read_model
-from reeltune.weights.quantize import claimed, refuse_taken, sha256_of, sync
+from reeltune.weights.quantize import claimed, refuse_taken, sha256_of
 from reeltune.weights.tensors import RUN_DTYPES, TensorFile
 
 EXTRACT_KEY = "reeltune_extract"
