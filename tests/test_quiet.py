@@ -38,3 +38,9 @@ def test_importing_the_engine_prints_nothing():
         [sys.executable, "-c", "from reeltune import Engine"], capture_output=True, text=True, check=True
     )
     assert (answer.stdout, answer.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("module", ["reeltune.weights.merging", "reeltune.engine.sheet"])
+def test_importing_what_commands_import_by_itself_prints_nothing(module):
+    answer = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, text=True, check=True)
+    assert (answer.stdout, answer.stderr) == ("", "")

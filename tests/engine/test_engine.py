@@ -164,6 +164,8 @@ def test_latents_that_cannot_be_kept_or_read_leave_nothing_and_are_named(tmp_pat
         latents.store(tensor, {"seed": 1, ("a", "b"): 2}, "x", tmp_path)
     assert not list(tmp_path.iterdir())
     path = latents.store(tensor, {"seed": 1, "prompt": "\ud800"}, "caf\udce9", tmp_path)
+    (tmp_path / "new").touch()
+    assert path.stat().st_mode == (tmp_path / "new").stat().st_mode  # as that of any new file
     kept = latents.read(path)
     assert (kept.settings["prompt"], kept.definition) == ("\ufffd", "caf\ufffd")
     for settings in ("[1]", "{", "[" * 9000, "{}", None):

@@ -2,14 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from conftest import png_bytes, saved_queue, workspace_of
-from reeltune.errors import Cancelled, FileError
+from reeltune.errors import Cancelled, FileError, MediaError
 from reeltune.events import CancelToken
 from reeltune.jobs import State
 from reeltune.service import batches
 from reeltune.service.batch_jobs import add_jobs, finish_batch, other_jobs
+from reeltune.service.batch_sources import open_source
 from reeltune.service.batches import plan_batch
 
 SMALL = {"resolution": "64x64", "video_length": 5, "num_inference_steps": 4}
@@ -233,3 +235,14 @@ def test_the_mark_of_a_batch_is_neither_exported_nor_imported(batch, workspace):
     value["jobs"][0]["batch"] = {"source": "x", "position": 1, "fingerprint": "y"}
     imported = workspace.queue.import_text(json.dumps(value))
     assert all("batch" not in job.extra for job in imported)
+
+
+def test_trajectories_beside_the_settings_are_used(tmp_path, workspace):
+    np.save(tmp_path / "tracks.npy", np.zeros((3, 2, 2)))
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
+    with open_source(write(tmp_path / "a.json", {"model_type": "wanmove", "custom_guide": "tracks.npy"})) as source:
+        stored = source.find(workspace, "tracks.npy")
+        assert stored.read_bytes() == (tmp_path / "tracks.npy").read_bytes()
+        assert stored.is_relative_to(workspace.uploads)
+        with pytest.raises(MediaError, match="text file"):
+            source.find(workspace, "notes.txt")

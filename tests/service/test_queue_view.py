@@ -1,12 +1,13 @@
 """The queue as values: places, possible actions, and what the actions do."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 
 from reeltune.errors import QueueError
 from reeltune.jobs import Job, Queue, State
-from reeltune.service.queue_view import JobAction, perform, queue_view, videos_of
+from reeltune.service.queue_view import JobAction, import_queue, perform, queue_view, videos_of
 from reeltune.service.workspace import Workspace
 
 
@@ -69,3 +70,17 @@ def test_videos_of_a_job_are_those_that_still_exist_in_the_outputs(workspace, ro
     (root / "outputs" / "a.mp4").write_bytes(b"x")
     done = job(1, State.DONE, outputs=("outputs/a.mp4", "outputs/deleted.mp4", "/etc/passwd"))
     assert videos_of(workspace, done) == [root / "outputs" / "a.mp4"]
+
+
+def test_an_import_reports_the_settings_that_it_leaves_out(workspace):
+    def imported(*settings):
+        folder = workspace.uploads / "queue"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "queue.json"
+        path.write_text(json.dumps({"jobs": [{"definition": "any", "settings": values} for values in settings]}))
+        return import_queue(workspace, str(path))
+
+    assert imported({"prompt": "a"}, {"prompt": "b", "seed": 5}) == (2, [])
+    count, notices = imported({"prompt": "a", "seed": "x"}, {"prompt": "b", "of_later": 5}, {"prompt": "c"})
+    assert count == 3
+    assert notices == ["Unknown or invalid settings are not used: of_later, seed."]

@@ -1,6 +1,7 @@
 """Uploads that nothing uses are deleted, and all others stay."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,3 +53,21 @@ def test_uploads_are_deleted_when_nothing_names_them(workspace):
     stored = {path for path in (root / "uploads").rglob("*") if path.is_file()}
     assert stored == set(paths.values()) - {paths["unused"]}
     assert set(remove_unused(workspace, [])) == {paths["draft"]}
+
+
+def test_an_upload_that_cannot_be_deleted_keeps_no_other_one(workspace, monkeypatch):
+    paths = [workspace.uploads / name / "a.png" for name in "abc"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(b"content")
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    unlink = Path.unlink
+
+    def refusing(path, missing_ok=False):
+        if path == paths[1]:
+            raise PermissionError(13, "The file is open in another program")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    assert sorted(remove_unused(workspace)) == [paths[0], paths[2]]
+    assert [path.exists() for path in paths] == [False, True, False]

@@ -1,13 +1,14 @@
 """Uploads are limited, identified by their content and stored once; a refused one leaves nothing."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from reeltune.service import uploads
-from reeltune.service.uploads import IncomingFile, RefusalReason, UploadLimit, UploadRefused
+from reeltune.service.uploads import IncomingFile, RefusalReason, UploadLimit, UploadRefused, copy_to_uploads
 
 
 def png():
@@ -82,3 +83,20 @@ def test_uploads_leave_a_part_of_the_disk_free(tmp_path, monkeypatch):
     monkeypatch.setattr(uploads, "free_disk", lambda folder: 999_999_999)
     with pytest.raises(UploadRefused, match="nearly full"):
         limit.count(b"1")
+
+
+def test_a_copy_that_fails_leaves_nothing_and_hides_no_whole_one(tmp_path, monkeypatch):
+    workspace = SimpleNamespace(uploads=tmp_path / "uploads")
+    source = tmp_path / "fox.png"
+    source.write_bytes(png())
+
+    def full(_source, target):
+        target.write_bytes(b"a part")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copyfile", full)
+        with pytest.raises(OSError, match="No space"):
+            copy_to_uploads(workspace, source, "fox.png")
+    assert [path for path in workspace.uploads.rglob("*") if path.is_file()] == []
+    assert copy_to_uploads(workspace, source, "fox.png").read_bytes() == png()

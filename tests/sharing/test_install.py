@@ -269,3 +269,15 @@ def test_a_shared_definition_downloads_what_it_lists(hub, root, tmp_path):
     plan = pull(load_catalog(other)["glow"])
     assert plan.missing == ()
     assert explain(load_catalog(other)["glow"]).path("transformer").parent == other / "ckpts"
+
+
+def test_a_definition_whose_id_differs_in_upper_and_lower_case_is_replaced(root, define):
+    """Two files beside each other would be one on Windows and macOS."""
+    define("glow", MODEL | {"name": "Mine"})
+    new = shared(root, {"model": MODEL}, "GLOW.json")
+    assert (new.id, new.replaces) == ("glow", root / "finetunes" / "glow.json")
+    with pytest.raises(DefinitionError, match="exists already"):
+        install(load_catalog(root), new)
+    assert install(load_catalog(root), new, force=True) == root / "finetunes" / "glow.json"
+    assert [path.name for path in (root / "finetunes").iterdir()] == ["glow.json"]
+    assert load_catalog(root)["glow"].name == "Shared"

@@ -202,3 +202,10 @@ def test_a_quantized_finetune_gives_a_notice(tmp_path):
     events = []
     extract_lora(tuned, base, tmp_path / "lora.safetensors", listener=events.append)
     assert any(isinstance(event, Notice) and "rounding errors are part" in event.message for event in events)
+
+
+def test_others_may_read_the_file_as_any_new_file(tmp_path):
+    tuned, base = (stored_as(tmp_path / f"{index}.safetensors", state, "bf16")[0] for index, state in enumerate(pair()))
+    made = extract_lora(tuned, base, tmp_path / "lora.safetensors", rank=2)
+    (tmp_path / "new").touch()
+    assert made.path.stat().st_mode == (tmp_path / "new").stat().st_mode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,8 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Receive, Scope, Send
 
 from reeltune._version import __version__
 from reeltune.api import HEALTH, TOPS, definitions, events, files, jobs, models, videos, workers
@@ -19,6 +20,7 @@ from reeltune.api.docs_page import docs_page
 from reeltune.api.errors import ApiError, handle_errors, nothing_here
 from reeltune.api.examples import METRICS_TEXT
 from reeltune.api.metrics import CONTENT_TYPE, metrics_registry, metrics_text
+from reeltune.api.private import for_others
 from reeltune.api.schema import ErrorAnswer, Health
 from reeltune.errors import ReeltuneError
 from reeltune.service.changes import QueueLooks
@@ -79,8 +81,8 @@ def build_api(workspace: Workspace) -> FastAPI:
     )
     contexts: list[AbstractAsyncContextManager[Any]] = []
     app.state.contexts = contexts  # of parts that run as long as the application
-    handle_errors(app)
     app.state.workspace = workspace
+    handle_errors(app)
     app.state.event_streams = set()
     app.state.queue_looks = QueueLooks(workspace)
     app.state.adding = CapacityLimiter(_MOST_ADDING)
@@ -99,6 +101,7 @@ def _operation_id(route: APIRoute) -> str:
 def _add_server_routes(app: FastAPI, workspace: Workspace) -> None:
     registry = metrics_registry(workspace)
 
+    @app.head(HEALTH, include_in_schema=False)
     @app.get(
         HEALTH,
         tags=["Server"],
@@ -132,7 +135,7 @@ def _health(workspace: Workspace) -> Health:
     try:
         workspace.queue.counts()
     except ReeltuneError as error:
-        return Health(status="failing", version=__version__, problem=error.message)
+        return Health(status="failing", version=__version__, problem=for_others(workspace, error.message))
     if not workspace.runner.alive:
         return Health(status="failing", version=__version__, problem="No thread takes jobs any more.")
     return Health(status="ok", version=__version__)
@@ -157,19 +160,26 @@ def _add_mcp(app: FastAPI, workspace: Workspace) -> None:
 
 def _add_missing(app: FastAPI) -> None:
     """Answer everything else below the addresses of the API, so that no request of a program reaches the page."""
+    missing = _Missing(list(app.routes))
+    paths = [HEALTH, *(path for top in TOPS for path in (top, f"{top}/{{path:path}}"))]
+    app.router.routes += [Route(path, missing, include_in_schema=False) for path in paths]
 
-    known = list(app.routes)
 
-    def missing(request: Request) -> None:
-        scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+class _Missing:
+    """An ASGI application that refuses requests of all methods, as no route is for them. `known`: all other routes."""
+
+    def __init__(self, known: Sequence[BaseRoute]) -> None:
+        self._known = known
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raise ApiError: 405 where the address is for other methods, else 404."""
+        path = Request(scope).url.path  # without control characters
+        scopes = {method: {**scope, "method": method} for method in _METHODS}
         allowed = [
-            method for method, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in known)
+            method
+            for method, other in scopes.items()
+            if any(route.matches(other)[0] is Match.FULL for route in self._known)
         ]
         if allowed:
-            raise ApiError(405, f"{request.url.path[:80]} is for {', '.join(allowed)}.", code="wrong_method")
-        nothing_here(request.method, request.url.path)
-
-    app.add_api_route(HEALTH, missing, methods=_METHODS, include_in_schema=False)
-    for top in TOPS:
-        app.add_api_route(top, missing, methods=_METHODS, include_in_schema=False)
-        app.add_api_route(f"{top}/{{path:path}}", missing, methods=_METHODS, include_in_schema=False)
+            raise ApiError(405, f"{path[:80]} is for {', '.join(allowed)}.", code="wrong_method")
+        nothing_here(scope["method"], path)

@@ -203,10 +203,7 @@ def _nested(texts: list[tuple[str, str]]) -> JsonObject:
     """
     values: JsonObject = {}
     for name, text in texts:
-        first, *others = _levels(name)
-        if not others and first in values:
-            raise ApiError(400, f"{first[:60]} was sent twice.", param=first, code="invalid_form")
-        _put(values, [first, *others], text, name)
+        _put(values, _levels(name), text, name)
     return values
 
 
@@ -232,6 +229,8 @@ def _put(values: Any, levels: list[str], text: str, name: str) -> None:
     if not isinstance(values, dict) or level == "":
         raise ApiError(400, f"{name[:60]} contradicts another field.", param=levels[0] or None, code="invalid_form")
     if not others:
+        if level in values:
+            raise ApiError(400, f"{name[:60]} was sent twice.", param=levels[0], code="invalid_form")
         values[level] = text
         return
     _put(values.setdefault(level, inner), others, text, name)

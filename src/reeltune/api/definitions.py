@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 
 from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
+from reeltune.api.private import for_others, values_for_others
 from reeltune.api.schema import DefinitionId, ModelSummary
 from reeltune.definitions.configs import selected_id
 from reeltune.errors import ReeltuneError
@@ -26,7 +27,7 @@ routes = APIRouter(prefix="/api/definitions", tags=["Definitions"])
 @routes.get("", summary="List definitions")
 def list_definitions(workspace: Here) -> list[ModelSummary]:
     """All definitions that lists show, also those that can't run here, with the reason."""
-    return [as_summary(listed) for listed in list_models(workspace)]
+    return [as_summary(workspace, listed) for listed in list_models(workspace)]
 
 
 @routes.get("/{id}", summary="A definition and its settings")
@@ -34,7 +35,7 @@ def retrieve_definition(workspace: Here, id: DefinitionId) -> JsonObject:
     """What the definition says, and its settings as JSON Schema, with their defaults."""
     definition = workspace.catalog()[id]
     reason, described = workspace.blocked(id), definition.as_json()
-    return {
+    answer = {
         **described,
         **{key: _without_secrets(described[key]) for key in ("slots", "loras", "preload")},
         "family": definition.architecture.family.label,
@@ -46,6 +47,7 @@ def retrieve_definition(workspace: Here, id: DefinitionId) -> JsonObject:
         "defaults": initial_settings(definition),
         "settings": settings_schema(definition),
     }
+    return values_for_others(workspace, answer)
 
 
 @routes.get("/{id}/plan", summary="What a definition would use")
@@ -60,7 +62,7 @@ def retrieve_plan(workspace: Here, id: DefinitionId, config: Config = "") -> Jso
     return _with_relative_paths(workspace, plan.as_json())
 
 
-def as_summary(listed: ListedModel) -> ModelSummary:
+def as_summary(workspace: Workspace, listed: ListedModel) -> ModelSummary:
     """A model as lists describe it."""
     summary = listed.summary
     return ModelSummary(
@@ -70,7 +72,7 @@ def as_summary(listed: ListedModel) -> ModelSummary:
         architecture=summary.architecture,
         ready=listed.ready,
         runnable=listed.runnable,
-        reason=listed.reason,
+        reason=for_others(workspace, listed.reason),
         missing_bytes=listed.missing,
     )
 
@@ -88,7 +90,8 @@ def _with_relative_paths(workspace: Workspace, plan: JsonObject) -> JsonObject:
     choices = {slot: cleaned(choice, "file") for slot, choice in plan["choices"].items()}
     rejected = [{**item, "url": without_secrets(item["url"])} for item in plan["rejected"]]
     downloads = [cleaned(item, "path") for item in plan["downloads"]]
-    return {**plan, "choices": choices, "rejected": rejected, "downloads": downloads}
+    answer = {**plan, "choices": choices, "rejected": rejected, "downloads": downloads}
+    return values_for_others(workspace, answer)
 
 
 def _without_secrets(urls: Any) -> Any:

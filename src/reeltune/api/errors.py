@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from reeltune.api.private import for_others
 from reeltune.errors import (
     DefinitionError,
     DefinitionNotFound,
@@ -104,10 +105,8 @@ def error_body(status: int, message: str, *, param: str | None = None, code: str
     return {"error": {"message": text, "type": kind, "param": named, "code": code}}
 
 
-def answer_to(error: ApiError | ReeltuneError) -> JSONResponse:
+def answer_to(error: ApiError) -> JSONResponse:
     """The answer for an error. Errors that no request can be blamed for have a status from 500."""
-    if isinstance(error, ReeltuneError):
-        error = _as_api_error(error)
     headers = {"retry-after": str(RETRY_SECONDS)} if error.status in (429, 503) else None
     body = error_body(error.status, error.message, param=error.param, code=error.code)
     return JSONResponse(body, error.status, headers)
@@ -143,13 +142,17 @@ def nothing_here(method: str, path: str) -> NoReturn:
 def handle_errors(app: FastAPI) -> None:
     """Let an application answer every error in this form."""
 
+    workspace = app.state.workspace
+
     @app.exception_handler(ApiError)
     async def refused(_: Request, error: ApiError) -> JSONResponse:
-        return answer_to(error)
+        return answer_to(
+            ApiError(error.status, for_others(workspace, error.message), param=error.param, code=error.code)
+        )
 
     @app.exception_handler(ReeltuneError)
-    async def failed(_: Request, error: ReeltuneError) -> JSONResponse:
-        return answer_to(error)
+    async def failed(request: Request, error: ReeltuneError) -> JSONResponse:
+        return await refused(request, _as_api_error(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

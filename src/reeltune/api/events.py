@@ -22,6 +22,7 @@ from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
 from reeltune.api.examples import EVENT_STREAM
 from reeltune.api.jobs import LARGEST_ID, job_view
+from reeltune.api.private import for_others
 from reeltune.errors import JobNotFound, QueueError
 from reeltune.service.changes import ChangeKind, QueueChange, Watcher
 from reeltune.service.workspace import Workspace
@@ -105,9 +106,9 @@ def _content(workspace: Workspace, change: QueueChange) -> JsonObject:
     match change.kind:
         case ChangeKind.QUEUE:
             trouble = workspace.runner.trouble
-            return {"paused": workspace.runner.paused, "problem": str(trouble or "")}
+            return {"paused": workspace.runner.paused, "problem": for_others(workspace, str(trouble or ""))}
         case ChangeKind.NOTICE:
-            return {"id": change.job, "message": change.text}
+            return {"id": change.job, "message": for_others(workspace, change.text)}
         case ChangeKind.PREVIEW if change.preview is not None:
             image = base64.b64encode(change.preview.image).decode("ascii")
             return {"id": change.job, "image": f"data:image/webp;base64,{image}"}

@@ -9,6 +9,7 @@ from reeltune.api.bodies import read_body
 from reeltune.api.dependencies import Here
 from reeltune.api.errors import ApiError
 from reeltune.api.examples import MOVE_JOB
+from reeltune.api.private import for_others, values_for_others
 from reeltune.api.schema import JobNumber, JobObject, QueueState
 from reeltune.api.video_objects import content_path, video_id
 from reeltune.errors import JobNotFound
@@ -40,9 +41,9 @@ def job_view(workspace: Workspace, job: Job, place: int | None = None, wait_reas
         started_at=job.started or None,
         finished_at=job.finished or None,
         outputs=[content_path(job.id, number) for number in range(len(job.outputs))],
-        error=job.error,
-        hint=job.hint,
-        notices=notices_of(job, live),
+        error=for_others(workspace, job.error),
+        hint=for_others(workspace, job.hint),
+        notices=values_for_others(workspace, notices_of(job, live)),
         resumable=job.resumable,
         wait_reason=wait_reason,
         worker=job.worker.rpartition("/")[2],
@@ -57,7 +58,7 @@ def queue_state(workspace: Workspace) -> QueueState:
     trouble = workspace.runner.trouble
     return QueueState(
         paused=workspace.runner.paused,
-        problem=str(trouble) if trouble is not None else "",
+        problem=for_others(workspace, str(trouble)) if trouble is not None else "",
         counts={state.value: number for state, number in workspace.queue.counts().items()},
         jobs=[job_view(workspace, job, places.get(job.id), waits.get(job.id, "")) for job in jobs],
     )

@@ -25,6 +25,7 @@ from reeltune._version import __version__
 from reeltune.api.bodies import MAX_JSON_BYTES, Body, read_json
 from reeltune.api.definitions import as_summary
 from reeltune.api.errors import ApiError
+from reeltune.api.private import for_others, values_for_others
 from reeltune.api.schema import ModelSummary
 from reeltune.api.video_objects import content_path, create, job_of, video_id
 from reeltune.errors import ReeltuneError
@@ -89,38 +90,38 @@ class _Tools:
 
     def list_models(self) -> list[ModelSummary]:
         """List the models that videos can be made with. `ready` means that nothing has to be downloaded first."""
-        with _refusals():
-            return [as_summary(listed) for listed in list_models(self._workspace) if listed.runnable]
+        with _refusals(self._workspace):
+            return [as_summary(self._workspace, listed) for listed in list_models(self._workspace) if listed.runnable]
 
     def get_model(self, model: ModelId) -> ModelDetails:
         """Describe a model: what it is, which images or videos it takes, and its settings with their defaults."""
-        with _refusals():
+        with _refusals(self._workspace):
             definition = self._workspace.catalog()[model]
             return ModelDetails(
                 id=definition.id,
                 name=definition.name,
                 description=definition.description,
-                reason=self._workspace.blocked(model),
+                reason=for_others(self._workspace, self._workspace.blocked(model)),
                 inputs=[model_input.key for model_input in definition.architecture.inputs],
-                settings=settings_schema(definition),
+                settings=values_for_others(self._workspace, settings_schema(definition)),
             )
 
     def generate(
         self, context: AnyContext, model: ModelId, prompt: Prompt, settings: GivenSettings = None
     ) -> JobStatus:
         """Add a video to the queue and return its job at once. Call get_job until it is completed or failed."""
-        with _refusals():
+        with _refusals(self._workspace):
             body = Body({"model": model, "prompt": prompt, "settings": settings or {}})
             return self._status(context, create(self._workspace, body).job)
 
     def get_job(self, context: AnyContext, id: JobId) -> JobStatus:
         """Tell how far a job is. When it is completed, `videos` has links to its files."""
-        with _refusals():
+        with _refusals(self._workspace):
             return self._status(context, job_of(self._workspace, id))
 
     def cancel_job(self, context: AnyContext, id: JobId) -> JobStatus:
         """Cancel a job that waits or runs. A running one ends after its current step."""
-        with _refusals():
+        with _refusals(self._workspace):
             self._workspace.runner.cancel(job_of(self._workspace, id).id)
             return self._status(context, job_of(self._workspace, id))
 
@@ -133,19 +134,19 @@ class _Tools:
             status=status.value,
             percent=percent(job, live),
             stage=live.progress.stage if live is not None and live.progress is not None else "",
-            error=failure_text(job) if status is VideoStatus.FAILED else "",
-            notices=notices_of(job, live),
+            error=for_others(self._workspace, failure_text(job)) if status is VideoStatus.FAILED else "",
+            notices=values_for_others(self._workspace, notices_of(job, live)),
             videos=[self._links(context, job, number) for number in range(len(job.outputs))],
         )
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals(workspace: Workspace) -> Iterator[None]:
     """Tell the assistant why something is refused."""
     try:
         yield
     except (ReeltuneError, ApiError) as error:
-        raise ToolError(str(error)) from error
+        raise ToolError(for_others(workspace, str(error))) from error
 
 
 def build_mcp(workspace: Workspace, links: Links) -> MCPServer[Any]:

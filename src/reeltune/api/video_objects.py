@@ -11,6 +11,7 @@ from fastapi import Response
 from reeltune.api.bodies import Body
 from reeltune.api.errors import ApiError
 from reeltune.api.mapping import mapped, unused_fields
+from reeltune.api.private import for_others, values_for_others
 from reeltune.api.schema import VideoError, VideoList, VideoObject
 from reeltune.api.video_file import VideoFile
 from reeltune.errors import JobNotFound, JobStateError
@@ -87,8 +88,8 @@ def as_video(workspace: Workspace, job: Job) -> VideoObject:
         seconds=shape.seconds,
         size=shape.size,
         sound=has_sound(workspace, job),
-        error=VideoError(code=failure_code(job), message=failure_text(job)) if failed else None,
-        notices=notices_of(job, live),
+        error=VideoError(code=failure_code(job), message=for_others(workspace, failure_text(job))) if failed else None,
+        notices=values_for_others(workspace, notices_of(job, live)),
         outputs=len(job.outputs),
     )
 

@@ -128,6 +128,7 @@ def delete_video(workspace: Here, video_id: VideoId) -> VideoDeleted:
     return VideoDeleted(id=video_id)
 
 
+@routes.head("/{video_id}/content", include_in_schema=False)
 @routes.get("/{video_id}/content", summary="Download a video", response_class=FileResponse, responses=VIDEO_OR_PICTURE)
 def download_video(
     workspace: Here, video_id: VideoId, variant: AskedVariant = Variant.VIDEO, number: Number = 0

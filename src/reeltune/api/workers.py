@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from reeltune.api.dependencies import Here
+from reeltune.api.private import values_for_others
 from reeltune.api.schema import WorkerList, WorkerObject
 from reeltune.jobs.roster import WorkerRequest
 from reeltune.service.workers import ask_worker, workers_of
@@ -18,7 +19,8 @@ _Name = Annotated[str, Path(description="The name of a worker.", examples=["cuda
 
 
 def _list(workspace: Workspace) -> WorkerList:
-    return WorkerList(workers=[WorkerObject(**asdict(row)) for row in workers_of(workspace)])
+    rows = [values_for_others(workspace, asdict(row)) for row in workers_of(workspace)]
+    return WorkerList(workers=[WorkerObject(**row) for row in rows])
 
 
 def _asked(workspace: Workspace, name: str, request: WorkerRequest) -> WorkerList:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
@@ -51,7 +50,7 @@ class Bars:
 
     def __init__(self, console: Console) -> None:
         self._progress = RichProgress(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
             BarColumn(_BAR_WIDTH, table_column=Column(no_wrap=True, min_width=_BAR_WIDTH)),
             TextColumn("{task.fields[amount]}", table_column=Column(no_wrap=True)),
             _Time(table_column=Column(no_wrap=True)),
@@ -64,7 +63,7 @@ class Bars:
         key = (event.stage, event.subject)
         if key not in self._tasks or event.done == 0:
             self._progress.start()
-            self._tasks[key] = self._progress.add_task(escape(self._label(event)), total=event.total, amount="")
+            self._tasks[key] = self._progress.add_task(self._label(event), total=event.total, amount="")
         task = self._tasks[key]
         self._progress.update(task, completed=event.done, total=event.total, amount=self._amount(event, task))
 

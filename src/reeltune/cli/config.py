@@ -89,6 +89,8 @@ def set_preference(
         message = f"{name} is set" if changed.tokens.get(token) else f"{name} is removed"
     else:
         changed = _with_value(preferences, name, values or [])
+        if name in ("outputs", "model_folders"):
+            _check_folders(folder, changed)
         save_preferences(folder, changed, replaced=[name])
         message = f"{name} = {_text(getattr(changed, name))}"
     print_line(f"{message} ({folder / FILE_NAME})")
@@ -135,6 +137,17 @@ def _with_value(preferences: Preferences, name: str, values: list[str]) -> Prefe
         hint = f'Put a value with spaces in quotes: reeltune config set {name} "{" ".join(values)}"'
         raise PreferencesError(f"{name} takes one value, but {len(values)} were given.", hint=hint)
     return preferences.with_flags(**{name: field.parse(values[0])})
+
+
+def _check_folders(root: Path, preferences: Preferences) -> None:
+    """Raise PreferencesError for a folder of videos that can't be used; report model folders that aren't there."""
+    from reeltune.files import expand, is_folder
+    from reeltune.preferences import check_outputs
+
+    check_outputs(root, preferences)
+    for folder in preferences.model_folders:
+        if not is_folder(root / expand(folder)):
+            print_notice(f"There is no folder {folder} now. It is searched when it is there.")
 
 
 def _token_name(name: str) -> str:

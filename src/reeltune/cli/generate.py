@@ -184,7 +184,7 @@ def check_output(output: Path | None, definition: Definition) -> None:
     check_writable(output)
 
 
-def check_writable(output: Path) -> None:
+def check_writable(output: Path, hint: str = _OUTPUT_HINT) -> None:
     """Raise MediaError, before any work is done, if a file can't be written."""
     from reeltune.errors import MediaError
 
@@ -193,10 +193,10 @@ def check_writable(output: Path) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise MediaError(f"{output} can't be written: {reason(error)}.", hint=_OUTPUT_HINT) from error
+        raise MediaError(f"{output} can't be written: {reason(error)}.", hint=hint) from error
     folder = next(parent for parent in output.absolute().parents if is_folder(parent))
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise MediaError(f"{output} can't be written: {folder} is read-only.", hint=_OUTPUT_HINT)
+        raise MediaError(f"{output} can't be written: {folder} is read-only.", hint=hint)
 
 
 def save_video(video: Video, target: Callable[[], Path], listener: Listener) -> Path:

@@ -46,7 +46,7 @@ def merge(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="ID|FILE[:WEIGHT]...",
+            metavar="ID|FILE[:WEIGHT]",
             show_default=False,
             help="Models to merge, each with its weight (default: 1): ids of definitions, or weight files. The new "
             "file has the layout and the settings of the first one.",

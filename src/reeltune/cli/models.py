@@ -70,7 +70,7 @@ def _reasons(summaries: list[Summary]) -> list[str]:
         text = ", ".join(ids[:_MAX_IDS])
         if len(ids) > _MAX_IDS:
             text += f" and {len(ids) - _MAX_IDS:,} more"
-        lines.append(f"{cause}: {text}")
+        lines.append(f"{cause.rstrip('.')}: {text}")
     return lines
 
 

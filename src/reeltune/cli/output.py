@@ -16,19 +16,46 @@ from reeltune._text import size as size
 from reeltune.errors import ReeltuneError
 from reeltune.events import CancelToken, Event, Notice, Planned, Progress
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Paths and prompts may contain names of emoji, such as `:star:`, which must not be replaced.
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def print_json(value: object) -> None:
     """Print a JSON value on stdout."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+    print_json_text(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_json_text(text: str) -> None:
+    """Print a JSON text on stdout. Characters that can't be shown there are escaped as JSON escapes them."""
+    _write("".join(character if _can_show(character) else json.dumps(character)[1:-1] for character in text))
 
 
 def print_line(text: str) -> None:
     """Print a text on stdout, without markup."""
-    out.print(printable(text), markup=False)
+    _write(printable(text))
+
+
+def _write(text: str) -> None:
+    """Write lines to stdout at once, also where it is a pipe. Characters that its encoding lacks are escaped."""
+    encoding = _encoding()
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()
+
+
+def _can_show(character: str) -> bool:
+    if not (character.isprintable() or character in "\n\t"):
+        return False
+    try:
+        character.encode(_encoding())
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _encoding() -> str:
+    """The encoding of stdout, which is the system's where it isn't a terminal."""
+    return sys.stdout.encoding or "utf-8"
 
 
 def printable(text: str) -> str:
@@ -59,9 +86,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     lines = [tuple(columns)]
     lines += [tuple(row) for row in rows]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    rows_of_text = []
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        sys.stdout.write(printable("  ".join(cells).rstrip()) + "\n")
+        rows_of_text.append(printable("  ".join(cells).rstrip()))
+    _write("\n".join(rows_of_text))
 
 
 @contextmanager

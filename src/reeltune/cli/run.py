@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from reeltune.jobs.messages import WorkerEvent
     from reeltune.service.batches import BatchEntry, EntrySummary
 
+_FOLDER_HINT = "Choose another folder with --output-dir, or with `outputs` in reeltune.json."
+
 
 def run(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH...",
+            metavar="PATH",
             show_default=False,
             help="A settings file, a list of settings, an exported queue, WanGP's queue (.zip or queue.json), a "
             "generated video, or a folder with .json and .zip files.",
@@ -181,7 +183,7 @@ def _run(
 
     preferences, notices = load_preferences(root)
     videos = root / expand(preferences.outputs) if output_dir is None else expand(output_dir).absolute()
-    check_writable(videos / "video.mp4")
+    check_writable(videos / "video.mp4", _FOLDER_HINT)
     outputs = None if output_dir is None else videos
     events: queue.SimpleQueue[tuple[int, WorkerEvent]] = queue.SimpleQueue()
     handles, cluster = chosen_workers(root, workers, ray, save_quantized=save_quantized, outputs=outputs)

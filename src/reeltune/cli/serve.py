@@ -134,8 +134,9 @@ def _serve(
 def mcp(root: Root = None) -> None:
     """Offer the tools list_models, get_model, generate, get_job and cancel_job to an assistant, over stdin and stdout.
 
-    Assistants that speak MCP start this command themselves. Where a server already makes the videos of the root, the
-    jobs are added to its queue.
+    Assistants that speak MCP start this command themselves.
+
+    Where a server already makes the videos of the root, the jobs are added to its queue.
     """
     from reeltune.definitions import resolve_root
     from reeltune.definitions.roots import prepare_root

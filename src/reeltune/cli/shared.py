@@ -68,7 +68,7 @@ def print_shared(shared: SharedDefinition) -> None:
 def update(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Ids of installed definitions (default: all that have a source)."),
+        typer.Argument(metavar="ID", help="Ids of installed definitions (default: all that have a source)."),
     ] = None,
     root: Root = None,
     yes: Yes = False,

@@ -33,7 +33,7 @@ def sheet(
     columns: Annotated[
         list[str],
         typer.Argument(
-            metavar="COLUMN...",
+            metavar="COLUMN",
             show_default=False,
             help="What to compare, a column each: ID, ID@VERSION, ID+LORA or ID@VERSION+LORA:WEIGHT. VERSION: bf16, "
             "fp16, int8, int8-bf16 or int8-fp16 (default: the preferences). LORA: as for `generate --lora`; several: "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reeltune.cli.output import print_line, print_notice
+from reeltune.cli.output import print_json_text, print_notice
 
 if TYPE_CHECKING:
     from reeltune.definitions import Definition
@@ -25,7 +25,7 @@ def read_command(
     from reeltune.settings import settings_text
 
     origin = read_stored(file)
-    print_line(settings_text(origin.definition, origin.settings).rstrip())
+    print_json_text(settings_text(origin.definition, origin.settings).rstrip())
     _print_unknown(file, origin)
 
 

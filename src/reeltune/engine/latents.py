@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 
 from reeltune.errors import InvalidJSON, MediaError
 from reeltune.families.values import Settings
-from reeltune.files import reason
+from reeltune.files import reason, sync
 from reeltune.media.kinds import display
 from reeltune.media.mp4 import free_name
 from reeltune.settings import read_settings
@@ -53,6 +54,8 @@ def store(
         tensors = {_VIDEO: latents, **({} if sound is None else {_SOUND: sound})}
         stored = {name: values.contiguous().cpu() for name, values in tensors.items()}
         safetensors.torch.save_file(stored, partial, metadata=metadata)
+        partial.chmod(stat.S_IMODE(path.stat().st_mode))  # safetensors makes files that nobody else may read
+        sync(partial)
         partial.replace(path)
         written = True
     except (OSError, ValueError, TypeError, MemoryError, safetensors.SafetensorError) as error:

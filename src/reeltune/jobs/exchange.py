@@ -16,6 +16,7 @@ from reeltune.untrusted import JsonObject, parse_json
 _MOST_CHARACTERS = 20_000_000  # of a file
 _SCHEMA_VERSION = 1
 _HINT = "Choose a file that was exported here."
+_LEFT_OUT = "unknown_settings"  # key of a job's `extra`
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,14 @@ def _new_job(value: Any, number: int) -> NewJob:
     extra = {key: item for key, item in _kept(value).items() if key not in ("definition", "settings")}
     unused = {*stored.unknown, *(problem.where for problem in stored.problems)}
     if unused:  # settings of a newer version, say
-        extra["unknown_settings"] = {key: item for key, item in settings.items() if key in unused}
+        extra[_LEFT_OUT] = {key: item for key, item in settings.items() if key in unused}
     return NewJob(definition, stored.settings, extra)
+
+
+def left_out_settings(job: Job) -> tuple[str, ...]:
+    """The keys of the settings that an imported job was read without: unknown ones, and those with invalid values."""
+    left_out = job.extra.get(_LEFT_OUT)
+    return tuple(left_out) if isinstance(left_out, dict) else ()
 
 
 def _kept(fields: JsonObject) -> JsonObject:

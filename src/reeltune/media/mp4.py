@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reeltune.errors import MediaError
-from reeltune.files import reason
+from reeltune.files import reason, sync
 from reeltune.media.aac import aac_rate, audio_frames, set_up
 from reeltune.media.container import FAILURES, open_container, video_stream
 from reeltune.media.kinds import display
@@ -84,6 +84,7 @@ def write_mp4(
         _check(frames)
         path.parent.mkdir(parents=True, exist_ok=True)
         problem = _write(partial, frames, fps, metadata, sound)
+        sync(partial)  # its job is done from now on, also after a power cut
         partial.replace(path)
         written = True
     except (*FAILURES, TypeError, RuntimeError) as error:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
 from reeltune.errors import MediaError
-from reeltune.files import reason
+from reeltune.files import reason, sync
 from reeltune.media.kinds import display
 from reeltune.media.mp4 import Report, as_comment, remove_reservation
 from reeltune.media.pillow import FAILURES
@@ -37,6 +37,7 @@ def write_png(path: Path, frame: npt.NDArray[np.uint8], metadata: JsonObject, re
         if comment:
             texts.add_itxt("comment", comment)
         Image.fromarray(frame).save(partial, "PNG", pnginfo=texts)
+        sync(partial)  # its job is done from now on, also after a power cut
         partial.replace(path)
         written = True
     except FAILURES as error:

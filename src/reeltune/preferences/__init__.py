@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from reeltune.preferences.fields import CHOICES, FIELDS, TOKENS, PreferenceField
 from reeltune.preferences.model import Preferences
-from reeltune.preferences.store import FILE_NAME, SCHEMA_VERSION, load_preferences, save_preferences
+from reeltune.preferences.store import FILE_NAME, SCHEMA_VERSION, check_outputs, load_preferences, save_preferences
 
 __all__ = [
     "CHOICES",
@@ -18,6 +18,7 @@ __all__ = [
     "TOKENS",
     "PreferenceField",
     "Preferences",
+    "check_outputs",
     "load_preferences",
     "save_preferences",
 ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reeltune.errors import FileError, InvalidJSON, PreferencesError, ReeltuneError
-from reeltune.files import read_bytes, write_atomic
+from reeltune.files import expand, read_bytes, write_atomic
 from reeltune.preferences.fields import FIELDS, shown, token
 from reeltune.preferences.model import Preferences
 from reeltune.preferences.wangp import from_wangp
@@ -67,6 +67,13 @@ def save_preferences(root: Path, preferences: Preferences, *, replaced: Collecti
     content = {"schema_version": SCHEMA_VERSION, **values, **extra}
     text = json.dumps(content, indent=4, ensure_ascii=False) + "\n"
     write_atomic(path, text.encode("utf-8"), mode=_PRIVATE_MODE if preferences.tokens else None)
+
+
+def check_outputs(root: Path, preferences: Preferences) -> None:
+    """Raise PreferencesError for a folder of videos that contains the root, as the server shows what is in it."""
+    if root.is_relative_to((root / expand(preferences.outputs)).resolve()):
+        message = f"The folder {preferences.outputs!r} contains other files than videos."
+        raise PreferencesError(message, hint="Choose another folder: the page shows every video in it.")
 
 
 def _invalid_values(

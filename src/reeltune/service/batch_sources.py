@@ -17,7 +17,7 @@ from reeltune._text import counted
 from reeltune.errors import FileError, InvalidJSON, MediaError, ReeltuneError, SettingsError
 from reeltune.families.values import Settings
 from reeltune.files import expand, is_file, is_folder, read_bytes, reason
-from reeltune.media.kinds import display, kind_of
+from reeltune.media.kinds import NUMPY_FILE, display, kind_of
 from reeltune.media.origin import read_stored
 from reeltune.service.archives import open_archive
 from reeltune.service.uploads import MAX_BYTES, MAX_JSON_BYTES, accepted_name, copy_to_uploads
@@ -237,7 +237,7 @@ def _store(workspace: Workspace, path: Path, name: str) -> Path:
         if path.stat().st_size > MAX_BYTES:
             raise MediaError(f"{shown!r} has more than {MAX_BYTES:,} bytes.", hint="Use a smaller file.")
         kind = kind_of(path)
-        if not kind.image and not kind.container:
+        if not kind.image and not kind.container and kind.label != NUMPY_FILE:
             raise MediaError(f"{shown!r} is {kind.label}, not an image or a video.")
         return copy_to_uploads(workspace, path, accepted_name(path, path.name))
     except OSError as error:

@@ -39,7 +39,7 @@ from reeltune.service.settings_files import (
 )
 from reeltune.service.uploads import discard_json_upload, uploaded_file
 from reeltune.service.workspace import Workspace
-from reeltune.settings import check_call, listed, settings_text, stored_layer, stored_settings
+from reeltune.settings import check_call, listed, read_settings, settings_text, stored_layer, stored_settings
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,9 @@ def draft_with_settings(workspace: Workspace, id: str, settings: Settings, unkno
 
 def draft_of_job(workspace: Workspace, job: Job, *, edit: bool) -> VideoDraft:
     """A draft with the settings of a job. `edit`: the draft changes that job instead of making another one."""
-    draft = draft_with_settings(workspace, job.definition, job.settings)
+    stored = read_settings(job.settings)  # the queue's file may hold anything
+    invalid = tuple(problem.where for problem in stored.problems)
+    draft = draft_with_settings(workspace, job.definition, stored.settings, (*stored.unknown, *invalid))
     message = Message(f"The form shows the settings of job {job.id}.")
     return draft.with_changes(job=job.id if edit else None, message=message)
 

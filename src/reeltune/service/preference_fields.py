@@ -17,7 +17,7 @@ from reeltune._text import size
 from reeltune.errors import DeviceMissing, PreferencesError, ReeltuneError
 from reeltune.files import expand
 from reeltune.machine import Machine
-from reeltune.preferences import CHOICES, TOKENS, Preferences, load_preferences
+from reeltune.preferences import CHOICES, TOKENS, Preferences, check_outputs, load_preferences
 from reeltune.service.fields import FormValues
 from reeltune.service.workspace import Workspace
 
@@ -213,9 +213,7 @@ def _merged_tokens(stored: Mapping[str, str], entered: FormValues) -> dict[str, 
 
 
 def _check_folders(root: Path, preferences: Preferences) -> None:
-    if root.is_relative_to((root / expand(preferences.outputs)).resolve()):
-        message = f"The folder {preferences.outputs!r} contains other files than videos."
-        raise PreferencesError(message, hint="Choose another folder: the page shows every video in it.")
+    check_outputs(root, preferences)
     for folder in preferences.model_folders:
         if not (root / expand(folder)).is_dir():
             raise PreferencesError(f"There is no folder {folder!r}.", hint="Check the model folders.")

@@ -10,8 +10,10 @@ from pathlib import Path
 from reeltune.errors import QueueError
 from reeltune.files import is_file, read_bytes
 from reeltune.jobs import Job, State
+from reeltune.jobs.exchange import left_out_settings
 from reeltune.service.uploads import MAX_JSON_BYTES, discard_json_upload, uploaded_file
 from reeltune.service.workspace import Workspace
+from reeltune.settings import listed
 from reeltune.untrusted import decode_text
 
 _OPEN_STATES = (State.RUNNING, State.QUEUED, State.INTERRUPTED)
@@ -118,10 +120,10 @@ def perform(workspace: Workspace, action: str, id: int) -> None:
             raise QueueError(f"Unknown action {action[:40]!r}.")
 
 
-def import_queue(workspace: Workspace, path: str) -> int:
-    """Add the jobs of an uploaded queue file, which is deleted afterwards; returns their number.
+def import_queue(workspace: Workspace, path: str) -> tuple[int, list[str]]:
+    """Add the jobs of an uploaded queue file, which is deleted afterwards.
 
-    Raises QueueError, MediaError.
+    Returns their number, and notices about settings that aren't used. Raises QueueError, MediaError.
     """
     upload = uploaded_file(workspace, path)
     try:
@@ -129,4 +131,5 @@ def import_queue(workspace: Workspace, path: str) -> int:
     finally:
         discard_json_upload(workspace, upload)
     workspace.runner.wake()
-    return len(jobs)
+    left_out = sorted({key for job in jobs for key in left_out_settings(job)})
+    return len(jobs), [f"Unknown or invalid settings are not used: {listed(left_out)}."] if left_out else []

@@ -65,11 +65,19 @@ def remove_unused(
         return []
     used = {path for value in _values(workspace, drafts) for path in _uploads_in(workspace, value)}
     unused = [path for path in old_uploads if path.resolve() not in used]
-    for path in unused:
+    return [path for path in unused if _deleted(path)]
+
+
+def _deleted(path: Path) -> bool:
+    """Delete a file; returns whether it is gone. One that can't be deleted, as it is open or protected, stays."""
+    try:
         path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # the folder holds another file
-            path.parent.rmdir()
-    return unused
+    except OSError as error:
+        _log.warning("%s was not deleted: %s", path.name, error.strerror or error)
+        return False
+    with contextlib.suppress(OSError):  # the folder holds another file
+        path.parent.rmdir()
+    return True
 
 
 def _older_uploads(folder: Path, max_age_seconds: float) -> Iterator[Path]:

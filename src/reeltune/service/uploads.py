@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from reeltune.errors import MediaError, ReeltuneError
-from reeltune.files import is_file, write_atomic
+from reeltune.files import is_file, sync, write_atomic
 from reeltune.library.inventory import PARTIAL
 from reeltune.machine import free_disk
 from reeltune.media.inputs import read_clip, read_image
@@ -123,6 +123,7 @@ class IncomingFile:
             name = accepted_name(self._path, self.name, media_only=self._media_only)
         except MediaError as error:
             raise UploadRefused(RefusalReason.UNSUPPORTED, str(error)) from error
+        sync(self._path)  # a job that names the file outlives a power cut, and so must the file
         folder = self._folder / self._sha256.hexdigest()
         folder.mkdir(exist_ok=True)
         path = folder / name
@@ -229,9 +230,13 @@ def copy_to_uploads(workspace: Workspace, source: Path, name: str) -> Path:
     path = workspace.uploads / sha256 / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        partial = path.with_name(f"{path.name}{PARTIAL}")
-        shutil.copyfile(source, partial)
-        partial.replace(path)
+        partial = workspace.uploads / f".{secrets.token_hex(8)}{PARTIAL}"  # another program may copy the same file
+        try:
+            shutil.copyfile(source, partial)
+            sync(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     os.utime(path)
     return path
 

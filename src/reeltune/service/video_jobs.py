@@ -24,7 +24,7 @@ from reeltune.service.drafts import check_settings
 from reeltune.service.gallery import sound_of
 from reeltune.service.input_files import stored_input
 from reeltune.service.workspace import Workspace
-from reeltune.settings import check_call, frame_count, frame_rate, layer
+from reeltune.settings import check_call, frame_count, frame_rate, layer, read_settings
 from reeltune.untrusted import JsonObject
 
 _REMIXED_FROM = "remixed_from"  # key of a job's `extra`
@@ -231,7 +231,8 @@ def shape_of(workspace: Workspace, job: Job) -> VideoShape:
         return VideoShape(size, seconds)
     try:  # the page added it
         definition = workspace.catalog()[job.definition]
-        settings = layer(definition.architecture, definition.settings, call=job.settings)
+        stored = read_settings(job.settings).settings  # the row may hold anything
+        settings = layer(definition.architecture, definition.settings, call=stored)
         frames, rate = frame_count(settings, definition.architecture), frame_rate(settings, definition.architecture)
         seconds = 0 if definition.architecture.image_outputs else frames / rate
         return VideoShape(str(settings["resolution"]), f"{seconds:g}")

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from reeltune._version import __version__
 from reeltune.errors import SettingsError
-from reeltune.families.values import NUMBER, Settings
+from reeltune.families.base import LORA_SOURCES
+from reeltune.families.values import NUMBER, PATHS, Settings
 from reeltune.families.vocabulary import KEYS, coerce, shown
+from reeltune.files import expand
 
 NEWEST_VERSION = 2.74
 _ENHANCER_VERSION = 2.61
@@ -119,14 +122,29 @@ def portable(settings: Settings) -> Settings:
     """Settings in a form that other programs can read.
 
     This is the form of June 2025, which every program reads, if it can represent them; else the newest, with its
-    version.
+    version. Paths in the home folder begin with `~`, as its name usually is that of a person.
     """
+    settings = {key: _without_home(value) if _names_files(key) else value for key, value in settings.items()}
     if settings.get(_CONFIG):
         settings = {**settings, _CONFIG: portable_config(str(settings[_CONFIG]))}
     old = _oldest(settings)
     if old is not None:
         return old
     return {**settings, "settings_version": NEWEST_VERSION}
+
+
+def _names_files(key: str) -> bool:
+    return key == LORA_SOURCES or (key in KEYS and KEYS[key].kind is PATHS)
+
+
+def _without_home(value: Any) -> Any:
+    """A path, or a list of paths, with `~` in place of the home folder, which `expand` puts back."""
+    if isinstance(value, list | tuple):
+        return [_without_home(item) for item in value]
+    home = str(expand("~"))
+    if not isinstance(value, str) or not Path(home).name or not value.startswith((f"{home}/", f"{home}\\")):
+        return value
+    return f"~{value[len(home) :]}"
 
 
 def portable_config(value: str) -> str:

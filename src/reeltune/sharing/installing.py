@@ -97,6 +97,8 @@ def describe(
         raise DefinitionError(message, hint="Choose an id: --id my_model.")
     path = catalog.root / "finetunes" / f"{chosen_id}.json"
     replaces = _replaced_file(catalog, chosen_id, path)
+    if replaces is not None:  # its id may differ in upper and lower case
+        path, chosen_id = replaces, replaces.stem
     text, removed = _cleaned_text(path, incoming.text, name)
     file = parse_definition(path, text)
     base = catalog if replaces is None else _without(catalog, replaces)

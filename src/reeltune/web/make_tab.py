@@ -8,7 +8,7 @@ from reeltune._text import counted
 from reeltune.errors import Unreachable
 from reeltune.fetch import plan_download
 from reeltune.library.index import Index
-from reeltune.service.drafts import VideoDraft, draft_of_job, new_draft
+from reeltune.service.drafts import Message, VideoDraft, draft_of_job, new_draft
 from reeltune.service.queue_view import import_queue, perform
 from reeltune.service.workers import ask_worker
 from reeltune.service.workspace import Workspace
@@ -16,7 +16,7 @@ from reeltune.web.clock import CURRENT_JOB, MODEL, MODELS, QUEUE, WORKERS, View,
 from reeltune.web.current_job_panel import current_job_panel
 from reeltune.web.events import DOWNLOAD, LIVELY, QUIET, MakeComponents, Updates, button_data, on_button, reporting
 from reeltune.web.gallery_state import GalleryState
-from reeltune.web.markup import marked, success
+from reeltune.web.markup import answer, marked
 from reeltune.web.model_panel import model_description, model_list
 from reeltune.web.queue_panel import queue_panel
 from reeltune.web.settings_form import draw_form_for
@@ -54,9 +54,10 @@ def make_tab(workspace: Workspace, draft: gr.State, tabs: gr.Tabs) -> MakeCompon
 
     @reporting(queue_answer)
     def imported(path: str) -> Updates:
-        message = f"{counted(import_queue(workspace, path), 'job')} added to the queue."
+        count, notices = import_queue(workspace, path)
+        message = Message(f"{counted(count, 'job')} added to the queue.", tuple(notices))
         html = marked(QUEUE, queue_panel(workspace, workspace.queue.jobs()))
-        return {queue_answer: success(message), queue: html}
+        return {queue_answer: answer(message), queue: html}
 
     upload.upload(imported, upload, [queue_answer, queue], **QUIET)
     return make

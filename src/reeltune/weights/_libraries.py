@@ -19,11 +19,14 @@ from diffusers.hooks import FirstBlockCacheConfig, apply_group_offloading
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from torch import nn
 from torch.nn import functional
-from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
-from torchao.quantization.quantize_.workflows.float8.float8_tensor import QuantizeTensorToFloat8Kwargs
-from torchao.quantization.quantize_.workflows.int8.int8_tensor import QuantizeTensorToInt8Kwargs
 
+from reeltune._quiet import quiet
 from reeltune.weights.fp8 import decode, product
+
+with quiet():  # torchao warns about kernels for other cards than this machine's, which commands would print
+    from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
+    from torchao.quantization.quantize_.workflows.float8.float8_tensor import QuantizeTensorToFloat8Kwargs
+    from torchao.quantization.quantize_.workflows.int8.int8_tensor import QuantizeTensorToInt8Kwargs
 
 _CPU = torch.device("cpu")
 _GROUP_OFFLOADING = "group_offloading"

@@ -7,6 +7,7 @@ convolutions are small: their differences are stored whole.
 from __future__ import annotations
 
 import json
+import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -22,13 +23,14 @@ from reeltune.checkpoints.loras.writing import WEIGHT, difference_key, kind_of, 
 from reeltune.dtypes import DType, Quantization
 from reeltune.errors import CheckpointError, NotEnoughDisk, TensorMismatch
 from reeltune.events import CancelToken, Listener, Notice, ignore
+from reeltune.files import sync
 from reeltune.machine import free_disk
 from reeltune.weights.low_rank import low_rank
 from reeltune.weights.merging.measuring import each_tensor
 from reeltune.weights.merging.provenance import Hashes, hash_files, source_entry
 from reeltune.weights.merging.rows import Operand, Readers, align
 from reeltune.weights.model_file import ModelFile, read_model
-from reeltune.weights.quantize import claimed, refuse_taken, sha256_of, sync
+from reeltune.weights.quantize import claimed, refuse_taken, sha256_of
 from reeltune.weights.tensors import RUN_DTYPES, TensorFile
 
 EXTRACT_KEY = "reeltune_extract"
@@ -248,8 +250,11 @@ def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[st
     if free < needed:
         message = f"{path.parent} has {free:,} bytes free, and the LoRA takes {needed:,}."
         raise NotEnoughDisk(message, hint="Make room, or write it elsewhere.")
+    path.touch()
+    usual_mode = path.stat().st_mode
     try:
         save_file(dict(tensors), path, dict(metadata))
+        path.chmod(stat.S_IMODE(usual_mode))  # safetensors makes files that nobody else may read
     except SafetensorError as error:
         raise CheckpointError(f"{path} can't be written: {error}.", hint="Check the disk.") from error
 

@@ -27,6 +27,7 @@ from reeltune.checkpoints.names import converted_name, fp8_name, quantized_name
 from reeltune.dtypes import DType
 from reeltune.errors import CheckpointError, NotEnoughDisk
 from reeltune.events import CancelToken, Listener, Notice, ignore
+from reeltune.files import sync
 from reeltune.library.inventory import PARTIAL
 from reeltune.machine import free_disk
 from reeltune.weights.buffers import Checksums, Magnitudes
@@ -271,14 +272,3 @@ def sha256_of(path: Path, cancel: CancelToken) -> str:
             cancel.check()
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, durable (folders: not on Windows)."""
-    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
