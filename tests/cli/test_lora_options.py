@@ -160,7 +160,7 @@ def test_no_token_of_a_url_is_printed(run, define):
     url = "https://me:SECRET@h/x_bf16.safetensors?token=SECRET"
     define("mine", {"architecture": "t2v_1.3B", "URLs": [url], "loras": [url]}, activated_loras=[url])
     define("text", {"architecture": "t2v_1.3B", "URLs": url})
-    define("odd", {"architecture": "t2v_1.3B", "URLs": [f" {url}"], "name": [url]}, activated_loras=[url, 5])
+    define("odd", {"architecture": "t2v_1.3B", "URLs": [f"{url}\x00"], "name": [url]}, activated_loras=[url, 5])
     for command in (["show", "mine"], ["explain", "mine"], ["explain", "text"], ["check"], ["list"]):
         _, out, err = run(*command)
         assert "SECRET" not in out + err

@@ -3,6 +3,7 @@
 import pytest
 
 from reeltune import load_catalog
+from reeltune.errors import SettingsError
 from reeltune.request.loras import add_loras
 from reeltune.request.parse import preview
 from reeltune.settings.multipliers import parse_multipliers
@@ -48,3 +49,15 @@ def test_the_settings_in_a_video_have_no_tokens(root, define):
         "https://civitai.com/api/download/models/5?type=Model", "https://h/a.safetensors", "style.safetensors",
     ]  # fmt: skip
     assert [lora.source for lora in request.loras] == loras
+
+
+@pytest.mark.parametrize(
+    ("architecture", "weights", "advised"),
+    [("t2v", "1;0", True), ("k5_lite_t2v", "1;0", False), ("ltxv_13B", "1;0;1", False), ("ltx2_19B", "1;0;1", False)],
+)
+def test_phases_are_only_advised_where_they_can_be_set(root, define, architecture, weights, advised):
+    define("m", {"architecture": architecture, "URLs": ["https://h/x_bf16.safetensors"]})
+    settings = {"prompt": "x", "activated_loras": ["a.safetensors"], "loras_multipliers": weights}
+    with pytest.raises(SettingsError, match="has weights for") as caught:
+        preview(load_catalog(root)["m"], settings)
+    assert ("Set guidance_phases" in caught.value.hint) == advised
