@@ -147,6 +147,26 @@ def test_show_lists_the_loras_of_a_definition(run, define):
     assert json.loads(run("show", "styled", "--json")[1])["loras"] == [NEON]
 
 
+def test_show_tells_the_lora_of_the_second_pass_from_others(run, define):
+    model = {"architecture": "ltx2_19B", "URLs": ["https://h/x_bf16.safetensors"], "loras": ["https://h/a.safetensors"]}
+    define("mine", {**model, "ltx2_lora_distilled": "https://h/b.safetensors", "loras_multipliers": [0.5]})
+    _, out, _ = run("show", "mine")
+    assert (
+        "loras         weights 0.5\n  https://h/a.safetensors\n\nsecond pass   with a LoRA\n  https://h/b.safe" in out
+    )
+
+
+def test_no_token_of_a_url_is_printed(run, define):
+    url = "https://me:SECRET@h/x_bf16.safetensors?token=SECRET"
+    define("mine", {"architecture": "t2v_1.3B", "URLs": [url], "loras": [url]}, activated_loras=[url])
+    define("text", {"architecture": "t2v_1.3B", "URLs": url})
+    define("odd", {"architecture": "t2v_1.3B", "URLs": [f"{url}\x00"], "name": [url]}, activated_loras=[url, 5])
+    for command in (["show", "mine"], ["explain", "mine"], ["explain", "text"], ["check"], ["list"]):
+        _, out, err = run(*command)
+        assert "SECRET" not in out + err
+    assert "https://h/x_bf16.safetensors" in run("show", "mine")[1]
+
+
 def test_explain_shows_the_loras_of_a_definition_although_its_settings_cannot_run(run, define):
     define("mine", {"architecture": "t2v_1.3B", "URLs": "nano_t2v", "loras": [NEON]}, perturbation_switch=2)
     _, out, err = run("explain", "mine", "--json")

@@ -146,3 +146,27 @@ def test_latents_keep_their_data_type(generator):
     solver.set_timesteps(2)
     latents = solver.step(random(1, torch.bfloat16), solver.timesteps[0], random(0)).prev_sample
     assert latents.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("solver", "shift"), [("unipc", 12.0), ("dpm++", 12.0), ("euler", 1e9), ("lcm", 1e9), ("flowmatch_causvid", 1e9)]
+)
+def test_steps_with_one_timestep_are_all_made(root, solver, shift):
+    """As 100 steps of UniPC have with shift 12: its timesteps are whole numbers."""
+    request = request_of(root, sample_solver=solver, flow_shift=shift, num_inference_steps=100)
+    ours, theirs = scheduler(request), scheduler(request)
+    latents = expected = random(0)
+    for one in (ours, theirs):
+        one.set_timesteps(request.steps, device="cpu")
+    theirs.set_begin_index(0)  # as only some of diffusers' pipelines do
+    assert len(set(ours.timesteps.tolist())) < len(ours.timesteps)
+    for timestep in ours.timesteps:
+        (latents,) = ours.step(random(1), timestep, latents, return_dict=False)
+        (expected,) = theirs.step(random(1), timestep, expected, return_dict=False)
+    assert torch.equal(latents, expected)
+
+
+def test_a_video_of_many_steps_with_a_large_shift(root):
+    Image.new("RGB", (64, 64), "red").save(root / "start.png")
+    nano = load_catalog(root)["nano_i2v"]
+    assert make(nano, **START, flow_shift=30, num_inference_steps=40).std() > 0

@@ -8,18 +8,23 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
+from diffusers import AutoencoderKLLTX2Audio
+from diffusers.pipelines.ltx2 import LTX2Vocoder
 
 import comfyui
+import ltx2_files
 import wangp
 from conftest import safetensors_bytes
 from reeltune import Preferences, explain, load_catalog
 from reeltune.cli.app import app
 from reeltune.families import ARCHITECTURES
+from reeltune.library.index import Index
 from reeltune.library.inventory import Inventory
 from reeltune.machine import Machine
 from reeltune.planning import components
 from reeltune.planning.estimate import estimate
 from reeltune.planning.savings import savings_of
+from reeltune.service.model_states import missing_bytes
 from reeltune.weights.saving import plan_saving
 
 MACHINE = Machine(2**35, 2**34)
@@ -289,6 +294,47 @@ def test_files_under_unknown_names_are_used_with_a_notice(root, define, weights,
     plan = plan_of(root)
     assert plan.path("text_encoder") == odd
     assert sum(f"{odd} is used, because its header is that of the UMT5-XXL" in notice for notice in plan.notices) == 1
+
+
+# --- files with several models ------------------------------------------------------------------------------------
+
+
+def everything(path):
+    """A file of LTX-2 with the transformer, both connectors and the vocoder, as its release stores them."""
+    blocks = {"audio_adaln_single.emb.timestep_embedder.linear_1.bias": [16], "patchify_proj.weight": [32, 8]}
+    tensors = {f"model.diffusion_model.{name}": ("BF16", shape) for name, shape in blocks.items()}
+    with torch.device("meta"):
+        parts = ltx2_files.vocoder(LTX2Vocoder(in_channels=32, hidden_channels=32).state_dict())
+        vae = AutoencoderKLLTX2Audio(base_channels=16, ch_mult=(1, 1, 2), num_res_blocks=1, latent_channels=4)
+        sound = ltx2_files.statistics(vae.state_dict())
+    tensors |= {f"vocoder.{name}": ("BF16", list(row.shape)) for name, row in parts.items()}
+    tensors |= {f"audio_vae.{name}": ("BF16", list(row.shape)) for name, row in sound.items()}
+    return put(path, safetensors_bytes(tensors))
+
+
+def test_a_file_with_several_models_counts_once(root, define):
+    path = everything(root / "ckpts" / "ltx-2-19b-dev.safetensors")
+    define("mine", {"architecture": "ltx2_19B", "URLs": [str(path)]})
+    plan = plan_of(root)
+    holders = [item for item in plan.items if item.path == path]
+    assert [item.subject for item in holders] == ["transformer", "audio_vae", "vocoder"]
+    assert sum(item.bytes for item in holders) == plan.bytes_in_place == path.stat().st_size
+    assert all(0 < item.memory_bytes < path.stat().st_size for item in holders[1:])
+    complete = replace(plan, items=tuple(replace(item, bytes=item.bytes or 0) for item in plan.items))
+    assert estimate(complete).disk == path.stat().st_size
+
+
+def test_a_file_that_is_listed_twice_counts_once(root, define, weights):
+    lora = put(root / "style.safetensors", safetensors_bytes({"a.lora_down.weight": ("BF16", [2, 2])}))
+    url = "https://h/both.safetensors"
+    Index(root / "ckpts").record_url(url, 1000, "")
+    model = {"architecture": "t2v_1.3B", "URLs": [url], "VAE_URLs": [url], "preload_URLs": [url]}
+    define("mine", model, activated_loras=[str(lora), str(lora)])
+    plan = plan_of(root)
+    assert [item.bytes for item in plan.items if item.url == url] == [1000, 0, 0]
+    assert [item.bytes for item in plan.items if item.path == lora] == [lora.stat().st_size, 0]
+    known = replace(plan, items=tuple(item for item in plan.items if not item.repository))
+    assert missing_bytes(root, known) == 1000
 
 
 # --- transformers of ComfyUI ----------------------------------------------------------------------------------------

@@ -443,3 +443,11 @@ def test_a_file_may_have_a_bar_in_its_name(root, nano):
     path = write_lora(root / "loras" / "wan_1.3B" / "red|blue.safetensors")
     item = item_of(nano, "red|blue.safetensors")
     assert (item.path, item.present) == (path, True)
+
+
+def test_blanks_around_urls_are_left_out(root, define):
+    url = "https://h/x_bf16.safetensors"
+    define("mine", {"architecture": "t2v", "URLs": [f" {url}\n"], "loras": [f"{url} "], "modules": [[f"\t{url}"]]})
+    definition = load_catalog(root)["mine"]
+    assert {version.url for versions in definition.all_versions.values() for version in versions} == {url}
+    assert [lora.url for lora in definition.loras] == [url]

@@ -76,7 +76,9 @@ def _reasons(summaries: list[Summary]) -> list[str]:
 
 def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
     """Show a definition: its files, its versions and its settings."""
+    from reeltune.families.base import LORA_SOURCES
     from reeltune.machine import probe
+    from reeltune.net import without_secrets
     from reeltune.planning.facts import reason_not_runnable
 
     catalog = open_catalog(root)
@@ -102,14 +104,19 @@ def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
     for slot, versions in definition.all_versions.items():
         print_line(f"\n{slot}")
         for version in versions:
-            print_line(f"  {version.url}")
-    if definition.loras:
+            print_line(f"  {without_secrets(version.url)}")
+    second_pass = architecture.scales.lora if architecture.scales else ""
+    own = [lora.url for lora in definition.loras if lora.url != second_pass]
+    if own:
         print_line(f"\nloras         weights {definition.lora_multipliers or '1'}")
-        for lora in definition.loras:
-            print_line(f"  {lora.url}")
+        for url in own:
+            print_line(f"  {without_secrets(url)}")
+    if second_pass:
+        print_line(f"\nsecond pass   with a LoRA\n  {without_secrets(second_pass)}")
     print_line("\ndefault settings")
     for key, value in _settings(definition).items():
-        print_line(f"  {key} = {value}")
+        shown = [without_secrets(source) for source in value] if key == LORA_SOURCES else value
+        print_line(f"  {key} = {shown}")
     for problem in definition.notices:
         print_notice(str(problem))
 

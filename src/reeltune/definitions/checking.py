@@ -14,6 +14,7 @@ from reeltune.definitions.model import Definition
 from reeltune.definitions.schema import DefinitionFile, read_definition
 from reeltune.errors import DefinitionError, Problem, UnknownArchitecture
 from reeltune.files import is_folder
+from reeltune.net import without_secrets
 
 
 def check_files(catalog: Catalog, paths: Sequence[Path]) -> tuple[list[Problem], int]:
@@ -91,7 +92,7 @@ def _sharing_warnings(definition: Definition, path: Path) -> list[Problem]:
     for slot, versions in definition.all_versions.items():
         for version in versions:
             if not version.remote:
-                message = f"{slot}: {version.url} is a path on this machine, and others can't use it."
+                message = f"{slot}: {without_secrets(version.url)} is a path on this machine, and others can't use it."
                 warnings.append(
                     replace(warning, message=message, fix="Upload the file and list its URL before sharing.")
                 )

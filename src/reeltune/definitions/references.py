@@ -19,6 +19,7 @@ from reeltune.definitions.model import Version
 from reeltune.definitions.nearest import did_you_mean
 from reeltune.definitions.section import LISTS, ModelSection
 from reeltune.errors import DefinitionReference, Problem
+from reeltune.net import without_secrets
 
 Urls = tuple[Version, ...]
 _Visited = dict["_ListKey", None]  # in order
@@ -110,11 +111,11 @@ class References:
             id, _, target = reference.rpartition("#")
             if target not in _FIELDS:
                 fix = f"Use one of the lists {', '.join(_FIELDS)}."
-                self._fail(entry, key, f"{reference!r} doesn't refer to a list of a definition.", fix)
+                self._fail(entry, key, f"{without_secrets(reference)!r} doesn't refer to a list of a definition.", fix)
         if id not in self._entries:
-            self._fail(
-                entry, key, f"It refers to the definition {id!r}, which doesn't exist or is broken.", self._fix(id)
-            )
+            shown = without_secrets(id)
+            message = f"It refers to the definition {shown!r}, which doesn't exist or is broken."
+            self._fail(entry, key, message, self._fix(shown))
         if id == entry.id and target == key and layer > 0:
             return _ListKey(id, key, layer - 1)  # a file that overrides a definition means what it overrides
         return _ListKey(id, target, self._entries[id].top)

@@ -17,8 +17,12 @@ def _plain(value: str) -> str:
 
 
 def _url(value: str) -> str:
-    """A URL or a path; only http(s) URLs, so that a definition can't read local files through other schemes."""
+    """A URL or a path; only http(s) URLs, so that a definition can't read local files through other schemes.
+
+    Blanks around a URL, as copied text has, are left out.
+    """
     if "://" in value:
+        value = value.strip()
         try:
             parts = urlsplit(_plain(value))
         except ValueError:

@@ -25,18 +25,39 @@ def scheduler(request: Request, family: Family | None = None) -> Any:
     if family is not None and family.own_timesteps:
         return FixedScheduler(lambda steps: timesteps(request.solver, steps, request.shift, family.name))
     if request.solver in ("euler", DISTILLED_STEPS):
-        return diffusers.FlowMatchEulerDiscreteScheduler(shift=request.shift)
+        return _from_first_step(diffusers.FlowMatchEulerDiscreteScheduler, shift=request.shift)
     if request.solver == "dpm++":
-        return diffusers.DPMSolverMultistepScheduler(flow_shift=request.shift, **_FLOW)
+        return _from_first_step(diffusers.DPMSolverMultistepScheduler, flow_shift=request.shift, **_FLOW)
     if request.solver == "unipc":
-        return diffusers.UniPCMultistepScheduler(flow_shift=request.shift, **_FLOW)
+        return _from_first_step(diffusers.UniPCMultistepScheduler, flow_shift=request.shift, **_FLOW)
     generator = None
     if request.solver == "lcm":
         generator = torch.Generator("cpu").manual_seed(request.seed ^ _NOISE)
     return FixedScheduler(lambda steps: timesteps(request.solver, steps, request.shift), generator)
 
 
-class FixedScheduler(diffusers.FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+class _FromFirstStep:
+    """Has a scheduler begin with the first step.
+
+    Many steps or a large shift lead to several steps with one timestep, as some are rounded to whole numbers. Of these,
+    diffusers' schedulers begin with the second, so that the last step is missing.
+    """
+
+    timesteps: torch.Tensor
+
+    def index_for_timestep(self, timestep: float | torch.Tensor, schedule_timesteps: torch.Tensor | None = None) -> int:
+        """The number of the first step with a timestep, counted from 0."""
+        schedule = self.timesteps if schedule_timesteps is None else schedule_timesteps
+        steps = (schedule == timestep).nonzero()
+        return int(steps[0]) if len(steps) else len(schedule) - 1
+
+
+def _from_first_step(kind: Any, **options: Any) -> Any:
+    """A scheduler of a class of diffusers that begins with the first step."""
+    return type(kind.__name__, (_FromFirstStep, kind), {})(**options)
+
+
+class FixedScheduler(_FromFirstStep, diffusers.FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     """Flow matching on given timesteps, down to a noise level of 0.
 
     With x the latents, v the model's velocity, and s and s' the noise levels before and after a step, a step is

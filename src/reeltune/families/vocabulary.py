@@ -34,8 +34,10 @@ from reeltune.families.values import (
     Settings,
     ValueKind,
 )
+from reeltune.net import without_secrets
 
 _MAX_SHOWN = 60  # characters of a value in a message
+_MAX_URL = 4096  # characters of a text that are searched for a token
 
 
 @dataclass(frozen=True)
@@ -245,11 +247,19 @@ def coerce(key: str, value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """The representation of a value, shortened for a message."""
-    if isinstance(value, str | bytes):
-        value = value[: 2 * _MAX_SHOWN]
+    """The representation of a value, shortened for a message, and without tokens in URLs."""
+    if isinstance(value, list | tuple):
+        value = [_without_tokens(item) for item in value[:_MAX_SHOWN]]
+    value = _without_tokens(value)
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number with thousands of digits, or deep nesting
         text = f"of type {type(value).__name__}"
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "…"
+
+
+def _without_tokens(value: Any) -> Any:
+    """The beginning of a text, without tokens if it is a URL; other values are unchanged."""
+    if isinstance(value, str):
+        value = without_secrets(value[:_MAX_URL])
+    return value[: 2 * _MAX_SHOWN] if isinstance(value, str | bytes) else value

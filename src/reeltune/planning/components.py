@@ -34,9 +34,12 @@ def component_items(
     selection: Selection,
     inventory: Inventory,
     notices: list[str],
+    counted: set[Path],
 ) -> Iterator[Item]:
-    """The components of a definition, except those that it lists versions of. Adds notices about files."""
-    counted: set[Path] = set()  # a file that several components share counts once
+    """The components of a definition, except those that it lists versions of. Adds notices about files.
+
+    `counted`: files whose bytes other items have, since a file may contain several models. Adds the components' files.
+    """
     transformer = selection.choices[TRANSFORMER]
     for component in definition.architecture.parts:
         if component.name in selection.components:
@@ -154,7 +157,7 @@ def _item(
             path.rglob("*") if path.is_dir() and _is_own(path, inventory) else component_files(path, component)
         )
     files -= counted
-    counted |= {place.path, *place.more}
+    counted |= files
     item = replace(
         item,
         path=place.path,

@@ -209,10 +209,11 @@ def explain(
     notices += inventory.notices
     selection = selected.selection
     planned = planned_loras(definition, preferences, default_loras(definition) if loras is None else loras)
+    counted: set[Path] = set()  # a file that several items share counts once
     items = [
-        *_files(definition, selection, inventory),
-        *component_items(definition, preferences, selection, inventory, notices),
-        *(lora.item for lora in planned),
+        *(item.counted_once(counted) for item in _files(definition, selection, inventory)),
+        *component_items(definition, preferences, selection, inventory, notices, counted),
+        *(lora.item.counted_once(counted) for lora in planned),
     ]
     notices += [file.notice for facts in selected.facts.values() for file in facts.unusable]
     notices += _preload_notices(definition)

@@ -12,9 +12,11 @@ from reeltune.definitions import Definition
 from reeltune.definitions.slots import TRANSFORMER_2
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture, Family
+from reeltune.families.base import LORA_SOURCES
 from reeltune.families.values import OTHER_SOLVERS, RATE_SOURCES, SOLVERS, Settings, seconds_of
 from reeltune.families.vocabulary import DEFAULTS, INPUT_KEYS, coerce, shown
 from reeltune.media.inputs import video_rate
+from reeltune.net import without_secrets
 from reeltune.request.inputs import input_files
 from reeltune.request.loras import loras_of
 from reeltune.request.passes import passes_of, phases_of_passes
@@ -94,7 +96,7 @@ def chosen_seed(seed: int) -> int:
 def _record(settings: Settings, request: Request, architecture: Architecture) -> Settings:
     """The settings to store with the video: those that the model uses, and all others that have an effect.
 
-    They have the values that the request has after rounding.
+    They have the values that the request has after rounding. Tokens in URLs of LoRAs are left out: videos are shared.
     """
     changed: dict[str, Any] = {"seed": request.seed, "resolution": f"{request.width}x{request.height}"}
     if not architecture.image_outputs:
@@ -108,6 +110,8 @@ def _record(settings: Settings, request: Request, architecture: Architecture) ->
     for key, value in settings.items():
         if key in architecture.settings or not is_neutral(key, settings):
             record[key] = _as_text(value) if key in INPUT_KEYS else value
+    if record.get(LORA_SOURCES):
+        record[LORA_SOURCES] = [without_secrets(source) for source in record[LORA_SOURCES]]
     return record
 
 

@@ -36,9 +36,10 @@ def loras_of(
         *_weights(settings.get(LORA_WEIGHTS) or "", users, notices),
     ]
     phase_steps = [phase.steps for phase in phases]
+    more_phases = "guidance_phases" in definition.architecture.settings and (scales is None or len(phases) == 1)
     switch_phase = settings.get("model_switch_phase") or 1
     return tuple(
-        Lora(source, weight.by_step(phase_steps, switch_phase))
+        Lora(source, weight.by_step(phase_steps, switch_phase, more_phases=more_phases))
         for source, weight in zip((*of_mode, *own, *second, *users), weights, strict=True)
     )
 

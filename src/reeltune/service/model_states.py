@@ -110,7 +110,7 @@ def missing_bytes(root: Path, plan: Plan) -> int | None:
     index = Index(root / "ckpts")
     total = 0
     for item in plan.missing:
-        size = item.bytes or index.size_of_url(item.url)
+        size = index.size_of_url(item.url) if item.bytes is None else item.bytes
         if size is None:
             return None
         total += size

@@ -41,9 +41,12 @@ class StepWeights:
         """The weights of the first phases."""
         return StepWeights(self.phases[:phases])
 
-    def by_step(self, phase_steps: Sequence[int], model_switch_phase: int = 1) -> tuple[float, ...]:
+    def by_step(
+        self, phase_steps: Sequence[int], model_switch_phase: int = 1, *, more_phases: bool = True
+    ) -> tuple[float, ...]:
         """The weight in each step of a video.
 
+        `more_phases`: whether a setting could give the video more phases, which is what an error then advises.
         `phase_steps`: the number of steps of each phase. With fewer lists than phases the last list is repeated, or the
         first if the second transformer starts with the third phase (`model_switch_phase` is 2). Raises SettingsError
         for more lists than phases.
@@ -56,7 +59,10 @@ class StepWeights:
             message = (
                 f"{LORA_WEIGHTS}: {written} has weights for {len(lists)} phases, and there are {len(phase_steps)}."
             )
-            raise SettingsError(message, hint="Set guidance_phases, or write one list of weights for each phase.")
+            hint = "one list of weights for each phase."
+            raise SettingsError(
+                message, hint=f"Set guidance_phases, or write {hint}" if more_phases else f"Write {hint}"
+            )
         repeated = 0 if model_switch_phase == 2 else len(lists) - 1
         while len(lists) < len(phase_steps):
             lists.insert(repeated, lists[repeated])
