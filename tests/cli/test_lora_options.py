@@ -161,7 +161,8 @@ def test_no_token_of_a_url_is_printed(run, define):
     define("mine", {"architecture": "t2v_1.3B", "URLs": [url], "loras": [url]}, activated_loras=[url])
     define("text", {"architecture": "t2v_1.3B", "URLs": url})
     define("odd", {"architecture": "t2v_1.3B", "URLs": [f"{url}\x00"], "name": [url]}, activated_loras=[url, 5])
-    for command in (["show", "mine"], ["explain", "mine"], ["explain", "text"], ["check"], ["list"]):
+    commands = (["show", "mine"], ["explain", "mine"], ["explain", "text"], ["check"], ["list"])
+    for command in (*commands, ["show", "mine", "--json"], ["explain", "mine", "--json"], ["check", "--json"]):
         _, out, err = run(*command)
         assert "SECRET" not in out + err
     assert "https://h/x_bf16.safetensors" in run("show", "mine")[1]

@@ -154,7 +154,7 @@ def test_spatiotemporal_guidance_has_its_steps(ltx2):
 def test_layers_that_the_model_does_not_have_are_reported(ltx2):
     events = []
     made = make(ltx2("ltx2_19B"), SMALL | {"perturbation_layers": [28]}, events)
-    assert any("partly off" in event.message for event in events if isinstance(event, Notice))
+    assert any("guidance is off: the model has" in event.message for event in events if isinstance(event, Notice))
     assert equal(made, make(ltx2("ltx2_19B"), SMALL | {"perturbation_switch": 0}))
 
 

@@ -10,14 +10,16 @@ from cases import write_case
 from torch import nn
 
 from reeltune import Engine, Notice, Preferences, load_catalog
-from reeltune.engine.denoiser import Denoiser
+from reeltune.engine.denoiser import Denoiser, steering
 from reeltune.engine.families import hunyuan, wan
 from reeltune.engine.guidance import optimal_scale, rescaled, schedule_of, without
+from reeltune.engine.reporting import Reporter
 from reeltune.engine.riflex import Stretch, intrinsic, lowered, stretch, stretched
 from reeltune.engine.stepcache import step_cache, threshold
 from reeltune.errors import NotRunnable, SettingsError
 from reeltune.families import ARCHITECTURES
 from reeltune.request.build import guidance_of, step_skipping_of
+from reeltune.request.parse import parse
 
 FAST = {"num_inference_steps": 4, "guidance_scale": 3.0, "seed": 3, "video_length": 5}
 SWITCHES = {
@@ -114,6 +116,13 @@ def schedule(settings, steps, blocks):
 
 def cache(settings):
     return step_cache(step_skipping_of(settings), 20)
+
+
+def test_the_step_cache_needs_two_blocks(nano):
+    settings = {"skip_steps_cache_type": "tea", "skip_steps_multiplier": 2.0}
+    request = parse(nano, settings).requests[0]
+    with pytest.raises(SettingsError, match="can't be used with a model of one block"):
+        steering(nano.architecture, request, {"num_layers": 1}, Reporter(print))
 
 
 def test_only_the_pass_without_the_prompt_skips_in_its_window():

@@ -37,6 +37,14 @@ def request(root, id, **settings):
     return build_request(load_catalog(root)[id], whole)
 
 
+def test_the_longest_video_is_one_that_can_be_read_again(root):
+    made, notices = request(root, "t2v", video_length=100_000)
+    assert made.frames == made.settings["video_length"] == 99_997
+    assert any("100000 frames become 99997" in notice for notice in notices)
+    with pytest.raises(SettingsError, match=r"video_length=3600s is 108,000 frames; the limit is 100,000"):
+        request(root, "t2v", video_length="3600s", force_fps=30)
+
+
 def keys_of(inputs):
     """The settings whose files a request has."""
     files = {

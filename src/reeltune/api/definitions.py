@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
@@ -13,7 +13,7 @@ from reeltune.api.private import for_others, values_for_others
 from reeltune.api.schema import DefinitionId, ModelSummary
 from reeltune.definitions.configs import selected_id
 from reeltune.errors import ReeltuneError
-from reeltune.net.urls import without_secrets
+from reeltune.net import values_without_secrets, without_secrets
 from reeltune.service.fields import initial_settings
 from reeltune.service.models import ListedModel, list_models
 from reeltune.service.settings_schema import settings_schema
@@ -37,7 +37,7 @@ def retrieve_definition(workspace: Here, id: DefinitionId) -> JsonObject:
     reason, described = workspace.blocked(id), definition.as_json()
     answer = {
         **described,
-        **{key: _without_secrets(described[key]) for key in ("slots", "loras", "preload")},
+        **{key: values_without_secrets(described[key]) for key in ("slots", "loras", "preload")},
         "family": definition.architecture.family.label,
         "runnable": not reason,
         "reason": reason,
@@ -92,10 +92,3 @@ def _with_relative_paths(workspace: Workspace, plan: JsonObject) -> JsonObject:
     downloads = [cleaned(item, "path") for item in plan["downloads"]]
     answer = {**plan, "choices": choices, "rejected": rejected, "downloads": downloads}
     return values_for_others(workspace, answer)
-
-
-def _without_secrets(urls: Any) -> Any:
-    """URLs in lists and objects, without tokens and passwords."""
-    if isinstance(urls, dict):
-        return {key: _without_secrets(value) for key, value in urls.items()}
-    return [without_secrets(url) for url in urls]

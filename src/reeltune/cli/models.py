@@ -78,14 +78,14 @@ def show(id: Id, root: Root = None, as_json: AsJson = False) -> None:
     """Show a definition: its files, its versions and its settings."""
     from reeltune.families.base import LORA_SOURCES
     from reeltune.machine import probe
-    from reeltune.net import without_secrets
+    from reeltune.net import values_without_secrets, without_secrets
     from reeltune.planning.facts import reason_not_runnable
 
     catalog = open_catalog(root)
     definition = catalog[id]
     reason = reason_not_runnable(definition, effective_preferences(catalog.root), probe())
     if as_json:
-        print_json(_definition_json(definition, reason))
+        print_json(values_without_secrets(_definition_json(definition, reason)))
         return
     print_line(f"{definition.name}  ({definition.id})")
     if definition.description:
@@ -155,6 +155,7 @@ def explain(
 ) -> None:
     """Explain which version of a model would be used and why, which files it needs, and what each step does."""
     from reeltune.errors import NotRunnable
+    from reeltune.net import values_without_secrets
     from reeltune.planning.memory import choose_profile
     from reeltune.planning.plan import explain as explain_definition
     from reeltune.request.parse import ParsedRequests, preview
@@ -178,7 +179,8 @@ def explain(
         chosen = choose_profile(plan)
         memory = {"profile": chosen.profile, "reason": chosen.reason, "pinned": chosen.pinned}
         steps = [steps_json(plan, request) for request in parsed.requests]
-        print_json({**plan.as_json(), "memory": memory, **(steps[0] if steps else {})})
+        values = {**plan.as_json(), "memory": memory, **(steps[0] if steps else {})}
+        print_json(values_without_secrets(values))
         return
     print_plan(plan)
     for request in parsed.requests:

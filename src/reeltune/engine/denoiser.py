@@ -71,6 +71,9 @@ def steering(architecture: Architecture, request: Request, config: Any, reporter
     """How a request steers the passes of a transformer with that config. Raises SettingsError."""
     schedule = schedule_of(request.guidance, request.steps, blocks_of(config))
     cache = None if request.step_skipping is None else step_cache(request.step_skipping, request.steps)
+    if cache and blocks_of(config) == 1:  # the first block is always computed
+        message = "The step cache can't be used with a model of one block."
+        raise SettingsError(message, hint="Leave skip_steps_cache_type empty.")
     if cache and {0, blocks_of(config) - 1} & set(schedule.layers):
         message = "The step cache can't be used where perturbation_layers leave out the first or the last block."
         raise SettingsError(message, hint="Take these off perturbation_layers, or leave skip_steps_cache_type empty.")
@@ -82,9 +85,10 @@ def steering(architecture: Architecture, request: Request, config: Any, reporter
     phases = tuple(request.phase(step) for step in range(request.steps))
     scales = tuple(_possible(request.guidance_of_step(step), blocks_of(config)) for step in range(request.steps))
     if any(request.guidance_of_step(step) != scales[step] for step in range(request.steps)):
+        off = "partly off" if any(scale.perturbation for scale in scales) else "off"
         reporter.notice(
-            f"Spatiotemporal guidance is partly off: the model has {blocks_of(config)} blocks, and fewer than its "
-            "configuration names."
+            f"Spatiotemporal guidance is {off}: the model has {blocks_of(config)} blocks, and not all those that the "
+            "settings name."
         )
     return Steering(phases, scales, schedule, cache, runtime_of(architecture).temporal_axis if lengthened else None)
 

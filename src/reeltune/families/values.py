@@ -22,7 +22,7 @@ _MAX_NUMBER = 10**9  # of everything but seeds
 _MAX_SIDE = 8192
 _MAX_SEED = 2**63 - 1  # the largest that a torch generator accepts
 _MAX_RATE = 240
-_MAX_FRAMES = 100_000
+MAX_FRAMES = 100_000
 _MAX_SECONDS = 3600
 _MAX_ITEMS = 1000  # of a list
 _SECONDS = re.compile(r"\s*(\d{1,5}(?:\.\d{1,6})?)\s*s(?:ec|econds?)?\s*", re.IGNORECASE | re.ASCII)
@@ -146,8 +146,8 @@ def _length(value: Any) -> int | str:
             raise ValueError(f"a duration up to {_MAX_SECONDS}s")
         return f"{seconds:g}s"
     number = _integer(value)
-    if number is None or not 1 <= number <= _MAX_FRAMES:
-        raise ValueError(f'a number of frames from 1 to {_MAX_FRAMES}, or a duration such as "10s"')
+    if number is None or not 1 <= number <= MAX_FRAMES:
+        raise ValueError(f'a number of frames from 1 to {MAX_FRAMES}, or a duration such as "10s"')
     return number
 
 

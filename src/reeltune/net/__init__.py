@@ -21,6 +21,7 @@ from reeltune.net.urls import (
     offline,
     refuse_offline,
     shown,
+    values_without_secrets,
     without_secrets,
 )
 from reeltune.net.waiting import run_within
@@ -45,5 +46,6 @@ __all__ = [
     "refuse_offline",
     "run_within",
     "shown",
+    "values_without_secrets",
     "without_secrets",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from reeltune.errors import Offline
@@ -125,6 +126,15 @@ def without_secrets(url: str) -> str:
         return _shown_invalid(url)
     query = "&".join(field for field in parts.query.split("&") if not _is_secret(field.partition("=")[0].lower()))
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+
+
+def values_without_secrets(value: Any) -> Any:
+    """A JSON value with all its URLs as `without_secrets` returns them. A text with spaces is no URL."""
+    if isinstance(value, dict):
+        return {key: values_without_secrets(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [values_without_secrets(item) for item in value]
+    return without_secrets(value) if isinstance(value, str) and " " not in value else value
 
 
 def _shown_invalid(url: str) -> str:

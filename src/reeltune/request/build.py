@@ -13,7 +13,7 @@ from reeltune.definitions.slots import TRANSFORMER_2
 from reeltune.errors import SettingsError
 from reeltune.families import Architecture, Family
 from reeltune.families.base import LORA_SOURCES
-from reeltune.families.values import OTHER_SOLVERS, RATE_SOURCES, SOLVERS, Settings, seconds_of
+from reeltune.families.values import MAX_FRAMES, OTHER_SOLVERS, RATE_SOURCES, SOLVERS, Settings, seconds_of
 from reeltune.families.vocabulary import DEFAULTS, INPUT_KEYS, coerce, shown
 from reeltune.media.inputs import video_rate
 from reeltune.net import without_secrets
@@ -137,12 +137,16 @@ def _size(settings: Settings, architecture: Architecture, notices: list[str]) ->
 
 
 def _frames(settings: Settings, architecture: Architecture, fps: int, notices: list[str]) -> int:
-    """The number of frames, rounded to a multiple of the family's step plus one."""
+    """The number of frames, rounded to a multiple of the family's step plus one. Raises SettingsError."""
     frames = frame_count(settings, architecture, fps)
     if architecture.image_outputs:
         return frames
     length = settings["video_length"]
-    if seconds_of(length) is None and frames != length:
+    seconds = seconds_of(length)
+    if seconds is not None and seconds * fps > MAX_FRAMES:
+        message = f"video_length={length} is {seconds * fps:,.0f} frames; the limit is {MAX_FRAMES:,}."
+        raise SettingsError(message, hint="Make several shorter videos.")
+    if seconds is None and frames != length:
         step = architecture.family.frame_step
         notices.append(f"{length} frames become {frames}: the number must be a multiple of {step} plus one.")
     return frames

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reeltune.families import Architecture
-from reeltune.families.values import RATE_SOURCES, Settings, seconds_of
+from reeltune.families.values import MAX_FRAMES, RATE_SOURCES, Settings, seconds_of
 
 
 def frame_rate(settings: Settings, architecture: Architecture) -> int:
@@ -15,7 +15,8 @@ def frame_rate(settings: Settings, architecture: Architecture) -> int:
 
 
 def frame_count(settings: Settings, architecture: Architecture, rate: int | None = None) -> int:
-    """The valid number of frames nearest to `video_length`: a multiple of the family's step plus one; 1 for an image.
+    """The valid number of frames nearest to `video_length`: a multiple of the family's step plus one, up to MAX_FRAMES;
+    1 for an image.
 
     `rate`: frames per second, which convert a duration to frames; by default the settings' frame rate.
     """
@@ -25,4 +26,5 @@ def frame_count(settings: Settings, architecture: Architecture, rate: int | None
     length = settings["video_length"]
     seconds = seconds_of(length)
     frames = float(length) if seconds is None else seconds * (rate or frame_rate(settings, architecture))
-    return max(0, round((frames - 1) / step)) * step + 1
+    steps = min(round((frames - 1) / step), (MAX_FRAMES - 1) // step)
+    return max(0, steps) * step + 1
