@@ -291,7 +291,7 @@ def test_received_bytes_are_synced_during_the_download(served, tmp_path, monkeyp
     monkeypatch.setattr(
         transfer.Journal, "sync", lambda self, file: (sync(self, file), synced.append(self.bytes_present))
     )
-    fetch(served, tmp_path, rate_limit=5)
+    fetch(served, tmp_path, rate_limit=2)
     assert len([count for count in synced if count < served.sent - BLOCK]) > 1
 
 
