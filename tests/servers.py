@@ -11,12 +11,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 90
+START_SECONDS = 300  # of a machine that does other things
 
 
 def run_alone(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -34,9 +35,12 @@ class Server:
     def __init__(self, root: Path, *options: str, offline: bool = True) -> None:
         self.root, self.options, self.offline = root, options, offline
         root.mkdir(parents=True, exist_ok=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        # It stays bound, without listening, so that the system gives the port to nobody else, also between two starts.
+        held = socket.socket()
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        weakref.finalize(self, held.close)
+        self.port = held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -73,7 +77,7 @@ class Server:
         """Status and body, whatever they are."""
         request = urllib.request.Request(self.url + path, data=data, headers=headers or {}, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -95,7 +99,7 @@ class Server:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(30)
+                self.process.wait(120)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

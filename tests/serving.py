@@ -27,7 +27,7 @@ class Window:
         self.page = self.context.new_page()
         self.outside: list[str] = []
         self.errors: list[str] = []
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(120_000)  # a machine may be busy with other things
         self.page.on("request", self._asked)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 

@@ -199,7 +199,7 @@ def test_what_the_image_runs_works_in_an_empty_folder(tmp_path, monkeypatch):
         assert (tmp_path / "data" / "finetunes").is_dir()
         assert container.process is not None
         container.process.send_signal(signal.SIGTERM)
-        assert container.process.wait(30) == 0
+        assert container.process.wait(120) == 0
     finally:
         container.stop()
     assert KEY not in container.log()
@@ -208,7 +208,7 @@ def test_what_the_image_runs_works_in_an_empty_folder(tmp_path, monkeypatch):
 def test_without_the_secret_the_error_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("REELTUNE_ROOT", str(tmp_path))
     command = Container(tmp_path).command()
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert answer.returncode == 1
     assert "--api-key-file" in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -258,7 +258,7 @@ def test_systemd_accepts_the_unit(tmp_path):
     path = tmp_path / "reeltune.service"
     path.write_text(text, encoding="utf-8")
     answer = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, check=False, timeout=60
+        ["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, check=False, timeout=300
     )
     assert (answer.returncode, answer.stderr) == (0, "")
 

@@ -43,9 +43,9 @@ def test_repeated_keys_are_known_and_cost_no_time():
     assert value == {"a": 3, "b": 2}
     assert isinstance(value, RepeatedKeys)
     assert value.repeated == ("a",)
-    start = time.monotonic()
+    start = time.process_time()
     parse_json("{" + ",".join('"k": 1' for _ in range(60_000)) + "}", "x")
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

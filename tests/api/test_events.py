@@ -7,8 +7,9 @@ import time
 from contextlib import suppress
 
 import httpx
+import psutil
 import pytest
-from api_serving import api_server, create, http
+from api_serving import api_server, create, ended, http
 
 from servers import ApiServer
 
@@ -42,7 +43,7 @@ class Follower:
 
     def _read(self):
         try:
-            with httpx.stream("GET", self._url, timeout=httpx.Timeout(10, read=20)) as answer:
+            with httpx.stream("GET", self._url, timeout=httpx.Timeout(WAIT_SECONDS)) as answer:
                 self._socket = answer.extensions["network_stream"].get_extra_info("socket")
                 self.headers = {"status": answer.status_code, **answer.headers}
                 name = ""
@@ -73,12 +74,19 @@ def job_of(video):
 
 
 def test_a_client_sees_a_job_from_queued_to_done(api_server, http):
+    ended(http, create(http)["id"])  # so that there is a worker
+    (worker,) = psutil.Process(api_server.process.pid).children()
     assert http.post("/api/queue/pause").status_code == 200
     with Follower(api_server) as client:
         client.until(lambda it: it.named("queue"))
         job = job_of(create(http, seconds="0.3", num_frames=None, num_inference_steps=3))
         client.until(lambda it: it.states(job))
-        assert http.post("/api/queue/resume").status_code == 200
+        worker.suspend()  # so that the job doesn't end between two looks
+        try:
+            assert http.post("/api/queue/resume").status_code == 200
+            client.until(lambda it: "running" in it.states(job))
+        finally:
+            worker.resume()
         client.until(lambda it: "done" in it.states(job))
     assert client.headers["status"] == 200
     assert client.headers["content-type"].startswith("text/event-stream")
@@ -116,7 +124,7 @@ def test_one_job_is_followed_alone(api_server, http):
     assert first != second
     with Follower(api_server, "?job=999999") as client:
         client.until(lambda it: it.named("queue"))
-        time.sleep(1)
+        ended(http, create(http)["id"])  # meanwhile the others are told of it
     assert [name for name, _ in client.events] == ["queue"]
 
 

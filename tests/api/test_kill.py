@@ -107,16 +107,19 @@ def kill_worker(server):
         worker.kill()
 
 
-def wait_for_a_video(server):
+def wait_for_a_video(server, load):
     """Wait until one is being made."""
     end = time.monotonic() + WAIT_SECONDS
-    while not any(job["stage"] not in ("", "prepare") for job in jobs_of(server)):
-        assert time.monotonic() < end, jobs_of(server)
+    jobs = jobs_of(server)
+    while not any(job["stage"] not in ("", "prepare") for job in jobs):
+        assert time.monotonic() < end, jobs
         resume(server)
+        add_where_all_ended(load, jobs)
         time.sleep(0.02)
+        jobs = jobs_of(server)
 
 
-def wait_for_a_file(server):
+def wait_for_a_file(server, load):
     """Wait until another video was written, which the server can't have stored yet."""
     end = time.monotonic() + WAIT_SECONDS
     before = len(written(server.root))
@@ -126,7 +129,14 @@ def wait_for_a_file(server):
         assert time.monotonic() < end, jobs_of(server)
         if look % 500 == 0:
             resume(server)
+            add_where_all_ended(load, jobs_of(server))
         time.sleep(0.001)
+
+
+def add_where_all_ended(load, jobs):
+    """Let another job be added where all have ended between two looks."""
+    if all(job["state"] in END_STATES for job in jobs):
+        load.wanted.release()
 
 
 def written(root):
@@ -171,10 +181,10 @@ def test_no_job_is_lost_or_made_twice_whatever_is_killed(killed):
         for number in range(KILLS):
             load.wanted.release(ADDERS)
             if number in WRITTEN:
-                wait_for_a_file(killed)
+                wait_for_a_file(killed, load)
             else:
                 if number in MAKING:
-                    wait_for_a_video(killed)
+                    wait_for_a_video(killed, load)
                 time.sleep(rng.uniform(0, 1.0))
             if number % 2:
                 kill_worker(killed)

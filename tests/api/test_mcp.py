@@ -17,7 +17,7 @@ from reeltune.media.mp4 import read_frames
 from servers import ApiServer, run_alone
 
 QUICK = {"num_inference_steps": 1, "resolution": "32x32", "video_length": 5, "seed": 7}
-SLOW = {"num_inference_steps": 1000}
+SLOW = {"num_inference_steps": 1000, "resolution": "128x128", "video_length": 33}  # minutes
 TOOLS = {"list_models", "get_model", "generate", "get_job", "cancel_job"}
 
 
@@ -53,7 +53,8 @@ async def ended(client, id):
     seen = []
     while time.monotonic() < end:
         job = await told(client, "get_job", id=id)
-        seen.append(job["percent"])
+        if job["status"] != "failed":  # nothing is left of one that has failed
+            seen.append(job["percent"])
         if job["status"] in ("completed", "failed"):
             assert seen == sorted(seen)
             return job
@@ -72,10 +73,8 @@ async def make_a_video(client):
     details = await told(client, "get_model", model="nano_i2v")
     assert details["inputs"][0] == "image_start"
     assert details["settings"]["properties"]["num_inference_steps"]["default"] == 20
-    begun = time.monotonic()
     job = await told(client, "generate", model="nano_t2v", prompt="a red circle", settings=QUICK)
-    assert time.monotonic() - begun < 5  # it doesn't wait for the video
-    assert job["status"] in ("queued", "in_progress")
+    assert job["status"] in ("queued", "in_progress")  # it doesn't wait for the video
     done = await ended(client, job["id"])
     assert (done["status"], done["percent"], done["error"]) == ("completed", 100, "")
     (link,) = done["videos"]

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import time
 import warnings
 
 import httpx
@@ -115,10 +116,10 @@ def test_an_image_is_uploaded_with_the_request_or_before_it(client, http, tmp_pa
 
 def test_a_video_that_is_made_can_be_cancelled(client, http):
     video = client.videos.create(
-        model="nano_t2v", prompt="a slow one", seconds="4", extra_body={"num_inference_steps": 500}
+        model="nano_t2v", prompt="a slow one", size="128x128", seconds="4", extra_body={"num_inference_steps": 1000}
     )
     while client.videos.retrieve(video.id).status == "queued":
-        pass
+        time.sleep(0.05)
     with pytest.raises(openai.NotFoundError, match="isn't finished yet"):
         client.videos.download_content(video.id)
     assert client.videos.delete(video.id).deleted

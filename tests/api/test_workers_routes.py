@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from servers import ApiServer
 
-LONG = {"num_inference_steps": 1000, "num_frames": 17}
+LONG = {"num_inference_steps": 1000, "size": "128x128", "num_frames": 33}  # minutes
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,7 @@ def test_the_workers_are_listed_with_what_they_do_and_hold(http):
     in_queue = {job["id"]: job for job in http.get("/api/queue").json()["jobs"]}
     assert in_queue[waiting["id"]]["wait_reason"]
     assert in_queue[running[0]["id"]]["wait_reason"] == ""
+    until(lambda: all(row["used_bytes"] > 10**7 for row in workers(http).values()))  # their processes have started
     metrics = {
         family.name: {sample.labels["worker"]: sample.value for sample in family.samples}
         for family in text_string_to_metric_families(http.get("/metrics").text)

@@ -47,7 +47,7 @@ def program(root):
     def hold():  # of another thread: a lock counts for its process, unless it is opened again
         with FileLock(root / LOCK_NAME, thread_local=False):
             held.set()
-            end.wait(60)
+            end.wait(600)
 
     thread = threading.Thread(target=hold)
     thread.start()

@@ -134,9 +134,9 @@ def test_loras_and_three_phases_are_part_of_a_runnable_definition(root, define):
 def test_thousands_load_fast_enough_to_list(root, define):
     for index in range(2000):
         define(f"d{index}", {"architecture": "t2v", "URLs": WEIGHTS, "name": "x"}, seed=1)
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(load_catalog(root).summaries()) > 2000
-    assert time.perf_counter() - start < 20  # a guard against quadratic work, not a benchmark
+    assert time.process_time() - start < 20  # a guard against quadratic work, not a benchmark
 
 
 def test_keys_that_other_programs_act_on_are_done_or_reported(root, define):

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import threading
 import time
 
 import pytest
@@ -290,7 +291,7 @@ def test_received_bytes_are_synced_during_the_download(served, tmp_path, monkeyp
     monkeypatch.setattr(
         transfer.Journal, "sync", lambda self, file: (sync(self, file), synced.append(self.bytes_present))
     )
-    fetch(served, tmp_path, rate_limit=5)
+    fetch(served, tmp_path, rate_limit=2)
     assert len([count for count in synced if count < served.sent - BLOCK]) > 1
 
 
@@ -428,7 +429,7 @@ def test_a_stale_token_does_not_prevent_downloads_of_public_files(served, conten
 
 
 def test_a_stalled_download_is_cancelled_at_once(served, tmp_path):
-    cancel = CancelToken()
+    cancel, released = CancelToken(), threading.Event()
 
     def stall(handler, body):
         first, last = asked(handler, body)
@@ -436,21 +437,22 @@ def test_a_stalled_download_is_cancelled_at_once(served, tmp_path):
             return False
         part(handler, body, body[first : first + 1000])
         cancel.cancel()
-        time.sleep(2)
+        released.wait(600)
         handler.close_connection = True
         return True
 
     served.faults[PATH] = stall
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        fetch(served, tmp_path, cancel=cancel, stall_seconds=60)
-    assert time.monotonic() - began < 2
+        fetch(served, tmp_path, cancel=cancel, stall_seconds=600)
+    released.set()
+    assert time.monotonic() - began < 60  # long before the stalled connections would be replaced
 
 
 def test_the_rate_limit_applies_to_all_connections_together(served, content, tmp_path):
     began = time.monotonic()
     fetch(served, tmp_path, rate_limit=len(content) / 1e6 / 0.6)
-    assert 0.4 < time.monotonic() - began < 3
+    assert time.monotonic() - began > 0.4
 
 
 def test_a_full_disk_while_writing_is_an_error(served, tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ import json
 import os
 import sqlite3
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -384,9 +383,7 @@ def test_a_model_folder_with_too_many_files_is_a_notice(mine, root, tmp_path, mo
         (tmp_path / "all" / f"f{number}").mkdir(parents=True)
     (root / "reeltune.json").write_text(json.dumps({"model_folders": [str(tmp_path / "all")]}))
     monkeypatch.setattr("reeltune.library.inventory.walk", lambda folders: walk(folders, max_files=10))
-    began = time.monotonic()
     assert any("contains too many files" in line for line in explain(mine, machine=MACHINE).notices)
-    assert time.monotonic() - began < 5
 
 
 # --- offline ---------------------------------------------------------------------------------------------------

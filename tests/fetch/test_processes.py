@@ -39,7 +39,7 @@ def start(server, define, root):
         process.communicate()
 
 
-def until(condition, process=None, seconds=60):
+def until(condition, process=None, seconds=300):
     """Wait for a condition while a process, if any, still runs."""
     end = time.monotonic() + seconds
     while not condition():
@@ -54,7 +54,7 @@ def leftovers(folder):
 
 def test_two_processes_pull_and_one_downloads(start, server, root):
     processes = [start(6), start(6)]
-    outputs = [process.communicate(timeout=90)[0] for process in processes]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert (root / "ckpts" / NAME).read_bytes() == server.files[PATH]
     assert leftovers(root / "ckpts") == [NAME]
@@ -76,7 +76,7 @@ def test_a_second_process_resumes_the_download_of_a_killed_one(start, server, ro
         handler.end_headers()
         handler.wfile.write(body[first : (first + last) // 2])
         handler.wfile.flush()
-        released.wait(120)
+        released.wait(600)
         handler.close_connection = True
         return True
 
@@ -92,7 +92,7 @@ def test_a_second_process_resumes_the_download_of_a_killed_one(start, server, ro
     before = len(server.requests)
     first.kill()
     released.set()
-    output = second.communicate(timeout=90)[0]
+    output = second.communicate(timeout=300)[0]
     assert second.returncode == 0, output
     assert (root / "ckpts" / NAME).read_bytes() == content
     assert leftovers(root / "ckpts") == [NAME]

@@ -57,10 +57,8 @@ def dripping(server):
 @pytest.mark.parametrize("headers", [False, True], ids=["body", "headers"])
 def test_slow_headers_have_a_deadline(server, dripping, headers):
     dripping(PATH, headers=headers)
-    began = time.monotonic()
     with UrlSource(server.url + PATH, seconds=0.4) as source, pytest.raises(Unreachable, match="no complete response"):
         parse_header(source)
-    assert time.monotonic() - began < 3
 
 
 def impatient(tokens=None, cancel=None):
@@ -75,11 +73,9 @@ def test_many_slow_urls_take_no_longer_than_one(server, dripping, define, root, 
     for url in urls:
         dripping(url.removeprefix(server.url))
     define("slow", {"architecture": "t2v", "URLs": urls, "components": "o/r"})
-    began = time.monotonic()
     plan = explain(load_catalog(root)["slow"], machine=MACHINE, online=True)
-    assert time.monotonic() - began < 5
     assert len([line for line in plan.notices if "header" in line]) == 45
-    assert len(server.requests) < 5
+    assert len(server.requests) < 5  # nobody waited for the others
 
 
 def test_a_dry_run_does_not_wait_for_slow_servers(server, dripping, define, root, monkeypatch):
@@ -90,12 +86,11 @@ def test_a_dry_run_does_not_wait_for_slow_servers(server, dripping, define, root
         dripping(f"/{number}_bf16.safetensors", headers=True)
         define(f"d{number}", {"architecture": "t2v", "URLs": [f"{server.url}/{number}_bf16.safetensors"]})
     catalog = load_catalog(root)
-    began, events = time.monotonic(), []
+    events = []
     _, plan = plan_download(
         [catalog[f"d{number}"] for number in range(20)], scope=Scope(weights_only=True), machine=MACHINE,
         listener=events.append,
     )  # fmt: skip
-    assert time.monotonic() - began < 6
     assert plan.unknown_sizes == 20
     assert any("took too long" in event.message for event in events)
 
@@ -110,7 +105,7 @@ def test_cancelling_interrupts_every_wait(server, dripping, tmp_path, where, mon
 
         def busy(handler, body):
             handler.send_response(503)
-            handler.send_header("Retry-After", "30")
+            handler.send_header("Retry-After", "600")
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return True
@@ -129,9 +124,9 @@ def test_cancelling_interrupts_every_wait(server, dripping, tmp_path, where, mon
         server.faults[PATH] = later
     threading.Timer(0.3, cancel.cancel).start()
     began = time.monotonic()
-    with Downloader(Preferences(stall_seconds=60), cancel=cancel) as downloader, pytest.raises(Cancelled):
+    with Downloader(Preferences(stall_seconds=600), cancel=cancel) as downloader, pytest.raises(Cancelled):
         downloader.fetch(DownloadTask(server.url + PATH, tmp_path / NAME, True))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 25  # before any of these waits would end by itself
     assert not (tmp_path / NAME).exists()
 
 
@@ -271,9 +266,8 @@ def test_checking_slow_urls_on_the_page_ends(server, dripping, root, monkeypatch
         dripping(url.removeprefix(server.url))
     catalog = load_catalog(root)
     workspace = SimpleNamespace(catalog=lambda: catalog, local=True, root=root)
-    began = time.monotonic()
     checks = file_checks.check_files(workspace, catalog["t2v"], "\n".join(urls), TRANSFORMER)
-    assert time.monotonic() - began < 5
     assert len(checks) == 45
+    assert len(server.requests) < 5  # nobody waited for the others
     assert all(check.objection for check in checks)
     assert "took too long" in checks[-1].objection

@@ -37,6 +37,12 @@ def until(true: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.005)
 
 
+def look_in_vain(worker: FakeWorker) -> None:
+    """Wait until a worker has looked for a job several times, and found none."""
+    enough = worker.checks + 3
+    until(lambda: worker.checks >= enough)
+
+
 @contextlib.contextmanager
 def runners(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Runner, FakeWorker]]]:
     """Start runners whose one worker follows a script, or with other workers: each with its first worker."""
@@ -70,6 +76,7 @@ class FakeWorker:
         self.used_bytes: int | None = None
         self.idle_death: WorkerDied | None = None  # what `check` finds
         self.releases = 0
+        self.checks = 0  # looks for a job that found none
         self.started = False
         self.death = WorkerDied("The worker process was killed.", hint="Again.")
         self.tasks: list[RunTask] = []
@@ -92,8 +99,9 @@ class FakeWorker:
         assert unpack_task(pack_task(task)).task == task
         self._events = queue.SimpleQueue()
         self.started = True
+        script = self.script  # a test that sees the task may replace it for the next one
         self.tasks.append(task)
-        self.script(self, task)
+        script(self, task)
         while (event := self._events.get()) is not None:
             yield event
             if isinstance(event, Done | Stopped | Failed):
@@ -109,6 +117,7 @@ class FakeWorker:
         return started
 
     def check(self) -> WorkerDied | None:
+        self.checks += 1
         death, self.idle_death = self.idle_death, None
         return death
 

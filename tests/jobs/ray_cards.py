@@ -29,7 +29,7 @@ def cards(folder: Path) -> None:
     assert is_open(cluster.address)
     ray = ray_workers(ClusterAddress(cluster.address, folder=str(folder / "node")), root)
     try:
-        until(lambda: len(ray.workers) == 2, 60)
+        until(lambda: len(ray.workers) == 2)
         assert [worker.name for worker in ray.workers] == ["ray-127.0.0.1-gpu0", "ray-127.0.0.1-gpu1"]
         for number, worker in enumerate(ray.workers):
             events = list(worker.run(RunTask(Attempt(number, 1), "nano_t2v", SHORT)))
@@ -39,7 +39,7 @@ def cards(folder: Path) -> None:
         started = [psutil.Process(process.pid).environ() for process in processes("reeltune.jobs.worker")]
         assert sorted(variables["CUDA_VISIBLE_DEVICES"] for variables in started) == ["0", "1"]
         assert all(worker.release() for worker in ray.workers)
-        until(lambda: not processes("ray::RayActor"), 30)
+        until(lambda: not processes("ray::RayActor"))
         assert not any(worker.release() for worker in ray.workers)
     finally:
         ray.close()
@@ -58,7 +58,7 @@ def tokens(root: Path) -> None:
     assert not is_open(cluster.address)
     ray = ray_workers(ClusterAddress(cluster.address, folder=str(root), cpu=True), root)
     try:
-        until(lambda: ray.workers, 60)
+        until(lambda: ray.workers)
     finally:
         ray.close()
         cluster.shutdown()
@@ -72,11 +72,11 @@ def local(folder: Path) -> None:
     begun = time.monotonic()
     with Runner(root, workers=[], cluster=ClusterAddress("local", cpu=True)) as runner:
         id = runner.queue.add("nano_t2v", SHORT | {"seed": 1}).id
-        until(lambda: runner.queue.get(id).state not in (State.QUEUED, State.RUNNING), 120)
+        until(lambda: runner.queue.get(id).state not in (State.QUEUED, State.RUNNING))
         ended_once(runner, [id])
         print(time.monotonic() - begun, runner.queue.get(id).worker)
         raylets = processes("raylet")
         assert raylets
         assert all("RAY_AUTH_TOKEN" in process.environ() for process in raylets if process.is_running())
-    until(lambda: not processes("raylet"), 20)
+    until(lambda: not processes("raylet"))
     print("local done")

@@ -87,7 +87,7 @@ class Troubles:
     def run(self):
         try:
             with self.runner:
-                until(self.runner.workers, 60)
+                until(self.runner.workers)
                 self.inputs_travel()
                 self.latents_survive()
                 self.processes_end()
@@ -99,7 +99,7 @@ class Troubles:
 
     def second_try(self, id):
         """Wait until a job is tried once more; returns why."""
-        until(lambda: self.runner.queue.get(id).attempts == 2, 120)
+        until(lambda: self.runner.queue.get(id).attempts == 2)
         until(lambda: self.runner.live(id) is not None)
         (notice,) = [notice for notice in self.runner.live(id).notices if "tried" in notice]
         self.say(id, notice)
@@ -152,7 +152,7 @@ class Troubles:
         before = processes("reeltune.jobs.worker")
         kill("ray::RayActor")
         assert "ended unexpectedly" in self.second_try(id)
-        until(lambda: not any(process.is_running() for process in before), 20)
+        until(lambda: not any(process.is_running() for process in before))
         self.runner.cancel(id)
         assert self.end_of(id).state is State.CANCELLED
         assert self.end_of(self.add()).state is State.DONE
@@ -161,7 +161,7 @@ class Troubles:
         (worker,) = self.runner.workers()
         assert worker.holds
         self.runner.ask(worker.name, WorkerRequest.END)
-        until(lambda: not processes("reeltune.jobs.worker") and not processes("ray::RayActor"), 20)
+        until(lambda: not processes("reeltune.jobs.worker") and not processes("ray::RayActor"))
         until(lambda: not self.runner.workers()[0].holds)
         self.runner.ask(worker.name, WorkerRequest.RESUME)
         assert not list((self.folder / f"reeltune-ray-{os.getuid()}").glob("*/finetunes"))
@@ -172,7 +172,7 @@ class Troubles:
         until(lambda: steps(self.events.get(id, [])) >= 1)
         (first,) = processes("reeltune.jobs.ray_driver")
         self.cluster.head_node.kill_gcs_server()
-        until(lambda: self.runner.queue.get(id).state is State.QUEUED, 120)
+        until(lambda: self.runner.queue.get(id).state is State.QUEUED)
         job = self.runner.queue.get(id)
         assert any("connection to the Ray cluster was lost" in notice for notice in job.notices), job.notices
         until(lambda: not self.runner.workers())
@@ -180,7 +180,7 @@ class Troubles:
         self.runner.queue.cancel(id)
         waiting = self.add()
         self.cluster.shutdown()
-        until(lambda: not processes("reeltune.jobs.worker"), 20)
+        until(lambda: not processes("reeltune.jobs.worker"))
         self.cluster = start_cluster()
         assert self.end_of(waiting).state is State.DONE
         assert processes("reeltune.jobs.ray_driver") != [first]

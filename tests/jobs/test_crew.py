@@ -216,17 +216,16 @@ def done(runner, ids):
 
 
 def test_two_workers_share_models_so_that_each_is_loaded_once(running):
-    gate = threading.Semaphore(0)
+    both_begun = threading.Barrier(2, timeout=60)  # else one could make all videos before the other takes its first job
 
     def make(worker, task):
-        gate.acquire(timeout=60)
+        if len(worker.tasks) == 1:
+            both_begun.wait()
         worker.tell(PREPARE, USING, Done())
 
     workers = [FakeWorker(make, "a"), FakeWorker(make, "b")]
     runner, _ = running(workers=workers)
     ids = add(runner, *["m", "n"] * 10)
-    for _ in ids:
-        gate.release()
     done(runner, ids)
     changes = 0
     for worker in workers:
@@ -278,8 +277,8 @@ def test_a_drained_worker_finishes_its_job_and_gets_no_more(running):
     waits = add(runner, "m")
     reasons = runner.waits()
     assert "drained" in reasons[waits[0]]
-    runner.crew.resume(busy.name)
     busy.script = succeed
+    runner.crew.resume(busy.name)
     done(runner, waits)
 
 

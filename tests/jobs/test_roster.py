@@ -78,6 +78,7 @@ def test_a_running_program_shows_its_workers_and_a_stopped_one_none(running, roo
     until(lambda: any(row.job == id for row in roster.rows()))
     (busy,) = (row for row in roster.rows() if row.job == id)
     assert (busy.state, busy.holds) == ("busy", "m")
+    until(lambda: any(worker.tasks for worker in workers))  # its row says so a moment before
     worker = next(worker for worker in workers if worker.tasks)
     worker.used_bytes = 5
     until(lambda: any(row.used_bytes == 5 for row in roster.rows()))

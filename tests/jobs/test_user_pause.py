@@ -3,16 +3,13 @@
 import logging
 import sqlite3
 import threading
-import time
 
 import pytest
-from fake_worker import PREPARE, runners, succeed, until
+from fake_worker import PREPARE, look_in_vain, runners, succeed, until
 
 from reeltune.jobs import Queue, State
 from reeltune.jobs.messages import Failed
 from reeltune.jobs.store import _MIGRATIONS
-
-SEVERAL_LOOKS = 0.1  # seconds, in which a worker looks for jobs about ten times
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def test_nothing_is_taken_while_the_user_pauses_the_queue(running, caplog):
     runner.pause()
     runner.pause()
     id = add(runner)
-    time.sleep(SEVERAL_LOOKS)
+    look_in_vain(worker)
     assert (runner.queue.get(id).state, worker.tasks) == (State.QUEUED, [])
     assert runner.paused
     assert runner.trouble.message == "The queue is paused by the user."
@@ -55,7 +52,7 @@ def test_the_pause_outlives_the_program(running, root, caplog):
     caplog.clear()
     runner, worker = running()
     id = add(runner)
-    time.sleep(SEVERAL_LOOKS)
+    look_in_vain(worker)
     assert worker.tasks == []
     assert "The queue is paused by the user." in caplog.text
     Queue(root).set_paused(False)  # another program may end it too
@@ -76,7 +73,7 @@ def test_a_running_job_goes_on_to_its_end(running):
     runner.pause()
     hold.set()
     done(runner, first)
-    time.sleep(SEVERAL_LOOKS)
+    look_in_vain(worker)
     assert runner.queue.get(second).state is State.QUEUED
     runner.resume()
     done(runner, second)

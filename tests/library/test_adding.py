@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 import pytest
 
@@ -39,11 +38,9 @@ def test_add_reads_only_the_header_of_a_28_gb_file(server, root, headers):
     assert size > 28e9
     serve_sparse(server, f"/a/{name}", start, size)
     catalog = load_catalog(root)
-    begun = time.monotonic()
     inspected = inspect_source(catalog, f"{server.url}/a/{name}?token=secret")
     path = add(catalog, inspected, architecture="i2v", name="Fusion X")
-    assert time.monotonic() - begun < 10  # 0.3 s; the bound only shows that nothing is downloaded
-    assert server.sent < 1_000_000
+    assert server.sent < 1_000_000  # nothing else is downloaded
     assert path.name == "i2v_fusion_x.json"
     assert "secret" not in path.read_text(encoding="utf-8")
     assert json.loads(path.read_text(encoding="utf-8"))["model"] == {

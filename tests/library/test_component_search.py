@@ -210,9 +210,9 @@ def test_loops_of_links_and_thousands_of_files_are_bounded(root, tmp_path, monke
     os.mkfifo(folder / "pipe.safetensors")
     (root / "ckpts").mkdir()
     folders = (str(folder),)
-    started = time.monotonic()
+    started = time.process_time()
     first = Inventory(root, folders).components.all_facts
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     assert sum(path.is_relative_to(folder) for path in first) == 3000
     assert seconds < 20
     reads = []

@@ -32,7 +32,7 @@ CALLS = (
 )
 COMMENT = json.dumps({"model_type": "t2v", "prompt": "ein Fuchs, 狐", "seed": 7, "settings": {"prompt": "x"}})
 ROUNDS = 36  # of each sample; with four seeds more than 2,000 calls
-LONGEST = 5.0  # seconds of one call
+LONGEST = 5.0  # seconds of the processor, of one call
 
 
 def video(name, codec, sound=None):
@@ -85,12 +85,12 @@ def test_damaged_files_give_an_answer_or_a_typed_error(tmp_path, samples, seed, 
         for _ in range(ROUNDS):
             path.write_bytes(mutated_bytes(random, content))
             call = random.choice(CALLS)
-            begun = time.monotonic()
+            begun = time.process_time()
             try:
                 call(path)
             except MediaError as error:
                 messages.append(str(error))
-            assert time.monotonic() - begun < LONGEST
+            assert time.process_time() - begun < LONGEST
             calls += 1
     assert calls >= 500
     assert len(messages) > calls // 5

@@ -48,7 +48,7 @@ def key_file(folder, text=f"# keys\n\n{KEY}\n  {SECOND}  \n", mode=0o600):
 
 def ask(server, method, path, headers=None, body=None):
     """Status, headers in lower case, body. The path is sent as it is."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
         connection.putrequest(method, path, skip_accept_encoding=True)
         for name, value in (headers or {}).items():
@@ -212,7 +212,7 @@ def test_the_commands_refuse_to_serve_others_without_protection(words, tmp_path)
             "0.0.0.0",
             *more,
         ]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     answer = run()
     assert answer.returncode == 1
@@ -260,7 +260,7 @@ def test_two_keys_in_one_request_are_no_trick(guarded):
     lines = (
         f"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nAuthorization: Bearer x\r\n\r\n"
     )
-    connection = http.client.HTTPConnection("127.0.0.1", guarded.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", guarded.port, timeout=120)
     connection.connect()
     connection.sock.sendall(lines.encode("ascii"))
     status = int(connection.sock.recv(100).split()[1])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ def publications(root):
 
 
 def wait(publications, *states):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while publications.current.state not in states:
         assert time.monotonic() < end, publications.current
         time.sleep(0.05)
@@ -89,7 +90,14 @@ def test_one_at_a_time_and_a_cancel(hub, root, publications):
     before = path.read_bytes()
     publications.start(REQUEST)
     ended(publications)
-    hub.hook = lambda count, method, request: time.sleep(0.5) if method == "PUT" else None
+    asked = threading.Event()
+
+    def hold(count, method, request):
+        if method == "PUT":
+            asked.wait(300)
+            time.sleep(1)  # in which the process hears of it
+
+    hub.hook = hold
     publications.start(replace(REQUEST, action=PUBLISH))
     with pytest.raises(PublishError, match="Another publication is running"):
         publications.start(REQUEST)
@@ -97,6 +105,7 @@ def test_one_at_a_time_and_a_cancel(hub, root, publications):
         assert publications.current.state is PublicationState.RUNNING
         time.sleep(0.02)
     publications.cancel()
+    asked.set()
     assert ended(publications).state is PublicationState.CANCELLED
     assert path.read_bytes() == before
 

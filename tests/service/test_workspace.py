@@ -171,7 +171,7 @@ def test_new_changed_and_broken_files_show_without_asking(workspace, root, defin
     shown = model_list(workspace, "t2v")
     assert "bad.json" in shown
     assert "ends too early" in shown
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not workspace.model_states().get("nano_t2v"):
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -225,7 +225,7 @@ def test_while_a_file_is_downloaded_no_model_is_explained_again(workspace, root,
 
 def settled(workspace):
     """Wait until the states of all models are found out anew."""
-    before, end = workspace._states._states, time.monotonic() + 30
+    before, end = workspace._states._states, time.monotonic() + 120
     while workspace.model_states() is before:
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -1,7 +1,7 @@
 """`check --online` on 30 definitions with planted faults, served locally: every fault is named, and nothing else is."""
 
 import json
-import time
+import threading
 
 import pytest
 
@@ -191,20 +191,21 @@ def test_each_url_is_asked_once(planted, root, server):
 
 
 def test_the_time_is_limited(root, server, define):
-    def slow(handler, content):
-        time.sleep(3)
+    ended = threading.Event()
+
+    def never(handler, content):
+        ended.wait(600)
         return False
 
     for number in range(4):
         path = f"/{number}_bf16.safetensors"
         server.files[path] = GOOD
-        server.faults[path] = slow
+        server.faults[path] = never
         define(f"slow{number}", {"architecture": "t2v_1.3B", "URLs": [server.url + path]})
     catalog = load_catalog(root)
     definitions = [(catalog[f"slow{number}"], root / "finetunes" / f"slow{number}.json") for number in range(4)]
-    start = time.monotonic()
     problems = online_problems(definitions, {}, seconds=1)
-    assert time.monotonic() - start < 5
+    ended.set()
     assert len(problems) == 4
 
 

@@ -1,6 +1,12 @@
 """What a person does on the page, for the browser tests."""
 
 import re
+import time
+
+from playwright.sync_api import TimeoutError, expect
+
+WAIT_MS = 120_000
+expect.set_options(timeout=WAIT_MS)
 
 
 def pick(page, id):
@@ -21,6 +27,11 @@ def value_of(page, key):
     return page.locator(f"#field-{key} textarea, #field-{key} input").first.input_value()
 
 
+def shows(page, key, value):
+    """Wait until a field of the form has a value."""
+    expect(page.locator(f"#field-{key} textarea, #field-{key} input").first).to_have_value(str(value))
+
+
 def quick(page, prompt, seed=7, steps=2):
     fill(page, "prompt", prompt)
     if steps is not None:
@@ -39,7 +50,7 @@ def generate(page):
 
 def wait_for(page, job, state):
     """Jobs that ended are folded away, so that they are only looked for."""
-    page.locator(f".rt-job.rt-{state}[data-job='{job}']").wait_for(state="attached", timeout=120_000)
+    page.locator(f".rt-job.rt-{state}[data-job='{job}']").wait_for(state="attached", timeout=300_000)
 
 
 def tab(page, name):
@@ -47,14 +58,20 @@ def tab(page, name):
 
 
 def advanced(page):
-    """Unfold the settings that not everybody looks at; a form that is being replaced may swallow a click."""
-    inside = page.locator("#field-repeat_generation")
-    for _ in range(20):
-        if inside.is_visible():
-            return
-        page.locator("#advanced button").first.click()
-        page.wait_for_timeout(200)
-    raise AssertionError("the advanced settings stay folded")
+    """Unfold the settings that not everybody looks at."""
+    unfold(page, "#advanced", "#field-repeat_generation")
+
+
+def unfold(page, part, inside):
+    """Unfold a part of the page until what is inside is seen; a form that is being replaced may swallow a click."""
+    for _ in range(60):
+        page.locator(f"{part} button.label-wrap").first.evaluate("e => e.classList.contains('open') || e.click()")
+        try:
+            page.locator(inside).wait_for(timeout=2_000)
+        except TimeoutError:
+            continue
+        return
+    raise AssertionError(f"{part} stays folded")
 
 
 def drop(page, path, kind, selector="body"):
@@ -71,6 +88,25 @@ def drop(page, path, kind, selector="body"):
         }""",
         [content, path.name, kind, selector],
     )
+
+
+def settled(page, look):
+    """What a look at the page gives once nothing of it changes any more."""
+    seen = [look()]
+    while len(seen) < 4 or any(other != seen[-1] for other in seen[-4:]):
+        page.wait_for_timeout(200)
+        seen.append(look())
+        assert len(seen) < WAIT_MS / 200, seen[-4:]
+    return seen[-1]
+
+
+def assert_readable(page, *where):
+    """Every text on the page can be read, once it has been drawn; returns how many there are."""
+    end = time.monotonic() + 30  # longer than any transition
+    while (result := page.evaluate(CONTRASTS))["found"] and time.monotonic() < end:
+        page.wait_for_timeout(100)
+    assert result["found"] == {}, where
+    return result["count"]
 
 
 def place_of(page, selector):

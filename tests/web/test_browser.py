@@ -13,8 +13,9 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from acting import fill, generate, pick, quick, tab, value_of, wait_for
+from acting import advanced, fill, generate, pick, quick, shows, tab, wait_for
 from PIL import Image
+from playwright.sync_api import expect
 from safetensors.torch import load_file, save_file
 
 from reeltune import Engine
@@ -55,9 +56,9 @@ def test_pick_a_model_change_the_prompt_generate_and_see_the_video_play(window):
     page = window.open()
     pick(page, "nano_t2v")
     page.locator("#about h2", has_text="Nano Text to Video").wait_for()
-    assert "quanto int8, runs in bf16, on disk" in page.locator("#about").inner_text()
-    assert page.locator("[data-pick='t2v'] .rt-state").inner_text() == "Not downloaded"
-    assert "comma" in page.locator(".rt-broken").inner_text()
+    page.locator("#about", has_text="quanto int8, runs in bf16, on disk").wait_for()
+    page.locator("[data-pick='t2v'] .rt-state", has_text=re.compile("^Not downloaded$")).wait_for()
+    page.locator(".rt-broken", has_text="comma").wait_for()
     quick(page, "a blue square moves left on a white background", steps=20)
     job = generate(page)
     wait_for(page, job, "done")
@@ -81,8 +82,8 @@ def test_the_gallery_gives_settings_back_and_exports_them(window):
     page.locator("#film [data-do=use]").click()
     page.locator("#about h2", has_text="Nano Text to Video").wait_for()
     page.wait_for_function("() => document.querySelector('#field-prompt textarea')?.value.startsWith('a blue square')")
-    assert value_of(page, "seed") == "7"
-    assert value_of(page, "num_inference_steps") == "20"
+    shows(page, "seed", "7")
+    shows(page, "num_inference_steps", "20")
     fill(page, "seed", 2**62 + 1)  # more than a browser's numbers hold
     with page.expect_download() as download:
         page.locator("#export-settings").click()
@@ -95,7 +96,7 @@ def test_the_gallery_gives_settings_back_and_exports_them(window):
     path.write_text(json.dumps(settings | {"prompt": "from a file"}), encoding="utf-8")
     page.locator("input:has(+ #take-file)").set_input_files(str(path))
     page.wait_for_function("() => document.querySelector('#field-prompt textarea')?.value === 'from a file'")
-    assert value_of(page, "seed") == str(2**62 + 1)
+    shows(page, "seed", str(2**62 + 1))
     (window.server.root / "no.mp4").write_text("no film")
     page.locator("input:has(+ #take-file)").set_input_files(str(window.server.root / "no.mp4"))
     page.get_by_text("no.mp4 is a text file, not an image, a video or a settings file.").wait_for()
@@ -169,7 +170,7 @@ def test_another_data_type_chooses_another_version_and_files_appear_by_themselve
     stored = json.loads((window.server.root / "reeltune.json").read_text(encoding="utf-8"))
     assert (stored["quantization"], stored["dtype"], stored["tokens"]) == ("bf16", "fp16", {"hub": "hf_secret"})
     assert (window.server.root / "reeltune.json").stat().st_mode & 0o077 == 0
-    assert page.locator("#token-hub input").input_value() == ""
+    expect(page.locator("#token-hub input")).to_have_value("")
     assert "hf_secret" not in page.content()
     assert b"hf_secret" not in window.server.ask("/config")[1]
     tab(page, "Make")
@@ -221,17 +222,17 @@ def test_images_and_videos_are_uploaded_looked_into_and_named_in_the_job(window)
     assert settings["image_start"].startswith("uploads/")
     assert (root / settings["image_start"]).is_file()
     wait_for(page, job, "failed")  # its weights aren't here, and the network is off
-    assert "network is switched off" in page.locator(f".rt-job[data-job='{job}'] .rt-problem").text_content()
-    page.locator("#advanced button").first.click()
+    expect(page.locator(f".rt-job[data-job='{job}'] .rt-problem")).to_contain_text("network is switched off")
+    advanced(page)
     fill(page, "perturbation_start_perc", 33)
     pick(page, "vace_1.3B")  # nothing that was put into the other model's form shows up in this one's
-    page.locator("#advanced button").first.click()
-    assert value_of(page, "perturbation_start_perc") == "10"
+    advanced(page)
+    shows(page, "perturbation_start_perc", "10")
     fill(page, "perturbation_start_perc", 33)
     turn = page.locator(".rt-form-of").get_attribute("data-turn")
     page.locator("#reset").click()
     page.locator(f".rt-form-of:not([data-turn='{turn}'])").wait_for(state="attached")
-    assert page.locator("#field-perturbation_start_perc input").first.input_value() == "10"
+    shows(page, "perturbation_start_perc", "10")
     page.locator("#field-video_guide input[type=file]").set_input_files(str(root / "guide.mp4"))
     page.locator("#field-video_guide video").wait_for()
     page.locator("#field-image_refs input[type=file]").set_input_files([str(root / "start.png")])

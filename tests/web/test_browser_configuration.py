@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from acting import CONTRASTS, tab
+from acting import assert_readable, tab
+from playwright.sync_api import expect
 
 from reeltune.machine import probe
 from serving import Window, chromium, module_root, server, window
@@ -51,6 +52,7 @@ def test_a_device_that_is_not_here_is_refused_and_memory_is_called_what_it_is(wi
     page = configuration(window)
     box = page.locator("#preference-device input")
     box.click()
+    page.get_by_role("option", name="Automatic").wait_for()
     offered = page.get_by_role("option").all_inner_texts()
     assert any("Automatic" in row for row in offered)
     assert any("CPU" in row and row.rstrip().endswith("of RAM") for row in offered)
@@ -77,13 +79,13 @@ def test_a_device_that_went_away_is_named_and_nothing_is_offered_to_run_on_it(wi
     page.locator("#generate:disabled").wait_for()
     tab(page, "Configuration")
     page.locator("#configuration .rt-problem", has_text="cuda:9").wait_for()
-    assert page.locator("#preference-threads input").input_value() == "3"  # as the file has it now
+    expect(page.locator("#preference-threads input")).to_have_value("3")  # as the file has it now
     box = page.locator("#preference-device input")
     box.click()
     page.get_by_role("option", name="Automatic").click()
     page.locator("#save-configuration").click()
     said(page, "Saved in reeltune.json")
-    assert page.locator("#configuration .rt-problem").count() == 0
+    expect(page.locator("#configuration .rt-problem")).to_have_count(0)
     tab(page, "Make")
     page.locator("#about", has_text="of RAM").wait_for()
     page.locator("#generate:not(:disabled)").wait_for()
@@ -96,7 +98,7 @@ def test_texts_can_be_read_and_what_has_the_focus_is_seen(chromium, server, sche
     page.locator("#preference-stall_seconds input").fill("0")
     page.locator("#save-configuration").click()
     page.locator("#configuration-said .rt-problem").wait_for()
-    assert page.evaluate(CONTRASTS)["found"] == {}
+    assert_readable(page)
     for name in ("#preference-quantization input", "#preference-device input", "#preference-threads input",
                  "#preference-outputs textarea, #preference-outputs input", "#save-configuration"):  # fmt: skip
         page.locator(name).first.focus()

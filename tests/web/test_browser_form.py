@@ -5,9 +5,23 @@ import re
 
 import numpy as np
 import pytest
-from acting import CONTRASTS, advanced, drop, fill, focused, generate, pick, place_of, quick, tab, value_of, wait_for
+from acting import (
+    advanced,
+    assert_readable,
+    drop,
+    fill,
+    focused,
+    generate,
+    pick,
+    place_of,
+    quick,
+    settled,
+    shows,
+    tab,
+    wait_for,
+)  # fmt: skip
 from PIL import Image
-from playwright.sync_api import TimeoutError
+from playwright.sync_api import TimeoutError, expect
 
 from reeltune.jobs import Queue
 from reeltune.media.mp4 import write_mp4
@@ -25,7 +39,7 @@ def write(root, id, model, **settings):
 def files(module_root):
     """Models that are slow, and that can't run; images and videos, sound and unreadable."""
     (module_root / "finetunes").mkdir(parents=True)
-    write(module_root, "t2v_slow", {"name": "Slow"}, num_inference_steps=1000, video_length=17)
+    write(module_root, "t2v_slow", {"name": "Slow"}, num_inference_steps=1000, resolution="128x128", video_length=33)
     write(module_root, "t2v_later", {"name": "Later", "URLs": ["ckpts/x-IQ2_M.gguf"], "architecture": "t2v"})
     write(module_root, "t2v_edited", {"name": "Edited"})
     Image.new("RGB", (64, 48), "red").save(module_root / "red.png")
@@ -89,9 +103,9 @@ def test_a_form_for_an_input_video_asks_for_it_by_its_own_label(window):
         assert settings["video_prompt_type"] == {"lucy_edit": "V", "animate": "VBI"}[id]
     pick(page, "chrono_edit")
     page.locator("#field-image_start", has_text="Image to edit").wait_for()
-    assert page.locator("#field-video_length").count() == 0
+    expect(page.locator("#field-video_length")).to_have_count(0)
     advanced(page)
-    assert "Temporal reasoning" in page.locator("#field-model_mode").inner_text()
+    page.locator("#field-model_mode", has_text="Temporal reasoning").wait_for()
     window.server.assert_no_faults()
 
 
@@ -119,7 +133,7 @@ def test_the_length_of_the_video_follows_the_slider_and_the_frame_rate(window):
     page = window.open()
     pick(page, "nano_t2v")
     words = page.locator("#field-video_length .info-text")
-    assert words.inner_text() == "1.1 s at 16 frames per second"
+    expect(words).to_have_text("1.1 s at 16 frames per second")
     slider = page.locator("#field-video_length input[type=range]")
     slider.focus()
     for _ in range(4):
@@ -140,7 +154,8 @@ def test_nothing_moves_under_the_pointer_when_a_job_is_queued(window):
     page = window.open()
     pick(page, "nano_t2v")
     quick(page, "one")
-    before = place_of(page, "#generate"), place_of(page, "#field-resolution")
+    page.locator("[data-pick=nano_t2v][data-tags~=ready]").wait_for()
+    before = settled(page, lambda: (place_of(page, "#generate"), place_of(page, "#field-resolution")))
     jobs = [generate(page)]
     assert (place_of(page, "#generate"), place_of(page, "#field-resolution")) == before
     page.locator("#generate").click()
@@ -177,12 +192,12 @@ def test_no_dropdown_is_clipped_and_all_of_its_options_can_be_seen(window):
         page.keyboard.press("Escape")
 
 
-def drop_until_shown(page, path, kind, selector):
+def drop_until_shown(page, path, kind, selector, place="#models"):
     """A form that is being drawn has its fields a moment before they take files: a person drops the file again."""
     for _ in range(6):
-        drop(page, path, kind, "#models")
+        drop(page, path, kind, place)
         try:
-            page.locator(selector).wait_for(timeout=10_000)
+            page.locator(selector).wait_for(timeout=20_000)
         except TimeoutError:
             continue
         return
@@ -193,8 +208,8 @@ def test_a_file_dropped_anywhere_goes_to_the_field_that_takes_it_and_never_chang
     page, root = window.open(), window.server.root
     pick(page, "nano_i2v")
     fill(page, "prompt", "mine")
-    drop(page, root / "red.png", "image/png", "header")
-    page.locator("#field-image_start img").wait_for()
+    page.locator("#field-image_end input[type=file]").wait_for(state="attached")
+    drop_until_shown(page, root / "red.png", "image/png", "#field-image_start img", "header")
     first = page.locator("#field-image_start img").get_attribute("src")
     drop(page, root / "blue.png", "image/png", "#now")
     page.locator("#field-image_end img").wait_for()
@@ -204,7 +219,7 @@ def test_a_file_dropped_anywhere_goes_to_the_field_that_takes_it_and_never_chang
     page.locator(".rt-toast", has_text="Use settings of a file").wait_for()
     drop(page, root / "guide.mp4", "video/mp4", "#models")
     page.locator(".rt-toast", has_text="takes no video").wait_for()
-    assert value_of(page, "prompt") == "mine"
+    shows(page, "prompt", "mine")
     np.save(root / "tracks.npy", np.zeros((3, 2, 2)))
     drop(page, root / "tracks.npy", "", "#models")
     page.locator(".rt-toast", has_text="takes no trajectories").wait_for()
@@ -222,12 +237,12 @@ def test_a_file_dropped_anywhere_goes_to_the_field_that_takes_it_and_never_chang
 def test_a_model_that_cannot_run_offers_no_generate_until_its_file_is_changed(window):
     page, root = window.open(), window.server.root
     pick(page, "t2v_later")
-    assert "GGUF" in page.locator("#about .rt-problem").inner_text()
-    assert page.locator("#generate").is_disabled()
+    page.locator("#about .rt-problem", has_text="GGUF").wait_for()
+    page.locator("#generate:disabled").wait_for()
     fill(page, "prompt", "typed meanwhile")
     write(root, "t2v_later", {"name": "Later"})
     page.locator("#generate:enabled").wait_for()
-    assert value_of(page, "prompt") == "typed meanwhile"
+    shows(page, "prompt", "typed meanwhile")
     page.wait_for_function("() => !document.querySelector('#about .rt-problem')")
     wait_for(page, generate(page), "done")
 
@@ -239,8 +254,8 @@ def test_card_and_form_follow_a_definition_that_was_edited_and_keep_what_was_typ
     write(root, "t2v_edited", {"name": "Edited Again", "description": "Now with words."}, guidance_scale=5.5)
     page.locator("#about h2", has_text="Edited Again").wait_for()
     page.wait_for_function("() => document.querySelector('#field-guidance_scale input').value === '5.5'")
-    assert "Now with words." in page.locator("#about").inner_text()
-    assert value_of(page, "prompt") == "kept"
+    page.locator("#about", has_text="Now with words.").wait_for()
+    shows(page, "prompt", "kept")
     (root / "finetunes" / "t2v_edited.json").write_text("{")
     page.locator("#about .rt-problem").wait_for()
     page.locator("#generate").wait_for(state="detached")
@@ -311,16 +326,13 @@ def test_text_can_be_read_in_both_themes_and_the_choice_outlives_a_reload(chromi
         advanced(page)
         for name in ("Gallery", "Create", "Configuration", "Make"):
             tab(page, name)
-            page.wait_for_timeout(100)
-            result = page.evaluate(CONTRASTS)
-            assert result["found"] == {}, (scheme, name)
-        assert result["count"] > 60
+            count = assert_readable(page, scheme, name)
+        assert count > 60
         assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
         page.locator("#rt-theme").click()
         page.reload()
         page.locator("#generate").wait_for()
-        page.wait_for_timeout(300)
-        assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "light")
+        page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=scheme == "light")
         shown.close()
 
 
@@ -332,10 +344,11 @@ def test_on_a_phone_the_video_comes_before_the_form_and_generate_stays_in_reach(
     advanced(page)
     for place in ("#field-prompt", "#field-seed", "#field-repeat_generation"):
         page.locator(place).scroll_into_view_if_needed()
-        box = page.locator("#generate").bounding_box()
-        assert 0 <= box["y"] <= 860 - box["height"], place
+        page.wait_for_function(
+            """() => { const box = document.querySelector('#generate').getBoundingClientRect();
+              return box.height > 0 && box.top >= 0 && box.bottom <= 860; }"""
+        )
     for name in ("Make", "Gallery", "Create", "Configuration"):
         tab(page, name)
-        page.wait_for_timeout(100)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400, name
+        assert settled(page, lambda: page.evaluate("document.documentElement.scrollWidth")) <= 400, name
     narrow.close()

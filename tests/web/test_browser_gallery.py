@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from acting import tab, value_of
+from acting import shows, tab
 from PIL import Image
+from playwright.sync_api import expect
 
 from reeltune.media.mp4 import write_mp4
 from serving import Window, chromium, module_root, server, window
@@ -78,7 +79,7 @@ def test_videos_are_searched_and_sorted_and_an_update_leaves_it_so(window):
     page.locator("#gallery", has_text="No video matches “zebra”").wait_for()
     page.locator("[data-do=all]").click()
     page.wait_for_function("() => document.querySelectorAll('.rt-card').length === 5")
-    assert search.input_value() == ""
+    expect(search).to_have_value("")
 
 
 def test_a_video_is_downloaded(window):
@@ -97,9 +98,9 @@ def test_settings_of_a_video_choose_its_model_and_keep_its_files(window):
     page.locator("#film [data-do=use]").click()
     page.locator(".rt-form-of[data-of=nano_vace]").wait_for(state="attached")
     page.locator("#field-video_guide video").wait_for(state="attached")
-    assert value_of(page, "prompt") == "a led bird"
-    assert page.locator("[data-pick=nano_vace]").get_attribute("aria-current") == "true"
-    assert page.get_by_role("tab", name="Make").get_attribute("aria-selected") == "true"
+    shows(page, "prompt", "a led bird")
+    expect(page.locator("[data-pick=nano_vace]")).to_have_attribute("aria-current", "true")
+    expect(page.get_by_role("tab", name="Make")).to_have_attribute("aria-selected", "true")
     tab(page, "Gallery")
     opened(page, "from.mp4")
     page.locator("#film [data-do=use]").click()
@@ -109,8 +110,8 @@ def test_settings_of_a_video_choose_its_model_and_keep_its_files(window):
     opened(page, "a_stranger.mp4")
     page.locator("#film [data-do=use]").click()
     page.locator("#said", has_text="gone_finetune does not exist here").wait_for()
-    assert value_of(page, "prompt") == "a stranger"
-    assert page.locator(".rt-form-of").get_attribute("data-of") == "t2v_1.3B"
+    shows(page, "prompt", "a stranger")
+    expect(page.locator(".rt-form-of")).to_have_attribute("data-of", "t2v_1.3B")
 
 
 def test_a_video_is_continued_from_its_last_frame(window):
@@ -119,6 +120,7 @@ def test_a_video_is_continued_from_its_last_frame(window):
     page.locator("#film [data-do=continue]").click()
     page.locator("#said", has_text="starts with the last frame of fox.mp4").wait_for()
     page.locator("#field-image_start img").wait_for(state="attached")
-    assert page.locator(".rt-form-of").get_attribute("data-of") == "nano_i2v"
-    assert (value_of(page, "prompt"), value_of(page, "seed")) == ("a fox", "11")
+    expect(page.locator(".rt-form-of")).to_have_attribute("data-of", "nano_i2v")
+    shows(page, "prompt", "a fox")
+    shows(page, "seed", "11")
     window.server.assert_no_faults()

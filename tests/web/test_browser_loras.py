@@ -4,7 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from acting import advanced, drop, fill, generate, pick, quick, tab, value_of, wait_for
+from acting import advanced, drop, fill, generate, pick, quick, shows, tab, wait_for
+from playwright.sync_api import expect
 from safetensors.numpy import save_file
 
 from conftest import safetensors_bytes
@@ -64,19 +65,17 @@ def enter(page, name):
     page.locator("#field-activated_loras .token", has_text=name).wait_for()
 
 
-def chosen(page):
-    return page.locator("#field-activated_loras .token").all_inner_texts()
-
-
-def steps(page):
-    """The rows of the table of steps, unfolded."""
-    table = page.locator("#about-loras .rt-steps")
-    page.locator("#about-loras summary", has_text="What each step does").wait_for()
-    if not table.is_visible():
-        page.locator("#about-loras summary", has_text="What each step does").click()
-    table.wait_for()
-    rows = table.locator("tr").all()
-    return [[cell.strip() for cell in row.locator("th, td").all_inner_texts()] for row in rows]
+def steps_become(page, rows, columns=None):
+    """Wait until the table of steps has these rows, or its columns with some numbers have; and unfold it."""
+    page.wait_for_function(
+        """expected => JSON.stringify([...document.querySelectorAll('#about-loras .rt-steps tr')].map(
+          row => [...row.querySelectorAll('th, td')].map(cell => cell.textContent.trim())
+        ).map(row => expected.columns ? expected.columns.map(at => row.at(at)) : row)) === JSON.stringify(expected.rows)""",
+        arg={"rows": rows, "columns": columns},
+    )
+    fold = page.locator("#about-loras details", has=page.locator("summary", has_text="What each step does"))
+    fold.evaluate("e => e.open || e.querySelector('summary').click()")
+    page.locator("#about-loras .rt-steps").wait_for()
 
 
 def test_a_lora_is_chosen_with_weights_by_step_used_and_found_again(window):
@@ -88,12 +87,15 @@ def test_a_lora_is_chosen_with_weights_by_step_used_and_found_again(window):
     about.get_by_text("watercolor painting, paper texture").wait_for()
     fill(page, "loras_multipliers", "1,0.5,0")
     about.locator(".rt-steps td", has_text=re.compile(r"^0\.5$")).wait_for(state="attached")
-    assert steps(page) == [
-        ["Steps", "Phase", "Guidance", "watercolor"],
-        ["1", "1", "3", "1"],
-        ["2", "1", "3", "0.5"],
-        ["3", "1", "3", "0"],
-    ]
+    steps_become(
+        page,
+        [
+            ["Steps", "Phase", "Guidance", "watercolor"],
+            ["1", "1", "3", "1"],
+            ["2", "1", "3", "0.5"],
+            ["3", "1", "3", "0"],
+        ],
+    )
     job = generate(page)
     wait_for(page, job, "done")
     stored = next(row for row in Queue(window.server.root).jobs() if row.id == job).settings
@@ -102,7 +104,7 @@ def test_a_lora_is_chosen_with_weights_by_step_used_and_found_again(window):
     page.locator(".rt-ended summary").click()
     page.locator(f".rt-job[data-job='{job}']", has_text="nano_t2v + watercolor").wait_for()
     pick(page, "nano_neon")
-    assert chosen(page) == []
+    expect(page.locator("#field-activated_loras .token")).to_have_count(0)
     tab(page, "Gallery")
     page.locator(".rt-card", has_text="nano_t2v + watercolor").first.click()
     table = page.locator("#film .rt-table")
@@ -112,8 +114,8 @@ def test_a_lora_is_chosen_with_weights_by_step_used_and_found_again(window):
     page.locator("#film [data-do='use']").click()
     page.locator(f".rt-form-of[data-of='nano_t2v']:not([data-turn='{turn}'])").wait_for(state="attached")
     page.locator("#field-activated_loras .token", has_text="watercolor").wait_for()
-    assert value_of(page, "loras_multipliers") == "1,0.5,0"
-    assert [row[-1] for row in steps(page)] == ["watercolor", "1", "0.5", "0"]
+    shows(page, "loras_multipliers", "1,0.5,0")
+    steps_become(page, [["watercolor"], ["1"], ["0.5"], ["0"]], [-1])
     window.server.assert_no_faults()
 
 
@@ -176,18 +178,18 @@ def test_phases_appear_where_two_transformers_take_turns(window):
     page = window.open()
     pick(page, "nano_t2v")
     advanced(page)
-    assert not page.locator("#field-guidance_phases").count()
+    expect(page.locator("#field-guidance_phases")).to_have_count(0)
     pick(page, "t2v_2_2")
     advanced(page)
     page.locator("#field-guidance_phases").wait_for()
-    rows = steps(page)
-    assert rows[0] == ["Steps", "Model", "Phase", "Guidance"]
-    assert [row[1:3] for row in rows[1:]] == [["high noise", "1"], ["low noise", "2"]]
+    page.locator("#about-loras .rt-steps th", has_text="Guidance").wait_for(state="attached")
+    steps_become(page, [["Model", "Phase"], ["high noise", "1"], ["low noise", "2"]], [1, 2])
+    header = page.locator("#about-loras .rt-steps tr").first.locator("th, td")
+    assert [cell.strip() for cell in header.all_inner_texts()] == ["Steps", "Model", "Phase", "Guidance"]
     page.locator("#field-guidance_phases input").click()
     page.get_by_role("option", name="Three").click()
     fill(page, "switch_threshold2", 400)
-    page.locator("#about-loras .rt-steps tbody tr").nth(2).wait_for()
-    assert [row[2] for row in steps(page)[1:]] == ["1", "2", "3"]
+    steps_become(page, [["Phase"], ["1"], ["2"], ["3"]], [2])
 
 
 def test_a_lora_that_is_dropped_on_the_page_is_stored_and_chosen(window, tmp_path):

@@ -4,7 +4,8 @@ import json
 import time
 
 import pytest
-from acting import focused, generate, pick, quick, wait_for
+from acting import focused, generate, pick, quick, settled, wait_for
+from playwright.sync_api import expect
 
 from reeltune.jobs import Queue, State
 from serving import Window, chromium, module_root, server, window
@@ -23,7 +24,7 @@ def files(module_root):
 
 def wait_until_done(queue):
     """Wait until no job needs its definition any more."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while any(job.state is not State.DONE for job in queue.jobs()):
         assert time.monotonic() < end, [job.error for job in queue.jobs()]
         time.sleep(0.2)
@@ -33,15 +34,25 @@ def listed(page):
     return page.locator("#models button[data-words]:visible")
 
 
+def lists(page, *ids):
+    """Wait until these models are listed, and no others."""
+    page.wait_for_function(
+        """ids => [...document.querySelectorAll('#models button[data-words]')].filter(row => row.checkVisibility())
+          .map(row => row.dataset.pick).sort().join() === ids.sort().join()""",
+        arg=list(ids),
+    )
+
+
 def test_a_search_without_a_hit_says_so_and_can_be_taken_back(window):
     page = window.open()
+    page.locator("[data-pick=nano_t2v][data-tags~=ready]").wait_for()
     count = listed(page).count()
     page.locator("[data-search]").fill("zebra")
     page.locator("[data-none]", has_text="No model matches").wait_for()
-    assert listed(page).count() == 0
+    expect(listed(page)).to_have_count(0)
     page.locator("[data-clear]").click()
     page.locator("[data-none]").wait_for(state="hidden")
-    assert listed(page).count() == count
+    expect(listed(page)).to_have_count(count)
     assert focused(page) == "INPUT rt-search"
 
 
@@ -49,11 +60,9 @@ def test_models_are_filtered_by_what_they_need_and_the_filter_outlives_an_update
     page = window.open()
     page.locator("[data-pick=nano_t2v][data-tags~=ready]").wait_for()
     page.locator("[data-filter=ready]").click()
-    assert {row.get_attribute("data-pick") for row in listed(page).all()} == {
-        "nano_t2v", "nano_i2v", "nano_neon", "nano_vace"
-    }  # fmt: skip
+    lists(page, "nano_t2v", "nano_i2v", "nano_neon", "nano_vace")
     page.locator("[data-filter=image]").click()
-    assert {row.get_attribute("data-pick") for row in listed(page).all()} == {"nano_i2v", "nano_vace"}
+    lists(page, "nano_i2v", "nano_vace")
     page.locator("[data-filter=ready]").click()
     page.locator("[data-filter=image]").click()
     page.locator("[data-filter=text]").click()
@@ -63,9 +72,9 @@ def test_models_are_filtered_by_what_they_need_and_the_filter_outlives_an_update
     page.locator("[data-search]").fill("fresh")
     write(window.server.root, "t2v_fresh", name="Fresh One")
     page.locator("[data-pick=t2v_fresh]").wait_for()
-    assert page.locator("[data-search]").input_value() == "fresh"
-    assert page.locator("[data-filter=text]").get_attribute("aria-pressed") == "true"
-    assert listed(page).count() == 1
+    expect(page.locator("[data-search]")).to_have_value("fresh")
+    expect(page.locator("[data-filter=text]")).to_have_attribute("aria-pressed", "true")
+    lists(page, "t2v_fresh")
 
 
 def test_the_page_opens_with_the_model_of_the_latest_job_in_view(chromium, server):
@@ -97,7 +106,7 @@ def test_a_list_that_was_scrolled_stays_where_it_is_when_it_is_updated(window):
     page.locator(".rt-models").hover()
     page.mouse.wheel(0, 700)
     page.wait_for_function("() => document.querySelector('.rt-models').scrollTop > 300")
-    before = page.evaluate("document.querySelector('.rt-models').scrollTop")
+    before = settled(page, lambda: page.evaluate("document.querySelector('.rt-models').scrollTop"))
     write(window.server.root, "t2v_zebra", name="Zebra", architecture="t2v", URLs="t2v")
     page.locator("[data-pick=t2v_zebra]").wait_for(state="attached")
     assert abs(page.evaluate("document.querySelector('.rt-models').scrollTop") - before) < 60

@@ -2,19 +2,9 @@
 
 import json
 
-from acting import fill, pick, value_of
+from acting import fill, pick, shows, unfold
 
 from serving import Window, chromium, module_root, server, window
-
-
-def unfolded(page):
-    inside = page.locator("#preset-save")
-    for _ in range(20):
-        if inside.is_visible():
-            return
-        page.locator("#presets button").first.click()
-        page.wait_for_timeout(200)
-    raise AssertionError("the presets stay folded")
 
 
 def save(page, name, steps):
@@ -27,20 +17,20 @@ def save(page, name, steps):
 def test_several_presets_are_saved_chosen_and_deleted(window):
     page, folder = window.open(), window.server.root / "settings" / "presets" / "nano_t2v"
     pick(page, "nano_t2v")
-    unfolded(page)
+    unfold(page, "#presets", "#preset-save")
     save(page, "Quick", 2)
     save(page, "Careful", 9)
     assert json.loads((folder / "Quick.json").read_text(encoding="utf-8"))["num_inference_steps"] == 2
     page = window.open()
     pick(page, "nano_t2v")
-    unfolded(page)
+    unfold(page, "#presets", "#preset-save")
     page.locator("#preset input").click()
     page.get_by_role("option", name="Quick").click()
     page.locator("#preset-use").click()
     page.locator("#said", has_text="The form shows the settings of the preset Quick").wait_for()
     page.wait_for_function("() => document.querySelector('#field-num_inference_steps input')?.value === '2'")
-    assert value_of(page, "num_inference_steps") == "2"
-    unfolded(page)
+    shows(page, "num_inference_steps", "2")
+    unfold(page, "#presets", "#preset-save")
     page.locator("#preset input").click()
     page.get_by_role("option", name="Careful").click()
     page.locator("#preset-delete").click()

@@ -1,6 +1,6 @@
 """Profiles in a real Chromium: chosen, used for a video, and taken back."""
 
-from acting import fill, pick, value_of
+from acting import fill, pick, shows
 
 from reeltune.media.origin import read_stored
 from serving import Window, chromium, module_root, server, window
@@ -20,12 +20,12 @@ def test_a_profile_is_chosen_used_and_taken_back(window):
     choose(page, "Turbo, 4 steps")
     page.locator("#said", has_text="The form uses Turbo, 4 steps").wait_for()
     page.wait_for_function("() => document.querySelector('#field-num_inference_steps input')?.value === '4'")
-    assert value_of(page, "prompt") == "a blue square moves up on a white background"
-    assert value_of(page, "resolution") == "64x64"
-    assert "distilled" in page.locator("#about-profile").inner_text()
+    shows(page, "prompt", "a blue square moves up on a white background")
+    shows(page, "resolution", "64x64")
+    page.locator("#about-profile", has_text="distilled").wait_for()
     page.locator("#generate").click()
     page.locator("#said", has_text="is in the queue").wait_for()
-    page.locator("#now video").wait_for(timeout=90_000)
+    page.locator("#now video").wait_for(timeout=300_000)
     (video,) = (root / "outputs").glob("*.mp4")
     stored = read_stored(video).settings
     assert stored["activated_loras"] == [TURBO]

@@ -47,10 +47,10 @@ def test_the_plan_is_shown_and_the_finetune_is_published(chromium, published):
     page.locator("#publish-said .rt-problem", has_text="no plan").wait_for()
     page.locator("#publish-plan").click()
     page.locator("#publish-files li", has_text="glow_bf16.safetensors").wait_for()
-    assert "License: mit" in page.locator("#publication").inner_text()
+    page.locator("#publication", has_text="License: mit").wait_for()
     assert hub.repositories == {}
     page.locator("#publish").click()
-    page.locator("#publication .rt-good", has_text="Published.").wait_for(timeout=60_000)
+    page.locator("#publication .rt-good", has_text="Published.").wait_for(timeout=300_000)
     assert (
         "reeltune add https://huggingface.co/me/glow/blob/main/glow.json" in page.locator("#publication").inner_text()
     )

@@ -56,8 +56,12 @@ def address(path):
     return f"gradio_api/file={urllib.parse.quote(str(path))}"
 
 
-def state_of(page, selector):
-    return page.locator(selector).evaluate(STATE)
+def has_state(page, selector, state):
+    """Wait until a player has a state."""
+    page.wait_for_function(
+        f"([selector, state]) => JSON.stringify(({STATE.strip()})(document.querySelector(selector))) === JSON.stringify(state)",
+        arg=[selector, state],
+    )
 
 
 def plays(page, selector, *, muted):
@@ -91,7 +95,7 @@ def test_the_gallery_tells_of_sound_and_plays_it_once_a_video_is_opened(window):
     page.locator(".rt-card[data-name='click_48000.mp4']").click()
     page.locator("#film table", has_text="AAC, 48 kHz, stereo, 2.5 s").wait_for()
     plays(page, "#film video", muted=False)
-    assert state_of(page, "#film video") == [False, False, True, True, False]
+    has_state(page, "#film video", [False, False, True, True, False])
     page.wait_for_function("() => document.querySelector('#film video').webkitAudioDecodedByteCount > 0")
     tab(page, "Make")  # what isn't shown isn't heard
     page.wait_for_function("() => document.querySelector('#film video').paused")
@@ -99,7 +103,7 @@ def test_the_gallery_tells_of_sound_and_plays_it_once_a_video_is_opened(window):
     page.locator(".rt-card[data-name='silent.mp4']").click()
     page.locator("#film table", has_text="silent.mp4").wait_for()
     plays(page, "#film video", muted=True)
-    assert state_of(page, "#film video") == [True, False, True, True, None]
+    has_state(page, "#film video", [True, False, True, True, None])
 
 
 def test_a_browser_that_allows_no_sound_shows_the_video_muted_with_a_button(window):
@@ -134,7 +138,7 @@ def test_a_new_video_plays_muted_until_its_button_is_pressed(window):
     wait_for(page, job, "done")
     page.locator("#now .rt-stage video[data-sound]").wait_for()
     plays(page, "#now .rt-stage video", muted=True)
-    assert state_of(page, "#now .rt-stage video") == [True, False, True, True, True]
+    has_state(page, "#now .rt-stage video", [True, False, True, True, True])
     page.locator("#now [data-unmute]").click()
     plays(page, "#now .rt-stage video", muted=False)
     page.locator("#now [data-unmute]").wait_for(state="hidden")
@@ -142,7 +146,7 @@ def test_a_new_video_plays_muted_until_its_button_is_pressed(window):
         "() => document.querySelector('#now [data-unmute]').removeAttribute('hidden')"
     )  # as an update does it
     page.locator("#now [data-unmute]").wait_for(state="hidden")
-    assert state_of(page, "#now .rt-stage video") == [False, False, True, True, False]
+    has_state(page, "#now .rt-stage video", [False, False, True, True, False])
     source = page.locator("#now .rt-stage video").get_attribute("src")
     measured = page.evaluate(MEASURE, source)
     fps = measured["frames"] / measured["length"]

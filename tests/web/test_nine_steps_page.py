@@ -59,7 +59,7 @@ def test_the_nine_steps_on_the_page(chromium, module_root, definition):
     try:
         before = definition.read_bytes()
         page = make_a_video(window, server)
-        assert INT8 in page.locator("#about").inner_text()
+        page.locator("#about", has_text=INT8).wait_for()
         assert definition.read_bytes() == before
         printed = server.log()[printed_before:]  # 8. verified in the terminal
         assert f"transformer: {INT8}" in " ".join(printed.split())

@@ -37,7 +37,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>fetch("/config")</script
 
 def request(server, method, path, headers=None, body=None):
     """Status, headers in lower case, body; whatever they are."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
@@ -48,7 +48,7 @@ def request(server, method, path, headers=None, body=None):
 
 def stream(server, path, pieces, headers, chunked):
     """The status of a body sent in pieces; None where the server has closed the connection before all was sent."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
         with suppress(BrokenPipeError, ConnectionResetError):
             connection.request("POST", path, pieces, headers, encode_chunked=chunked)
@@ -786,7 +786,7 @@ def test_a_flood_of_bad_requests_writes_few_lines(server):
 
 def start(*words, **more):
     command = [sys.executable, "-m", "reeltune", "ui", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **more)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **more)
 
 
 def test_odd_password_files_are_refused_at_once(tmp_path):

@@ -186,12 +186,26 @@ class WorkerThread:
         with self._crew.turn(name):
             if not waiting:
                 return None
-            job = self._queue.take(
-                self.worker, LEASE_SECONDS, only=self.only, choose=lambda waiting: self._crew.choose(name, waiting)
-            )
+            with self._guard:  # nobody may see a job that runs and can't be cancelled yet
+                job = self._queue.take(
+                    self.worker, LEASE_SECONDS, only=self.only, choose=lambda waiting: self._crew.choose(name, waiting)
+                )
+                self._live = None if job is None else self._begun(job)
             if job is not None:
                 self._crew.begin(name, job)
             return job
+
+    def _begun(self, job: Job) -> Live:
+        """What a job does when it begins."""
+        return Live(
+            job.id,
+            time.time(),
+            outputs=job.outputs,
+            latents=job.latents,
+            notices=job.notices,
+            attempt=job.attempts,
+            worker=self.worker,
+        )
 
     def _rest(self) -> None:
         """Look after a worker that has nothing to do: it may have died, and it ends after some time."""
@@ -212,16 +226,6 @@ class WorkerThread:
     def _run(self, job: Job) -> None:
         """Run a job to its end, whatever that is, and store it."""
         job_log = JobLog(job, self._totals)
-        with self._guard:
-            self._live = Live(
-                job.id,
-                time.time(),
-                outputs=job.outputs,
-                latents=job.latents,
-                notices=job.notices,
-                attempt=job.attempts,
-                worker=self.worker,
-            )
         if self._interrupted.is_set():  # it was taken just before
             self.interrupt()
         outcome = self._run_to_end(job, job_log)
