@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import reeltune.cli
 from reeltune.cli.app import main
 
 
@@ -42,3 +43,15 @@ def test_model_folders_that_are_not_there_are_reported(root, tmp_path, capsys):
     told = capsys.readouterr().err
     assert f"There is no folder {tmp_path / 'modles'} now." in told
     assert told.count("There is no folder") == 1
+
+
+@pytest.mark.parametrize("where", ["reeltune.cli.app.main", "reeltune.cli.models.open_catalog"])
+def test_ctrl_c_ends_a_command_without_a_traceback(root, monkeypatch, capsys, where):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, pressed)
+    with pytest.raises(SystemExit) as ended:
+        reeltune.cli.main(["list", "--root", str(root)])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == ""
