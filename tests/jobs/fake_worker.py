@@ -29,7 +29,7 @@ def succeed(worker: FakeWorker, task: RunTask) -> None:
     worker.tell(PREPARE, Saved("a.mp4"), Done())
 
 
-def until(true: Callable[[], object], seconds: float = 120) -> None:
+def until(true: Callable[[], object], seconds: float = 300) -> None:
     """Wait until something is true."""
     end = time.monotonic() + seconds
     while not true():

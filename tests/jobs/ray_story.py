@@ -74,7 +74,7 @@ def tell(say, runner, cluster, nodes, events, root):
         for name in ("nano_t2v", "nano_neon", "mine")
     ]
     runner.wake()
-    until(lambda: all(state in (State.DONE, State.FAILED) for state in states(runner, ids)), 240)
+    until(lambda: all(state in (State.DONE, State.FAILED) for state in states(runner, ids)))
     ended_once(runner, ids)
     workers = Counter(runner.queue.get(id).worker for id in ids)
     say("jobs done", workers)
@@ -113,7 +113,7 @@ def tell(say, runner, cluster, nodes, events, root):
     say("workers", names(runner))
     ids = [runner.queue.add("nano_t2v", SHORT | {"seed": number}).id for number in range(4)]
     runner.wake()
-    until(lambda: all(state in (State.DONE, State.FAILED) for state in states(runner, ids)), 240)
+    until(lambda: all(state in (State.DONE, State.FAILED) for state in states(runner, ids)))
     ended_once(runner, ids)
     say("jobs done", Counter(runner.queue.get(id).worker for id in ids))
 
