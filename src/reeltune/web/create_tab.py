@@ -13,7 +13,7 @@ from reeltune.service.drafts import Message, VideoDraft, new_draft
 from reeltune.service.file_checks import FileCheck, FileNotChecked, check_new_finetune, require_fitting
 from reeltune.service.finetunes import NewFinetune, create_finetune
 from reeltune.service.workspace import Workspace
-from reeltune.web.events import LIVELY, QUIET, SCROLL_TO_PROBLEM, Updates, button_data, on_button, reporting
+from reeltune.web.events import FOLLOWING, LIVELY, QUIET, SCROLL_TO_PROBLEM, Updates, button_data, on_button, reporting
 from reeltune.web.markup import button, hint, problem, text
 from reeltune.web.model_panel import model_description
 from reeltune.web.own_finetunes import own_finetunes, own_ids
@@ -82,7 +82,7 @@ def create_tab(
     components = CreateComponents(base, about_base, checks, answer, create, create_anyway)
     _follow_draft(workspace, draft, components, fields)
     for event in (check.click, base.change, *(field.blur for field in fields.sources)):
-        event(lambda *values: check_results(workspace, *values), [base, *fields.sources], checks, **QUIET)
+        event(lambda *values: check_results(workspace, *values), [base, *fields.sources], checks, **FOLLOWING)
     on_button(checks, _select_base, None, base)
     _attach_create(workspace, draft, components, fields, (about, own, tabs))
     return base, own, publication

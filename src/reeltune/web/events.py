@@ -17,6 +17,9 @@ from reeltune.web.words import NO_LABELS
 Options = dict[str, Any]  # keyword arguments of Gradio's components and events
 
 QUIET: Options = {"api_visibility": "private", "show_progress": "hidden"}  # options of every event
+# Options of events that follow an entry and change no state. Without Gradio's queue, as its client may lose the answer
+# to a click that is sent while the last answer of the queue arrives: it closes the stream of answers then.
+FOLLOWING: Options = {**QUIET, "queue": False}
 LIVELY: Options = {  # options of HTML that contains buttons
     "js_on_load": "reeltune.lively(element, trigger, watch);",
     "apply_default_css": False,

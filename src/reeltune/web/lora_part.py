@@ -23,7 +23,7 @@ from reeltune.service.fields import PHASE_KEYS, FormField, FormValues, settings_
 from reeltune.service.lora_adding import draft_with_lora
 from reeltune.service.loras import MAX_LORAS, LoraChoice, check_loras, loras_for
 from reeltune.service.workspace import Workspace
-from reeltune.web.events import LIVELY, QUIET, Updates, reporting
+from reeltune.web.events import FOLLOWING, LIVELY, QUIET, Updates, reporting
 from reeltune.web.markup import hint, notices_list, problem, text
 from reeltune.web.widgets import draw_field, form_values
 
@@ -87,8 +87,8 @@ class LoraPart:
         # `change` is also triggered while a form is drawn, which may be gone then: only what has no other event uses it
         events = [box.blur if isinstance(box, gr.Textbox) else box.input for box in boxes if box is not loras]
         events.append(loras.change)
-        gr.on(events, changed, boxes, self._about, trigger_mode="always_last", **QUIET)
-        loras.focus(focused, None, loras, **QUIET)
+        gr.on(events, changed, boxes, self._about, trigger_mode="always_last", **FOLLOWING)
+        loras.focus(focused, None, loras, **FOLLOWING)
         if self._upload is None:
             return
 
