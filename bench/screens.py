@@ -21,6 +21,9 @@ from playwright.sync_api import sync_playwright
 from reeltune.jobs import Queue
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "web"))
+from acting import describe_publication
+
 from hub import TOKEN, Hub
 from servers import Server
 from sharing_roots import command, glow
@@ -127,12 +130,7 @@ def publishing(browser: Any, root: Path, folder: Path) -> None:
         page.set_default_timeout(120_000)
         page.goto(server.url)
         page.get_by_role("tab", name="Create").click()
-        page.locator("#own-files input").click()
-        page.get_by_role("option", name="glow").first.click()
-        page.locator("#own-text", has_text="Glow").wait_for()
-        page.locator("#publish-repo textarea, #publish-repo input").first.fill("me/glow")
-        page.locator("#publish-license input").fill("apache-2.0")
-        page.locator("#publish-license input").press("Enter")
+        describe_publication(page, "apache-2.0")
         page.locator("#publish-plan").click()
         page.locator("#publish-files li", has_text="glow_bf16.safetensors").wait_for()
         page.locator("#publish-repo").evaluate("field => window.scrollTo(0, field.offsetTop)")

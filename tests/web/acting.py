@@ -64,14 +64,30 @@ def advanced(page):
 
 def unfold(page, part, inside):
     """Unfold a part of the page until what is inside is seen; a form that is being replaced may swallow a click."""
-    for _ in range(60):
-        page.locator(f"{part} button.label-wrap").first.evaluate("e => e.classList.contains('open') || e.click()")
+    button = page.locator(f"{part} button.label-wrap").first
+    until_shown(page, lambda: button.evaluate("e => e.classList.contains('open') || e.click()"), inside, 2)
+
+
+def until_shown(page, act, selector, seconds):
+    """Do something again and again, each time after some seconds, until an element is seen."""
+    for _ in range(WAIT_MS // (1000 * seconds)):
+        act()
         try:
-            page.locator(inside).wait_for(timeout=2_000)
+            page.locator(selector).wait_for(timeout=1000 * seconds)
         except TimeoutError:
             continue
         return
-    raise AssertionError(f"{part} stays folded")
+    raise AssertionError(f"{selector} does not appear")
+
+
+def describe_publication(page, license):
+    """Choose the finetune `glow` on the tab Create, and fill in where it is published."""
+    page.locator("#own-files input").click()
+    page.get_by_role("option", name="glow").first.click()
+    page.locator("#own-text", has_text="Glow").wait_for()
+    page.locator("#publish-repo textarea, #publish-repo input").first.fill("me/glow")
+    page.locator("#publish-license input").fill(license)
+    page.locator("#publish-license input").press("Enter")
 
 
 def drop(page, path, kind, selector="body"):

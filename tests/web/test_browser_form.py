@@ -18,10 +18,11 @@ from acting import (
     settled,
     shows,
     tab,
+    until_shown,
     wait_for,
 )  # fmt: skip
 from PIL import Image
-from playwright.sync_api import TimeoutError, expect
+from playwright.sync_api import expect
 
 from reeltune.jobs import Queue
 from reeltune.media.mp4 import write_mp4
@@ -194,14 +195,7 @@ def test_no_dropdown_is_clipped_and_all_of_its_options_can_be_seen(window):
 
 def drop_until_shown(page, path, kind, selector, place="#models"):
     """A form that is being drawn has its fields a moment before they take files: a person drops the file again."""
-    for _ in range(6):
-        drop(page, path, kind, place)
-        try:
-            page.locator(selector).wait_for(timeout=20_000)
-        except TimeoutError:
-            continue
-        return
-    raise AssertionError(f"{selector} does not appear")
+    until_shown(page, lambda: drop(page, path, kind, place), selector, 20)
 
 
 def test_a_file_dropped_anywhere_goes_to_the_field_that_takes_it_and_never_changes_settings(window):

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from acting import tab
+from acting import describe_publication, tab
 
 from hub import TOKEN, Hub
 from servers import Server
@@ -37,12 +37,7 @@ def test_the_plan_is_shown_and_the_finetune_is_published(chromium, published):
     page.locator("#publish-plan").wait_for()
     page.locator("#publish-plan").click()
     page.locator("#publish-said .rt-problem", has_text="Choose a finetune first").wait_for()
-    page.locator("#own-files input").click()
-    page.get_by_role("option", name="glow").first.click()
-    page.locator("#own-text", has_text="Glow").wait_for()
-    page.locator("#publish-repo textarea, #publish-repo input").first.fill("me/glow")
-    page.locator("#publish-license input").fill("mit")
-    page.locator("#publish-license input").press("Enter")
+    describe_publication(page, "mit")
     page.locator("#publish").click()
     page.locator("#publish-said .rt-problem", has_text="no plan").wait_for()
     page.locator("#publish-plan").click()
